@@ -1,0 +1,40 @@
+# Everything runs from this folder. PYTHON is any Python from 3.11 on.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test check clean
+
+help: ## show what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## make .venv with everything in it, and the command extract-image
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing to .venv (the first time this fetches about 300 MB) ..."
+	@$(PYTHON) -m venv .venv 2>/dev/null || $(PYTHON) -m venv --without-pip .venv
+	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PYTHON) -m pip --python $(BIN)/python"; fi; \
+		$$pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+		$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: install ## send the pictures in examples/ through the real queue and show what they say
+	@$(BIN)/extract-image demo
+
+serve: install ## run the service here, with a ready key and a curl line to paste
+	@$(BIN)/extract-image serve --ready-key
+
+test: install ## run the whole suite
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
+
+check: install ## lint, types, import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean: ## remove what was made here
+	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,33 @@
+"""The Flask app."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from flask import Flask, Response, request
+
+from api import errors, extract_image, jobs
+from api.auth import add_rate_headers
+from api.wiring import Parts
+
+DRAIN_PIECE = 1 << 18
+
+
+def create_app(parts: Parts) -> Flask:
+    """The front door over these parts."""
+    app = Flask("api", static_folder=None)
+    errors.register(app)
+    app.register_blueprint(extract_image.blueprint(parts))
+    app.register_blueprint(jobs.blueprint(parts))
+    app.after_request(add_rate_headers)
+
+    @app.after_request
+    def drain(response: Response) -> Response:
+        """Reads the rest of a refused body: a client that is still sending would see a reset instead of the answer."""
+        left = min(request.content_length or 0, 2 * parts.settings.max_body) if response.status_code >= 400 else 0
+        with suppress(OSError):
+            while left > 0 and (piece := request.stream.read(min(DRAIN_PIECE, left))):
+                left -= len(piece)
+        return response
+
+    return app

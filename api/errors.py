@@ -1,0 +1,83 @@
+"""Every refusal as JSON, whatever the client says it accepts: existing clients list HTML and XML."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+log = structlog.get_logger(__name__)
+
+COMPATIBLE = "/api/v1/extract-image"
+PROBLEM = "application/problem+json"
+
+
+class ApiError(Exception):
+    """A request that is refused."""
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code  #: stable
+        self.message = message  #: what, where and how to mend it
+        self.headers = headers or {}
+
+
+UNAUTHORIZED = ApiError(401, "unauthorized", "Invalid or missing Authorization header", {"WWW-Authenticate": "Bearer"})
+
+
+def register(app: Flask) -> None:
+    """Makes each exception an answer of ours."""
+    app.register_error_handler(ApiError, _refused)
+    app.register_error_handler(HTTPException, _werkzeug)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, {"Content-Type": "application/json", **(headers or {})})
+
+
+def _refused(error: ApiError) -> Response:
+    """The compatible endpoint answers `{"error"}` and nothing else; the others add the code; RFC 9457 for who asks."""
+    headers = {**error.headers, "X-Error-Code": error.code}
+    if request.accept_mimetypes.provided and PROBLEM in request.accept_mimetypes.values():
+        problem = {
+            "type": "about:blank",
+            "title": HTTPStatus(error.status).phrase,
+            "status": error.status,
+            "detail": error.message,
+            "error": error.message,
+            "code": error.code,
+        }
+        return json_response(problem, error.status, {**headers, "Content-Type": PROBLEM})
+    body = {"error": error.message}
+    if request.path.rstrip("/") != COMPATIBLE:
+        body["code"] = error.code
+    return json_response(body, error.status, headers)
+
+
+def _werkzeug(error: HTTPException) -> Response:
+    """404, 405 and the like; a malformed request that Flask found itself is a 400 as ours are."""
+    status = error.code or 500
+    if status in {413, 415, 422}:
+        status = 400
+    phrase = HTTPStatus(status).phrase
+    text = {
+        404: "There is nothing at this address.",
+        405: f"{request.method} is not possible at this address.",
+    }.get(status, error.description or phrase)
+    headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+    return _refused(ApiError(status, phrase.lower().replace(" ", "_"), text, headers))
+
+
+def _unexpected(error: Exception) -> Response:
+    """The cause goes to the log; the caller gets a stable code."""
+    log.error("request_failed", path=request.path, exc_info=error)
+    text = "An internal error; the service's log has the cause."
+    if request.path.rstrip("/") == COMPATIBLE:
+        text = f"Failed to extract image data: {text}"
+    return _refused(ApiError(500, "internal_error", text))

@@ -1,0 +1,187 @@
+"""The compatible endpoint: POST and GET /api/v1/extract-image."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+
+import structlog
+from flask import Blueprint, Response, request
+from sqlalchemy.exc import DBAPIError
+
+from api.auth import authenticate, optional_account
+from api.body import parse_body, read_body
+from api.errors import ApiError, json_response
+from api.render import job_json, result_json
+from api.waiting import preference, wait_for_end, waiting_place
+from api.wiring import Parts
+from pipeline.credits import BASE, PER_IMAGE, reservation
+from pipeline.finalize import is_input_fault
+from pipeline.packed import PackWriter
+from pipeline.plan import ChunkPlan, cut
+from pipeline.request import Request, RequestFault, check
+from pipeline.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
+from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
+from storage import jobs, steps
+from storage.accounts import available_credits, random_id
+from storage.ledger import InsufficientCredits
+from storage.views import job_view, result_view
+
+log = structlog.get_logger(__name__)
+
+DEADLINE_SECONDS = 3600
+LONGEST_REQUEST_SOURCE = 200
+IN_MEMORY = 1 << 20
+
+FORMATS = {
+    "supportedFormats": list(NATIVE_FORMATS),
+    "convertedFormats": list(CONVERTED_FORMATS),
+    "limits": {
+        "maxImages": MAX_IMAGES,
+        "maxImageBytes": MAX_IMAGE_BYTES,
+        "maxTotalBytes": MAX_TOTAL_BYTES,
+        "maxOutputTokensPerCall": MAX_OUTPUT_TOKENS,
+    },
+    "credits": {"base": BASE, "perImage": PER_IMAGE},
+}
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("extract_image", __name__)
+
+    @routes.get("/api/v1/extract-image", strict_slashes=False)
+    def formats() -> Response:
+        """What can be sent, and what it costs. A key and any query are tolerated."""
+        optional_account(parts)
+        return json_response(FORMATS)
+
+    @routes.post("/api/v1/extract-image", strict_slashes=False)
+    def extract() -> Response:
+        """Answers with the result if it is there in time, else with the job."""
+        account = authenticate(parts)
+        prefer = preference(request.headers.get("Prefer"), parts.settings.sync_wait)
+        applied = {"Preference-Applied": prefer.applied} if prefer.applied else {}
+        with waiting_place(parts, needed=prefer.seconds > 0):
+            job = _accept(parts, account, waited=prefer.seconds > 0)
+            if prefer.seconds > 0 and wait_for_end(parts, job, prefer.seconds):
+                return _answer(parts, account, job, applied)
+        return _accepted(parts, account, job, applied)
+
+    return routes
+
+
+def _accept(parts: Parts, account: str, *, waited: bool) -> str:
+    """Checks the request and makes its job; the job's id. Nothing is left behind where it raises."""
+    job = random_id("job_", 24)
+    with read_body(request, parts.settings.max_body) as body:
+        try:
+            fields, images = parse_body(body)
+            wanted = check(fields, images)
+        except RequestFault as fault:
+            raise ApiError(400, fault.code, fault.message) from None
+        _check_balance(parts, account, len(wanted.images))
+        size = parts.settings.images_per_call if wanted.question.per_image else parts.settings.merged_per_call
+        plan = cut(len(wanted.images), size)
+        try:
+            inputs = _put_texts(parts, job, wanted, plan) if wanted.input_method == "base64" else {}
+            by_url = wanted.input_method == "url"
+            new = jobs.NewJob(
+                id=job,
+                account=account,
+                waited=waited,
+                input_method=wanted.input_method,
+                question=wanted.question,
+                sources=[_url(text) if by_url else None for text in wanted.images],
+                plan=plan,
+                inputs=inputs,
+                request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
+                engine=parts.engine,
+                model=parts.model,
+                warnings=parts.warnings,
+                deadline_ms=DEADLINE_SECONDS * 1000,
+                ttl_ms=int(parts.settings.result_ttl * 1000),
+            )
+            rings = _commit(parts, new)
+        except BaseException:
+            with suppress(OSError):  # the supervisor sweeps what is left
+                parts.scratch.delete(list(parts.scratch.list(f"{job}/")))
+            raise
+    log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
+    parts.signals.ring(rings)
+    return job
+
+
+def _url(text: bytes) -> str:
+    """The URL as it is stored: what no database takes makes it one that is refused when it is fetched."""
+    return text.decode("utf-8", "replace").replace("\x00", "\ufffd").strip()
+
+
+def _check_balance(parts: Parts, account: str, images: int) -> None:
+    """Before anything is stored; the reservation itself decides."""
+    with parts.database.read() as connection:
+        available = available_credits(connection, account)
+    if available < reservation(images):
+        raise _too_few(reservation(images), available)
+
+
+def _too_few(needed: int, available: int) -> ApiError:
+    text = f"This request may cost {needed} credits, the account has {available}. Grant more, or send fewer images."
+    return ApiError(402, "insufficient_credits", text)
+
+
+def _put_texts(parts: Parts, job: str, wanted: Request, plan: list[ChunkPlan]) -> dict[int, str]:
+    """The base64 texts to scratch as they came, one object a chunk; its key by chunk number."""
+    keys: dict[int, str] = {}
+    for chunk in plan:
+        key = f"{job}/in-c{chunk.no}"
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
+            pack = PackWriter(out)
+            for index in range(chunk.first, chunk.first + chunk.count):
+                pack.add(index, wanted.images[index])
+            pack.finish()
+            parts.scratch.put(key, out)
+        keys[chunk.no] = key
+    return keys
+
+
+def _commit(parts: Parts, new: jobs.NewJob) -> list[steps.Ring]:
+    """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung."""
+    try:
+        with parts.database.write() as connection:
+            jobs.accept(connection, new, max_open=parts.settings.max_open_jobs)
+            return steps.to_ring(connection, beside=new.id)
+    except InsufficientCredits as error:
+        raise _too_few(error.needed, error.available) from None
+    except jobs.TooManyOpenJobs:
+        text = f"The account has {parts.settings.max_open_jobs} open jobs; wait for one to end."
+        raise ApiError(429, "too_many_open_jobs", text, {"Retry-After": "10"}) from None
+    except DBAPIError:
+        # The connection may have broken after the commit: then the job is there, and the supervisor rings it.
+        with parts.database.read() as connection:
+            if not jobs.exists(connection, new.id):
+                raise
+        return []
+
+
+def _answer(parts: Parts, account: str, job: str, headers: dict[str, str]) -> Response:
+    """A finished job as the compatible body, or as the error it came to."""
+    with parts.database.read() as connection:
+        view = job_view(connection, job, account)
+        result = result_view(connection, job)
+    if view is None:
+        raise ApiError(404, "not_found", "The job is gone.")
+    if view.status is JobStatus.FAILED:
+        message = view.error_message or "no image could be processed"
+        if is_input_fault(view.error_code):
+            raise ApiError(400, view.error_code or "failed", message, headers)
+        raise ApiError(500, view.error_code or "failed", f"Failed to extract image data: {message}", headers)
+    return json_response(result_json(view, result), 200, headers)
+
+
+def _accepted(parts: Parts, account: str, job: str, headers: dict[str, str]) -> Response:
+    with parts.database.read() as connection:
+        view = job_view(connection, job, account)
+    if view is None:
+        raise ApiError(404, "not_found", "The job is gone.")
+    location = f"/api/v1/jobs/{job}"
+    return json_response(job_json(view), 202, {"Location": location, "Retry-After": "2", **headers})

@@ -1,0 +1,59 @@
+"""Following a job that was answered with 202."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from api.auth import authenticate
+from api.errors import ApiError, json_response
+from api.render import job_json, result_json
+from api.waiting import wait_for_end, waiting_place
+from api.wiring import Parts
+from storage.views import JobView, job_view, result_view
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("jobs", __name__)
+
+    @routes.get("/api/v1/jobs/<job>")
+    def show(job: str) -> Response:
+        """The job; with `wait` as soon as it has ended, or after so many seconds."""
+        account = authenticate(parts)
+        view = _own(parts, job, account)
+        seconds = min(_seconds(request.args.get("wait")), parts.settings.sync_wait)
+        if seconds and not view.status.ended:
+            with waiting_place(parts, needed=True):
+                wait_for_end(parts, job, seconds)
+            view = _own(parts, job, account)
+        headers = {} if view.status.ended else {"Retry-After": "2"}
+        return json_response(job_json(view), 200, headers)
+
+    @routes.get("/api/v1/jobs/<job>/results")
+    def results(job: str) -> Response:
+        """What the compatible endpoint would have answered with."""
+        view = _own(parts, job, authenticate(parts))
+        if not view.status.ended:
+            raise ApiError(409, "not_finished", f"The job is {view.status.value}; its results come when it has ended.")
+        if view.expired:
+            raise ApiError(410, "results_expired", "The results of this job have expired.")
+        with parts.database.read() as connection:
+            return json_response(result_json(view, result_view(connection, job)))
+
+    return routes
+
+
+def _own(parts: Parts, job: str, account: str) -> JobView:
+    """The job, if it is the caller's: somebody else's and none at all look the same."""
+    with parts.database.read() as connection:
+        view = job_view(connection, job, account)
+    if view is None:
+        raise ApiError(404, "not_found", "There is no such job.")
+    return view
+
+
+def _seconds(text: str | None) -> float:
+    if text is None or text == "":
+        return 0.0
+    if not text.isascii() or not text.isdigit():
+        raise ApiError(400, "invalid_wait", "wait must be a whole number of seconds.")
+    return float(text)

@@ -1,0 +1,55 @@
+"""The web process: gunicorn with threads, one for each waiting request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from api.app import create_app
+from api.wiring import build_parts
+from pipeline.settings import Settings
+
+SPARE_THREADS = 32  #: beside those that wait: they take new requests
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+        self._settings = settings
+        self._options = options
+        self._worker: Any = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+        self.cfg.set("post_worker_init", self._keep_worker)
+
+    def load(self) -> Flask:
+        """Built in each worker, after the fork: no connection is shared."""
+        return create_app(build_parts(self._settings, stopping=lambda: self._worker is not None and not self._worker.alive))
+
+    def _keep_worker(self, worker: Any) -> None:
+        self._worker = worker
+
+
+def run_web(settings: Settings, *, bind: str = "") -> None:
+    """Serves until SIGTERM or SIGINT; `bind` in gunicorn's spelling, else HOST and PORT.
+
+    gunicorn itself takes WEB_CONCURRENCY for the number of processes.
+    """
+    _Server(
+        settings,
+        {
+            "bind": bind or f"{settings.host}:{settings.port}",
+            "worker_class": "gthread",
+            "threads": settings.max_waiters + SPARE_THREADS,
+            "timeout": 120,
+            "graceful_timeout": 25,
+            "keepalive": 75,
+            "loglevel": "warning",
+            "worker_tmp_dir": None,
+            "control_socket_disable": True,
+        },
+    ).run()

@@ -1,0 +1,80 @@
+"""Holding a connection until a job ends."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from api.errors import ApiError
+from api.wiring import Parts
+from pipeline.types import JobStatus
+from storage.signals import AWAY
+from storage.views import status_of
+
+LISTEN_SECONDS = 1.0  #: how long a stopping process may go unnoticed
+LOOK_SECONDS = 5.0  #: how long a lost signal may go unnoticed
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
+_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preference:
+    """How long the caller wants to wait (RFC 7240)."""
+
+    seconds: float
+    applied: str | None  #: what the answer names as Preference-Applied
+
+
+def preference(header: str | None, most: float) -> Preference:
+    """What a Prefer header asks for, within `most` seconds. Unknown preferences are ignored."""
+    text = (header or "").lower()
+    if _ASYNC.search(text):
+        return Preference(seconds=0, applied="respond-async")
+    wait = _WAIT.search(text)
+    if wait:
+        return Preference(seconds=min(float(wait[1]), most), applied=f"wait={wait[1]}" if float(wait[1]) <= most else None)
+    return Preference(seconds=most, applied=None)
+
+
+@contextmanager
+def waiting_place(parts: Parts, *, needed: bool) -> Iterator[None]:
+    """One of the process's places for open connections. Raises ApiError 429 when all are taken."""
+    if not needed:
+        yield
+        return
+    if not parts.waiting_places.acquire(blocking=False):
+        text = "No place to wait is free. Send `Prefer: respond-async` and follow the job, or try again."
+        raise ApiError(429, "no_waiting_place", text, {"Retry-After": "5"})
+    try:
+        yield
+    finally:
+        parts.waiting_places.release()
+
+
+def wait_for_end(parts: Parts, job: str, seconds: float) -> bool:
+    """Whether the job ended within the time; also False when the process is stopping, or the job is gone."""
+    ends = time.monotonic() + seconds
+    look = 0.0
+    seen = "0"
+    while True:
+        now = time.monotonic()
+        if now >= look:
+            look = now + LOOK_SECONDS
+            with parts.database.read() as connection:
+                status = status_of(connection, job)
+            if status is None or JobStatus(status).ended:
+                return status is not None
+        if now >= ends or parts.stopping():
+            return False
+        patience = min(LISTEN_SECONDS, ends - now)
+        try:
+            last, seen = seen, parts.signals.wait(job, seen, patience)
+        except AWAY:
+            time.sleep(min(patience, 0.2))
+            look = 0.0
+        else:
+            if seen != last:
+                look = 0.0

@@ -1,0 +1,60 @@
+"""Builds the parts of a web process from Settings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from limits import RateLimitItem, parse
+from limits.storage import storage_from_string
+from limits.strategies import MovingWindowRateLimiter
+
+from pipeline.engines.build import model_of
+from pipeline.ports import Scratch
+from pipeline.settings import Settings
+from storage.database import Database
+from storage.scratch import open_scratch
+from storage.secret import secret_key
+from storage.signals import Signals
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What the endpoints work with."""
+
+    settings: Settings
+    database: Database
+    scratch: Scratch
+    signals: Signals
+    secret_key: bytes
+    rate: RateLimitItem
+    limiter: MovingWindowRateLimiter
+    engine: str
+    model: str
+    warnings: tuple[str, ...]  #: of the engine, for every job
+    waiting_places: threading.BoundedSemaphore
+    stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiters should answer now
+
+
+def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> Parts:
+    engine, model, warnings = model_of(settings)
+    return Parts(
+        settings=settings,
+        database=Database(settings.database_url),
+        scratch=open_scratch(settings.scratch_url),
+        signals=Signals(settings.redis_url),
+        secret_key=secret_key(settings),
+        rate=parse(settings.rate_limit),
+        limiter=MovingWindowRateLimiter(storage_from_string(_limits_url(settings.redis_url))),
+        engine=engine,
+        model=model,
+        warnings=warnings,
+        waiting_places=threading.BoundedSemaphore(settings.max_waiters),
+        stopping=stopping,
+    )
+
+
+def _limits_url(redis_url: str) -> str:
+    """REDIS_URL as the limits library spells it."""
+    return redis_url.replace("unix://", "redis+unix://", 1) if redis_url.startswith("unix://") else redis_url

@@ -1,0 +1,1 @@
+"""What a person types: serve, web, worker, supervisor, keys, credits, demo."""

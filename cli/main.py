@@ -1,0 +1,225 @@
+"""The command `extract-image`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+
+import click
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Connection
+
+from cli.lifeline import end_with_parent
+from cli.logs import configure_logs
+from pipeline.settings import Settings, SettingsFault, load_settings
+from storage import accounts, ledger
+from storage.database import Database, migrate, schema_is_current
+from storage.secret import secret_key
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings(os.environ)
+    except SettingsFault as fault:
+        raise click.ClickException(str(fault)) from None
+
+
+def _running_settings() -> Settings:
+    """Settings of a process that needs every part to run already."""
+    settings = _settings()
+    if settings.redis_url == "embedded:":
+        raise click.ClickException(
+            "REDIS_URL is `embedded:`, which only `extract-image serve` can start. Set REDIS_URL=redis://host:6379/0."
+        )
+    return settings
+
+
+def _database(settings: Settings) -> Database:
+    """The database, migrated: the commands below work before the first `serve`, and beside it."""
+    database = Database(settings.database_url)
+    if not schema_is_current(database):
+        migrate(database)
+    return database
+
+
+def _configure(settings: Settings) -> None:
+    configure_logs(json=settings.env == "production" or not sys.stderr.isatty())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="extract-image")
+def main() -> None:
+    """Extracts what a prompt asks for from 1 to 3000 images a request.
+
+    Settings come from the environment; docs/reference/settings.md lists them. Begin with `extract-image demo`.
+    """
+
+
+@main.command()
+@click.option("--ready-key", is_flag=True, help="Make a key with credits, and print it with a curl line that uses it.")
+def serve(*, ready_key: bool) -> None:
+    """Run everything: web, worker, supervisor, and what is embedded. Ctrl-C ends it."""
+    from cli.serve import serve as run
+
+    settings = _settings()
+    _configure(settings)
+    sys.exit(run(settings, with_key=ready_key, announce=sys.stdout))
+
+
+@main.command()
+@click.option("--fd", type=int, help="Serve on this inherited socket instead of HOST and PORT.")
+def web(fd: int | None) -> None:
+    """Run a web process: the HTTP API on HOST and PORT."""
+    from api.server import run_web
+
+    end_with_parent()
+    settings = _running_settings()
+    _configure(settings)
+    run_web(settings, bind=f"fd://{fd}" if fd is not None else "")
+
+
+@main.command()
+def worker() -> None:
+    """Run a worker process: WORKER_CONCURRENCY threads that do the steps of jobs."""
+    from workers.app import run_worker
+
+    end_with_parent()
+    settings = _running_settings()
+    _configure(settings)
+    run_worker(settings)
+
+
+@main.command()
+def supervisor() -> None:
+    """Run the supervisor: it rings what is due and reclaims what was lost. One is enough, two do no harm."""
+    from storage.scratch import open_scratch
+    from storage.signals import Signals
+    from workers.supervisor import Supervisor
+
+    end_with_parent()
+    settings = _running_settings()
+    _configure(settings)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    database = Database(settings.database_url)
+    signals = Signals(settings.redis_url)
+    Supervisor(database=database, scratch=open_scratch(settings.scratch_url), signals=signals).run(stop)
+    signals.close()
+    database.close()
+
+
+@main.command(name="migrate")
+def migrate_command() -> None:
+    """Bring the database's schema to this version's. Safe to run again."""
+    settings = _settings()
+    _configure(settings)
+    database = Database(settings.database_url)
+    migrate(database)
+    database.close()
+    click.echo("The database is up to date.")
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Keep the demo's data folder and say where it is.")
+def demo(*, keep: bool) -> None:
+    """Show the main job on the pictures in examples/: starts the service, sends them, shows what they say."""
+    from cli.demo import run_demo
+
+    sys.exit(run_demo(keep=keep))
+
+
+@main.group()
+def keys() -> None:
+    """Make, list and revoke API keys. Works while the service runs."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--credits", "amount", type=click.IntRange(min=0), default=0, help="Credits to grant with it.")
+@click.option("--account", help="Add the key to this account (id or name) instead of a new one.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"account", "key"}.')
+def create_key(*, name: str, amount: int, account: str | None, as_json: bool) -> None:
+    """Make an API key called NAME. The key is shown this once."""
+    settings = _settings()
+    database = _database(settings)
+    with database.write() as connection:
+        owner = _find(connection, account) if account else accounts.create_account(connection, name)
+        if amount:
+            ledger.grant(connection, owner, amount)
+        key = accounts.create_key(connection, account=owner, name=name, secret_key=secret_key(settings))
+    database.close()
+    if as_json:
+        click.echo(json.dumps({"account": owner, "key": key}))
+        return
+    click.echo(f"account  {owner}\nkey      {key}\nKeep the key: it can't be shown again.")
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def list_keys(*, as_json: bool) -> None:
+    """List all keys with the credits of their accounts."""
+    database = _database(_settings())
+    with database.read() as connection:
+        rows = accounts.list_keys(connection)
+    database.close()
+    if as_json:
+        fields = ("id", "name", "account", "available", "held", "charged")
+        listed = [{**{field: getattr(row, field) for field in fields}, "revoked": row.revoked_at is not None} for row in rows]
+        click.echo(json.dumps(listed))
+        return
+    table = Table("id", "name", "account", "available", "held", "charged", "state")
+    for row in rows:
+        state = "revoked" if row.revoked_at else "live"
+        table.add_row(row.id, row.name, row.account, str(row.available), str(row.held), str(row.charged), state)
+    Console().print(table)
+
+
+@keys.command("revoke")
+@click.argument("key")
+def revoke_key(key: str) -> None:
+    """Revoke the key with that id or name. Requests with it are refused from now on."""
+    database = _database(_settings())
+    try:
+        with database.write() as connection:
+            revoked = accounts.revoke_key(connection, key)
+    except accounts.UnknownAccount as error:
+        raise click.ClickException(str(error)) from None
+    finally:
+        database.close()
+    click.echo(f"{revoked} key{'s' if revoked > 1 else ''} revoked.")
+
+
+@main.group(name="credits")
+def credits_group() -> None:
+    """Grant credits to accounts."""
+
+
+@credits_group.command("grant")
+@click.argument("account")
+@click.argument("amount", type=click.IntRange(min=1))
+@click.option("--json", "as_json", is_flag=True, help='Print {"account", "available"}.')
+def grant_credits(*, account: str, amount: int, as_json: bool) -> None:
+    """Grant AMOUNT credits to ACCOUNT (an account's or a key's id or name)."""
+    database = _database(_settings())
+    with database.write() as connection:
+        owner = _find(connection, account)
+        ledger.grant(connection, owner, amount)
+        available = accounts.available_credits(connection, owner)
+    database.close()
+    click.echo(json.dumps({"account": owner, "available": available}) if as_json else f"{owner} has {available} credits.")
+
+
+def _find(connection: Connection, name_or_id: str) -> str:
+    try:
+        return accounts.find_account(connection, name_or_id)
+    except accounts.UnknownAccount as error:
+        raise click.ClickException(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""`extract-image serve`: web, worker, supervisor and what is embedded, in one command."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import click
+import structlog
+
+from cli.lifeline import PARENT
+from cli.local_key import ready_key
+from pipeline.engines.build import model_of
+from pipeline.settings import Settings
+from storage.database import Database, migrate
+from storage.embedded_redis import EmbeddedRedis
+from storage.secret import secret_key
+
+log = structlog.get_logger(__name__)
+
+ROLES = ("web", "worker", "supervisor")
+END_SECONDS = 30  #: a worker ends its steps within 25 s
+LOOK_SECONDS = 0.25
+FAST_DEATHS = 5  #: deaths of one child within a minute of its start after which serve gives up
+
+
+def serve(settings: Settings, *, with_key: bool, announce: IO[str]) -> int:
+    """Runs until SIGINT or SIGTERM; the exit code. Says on `announce` what it uses, and when it is ready."""
+    with ExitStack() as stack:
+        stack.enter_context(_only_one(settings.data_dir))
+        listener = stack.enter_context(_listen(settings.host, settings.port))
+        host, port = listener.getsockname()[:2]
+        database = Database(settings.database_url)
+        migrate(database)
+        secret_key(settings)
+        environment = {**os.environ, PARENT: str(os.getpid())}
+        if settings.redis_url == "embedded:":
+            environment["REDIS_URL"] = stack.enter_context(EmbeddedRedis(settings.data_dir / "redis")).url
+        key = ready_key(database, secret_key(settings)) if with_key else None
+        database.close()
+        # Before the children, so that a signal in between is not lost.
+        stop = _StopSignals()
+        children = [_Child(role, environment, listener) for role in ROLES]
+        stack.callback(_end, children)
+        for child in children:
+            child.start()
+        _wait_ready(f"http://{host}:{port}", children, stop)
+        if not stop.received:
+            _say(settings, f"http://{_display_host(host)}:{port}", key, announce)
+        return _watch(children, stop)
+
+
+@contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """The lock of DATA_DIR: a second `serve` on it would fight over the embedded parts."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "serve.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            text = f"Another `extract-image serve` uses {directory.resolve()}. End it, or set DATA_DIR to another folder."
+            raise click.ClickException(text) from None
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound here, so that a taken port is told at once, and a web process that is replaced loses no connection."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        raise click.ClickException(f"Can't listen on {host}:{port}: {error.strerror or error}. Set HOST or PORT.") from None
+    listener.set_inheritable(True)
+    return listener
+
+
+@dataclass
+class _StopSignals:
+    received: bool = False
+
+    def __post_init__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.received = True
+
+
+@dataclass
+class _Child:
+    """One process of ours, started again when it ends by itself."""
+
+    role: str
+    environment: dict[str, str]
+    listener: socket.socket
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    fast_deaths: int = field(default=0)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "cli.main", self.role]
+        descriptors: tuple[int, ...] = ()
+        if self.role == "web":
+            command += ["--fd", str(self.listener.fileno())]
+            descriptors = (self.listener.fileno(),)
+        # A session of its own: Ctrl-C reaches `serve`, which ends them in order.
+        self.process = subprocess.Popen(command, env=self.environment, pass_fds=descriptors, start_new_session=True)
+        self.started = time.monotonic()
+
+    def restart(self) -> None:
+        self.fast_deaths = self.fast_deaths + 1 if time.monotonic() - self.started < 60 else 1
+        self.start()
+
+
+def _wait_ready(url: str, children: list[_Child], stop: _StopSignals) -> None:
+    """Until the front door answers and the worker has started. Raises ClickException if a process ends instead."""
+    host, port = url.removeprefix("http://").rsplit(":", 1)
+    while not stop.received:
+        for child in children:
+            if child.process and child.process.poll() is not None:
+                raise click.ClickException(f"The {child.role} process ended with code {child.process.returncode}; see above.")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as connection:
+                connection.sendall(b"GET /api/v1/extract-image HTTP/1.0\r\n\r\n")
+                if connection.recv(12).startswith(b"HTTP/1."):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.05)
+
+
+def _watch(children: list[_Child], stop: _StopSignals) -> int:
+    while not stop.received:
+        time.sleep(LOOK_SECONDS)
+        for child in children:
+            if child.process and child.process.poll() is not None:
+                log.error("process_ended", role=child.role, code=child.process.returncode)
+                if child.fast_deaths >= FAST_DEATHS:
+                    return 1
+                child.restart()
+    return 0
+
+
+def _end(children: list[_Child]) -> None:
+    """The front door first, so that nothing new comes in; then the others. Who does not end in time is killed."""
+    deadline = time.monotonic() + END_SECONDS
+    running = [child.process for child in children if child.process]
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+    for process in running:
+        try:
+            process.wait(timeout=max(deadline - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _display_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _say(settings: Settings, url: str, key: str | None, out: IO[str]) -> None:
+    """One readable block: what it uses, and how to use it."""
+    engine, model, warnings = model_of(settings)
+    redis = "embedded Valkey" if settings.redis_url == "embedded:" else "REDIS_URL"
+    lines = [
+        "",
+        f"extract-image is ready at {url}",
+        f"  engine    {engine} ({model})",
+        f"  database  {settings.database_url}",
+        f"  scratch   {settings.scratch_url}",
+        f"  queue     {redis}, {settings.worker_concurrency} worker threads",
+        *(f"  note      {warning}" for warning in warnings),
+    ]
+    if key:
+        lines += ["", f"  key       {key}", "", "Try it:", "", f"  {curl_line(url, key)}"]
+    else:
+        lines += ["  keys      extract-image keys create NAME --credits N"]
+    lines += ["", "Ctrl-C ends it.", ""]
+    out.write("\n".join(lines) + "\n")
+    out.flush()
+
+
+def curl_line(url: str, key: str, picture: str = "examples/01-till-receipt.png") -> str:
+    """A line that works when it is pasted into a shell in the project's folder."""
+    body = '{"inputMethod":"base64","images":["%s"],"prompt":"What was bought, and for how much?"}'
+    return (
+        f"printf {shlex.quote(body)} \"$(base64 < {picture} | tr -d '\\n')\" | curl -s {url}/api/v1/extract-image "
+        f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d @-"
+    )

@@ -1,0 +1,189 @@
+"""Which URLs and addresses a stranger may name: rules from text to verdict, with no network."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+MAX_URL = 2048  #: characters
+_PUBLIC_PORTS = frozenset({80, 443})
+_DEFAULT_PORT = {"http": 80, "https": 443}
+
+# The IANA special-purpose registries, plus all multicast and reserved space, plus the address on which Azure's hosts serve
+# their guests. `ipaddress.is_global` is no substitute: it passes 224.0.0.1, 64:ff9b::/96, ::127.0.0.1 and fec0::/10.
+_REFUSED_V4 = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "168.63.129.16/32",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+)
+# Of IPv6 only the space that is given out for global unicast is let through, less what in it is special or carries IPv4.
+_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
+_REFUSED_V6 = tuple(
+    ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+)
+
+_URL = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]{0,5}))?")
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
+# A host whose last label is a number is an IPv4 address to every client, in any of a dozen spellings (WHATWG URL, "ends in a
+# number"). No top-level domain is one, so nothing is lost by taking only the plain spelling.
+_NUMBER_LAST = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowed:
+    """A network that may be reached beside the public ones."""
+
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    port: int | None  #: None: every port
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A URL whose text may be asked for; its name's addresses are still to be judged."""
+
+    url: str  #: as the client is to be given it: host in lower case, address in its shortest form, no fragment
+    host: str  #: a name or a literal address, without brackets
+    port: int
+    literal: bool  #: whether `host` is an address: it has been judged
+
+
+def parse_allow(text: str) -> tuple[Allowed, ...]:
+    """Reads a setting such as `127.0.0.1/32:*,10.1.0.0/16:8080,[fd00::/8]:443`; blank text is none.
+
+    Raises ValueError, which names the entry that cannot be read.
+    """
+    return tuple(_parse_entry(entry.strip()) for entry in text.split(",")) if text.strip() else ()
+
+
+def _parse_entry(entry: str) -> Allowed:
+    network_text, colon, port_text = entry.rpartition(":")
+    if not colon or not network_text:
+        raise ValueError(f"{entry!r} is not a network and a port: write it as 10.1.0.0/16:8080, [fd00::/8]:443 or 127.0.0.1/32:*")
+    bracketed = network_text.startswith("[") and network_text.endswith("]")
+    if ":" in network_text and not bracketed:
+        raise ValueError(f"{entry!r} has an IPv6 network that needs brackets: write it as [fd00::/8]:443")
+    try:
+        network = ipaddress.ip_network(network_text[1:-1] if bracketed else network_text)
+    except ValueError as error:
+        raise ValueError(f"{entry!r} has no valid network: {error}") from None
+    if bracketed != (network.version == 6):
+        raise ValueError(f"{entry!r} has brackets around what is no IPv6 network")
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None and network.prefixlen >= 96:
+        raise ValueError(f"{entry!r} is an IPv4-mapped network, which is never reached: write it as IPv4")
+    if port_text == "*":
+        return Allowed(network=network, port=None)
+    if not re.fullmatch(r"[0-9]{1,5}", port_text) or not 1 <= int(port_text) <= 65535:
+        raise ValueError(f"{entry!r} has no valid port: it must be 1 to 65535, or * for all")
+    return Allowed(network=network, port=int(port_text))
+
+
+def address_allowed(ip: str, port: int, allow: Sequence[Allowed]) -> bool:
+    """Whether a socket to this address may be opened: a public one on port 80 or 443, or one that `allow` names.
+
+    What is no plain address (a name, a zone as in fe80::1%eth0, an IPv4-mapped one) is refused, whatever `allow` says.
+    """
+    address = _plain_address(ip)
+    if address is None:
+        return False
+    if port in _PUBLIC_PORTS and _is_public(address):
+        return True
+    return any(entry.port in (None, port) and address in entry.network for entry in allow)
+
+
+@lru_cache(maxsize=4096)  # asked for each connection and each request, mostly about the same few addresses
+def _plain_address(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id is not None or address.ipv4_mapped is not None):
+        return None
+    return address
+
+
+@lru_cache(maxsize=4096)
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _REFUSED_V4)
+    return address in _GLOBAL_V6 and not any(address in network for network in _REFUSED_V6)
+
+
+def check_url(url: str, allow: Sequence[Allowed]) -> str | None:
+    """Why the text alone of this URL is refused, as a sentence for the caller, or None if it may be tried."""
+    read = read_url(url, allow)
+    return read if isinstance(read, str) else None
+
+
+def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
+    """The URL taken apart, or why its text alone is refused, as a sentence for the caller.
+
+    The grammar is narrower than RFC 3986 and than any client's: what two parsers could read in two ways is refused. A port
+    other than 80 and 443 passes with a host name if `allow` opens it on any network: only the name's addresses decide then.
+    """
+    if len(url) > MAX_URL:
+        return f"The URL is longer than {MAX_URL} characters."
+    if not all("!" <= character <= "~" for character in url):
+        return "The URL has a space or another character that is not printable ASCII: percent-encode it."
+    if "\\" in url:
+        return "The URL has a backslash: write / or %5C."
+    parts = _URL.fullmatch(url.partition("#")[0])
+    if parts is None:
+        return "The URL must start with http:// or https://."
+    scheme, authority, rest = parts[1].lower(), parts[2].lower(), parts[3]
+    if "@" in authority:
+        return "The URL must not hold a user name or a password."
+    return _read_authority(scheme, authority, rest, allow)
+
+
+def _read_authority(scheme: str, authority: str, rest: str, allow: Sequence[Allowed]) -> Target | str:
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        return "The URL's host or port is not valid."
+    if not (parts["v6"] or parts["name"]):
+        return "The URL has no host."
+    host = _read_host(parts["v6"], parts["name"])
+    if host is None:
+        return "The URL's host is not a valid name, nor an address in its plain form."
+    port = int(parts["port"]) if parts["port"] else _DEFAULT_PORT[scheme]
+    literal = _plain_address(host) is not None
+    if not 1 <= port <= 65535:
+        return "The URL's port is not a number from 1 to 65535."
+    if not literal and port not in _PUBLIC_PORTS and not any(entry.port in (None, port) for entry in allow):
+        return "The URL's port must be 80 or 443."
+    if literal and not address_allowed(host, port, allow):
+        return "The URL's address is not a public one on port 80 or 443."
+    written = f"[{host}]" if ":" in host else host
+    if port != _DEFAULT_PORT[scheme]:
+        written = f"{written}:{port}"
+    return Target(url=f"{scheme}://{written}{rest}", host=host, port=port, literal=literal)
+
+
+def _read_host(v6: str | None, name: str | None) -> str | None:
+    """The host as one text for one thing, or None if it is none."""
+    if v6 is not None:
+        address = _plain_address(v6)
+        return address.compressed if isinstance(address, ipaddress.IPv6Address) else None
+    assert name is not None
+    if _NUMBER_LAST.fullmatch(name):
+        return name if _plain_address(name) is not None else None
+    return name if len(name) <= 253 and _NAME.fullmatch(name) else None

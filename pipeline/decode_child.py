@@ -1,0 +1,279 @@
+"""What runs inside a decoder child: the only module that imports an image library.
+
+Started as `python -m pipeline.decode_child <seconds> <bytes>` by pipeline.decode, which says what the two ends tell each
+other. It takes one picture at a time and ends when its standard input does: with its parent, however that ended. (The
+kernel's death signal is not used: it follows the thread that started a child, and threads of a worker come and go.)
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import resource
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from typing import BinaryIO
+
+import pillow_heif
+from PIL import AvifImagePlugin, Image, ImageFile
+
+from pipeline.decode import MAX_PIXELS, MAX_SCANS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
+from pipeline.sniff import NATIVE_FORMATS, jpeg_scans
+from pipeline.types import ItemCode, Prepared, Refused
+
+Decode = Callable[[str, bytes], Prepared | Refused]
+
+#: Pillow's modules for the formats of pipeline.sniff, loaded before the limits are set and the first picture comes.
+_PLUGINS = "Bmp Dcx Dds Fli Gif Icns Ico Jpeg Jpeg2K Mpo Msp Pcx Png Ppm Psd Qoi Sgi Sun Tga Tiff WebP Xbm Xpm"
+#: Pillow's name for a format, where it is not ours.
+_PILLOW_NAMES = {"HEIC": "HEIF", "HEIF sequence": "HEIF", "JPEG 2000": "JPEG2000"}
+#: What PNG can hold of Pillow's modes, as 8 bits a sample or fewer.
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+_WITH_ALPHA = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
+_SIXTEEN_BITS = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
+#: The colour space an ICC profile is of (its bytes 16 to 19) for the modes it may be kept with.
+_PROFILE_SPACES = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "P": b"RGB ", "RGB": b"RGB ", "RGBA": b"RGB "}
+_BAND = 256  # rows rescaled at a time: bounds the memory of 64-bit arithmetic
+_EXIF_ORIENTATION = 0x0112
+_ON_ITS_SIDE = frozenset({5, 6, 7, 8})  # orientations that swap width and height
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TIFF_PHOTOMETRIC = 262  # 0: white is zero
+_TOO_MANY_PIXELS = Refused(
+    code=ItemCode.IMAGE_TOO_MANY_PIXELS,
+    detail=f"The image has more than {MAX_PIXELS // 10**6} million pixels or a side over {MAX_SIDE:,} pixels: send it smaller.",
+)
+_TOO_MUCH_MEMORY = Refused(
+    code=ItemCode.IMAGE_TOO_COMPLEX, detail="The image needs too much memory to decode: send it smaller or as PNG or JPEG."
+)
+
+
+def decode(kind: str, data: bytes) -> Prepared | Refused:
+    """Decodes the whole of the first picture in `data`, which is of the format `kind` (pipeline.sniff).
+
+    The answer's `data` is empty where the picture goes to the model as it came, else a PNG of 8 bits a sample or fewer,
+    turned as its orientation tag says. Never raises for what is in `data`; it may still end or hang the process.
+    """
+    if kind == "JPEG" and jpeg_scans(data, most=MAX_SCANS) > MAX_SCANS:
+        return Refused(
+            code=ItemCode.IMAGE_TOO_COMPLEX, detail=f"The JPEG has more than {MAX_SCANS} scans: save it anew as a baseline JPEG."
+        )
+    try:
+        return _decode(kind, data)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return _TOO_MANY_PIXELS
+    except MemoryError:
+        return _TOO_MUCH_MEMORY
+    except Exception:  # noqa: BLE001 - OSError, ValueError, SyntaxError, RuntimeError, struct.error: Pillow raises them all
+        return Refused(
+            code=ItemCode.IMAGE_CORRUPT,
+            detail=f"The {kind} image cannot be decoded: it is damaged, cut short, or of a variant we cannot read.",
+        )
+
+
+def _decode(kind: str, data: bytes) -> Prepared | Refused:
+    # From memory, never by a path: a cut BMP that is mapped into memory kills the process with SIGBUS.
+    with Image.open(BytesIO(data), formats=[_PILLOW_NAMES.get(kind, kind)]) as image:
+        size = image.size
+        if _is_too_large(size):
+            return _TOO_MANY_PIXELS
+        # is_animated is read of these two alone: they count frames in their header, others by walking the whole file.
+        as_received = kind in NATIVE_FORMATS and not (kind in {"PNG", "WebP"} and getattr(image, "is_animated", False))
+        if as_received and kind == "JPEG":
+            # Every scan is still entropy-decoded to its end, as grey at an eighth of the size: 2 to 3 times as fast.
+            image.draft("L", (1, 1))
+            image.load()
+        else:
+            image.load()
+            size = image.size  # HEIF and icons: only now known for certain
+            if _is_too_large(size):
+                return _TOO_MANY_PIXELS
+        if as_received:
+            width, height = size[::-1] if _orientation(image) in _ON_ITS_SIDE else size
+            return Prepared(data=b"", mime=NATIVE_FORMATS[kind], width=width, height=height, source_format=kind)
+        upright = _upright(_as_png_holds_it(image), _orientation(image))
+        png = BytesIO()
+        # Level 6, Pillow's own, takes three times as long for a tenth less.
+        upright.save(png, "PNG", compress_level=1, icc_profile=_profile(image, upright.mode))
+        width, height = upright.size
+        return Prepared(data=png.getvalue(), mime=NATIVE_FORMATS["PNG"], width=width, height=height, source_format=kind)
+
+
+def _is_too_large(size: tuple[int, int]) -> bool:
+    return math.prod(size) > MAX_PIXELS or max(size) > MAX_SIDE
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - as above; a damaged tag is no reason to refuse a picture that decodes
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _as_png_holds_it(image: Image.Image) -> Image.Image:
+    if image.mode in _PNG_MODES:
+        return image
+    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM"):  # of which Pillow makes 0 to 65535
+        return _rescaled_16(image)
+    if image.mode in {"I", "F"}:
+        return _rescaled_32(image)
+    return image.convert(_WITH_ALPHA.get(image.mode, "RGB"))
+
+
+def _rescaled_16(image: Image.Image) -> Image.Image:
+    """8-bit grey of 16-bit grey: 65535 becomes 255. (Pillow's convert clips instead: nearly all turns white.)
+
+    A picture whose lightest value is under 4096 holds the 8 to 12 bits of a sensor in 16: its own bits are the scale, for
+    else it would be all but black.
+    """
+    import numpy as np
+
+    values = np.asarray(image)
+    lightest = int(values.max())
+    white = 65535 if lightest >= 4096 else (1 << max(lightest.bit_length(), 8)) - 1
+    table = ((np.arange(65536) * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)
+    if getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == 0:  # Pillow turns only 8 bits and fewer around
+        table = 255 - table
+    return Image.fromarray(table[values])
+
+
+def _rescaled_32(image: Image.Image) -> Image.Image:
+    """8-bit grey of 32-bit integers or floats, whose range no header tells: the least finite becomes 0, the greatest 255.
+
+    Infinities become the end they are beyond, what is no number the least; a picture of one value becomes black.
+    """
+    import numpy as np
+
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)]
+    least, greatest = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    del finite
+    scale = 255 / (greatest - least) if greatest > least else 0.0
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, values.shape[0], _BAND):
+        band = values[top : top + _BAND].astype(np.float64)
+        np.nan_to_num(band, copy=False, nan=least, posinf=greatest, neginf=least)
+        grey[top : top + _BAND] = np.rint((band - least) * scale)
+    return Image.fromarray(grey)
+
+
+def _profile(image: Image.Image, mode: str) -> bytes | None:
+    """The picture's ICC profile, where it still speaks of the pixels: not a CMYK profile beside RGB."""
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) and profile[16:20] == _PROFILE_SPACES.get(mode) else None
+
+
+def main(decode: Decode = decode) -> None:
+    """Serves decode until standard input ends. `decode` is a test's to replace."""
+    requests, replies = _take_over_pipes()
+    seconds, memory = int(sys.argv[1]), int(sys.argv[2])
+    _prepare_libraries()
+    _confine(memory)
+    resident = _resident_reader()
+    replies.write(READY)
+    replies.flush()
+    _silence()
+    while len(head := requests.read(REQUEST.size)) == REQUEST.size:
+        kind, length = REQUEST.unpack(head)
+        data = requests.read(length)
+        if len(data) < length:
+            break
+        _allow(seconds)
+        outcome = decode(kind.rstrip(b"\0").decode(), data)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        del data
+        _answer(replies, outcome, resident())
+
+
+def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The two pipes to the parent, out of reach of what a library prints or reads."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device, not a path to compute with
+        os.dup2(nothing.fileno(), 0)
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to the whole group: the parent ends us in its time
+        signal.signal(stop, signal.SIG_IGN)
+    return requests, replies
+
+
+def _prepare_libraries() -> None:
+    for name in _PLUGINS.split():
+        importlib.import_module(f"PIL.{name}ImagePlugin")
+    # One child a core is the parallelism there is; thumbnails and depth maps are not what is asked about.
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def _confine(memory: int) -> None:
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - as above
+        score.write("900")  # of -1000 to 1000: if memory runs out, the kernel ends a decoder, not the worker
+    for what, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 32),
+    ):
+        hard = resource.getrlimit(what)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901 - never above what we are given
+        resource.setrlimit(what, (most, most))
+
+
+def _silence() -> None:
+    """What libraries print of strangers' bytes is noise; what keeps a child from starting was still heard."""
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - as above
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+
+
+def _allow(seconds: int) -> None:
+    """Gives the next picture its time: `seconds` of CPU, and twice that by the clock in case no parent is left to count."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = math.ceil(used.ru_utime + used.ru_stime) + seconds
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    signal.setitimer(signal.ITIMER_REAL, 2 * seconds)
+
+
+def _resident_reader() -> Callable[[], int]:
+    """What tells the bytes of memory we hold; where the kernel has no /proc, the most we ever held."""
+    try:
+        statm = os.open("/proc/self/statm", os.O_RDONLY)
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return lambda: int(os.pread(statm, 128, 0).split()[1]) * resource.getpagesize()
+
+
+def _answer(replies: BinaryIO, outcome: Prepared | Refused, resident: int) -> None:
+    if isinstance(outcome, Refused):
+        detail = outcome.detail.encode()
+        replies.write(REPLY.pack(Outcome.REFUSED, outcome.code.encode(), 0, 0, resident, len(detail)) + detail)
+    else:
+        verdict = Outcome.CONVERTED if outcome.data else Outcome.AS_RECEIVED
+        replies.write(REPLY.pack(verdict, b"", outcome.width, outcome.height, resident, len(outcome.data)))
+        replies.write(outcome.data)
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Gemini through google-genai: one request a call, and what each of its outcomes means for us.
+
+The SDK's own retries are off: they ignore the wait that a 429 asks for. Its defaults have no timeout, so each call sets
+one. A blocked or empty answer raises nothing, so the block reason and the finish reason are read before the text.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import structlog
+from google import genai
+from google.genai import errors, types
+from pydantic import ValidationError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
+
+from pipeline.ports import EngineLimits, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Finish, Form, ItemCode, Picture
+
+log = structlog.get_logger(__name__)
+
+MOST_PICTURES = 900  #: a picture is up to 1,120 tokens, the context 1,048,576: about 936 fit
+MOST_RAW_BYTES = 14_000_000  #: a request must stay below 20 MB, base64 and all; a larger picture goes by the Files API
+TRIES = 4  #: of one call, while the model is overloaded or the connection breaks
+LONGEST_PAUSE = 2.0  #: seconds between them: whoever would wait longer frees its thread instead
+OVERLOAD_SECONDS = 15.0
+QUOTA_SECONDS = 20.0  #: for a 429 that names no time
+DAILY_SECONDS = 600.0
+PERSON_SECONDS = 30.0  #: where somebody has to mend a key or pay a bill
+FILE_SECONDS = 60.0  #: an uploaded picture is ready at once; this bounds the wait should it not be
+
+RECITATION = {"RECITATION", "IMAGE_RECITATION"}
+BLOCKS = {"SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "MODEL_ARMOR"}
+BLOCKS |= {"JAILBREAK", "OTHER", "IMAGE_OTHER", "LANGUAGE"}
+_DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
+
+INSTRUCTIONS = {
+    Form.TEXT: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together. "
+    "Where you speak of a single image, name it by its label.",
+    Form.JSON: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together, with "
+    "one JSON document and nothing else.",
+    Form.RECORDS: "Each image follows its label, such as 'Image 1:'. Answer the prompt for each image by itself, with a "
+    "JSON array that has exactly one object for each image: its 'index' is the number in the image's label, its "
+    "'result' the answer for that image alone.",
+}
+
+
+class _Interrupted(Exception):
+    """The call may well succeed if it is sent again at once."""
+
+
+class GeminiEngine:
+    """One client for the process: building one takes 50 ms, and it keeps the connections."""
+
+    name = "gemini"
+    limits = EngineLimits(pictures=MOST_PICTURES, raw_bytes=MOST_RAW_BYTES)
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, *, api_key: str, model: str, base_url: str = "", pause: Callable[[float], None] = time.sleep) -> None:
+        self.model = model
+        self._pause = pause
+        self._client = genai.Client(
+            api_key=api_key,
+            http_options=types.HttpOptions(
+                base_url=base_url or None,
+                api_version="v1beta",
+                retry_options=types.HttpRetryOptions(attempts=1),
+                client_args={"limits": httpx2.Limits(max_connections=None, max_keepalive_connections=64)},
+            ),
+        )
+
+    def ask(self, call: Call) -> Answer:
+        """One request; a broken connection and an overloaded model are tried again for a few seconds."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Interrupted),
+            stop=stop_after_attempt(TRIES) | stop_after_delay(call.timeout),
+            wait=wait_random_exponential(multiplier=0.25, max=LONGEST_PAUSE),
+            sleep=self._pause,
+            reraise=True,
+        )
+        try:
+            with self._uploaded(call) as files:
+                contents = _contents(call, files)
+                response = retrying(self._generate, call, contents)
+        except _Interrupted as error:
+            raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS * random.uniform(0.5, 1.5)) from error  # noqa: S311 - jitter
+        except _Unreadable as error:
+            return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=str(error))
+        return _answer(response)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _generate(self, call: Call, contents: types.Content) -> types.GenerateContentResponse:
+        config = _config(call)
+        with _translated():
+            return self._client.models.generate_content(model=self.model, contents=contents, config=config)
+
+    @contextmanager
+    def _uploaded(self, call: Call) -> Iterator[dict[int, types.File]]:
+        """The pictures that are too large for a request, as files of the model's, deleted after."""
+        options = types.HttpOptions(timeout=max(int(min(call.timeout, FILE_SECONDS) * 1000), 1))
+        files: dict[int, types.File] = {}
+        try:
+            for picture in call.pictures:
+                if len(picture.data) > MOST_RAW_BYTES:
+                    with _translated():
+                        files[picture.number] = self._upload(picture, options)
+            with _translated():
+                for number, file in files.items():
+                    files[number] = self._taken_in(file, options)
+            yield files
+        finally:
+            for file in files.values():
+                self._forget(file, options)
+
+    def _upload(self, picture: Picture, options: types.HttpOptions) -> types.File:
+        config = types.UploadFileConfig(mime_type=picture.mime, http_options=options)
+        return self._client.files.upload(file=io.BytesIO(picture.data), config=config)
+
+    def _taken_in(self, file: types.File, options: types.HttpOptions) -> types.File:
+        """The file once the model can read it; a picture can be read at once."""
+        ends = time.monotonic() + FILE_SECONDS
+        while file.state is types.FileState.PROCESSING:
+            if time.monotonic() > ends:
+                raise _Interrupted("the model did not take in an uploaded picture")
+            self._pause(0.5)
+            file = self._client.files.get(name=file.name or "", config=types.GetFileConfig(http_options=options))
+        if file.state is types.FileState.FAILED:
+            raise _Unreadable("the model could not read the uploaded picture")
+        return file
+
+    def _forget(self, file: types.File, options: types.HttpOptions) -> None:
+        try:
+            self._client.files.delete(name=file.name or "", config=types.DeleteFileConfig(http_options=options))
+        except errors.APIError as error:
+            if error.code not in {403, 404}:  # either is said of a file that is gone
+                log.warning("model_file_not_deleted", code=error.code)
+        except (httpx2.HTTPError, json.JSONDecodeError) as error:
+            # The model forgets files by itself after two days.
+            log.warning("model_file_not_deleted", reason=type(error).__name__)
+
+
+def _contents(call: Call, files: dict[int, types.File]) -> types.Content:
+    """The prompt once, then each picture behind its label: unlabelled, models describe just the last one."""
+    parts = [types.Part.from_text(text=call.prompt)]
+    for picture in call.pictures:
+        parts.append(types.Part.from_text(text=f"Image {picture.number}:"))
+        file = files.get(picture.number)
+        parts.append(
+            types.Part.from_uri(file_uri=file.uri or "", mime_type=picture.mime)
+            if file
+            else types.Part.from_bytes(data=picture.data, mime_type=picture.mime)
+        )
+    return types.Content(role="user", parts=parts)
+
+
+def _config(call: Call) -> types.GenerateContentConfig:
+    """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
+    config = types.GenerateContentConfig(
+        system_instruction=INSTRUCTIONS[call.form],
+        max_output_tokens=MAX_OUTPUT_TOKENS,
+        http_options=types.HttpOptions(timeout=max(int(call.timeout * 1000), 1)),
+    )
+    if call.form is not Form.TEXT:
+        config.response_mime_type = "application/json"
+    if call.form is Form.RECORDS:
+        config.response_json_schema = _records_schema(json_mode=call.json_mode)
+    return config
+
+
+def _records_schema(*, json_mode: bool) -> dict[str, Any]:
+    result = {"type": "object", "additionalProperties": True} if json_mode else {"type": "string"}
+    record = {
+        "type": "object",
+        "properties": {"index": {"type": "integer"}, "result": result},
+        "required": ["index", "result"],
+    }
+    return {"type": "array", "items": record}
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The SDK's and its transport's exceptions as the port's."""
+    try:
+        yield
+    except errors.APIError as error:
+        raise _meaning(error) from error
+    except (httpx2.HTTPError, json.JSONDecodeError, ValidationError, errors.UnknownApiResponseError) as error:
+        raise _Interrupted(f"{type(error).__name__} while asking the model") from error
+
+
+class _Unreadable(Exception):
+    """The model could not process one of the pictures."""
+
+
+def _meaning(error: errors.APIError) -> Exception:
+    """What an HTTP error of the model means. Its own words are kept short: they may quote the request."""
+    code, text = error.code, (error.message or error.status or "").strip()[:300]
+    reasons = {detail.get("reason") for detail in _details(error)}
+    if code == 429:
+        return _quota(error)
+    if code in {408, 502, 503, 504}:
+        return _Interrupted(f"the model answered HTTP {code}")
+    if code == 500:
+        return ModelFault(f"HTTP 500 {text}")
+    if code in {401, 402, 403, 404} or "API_KEY_INVALID" in reasons:
+        notice = f"The model can't be asked (HTTP {code}): {text} The job waits until this is mended."
+        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice)
+    if "process input image" in text.lower():
+        return _Unreadable(text)
+    return ModelRefused(f"The model refused the request (HTTP {code}): {text}")
+
+
+def _quota(error: errors.APIError) -> ModelUnavailable:
+    """A 429 says how long to wait in its RetryInfo, which may be missing; a day's quota is not worth waiting for."""
+    details = _details(error)
+    daily = any("PerDay" in str(violation.get("quotaId", "")) for detail in details for violation in detail.get("violations", []))
+    if daily:
+        notice = "The model's quota for today is used up. The job goes on when there is quota again."
+        return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice)
+    delays = (_DELAY.fullmatch(str(detail.get("retryDelay", ""))) for detail in details)
+    seconds = next((float(delay[1]) for delay in delays if delay), QUOTA_SECONDS)
+    return ModelUnavailable("rate limited", retry_after=seconds * random.uniform(1.0, 1.2))  # noqa: S311 - jitter
+
+
+def _details(error: errors.APIError) -> list[dict[str, Any]]:
+    body = error.details.get("error", error.details) if isinstance(error.details, dict) else {}
+    details = body.get("details", []) if isinstance(body, dict) else []
+    return [detail for detail in details if isinstance(detail, dict)]
+
+
+def _answer(response: types.GenerateContentResponse) -> Answer:
+    """Block reason, then finish reason, then text. Raises ModelFault for an answer that says nothing."""
+    usage = response.usage_metadata or types.GenerateContentResponseUsageMetadata()
+    answered = Answer(
+        finish=Finish.COMPLETE,
+        input_tokens=usage.prompt_token_count or 0,
+        output_tokens=(usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0),
+        model_version=response.model_version or "",
+    )
+    blocked = response.prompt_feedback.block_reason if response.prompt_feedback else None
+    candidate = response.candidates[0] if response.candidates else None
+    reason = blocked or (candidate.finish_reason if candidate else None)
+    name = reason.name if reason else ""
+    if blocked or name in BLOCKS | RECITATION:
+        code = ItemCode.RECITATION if name in RECITATION else ItemCode.SAFETY_BLOCKED
+        return replace(answered, finish=Finish.BLOCKED, code=code, detail=name)
+    if name == "MAX_TOKENS":
+        return replace(answered, finish=Finish.TRUNCATED, detail=name)
+    parts = candidate.content.parts or [] if candidate and candidate.content else []
+    text = "".join(part.text or "" for part in parts if not part.thought)
+    if name not in {"STOP", "FINISH_REASON_UNSPECIFIED", ""} or not text.strip():
+        raise ModelFault(f"the answer ended with {name or 'no finish reason'} and {len(text)} characters")
+    return replace(answered, text=text)

@@ -1,0 +1,100 @@
+"""What the OCR engine and its server say to each other over their socket. No vendor is imported here."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import msgspec
+
+#: Length of the JSON head, then of the raw bytes behind it.
+_LENGTHS = struct.Struct("!II")
+#: A head holds at most the lines of one picture; a body at most one picture (raw_bytes of the engine's limits).
+MAX_HEAD = 64 * 1024 * 1024
+MAX_BODY = 256 * 1024 * 1024
+
+#: Corners as the text sees them: top left, top right, bottom right, bottom left; x, y in pixels of the upright picture.
+Box = list[list[int]]
+Message = TypeVar("Message")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """One line of text."""
+
+    text: str
+    box: Box
+    confidence: float  #: 0 to 1, three places
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Barcode:
+    """One barcode."""
+
+    format: str  #: "QRCode", "EAN13", ...
+    text: str
+    box: Box
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """From the engine. Behind a `read` come the picture's encoded bytes."""
+
+    kind: Literal["status", "read"]
+    seconds: float = 0.0  #: how long the engine will wait for a reading
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """From the server. A `read` is answered with `started` when its turn comes, then with one of the last three."""
+
+    kind: Literal["status", "started", "reading", "unreadable", "fault"]
+    pid: int = 0  #: with status
+    model_version: str = ""  #: with status and reading
+    lines: tuple[Line, ...] = ()  #: with reading, in no order
+    barcodes: tuple[Barcode, ...] = ()  #: with reading
+    detail: str = ""  #: with unreadable and fault
+
+
+def send(connection: socket.socket, head: Request | Said, body: bytes = b"") -> None:
+    """Sends one message. Raises OSError when the other side is gone."""
+    packed = msgspec.json.encode(head)
+    connection.sendall(_LENGTHS.pack(len(packed), len(body)) + packed)
+    if body:
+        connection.sendall(body)
+
+
+def receive(connection: socket.socket, kind: type[Message], *, deadline: float | None = None) -> tuple[Message, bytes]:
+    """Waits for one message.
+
+    Raises TimeoutError when it is not there by `deadline` (of time.monotonic()), EOFError when the other side is gone
+    or says what is no message, OSError when the connection fails.
+    """
+    head_size, body_size = _LENGTHS.unpack(_exactly(connection, _LENGTHS.size, deadline))
+    if head_size > MAX_HEAD or body_size > MAX_BODY:
+        raise EOFError("a message is too long")
+    packed = _exactly(connection, head_size, deadline)
+    body = _exactly(connection, body_size, deadline)
+    try:
+        return msgspec.json.decode(packed, type=kind), bytes(body)
+    except msgspec.MsgspecError as error:
+        raise EOFError(f"not a message: {error}") from error
+
+
+def _exactly(connection: socket.socket, size: int, deadline: float | None) -> bytearray:
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the other side did not answer in time")
+            connection.settimeout(left)
+        got = connection.recv_into(view)
+        if not got:
+            raise EOFError("the connection was closed")
+        view = view[got:]
+    return data

@@ -1,0 +1,54 @@
+"""What a job comes to, from what its steps brought in. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.merge import merge
+from pipeline.types import INPUT_FAULTS, Failure, JobStatus, Question, Reply
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Harvest:
+    """All that the steps of a job have brought in."""
+
+    question: Question
+    total: int  #: images of the job
+    replies: Sequence[Reply]  #: in any order
+    failures: Sequence[Failure]  #: in image order
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """How a job ends."""
+
+    status: JobStatus
+    result: str | None  #: the `results` string, where any image was processed
+    error: tuple[str, str] | None  #: stable code and text, where none was
+
+
+def conclude(harvest: Harvest) -> Verdict:
+    """Merges the replies, or says why there are none."""
+    processed = harvest.total - len(harvest.failures)
+    if processed == 0:
+        return Verdict(status=JobStatus.FAILED, result=None, error=_error(harvest.failures))
+    return Verdict(
+        status=JobStatus.PARTIAL if harvest.failures else JobStatus.SUCCEEDED,
+        result=merge(harvest.replies, harvest.question.form),
+        error=None,
+    )
+
+
+def is_input_fault(code: str | None) -> bool:
+    """Whether a job's error is the caller's to mend: HTTP 400, else 500."""
+    return code in INPUT_FAULTS or code == "total_too_large"
+
+
+def _error(failures: Sequence[Failure]) -> tuple[str, str]:
+    """The first failure that is not the caller's fault speaks for the job, else the first."""
+    speaker = next((failure for failure in failures if failure.code not in INPUT_FAULTS), failures[0])
+    text = f"images[{speaker.index}]: {speaker.detail}"
+    if len(failures) > 1:
+        text = f"None of the {len(failures)} images could be processed. {text}"
+    return speaker.code.value, text

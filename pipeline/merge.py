@@ -1,0 +1,86 @@
+"""From the replies of a job's chunks to its one result. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.types import Form, Reply
+
+_FENCE = re.compile(r"\A\s*```[a-zA-Z0-9]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
+
+
+class MalformedJson(ValueError):
+    """The text is not one JSON document."""
+
+
+def parse_json(text: str) -> Any:
+    """The document a model answered with. Takes off one code fence around all of it; repairs nothing.
+
+    Raises MalformedJson for anything that a strict parser refuses: NaN, cut-off documents, prose around, and
+    characters that cannot be encoded (lone surrogates).
+    """
+    fenced = _FENCE.match(text)
+    try:
+        value = json.loads(fenced[1] if fenced else text, parse_constant=_refuse_constant)
+        dump_json(value).encode()
+    except (ValueError, RecursionError) as error:
+        raise MalformedJson(str(error)) from None
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def dump_json(value: Any) -> str:
+    """JSON text as results carry it: compact, in the document's own order, not ASCII-escaped."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def merge(replies: Sequence[Reply], form: Form) -> str:
+    """The `results` string of a job: its replies in image order, as one. Empty string where there are none.
+
+    TEXT: a single reply as it is, several under `Images a to b` (1-based, as the pictures were labelled).
+    JSON: a single document, or several folded by `merge_documents`. RECORDS: one JSON array, sorted by index.
+    """
+    ordered = sorted(replies, key=lambda reply: reply.indexes)
+    if form is Form.RECORDS:
+        return dump_json([{"index": reply.indexes[0], "result": reply.result} for reply in ordered])
+    if form is Form.JSON:
+        return dump_json(merge_documents([parse_json(reply.text) for reply in ordered])) if ordered else ""
+    if len(ordered) == 1:
+        return ordered[0].text
+    return "\n\n".join(f"{heading(reply.indexes)}\n{reply.text}".rstrip() for reply in ordered)
+
+
+def heading(indexes: Sequence[int]) -> str:
+    """The line above one of several texts: which images it speaks of, from 1."""
+    first, last = indexes[0] + 1, indexes[-1] + 1
+    return f"Image {first}" if first == last else f"Images {first} to {last}"
+
+
+def merge_documents(values: Sequence[Any]) -> Any:
+    """One document of several, in order. All at once, so that the outcome does not depend on how they were grouped.
+
+    Arrays concatenate, and what is beside an array joins it. Objects merge key by key. `null` gives way to any
+    value. Values that disagree are all kept, each once, as an array.
+    """
+    present = [value for value in values if value is not None]
+    if not present:
+        return None
+    if all(isinstance(value, dict) for value in present):
+        keys = list(dict.fromkeys(key for value in present for key in value))
+        return {key: merge_documents([value[key] for value in present if key in value]) for key in keys}
+    if any(isinstance(value, list) for value in present):
+        return [item for value in present for item in (value if isinstance(value, list) else [value])]
+    distinct: list[Any] = []
+    seen: set[str] = set()
+    for value in present:
+        written = dump_json(value)  # 1, 1.0 and true are equal in Python, not in JSON
+        if written not in seen:
+            seen.add(written)
+            distinct.append(value)
+    return distinct[0] if len(distinct) == 1 else distinct

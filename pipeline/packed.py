@@ -1,0 +1,69 @@
+"""One scratch object for all images of a chunk: bodies one after the other, then an index.
+
+Measured: 3000 objects of 33 KB to S3 take 2 CPU s per 1000 images one by one and 0.09 packed. The index stands at the
+end, so that a writer needs no size beforehand and never holds more than one image.
+
+    body | body | … | index (JSON, UTF-8) | length of the index (8 bytes, big endian) | MAGIC
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, IO
+
+MAGIC = b"XIMGPACK"
+TAIL = 8 + len(MAGIC)
+
+
+class PackWriter:
+    """Writes bodies to `out`; `finish` makes the object whole."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+        self._offset = 0
+        self._entries: dict[str, dict[str, Any]] = {}
+
+    def add(self, index: int, body: bytes | memoryview, **facts: str | int) -> None:
+        """Appends image `index`; `facts` (JSON values) come back with it."""
+        size = self._out.write(body)
+        self._entries[str(index)] = {"offset": self._offset, "size": size, **facts}
+        self._offset += size
+
+    def finish(self) -> None:
+        index = json.dumps(self._entries).encode()
+        self._out.write(index + len(index).to_bytes(8, "big") + MAGIC)
+        self._out.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one image lies, and what its writer said of it."""
+
+    offset: int
+    size: int
+    facts: dict[str, Any]
+
+
+class PackReader:
+    """Reads bodies from `source`, a seekable reader that the caller closes. Raises ValueError if it is no pack."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        end = source.seek(0, 2)
+        if end < TAIL:
+            raise ValueError("scratch object is cut short")
+        source.seek(end - TAIL)
+        tail = source.read(TAIL)
+        if tail[8:] != MAGIC:
+            raise ValueError("scratch object is no pack")
+        length = int.from_bytes(tail[:8], "big")
+        source.seek(end - TAIL - length)
+        raw: dict[str, dict[str, Any]] = json.loads(source.read(length))
+        self.entries = {int(index): Entry(entry.pop("offset"), entry.pop("size"), entry) for index, entry in raw.items()}
+
+    def read(self, index: int) -> bytes:
+        """The body of image `index`. Raises KeyError."""
+        entry = self.entries[index]
+        self._source.seek(entry.offset)
+        return self._source.read(entry.size)

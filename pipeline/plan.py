@@ -1,0 +1,48 @@
+"""How a job is cut: into chunks at accept, and a chunk into calls. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.types import Staged
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkPlan:
+    """A run of neighbouring images: the unit of staging and leasing."""
+
+    no: int  #: from 0
+    first: int  #: index of its first image
+    count: int
+
+
+def cut(images: int, size: int) -> list[ChunkPlan]:
+    """Chunks of `size` images in order, the last one smaller; every image in exactly one."""
+    return [ChunkPlan(no=no, first=first, count=min(size, images - first)) for no, first in enumerate(range(0, images, size))]
+
+
+def pack_calls(staged: Sequence[Staged], *, pictures: int, raw_bytes: int) -> list[tuple[Staged, ...]]:
+    """Groups neighbours into calls of at most `pictures` images and `raw_bytes` bytes.
+
+    An image larger than `raw_bytes` by itself makes a call of its own: its engine has another way for it. Greedy in
+    order, which is optimal in the number of calls for neighbours.
+    """
+    calls: list[tuple[Staged, ...]] = []
+    group: list[Staged] = []
+    weight = 0
+    for image in staged:
+        if group and (len(group) >= pictures or weight + image.size > raw_bytes):
+            calls.append(tuple(group))
+            group, weight = [], 0
+        group.append(image)
+        weight += image.size
+    if group:
+        calls.append(tuple(group))
+    return calls
+
+
+def halves(group: tuple[Staged, ...]) -> tuple[tuple[Staged, ...], tuple[Staged, ...]]:
+    """Two parts of a group of two or more, the first one the larger."""
+    middle = (len(group) + 1) // 2
+    return group[:middle], group[middle:]

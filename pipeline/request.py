@@ -1,0 +1,145 @@
+"""The shape and the limits of a request, checked before anything is stored. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES, MB, Question
+
+InputMethod = Literal["url", "base64"]
+METHODS = get_args(InputMethod)
+
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_LINE_BREAKS = b"\r\n"
+_DATA_URI = re.compile(rb"data:[^,]{0,200}?;base64,", re.IGNORECASE)
+
+
+class RequestFault(Exception):
+    """The request is refused at the door."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  #: stable
+        self.message = message  #: what, where and how to mend it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A request that may be accepted."""
+
+    input_method: InputMethod
+    images: Sequence[bytes]  #: the texts as sent (URL or base64), their JSON escapes undone, possibly read on demand
+    question: Question
+
+
+def check(fields: Mapping[str, Any], images: Sequence[bytes] | None) -> Request:
+    """The request in `fields` (decoded JSON, without the images) and `images`.
+
+    `images` is None where the body had none. Unknown fields are ignored. Raises RequestFault.
+    """
+    method = fields.get("inputMethod")
+    if not isinstance(method, str) or method not in METHODS:
+        raise RequestFault("invalid_input_method", f'inputMethod must be "url" or "base64", not {_shown(method)}.')
+    if images is None:
+        raise RequestFault("invalid_images", "images is required: an array of 1 to 3000 strings.")
+    if not 1 <= len(images) <= MAX_IMAGES:
+        raise RequestFault("invalid_image_count", f"images must hold 1 to {MAX_IMAGES} strings, this request has {len(images)}.")
+    prompt = fields.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise RequestFault("invalid_prompt", "prompt is required: a text that says what to extract.")
+    if any("\ud800" <= character <= "\udfff" for character in prompt) or "\x00" in prompt:
+        raise RequestFault("invalid_prompt", "prompt holds characters that are no Unicode text.")
+    question = Question(
+        prompt=prompt,
+        json_mode=_boolean(fields.get("jsonMode"), "jsonMode"),
+        per_image=_granularity(fields.get("granularity")),
+    )
+    (_check_base64 if method == "base64" else _check_urls)(images)
+    return Request(input_method="base64" if method == "base64" else "url", images=images, question=question)
+
+
+def _boolean(value: Any, name: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in {"true", "false"}:  # an existing client sends strings
+        return value.strip().lower() == "true"
+    raise RequestFault(f"invalid_{_snake(name)}", f"{name} must be true or false, not {_shown(value)}.")
+
+
+def _granularity(value: Any) -> bool:
+    if value is None or (isinstance(value, str) and value in {"merged", "perImage"}):
+        return value == "perImage"
+    raise RequestFault("invalid_granularity", f'granularity must be "merged" or "perImage", not {_shown(value)}.')
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", r"_\1", name).lower()
+
+
+def _shown(value: Any) -> str:
+    """A caller's value in an error text: cut short, and never a whole image."""
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _check_urls(images: Sequence[bytes]) -> None:
+    """Only what makes the request itself wrong: a bad URL is a failure of its image."""
+    for index, text in enumerate(images):
+        if not text.strip():
+            raise RequestFault("image_empty", f"images[{index}] is an empty string; send a URL.")
+
+
+def _check_base64(images: Sequence[bytes]) -> None:
+    total = 0
+    for index, text in enumerate(images):
+        try:
+            size = base64_size(text)
+        except ValueError as error:
+            raise RequestFault("invalid_base64", f"images[{index}] is not valid base64: {error}") from None
+        if size == 0:
+            raise RequestFault("image_empty", f"images[{index}] is an empty string; send the image's bytes as base64.")
+        if size > MAX_IMAGE_BYTES:
+            raise RequestFault(
+                "image_too_large", f"images[{index}] is {_megabytes(size)}; an image may have {_megabytes(MAX_IMAGE_BYTES)}."
+            )
+        total += size
+        if total > MAX_TOTAL_BYTES:
+            raise RequestFault(
+                "total_too_large",
+                f"The images are over {_megabytes(MAX_TOTAL_BYTES)} in total, reached at images[{index}]; send fewer at once.",
+            )
+
+
+def base64_payload(text: bytes) -> bytes:
+    """The base64 digits of `text`: without a `data:` prefix and MIME line breaks. Raises ValueError."""
+    if text[:5].lower() == b"data:":
+        prefix = _DATA_URI.match(text)
+        if not prefix:
+            raise ValueError('the data URI has no ";base64," before its data.')
+        text = text[prefix.end() :]
+    if b"\n" in text or b"\r" in text:
+        text = text.translate(None, _LINE_BREAKS)
+    return text
+
+
+def base64_size(text: bytes) -> int:
+    """How many bytes `text` decodes to, found without decoding. Raises ValueError saying what is wrong with it."""
+    digits = base64_payload(text)
+    padding = 2 if digits.endswith(b"==") else 1 if digits.endswith(b"=") else 0
+    odd = digits.translate(None, _ALPHABET)
+    if len(odd) != padding:
+        place = next(place for place, byte in enumerate(digits) if byte not in _ALPHABET)
+        raise ValueError(f"character {place} is outside the standard alphabet (A-Z a-z 0-9 + / and = at the end).")
+    if len(digits) % 4:
+        raise ValueError(f"its length of {len(digits)} is no multiple of 4 (padding missing, or cut short).")
+    return len(digits) // 4 * 3 - padding
+
+
+def _megabytes(size: int) -> str:
+    """`size` in MB (1024 x 1024), never rounded down to a limit that it is over."""
+    return f"{size / MB:.0f} MB" if size % MB == 0 else f"{size / MB:.1f} MB ({size} bytes)"

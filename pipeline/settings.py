@@ -1,0 +1,122 @@
+"""Every setting, from the environment, checked once at start with all faults listed together.
+
+A secret may come from a file: `NAME_FILE=/run/secrets/name` is read where `NAME` itself is not set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+
+from pipeline.addresses import Allowed, parse_allow
+from pipeline.types import MB
+
+Seconds = float
+#: what the URL of each part may start with
+PARTS = {
+    "database_url": ("sqlite:///",),
+    "scratch_url": ("file:",),
+    "redis_url": ("embedded:", "redis://", "rediss://", "unix://"),
+}
+SECRETS = ("GEMINI_API_KEY", "SECRET_KEY", "DATABASE_URL", "REDIS_URL")
+
+
+class SettingsFault(Exception):
+    """The environment can't be used. The message lists every fault, one a line."""
+
+
+class Settings(BaseModel):
+    """One field a setting, named as in the environment but lower-case."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=str.upper, arbitrary_types_allowed=True)
+
+    env: Literal["development", "production"] = "development"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    data_dir: Path = Path("var")  #: what the embedded parts keep; made where it is missing
+    secret_key: SecretStr | None = None  #: keys the hashes of API keys; None: made in data_dir
+
+    database_url: str = ""  #: sqlite:///<file>; empty: a file in data_dir
+    scratch_url: str = ""  #: file:<folder>; empty: a folder in data_dir
+    redis_url: str = "embedded:"  #: embedded:, redis://…, rediss://… or unix://<socket>
+
+    engine: Literal["", "gemini", "ocr"] = ""  #: empty: gemini with a key, else ocr
+    gemini_api_key: SecretStr | None = None
+    gemini_base_url: str = ""  #: empty: Google's own
+    model: str = "gemini-3.5-flash-lite"
+
+    fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach beside public ones
+
+    rate_limit: str = Field(default="600/minute", pattern=r"^\d+\s*(/|per)\s*\d*\s*(second|minute|hour|day)s?$")
+    max_open_jobs: int = Field(default=100, ge=1)  #: an account
+    max_body: int = Field(default=160 * MB, ge=1)  #: bytes
+    max_waiters: int = Field(default=200, ge=1)  #: requests a web process holds open
+
+    images_per_call: int = Field(default=20, ge=1, le=50)
+    merged_per_call: int = Field(default=50, ge=1, le=900)
+    worker_concurrency: int = Field(default=16, ge=1, le=512)  #: threads a worker
+
+    sync_wait: Seconds = Field(default=300, ge=0, le=3600)
+    result_ttl: Seconds = Field(default=86_400, ge=1)
+    lease_seconds: Seconds = Field(default=60, ge=1)
+    step_seconds: Seconds = Field(default=600, ge=10)
+
+    @field_validator("database_url", "scratch_url", "redis_url")
+    @classmethod
+    def _known_part(cls, value: str, info: ValidationInfo) -> str:
+        known = PARTS[info.field_name or ""]
+        if value and not value.startswith(known):
+            raise ValueError(f"must start with {' or '.join(known)}")
+        return value
+
+    @field_validator("fetch_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        return parse_allow(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _derived(self) -> Self:
+        values = {
+            "database_url": self.database_url or f"sqlite:///{self.data_dir / 'extract-image.db'}",
+            "scratch_url": self.scratch_url or f"file:{self.data_dir / 'scratch'}",
+            "engine": self.engine or ("gemini" if self.gemini_api_key else "ocr"),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        faults = []
+        if self.engine == "gemini" and not self.gemini_api_key:
+            faults.append("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
+        if self.lease_seconds > self.step_seconds:
+            faults.append("LEASE_SECONDS must not be over STEP_SECONDS")
+        if faults:
+            raise ValueError("\n  ".join(faults))
+        return self
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Settings of `environ`. Empty values count as not set. Raises SettingsFault."""
+    faults: list[str] = []
+    values: dict[str, str] = {}
+    for name in (field.upper() for field in Settings.model_fields):
+        value = environ.get(name, "")
+        path = environ.get(f"{name}_FILE", "") if name in SECRETS else ""
+        if not value and path:
+            try:
+                value = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                faults.append(f"{name}_FILE: {error}")
+        if value:
+            values[name] = value
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        for fault in error.errors():
+            name = ".".join(str(part) for part in fault["loc"])
+            text = fault["msg"].removeprefix("Value error, ")
+            faults.append(f"{name}: {text}" if name else text)
+    if faults:
+        raise SettingsFault("The settings can't be used:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return settings

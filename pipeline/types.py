@@ -1,0 +1,217 @@
+"""The values that flow through a job. Frozen, keyword-only, standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+MB = 1024 * 1024
+MAX_IMAGES = 3000
+MAX_IMAGE_BYTES = 20 * MB
+MAX_TOTAL_BYTES = 100 * MB
+MAX_OUTPUT_TOKENS = 8192
+
+
+class ItemCode(StrEnum):
+    """Why one image has no answer: stable, public (docs/reference)."""
+
+    URL_NOT_ALLOWED = "url_not_allowed"
+    FETCH_FAILED = "fetch_failed"
+    FETCH_TIMEOUT = "fetch_timeout"
+    IMAGE_TOO_LARGE = "image_too_large"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    IMAGE_EMPTY = "image_empty"
+    IMAGE_CORRUPT = "image_corrupt"
+    IMAGE_TOO_MANY_PIXELS = "image_too_many_pixels"
+    IMAGE_TOO_COMPLEX = "image_too_complex"
+    IMAGE_CRASHED_DECODER = "image_crashed_decoder"
+    WORKER_CRASHED = "worker_crashed"
+    SAFETY_BLOCKED = "safety_blocked"
+    RECITATION = "recitation"
+    OUTPUT_TRUNCATED = "output_truncated"
+    SCHEMA_MISMATCH = "schema_mismatch"
+    MODEL_REFUSED = "model_refused"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    CANCELLED = "cancelled"
+    INTERNAL_ERROR = "internal_error"
+
+
+#: Codes that are the caller's to mend: a request in which every image has one of these is a 400.
+INPUT_FAULTS = frozenset(
+    {
+        ItemCode.URL_NOT_ALLOWED,
+        ItemCode.FETCH_FAILED,
+        ItemCode.FETCH_TIMEOUT,
+        ItemCode.IMAGE_TOO_LARGE,
+        ItemCode.UNSUPPORTED_FORMAT,
+        ItemCode.IMAGE_EMPTY,
+        ItemCode.IMAGE_CORRUPT,
+        ItemCode.IMAGE_TOO_MANY_PIXELS,
+        ItemCode.IMAGE_TOO_COMPLEX,
+        ItemCode.IMAGE_CRASHED_DECODER,
+    }
+)
+
+
+class JobStatus(StrEnum):
+    """The states of a job, as the API shows them."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FINALIZING = "finalizing"
+    SUCCEEDED = "succeeded"  #: every image processed
+    PARTIAL = "partial"  #: some images processed
+    FAILED = "failed"  #: none, or the request could not be kept
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in ENDED
+
+
+ENDED = frozenset({JobStatus.SUCCEEDED, JobStatus.PARTIAL, JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class Form(StrEnum):
+    """What the model is asked to answer with."""
+
+    TEXT = "text"  #: one text about all images of the call
+    JSON = "json"  #: one JSON document about all images of the call
+    RECORDS = "records"  #: a JSON array with one {"index", "result"} for each image of the call
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """One image that has no answer: data, never an exception."""
+
+    index: int  #: place in the request's `images`, from 0
+    code: ItemCode  #: stable
+    detail: str  #: one sentence for the caller: what, and how to mend it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """The bytes behind one URL or base64 text, not yet known to be an image."""
+
+    index: int  #: place in the request's `images`, from 0
+    data: bytes  #: as received
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What the decoder says of an image it could decode."""
+
+    data: bytes  #: what goes to the model: the bytes as received, or a PNG made of them
+    mime: str  #: of `data`: image/png, image/jpeg, image/webp, image/heic or image/heif
+    width: int  #: pixels, after orientation is applied
+    height: int  #: pixels, after orientation is applied
+    source_format: str  #: what the magic bytes said: PNG, JPEG, TIFF, ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """What the decoder says of bytes it could not make an image of."""
+
+    code: ItemCode
+    detail: str  #: one sentence for the caller, without the image's index
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """One image as a model is shown it."""
+
+    number: int  #: its label in the call: `Image <number>:`
+    mime: str  #: one of the five native types
+    data: bytes  #: encoded
+    width: int = 0  #: pixels; 0 if unknown
+    height: int = 0  #: pixels; 0 if unknown
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One model request."""
+
+    prompt: str  #: the user's, as sent
+    form: Form
+    json_mode: bool  #: with RECORDS: each result is JSON, not text
+    pictures: tuple[Picture, ...]  #: in job order, at least one
+    timeout: float  #: seconds for the whole call
+
+
+class Finish(StrEnum):
+    """How a model call that got an answer ended."""
+
+    COMPLETE = "complete"
+    TRUNCATED = "truncated"  #: the output limit was reached: the text must not be used
+    BLOCKED = "blocked"  #: refused for its content; `Answer.code` says which item code
+    UNREADABLE = "unreadable"  #: the model could not process one of the pictures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What came back from one model call."""
+
+    finish: Finish
+    text: str = ""  #: only with COMPLETE
+    code: ItemCode | None = None  #: with BLOCKED and UNREADABLE: what the culprit fails with
+    detail: str = ""  #: with the others than COMPLETE: the model's word for it, e.g. "SAFETY"
+    input_tokens: int = 0
+    output_tokens: int = 0  #: thinking included: it is billed so
+    model_version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What model calls cost, summed."""
+
+    model_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    model_version: str = ""  #: of the latest answer
+
+    def plus(self, other: Usage) -> Usage:
+        return Usage(
+            model_calls=self.model_calls + other.model_calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            model_version=other.model_version or self.model_version,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """One usable answer and the images it speaks of."""
+
+    indexes: tuple[int, ...]  #: places in the request's `images`, ascending
+    text: str  #: as the model gave it; valid JSON where the form asks for it
+    result: Any = None  #: with RECORDS: the one image's own result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What a job asks of the model, the same for each of its calls."""
+
+    prompt: str  #: as sent
+    json_mode: bool = False
+    per_image: bool = False  #: one result for each image, instead of merged answers
+
+    @property
+    def form(self) -> Form:
+        if self.per_image:
+            return Form.RECORDS
+        return Form.JSON if self.json_mode else Form.TEXT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Staged:
+    """One image that lies ready in its chunk's scratch object."""
+
+    index: int  #: place in the request's `images`, from 0
+    mime: str  #: as it goes to the model
+    size: int  #: bytes, as it goes to the model
+    received: int  #: bytes, as it was fetched or decoded from base64
+    sha256: str  #: hex, of the bytes as received
+    width: int  #: pixels
+    height: int  #: pixels

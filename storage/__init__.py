@@ -1,0 +1,1 @@
+"""What we remember: SQL rows, scratch objects, Redis signals."""

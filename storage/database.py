@@ -1,0 +1,111 @@
+"""One SQL database, SQLite or Postgres, and its clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnElement
+
+BUSY_TIMEOUT_MS = 30_000
+READ_ONLY = "extract_image_read_only"
+
+
+class now_ms(ColumnElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """Milliseconds since 1970 by the database's clock: the only clock that leases and deadlines are compared with.
+
+    Postgres: `clock_timestamp()`, since `now()` stands still in a transaction. SQLite: `julianday`, since 3.40 has no
+    sub-second `unixepoch`.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now_ms, "sqlite")
+def _sqlite_now(_element: now_ms, _compiler: Any, **_options: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(now_ms, "postgresql")
+def _postgres_now(_element: now_ms, _compiler: Any, **_options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+class Database:
+    """Transactions on one database. Thread-safe; a process makes one."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        if sqlite and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        self.engine: Engine = create_engine(
+            parsed, pool_size=16, max_overflow=64, pool_pre_ping=not sqlite, connect_args=_sqlite_arguments() if sqlite else {}
+        )
+        if sqlite:
+            event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction: committed at the end of the block, rolled back when it raises."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads: on SQLite it waits for no writer."""
+        with self.engine.connect().execution_options(**{READ_ONLY: True}) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _sqlite_arguments() -> dict[str, Any]:
+    # isolation_level None: the driver's own implicit BEGIN is a deferred one, which gave 24,732 lock errors where
+    # BEGIN IMMEDIATE gave none.
+    return {"isolation_level": None, "check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000}
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def migrate(database: Database) -> None:
+    """Brings the schema to this version's. Safe to run again, and from two processes at once."""
+    config = _alembic_config()
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def schema_is_current(database: Database) -> bool:
+    """Whether `migrate` has nothing to do."""
+    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    with database.read() as connection:
+        return MigrationContext.configure(connection).get_current_revision() == head
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,179 @@
+"""The tables. Times are milliseconds since 1970 by the database's clock; the migrations make exactly this."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+#: SQLite numbers rows only in a column of type INTEGER.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("available", BigInteger, nullable=False, default=0),  # credits that may be reserved
+    Column("held", BigInteger, nullable=False, default=0),  # credits reserved by open jobs
+    Column("charged", BigInteger, nullable=False, default=0),  # credits spent, ever
+    Column("created_at", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),  # the public part of the key
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("hash", Text, nullable=False),  # HMAC-SHA256 of the whole key, hex
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("round", Integer, nullable=False, default=1),
+    Column("status", Text, nullable=False),  # pipeline.types.JobStatus
+    Column("waited", Boolean, nullable=False),  # somebody holds a connection for it: goes first
+    Column("input_method", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("options", JSON, nullable=False),  # what else of the question: json_mode, per_image
+    Column("total", Integer, nullable=False),  # images
+    Column("request_source", Text),
+    Column("engine", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("deadline_at", BigInteger, nullable=False),
+    Column("ttl_ms", BigInteger, nullable=False),  # how long its results are kept once it has ended
+    Column("expires_at", BigInteger),  # results are gone after it; NULL before the end and after the purge
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("warnings", JSON, nullable=False),  # list of texts
+    Column("result", Text),
+    Column("credits", Integer, nullable=False, default=0),  # charged, all rounds together
+    Index("ix_jobs_account_created_at", "account", "created_at"),
+    Index(
+        "ix_jobs_open",
+        "account",
+        "deadline_at",
+        sqlite_where=text("finished_at IS NULL"),
+        postgresql_where=text("finished_at IS NULL"),
+    ),
+    Index(
+        "ix_jobs_expires_at",
+        "expires_at",
+        sqlite_where=text("expires_at IS NOT NULL"),
+        postgresql_where=text("expires_at IS NOT NULL"),
+    ),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("index", Integer, primary_key=True, autoincrement=False),
+    Column("source", Text),  # its URL; NULL for base64, whose text lies in scratch
+    Column("state", Text, nullable=False),  # waiting, staged, done, failed
+    Column("code", Text),  # pipeline.types.ItemCode of a failed one
+    Column("detail", Text),
+    Column("sha256", Text),
+    Column("bytes", BigInteger),  # as received
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("result", JSON),  # with one result for each image: this one's
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("no", Integer, primary_key=True, autoincrement=False),
+    Column("first", Integer, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("open", Boolean, nullable=False),  # still has images to settle
+    Column("input", Text),  # scratch key of its base64 texts
+    Column("object", Text),  # scratch key that the winning stage step recorded
+    Column("replies", JSON, nullable=False),  # list of {indexes, text}
+    Column("usage", JSON, nullable=False),  # pipeline.types.Usage
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("kind", Text, nullable=False),  # stage, extract, finalize, cleanup, webhook
+    Column("part", Integer, nullable=False),  # the chunk's number; 0 and up for the others
+    Column("state", Text, nullable=False),  # ready, leased, done, split, dead, cancelled
+    Column("epoch", Integer, nullable=False, default=0),  # raised by each claim; every write of the step names it
+    Column("tries", Integer, nullable=False, default=0),  # failures that count
+    Column("expiries", Integer, nullable=False, default=0),  # leases that ran out
+    Column("owner", Text),
+    Column("lease_until", BigInteger),
+    Column("not_before", BigInteger, nullable=False, default=0),
+    Column("rung_at", BigInteger),
+    Column("rings", Integer, nullable=False, default=0),
+    UniqueConstraint("job", "round", "kind", "part"),
+    Index(
+        "ix_steps_open",
+        "state",
+        "not_before",
+        sqlite_where=text("state IN ('ready', 'leased')"),
+        postgresql_where=text("state IN ('ready', 'leased')"),
+    ),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("job", Text),  # no foreign key: the ledger outlives the job
+    Column("round", Integer),
+    Column("kind", Text, nullable=False),  # grant, reserve, charge, release
+    Column("amount", BigInteger, nullable=False),  # credits, never negative
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("job", "round", "kind"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),  # the webhook-id
+    Column("job", Text, nullable=False, index=True),
+    Column("round", Integer, nullable=False),
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("body", Text),
+    Column("state", Text, nullable=False),
+    Column("attempts", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("job", "round"),
+)

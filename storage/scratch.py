@@ -1,0 +1,90 @@
+"""Scratch objects in a folder: the embedded part behind `pipeline.ports.Scratch`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from pipeline.ports import Scratch
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+_PARTIAL = ".partial-"
+
+
+def open_scratch(url: str) -> Scratch:
+    """The store that SCRATCH_URL names. Raises ValueError."""
+    kind, _, place = url.partition(":")
+    if kind == "file" and place:
+        return FileScratch(Path(place))
+    raise ValueError("SCRATCH_URL must be file:<folder>")
+
+
+class FileScratch:
+    """One file an object below `root`, on one machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._root.mkdir(parents=True, exist_ok=True)
+
+    def put(self, key: str, body: IO[bytes]) -> None:
+        path = self._path(key)
+        body.seek(0)
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
+                break
+            except FileNotFoundError:  # a cleanup removed the emptied folder in between
+                continue
+        try:
+            with os.fdopen(handle, "wb") as file:
+                shutil.copyfileobj(body, file, 1 << 20)
+            Path(partial).replace(path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(partial).unlink()
+            raise
+
+    def open(self, key: str) -> IO[bytes]:
+        return self._path(key).open("rb")
+
+    def delete(self, keys: Iterable[str]) -> None:
+        failed: list[str] = []
+        for key in keys:
+            path = self._path(key)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                failed.append(key)
+            for parent in path.parents:
+                if parent == self._root:
+                    break
+                try:
+                    parent.rmdir()
+                except OSError:  # not empty, or gone already
+                    break
+        if failed:
+            raise OSError(f"{len(failed)} scratch objects could not be deleted, the first is {failed[0]}")
+
+    def list(self, prefix: str) -> Iterator[str]:
+        # The folder part of the prefix bounds the walk: listing one job does not read the others.
+        start = self._root / prefix.rpartition("/")[0]
+        for folder, _, names in os.walk(start):
+            for name in sorted(names):
+                key = (Path(folder) / name).relative_to(self._root).as_posix()
+                if key.startswith(prefix):
+                    yield key
+
+    def _path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key) and _PARTIAL not in key:
+            raise ValueError(f"no scratch key: {key!r}")
+        path = self._root / key
+        if not path.is_relative_to(self._root) or ".." in path.parts:
+            raise ValueError(f"no scratch key: {key!r}")
+        return path

@@ -1,0 +1,139 @@
+"""The doorbell: what Redis tells, and nobody relies on.
+
+Workers hear of steps through Celery messages that hold a step's id and nothing else; waiters hear of jobs through a
+stream of the job's own, which wakes all of them. Either may be lost: SQL is the truth, and both are looked up there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+import structlog
+from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from storage.steps import Ring
+
+log = structlog.get_logger(__name__)
+
+QUEUE = "steps"  #: Celery queue of all steps
+WAITED_QUEUE = "steps-waited"  #: of those whose caller holds a connection: read first
+TASK = "workers.run_step"
+STREAM_LENGTH = 100
+STREAM_TTL = 7200  #: seconds
+AWAY = (RedisError, KombuError, OSError)  #: what shows that Redis is not there
+KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
+
+
+def connect(url: str) -> redis.Redis:
+    """A client of REDIS_URL (redis://, rediss://, unix://), with connections for many waiters."""
+    options: dict[str, Any] = {} if url.startswith("unix:") else KEEPALIVE
+    # Protocol 2: one shape of answer from every server.
+    return redis.Redis.from_url(url, max_connections=10_000, socket_connect_timeout=5, protocol=2, **options)
+
+
+def celery_app(redis_url: str) -> Celery:
+    """The Celery app, for sending and for working.
+
+    No result backend, JSON only. `acks_late` without `reject_on_worker_lost`: a lost message is rung again by the
+    supervisor, which counts; Celery's own redelivery does not.
+    """
+    app = Celery("extract-image", broker=_broker_url(redis_url), set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        task_default_queue=QUEUE,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=25,
+        worker_enable_soft_shutdown_on_idle=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "queue_order_strategy": "priority",  # kombu's default is round robin
+            "max_connections": 1000,  # kombu's default is 10
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            **({} if redis_url.startswith("unix:") else KEEPALIVE),
+        },
+    )
+    return app
+
+
+def _broker_url(redis_url: str) -> str:
+    if not redis_url.startswith("unix://"):
+        return redis_url
+    return f"redis+socket://{redis_url.removeprefix('unix://')}"
+
+
+class Signals:
+    """Rings steps, and tells waiters of their jobs. Thread-safe; a process makes one."""
+
+    def __init__(self, redis_url: str, app: Celery | None = None) -> None:
+        self.redis = connect(redis_url)
+        self._celery = app or celery_app(redis_url)
+
+    def ring(self, rings: Iterable[Ring]) -> None:
+        """Sends a message for each step. Where Redis is away, the supervisor rings later."""
+        rings = list(rings)
+        if not rings:
+            return
+        try:
+            with self._celery.producer_pool.acquire(block=True) as producer:
+                for ring in rings:
+                    queue = WAITED_QUEUE if ring.waited else QUEUE
+                    self._celery.send_task(TASK, args=[ring.step], queue=queue, producer=producer, retry=False)
+        except AWAY as error:
+            log.warning("not_rung", steps=len(rings), reason=repr(error))
+
+    def queue_is_empty(self) -> bool:
+        """Whether no message waits: what is due and was rung has then lost its message."""
+        return not any(self.redis.llen(queue) for queue in (QUEUE, WAITED_QUEUE))
+
+    def tell(self, job: str) -> None:
+        """Wakes all who wait for the job: something about it has changed. Where Redis is away, they look at SQL."""
+        stream = _stream(job)
+        try:
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.xadd(stream, {"changed": "1"}, maxlen=STREAM_LENGTH, approximate=True)
+            pipe.expire(stream, STREAM_TTL)
+            pipe.execute()
+        except AWAY as error:
+            log.warning("not_told", job=job, reason=repr(error))
+
+    def wait(self, job: str, after: str, seconds: float) -> str:
+        """Blocks until something is told of the job after the event `after` ("0": from the start), or the time is over.
+
+        Gives the id of the last event seen. Raises RedisError.
+        """
+        answer: Any = self.redis.xread({_stream(job): after}, count=STREAM_LENGTH, block=max(int(seconds * 1000), 1))
+        if not answer:
+            return after
+        _, events = answer[0]
+        return str(events[-1][0].decode())
+
+    def close(self) -> None:
+        self.redis.close()
+        self._celery.close()
+
+
+def _stream(job: str) -> str:
+    return f"extract-image:job:{job}"
+
+
+def owner_name() -> str:
+    """Who holds a lease, for people who read the table."""
+    return f"{socket.gethostname()}:{os.getpid()}"

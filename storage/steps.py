@@ -1,0 +1,213 @@
+"""The queue: rows of `steps`, claimed by lease and fenced by epoch.
+
+Ready → leased → done, or back to ready, or dead or cancelled. A message in Redis only says "look at step N": it may be
+lost or come twice. Whoever claims a step raises its epoch, and every later write of that step names the epoch, so a
+worker that was paused past its lease changes nothing.
+
+Where a transaction locks several rows the order is job, steps, account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, func, insert, literal, or_, select, update
+
+from storage.database import now_ms
+from storage.schema import jobs, steps
+
+Kind = Literal["stage", "extract", "finalize", "cleanup"]
+
+#: Steps of one account that are rung or leased at a time. A job of 3000 images has 60 chunks: one large job of one
+#: account leaves room in the queue for everybody else's.
+WINDOW = 32
+RING_AGAIN_MS = 30_000  #: a step that was rung and not claimed is rung again after this, doubling
+MOST_DOUBLINGS = 5
+IN_HAND_MS = 2_000
+
+
+class LostLease(Exception):
+    """The step has a new epoch: somebody else works on it, or its job has ended. Nothing was written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """The right to work on a step, for a while."""
+
+    step: int
+    job: str
+    round: int
+    kind: str
+    part: int  #: the chunk's number
+    epoch: int
+    tries: int  #: failures so far that counted
+
+
+def add(
+    connection: Connection, *, job: str, round_: int, kind: Kind, parts: Sequence[int] = (0,), delay_ms: int = 0
+) -> list[int]:
+    """New ready steps; their ids, in the order of `parts`."""
+    rows = connection.execute(
+        insert(steps).returning(steps.c.id, sort_by_parameter_order=True),
+        [{"job": job, "round": round_, "kind": kind, "part": part, "state": "ready", "not_before": 0} for part in parts],
+    )
+    ids = [int(row.id) for row in rows]
+    if delay_ms:
+        connection.execute(update(steps).where(steps.c.id.in_(ids)).values(not_before=now_ms() + delay_ms))
+    return ids
+
+
+def claim(connection: Connection, step: int, *, owner: str, lease_ms: int) -> Lease | None:
+    """Takes the step, if it is due; None if it is not (done, leased by another, not yet due)."""
+    row = connection.execute(
+        update(steps)
+        .where(steps.c.id == step, steps.c.state == "ready", steps.c.not_before <= now_ms())
+        .values(state="leased", owner=owner, epoch=steps.c.epoch + 1, lease_until=now_ms() + lease_ms)
+        .returning(steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries)
+    ).one_or_none()
+    if row is None:
+        return None
+    return Lease(step=step, job=row.job, round=row.round, kind=row.kind, part=row.part, epoch=row.epoch, tries=row.tries)
+
+
+def renew(connection: Connection, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
+    """Prolongs each lease; those that are lost."""
+    return [
+        lease
+        for lease in leases
+        if connection.execute(update(steps).where(_fence(lease)).values(lease_until=now_ms() + lease_ms)).rowcount == 0
+    ]
+
+
+def check(connection: Connection, lease: Lease) -> None:
+    """Locks the step's row for this transaction, if the lease still holds. Raises LostLease."""
+    if connection.execute(update(steps).where(_fence(lease)).values(epoch=steps.c.epoch)).rowcount == 0:
+        raise LostLease(f"step {lease.step} of job {lease.job}")
+
+
+def finish(connection: Connection, lease: Lease, *, state: Literal["done", "dead"] = "done") -> None:
+    """Ends the step. Raises LostLease."""
+    _write(connection, lease, state=state)
+
+
+def hand_back(connection: Connection, lease: Lease, *, delay_ms: int, counts: bool) -> None:
+    """Makes the step ready again, due after `delay_ms`. `counts`: this was a failure of the step's own. Raises LostLease."""
+    tries = steps.c.tries + (1 if counts else 0)
+    _write(connection, lease, state="ready", tries=tries, not_before=now_ms() + delay_ms, rung_at=None, rings=0)
+
+
+def _write(connection: Connection, lease: Lease, **values: object) -> None:
+    changed = connection.execute(update(steps).where(_fence(lease)).values(owner=None, lease_until=None, **values)).rowcount
+    if changed == 0:
+        raise LostLease(f"step {lease.step} of job {lease.job}")
+
+
+def _fence(lease: Lease) -> ColumnElement[bool]:
+    return and_(steps.c.id == lease.step, steps.c.epoch == lease.epoch, steps.c.state == "leased")
+
+
+def cancel_open(connection: Connection, *, job: str, round_: int) -> int:
+    """Ends a round's open work, fencing off who holds it. Gives the milliseconds until its last lease runs out, 0 if none is held.
+
+    The caller holds the job's lock.
+    """
+    work = and_(
+        steps.c.job == job,
+        steps.c.round == round_,
+        steps.c.kind.in_(("stage", "extract", "finalize")),
+        steps.c.state.in_(("ready", "leased")),
+    )
+    left = connection.scalar(select(func.max(steps.c.lease_until) - now_ms()).where(work, steps.c.state == "leased"))
+    connection.execute(update(steps).where(work).values(state="cancelled", epoch=steps.c.epoch + 1, owner=None, lease_until=None))
+    return max(int(left or 0), 0)
+
+
+def reclaim_expired(connection: Connection) -> int:
+    """Makes steps ready whose worker has stopped renewing; how many."""
+    return connection.execute(
+        update(steps)
+        .where(steps.c.state == "leased", steps.c.lease_until < now_ms())
+        .values(
+            state="ready",
+            epoch=steps.c.epoch + 1,
+            expiries=steps.c.expiries + 1,
+            owner=None,
+            lease_until=None,
+            rung_at=None,
+            rings=0,
+        )
+    ).rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A step to be announced."""
+
+    step: int
+    waited: bool  #: somebody holds a connection for its job
+
+
+def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 500) -> list[Ring]:
+    """Marks due steps as rung and names them: of each account as many as its window leaves room for.
+
+    `beside`: only those of the account that owns this job.
+
+    A step that was rung and not claimed is rung again after 30 s, then after twice that, up to 16 minutes: its message
+    may be lost, or just wait in a long queue.
+    """
+    rung_before = steps.c.rings - 1
+    patience = literal(RING_AGAIN_MS, BigInteger).bitwise_lshift(
+        case((rung_before > MOST_DOUBLINGS, MOST_DOUBLINGS), else_=rung_before)
+    )
+    # Where a job is waited for it goes first; then the older one, chunk by chunk.
+    place = (
+        func.row_number()
+        .over(
+            partition_by=jobs.c.account,
+            order_by=(
+                case((steps.c.state == "leased", 0), (steps.c.rung_at.is_not(None), 1), else_=2),
+                jobs.c.waited.desc(),
+                steps.c.id,
+            ),
+        )
+        .label("place")
+    )
+    due = and_(
+        steps.c.state == "ready",
+        steps.c.not_before <= now_ms(),
+        or_(steps.c.rung_at.is_(None), steps.c.rung_at < now_ms() - patience),
+    ).label("due")
+    open_steps = (
+        select(steps.c.id, jobs.c.waited, place, due)
+        .join(jobs, jobs.c.id == steps.c.job)
+        .where(or_(steps.c.state == "leased", and_(steps.c.state == "ready", steps.c.not_before <= now_ms())))
+    )
+    if beside is not None:
+        owner = select(jobs.c.account).where(jobs.c.id == beside).scalar_subquery()
+        open_steps = open_steps.where(jobs.c.account == owner)
+    window = open_steps.subquery()
+    rows = connection.execute(
+        select(window.c.id, window.c.waited)
+        .where(window.c.due, window.c.place <= WINDOW)
+        .order_by(window.c.waited.desc(), window.c.id)
+        .limit(limit)
+    ).all()
+    if rows:
+        connection.execute(
+            update(steps)
+            .where(steps.c.id.in_([row.id for row in rows]), steps.c.state == "ready")
+            .values(rung_at=now_ms(), rings=steps.c.rings + 1)
+        )
+    return [Ring(int(row.id), bool(row.waited)) for row in rows]
+
+
+def forget_rings(connection: Connection) -> None:
+    """Has every waiting step rung anew: the queue of messages was found empty, so theirs are lost.
+
+    A ring of the last seconds is left: a worker may hold its message and be about to claim.
+    """
+    connection.execute(
+        update(steps).where(steps.c.state == "ready", steps.c.rung_at < now_ms() - IN_HAND_MS).values(rung_at=None)
+    )

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+
+from pipeline.engines.gemini import MOST_RAW_BYTES, TRIES, GeminiEngine
+from pipeline.ports import ModelFault, ModelRefused, ModelUnavailable
+from pipeline.types import Call, Finish, Form, ItemCode, Picture
+from tests.fakes.gemini import FakeGemini, numbered_picture
+from tests.fakes.gemini_behaviours import (
+    CUT_OFF,
+    EMPTY_TEXT,
+    GARBAGE,
+    NO_CANDIDATES,
+    OUT_OF_TOKENS,
+    RESET,
+    always,
+    blocked_answer,
+    blocked_prompt,
+    daily_quota,
+    failing,
+    held,
+    in_turn,
+    rate_limited,
+)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeGemini]:
+    with FakeGemini() as server:
+        yield server
+        assert server.faults == []
+        assert server.refused == []
+        assert not server.files.kept
+
+
+@pytest.fixture
+def engine(fake: FakeGemini) -> Iterator[GeminiEngine]:
+    made = GeminiEngine(api_key=fake.key, model="gemini-3.5-flash-lite", base_url=fake.base_url, pause=lambda _seconds: None)
+    yield made
+    made.close()
+
+
+def call(*numbers: int, form: Form = Form.TEXT, json_mode: bool = False, pad_to: int | None = None, timeout: float = 30) -> Call:
+    pictures = tuple(
+        Picture(number=place, mime="image/png", data=numbered_picture(number, pad_to=pad_to))
+        for place, number in enumerate(numbers, start=1)
+    )
+    return Call(prompt="What is this?", form=form, json_mode=json_mode, pictures=pictures, timeout=timeout)
+
+
+def test_each_picture_goes_under_its_own_label_after_the_prompt(fake, engine):
+    answer = engine.ask(call(7, 8, 9))
+    assert answer.text.splitlines() == ["Image 1 shows 7.", "Image 2 shows 8.", "Image 3 shows 9."]
+    assert fake.calls[0].labels == (1, 2, 3)
+    assert fake.calls[0].prompt[-1] == "What is this?"
+    assert answer.input_tokens > 0
+    assert answer.output_tokens > 0
+    assert answer.model_version
+
+
+def test_json_mode_asks_for_json(fake, engine):
+    answer = engine.ask(call(7, form=Form.JSON))
+    assert json.loads(answer.text)["pictures"][0]["number"] == 7
+
+
+@pytest.mark.parametrize("json_mode", [False, True])
+def test_records_are_asked_for_by_schema(fake, engine, json_mode):
+    answer = engine.ask(call(7, 8, form=Form.RECORDS, json_mode=json_mode))
+    assert [record["index"] for record in json.loads(answer.text)] == [1, 2]
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "IMAGE_SAFETY"])
+def test_a_blocked_answer_is_known_by_its_finish_reason(fake, engine, reason):
+    fake.script = always(blocked_answer(reason))
+    answer = engine.ask(call(1))
+    assert (answer.finish, answer.code, answer.detail) == (Finish.BLOCKED, ItemCode.SAFETY_BLOCKED, reason)
+
+
+def test_a_recitation_has_a_code_of_its_own(fake, engine):
+    fake.script = always(blocked_answer("RECITATION"))
+    assert engine.ask(call(1)).code is ItemCode.RECITATION
+
+
+def test_a_blocked_prompt_is_known_by_its_feedback(fake, engine):
+    fake.script = always(blocked_prompt("PROHIBITED_CONTENT"))
+    assert engine.ask(call(1)).finish is Finish.BLOCKED
+
+
+def test_a_truncated_answer_gives_no_text_but_its_cost(fake, engine):
+    fake.script = always(OUT_OF_TOKENS)
+    answer = engine.ask(call(1))
+    assert (answer.finish, answer.text) == (Finish.TRUNCATED, "")
+    assert answer.output_tokens > 0
+
+
+def test_a_picture_the_model_cannot_read_is_no_fault_of_the_call(fake, engine):
+    fake.unreadable = {2}
+    assert engine.ask(call(1, 2)).finish is Finish.UNREADABLE
+
+
+@pytest.mark.parametrize("behaviour", [EMPTY_TEXT, NO_CANDIDATES, failing(500)])
+def test_an_answer_that_says_nothing_is_a_fault(fake, engine, behaviour):
+    fake.script = always(behaviour)
+    with pytest.raises(ModelFault):
+        engine.ask(call(1))
+
+
+@pytest.mark.parametrize("behaviour", [failing(502), failing(503), failing(504), RESET, GARBAGE, CUT_OFF])
+def test_an_overloaded_model_and_a_broken_connection_are_tried_again_at_once(fake, engine, behaviour):
+    fake.script = in_turn(behaviour, behaviour)
+    assert engine.ask(call(1)).finish is Finish.COMPLETE
+    assert len(fake.calls) == 3
+
+
+def test_after_four_tries_the_thread_is_freed(fake, engine):
+    fake.script = always(failing(503))
+    with pytest.raises(ModelUnavailable) as raised:
+        engine.ask(call(1))
+    assert len(fake.calls) == TRIES
+    assert raised.value.retry_after > 0
+
+
+def test_a_model_that_hangs_is_given_up_after_the_call_s_time(fake, engine):
+    release = Event()
+    fake.script = always(held(release))
+    with pytest.raises(ModelUnavailable):
+        engine.ask(call(1, timeout=0.3))
+    release.set()
+
+
+def test_a_429_is_not_retried_but_waited_for_as_long_as_it_asks(fake, engine):
+    fake.script = always(rate_limited("47s"))
+    with pytest.raises(ModelUnavailable) as raised:
+        engine.ask(call(1))
+    assert len(fake.calls) == 1
+    assert raised.value.retry_after >= 47
+    assert raised.value.notice == ""
+
+
+def test_a_429_without_a_time_is_waited_for_too(fake, engine):
+    fake.script = always(rate_limited(None))
+    with pytest.raises(ModelUnavailable) as raised:
+        engine.ask(call(1))
+    assert raised.value.retry_after > 0
+
+
+def test_a_used_up_day_is_told_to_the_job(fake, engine):
+    fake.script = always(daily_quota())
+    with pytest.raises(ModelUnavailable) as raised:
+        engine.ask(call(1))
+    assert raised.value.retry_after > 60
+    assert "today" in raised.value.notice
+
+
+def test_a_wrong_key_is_told_to_the_job_and_nothing_is_retried(fake):
+    engine = GeminiEngine(api_key="wrong", model="gemini-3.5-flash-lite", base_url=fake.base_url)
+    with pytest.raises(ModelUnavailable) as raised:
+        engine.ask(call(1))
+    engine.close()
+    assert raised.value.notice
+    assert "wrong" not in raised.value.notice
+
+
+@pytest.mark.parametrize("code", [402, 403])
+def test_what_a_person_has_to_mend_is_told_to_the_job(fake, engine, code):
+    fake.script = always(failing(code))
+    with pytest.raises(ModelUnavailable) as raised:
+        engine.ask(call(1))
+    assert raised.value.notice
+
+
+def test_any_other_refusal_is_for_good(fake, engine):
+    fake.script = always(failing(400))
+    with pytest.raises(ModelRefused):
+        engine.ask(call(1))
+
+
+def test_a_picture_too_large_for_a_request_goes_by_the_files_api_and_is_deleted(fake, engine):
+    answer = engine.ask(call(5, pad_to=MOST_RAW_BYTES + 1000))
+    assert answer.text == "Image 1 shows 5."
+    assert len(fake.files.uploaded) == 1
+    assert not fake.files.kept
+
+
+def test_an_uploaded_picture_is_deleted_also_when_the_call_fails(fake, engine):
+    fake.script = always(failing(500))
+    with pytest.raises(ModelFault):
+        engine.ask(call(5, pad_to=MOST_RAW_BYTES + 1000))
+    assert not fake.files.kept

@@ -1,0 +1,41 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.embedded_redis import EmbeddedRedis
+from tests.harness import Harness, running
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    """A running service; at its end nothing may be left in scratch or held."""
+    with running(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def make_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+    """Starts services with other settings or engines; each ends like `harness`."""
+    with ExitStack() as stack:
+        count = 0
+
+        def make(**options: Any) -> Harness:
+            nonlocal count
+            count += 1
+            return stack.enter_context(running(tmp_path / str(count), **options))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey of this session's own."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis.url

@@ -1,0 +1,50 @@
+"""A model in memory: what it answers is decided by the picture's bytes and by a script."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+
+from pipeline.ports import EngineLimits
+from pipeline.types import Answer, Call, Finish, Form
+
+Script = Callable[[Call, int], Answer | Exception | None]
+
+
+class FakeEngine:
+    """Answers each call by its form; `script(call, number)` may give another answer or an exception first."""
+
+    name = "fake"
+    model = "fake-1"
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, *, pictures: int = 50, raw_bytes: int = 14_000_000, script: Script | None = None) -> None:
+        self.limits = EngineLimits(pictures=pictures, raw_bytes=raw_bytes)
+        self.calls: list[Call] = []
+        self._script = script or (lambda _call, _number: None)
+        self._lock = threading.Lock()
+
+    def ask(self, call: Call) -> Answer:
+        with self._lock:
+            self.calls.append(call)
+            number = len(self.calls)
+        special = self._script(call, number)
+        if isinstance(special, Exception):
+            raise special
+        return special or Answer(
+            finish=Finish.COMPLETE, text=answer_text(call), input_tokens=10, output_tokens=2, model_version="fake-1.0"
+        )
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def answer_text(call: Call) -> str:
+    """What an obedient model says: each picture's own bytes under its own label."""
+    if call.form is Form.RECORDS:
+        said = [{"index": p.number, "result": {"saw": p.data.decode()} if call.json_mode else p.data.decode()} for p in call.pictures]
+        return json.dumps(said)
+    if call.form is Form.JSON:
+        return json.dumps([{"label": p.number, "saw": p.data.decode()} for p in call.pictures])
+    return "\n".join(f"{p.number}={p.data.decode()}" for p in call.pictures)

@@ -1,0 +1,232 @@
+"""A Gemini on the loopback: as strict as the real one, answering from what is in each picture, and wayward on demand.
+
+    with FakeGemini(blocked={7}) as fake:
+        client = genai.Client(
+            api_key=fake.key, http_options=types.HttpOptions(base_url=fake.base_url, api_version="v1beta")
+        )
+        ...
+    assert fake.faults == [] and fake.refused == []
+    assert fake.seen == Counter(range(20))
+
+Pictures come from `numbered_picture`; misbehaviour from `script` (gemini_behaviours), or from the sets of picture
+numbers. Everything may be changed while it runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from http import HTTPStatus
+from threading import Condition, Event
+from typing import Self
+
+from .gemini_behaviours import Behaviour, Script
+from .gemini_calls import SeenCall, Shown, form_of, read_layout
+from .gemini_contract import LIVE_MODELS, Part, Request, read_request
+from .gemini_errors import UNREADABLE, ApiError
+from .gemini_files import FileStore
+from .gemini_http import Server
+from .gemini_pictures import numbered_picture, prove, read_number
+from .gemini_replies import Outcome, Reply, answer, error_reply
+
+__all__ = ["Behaviour", "FakeGemini", "Outcome", "SeenCall", "numbered_picture", "read_number"]
+
+FileScript = Callable[[str, str], Behaviour | None]
+
+
+class FakeGemini:
+    """The server and its memory. A context manager; usable from any number of threads."""
+
+    def __init__(
+        self,
+        *,
+        script: Script | None = None,
+        latency: float = 0.0,
+        blocked: Iterable[int] = (),
+        unreadable: Iterable[int] = (),
+        truncates: Iterable[int] = (),
+        max_pictures_output: int | None = None,
+        models: Iterable[str] = LIVE_MODELS,
+        key: str = "fake-key",
+    ) -> None:
+        self.key = key  #: the one API key that is valid
+        self.models = tuple(models)  #: those that are not shut down
+        self.latency = latency  #: seconds from a call's last byte to its answer
+        self.script = script  #: asked for each call, one at a time, in order of arrival
+        self.file_script: FileScript | None = None  #: (start|upload|get|delete|list, name): timing, reset and error count
+        self.blocked = set(blocked)  #: a call that shows one of these numbers is refused for its content
+        self.block = Behaviour(finish="SAFETY")  #: how
+        self.unreadable = set(unreadable)  #: a call that shows one of these gets a 400: unable to process
+        self.truncates = set(truncates)  #: a call that shows one of these ends with MAX_TOKENS
+        self.max_pictures_output = max_pictures_output  #: a call with more pictures ends with MAX_TOKENS
+        self.resets_before_reading = 0  #: how many of the next requests have their connection reset, unread
+
+        self.calls: list[SeenCall] = []  #: in order of arrival
+        self.faults: list[str] = []  #: what broke the packing protocol
+        self.refused: list[str] = []  #: what broke Gemini's contract: the messages of those answers
+        self.bad_keys = 0  #: requests with another key or none
+        self.sent: Counter[int] = Counter()  #: picture number: how many times it was shown
+        self.seen: Counter[int] = Counter()  #: picture number: how many times it was answered, whole
+        self.in_flight = 0  #: calls that were read, checked and have no answer yet
+        self.peak = 0  #: the most calls that were in flight at once
+
+        self._lock = Condition()  # notified of each change to what is recorded
+        self._closing = Event()
+        self._shown: dict[tuple[str, str], Shown] = {}  # by sha256 and declared type: a picture is decoded once
+        self._server = Server(self)
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}"
+        self.files = FileStore(self.base_url)
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._server.stop()
+
+    def outcomes(self) -> list[str]:
+        """How each call ended, in order of arrival."""
+        with self._lock:
+            return [call.outcome for call in self.calls]
+
+    def wait_for(self, happened: Callable[[], bool], timeout: float = 10.0) -> bool:
+        """Waits until what is recorded makes `happened` true, at most `timeout` seconds; whether it did."""
+        with self._lock:
+            return self._lock.wait_for(happened, timeout)
+
+    def _generate(self, model: str, raw: bytes, server_timeout: str | None) -> tuple[int, Reply]:
+        """One generateContent: the place in `calls`, and the reply after all waiting."""
+        arrived = time.monotonic()
+        try:
+            self._check_model(model)
+            request = read_request(raw)
+            shown = [self._look_at(part) for part in request.parts if part.text is None]
+        except ApiError as error:
+            self._refuse(error.message)
+            raise
+        with self._lock:
+            call = self._remember(arrived, model, raw, request, shown, server_timeout)
+            behaviour = self._decide(call, corrupt=any(picture.fault for picture in shown))
+            self.in_flight += 1
+            self.peak = max(self.peak, self.in_flight)
+            self._lock.notify_all()
+        self._wait(behaviour, arrived + self.latency)
+        reply = answer(call, behaviour, request.input_tokens)
+        with self._lock:  # before it is sent: who reads the answer may look here at once
+            self.in_flight -= 1
+            self.calls[call.order] = replace(call, outcome=reply.outcome, ended=time.monotonic())
+            self.seen.update(reply.answered)
+            self._lock.notify_all()
+        return call.order, reply
+
+    def _remember(
+        self, at: float, model: str, raw: bytes, request: Request, shown: list[Shown], server_timeout: str | None
+    ) -> SeenCall:
+        layout = read_layout(request.parts, request.system)
+        call = SeenCall(
+            order=len(self.calls),
+            at=at,
+            model=model,
+            prompt=layout.prompt,
+            labels=layout.labels,
+            numbers=tuple(picture.number for picture in shown),
+            sha256s=tuple(picture.sha256 for picture in shown),
+            mimes=tuple(picture.mime for picture in shown),
+            by_file=tuple(part.data is None for part in request.parts if part.text is None),
+            form=form_of(request.schema, json=request.json),
+            schema=request.schema,
+            max_output_tokens=request.max_output_tokens,
+            server_timeout=float(server_timeout) if server_timeout else None,
+            body_bytes=len(raw),
+        )
+        self.calls.append(call)
+        self.faults += [f"call {call.order}: {fault}" for fault in layout.faults]
+        self.faults += [f"call {call.order}: {picture.fault}" for picture in shown if "declared" in picture.fault]
+        self.sent.update(number for number in call.numbers if number is not None)
+        return call
+
+    def _decide(self, call: SeenCall, *, corrupt: bool) -> Behaviour:
+        """What the script says; where that is no more than timing, what the sets of numbers say."""
+        behaviour = (self.script(call) if self.script else None) or Behaviour()
+        if behaviour.decides:
+            return behaviour
+        numbers, most = set(call.numbers), self.max_pictures_output
+        rule = Behaviour()
+        if corrupt or numbers & self.unreadable:
+            rule = Behaviour(error=ApiError(400, UNREADABLE))
+        elif numbers & self.blocked:
+            rule = self.block
+        elif numbers & self.truncates or (most is not None and len(call.numbers) > most):
+            rule = Behaviour(finish="MAX_TOKENS")
+        return replace(rule, delay=rule.delay + behaviour.delay, until=behaviour.until, thoughts=behaviour.thoughts)
+
+    def _wait(self, behaviour: Behaviour, since: float) -> None:
+        """All of a call's waiting; closing the fake ends it. What the fake itself took is part of the time."""
+        self._closing.wait(max(since + behaviour.delay - time.monotonic(), 0.0))
+        while behaviour.until and not behaviour.until.wait(0.02) and not self._closing.is_set():
+            pass  # an Event can't be waited for together with another
+
+    def _look_at(self, part: Part) -> Shown:
+        """A picture decoded, once for each content and declared type."""
+        data = part.data if part.data is not None else self.files.behind(part.uri).data
+        digest = hashlib.sha256(data).hexdigest()
+        known = self._shown.get((digest, part.mime))
+        if known is None:
+            known = _shown(data, part.mime, digest)
+            self._shown[digest, part.mime] = known
+        return known
+
+    def _unsent(self, order: int, reply: Reply) -> None:
+        """Takes back what was counted for an answer that nobody was there to read."""
+        with self._lock:
+            self.calls[order] = replace(self.calls[order], outcome=Outcome.CLIENT_GONE)
+            self.seen.subtract(reply.answered)
+            self._lock.notify_all()
+
+    def _check_model(self, model: str) -> None:
+        if model not in self.models:
+            raise ApiError(
+                404,
+                f"models/{model} is not found for API version v1beta, or is not supported for generateContent. "
+                "Call ListModels to see the list of available models and their supported methods.",
+            )
+
+    def _file_call(self, action: str, name: str, work: Callable[[], Reply]) -> Reply:
+        """One call of the Files API, as `file_script` would have it."""
+        with self._lock:
+            behaviour = (self.file_script(action, name) if self.file_script else None) or Behaviour()
+        self._wait(behaviour, time.monotonic())
+        if behaviour.reset:
+            return Reply(reset=True)
+        try:
+            if behaviour.error:
+                raise behaviour.error
+            return work()
+        except ApiError as error:
+            if error.code == HTTPStatus.BAD_REQUEST:
+                self._refuse(error.message)
+            # An upload that has ended says so beside its error; without it the SDK sends the chunk again, after 1, 2 and 4 s.
+            ended = {"X-Goog-Upload-Status": "final"} if action == "upload" else {}
+            return replace(error_reply(error), headers=ended)
+
+    def _refuse(self, message: str) -> None:
+        with self._lock:
+            self.refused.append(message)
+            self._lock.notify_all()
+
+    def _resets_unread(self) -> bool:
+        with self._lock:
+            due = self.resets_before_reading > 0
+            self.resets_before_reading -= due
+            return due
+
+
+def _shown(data: bytes, mime: str, digest: str) -> Shown:
+    try:
+        return Shown(mime=mime, sha256=digest, number=prove(data, mime))
+    except ValueError as error:
+        return Shown(mime=mime, sha256=digest, number=None, fault=str(error))

@@ -1,0 +1,104 @@
+"""What the fake remembers of a call, and how it tells the prompt, the labels and the pictures of one apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .gemini_contract import Part
+
+Form = Literal["text", "json", "records"]
+LABEL = re.compile(r"\s*Image (\d+):\s*")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """One picture of a call, as the fake sees it."""
+
+    mime: str  #: as declared
+    sha256: str  #: of the file's bytes, in hex
+    number: int | None  #: what it carries (gemini_pictures)
+    fault: str = ""  #: why it does not decode as what it is declared to be
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeenCall:
+    """One generateContent request that kept to the contract. Per picture fields are in the order sent."""
+
+    order: int  #: of arrival, from 0
+    at: float  #: time.monotonic() when the last byte was read
+    model: str
+    prompt: tuple[str, ...]  #: the texts that are no labels, the system instruction first
+    labels: tuple[int | None, ...]  #: None: a picture without a label
+    numbers: tuple[int | None, ...]  #: None: not a numbered picture
+    sha256s: tuple[str, ...]
+    mimes: tuple[str, ...]
+    by_file: tuple[bool, ...]  #: whether through the Files API
+    form: Form  #: what is asked for
+    schema: Any  #: of either kind, as sent
+    max_output_tokens: int | None
+    server_timeout: float | None  #: seconds, the X-Server-Timeout header
+    body_bytes: int
+    outcome: str = ""  #: "" until decided; see gemini_replies.Outcome, or "http <status>"
+    ended: float = 0.0  #: time.monotonic() when the answer was ready
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """A call's parts, told apart."""
+
+    prompt: tuple[str, ...]
+    labels: tuple[int | None, ...]  #: one for each picture
+    faults: tuple[str, ...]  #: what breaks the protocol: a label before each picture, each label once
+
+
+def read_layout(parts: Sequence[Part], system: str) -> Layout:
+    """A text is a label if it reads `Image <k>:` and a picture follows it; every other text belongs to the prompt."""
+    prompt: list[str] = [system] if system else []
+    labels: list[int | None] = []
+    faults: list[str] = []
+    before: int | None = None  # the label that waits for its picture
+    for i, part in enumerate(parts):
+        if part.text is None:
+            labels.append(before)
+            if before is None:
+                faults.append(f"picture {len(labels)} of the call has no label")
+            before = None
+            continue
+        found = LABEL.fullmatch(part.text)
+        if found and i + 1 < len(parts) and parts[i + 1].text is None:
+            before = int(found[1])
+            continue
+        if found and labels:
+            faults.append(f"label {found[1]} has no picture")
+        prompt.append(part.text)
+    known = [label for label in labels if label is not None]
+    faults += [f"label {label} is used {known.count(label)} times" for label in sorted(set(known)) if known.count(label) > 1]
+    faults += [f"label {label} is not counted from 1" for label in known if label < 1]
+    if not any(text.strip() for text in prompt):
+        faults.append("the call has no prompt")
+    return Layout(prompt=tuple(prompt), labels=tuple(labels), faults=tuple(faults))
+
+
+def form_of(schema: Any, *, json: bool) -> Form:
+    """What is asked for: records only by a schema of an array of objects with "index"."""
+    if not json:
+        return "text"
+    if not isinstance(schema, dict) or str(schema.get("type")).lower() != "array":
+        return "json"
+    items = resolved(schema.get("items"), schema)
+    return "records" if "index" in items.get("properties", {}) else "json"
+
+
+def resolved(schema: Any, root: Any) -> dict[str, Any]:
+    """The schema behind a local $ref (#/$defs/Name); what is no object asks for nothing: {}."""
+    for _ in range(8):  # as deep as a chain of references may go here
+        if not isinstance(schema, dict) or "$ref" not in schema:
+            break
+        target = root
+        for name in schema["$ref"].removeprefix("#").strip("/").split("/"):
+            target = target.get(name, {}) if isinstance(target, dict) and name else target
+        schema = target
+    return schema if isinstance(schema, dict) else {}

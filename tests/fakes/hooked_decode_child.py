@@ -1,0 +1,76 @@
+"""A decoder child that does as a picture's last bytes say: what a hostile picture might do to a decoder.
+
+!crash    dies as of a bad pointer        !exit       ends the process
+!used     dies, unless it is its first    !hang       waits for ever
+!spin     computes for ever               !print      prints to what was standard output and standard error
+!lie      answers with a picture too large to be one
+!garbage  answers with bytes that are no answer
+!tell     is refused, with what the process knows of itself as the detail
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+from dataclasses import replace
+
+from pipeline import decode_child
+from pipeline.types import ItemCode, Prepared, Refused
+
+_seen = 0
+_replies = os.dup(1)  # before the child puts it out of reach
+
+
+def decode(kind: str, data: bytes) -> Prepared | Refused:
+    global _seen  # noqa: PLW0603
+    _seen += 1
+    outcome = decode_child.decode(kind, data)
+    match data.rpartition(b"!")[2]:
+        case b"crash":
+            signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case b"used" if _seen > 1:
+            os._exit(3)
+        case b"exit":
+            os._exit(0)
+        case b"hang":
+            threading.Event().wait()
+        case b"spin":
+            while True:
+                pass
+        case b"print":
+            os.write(1, b"x" * 1000)
+            os.write(2, b"x" * 1000)
+            print("x" * 1000)  # noqa: T201 - what a library might do
+            print("x" * 1000, file=sys.stderr)  # noqa: T201 - as above
+            sys.stdin.read()
+        case b"lie" if isinstance(outcome, Prepared):
+            return replace(outcome, width=1_000_000, height=1)
+        case b"garbage":
+            os.write(_replies, b"\xff" * 1000)
+        case b"tell":
+            return Refused(code=ItemCode.IMAGE_CORRUPT, detail=json.dumps(_state()))
+    return outcome
+
+
+def _state() -> dict[str, object]:
+    limits = {
+        "AS": resource.RLIMIT_AS,
+        "FSIZE": resource.RLIMIT_FSIZE,
+        "CORE": resource.RLIMIT_CORE,
+        "NOFILE": resource.RLIMIT_NOFILE,
+    }
+    return {
+        "pid": os.getpid(),
+        "environment": sorted(os.environ),
+        "cpu": resource.getrlimit(resource.RLIMIT_CPU)[0],
+        **{name: resource.getrlimit(what)[1] for name, what in limits.items()},
+    }
+
+
+if __name__ == "__main__":
+    decode_child.main(decode)

@@ -1,0 +1,145 @@
+"""Small files of every format the service takes, and of some it does not, each with the picture that is in it."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from functools import cache
+from typing import Any
+
+import pillow_heif
+from PIL import Image
+
+WIDTH, HEIGHT = 48, 32
+
+pillow_heif.register_heif_opener()
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    body = io.BytesIO()
+    image.save(body, kind, **options)
+    return body.getvalue()
+
+
+def photo(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
+    """Red grows to the right, green downwards: no two corners and no two quarter turns look the same."""
+    image = Image.new("RGB", (width, height))
+    for y in range(height):
+        for x in range(width):
+            image.putpixel((x, y), (x * 255 // max(width - 1, 1), y * 255 // max(height - 1, 1), 90))
+    return image
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def animated(kind: str) -> bytes:
+    frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "lime")]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+
+
+@cache
+def native() -> dict[str, bytes]:
+    image = photo()
+    return {
+        "PNG": encoded(image, "PNG"),
+        "JPEG": encoded(image, "JPEG", quality=90),
+        "WebP": encoded(image, "WEBP", lossless=True),
+        "HEIC": encoded(image, "HEIF"),
+        "HEIF": with_brand(encoded(image, "HEIF"), b"mif1"),
+    }
+
+
+@cache
+def converted() -> dict[str, bytes]:
+    """One file of each format that becomes PNG."""
+    image = photo()
+    grey, palette, line = image.convert("L"), image.quantize(32), image.convert("1")
+    pcx = encoded(palette, "PCX")
+    return {
+        "AVIF": encoded(image, "AVIF"),
+        "BMP": encoded(image, "BMP"),
+        "DCX": struct.pack("<4I", 0x3ADE68B1, 16, 0, 0) + pcx,
+        "DDS": encoded(image.convert("RGBA"), "DDS"),
+        "FLI": fli(grey),
+        "GIF": encoded(palette, "GIF"),
+        "HEIF sequence": with_brand(encoded(image, "HEIF"), b"hevc"),
+        "ICNS": encoded(image.resize((64, 64)), "ICNS"),
+        "ICO": encoded(image.resize((32, 32)), "ICO", sizes=[(32, 32)]),
+        "JPEG 2000": encoded(image, "JPEG2000"),
+        "MSP": encoded(line, "MSP"),
+        "PCX": pcx,
+        "PPM": encoded(image, "PPM"),
+        "PSD": psd(image),
+        "QOI": qoi(image),
+        "SGI": encoded(image, "SGI"),
+        "SUN": struct.pack(">8I", 0x59A66A95, WIDTH, HEIGHT, 24, WIDTH * HEIGHT * 3, 1, 0, 0) + image.tobytes("raw", "BGR"),
+        "TGA": encoded(image, "TGA"),
+        "TIFF": encoded(image, "TIFF", compression="tiff_lzw"),
+        "XBM": encoded(line, "XBM"),
+        "XPM": xpm(grey),
+    }
+
+
+def with_brand(heif: bytes, brand: bytes) -> bytes:
+    return heif[:8] + brand + heif[12:]
+
+
+def fli(grey: Image.Image) -> bytes:
+    """One frame: a palette of greys and an uncompressed picture."""
+    colours = struct.pack("<H", 1) + bytes((0, 0)) + bytes(level for step in range(256) for level in (step, step, step))
+    chunks = [struct.pack("<IH", 6 + len(body), kind) + body for kind, body in ((4, colours), (16, grey.tobytes()))]
+    frame = struct.pack("<IHH8x", 16 + sum(map(len, chunks)), 0xF1FA, len(chunks)) + b"".join(chunks)
+    head = struct.pack("<IHHHHHHI", 128 + len(frame), 0xAF12, 1, *grey.size, 8, 0, 70)
+    return head.ljust(128, b"\0") + frame
+
+
+def psd(image: Image.Image) -> bytes:
+    """The flattened picture alone: no layers, no resources, not compressed."""
+    head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, image.height, image.width, 8, 3)
+    return head + struct.pack(">III", 0, 0, 0) + struct.pack(">H", 0) + b"".join(band.tobytes() for band in image.split())
+
+
+def qoi(image: Image.Image) -> bytes:
+    """Every pixel in full."""
+    pixels = image.tobytes()
+    body = b"".join(b"\xfe" + pixels[at : at + 3] for at in range(0, len(pixels), 3))
+    return b"qoif" + struct.pack(">IIBB", *image.size, 3, 0) + body + bytes(7) + b"\x01"
+
+
+def xpm(grey: Image.Image) -> bytes:
+    """Two greys, black and white."""
+    pixels = grey.point(lambda value: 255 * (value > 127)).tobytes()
+    rows = [pixels[at : at + grey.width] for at in range(0, len(pixels), grey.width)]
+    lines = [f'"{grey.width} {grey.height} 2 1"', '". c #000000"', '"X c #FFFFFF"']
+    lines += ['"' + "".join("X" if value else "." for value in row) + '"' for row in rows]
+    return ("/* XPM */\nstatic char *picture[] = {\n" + ",\n".join(lines) + "\n};\n").encode()
+
+
+def jpeg_of_many_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is there many times."""
+    data = encoded(photo(16, 16), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * (scans - data.count(b"\xff\xda") + 1) + data[-2:]
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A valid, black, 1-bit PNG of any size, in a thousandth of its bytes."""
+    body = zlib.compress(bytes(height * (1 + (width + 7) // 8)), 9)
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", body), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def tiff(entries: list[tuple[int, int, int]], *, order: str = "<") -> bytes:
+    """A TIFF of one directory and nothing else: (tag, type, value) of each entry."""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
+    body = b"".join(
+        struct.pack(order + "HHI", tag, kind, 1) + struct.pack(order + {3: "Hxx", 4: "I", 1: "Bxxx"}[kind], value)
+        for tag, kind, value in entries
+    )
+    return head + struct.pack(order + "H", len(entries)) + body + bytes(4)

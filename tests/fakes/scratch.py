@@ -1,0 +1,40 @@
+"""Scratch in memory."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+
+class MemoryScratch:
+    """As `pipeline.ports.Scratch` says, in a dict."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def put(self, key: str, body: IO[bytes]) -> None:
+        if "/" not in key or ".." in key or key.startswith("/"):
+            raise ValueError(f"no scratch key: {key!r}")
+        body.seek(0)
+        data = body.read()
+        with self._lock:
+            self.objects[key] = data
+
+    def open(self, key: str) -> IO[bytes]:
+        try:
+            return io.BytesIO(self.objects[key])
+        except KeyError:
+            raise FileNotFoundError(key) from None
+
+    def delete(self, keys: Iterable[str]) -> None:
+        with self._lock:
+            for key in keys:
+                self.objects.pop(key, None)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        with self._lock:
+            found = [key for key in self.objects if key.startswith(prefix)]
+        yield from found

@@ -1,0 +1,216 @@
+"""The whole service in one process: the real front door, steps and SQL, around fakes of what lies outside."""
+
+from __future__ import annotations
+
+import base64
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flask.testing import FlaskClient
+from limits import parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy import Table, func, select, update
+from werkzeug.test import TestResponse
+
+import api.wiring
+import workers.wiring
+from api.app import create_app
+from pipeline.settings import Settings, load_settings
+from storage import accounts, ledger, schema
+from storage.database import Database, migrate
+from tests.fakes.engine import FakeEngine
+from tests.fakes.images import FakeFetch, fake_decode
+from tests.fakes.scratch import MemoryScratch
+from tests.fakes.signals import MemorySignals
+from workers.leases import LeaseKeeper
+from workers.run import run_step
+from workers.supervisor import Supervisor
+
+URL = "/api/v1/extract-image"
+CREDITS = 100_000
+
+
+class Harness:
+    """A service with one account. `workers` threads take what is rung; without any, `drain` works."""
+
+    def __init__(self, folder: Path, *, engine: FakeEngine | None = None, workers_count: int = 2, **settings: str) -> None:
+        self.settings: Settings = load_settings({"DATA_DIR": str(folder), **settings})
+        self.database = Database(self.settings.database_url)
+        migrate(self.database)
+        self.scratch = MemoryScratch()
+        self.signals = MemorySignals()
+        self.engine = engine or FakeEngine()
+        self.fetch = FakeFetch()
+        self.decoding = ThreadPoolExecutor(2)
+        self.leases = LeaseKeeper(
+            self.database, lease_seconds=self.settings.lease_seconds, step_seconds=self.settings.step_seconds
+        )
+        self.stopping = False
+        self.web = api.wiring.Parts(
+            settings=self.settings,
+            database=self.database,
+            scratch=self.scratch,
+            signals=self.signals,
+            secret_key=b"secret",
+            rate=parse(self.settings.rate_limit),
+            limiter=MovingWindowRateLimiter(MemoryStorage()),
+            engine=self.engine.name,
+            model=self.engine.model,
+            warnings=self.engine.warnings,
+            waiting_places=threading.BoundedSemaphore(self.settings.max_waiters),
+            stopping=lambda: self.stopping,
+        )
+        self.work = workers.wiring.Parts(
+            settings=self.settings,
+            database=self.database,
+            scratch=self.scratch,
+            signals=self.signals,
+            leases=self.leases,
+            fetch=self.fetch,
+            decode=fake_decode,
+            decoding=self.decoding,
+            engine=self.engine,
+            owner="test",
+        )
+        self.supervisor = Supervisor(database=self.database, scratch=self.scratch, signals=self.signals)
+        self.account, self.key = self.new_key(CREDITS)
+        self.app = create_app(self.web)
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._work) for _ in range(workers_count)]
+        for thread in self._threads:
+            thread.start()
+
+    def new_key(self, credits: int = CREDITS) -> tuple[str, str]:
+        """An account with credits, and a key of it."""
+        with self.database.write() as connection:
+            account = accounts.create_account(connection, "test")
+            if credits:
+                ledger.grant(connection, account, credits)
+            return account, accounts.create_key(connection, account=account, name="test", secret_key=b"secret")
+
+    @property
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def post(self, body: Any, *, key: str | None = None, headers: dict[str, str] | None = None) -> TestResponse:
+        """POSTs JSON (or bytes as they are) to the compatible endpoint with the account's key."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json", **(headers or {})}
+        return self.client.post(URL, data=data, headers={name: value for name, value in sent.items() if value})
+
+    def get(self, path: str, *, key: str | None = None) -> TestResponse:
+        return self.client.get(path, headers={"Authorization": f"Bearer {key or self.key}"})
+
+    def page(self, url: str, data: bytes = b"img") -> str:
+        """Puts bytes behind a URL; the URL."""
+        self.fetch.pages[url] = data
+        return url
+
+    def urls(self, count: int) -> list[str]:
+        """That many URLs with an image each, `img0`, `img1` and so on."""
+        return [self.page(f"https://pictures.example/{index}", f"img{index}".encode()) for index in range(count)]
+
+    def drain(self) -> None:
+        """Works until nothing is rung and nothing is due."""
+        while True:
+            self.supervisor.ring()
+            try:
+                step = self.signals.rung.get_nowait()
+            except queue.Empty:
+                return
+            run_step(self.work, step)
+
+    def balance(self, account: str | None = None) -> tuple[int, int, int]:
+        """Credits available, held and charged."""
+        with self.database.read() as connection:
+            columns = (schema.accounts.c.available, schema.accounts.c.held, schema.accounts.c.charged)
+            row = connection.execute(select(*columns).where(schema.accounts.c.id == (account or self.account))).one()
+            return row.available, row.held, row.charged
+
+    def ledger(self, job: str | None = None) -> list[tuple[str, int]]:
+        """The movements of a job, or all of them, oldest first."""
+        with self.database.read() as connection:
+            query = select(schema.ledger.c.kind, schema.ledger.c.amount).order_by(schema.ledger.c.id)
+            return [tuple(row) for row in connection.execute(query.where(schema.ledger.c.job == job) if job else query)]
+
+    def count_rows(self, table: str) -> int:
+        with self.database.read() as connection:
+            return connection.execute(select(func.count()).select_from(schema.metadata.tables[table])).scalar_one()
+
+    def skip_waits(self) -> None:
+        """Makes every step due that waits for its time."""
+        self._set(schema.steps, not_before=0)
+
+    def age_rings(self) -> None:
+        """Makes every ring an hour old."""
+        self._set(schema.steps, rung_at=0)
+
+    def make_overdue(self) -> None:
+        self._set(schema.jobs, deadline_at=0)
+
+    def make_expired(self) -> None:
+        self._set(schema.jobs, expires_at=1)
+
+    def _set(self, table: Table, **values: Any) -> None:
+        with self.database.write() as connection:
+            connection.execute(update(table).values(**values))
+
+    def close(self) -> None:
+        """Ends the threads; then what must hold after every test is looked at."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        try:
+            self.drain()
+            self._check_nothing_left()
+        finally:
+            self.leases.close()
+            self.decoding.shutdown()
+            self.database.close()
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                step = self.signals.rung.get(timeout=0.05)
+            except queue.Empty:
+                continue
+            run_step(self.work, step)
+
+    def _check_nothing_left(self) -> None:
+        """Finished jobs leave no scratch object and no credit held; money is conserved; no job was charged twice."""
+        jobs, accs, rows = schema.jobs, schema.accounts, schema.ledger
+        with self.database.read() as connection:
+            open_jobs = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_(None))).scalars())
+            ended = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_not(None))).scalars())
+            held = connection.execute(
+                select(func.coalesce(func.sum(rows.c.amount), 0)).where(rows.c.kind == "reserve", rows.c.job.in_(open_jobs))
+            ).scalar_one()
+            total_held = connection.execute(select(func.sum(accs.c.held))).scalar_one()
+            money = connection.execute(select(func.sum(accs.c.available + accs.c.held + accs.c.charged))).scalar_one()
+            granted = connection.execute(select(func.sum(rows.c.amount)).where(rows.c.kind == "grant")).scalar_one()
+            kinds = [tuple(row) for row in connection.execute(select(rows.c.job, rows.c.kind).where(rows.c.job.in_(ended)))]
+        left = sorted(key for key in self.scratch.objects if key.partition("/")[0] not in open_jobs)
+        assert left == [], "scratch objects of jobs that are over"
+        assert total_held == held, "credits held that belong to no open job"
+        assert money == granted, "credits made or lost"
+        assert sorted(kinds) == sorted((job, kind) for job in ended for kind in ("reserve", "charge", "release"))
+
+
+@contextmanager
+def running(folder: Path, **options: Any) -> Iterator[Harness]:
+    harness = Harness(folder, **options)
+    try:
+        yield harness
+    finally:
+        harness.close()
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

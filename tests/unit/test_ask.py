@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+from math import ceil, log2
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.ask import RE_ASKS, Outcome, ask
+from pipeline.ports import ModelFault, ModelRefused, ModelUnavailable
+from pipeline.types import Answer, Call, Finish, Form, ItemCode, Question, Staged
+from tests.fakes.engine import FakeEngine, answer_text
+
+TEXT = Question(prompt="p")
+JSON = Question(prompt="p", json_mode=True)
+RECORDS = Question(prompt="p", per_image=True)
+
+
+def staged(*indexes: int, size: int = 10) -> list[Staged]:
+    return [
+        Staged(index=index, mime="image/png", size=size, received=size, sha256="", width=1, height=1) for index in indexes
+    ]
+
+
+def run(engine: FakeEngine, images: list[Staged], question: Question = TEXT) -> list[Outcome]:
+    return list(ask(images, engine=engine, question=question, load=lambda index: f"i{index}".encode(), timeout=lambda: 9.0))
+
+
+def replied(outcomes: list[Outcome]) -> list[int]:
+    return [index for outcome in outcomes for reply in outcome.replies for index in reply.indexes]
+
+
+def failed(outcomes: list[Outcome]) -> dict[int, ItemCode]:
+    return {failure.index: failure.code for outcome in outcomes for failure in outcome.failures}
+
+
+def shown(call: Call) -> list[str]:
+    return [picture.data.decode() for picture in call.pictures]
+
+
+def blocks(*culprits: str):
+    def script(call: Call, _number: int) -> Answer | None:
+        if set(culprits) & set(shown(call)):
+            return Answer(finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail="SAFETY")
+        return None
+
+    return script
+
+
+def test_images_that_fit_are_asked_about_in_one_call():
+    engine = FakeEngine()
+    outcomes = run(engine, staged(0, 1, 2))
+    assert len(engine.calls) == 1
+    assert replied(outcomes) == [0, 1, 2]
+    assert engine.calls[0].timeout == 9.0
+
+
+def test_merged_calls_label_pictures_with_their_number_in_the_job():
+    engine = FakeEngine()
+    run(engine, staged(50, 51, 53))
+    assert [picture.number for picture in engine.calls[0].pictures] == [51, 52, 54]
+
+
+def test_records_are_labelled_from_one_in_each_call_and_mapped_back():
+    engine = FakeEngine(pictures=2)
+    outcomes = run(engine, staged(7, 9, 11), RECORDS)
+    assert [[picture.number for picture in call.pictures] for call in engine.calls] == [[1, 2], [1]]
+    results = {reply.indexes[0]: reply.result for outcome in outcomes for reply in outcome.replies}
+    assert results == {7: "i7", 9: "i9", 11: "i11"}
+
+
+def test_records_out_of_order_go_to_their_own_images():
+    def script(call: Call, _number: int) -> Answer:
+        return Answer(finish=Finish.COMPLETE, text=json.dumps(json.loads(answer_text(call))[::-1]))
+
+    outcomes = run(FakeEngine(script=script), staged(0, 1, 2), RECORDS)
+    assert {reply.indexes[0]: reply.result for o in outcomes for reply in o.replies} == {0: "i0", 1: "i1", 2: "i2"}
+
+
+def test_a_blocked_image_is_found_by_bisection_and_the_others_are_kept():
+    engine = FakeEngine(script=blocks("i5"))
+    outcomes = run(engine, staged(*range(16)))
+    assert failed(outcomes) == {5: ItemCode.SAFETY_BLOCKED}
+    assert sorted(replied(outcomes)) == [index for index in range(16) if index != 5]
+    assert len(engine.calls) <= 1.5 * 1 + 2 * 1 * log2(16)
+
+
+def test_a_blocked_set_is_never_sent_again():
+    engine = FakeEngine(script=blocks("i3", "i4", "i12"))
+    run(engine, staged(*range(16)))
+    sets = [tuple(shown(call)) for call in engine.calls]
+    assert len(sets) == len(set(sets))
+
+
+def test_a_truncated_answer_is_split_and_a_single_image_that_overflows_fails():
+    def script(call: Call, _number: int) -> Answer | None:
+        if len(call.pictures) > 2 or "i1" in shown(call):
+            return Answer(finish=Finish.TRUNCATED, text='{"half', input_tokens=5, output_tokens=8192)
+        return None
+
+    outcomes = run(FakeEngine(script=script), staged(0, 1, 2, 3), JSON)
+    assert failed(outcomes) == {1: ItemCode.OUTPUT_TRUNCATED}
+    assert sorted(replied(outcomes)) == [0, 2, 3]
+    assert sum(outcome.usage.output_tokens for outcome in outcomes) > 8192  # what was cut off was billed too
+
+
+def test_malformed_json_is_split_and_a_single_image_is_asked_for_again_at_most_twice():
+    def script(call: Call, _number: int) -> Answer | None:
+        return Answer(finish=Finish.COMPLETE, text='{"a": 1') if "i1" in shown(call) else None
+
+    engine = FakeEngine(script=script)
+    outcomes = run(engine, staged(0, 1), JSON)
+    assert failed(outcomes) == {1: ItemCode.SCHEMA_MISMATCH}
+    assert sum(shown(call) == ["i1"] for call in engine.calls) == 1 + RE_ASKS
+
+
+def test_only_missing_and_doubled_records_are_asked_for_again():
+    def script(call: Call, number: int) -> Answer | None:
+        if number > 1:
+            return None
+        said = [{"index": 1, "result": "i0"}, {"index": 2, "result": "x"}, {"index": 2, "result": "y"}, {"index": 9, "result": "z"}]
+        return Answer(finish=Finish.COMPLETE, text=json.dumps(said))
+
+    engine = FakeEngine(script=script)
+    outcomes = run(engine, staged(0, 1, 2), RECORDS)
+    assert [shown(call) for call in engine.calls] == [["i0", "i1", "i2"], ["i1", "i2"]]
+    assert {reply.indexes[0]: reply.result for o in outcomes for reply in o.replies} == {0: "i0", 1: "i1", 2: "i2"}
+
+
+def test_a_fault_is_tried_once_more_and_then_the_call_is_split():
+    def script(call: Call, _number: int) -> Exception | None:
+        return ModelFault("HTTP 500") if "i2" in shown(call) else None
+
+    engine = FakeEngine(script=script)
+    outcomes = run(engine, staged(0, 1, 2, 3))
+    assert failed(outcomes) == {2: ItemCode.MODEL_UNAVAILABLE}
+    assert sorted(replied(outcomes)) == [0, 1, 3]
+    assert [len(call.pictures) for call in engine.calls] == [4, 4, 2, 2, 2, 1, 1, 1]
+
+
+def test_a_request_the_model_will_never_take_fails_its_images():
+    outcomes = run(FakeEngine(script=lambda _c, _n: ModelRefused("bad request")), staged(0, 1))
+    assert set(failed(outcomes).values()) == {ItemCode.MODEL_REFUSED}
+
+
+def test_a_model_that_cannot_be_asked_leaves_earlier_outcomes_standing():
+    def script(_call: Call, number: int) -> Exception | None:
+        return ModelUnavailable("429", retry_after=3) if number == 2 else None
+
+    outcomes = ask(
+        staged(0, 1), engine=FakeEngine(pictures=1, script=script), question=TEXT, load=lambda _i: b"x", timeout=lambda: 1.0
+    )
+    assert replied([next(outcomes)]) == [0]
+    with pytest.raises(ModelUnavailable):
+        next(outcomes)
+
+
+kinds = st.sampled_from(["ok", "block", "truncate", "fault", "garbage", "missing", "doubled", "wrong label", "unreadable"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    count=st.integers(1, 24),
+    pictures=st.integers(1, 24),
+    question=st.sampled_from([TEXT, JSON, RECORDS, Question(prompt="p", per_image=True, json_mode=True)]),
+    script=st.lists(kinds, max_size=60),
+)
+def test_whatever_the_model_does_each_image_ends_once_with_its_own_record_or_a_code(count, pictures, question, script):
+    def misbehave(call: Call, number: int) -> Answer | Exception | None:
+        kind = script[number - 1] if number <= len(script) else "ok"
+        if kind == "block":
+            return Answer(finish=Finish.BLOCKED, code=ItemCode.RECITATION, detail="RECITATION")
+        if kind == "unreadable":
+            return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail="no picture")
+        if kind == "truncate":
+            return Answer(finish=Finish.TRUNCATED)
+        if kind == "fault":
+            return ModelFault("HTTP 500")
+        if kind == "garbage":
+            return Answer(finish=Finish.COMPLETE, text="Sure! Here you are: {")
+        if kind in {"missing", "doubled", "wrong label"} and call.form is Form.RECORDS:
+            said = json.loads(answer_text(call))
+            if kind == "missing":
+                said = said[1:]
+            elif kind == "doubled":
+                said = [*said, {"index": said[0]["index"], "result": "other"}]
+            else:
+                said[0]["index"] = 999
+            return Answer(finish=Finish.COMPLETE, text=json.dumps(said))
+        return None
+
+    engine = FakeEngine(pictures=pictures, script=misbehave)
+    outcomes = run(engine, staged(*range(count)), question)
+    settled = replied(outcomes) + list(failed(outcomes))
+    assert sorted(settled) == list(range(count))
+    assert len(engine.calls) == sum(outcome.usage.model_calls for outcome in outcomes)
+    for outcome in outcomes:
+        for reply in outcome.replies:
+            if question.form is Form.RECORDS:
+                said = reply.result["saw"] if question.json_mode else reply.result
+                assert said == f"i{reply.indexes[0]}"
+            elif question.form is Form.JSON:
+                assert [entry["saw"] for entry in json.loads(reply.text)] == [f"i{index}" for index in reply.indexes]
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(2, 50), bad=st.sets(st.integers(0, 49), max_size=5))
+def test_blocks_stay_within_the_call_budget(count, bad):
+    bad = {index for index in bad if index < count}
+    engine = FakeEngine(script=blocks(*(f"i{index}" for index in bad)))
+    outcomes = run(engine, staged(*range(count)))
+    assert set(failed(outcomes)) == bad
+    assert len(engine.calls) <= 1.5 + 2 * len(bad) * ceil(log2(count))

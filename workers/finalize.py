@@ -1,0 +1,20 @@
+"""The finalize step: merge the replies in image order and close the job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from sqlalchemy import Connection
+
+from pipeline.finalize import conclude
+from storage import jobs
+from storage.steps import Lease
+from workers.wiring import Parts
+
+
+def finalize(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
+    """Merges outside of the transaction that holds the job's lock: nothing of the job changes any more."""
+    with parts.database.read() as connection:
+        harvest = jobs.harvest(connection, lease.job)
+    return partial(jobs.finish_job, lease=lease, verdict=conclude(harvest))

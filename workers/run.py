@@ -1,0 +1,115 @@
+"""Runs one step: claim, work, commit, go on with what follows, ring what is next. And what to do when it fails."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import structlog
+from redis.exceptions import RedisError
+from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from pipeline.ports import ModelUnavailable
+from storage import jobs, steps
+from storage.steps import Lease, LostLease
+from workers.cleanup import cleanup
+from workers.extract import extract
+from workers.finalize import finalize
+from workers.stage import stage
+from workers.wiring import Parts
+
+log = structlog.get_logger(__name__)
+
+MOST_TRIES = 3  #: failures of its own after which a stage or extract step is given up
+OUTAGE_SECONDS = 5.0
+BACK_OFF_SECONDS = 2.0
+
+#: What may come back by itself; it uses up no try.
+OUTAGES = (OperationalError, InterfaceError, RedisError, OSError)
+
+Commit = Callable[[Connection], list[int]]
+WORK: dict[str, Callable[[Parts, Lease], Commit]] = {
+    "stage": stage,
+    "extract": extract,
+    "finalize": finalize,
+    "cleanup": cleanup,
+}
+
+
+def run_step(parts: Parts, step: int) -> None:
+    """Works on the step if it is due, then on the steps that it leads to, as far as this thread can take them."""
+    waiting = [step]
+    while waiting:
+        lease = _claim(parts, waiting.pop(0))
+        if lease is not None:
+            with structlog.contextvars.bound_contextvars(job=lease.job, step=lease.step, kind=lease.kind, part=lease.part):
+                waiting += _run(parts, lease)
+
+
+def _claim(parts: Parts, step: int) -> Lease | None:
+    with parts.database.write() as connection:
+        return steps.claim(connection, step, owner=parts.owner, lease_ms=int(parts.settings.lease_seconds * 1000))
+
+
+def _run(parts: Parts, lease: Lease) -> list[int]:
+    """The ids of the steps to go on with."""
+    try:
+        with parts.leases.holding(lease):
+            commit = WORK[lease.kind](parts, lease)
+            follow = _commit(parts, lease, commit)
+    except LostLease:
+        log.info("lease_lost")
+        return []
+    except ModelUnavailable as error:
+        log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
+        _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
+        return []
+    except OUTAGES:
+        log.warning("step_interrupted", exc_info=True)
+        _hand_back(parts, lease, seconds=OUTAGE_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
+        return []
+    except Exception:
+        log.exception("step_failed", tries=lease.tries + 1)
+        return _after_failure(parts, lease)
+    log.info("step_done")
+    return follow
+
+
+def _after_failure(parts: Parts, lease: Lease) -> list[int]:
+    """A step of ours failed for a reason of its own: again a few times, then without it.
+
+    A finalize or cleanup is never given up: it goes on trying, further and further apart.
+    """
+    if lease.tries + 1 < MOST_TRIES or lease.kind not in {"stage", "extract"}:
+        seconds = BACK_OFF_SECONDS * 2.0 ** min(lease.tries, 8)
+        _hand_back(parts, lease, seconds=seconds * random.uniform(0.5, 1.0), counts=True)  # noqa: S311 - jitter
+        return []
+    try:
+        return _commit(
+            parts, lease, lambda connection: jobs.record_dead(connection, lease, "The service failed on this image's chunk.")
+        )
+    except (LostLease, *OUTAGES):
+        log.warning("step_not_given_up", exc_info=True)  # its lease runs out, and somebody tries again
+        return []
+
+
+def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[int]:
+    with parts.database.write() as connection:
+        follow = commit(connection)
+        rings = steps.to_ring(connection, beside=lease.job)
+    parts.signals.ring(ring for ring in rings if ring.step not in follow)
+    parts.signals.tell(lease.job)
+    return follow
+
+
+def _hand_back(parts: Parts, lease: Lease, *, seconds: float, counts: bool, warning: str = "") -> None:
+    try:
+        with parts.database.write() as connection:
+            if warning:
+                jobs.add_warning(connection, lease.job, warning)
+            steps.hand_back(connection, lease, delay_ms=int(seconds * 1000), counts=counts)
+    except LostLease:
+        log.info("lease_lost")
+    except OUTAGES:
+        log.warning("step_not_handed_back", exc_info=True)  # its lease runs out

@@ -1,0 +1,50 @@
+"""The stage step: a chunk's images to one scratch object."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+
+from sqlalchemy import Connection
+
+from pipeline import stage as staging
+from pipeline.base64_text import decode_texts
+from pipeline.packed import PackReader
+from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, Fetched
+from storage import jobs
+from storage.jobs import Work
+from storage.steps import Lease, LostLease
+from workers.wiring import Parts
+
+IN_MEMORY = 8 * MB  #: a chunk's object beyond this is put together on disk
+
+
+def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
+    """Fetches or decodes, converts, and puts the object; the commit records what became of each image."""
+    with parts.database.write() as connection:
+        work = jobs.begin(connection, lease)
+    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
+        chunk = staging.stage(_received(parts, work), decode=parts.decode, out=out, executor=parts.decoding)
+        # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.
+        key = f"{lease.job}/r{lease.round}-c{lease.part}-e{lease.epoch}" if chunk.staged else None
+        if key:
+            parts.scratch.put(key, out)
+
+    def commit(connection: Connection) -> list[int]:
+        try:
+            return jobs.record_staged(connection, lease, key=key, staged=chunk.staged, failures=chunk.failures)
+        except LostLease:
+            if key:
+                parts.scratch.delete([key])
+            raise
+
+    return commit
+
+
+def _received(parts: Parts, work: Work) -> Iterator[Fetched | Failure]:
+    if work.input is None:
+        urls = [(index, url or "") for index, url in work.pending.items()]
+        yield from parts.fetch(urls, total=MAX_TOTAL_BYTES, timeout=max(work.left, 1.0))
+        return
+    with parts.scratch.open(work.input) as source:
+        yield from decode_texts(PackReader(source), work.pending)

@@ -1,0 +1,108 @@
+"""Looks after what messages and processes lose. Each second; two may run at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.ports import Scratch
+from storage import jobs, steps
+from storage.database import Database
+from storage.signals import AWAY, Signals
+
+log = structlog.get_logger(__name__)
+
+TICK_SECONDS = 1.0
+PURGE_SECONDS = 60.0
+SWEEP_SECONDS = 300.0
+UNKNOWN_SECONDS = 3600.0  #: a request that is being accepted has put objects, and no job yet
+
+
+@dataclass(kw_only=True)
+class Supervisor:
+    """Rings due steps, reclaims expired leases, ends overdue jobs, purges results, sweeps scratch."""
+
+    database: Database
+    scratch: Scratch
+    signals: Signals
+    _due: dict[str, float] = field(default_factory=dict)  # errand → when it is due, by the process's clock
+    _unknown: dict[str, float] = field(default_factory=dict)  # scratch owner → when it was first seen without a job
+
+    def run(self, stop: threading.Event) -> None:
+        """Ticks until `stop` is set. What fails is tried again at the next tick."""
+        while not stop.wait(TICK_SECONDS):
+            self.tick()
+
+    def tick(self) -> None:
+        for errand in (self.reclaim, self.end_overdue, self.finalize_stranded, self.ring):
+            self._attempt(errand)
+        self._every(PURGE_SECONDS, self.purge)
+        self._every(SWEEP_SECONDS, self.sweep)
+
+    def reclaim(self) -> None:
+        with self.database.write() as connection:
+            expired = steps.reclaim_expired(connection)
+        if expired:
+            log.warning("leases_expired", steps=expired)
+
+    def ring(self) -> None:
+        """All that is due. If no message waits, those rung earlier are lost: they are rung again too."""
+        lost = self.signals.queue_is_empty()
+        with self.database.write() as connection:
+            if lost:
+                steps.forget_rings(connection)
+            rings = steps.to_ring(connection)
+        self.signals.ring(rings)
+
+    def end_overdue(self) -> None:
+        with self.database.read() as connection:
+            late = jobs.overdue(connection)
+        for job in late:
+            with self.database.write() as connection:
+                jobs.close_overdue(connection, job)
+            log.info("job_overdue", job=job)
+            self.signals.tell(job)
+
+    def finalize_stranded(self) -> None:
+        with self.database.write() as connection:
+            stranded = jobs.finalize_stranded(connection)
+        for job in stranded:
+            log.warning("job_was_stranded", job=job)
+
+    def purge(self) -> None:
+        with self.database.write() as connection:
+            purged = jobs.purge_expired(connection)
+        if purged:
+            log.info("results_expired", jobs=len(purged))
+
+    def sweep(self) -> None:
+        """Deletes the scratch of jobs that are over, and what has belonged to no job for an hour."""
+        keys: dict[str, list[str]] = {}
+        for key in self.scratch.list(""):
+            keys.setdefault(key.partition("/")[0], []).append(key)
+        with self.database.read() as connection:
+            known = jobs.scratch_owners(connection, list(keys))
+        now = time.monotonic()
+        self._unknown = {owner: self._unknown.get(owner, now) for owner in keys if owner not in known}
+        idle = [owner for owner, busy in known.items() if not busy]
+        idle += [owner for owner, since in self._unknown.items() if now - since > UNKNOWN_SECONDS]
+        for owner in idle:
+            log.warning("scratch_swept", job=owner, objects=len(keys[owner]))
+            self.scratch.delete(keys[owner])
+
+    def _every(self, seconds: float, errand: Callable[[], None]) -> None:
+        now = time.monotonic()
+        if now >= self._due.get(errand.__name__, 0.0):
+            self._due[errand.__name__] = now + seconds
+            self._attempt(errand)
+
+    def _attempt(self, errand: Callable[[], None]) -> None:
+        try:
+            errand()
+        except (SQLAlchemyError, *AWAY):
+            log.warning("errand_failed", errand=errand.__name__, exc_info=True)
