@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from flask import Flask, Response, request
+from werkzeug.exceptions import ClientDisconnected
 
 from api import errors, extract_image, jobs
 from api.auth import add_rate_headers
@@ -25,7 +26,7 @@ def create_app(parts: Parts) -> Flask:
     def drain(response: Response) -> Response:
         """Reads the rest of a refused body: a client that is still sending would see a reset instead of the answer."""
         left = min(request.content_length or 0, 2 * parts.settings.max_body) if response.status_code >= 400 else 0
-        with suppress(OSError):
+        with suppress(OSError, ClientDisconnected):
             while left > 0 and (piece := request.stream.read(min(DRAIN_PIECE, left))):
                 left -= len(piece)
         return response

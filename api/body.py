@@ -9,11 +9,12 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any, overload
 
 import msgspec
 from flask import Request
+from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import ApiError
 from pipeline.request import RequestFault
@@ -67,12 +68,13 @@ def read_body(request: Request, max_body: int) -> Iterator[bytes | mmap.mmap]:
     if length > max_body:
         raise ApiError(400, "body_too_large", f"The body has {length} bytes; the most this service takes is {max_body}.")
     if length <= IN_MEMORY:
-        body = request.stream.read(length)
+        body = b"".join(_pieces(request.stream, length))
         _check_length(len(body), length)
         yield body
         return
     with tempfile.TemporaryFile() as file:
-        _check_length(_spool(request.stream, file, length), length)
+        _check_length(sum(file.write(piece) for piece in _pieces(request.stream, length)), length)
+        file.flush()
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             yield mapped
@@ -81,13 +83,13 @@ def read_body(request: Request, max_body: int) -> Iterator[bytes | mmap.mmap]:
             del mapped
 
 
-def _spool(source: IO[bytes], file: IO[bytes], length: int) -> int:
+def _pieces(source: IO[bytes], length: int) -> Iterator[bytes]:
+    """What comes of the next `length` bytes: fewer where the client ends too early, or is gone."""
     left = length
-    while left > 0 and (piece := source.read(min(PIECE, left))):
-        file.write(piece)
-        left -= len(piece)
-    file.flush()
-    return length - left
+    with suppress(ClientDisconnected, ConnectionError):
+        while left > 0 and (piece := source.read(min(PIECE, left))):
+            left -= len(piece)
+            yield piece
 
 
 def _check_length(received: int, length: int) -> None:
@@ -103,7 +105,7 @@ def parse_body(body: bytes | mmap.mmap) -> tuple[dict[str, Any], RawStrings | No
         members = _OBJECT.decode(raw)
     except msgspec.ValidationError:
         raise RequestFault("invalid_json", "The body must be a JSON object.") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise RequestFault("invalid_json", f"The body is not valid JSON: {error}") from None
     fields = {name: _value(name, members[name]) for name in FIELDS if name in members}
     return fields, _images(members)
@@ -125,5 +127,5 @@ def _images(members: dict[str, msgspec.Raw]) -> RawStrings | None:
         return RawStrings([single]) if single is not None and is_string else None
     try:
         return RawStrings(_ARRAY.decode(images))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise RequestFault("invalid_images", "images must be an array of 1 to 3000 strings.") from None

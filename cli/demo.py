@@ -189,7 +189,7 @@ def _run(console: Console, client: _Client, title: str, body: dict[str, Any]) ->
                 told.add(warning)
     if job["status"] == "failed":
         raise DemoFailure(f"The job failed: {job['error']['message']}")
-    return {**job, **client.get(job["links"]["results"]), "seconds": time.monotonic() - started}
+    return {**job, **client.get(job["links"]["results"]), "title": title, "seconds": time.monotonic() - started}
 
 
 def _show_texts(console: Console, pictures: list[Path], job: dict[str, Any]) -> None:
@@ -205,17 +205,26 @@ def _show_texts(console: Console, pictures: list[Path], job: dict[str, Any]) -> 
 
 
 def _show_document(console: Console, job: dict[str, Any]) -> None:
-    document = json.loads(job["results"])
-    console.print("\nThe jsonMode answer, parsed, begins:")
-    first = document[0] if isinstance(document, list) and document else document
-    console.print(escape(_shortened(json.dumps(first, ensure_ascii=False), 600)) + "\n")
+    console.print("\nThe jsonMode answer, parsed and abridged:")
+    console.print_json(json.dumps(_abridged(json.loads(job["results"]))))
+
+
+def _abridged(value: Any) -> Any:
+    """The document with what is long cut short: two of each list, 60 characters of each text."""
+    if isinstance(value, dict):
+        return {name: _abridged(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        if all(isinstance(inner, int | float) for inner in value):
+            return value[:8]
+        return [*map(_abridged, value[:2]), *([f"… {len(value) - 2} more"] if len(value) > 2 else [])]  # noqa: PLR2004
+    return _shortened(value, 60) if isinstance(value, str) else value
 
 
 def _show_end(console: Console, folder: Path, jobs: list[dict[str, Any]]) -> int:
-    table = Table("job", "status", "images", "credits", "model calls", "seconds", title_justify="left")
+    table = Table("job", "status", "images", "credits", "model calls", "seconds")
     for job in jobs:
         table.add_row(
-            job["id"],
+            job["title"],
             job["status"],
             f"{job['imageCount']} of {job['counts']['total']}",
             str(job["creditUsage"]),

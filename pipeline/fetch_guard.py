@@ -123,6 +123,13 @@ def _stale(future: Future[tuple[str, ...]], age: float) -> bool:
     return age > (_KEEP_SECONDS if future.exception() is None else _KEEP_FAILURE_SECONDS)
 
 
+class _Given(socket.socket):
+    """pycurl takes a duplicate of the descriptor and drops this object, which must then go without a ResourceWarning."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class GuardedCurl:
     """An easy handle that can speak only http and https, and only to the addresses it is aimed at and may reach.
 
@@ -177,7 +184,7 @@ class GuardedCurl:
         ip, port = place[0], place[1]
         if not address_allowed(ip, port, self._allow):
             return self._refuse(f"address not allowed: {ip} port {port}")
-        return socket.socket(address.family, address.socktype, address.protocol)
+        return _Given(address.family, address.socktype, address.protocol)
 
     def _refuse(self, reason: str) -> int:
         self.refused = reason

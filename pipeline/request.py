@@ -83,6 +83,8 @@ def _shown(value: Any) -> str:
     """A caller's value in an error text: cut short, and never a whole image."""
     if value is None:
         return "nothing"
+    if isinstance(value, list | dict):
+        return "an array" if isinstance(value, list) else "an object"
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"
 

@@ -1,14 +1,8 @@
-"""Decoding in real child processes: what comes out, what is refused, and what survives a picture that kills."""
+"""Decoding in real child processes: what comes out and what is refused."""
 
 from __future__ import annotations
 
 import io
-import json
-import os
-import signal
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,27 +10,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms
 
-from pipeline.decode import DecoderNotStarted, DecoderPool
+from pipeline.decode import DecoderPool
 from pipeline.ports import Decode
 from pipeline.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.types import ItemCode, Prepared, Refused
 from tests.fakes import picture_files
 from tests.fakes.picture_files import animated, encoded, exif, photo
 
-HOOKED = (sys.executable, "-m", "tests.fakes.hooked_decode_child")
 GOOD = picture_files.native()["JPEG"]
 
 
 @pytest.fixture(scope="module")
 def pool():
     with DecoderPool(2) as pool:
-        yield pool
-
-
-@pytest.fixture
-def hooked():
-    """One child that does as pictures say, with little time."""
-    with DecoderPool(1, seconds=1, command=HOOKED) as pool:
         yield pool
 
 
@@ -64,10 +50,6 @@ def same(one: Image.Image, other: Image.Image) -> bool:
         one.size == other.size
         and ImageChops.difference(one.convert("RGBA"), other.convert("RGBA")).getbbox(alpha_only=False) is None
     )
-
-
-def tell(decode: Decode) -> dict:
-    return json.loads(refused(decode, GOOD + b"!tell").detail)
 
 
 # What comes out
@@ -262,8 +244,8 @@ def test_an_avif_is_turned_as_its_properties_say(pool, orientation):
 
 
 def test_a_heic_is_seen_as_its_properties_say(pool):
-    data = encoded(photo(64, 32), "HEIF", exif=exif(6))
-    assert b"irot" in data
+    data = encoded(photo(64, 32), "HEIF", exif=exif(6).tobytes())
+    assert b"irot" in data, "the property, which counts, not the tag beside it"
     assert (prepared(pool, data).width, prepared(pool, data).height) == (32, 64)
 
 
@@ -301,7 +283,7 @@ def test_what_is_no_picture_needs_no_child():
 def test_a_picture_that_is_cut_short_is_corrupt(pool, kind):
     data = {**picture_files.native(), **picture_files.converted()}[kind]
     footer = data[-26:] if kind == "TGA" else b""  # without it nothing tells that it is one
-    outcome = refused(pool, data[: len(data) // 3] + footer)
+    outcome = refused(pool, data[: len(data) // 4] + footer)
     assert outcome.code is ItemCode.IMAGE_CORRUPT
     assert kind in outcome.detail
 
@@ -387,141 +369,6 @@ def test_a_picture_that_needs_more_memory_than_there_is_is_too_complex():
         assert outcome.code is ItemCode.IMAGE_TOO_COMPLEX
         assert "memory" in outcome.detail
         assert prepared(pool, GOOD)
-
-
-# What survives
-
-
-@pytest.mark.parametrize("end", [b"!crash", b"!exit", b"!lie", b"!garbage"])
-def test_a_picture_that_kills_its_decoder_is_named_and_the_next_succeeds(hooked, end):
-    assert prepared(hooked, GOOD)
-    outcome = refused(hooked, GOOD + end)
-    assert outcome.code is ItemCode.IMAGE_CRASHED_DECODER
-    assert "JPEG" in outcome.detail
-    assert prepared(hooked, GOOD)
-
-
-@pytest.mark.parametrize("end", [b"!hang", b"!spin"])
-def test_a_picture_that_never_ends_is_cut_off_and_the_next_succeeds(hooked, end):
-    outcome = refused(hooked, GOOD + end)
-    assert outcome.code is ItemCode.IMAGE_TOO_COMPLEX
-    assert "longer than 1 s" in outcome.detail
-    assert prepared(hooked, GOOD)
-
-
-def test_cpu_time_is_counted_for_each_picture_by_itself():
-    with DecoderPool(1, seconds=3, command=HOOKED) as pool:
-        first = tell(pool)
-        assert first["cpu"] <= 3 + 2, "what the start took, rounded up, and 3 s more"
-        busy = encoded(Image.effect_noise((3000, 3000), 80), "TIFF", compression="tiff_lzw")
-        for _ in range(6):
-            prepared(pool, busy)
-        assert tell(pool)["pid"] == first["pid"]
-        assert tell(pool)["cpu"] > first["cpu"]
-
-
-def test_a_child_that_was_killed_while_idle_accuses_nobody(hooked):
-    os.kill(tell(hooked)["pid"], signal.SIGKILL)
-    assert prepared(hooked, GOOD)
-
-
-def test_what_other_pictures_did_to_a_child_accuses_nobody(hooked):
-    assert prepared(hooked, GOOD)
-    assert prepared(hooked, GOOD + b"!used")
-
-
-def test_signals_to_the_whole_group_do_not_end_a_child(hooked):
-    before = tell(hooked)["pid"]
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(before, stop)
-    assert tell(hooked)["pid"] == before
-
-
-def test_what_a_library_prints_does_not_get_between_answers(hooked):
-    assert prepared(hooked, GOOD + b"!print").data == GOOD + b"!print"
-    assert prepared(hooked, GOOD).data == GOOD
-
-
-def test_a_child_knows_no_secret_and_can_write_no_file(hooked, monkeypatch):
-    monkeypatch.setenv("GEMINI_API_KEY", "secret")
-    state = tell(hooked)
-    assert "GEMINI_API_KEY" not in state["environment"]
-    assert (state["AS"], state["FSIZE"], state["CORE"]) == (1_500_000_000, 0, 0)
-    assert state["NOFILE"] <= 32
-
-
-def test_a_child_is_replaced_after_so_many_pictures():
-    with DecoderPool(1, pictures=3, command=HOOKED) as pool:
-        pids = [tell(pool)["pid"] for _ in range(7)]
-    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
-
-
-def test_a_child_that_has_grown_is_replaced():
-    with DecoderPool(1, resident=1_000_000, command=HOOKED) as pool:
-        assert tell(pool)["pid"] != tell(pool)["pid"]
-
-
-def test_a_child_ends_with_its_parent():
-    with DecoderPool(1, command=HOOKED) as pool:
-        child = pool._idle[0].child if prepared(pool, GOOD) else None
-        assert child
-        child._process.stdin.close()  # as the kernel does when a parent is gone
-        assert child._process.wait(timeout=20) == 0
-
-
-def test_large_pictures_flow_both_ways(pool):
-    noise = Image.frombytes("RGB", (2600, 2600), os.urandom(2600 * 2600 * 3))
-    data = encoded(noise, "TIFF")
-    assert len(data) > 20_000_000
-    assert same(picture(prepared(pool, data)), noise)
-
-
-def test_many_callers_share_few_children_and_each_gets_its_own_answer(pool):
-    pictures = [encoded(photo(20 + n, 30), "BMP" if n % 2 else "PNG") for n in range(8)]
-    together = threading.Barrier(8)
-
-    def caller(number):
-        together.wait()
-        return [prepared(pool, pictures[number]).width for _ in range(25)]
-
-    with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(caller, range(8))) == [[20 + n] * 25 for n in range(8)]
-
-
-def test_callers_are_served_in_the_order_they_came(hooked):
-    """The child is held by hand, so that the order of arrival is certain."""
-    seat = hooked._take()
-    served = []
-    callers = []
-    for number in range(5):
-        thread = threading.Thread(target=lambda n=number: (hooked(GOOD), served.append(n)))
-        thread.start()
-        callers.append(thread)
-        while len(hooked._waiting) <= number:
-            threading.Event().wait(0.001)
-    hooked._give(seat)
-    for thread in callers:
-        thread.join()
-    assert served == [0, 1, 2, 3, 4]
-
-
-def test_a_closed_pool_takes_no_more_pictures_and_leaves_no_child():
-    pool = DecoderPool(2, command=HOOKED)
-    pid = tell(pool)["pid"]
-    pool.close()
-    pool.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-    with pytest.raises(RuntimeError, match="closed"):
-        pool(GOOD)
-
-
-@pytest.mark.parametrize("command", [("/no/such/program",), (sys.executable, "-c", "raise SystemExit(7)")])
-def test_a_decoder_that_does_not_start_is_no_fault_of_the_picture(command):
-    with DecoderPool(1, command=command) as pool:
-        for _ in range(2):
-            with pytest.raises(DecoderNotStarted):
-                pool(GOOD)
 
 
 # Anything

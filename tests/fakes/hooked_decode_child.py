@@ -2,7 +2,8 @@
 
 !crash    dies as of a bad pointer        !exit       ends the process
 !used     dies, unless it is its first    !hang       waits for ever
-!spin     computes for ever               !print      prints to what was standard output and standard error
+!spin     computes for ever               !cpu        dies as of too much CPU time
+!print        prints to what was standard output and standard error
 !lie      answers with a picture too large to be one
 !garbage  answers with bytes that are no answer
 !tell     is refused, with what the process knows of itself as the detail
@@ -33,6 +34,8 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
         case b"crash":
             signal.signal(signal.SIGSEGV, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGSEGV)
+        case b"cpu":
+            os.kill(os.getpid(), signal.SIGXCPU)
         case b"used" if _seen > 1:
             os._exit(3)
         case b"exit":
@@ -66,6 +69,7 @@ def _state() -> dict[str, object]:
     }
     return {
         "pid": os.getpid(),
+        "seen": _seen,
         "environment": sorted(os.environ),
         "cpu": resource.getrlimit(resource.RLIMIT_CPU)[0],
         **{name: resource.getrlimit(what)[1] for name, what in limits.items()},

@@ -1,0 +1,192 @@
+"""What decoder children survive, and what they never know: pictures that kill, hang and lie."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from PIL import Image
+
+from pipeline.decode import REQUEST, DecoderNotStarted, DecoderPool
+from pipeline.ports import Decode
+from pipeline.types import ItemCode, Prepared, Refused
+from tests.fakes import picture_files
+from tests.fakes.picture_files import encoded, photo
+
+HOOKED = (sys.executable, "-m", "tests.fakes.hooked_decode_child")
+GOOD = picture_files.native()["JPEG"]
+
+
+@pytest.fixture
+def hooked():
+    """One child that does as pictures say, with little time."""
+    with DecoderPool(1, seconds=1, command=HOOKED) as pool:
+        yield pool
+
+
+def prepared(decode: Decode, data: bytes) -> Prepared:
+    outcome = decode(data)
+    assert isinstance(outcome, Prepared), outcome
+    return outcome
+
+
+def refused(decode: Decode, data: bytes) -> Refused:
+    outcome = decode(data)
+    assert isinstance(outcome, Refused), outcome.source_format
+    return outcome
+
+
+def tell(decode: Decode) -> dict:
+    return json.loads(refused(decode, GOOD + b"!tell").detail)
+
+
+@pytest.mark.parametrize("end", [b"!crash", b"!exit", b"!lie", b"!garbage"])
+def test_a_picture_that_kills_its_decoder_is_named_and_the_next_succeeds(hooked, end):
+    assert prepared(hooked, GOOD)
+    outcome = refused(hooked, GOOD + end)
+    assert outcome.code is ItemCode.IMAGE_CRASHED_DECODER
+    assert "JPEG" in outcome.detail
+    assert prepared(hooked, GOOD)
+
+
+@pytest.mark.parametrize("end", [b"!hang", b"!spin", b"!cpu"])
+def test_a_picture_that_never_ends_is_cut_off_and_the_next_succeeds(hooked, end):
+    outcome = refused(hooked, GOOD + end)
+    assert outcome.code is ItemCode.IMAGE_TOO_COMPLEX
+    assert "longer than 1 s" in outcome.detail
+    assert prepared(hooked, GOOD)
+
+
+def test_cpu_time_is_counted_for_each_picture_by_itself():
+    with DecoderPool(1, seconds=3, command=HOOKED) as pool:
+        first = tell(pool)
+        assert first["cpu"] <= 3 + 2, "what the start took, rounded up, and 3 s more"
+        busy = encoded(Image.effect_noise((3000, 3000), 80), "TIFF", compression="tiff_lzw")
+        for _ in range(6):
+            prepared(pool, busy)
+        assert tell(pool)["pid"] == first["pid"]
+        assert tell(pool)["cpu"] > first["cpu"]
+
+
+def test_a_child_that_was_killed_while_idle_accuses_nobody(hooked):
+    os.kill(tell(hooked)["pid"], signal.SIGKILL)
+    assert prepared(hooked, GOOD)
+
+
+def test_what_other_pictures_did_to_a_child_accuses_nobody(hooked):
+    assert prepared(hooked, GOOD)
+    assert prepared(hooked, GOOD + b"!used")
+
+
+def test_signals_to_the_whole_group_do_not_end_a_child(hooked):
+    before = tell(hooked)["pid"]
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(before, stop)
+    assert tell(hooked)["pid"] == before
+
+
+def test_what_a_library_prints_does_not_get_between_answers(hooked):
+    assert prepared(hooked, GOOD + b"!print").data == GOOD + b"!print"
+    assert prepared(hooked, GOOD).data == GOOD
+
+
+def test_a_child_knows_no_secret_and_can_write_no_file(hooked, monkeypatch):
+    monkeypatch.setenv("GEMINI_API_KEY", "secret")
+    state = tell(hooked)
+    assert "GEMINI_API_KEY" not in state["environment"]
+    assert (state["AS"], state["FSIZE"], state["CORE"]) == (1_500_000_000, 0, 0)
+    assert state["NOFILE"] <= 32
+
+
+def test_a_child_is_replaced_after_so_many_pictures():
+    with DecoderPool(1, pictures=3, command=HOOKED) as pool:
+        pids = [tell(pool)["pid"] for _ in range(7)]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
+def test_a_child_that_has_grown_is_replaced():
+    with DecoderPool(1, resident=1_000_000, command=HOOKED) as pool:
+        assert tell(pool)["pid"] != tell(pool)["pid"]
+
+
+def test_a_child_ends_with_its_parent():
+    with DecoderPool(1, command=HOOKED) as pool:
+        child = pool._idle[0].child if prepared(pool, GOOD) else None
+        assert child
+        child._process.stdin.close()  # as the kernel does when a parent is gone
+        assert child._process.wait(timeout=20) == 0
+
+
+def test_a_child_that_hangs_ends_by_itself_when_no_parent_is_left(hooked):
+    assert prepared(hooked, GOOD)
+    child = hooked._idle[0].child
+    child._write(REQUEST.pack(b"JPEG", len(GOOD) + 5), GOOD + b"!hang", time.monotonic() + 20)
+    child._process.stdin.close()
+    assert child._process.wait(timeout=20) == -signal.SIGALRM
+
+
+def test_large_pictures_flow_both_ways():
+    noise = Image.frombytes("RGB", (2600, 2600), os.urandom(2600 * 2600 * 3))
+    data = encoded(noise, "TIFF")
+    assert len(data) > 20_000_000
+    with DecoderPool(1) as pool:
+        shown = Image.open(io.BytesIO(prepared(pool, data).data), formats=["PNG"])
+    assert shown.tobytes() == noise.tobytes()
+
+
+def test_many_callers_share_few_children_and_each_gets_its_own_answer():
+    pictures = [encoded(photo(20 + n, 30), "BMP" if n % 2 else "PNG") for n in range(8)]
+    together = threading.Barrier(8)
+
+    def caller(number, pool):
+        together.wait()
+        return [prepared(pool, pictures[number]).width for _ in range(25)]
+
+    with DecoderPool(2) as pool, ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(caller, range(8), [pool] * 8)) == [[20 + n] * 25 for n in range(8)]
+
+
+def test_callers_are_served_in_the_order_they_came(hooked):
+    """The child is held by hand, so that the order of arrival is certain."""
+    seat = hooked._take()
+    seen = {}
+    callers = [threading.Thread(target=lambda n=number: seen.update({n: tell(hooked)["seen"]})) for number in range(5)]
+    for number, caller in enumerate(callers):
+        caller.start()
+        while len(hooked._waiting) <= number:
+            threading.Event().wait(0.001)
+    hooked._give(seat)
+    for caller in callers:
+        caller.join()
+    assert seen == {0: 1, 1: 2, 2: 3, 3: 4, 4: 5}
+
+
+def test_a_closed_pool_takes_no_more_pictures_and_leaves_no_child():
+    pool = DecoderPool(2, command=HOOKED)
+    pid = tell(pool)["pid"]
+    pool.close()
+    pool.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    with pytest.raises(RuntimeError, match="closed"):
+        pool(GOOD)
+
+
+@pytest.mark.parametrize("command", [("/no/such/program",), (sys.executable, "-c", "raise SystemExit(7)")])
+def test_a_decoder_that_does_not_start_is_no_fault_of_the_picture(command):
+    with DecoderPool(1, command=command) as pool:
+        for _ in range(2):
+            with pytest.raises(DecoderNotStarted):
+                pool(GOOD)
+
+
+def test_a_pool_of_no_children_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        DecoderPool(0)

@@ -1,0 +1,187 @@
+"""`extract-image serve` as a user starts it, and a web server with pictures."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60
+
+
+class Service:
+    """A running service with a key that has credits."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen[str], url: str, key: str) -> None:
+        self.folder = folder
+        self.process = process
+        self.url = url
+        self.key = key
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, timeout: float = 200
+    ) -> tuple[int, dict[str, str], Any]:
+        """Status, headers (lower-case names) and the parsed JSON body of one request with the key."""
+        address = urlsplit(self.url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout)
+        try:
+            sent = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", **(headers or {})}
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, json.loads(text)
+        finally:
+            connection.close()
+
+    def extract(self, body: Any, headers: dict[str, str] | None = None) -> tuple[int, dict[str, str], Any]:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.send("POST", "/api/v1/extract-image", data, headers)
+
+    def follow(self, path: str) -> Any:
+        """The job once it has ended."""
+        while True:
+            _, _, job = self.send("GET", f"{path}?wait=30")
+            if job["finishedAt"]:
+                return job
+
+    def cli(self, *arguments: str) -> str:
+        """What a command of ours prints, run beside the service."""
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            cwd=ROOT,
+            env=environment(self.folder),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def scratch(self) -> list[Path]:
+        """The objects in scratch now."""
+        return [path for path in (self.folder / "scratch").rglob("*") if path.is_file()]
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            time.sleep(0.05)
+
+    def log(self) -> str:
+        return (self.folder / "serve.log").read_text()
+
+    def balance(self) -> dict[str, int]:
+        [row] = [row for row in json.loads(self.cli("keys", "list", "--json")) if not row["revoked"]]
+        return {name: row[name] for name in ("available", "held", "charged")}
+
+
+def environment(folder: Path, **settings: str) -> dict[str, str]:
+    """Only what is given: nothing of the developer's own settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "DATA_DIR": str(folder), "PORT": "0", **settings}
+
+
+@contextmanager
+def serving(folder: Path, **settings: str) -> Iterator[Service]:
+    """Starts it, and at the end sees it end cleanly with Ctrl-C."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "serve.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cli.main", "serve", "--ready-key"],
+            cwd=ROOT,
+            env=environment(folder, **settings),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        url, key = _ready(process, folder)
+        service = Service(folder, process, url, key)
+        yield service
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0, service.log()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+def _ready(process: subprocess.Popen[str], folder: Path) -> tuple[str, str]:
+    timer = threading.Timer(START_SECONDS, process.kill)
+    timer.start()
+    url = key = ""
+    try:
+        for line in process.stdout or ():
+            url = url or (re.search(r"ready at (http://\S+)", line) or ["", ""])[1]
+            key = key or (re.search(r"key +(xim_\w+)", line) or ["", ""])[1]
+            if "Ctrl-C" in line:
+                return url, key
+    finally:
+        timer.cancel()
+    raise AssertionError(f"the service did not start:\n{(folder / 'serve.log').read_text()}")
+
+
+class PictureServer(ThreadingHTTPServer):
+    """Serves `pages` (path → bytes) over keep-alive connections, and counts what was asked for."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Page)
+        self.pages: dict[str, bytes] = {}
+        self.asked: Counter[str] = Counter()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.allow = f"127.0.0.1/32:{self.server_port}"
+
+    def page(self, name: str, data: bytes) -> str:
+        self.pages[f"/{name}"] = data
+        return f"{self.url}/{name}"
+
+
+class _Page(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: PictureServer
+
+    def do_GET(self) -> None:
+        data = self.server.pages.get(self.path)
+        self.server.asked[self.path] += 1
+        self.send_response(200 if data is not None else 404)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+        self.wfile.write(data or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: pytest's output is to be read."""
+
+
+@contextmanager
+def pictures() -> Iterator[PictureServer]:
+    server = PictureServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
