@@ -8,7 +8,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected
 
 from api import errors, extract_image, jobs
-from api.auth import add_rate_headers
+from api.auth import add_rate_headers, optional_account
 from api.wiring import Parts
 
 DRAIN_PIECE = 1 << 18
@@ -21,6 +21,12 @@ def create_app(parts: Parts) -> Flask:
     app.register_blueprint(extract_image.blueprint(parts))
     app.register_blueprint(jobs.blueprint(parts))
     app.after_request(add_rate_headers)
+
+    @app.before_request
+    def count_strays() -> None:
+        """A request to no address of ours counts as the others do: its answer says what is left of the key's rate."""
+        if request.routing_exception is not None:
+            optional_account(parts)
 
     @app.after_request
     def drain(response: Response) -> Response:

@@ -44,7 +44,7 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 def _refused(error: ApiError) -> Response:
     """The compatible endpoint answers `{"error"}` and nothing else; the others add the code; RFC 9457 for who asks."""
     headers = {**error.headers, "X-Error-Code": error.code}
-    if request.accept_mimetypes.provided and PROBLEM in request.accept_mimetypes.values():
+    if _wants_problem():
         problem = {
             "type": "about:blank",
             "title": HTTPStatus(error.status).phrase,
@@ -58,6 +58,11 @@ def _refused(error: ApiError) -> Response:
     if request.path.rstrip("/") != COMPATIBLE:
         body["code"] = error.code
     return json_response(body, error.status, headers)
+
+
+def _wants_problem() -> bool:
+    """Whether the Accept header names problem details: a wildcard does not ask for them."""
+    return any(name.partition(";")[0].strip().lower() == PROBLEM and quality > 0 for name, quality in request.accept_mimetypes)
 
 
 def _werkzeug(error: HTTPException) -> Response:

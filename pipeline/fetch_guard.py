@@ -149,10 +149,9 @@ class GuardedCurl:
         curl.setopt(pycurl.PROXY, "")  # not None: that would read the environment
         curl.setopt(pycurl.NOPROXY, "*")
         curl.setopt(pycurl.NOSIGNAL, 1)
-        # Over TLS, HTTP/2 and requests that wait for a connection to share: measured against HTTP/1.1 with 20 images of a new
-        # host, the same speed or better at a third of the CPU, since there is one handshake and not 20.
-        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-        curl.setopt(pycurl.PIPEWAIT, 1)
+        # Measured over TLS, 1000 images of 33 KB: HTTP/2 is no faster (3,600 images/s against 4,000). Its gain, one handshake
+        # for many, needs PIPEWAIT, which lets one silent answer of a host without ALPN hold up all others of that host.
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.SSL_VERIFYPEER, 1)
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
         curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)

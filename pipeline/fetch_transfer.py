@@ -21,16 +21,7 @@ _TOGETHER = "The images of the request are together over the size limit."
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
-_BROKEN_OFF = frozenset(
-    {
-        pycurl.E_PARTIAL_FILE,
-        pycurl.E_GOT_NOTHING,
-        pycurl.E_SEND_ERROR,
-        pycurl.E_RECV_ERROR,
-        pycurl.E_HTTP2,
-        92,  # CURLE_HTTP2_STREAM, which pycurl has no name for
-    }
-)
+_BROKEN_OFF = frozenset({pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR})
 _TLS = frozenset(
     {
         pycurl.E_SSL_CONNECT_ERROR,
@@ -163,6 +154,8 @@ class Transfer:
         if self._fault is not None:
             return self._fault
         error_page_cut = code == pycurl.E_WRITE_ERROR and self._head_ended and not self._is_success()
+        if code == pycurl.E_OK and not self._head_ended:
+            code = pycurl.E_PARTIAL_FILE  # libcurl takes headers without an end for a whole answer
         if code == pycurl.E_OK or error_page_cut:
             return self._answered()
         reason = self._guard.refused or f"curl {code}: {pycurl.easy_strerror(code)}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.merge import merge
-from pipeline.types import INPUT_FAULTS, Failure, JobStatus, Question, Reply
+from pipeline.types import INPUT_FAULTS, Failure, ItemCode, JobStatus, Question, Reply
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +33,12 @@ def conclude(harvest: Harvest) -> Verdict:
     processed = harvest.total - len(harvest.failures)
     if processed == 0:
         return Verdict(status=JobStatus.FAILED, result=None, error=_error(harvest.failures))
-    return Verdict(
-        status=JobStatus.PARTIAL if harvest.failures else JobStatus.SUCCEEDED,
-        result=merge(harvest.replies, harvest.question.form),
-        error=None,
-    )
+    try:
+        result = merge(harvest.replies, harvest.question.form)
+    except RecursionError:  # trying again would not help: the job ends, and costs nothing
+        error = (ItemCode.INTERNAL_ERROR.value, "The model's answers are nested too deeply to be merged.")
+        return Verdict(status=JobStatus.FAILED, result=None, error=error)
+    return Verdict(status=JobStatus.PARTIAL if harvest.failures else JobStatus.SUCCEEDED, result=result, error=None)
 
 
 def is_input_fault(code: str | None) -> bool:

@@ -15,6 +15,7 @@ from pipeline.addresses import Allowed, parse_allow
 from pipeline.types import MB
 
 Seconds = float
+LONGEST_TTL = 3_652 * 86_400  #: seconds: ten years
 #: what the URL of each part may start with
 PARTS = {
     "database_url": ("sqlite:///",),
@@ -31,7 +32,9 @@ class SettingsFault(Exception):
 class Settings(BaseModel):
     """One field a setting, named as in the environment but lower-case."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=str.upper, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=str.upper, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
 
     env: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
@@ -39,30 +42,32 @@ class Settings(BaseModel):
     data_dir: Path = Path("var")  #: what the embedded parts keep; made where it is missing
     secret_key: SecretStr | None = None  #: keys the hashes of API keys; None: made in data_dir
 
-    database_url: str = ""  #: sqlite:///<file>; empty: a file in data_dir
+    database_url: str = Field(default="", repr=False)  #: sqlite:///<file>; empty: a file in data_dir
     scratch_url: str = ""  #: file:<folder>; empty: a folder in data_dir
-    redis_url: str = "embedded:"  #: embedded:, redis://…, rediss://… or unix://<socket>
+    redis_url: str = Field(default="embedded:", repr=False)  #: embedded:, redis://…, rediss://… or unix://<socket>
 
     engine: Literal["", "gemini", "ocr"] = ""  #: empty: gemini with a key, else ocr
-    gemini_api_key: SecretStr | None = None
+    gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
     gemini_base_url: str = ""  #: empty: Google's own
     model: str = "gemini-3.5-flash-lite"
 
     fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach beside public ones
 
-    rate_limit: str = Field(default="600/minute", pattern=r"^\d+\s*(/|per)\s*\d*\s*(second|minute|hour|day)s?$")
+    rate_limit: str = Field(
+        default="600/minute", pattern=r"^[1-9][0-9]{0,8}\s*(/|per)\s*[0-9]{0,4}\s*(second|minute|hour|day)s?$"
+    )
     max_open_jobs: int = Field(default=100, ge=1)  #: an account
     max_body: int = Field(default=160 * MB, ge=1)  #: bytes
     max_waiters: int = Field(default=200, ge=1)  #: requests a web process holds open
 
     images_per_call: int = Field(default=20, ge=1, le=50)
     merged_per_call: int = Field(default=50, ge=1, le=900)
-    worker_concurrency: int = Field(default=16, ge=1, le=512)  #: threads a worker
+    worker_concurrency: int = Field(default=40, ge=1, le=512)  #: threads a worker
 
     sync_wait: Seconds = Field(default=300, ge=0, le=3600)
-    result_ttl: Seconds = Field(default=86_400, ge=1)
+    result_ttl: Seconds = Field(default=86_400, ge=1, le=LONGEST_TTL)
     lease_seconds: Seconds = Field(default=60, ge=1)
-    step_seconds: Seconds = Field(default=600, ge=10)
+    step_seconds: Seconds = Field(default=600, ge=10, validate_default=True)
 
     @field_validator("database_url", "scratch_url", "redis_url")
     @classmethod
@@ -77,6 +82,22 @@ class Settings(BaseModel):
     def _networks(cls, value: Any) -> Any:
         return parse_allow(value) if isinstance(value, str) else value
 
+    # What holds between two settings is checked with the later one, and not for the whole: pydantic looks at the whole
+    # only once each setting is right, and then not all faults would be listed at once.
+    @field_validator("gemini_api_key")
+    @classmethod
+    def _key_for_gemini(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("engine") == "gemini" and not value:
+            raise ValueError("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
+        return value
+
+    @field_validator("step_seconds")
+    @classmethod
+    def _lease_within_step(cls, value: Seconds, info: ValidationInfo) -> Seconds:
+        if info.data.get("lease_seconds", 0) > value:
+            raise ValueError("LEASE_SECONDS must not be over STEP_SECONDS")
+        return value
+
     @model_validator(mode="after")
     def _derived(self) -> Self:
         values = {
@@ -86,13 +107,6 @@ class Settings(BaseModel):
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        faults = []
-        if self.engine == "gemini" and not self.gemini_api_key:
-            faults.append("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
-        if self.lease_seconds > self.step_seconds:
-            faults.append("LEASE_SECONDS must not be over STEP_SECONDS")
-        if faults:
-            raise ValueError("\n  ".join(faults))
         return self
 
 
@@ -114,7 +128,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for fault in error.errors():
-            name = ".".join(str(part) for part in fault["loc"])
+            name = ".".join(str(part) for part in fault["loc"]).upper()  # of a default it is the field's own name
             text = fault["msg"].removeprefix("Value error, ")
             faults.append(f"{name}: {text}" if name else text)
     if faults:

@@ -121,13 +121,8 @@ class Work:
     pending: dict[int, str | None]  #: index → URL of each image that is not settled yet
 
 
-def begin(connection: Connection, lease: Lease) -> Work:
-    """What the lease's chunk asks for; marks the job as running."""
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.id == lease.job, jobs.c.status == JobStatus.QUEUED.value)
-        .values(status=JobStatus.RUNNING.value, started_at=now_ms())
-    )
+def work_of(connection: Connection, lease: Lease) -> Work:
+    """What the lease's chunk asks for."""
     row = connection.execute(
         select(
             jobs.c.prompt,

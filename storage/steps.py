@@ -15,14 +15,15 @@ from typing import Literal
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, func, insert, literal, or_, select, update
 
+from pipeline.types import JobStatus
 from storage.database import now_ms
 from storage.schema import jobs, steps
 
 Kind = Literal["stage", "extract", "finalize", "cleanup"]
 
-#: Steps of one account that are rung or leased at a time. A job of 3000 images has 60 chunks: one large job of one
-#: account leaves room in the queue for everybody else's.
-WINDOW = 32
+#: Steps of one account that are rung or leased at a time. A job of 3000 images has 60 to 150 chunks: the
+#: large jobs of one account leave room in the queue for everybody else's.
+WINDOW = 64
 RING_AGAIN_MS = 30_000  #: a step that was rung and not claimed is rung again after this, doubling
 MOST_DOUBLINGS = 5
 IN_HAND_MS = 2_000
@@ -60,7 +61,16 @@ def add(
 
 
 def claim(connection: Connection, step: int, *, owner: str, lease_ms: int) -> Lease | None:
-    """Takes the step, if it is due; None if it is not (done, leased by another, not yet due)."""
+    """Takes the step, if it is due; None if it is not (done, leased by another, not yet due).
+
+    The first claim of a job's step shows it as running.
+    """
+    of_step = select(steps.c.job).where(steps.c.id == step).scalar_subquery()
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.id == of_step, jobs.c.status == JobStatus.QUEUED.value)
+        .values(status=JobStatus.RUNNING.value, started_at=now_ms())
+    )
     row = connection.execute(
         update(steps)
         .where(steps.c.id == step, steps.c.state == "ready", steps.c.not_before <= now_ms())

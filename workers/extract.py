@@ -20,8 +20,8 @@ CALL_SECONDS = 180.0  #: for one model call; a long answer of 8,192 tokens takes
 
 def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Asks for every image of the chunk that has no reply yet; the commit records the last outcome."""
-    with parts.database.write() as connection:
-        work = jobs.begin(connection, lease)
+    with parts.database.read() as connection:
+        work = jobs.work_of(connection, lease)
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     ends = monotonic() + work.left

@@ -24,7 +24,8 @@ class LeaseKeeper:
         self._lease_ms = int(lease_seconds * 1000)
         self._beat = lease_seconds / 4
         self._most_beats = int(step_seconds / self._beat)
-        self._held: dict[int, tuple[Lease, int]] = {}  # step → its lease, and the beats it may still have
+        # The beats each may still have. By lease, not by step: a thread that lost a step must not drop its successor's.
+        self._held: dict[Lease, int] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -34,12 +35,12 @@ class LeaseKeeper:
     def holding(self, lease: Lease) -> Iterator[None]:
         """Keeps the lease while the block runs."""
         with self._lock:
-            self._held[lease.step] = (lease, self._most_beats)
+            self._held[lease] = self._most_beats
         try:
             yield
         finally:
             with self._lock:
-                self._held.pop(lease.step, None)
+                self._held.pop(lease, None)
 
     def close(self) -> None:
         self._stop.set()
@@ -48,8 +49,8 @@ class LeaseKeeper:
     def _run(self) -> None:
         while not self._stop.wait(self._beat):
             with self._lock:
-                self._held = {step: (lease, left - 1) for step, (lease, left) in self._held.items() if left > 0}
-                leases = [lease for lease, _ in self._held.values()]
+                self._held = {lease: left - 1 for lease, left in self._held.items() if left > 0}
+                leases = list(self._held)
             if not leases:
                 continue
             try:
@@ -61,4 +62,4 @@ class LeaseKeeper:
             for lease in lost:  # its worker learns of it at its next write
                 log.info("lease_lost", job=lease.job, step=lease.step)
                 with self._lock:
-                    self._held.pop(lease.step, None)
+                    self._held.pop(lease, None)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from pipeline.finalize import Verdict
 from pipeline.ports import ModelUnavailable
+from pipeline.types import ItemCode, JobStatus
 from storage import jobs, steps
 from storage.steps import Lease, LostLease
 from workers.cleanup import cleanup
@@ -21,7 +24,7 @@ from workers.wiring import Parts
 
 log = structlog.get_logger(__name__)
 
-MOST_TRIES = 3  #: failures of its own after which a stage or extract step is given up
+MOST_TRIES = 3  #: failures of its own after which a step is given up
 OUTAGE_SECONDS = 5.0
 BACK_OFF_SECONDS = 2.0
 
@@ -38,22 +41,27 @@ WORK: dict[str, Callable[[Parts, Lease], Commit]] = {
 
 
 def run_step(parts: Parts, step: int) -> None:
-    """Works on the step if it is due, then on the steps that it leads to, as far as this thread can take them."""
-    waiting = [step]
+    """Works on the step if it is due, then on the steps that it leads to."""
+    try:
+        with parts.database.write() as connection:
+            waiting = _claim(parts, connection, [step])
+    except OUTAGES:
+        log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor rings it again
+        return
     while waiting:
-        lease = _claim(parts, waiting.pop(0))
-        if lease is not None:
-            with structlog.contextvars.bound_contextvars(job=lease.job, step=lease.step, kind=lease.kind, part=lease.part):
-                waiting += _run(parts, lease)
+        lease = waiting.pop(0)
+        with structlog.contextvars.bound_contextvars(job=lease.job, step=lease.step, kind=lease.kind, part=lease.part):
+            waiting += _run(parts, lease)
 
 
-def _claim(parts: Parts, step: int) -> Lease | None:
-    with parts.database.write() as connection:
-        return steps.claim(connection, step, owner=parts.owner, lease_ms=int(parts.settings.lease_seconds * 1000))
+def _claim(parts: Parts, connection: Connection, ids: list[int]) -> list[Lease]:
+    lease_ms = int(parts.settings.lease_seconds * 1000)
+    claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms) for step in ids)
+    return [lease for lease in claimed if lease]
 
 
-def _run(parts: Parts, lease: Lease) -> list[int]:
-    """The ids of the steps to go on with."""
+def _run(parts: Parts, lease: Lease) -> list[Lease]:
+    """The leases of the steps to go on with."""
     try:
         with parts.leases.holding(lease):
             commit = WORK[lease.kind](parts, lease)
@@ -65,6 +73,10 @@ def _run(parts: Parts, lease: Lease) -> list[int]:
         log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
         _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
         return []
+    except FileNotFoundError:
+        # Its scratch object is gone, which no waiting brings back.
+        log.exception("scratch_object_missing", tries=lease.tries + 1)
+        return _after_failure(parts, lease)
     except OUTAGES:
         log.warning("step_interrupted", exc_info=True)
         _hand_back(parts, lease, seconds=OUTAGE_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
@@ -76,29 +88,37 @@ def _run(parts: Parts, lease: Lease) -> list[int]:
     return follow
 
 
-def _after_failure(parts: Parts, lease: Lease) -> list[int]:
+def _after_failure(parts: Parts, lease: Lease) -> list[Lease]:
     """A step of ours failed for a reason of its own: again a few times, then without it.
 
-    A finalize or cleanup is never given up: it goes on trying, further and further apart.
+    A cleanup is never given up: it goes on trying, further and further apart.
     """
-    if lease.tries + 1 < MOST_TRIES or lease.kind not in {"stage", "extract"}:
+    if lease.tries + 1 < MOST_TRIES or lease.kind == "cleanup":
         seconds = BACK_OFF_SECONDS * 2.0 ** min(lease.tries, 8)
         _hand_back(parts, lease, seconds=seconds * random.uniform(0.5, 1.0), counts=True)  # noqa: S311 - jitter
         return []
     try:
-        return _commit(
-            parts, lease, lambda connection: jobs.record_dead(connection, lease, "The service failed on this image's chunk.")
-        )
+        return _commit(parts, lease, partial(_give_up, lease=lease))
     except (LostLease, *OUTAGES):
         log.warning("step_not_given_up", exc_info=True)  # its lease runs out, and somebody tries again
         return []
 
 
-def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[int]:
+def _give_up(connection: Connection, lease: Lease) -> list[int]:
+    """The images of a chunk fail; with a finalize the whole job, so that what it holds is released."""
+    if lease.kind == "finalize":
+        message = "The service failed to put the answers of this job together."
+        error = (ItemCode.INTERNAL_ERROR.value, message)
+        return jobs.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
+    return jobs.record_dead(connection, lease, "The service failed on this image's chunk.")
+
+
+def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
+    """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
     with parts.database.write() as connection:
-        follow = commit(connection)
+        follow = _claim(parts, connection, commit(connection))
         rings = steps.to_ring(connection, beside=lease.job)
-    parts.signals.ring(ring for ring in rings if ring.step not in follow)
+    parts.signals.ring(rings)
     parts.signals.tell(lease.job)
     return follow
 

@@ -21,8 +21,8 @@ IN_MEMORY = 8 * MB  #: a chunk's object beyond this is put together on disk
 
 def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Fetches or decodes, converts, and puts the object; the commit records what became of each image."""
-    with parts.database.write() as connection:
-        work = jobs.begin(connection, lease)
+    with parts.database.read() as connection:
+        work = jobs.work_of(connection, lease)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
         chunk = staging.stage(_received(parts, work), decode=parts.decode, out=out, executor=parts.decoding)
         # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.

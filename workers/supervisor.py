@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.ports import Scratch
 from storage import jobs, steps
 from storage.database import Database
-from storage.signals import AWAY, Signals
+from storage.signals import Signals
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +30,7 @@ class Supervisor:
     database: Database
     scratch: Scratch
     signals: Signals
+    clock: Callable[[], float] = time.monotonic  #: seconds, for what is due and how long scratch has been unknown
     _due: dict[str, float] = field(default_factory=dict)  # errand → when it is due, by the process's clock
     _unknown: dict[str, float] = field(default_factory=dict)  # scratch owner → when it was first seen without a job
 
@@ -63,10 +64,13 @@ class Supervisor:
         with self.database.read() as connection:
             late = jobs.overdue(connection)
         for job in late:
-            with self.database.write() as connection:
-                jobs.close_overdue(connection, job)
-            log.info("job_overdue", job=job)
-            self.signals.tell(job)
+            self._attempt(self._end, job)
+
+    def _end(self, job: str) -> None:
+        with self.database.write() as connection:
+            jobs.close_overdue(connection, job)
+        log.info("job_overdue", job=job)
+        self.signals.tell(job)
 
     def finalize_stranded(self) -> None:
         with self.database.write() as connection:
@@ -87,22 +91,26 @@ class Supervisor:
             keys.setdefault(key.partition("/")[0], []).append(key)
         with self.database.read() as connection:
             known = jobs.scratch_owners(connection, list(keys))
-        now = time.monotonic()
+        now = self.clock()
         self._unknown = {owner: self._unknown.get(owner, now) for owner in keys if owner not in known}
         idle = [owner for owner, busy in known.items() if not busy]
         idle += [owner for owner, since in self._unknown.items() if now - since > UNKNOWN_SECONDS]
         for owner in idle:
-            log.warning("scratch_swept", job=owner, objects=len(keys[owner]))
-            self.scratch.delete(keys[owner])
+            self._attempt(self._delete, owner, keys[owner])
+
+    def _delete(self, owner: str, keys: list[str]) -> None:
+        self.scratch.delete(keys)
+        log.warning("scratch_swept", job=owner, objects=len(keys))
 
     def _every(self, seconds: float, errand: Callable[[], None]) -> None:
-        now = time.monotonic()
+        now = self.clock()
         if now >= self._due.get(errand.__name__, 0.0):
             self._due[errand.__name__] = now + seconds
             self._attempt(errand)
 
-    def _attempt(self, errand: Callable[[], None]) -> None:
+    def _attempt(self, errand: Callable[..., None], *values: Any) -> None:
+        """One errand that fails, for whatever reason, leaves the others undisturbed."""
         try:
-            errand()
-        except (SQLAlchemyError, *AWAY):
-            log.warning("errand_failed", errand=errand.__name__, exc_info=True)
+            errand(*values)
+        except Exception:
+            log.exception("errand_failed", errand=errand.__name__)

@@ -14,9 +14,10 @@ import pytest
 from pipeline.addresses import Target, parse_allow
 from pipeline.fetch_guard import USER_AGENT, GuardedCurl
 from pipeline.types import Fetched, ItemCode
+from tests.fakes import loopback_web
 from tests.fakes.loopback_web import ALLOW, BODY, answer, is_failure, is_unreachable, one, redirect, run
 
-pytest_plugins = ["tests.fakes.loopback_web"]
+serve, forbidden, make_fetcher = loopback_web.serve, loopback_web.forbidden, loopback_web.make_fetcher  # fixtures
 
 # ---- what comes back
 
@@ -103,7 +104,7 @@ def test_all_that_fails_before_a_connection_reads_the_same(make_fetcher, forbidd
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         closed_port = closed.getsockname()[1]
-        names = {"none.test": lambda: no_such_name(), "odd.test": lambda: 1 / 0, "blocked.test": ["127.0.0.2"]}
+        names = {"none.test": no_such_name, "odd.test": lambda: 1 / 0, "blocked.test": ["127.0.0.2"]}
         results = run(
             make_fetcher(names),
             f"http://refused.test:{closed_port}/",

@@ -1,7 +1,7 @@
 """A web server on loopback that answers exactly what a test tells it to, and fetchers that may reach it.
 
-127.0.0.1 is what the fetchers' setting opens; 127.0.0.2 stands for everything that may not be reached. A test module that
-wants the fixtures names this module in `pytest_plugins`.
+127.0.0.1 is what the fetchers' setting opens; 127.0.0.2 stands for everything that may not be reached. A test module takes
+the fixtures it wants by assigning them to names of its own.
 """
 
 from __future__ import annotations
