@@ -138,7 +138,7 @@ class GuardedCurl:
 
     def __init__(self, allow: Sequence[Allowed], *, connect_timeout: float) -> None:
         self._allow = allow
-        self.refused = ""  #: what the guard refused on the present request, for the log
+        self.refused = ""  #: why no socket or no request was made of the present request, for the log
         self._asked = False
         self.curl = curl = pycurl.Curl()
         web = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
@@ -183,7 +183,10 @@ class GuardedCurl:
         ip, port = place[0], place[1]
         if not address_allowed(ip, port, self._allow):
             return self._refuse(f"address not allowed: {ip} port {port}")
-        return _Given(address.family, address.socktype, address.protocol)
+        try:
+            return _Given(address.family, address.socktype, address.protocol)
+        except OSError as error:  # out of descriptors, or no IPv6 here
+            return self._refuse(f"no socket: {error}")
 
     def _refuse(self, reason: str) -> int:
         self.refused = reason

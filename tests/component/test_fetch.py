@@ -47,6 +47,12 @@ def test_every_honest_framing_of_a_body_is_read(serve, make_fetcher, head):
     assert one(make_fetcher(), f"http://a.test:{server.port}/") == Fetched(index=0, data=b"abcdef")
 
 
+@pytest.mark.parametrize("host", ["-a.test", "a-.test", "_a.test", "A.Test", "a.test.", "localhost", "0x7f.test"])
+def test_a_name_is_asked_for_in_whatever_way_it_is_spelled(serve, make_fetcher, host):
+    server = serve({"/": answer()})
+    assert isinstance(one(make_fetcher(), f"http://{host}:{server.port}/"), Fetched)
+
+
 def test_a_literal_address_of_the_setting_is_reached_without_a_lookup(serve, make_fetcher):
     server = serve({"/": answer()})
     fetcher = make_fetcher({"127.0.0.1": lambda: pytest.fail("looked up")})

@@ -17,10 +17,18 @@ def parse(body: bytes):
     return fields, None if images is None else [images[index] for index in range(len(images))]
 
 
-def refusal(body: bytes) -> RequestFault:
-    with pytest.raises(RequestFault) as caught:
+def refusal_if_any(body: bytes) -> RequestFault | None:
+    try:
         parse(body)
-    return caught.value
+    except RequestFault as refused:
+        return refused
+    return None
+
+
+def refusal(body: bytes) -> RequestFault:
+    refused = refusal_if_any(body)
+    assert refused is not None
+    return refused
 
 
 def test_the_images_come_out_as_they_were_written_and_unknown_fields_are_left_alone():
@@ -133,10 +141,8 @@ def test_nesting_of_any_depth_is_read_or_refused(field, start, end):
     # Around the depth at which the stack is full, each of the readers may be the one that finds it so.
     for depth in (1, 100, *range(850, 1010), 10_000, 200_000):
         body = b'{"' + field + b'": ' + start * depth + b"1" + end * depth + b"}"
-        try:
-            parse(body)
-        except RequestFault as refused:
-            assert refused.code in {"invalid_json", "invalid_images"}
+        refused = refusal_if_any(body)
+        assert refused is None or refused.code in {"invalid_json", "invalid_images"}
 
 
 NEARLY_JSON = st.one_of(
@@ -154,8 +160,7 @@ NEARLY_JSON = st.one_of(
 @given(body=NEARLY_JSON)
 @example(body=b'{"\xff": 1}')
 def test_any_bytes_are_read_or_refused_and_nothing_else(body):
-    try:
-        parse(body)
-    except RequestFault as refused:
+    refused = refusal_if_any(body)
+    if refused is not None:
         assert refused.code in {"invalid_json", "invalid_images"}
         assert len(refused.message) < 300
