@@ -216,7 +216,7 @@ def _abridged(value: Any) -> Any:
     if isinstance(value, list):
         if all(isinstance(inner, int | float) for inner in value):
             return value[:8]
-        return [*map(_abridged, value[:2]), *([f"… {len(value) - 2} more"] if len(value) > 2 else [])]  # noqa: PLR2004
+        return [*map(_abridged, value[:2]), *([f"… {len(value) - 2} more"] if len(value) > 2 else [])]
     return _shortened(value, 60) if isinstance(value, str) else value
 
 

@@ -44,8 +44,8 @@ class Fetcher:
     def __call__(self, urls: Iterable[tuple[int, str]], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
         """One value for each (index, url), as they complete, in any order. See pipeline.ports.Fetch.
 
-        A fetch's deadline does not run while the caller holds a value; `timeout` does. Raises nothing for what URLs, names
-        and servers do. What is under way when the iterator is closed is given up.
+        A fetch's deadline does not run while the caller holds a value; `timeout` does. Raises TotalTooLarge, and
+        nothing else for what URLs, names and servers do. What is under way when the iterator is closed is given up.
         """
         loop = self._borrow()
         call = Call(

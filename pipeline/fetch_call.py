@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pipeline.addresses import Allowed, Target, read_url
 from pipeline.fetch_guard import Names
 from pipeline.fetch_loop import Loop
-from pipeline.fetch_transfer import Budget, Fault, Redirect, Transfer, over_total, timed_out, too_many_redirects, unreachable
+from pipeline.fetch_transfer import Budget, Fault, Redirect, Transfer, timed_out, too_many_redirects, unreachable
+from pipeline.ports import TotalTooLarge
 from pipeline.types import Failure, Fetched, ItemCode
 
 _REDIRECTS = 3
@@ -115,7 +116,7 @@ class Call:
             if left > 0:
                 self._advance(left)
             else:
-                self._end_all(None)
+                self._end_all()
 
     def give_up(self) -> None:
         """Takes out what is under way, and gives its places back."""
@@ -156,7 +157,7 @@ class Call:
             self._ask(job, self._looking.pop(job))
         self._look_at_the_clock()
         if self._budget.spent:
-            self._end_all(over_total())
+            raise TotalTooLarge
 
     def _start_what_fits(self) -> bool:
         """Each host in turn. Returns whether some host had no place left."""
@@ -264,11 +265,11 @@ class Call:
             return unreachable("deadline: connect")
         return timed_out(seconds)
 
-    def _end_all(self, fault: Fault | None) -> None:
-        """Ends every open job with `fault`; None: the time of the whole call is over."""
+    def _end_all(self) -> None:
+        """Ends every open job: the time of the whole call is over."""
         for job in self._jobs:
             if not job.ended:
-                self._end(job, fault or self._out_of_time(job, self._timeout))
+                self._end(job, self._out_of_time(job, self._timeout))
 
     def _end(self, job: _Job, outcome: bytes | Fault) -> None:
         self._release(job)

@@ -127,7 +127,8 @@ class _Given(socket.socket):
     """pycurl takes a duplicate of the descriptor and drops this object, which must then go without a ResourceWarning."""
 
     def __del__(self) -> None:
-        self.close()
+        if self.fileno() >= 0:  # else it was never opened
+            self.close()
 
 
 class GuardedCurl:
@@ -138,7 +139,7 @@ class GuardedCurl:
 
     def __init__(self, allow: Sequence[Allowed], *, connect_timeout: float) -> None:
         self._allow = allow
-        self.refused = ""  #: why no socket or no request was made of the present request, for the log
+        self.refused = ""  #: the address that the present request was kept from, for the log
         self._asked = False
         self.curl = curl = pycurl.Curl()
         web = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
@@ -185,8 +186,9 @@ class GuardedCurl:
             return self._refuse(f"address not allowed: {ip} port {port}")
         try:
             return _Given(address.family, address.socktype, address.protocol)
-        except OSError as error:  # out of descriptors, or no IPv6 here
-            return self._refuse(f"no socket: {error}")
+        except OSError as error:  # no IPv6 here: the next address may do; or out of descriptors
+            _log.info("no socket: %s", error)
+            return pycurl.SOCKET_BAD
 
     def _refuse(self, reason: str) -> int:
         self.refused = reason

@@ -17,7 +17,6 @@ from pipeline.types import MB, ItemCode
 # One text for all that fails before a connection to an allowed address is made: names, addresses, refused, blocked. More
 # words would make the service a scanner of the networks it stands in.
 UNREACHABLE = "The image's server could not be reached. Check that the URL is right and that anyone on the internet can open it."
-_TOGETHER = "The images of the request are together over the size limit."
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
@@ -81,10 +80,6 @@ def unreachable(reason: str) -> Fault:
 def timed_out(seconds: float) -> Fault:
     detail = f"The image's server did not deliver it within {seconds:g} seconds."
     return Fault(code=ItemCode.FETCH_TIMEOUT, detail=detail, reason="deadline")
-
-
-def over_total() -> Fault:
-    return Fault(code=ItemCode.IMAGE_TOO_LARGE, detail=_TOGETHER, reason="total size")
 
 
 def too_many_redirects(most: int) -> Fault:
@@ -231,8 +226,8 @@ class Transfer:
             return 0 if self._wasted > _WASTE else None
         self._body += piece
         if not self._budget.take(len(piece)):
-            self._fault = over_total()
-        elif len(self._body) > self._max_bytes:
+            return 0  # the call ends with TotalTooLarge
+        if len(self._body) > self._max_bytes:
             self._fault = _too_large(self._max_bytes)
         elif self._pieces > _MOST_PIECES:
             self._fault = _failed("The server sent the image in pieces of a few bytes.", "pieces")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, IO
+from typing import IO, Any
 
 MAGIC = b"XIMGPACK"
 TAIL = 8 + len(MAGIC)

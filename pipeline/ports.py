@@ -31,9 +31,13 @@ class Fetch(Protocol):
     def __call__(self, urls: Iterable[tuple[int, str]], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
         """One value for each (index, url), as they complete, in any order.
 
-        `total`: bytes after which no more is read: what is then unfinished fails with image_too_large.
+        `total`: bytes that all of it may have together. Raises TotalTooLarge as soon as more were received.
         `timeout`: seconds for the whole of it, beside each fetch's own deadline.
         """
+
+
+class TotalTooLarge(Exception):
+    """The images of a request are together over the size limit."""
 
 
 class Decode(Protocol):
@@ -56,7 +60,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """ "gemini" or "ocr"."""
+        """Which engine it is: `gemini` or `ocr`."""
 
     @property
     def model(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -20,13 +20,14 @@ class StagedChunk:
 
     staged: list[Staged] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    received: dict[int, int] = field(default_factory=dict)  #: bytes of each image that came, by index, decodable or not
 
 
 def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[bytes], executor: Executor) -> StagedChunk:
     """Decodes what `received` yields and packs it to `out`.
 
     Decoding runs in `executor` beside the fetching, and each image is written by the thread that decoded it: so no more
-    converted images are in memory than the executor has threads.
+    converted images are in memory than the executor has threads. Raises what `received` raises.
     """
     chunk = StagedChunk()
     pack = PackWriter(out)
@@ -50,15 +51,22 @@ def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[byte
                 )
                 chunk.staged.append(staged)
 
-    running = []
-    for image in received:
-        if isinstance(image, Failure):
-            with lock:
-                chunk.failures.append(image)
-        else:
-            running.append(executor.submit(prepare, image))
-    for future in running:
-        future.result()
+    running: list[Future[None]] = []
+    try:
+        for image in received:
+            if isinstance(image, Failure):
+                with lock:
+                    chunk.failures.append(image)
+            else:
+                chunk.received[image.index] = len(image.data)
+                running.append(executor.submit(prepare, image))
+        for future in running:
+            future.result()
+    except BaseException:
+        for future in running:
+            future.cancel()
+        wait(running)  # none may write to `out` after it is the caller's again
+        raise
     pack.finish()
     chunk.staged.sort(key=lambda image: image.index)
     chunk.failures.sort(key=lambda failure: failure.index)

@@ -5,7 +5,7 @@ Every function that changes a job locks its row first; what a step writes is fen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,12 +16,19 @@ from pipeline.credits import charge as price
 from pipeline.credits import reservation
 from pipeline.finalize import Harvest, Verdict, conclude
 from pipeline.plan import ChunkPlan
-from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, Form, ItemCode, JobStatus, Question, Reply, Staged, Usage
+from pipeline.stage import StagedChunk
+from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, Form, ItemCode, JobStatus, Question, Reply, Usage
 from storage import ledger, steps
 from storage.database import now_ms
 from storage.schema import chunks, images, jobs
 from storage.schema import steps as steps_table
 from storage.steps import Lease
+
+TOO_LARGE = Verdict(
+    status=JobStatus.FAILED,
+    result=None,
+    error=("total_too_large", f"The images are over {MAX_TOTAL_BYTES // MB} MB in total; send fewer at once."),
+)
 
 
 class TooManyOpenJobs(Exception):
@@ -155,26 +162,30 @@ def work_of(connection: Connection, lease: Lease) -> Work:
     )
 
 
-def record_staged(
-    connection: Connection, lease: Lease, *, key: str | None, staged: Sequence[Staged], failures: Sequence[Failure]
-) -> list[int]:
-    """Ends a stage step: its images lie under `key`, or have failed. Gives the ids of the steps that follow. Raises LostLease."""
+def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
+    """Ends a stage step: its images lie under `key`, or have failed. Ids of the steps that follow. Raises LostLease."""
     job = _lock(connection, lease.job)
     steps.finish(connection, lease)
-    _mark_failed(connection, lease.job, failures)
+    _mark_failed(connection, lease.job, chunk.failures, received=chunk.received)
     _mark(
         connection,
         lease.job,
-        [{"at": image.index, "state": "staged", "sha256": image.sha256, "bytes": image.received} for image in staged],
+        [{"at": image.index, "state": "staged", "sha256": image.sha256, "bytes": image.received} for image in chunk.staged],
     )
     received = connection.scalar(select(func.sum(images.c.bytes)).where(images.c.job == lease.job)) or 0
     if received > MAX_TOTAL_BYTES:
-        message = f"The images are over {MAX_TOTAL_BYTES // MB} MB in total; send fewer at once."
-        return close_job(connection, job, Verdict(status=JobStatus.FAILED, result=None, error=("total_too_large", message)))
+        return close_job(connection, job, TOO_LARGE)
     connection.execute(_of_chunk(lease).values(object=key))
-    if not staged:
+    if not chunk.staged:
         return _close_chunk(connection, job, lease)
     return steps.add(connection, job=lease.job, round_=lease.round, kind="extract", parts=[lease.part])
+
+
+def fail_too_large(connection: Connection, lease: Lease) -> list[int]:
+    """Ends a stage step whose images are alone over the limit of all, and its job. Raises LostLease."""
+    job = _lock(connection, lease.job)
+    steps.finish(connection, lease)
+    return close_job(connection, job, TOO_LARGE)
 
 
 def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, last: bool) -> list[int]:
@@ -368,12 +379,16 @@ def finalize_next(connection: Connection, job: Row[Any]) -> list[int]:
     return steps.add(connection, job=job.id, round_=job.round, kind="finalize")
 
 
-def _mark_failed(connection: Connection, job: str, failures: Sequence[Failure]) -> None:
-    _mark(
-        connection,
-        job,
-        [{"at": failure.index, "state": "failed", "code": failure.code.value, "detail": failure.detail} for failure in failures],
-    )
+def _mark_failed(
+    connection: Connection, job: str, failures: Sequence[Failure], *, received: Mapping[int, int] | None = None
+) -> None:
+    """`received`: the bytes of those that came, which count towards the limit of all."""
+    rows: list[dict[str, Any]] = [
+        {"at": failure.index, "state": "failed", "code": failure.code.value, "detail": failure.detail} for failure in failures
+    ]
+    if received is not None:
+        rows = [{**row, "bytes": received.get(failure.index)} for row, failure in zip(rows, failures, strict=True)]
+    _mark(connection, job, rows)
 
 
 def _mark(connection: Connection, job: str, rows: Sequence[dict[str, Any]]) -> None:

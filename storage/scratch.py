@@ -36,12 +36,13 @@ class FileScratch:
         path = self._path(key)
         body.seek(0)
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
                 break
-            except FileNotFoundError:  # a cleanup removed the emptied folder in between
-                continue
+            except (FileNotFoundError, FileExistsError):  # a cleanup removed the emptied folder in between
+                if path.parent.is_file():
+                    raise
         try:
             with os.fdopen(handle, "wb") as file:
                 shutil.copyfileobj(body, file, 1 << 20)

@@ -67,6 +67,9 @@ def celery_app(redis_url: str) -> Celery:
             "max_connections": 1000,  # kombu's default is 10
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
+            # One more attempt at once, then no more: kombu's default goes on for 6 s, and a request is held by it.
+            "max_retries": 1,
+            "interval_start": 0,
             **({} if redis_url.startswith("unix:") else KEEPALIVE),
         },
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from storage.database import Database, migrate
 from storage.embedded_redis import EmbeddedRedis
 from tests.harness import Harness, running
 
@@ -32,6 +33,21 @@ def make_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
             return stack.enter_context(running(tmp_path / str(count), **options))
 
         yield make
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """A database with nothing in it."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database with the schema and no rows."""
+    made = Database(database_url)
+    migrate(made)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from sqlalchemy import Connection
 
 from pipeline import stage as staging
 from pipeline.base64_text import decode_texts
 from pipeline.packed import PackReader
-from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, Fetched
+from pipeline.ports import TotalTooLarge
+from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched
 from storage import jobs
 from storage.jobs import Work
 from storage.steps import Lease, LostLease
@@ -24,7 +26,10 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     with parts.database.read() as connection:
         work = jobs.work_of(connection, lease)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
-        chunk = staging.stage(_received(parts, work), decode=parts.decode, out=out, executor=parts.decoding)
+        try:
+            chunk = staging.stage(_received(parts, work), decode=parts.decode, out=out, executor=parts.decoding)
+        except TotalTooLarge:
+            return partial(jobs.fail_too_large, lease=lease)
         # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.
         key = f"{lease.job}/r{lease.round}-c{lease.part}-e{lease.epoch}" if chunk.staged else None
         if key:
@@ -32,7 +37,7 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
 
     def commit(connection: Connection) -> list[int]:
         try:
-            return jobs.record_staged(connection, lease, key=key, staged=chunk.staged, failures=chunk.failures)
+            return jobs.record_staged(connection, lease, key=key, chunk=chunk)
         except LostLease:
             if key:
                 parts.scratch.delete([key])
@@ -44,7 +49,9 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
 def _received(parts: Parts, work: Work) -> Iterator[Fetched | Failure]:
     if work.input is None:
         urls = [(index, url or "") for index, url in work.pending.items()]
-        yield from parts.fetch(urls, total=MAX_TOTAL_BYTES, timeout=max(work.left, 1.0))
+        # With room for one image that turns out too large as it streams in: the commit counts exactly.
+        most = MAX_TOTAL_BYTES + MAX_IMAGE_BYTES
+        yield from parts.fetch(urls, total=most, timeout=max(work.left, 1.0))
         return
     with parts.scratch.open(work.input) as source:
         yield from decode_texts(PackReader(source), work.pending)

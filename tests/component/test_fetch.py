@@ -231,6 +231,13 @@ def test_a_proxy_in_the_environment_is_not_used(make_fetcher, serve, forbidden, 
     assert isinstance(one(make_fetcher(), f"http://a.test:{server.port}/"), Fetched)
 
 
+def test_an_address_the_system_has_no_sockets_for_is_passed_over():
+    guarded = GuardedCurl(ALLOW, connect_timeout=1.0)
+    no_such_family = pycurl.CurlSockAddr(12345, socket.SOCK_STREAM, 0, ("127.0.0.1", 80))
+    assert guarded._open_socket(0, no_such_family) == pycurl.SOCKET_BAD
+    guarded.curl.close()
+
+
 # ---- redirects
 
 

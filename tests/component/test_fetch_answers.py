@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pipeline.ports import TotalTooLarge
 from pipeline.types import MB, Fetched, ItemCode
 from tests.fakes import loopback_web
 from tests.fakes.loopback_web import BODY, answer, is_failure, is_unreachable, one, redirect, run
@@ -301,9 +302,11 @@ def test_a_wish_beyond_the_deadline_ends_the_fetch_with_the_status(serve, make_f
 
 def test_beyond_the_total_nothing_more_is_read(serve, make_fetcher):
     server = serve({"*": answer(b"x" * 1000)})
-    results = run(make_fetcher(parallel=1), *[f"http://a.test:{server.port}/{n}" for n in range(20)], total=5500)
-    assert [isinstance(result, Fetched) for result in results] == [True] * 5 + [False] * 15
-    assert all(is_failure(result, ItemCode.IMAGE_TOO_LARGE, "together") for result in results[5:])
+    urls = [f"http://a.test:{server.port}/{n}" for n in range(20)]
+    results = make_fetcher(parallel=1)(enumerate(urls), total=5500, timeout=30.0)
+    assert all(isinstance(next(results), Fetched) for _ in range(5))
+    with pytest.raises(TotalTooLarge):
+        next(results)
     assert len(server.requests) == 6
 
 

@@ -117,9 +117,7 @@ def test_a_model_that_is_away_costs_no_try_and_the_job_goes_on_when_it_is_back(m
         return ModelUnavailable("429", retry_after=0.0, notice="The key is wrong.") if number <= 5 else None
 
     harness = make_harness(engine=FakeEngine(script=script), workers_count=0)
-    accepted = harness.post(
-        {"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"}
-    )
+    accepted = harness.post({"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"})
     harness.drain()
     job = harness.get(accepted.headers["Location"]).json
     assert job["status"] == "succeeded"
@@ -128,9 +126,7 @@ def test_a_model_that_is_away_costs_no_try_and_the_job_goes_on_when_it_is_back(m
 
 def test_a_step_that_keeps_failing_by_itself_fails_its_images_and_the_job_ends(make_harness):
     harness = make_harness(engine=FakeEngine(script=lambda _c, _n: RuntimeError("a bug")), workers_count=0)
-    accepted = harness.post(
-        {"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"}
-    )
+    accepted = harness.post({"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"})
     for _ in range(3):
         harness.skip_waits()
         harness.drain()
@@ -143,9 +139,7 @@ def test_a_step_that_keeps_failing_by_itself_fails_its_images_and_the_job_ends(m
 def test_lost_messages_are_rung_again_by_the_supervisor(make_harness):
     harness = make_harness(workers_count=0)
     harness.signals.lose_rings = True
-    accepted = harness.post(
-        {"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"}
-    )
+    accepted = harness.post({"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"})
     harness.signals.lose_rings = False
     harness.drain()
     assert harness.get(accepted.headers["Location"]).json["status"] == "queued"  # the ring is still in hand
@@ -156,9 +150,7 @@ def test_lost_messages_are_rung_again_by_the_supervisor(make_harness):
 
 def test_a_job_past_its_deadline_ends_with_what_it_has(make_harness):
     harness = make_harness(workers_count=0)
-    accepted = harness.post(
-        {"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"}
-    )
+    accepted = harness.post({"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"})
     harness.make_overdue()
     harness.supervisor.end_overdue()
     job = harness.get(accepted.headers["Location"]).json
@@ -168,9 +160,7 @@ def test_a_job_past_its_deadline_ends_with_what_it_has(make_harness):
 
 def test_results_expire_and_what_they_cost_stays_known(make_harness):
     harness = make_harness(RESULT_TTL="1", workers_count=0)
-    accepted = harness.post(
-        {"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"}
-    )
+    accepted = harness.post({"inputMethod": "url", "images": harness.urls(1), "prompt": "p"}, headers={"Prefer": "respond-async"})
     harness.drain()
     harness.make_expired()
     harness.supervisor.purge()
@@ -185,3 +175,17 @@ def test_a_refused_request_leaves_no_row(harness, table):
     answer = harness.post({"inputMethod": "url", "images": harness.urls(2), "prompt": "p"}, key=poor)
     assert answer.status_code == 402
     assert harness.count_rows(table) == 0
+
+
+def test_a_single_chunk_over_100_mb_fails_the_job_too(harness):
+    picture = b"img" + bytes(15 * 1024 * 1024)
+    images = [harness.page(f"https://pictures.example/{index}", picture) for index in range(9)]
+    answer = harness.post({"inputMethod": "url", "images": images, "prompt": "p"})
+    assert (answer.status_code, answer.headers["X-Error-Code"]) == (400, "total_too_large")
+
+
+def test_what_is_no_image_counts_towards_the_100_mb_too(make_harness):
+    harness = make_harness(MERGED_PER_CALL="3")
+    images = [harness.page(f"https://others.example/{index}", bytes(18 * 1024 * 1024)) for index in range(6)]
+    answer = harness.post({"inputMethod": "url", "images": [*images, *harness.urls(1)], "prompt": "p"})
+    assert (answer.status_code, answer.headers["X-Error-Code"]) == (400, "total_too_large")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from pipeline.ports import TotalTooLarge
 from pipeline.types import Failure, Fetched, ItemCode, Prepared, Refused
 
 
@@ -21,7 +22,7 @@ class FakeFetch:
             if url not in self.pages:
                 yield Failure(index=index, code=ItemCode.FETCH_FAILED, detail="The image could not be fetched.")
             elif received + len(self.pages[url]) > total:
-                yield Failure(index=index, code=ItemCode.IMAGE_TOO_LARGE, detail="The images are too large together.")
+                raise TotalTooLarge
             else:
                 received += len(self.pages[url])
                 yield Fetched(index=index, data=self.pages[url])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from typing import IO
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 
 
 class MemoryScratch:
@@ -16,14 +19,14 @@ class MemoryScratch:
         self._lock = threading.Lock()
 
     def put(self, key: str, body: IO[bytes]) -> None:
-        if "/" not in key or ".." in key or key.startswith("/"):
-            raise ValueError(f"no scratch key: {key!r}")
+        _check(key)
         body.seek(0)
         data = body.read()
         with self._lock:
             self.objects[key] = data
 
     def open(self, key: str) -> IO[bytes]:
+        _check(key)
         try:
             return io.BytesIO(self.objects[key])
         except KeyError:
@@ -32,9 +35,15 @@ class MemoryScratch:
     def delete(self, keys: Iterable[str]) -> None:
         with self._lock:
             for key in keys:
+                _check(key)
                 self.objects.pop(key, None)
 
     def list(self, prefix: str) -> Iterator[str]:
         with self._lock:
             found = [key for key in self.objects if key.startswith(prefix)]
         yield from found
+
+
+def _check(key: str) -> None:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"no scratch key: {key!r}")

@@ -123,7 +123,7 @@ def test_a_value_out_of_its_range_is_refused_under_its_name(name, value):
 
 @given(
     text=st.from_regex(
-        r"\A[1-9][0-9]{0,8}\s?(/|per)\s?[0-9]{0,4}\s?(second|minute|hour|day)s?\Z",
+        r"\A[1-9][0-9]{0,8} ?(/|per) ?[0-9]{0,4} ?(second|minute|hour|day)s?\Z",
         alphabet=st.characters(codec="ascii"),
         fullmatch=True,
     )

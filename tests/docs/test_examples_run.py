@@ -1,0 +1,222 @@
+"""Every command and example of the documents is run, or checked where running it here would end nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.body import FIELDS
+from cli.serve import _say
+from pipeline.credits import reservation
+from pipeline.settings import SECRETS, Settings, load_settings
+from tests.docs.markdown import NAMES, ROOT, Block, blocks
+from tests.e2e.service import PictureServer, Service, environment, pictures, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]
+
+KINDS = {"sh", "python", "php", "json request", "json node", "text help", "mermaid"}
+#: What stays up, or takes minutes: checked, and run by tests of its own (tests/e2e).
+LONG_RUNNING = re.compile(
+    r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
+)
+EXPORT = re.compile(r"export (\w+=\S+ ?)+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A running service, its pictures, and what stands for them in the documents."""
+
+    service: Service
+    pictures: PictureServer
+    folder: Path
+
+    def put_in(self, text: str) -> str:
+        """The text with this service's own values instead of the documents'."""
+        return (
+            text.replace("https://pictures.example", self.pictures.url)
+            .replace("http://127.0.0.1:8000", self.service.url)
+            .replace("xim_…", self.service.key)
+            .replace("service.log", str(self.service.folder / "serve.log"))
+        )
+
+    def run(self, *command: str) -> str:
+        """What a command prints, run as a reader would: in the project's folder, with the key in KEY."""
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={
+                **environment(self.service.folder),
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "URL": self.service.url,
+                "KEY": self.service.key,
+                "LC_ALL": "C.UTF-8",
+                "TMPDIR": str(self.folder),
+            },
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("docs")
+    with pictures() as server:
+        for path in (ROOT / "examples").iterdir():
+            if path.suffix in {".gif", ".heic", ".png"}:
+                server.page(path.name, path.read_bytes())
+        with serving(folder / "data", ENGINE="ocr", FETCH_ALLOW=server.allow) as service:
+            yield Stage(service=service, pictures=server, folder=folder)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if any(block.kind != "mermaid" for block in blocks(name))])
+def test_what_a_document_shows_happens(name: str, stage: Stage, tmp_path: Path) -> None:
+    for block in blocks(name):
+        try:
+            check(block, stage, tmp_path)
+        except (AssertionError, subprocess.SubprocessError) as error:
+            raise AssertionError(f"{name}:{block.line}: {error}") from error
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_block_of_a_document_escapes_its_test(name: str) -> None:
+    assert [(block.line, block.kind) for block in blocks(name) if block.kind not in KINDS] == []
+
+
+def check(block: Block, stage: Stage, folder: Path) -> None:
+    ways: dict[str, Callable[[], str | None]] = {
+        "sh": lambda: check_shell(block, stage, folder),
+        "python": lambda: stage.run(sys.executable, "-W", "error", "-c", block.text),
+        "php": lambda: check_php(block, stage, folder),
+        "json request": lambda: send(stage, "/api/v1/extract-image", stage.put_in(block.text).encode(), {}),
+        "json node": lambda: check_node(block, stage),
+    }
+    printed = ways[block.kind]() if block.kind in ways else None  # the others: test_reference.py
+    if printed is not None and block.answer is not None:
+        assert_like(printed, block.answer, json_answer=block.answer_kind == "json answer")
+
+
+def check_shell(block: Block, stage: Stage, folder: Path) -> str | None:
+    lines = [line for line in block.text.splitlines() if line.strip()]
+    calls = [LONG_RUNNING.fullmatch(line) for line in lines]
+    if any(calls):
+        assert all(calls), "a line that is run stands beside one that is only checked"
+        for call in calls:
+            assert call is not None
+            check_long_running(call, block.answer, folder)
+        return None
+    if not all(EXPORT.fullmatch(line) for line in lines):
+        return stage.run("sh", "-eu", "-c", stage.put_in(block.text))
+    stage.run("sh", "-eu", "-c", f'{stage.put_in(block.text)}\ncurl -sf "$URL/api/v1/extract-image" -H "Authorization: Bearer $KEY"')
+    return None
+
+
+def check_long_running(call: re.Match[str], answer: str | None, folder: Path) -> None:
+    given = dict(pair.split("=", 1) for pair in call["settings"].split())
+    fields = {name.upper() for name in Settings.model_fields}
+    assert set(given) <= fields | {f"{name}_FILE" for name in SECRETS}
+    secret = folder / "secret"
+    secret.write_text("the secret\n")
+    settings = load_settings({name: str(secret) if name.endswith("_FILE") else value for name, value in given.items()})
+    if call["target"]:
+        assert re.search(rf"^{call['target']}:", (ROOT / "Makefile").read_text(), re.MULTILINE), call["target"]
+        assert re.fullmatch(r"(?: 2> service\.log)?", call["rest"])
+    if answer is None:
+        return
+    what = call["target"] or call["command"]
+    assert what in {"serve", "demo"}, f"nobody compares the answer of {what}"
+    if what == "demo":
+        check_demo_excerpt(answer)
+        return
+    out = io.StringIO()
+    _say(settings, "http://127.0.0.1:8000", "xim_…", out)
+    shown = answer if "Ctrl-C" in answer else f"{answer.rstrip()}…"
+    assert_like(out.getvalue(), shown, json_answer=False)
+
+
+def check_demo_excerpt(excerpt: str) -> None:
+    """The rows name pictures that exist, and say what examples/expected.json says is printed on them."""
+    expected: dict[str, Any] = json.loads((ROOT / "examples" / "expected.json").read_text())
+    said: dict[str, str] = {}
+    name = ""
+    for line in excerpt.splitlines():
+        if cells := re.fullmatch(r"│ (\S*) +│ (.*) │", line):
+            name = cells[1] or name
+            said[name] = said.get(name, "") + cells[2]
+    assert said, "the excerpt shows no picture"
+    squeezed = {picture: re.sub(r"[\s/…]", "", text.lower()) for picture, text in said.items()}
+    for picture, text in squeezed.items():
+        found = [words for words in expected[picture]["contains"] if re.sub(r"[\s/]", "", words.lower()) in text]
+        assert len(found) >= 2, f"{picture} says other things"
+    runs = re.findall(r"│ .* │ succeeded │ (\d+) of (\d+) │ +(\d+) │", excerpt)
+    assert runs == [(str(len(expected)), str(len(expected)), str(reservation(len(expected))))] * 2
+    assert excerpt.rstrip().endswith("Scratch is empty.")
+
+
+def check_php(block: Block, stage: Stage, folder: Path) -> str | None:
+    """Run where there is PHP; its fields and its address are looked at in any case."""
+    assert set(re.findall(r"^ {4}'(\w+)' =>", block.text.partition("$context")[0], re.MULTILINE)) <= {*FIELDS, "images"}
+    assert "'/api/v1/extract-image'" in block.text
+    program = shutil.which("php")
+    if program is None:
+        return None
+    script = folder / "example.php"
+    script.write_text(block.text)
+    return stage.run(program, str(script))
+
+
+def check_node(block: Block, stage: Stage) -> str:
+    """Sends what an n8n HTTP Request node with these parameters sends."""
+    [node] = json.loads(stage.put_in(block.text))["nodes"]
+    parameters = node["parameters"]
+    assert node["type"] == "n8n-nodes-base.httpRequest"
+    assert (parameters["method"], parameters["sendBody"], parameters["sendHeaders"]) == ("POST", True, True)
+    assert parameters["url"].startswith(stage.service.url)
+    headers = {header["name"]: header["value"] for header in parameters["headerParameters"]["parameters"]}
+    return send(stage, parameters["url"].removeprefix(stage.service.url), parameters["jsonBody"].encode(), headers)
+
+
+def send(stage: Stage, path: str, body: bytes, headers: dict[str, str]) -> str:
+    status, _, answer = stage.service.send("POST", path, body, headers)
+    assert status == 200, answer
+    assert "errors" not in answer
+    return json.dumps(answer)
+
+
+def assert_like(printed: str, shown: str, *, json_answer: bool) -> None:
+    """`…` in what is shown stands for anything."""
+    if json_answer:
+        assert_like_json(json.loads(printed), json.loads(shown))
+        return
+    pattern = re.escape(shown.strip()).replace("…", ".*?")
+    assert re.fullmatch(pattern, printed.strip(), re.DOTALL), f"not what is shown:\n{printed}"
+
+
+def assert_like_json(printed: Any, shown: Any) -> None:
+    if isinstance(shown, dict):
+        assert list(printed) == list(shown)
+        for name in shown:
+            assert_like_json(printed[name], shown[name])
+    elif isinstance(shown, list):
+        assert len(printed) == len(shown)
+        for one, other in zip(printed, shown, strict=True):
+            assert_like_json(one, other)
+    elif isinstance(shown, str):
+        assert isinstance(printed, str)
+        assert_like(printed, shown, json_answer=False)
+    else:
+        assert (type(printed), printed) == (type(shown), shown)

@@ -1,0 +1,210 @@
+"""The reference says what the code says."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import click
+import pytest
+from annotated_types import Ge, Le
+from click.testing import CliRunner
+
+import pipeline.decode as decoding
+from api.app import create_app
+from api.body import FIELDS
+from cli.main import main
+from pipeline import sniff
+from pipeline.request import RequestFault
+from pipeline.request import check as check_request
+from pipeline.settings import PARTS, SECRETS, Settings, load_settings
+from pipeline.types import INPUT_FAULTS, MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, ItemCode, JobStatus
+from storage import steps
+from storage.schema import metadata
+from tests.docs.markdown import ROOT, blocks, prose, read, table, tables_with
+from tests.harness import Harness
+
+API = "docs/reference/api.md"
+CLI = "docs/reference/cli.md"
+FORMATS = "docs/reference/formats.md"
+SETTINGS = "docs/reference/settings.md"
+#: What Werkzeug raises and api/errors.py names after its phrase.
+PHRASES = {(404, "not_found"), (405, "method_not_allowed")}
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from commands(inner, (*path, name))
+
+
+def source_trees(*folders: str) -> Iterator[ast.Module]:
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            yield ast.parse(path.read_text())
+
+
+def calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
+            yield node
+
+
+def constants(call: ast.Call) -> list[Any]:
+    return [argument.value if isinstance(argument, ast.Constant) else None for argument in call.args]
+
+
+def test_the_table_of_settings_has_every_setting_in_order():
+    assert [row["setting"] for row in table(SETTINGS, "# Settings")] == [name.upper() for name in Settings.model_fields]
+
+
+@pytest.mark.parametrize("row", table(SETTINGS, "# Settings"), ids=lambda row: row["setting"])
+def test_a_setting_s_default_and_what_it_allows_are_the_code_s(row):
+    name = row["setting"].lower()
+    field = Settings.model_fields[name]
+    default = getattr(load_settings({}), name)
+    assert row["default"] == ("not set" if default in (None, "", ()) else str(default))
+    lowest = next((found.ge for found in field.metadata if isinstance(found, Ge)), None)
+    highest = next((found.le for found in field.metadata if isinstance(found, Le)), None)
+    if get_origin(field.annotation) is Literal:
+        assert row["allowed"] == " or ".join(f"`{value}`" for value in get_args(field.annotation) if value)
+    elif name in PARTS:
+        assert row["allowed"].replace("`", "") == f"starts with {' or '.join(PARTS[name])}"
+    elif lowest is not None:
+        assert row["allowed"] == (f"at least {lowest}" if highest is None else f"{lowest} to {highest}")
+
+
+def test_the_secrets_that_may_come_from_files_are_named():
+    section = prose(SETTINGS).partition("## Secrets from files")[2].partition("may stand in a file")[0]
+    assert tuple(re.findall(r"`(\w+)`", section)) == SECRETS
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=lambda path: " ".join(path) or "extract-image")
+def test_a_command_s_help_is_in_the_reference(path):
+    printed = CliRunner().invoke(main, [*path, "--help"], prog_name="extract-image", terminal_width=100).output
+    heading = f"\n## {' '.join(('extract-image', *path))}\n"
+    assert f"```text help\n{printed.rstrip()}\n```" in read(CLI).partition(heading)[2].partition("\n## ")[0]
+
+
+def test_the_reference_of_commands_has_no_command_that_is_gone():
+    headings = re.findall(r"^## extract-image ?(.*)$", prose(CLI), re.MULTILINE)
+    assert sorted(headings) == sorted(" ".join(path) for path in commands(main))
+    assert len(blocks(CLI)) == len(headings)
+
+
+def test_every_endpoint_is_in_the_reference_and_no_other(harness: Harness):
+    routed = {
+        f"{method} {re.sub(r'<[^>]*>', '<job>', rule.rule)}"
+        for rule in create_app(harness.web).url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert {row["endpoint"] for row in tables_with(API, "endpoint", "key", "answers")} == routed
+
+
+def test_every_field_of_a_request_is_in_the_reference():
+    assert {row["field"] for row in tables_with(API, "field", "rule")} == {*FIELDS, "images", "image"}
+
+
+def test_the_limits_are_the_code_s():
+    for name in (API, FORMATS):
+        limits = {row["what"]: row["limit"].replace("`", "") for row in tables_with(name, "what", "limit")}
+        settings = load_settings({})
+        stated: dict[str, float] = {
+            "images a request": MAX_IMAGES,
+            "an image, as received": MAX_IMAGE_BYTES,
+            "bytes, as received": MAX_IMAGE_BYTES,
+            "all images of a request, as received": MAX_TOTAL_BYTES,
+            "pixels of an image": decoding.MAX_PIXELS,
+            "pixels": decoding.MAX_PIXELS,
+            "a side of an image": decoding.MAX_SIDE,
+            "a side": decoding.MAX_SIDE,
+            "scans of a progressive JPEG": decoding.MAX_SCANS,
+            "time to decode": decoding.MAX_SECONDS,
+            "memory to decode": decoding.MAX_MEMORY,
+            "the body": settings.max_body,
+            "output tokens of a model call": MAX_OUTPUT_TOKENS,
+            "requests": int(settings.rate_limit.partition("/")[0]),
+            "open jobs of an account": settings.max_open_jobs,
+            "a job's time": 3600,
+        }
+        assert limits
+        for what, limit in limits.items():
+            assert re.search(rf"(?<!\d){stated[what]:.0f}(?!\d)", limit), f"{what}: {limit}"
+
+
+def test_every_error_code_is_in_the_reference_with_its_status():
+    stated = {(int(row["status"]), row["code"]) for row in tables_with(API, "status", "code", "when")}
+    raised = {(status, code) for tree in source_trees("api") for status, code, *_ in map(constants, calls(tree, "ApiError")) if code}
+    raised |= {(400, code) for tree in source_trees("api", "pipeline") for code, *_ in map(constants, calls(tree, "RequestFault")) if code}
+    for name in ("jsonMode", "granularity"):
+        with pytest.raises(RequestFault) as refused:
+            check_request({"inputMethod": "url", "prompt": "p", name: 5}, [b"https://a.example/"])
+        raised.add((400, refused.value.code))
+    assert stated == raised | PHRASES
+
+
+def test_every_item_code_is_in_the_reference_with_whose_fault_it_is():
+    rows = tables_with(API, "code", "fault of", "when")
+    assert [row["code"] for row in rows] and {row["code"] for row in rows} == {code.value for code in ItemCode}
+    assert {row["code"] for row in rows if row["fault of"] == "input"} == {code.value for code in INPUT_FAULTS}
+
+
+def test_every_status_of_a_job_is_in_the_reference():
+    [row] = [row for row in tables_with(API, "key", "value") if row["key"] == "status"]
+    assert set(re.findall(r"`(\w+)`", row["value"])) == {status.value for status in JobStatus}
+
+
+def test_the_formats_are_the_code_s():
+    rows = tables_with(FORMATS, "format", "type")
+    assert {row["format"]: row["type"] for row in rows} == dict(sniff.NATIVE_FORMATS)
+    converted = re.search(r"## Converted to PNG\n\n(.*?)\.\n", prose(FORMATS), re.DOTALL)
+    assert converted is not None
+    assert tuple(re.split(r",\s+", converted[1])) == sniff.CONVERTED_FORMATS
+
+
+def test_every_format_that_is_refused_by_name_is_in_the_reference():
+    section = prose(FORMATS).partition("## Refused")[2].partition("## Limits")[0].lower()
+    assert [kind for kind in sniff._REFUSED if kind.lower() not in section] == []
+
+
+def test_the_diagram_of_a_step_has_the_states_that_the_code_writes():
+    [diagram] = [block.text for block in blocks("docs/architecture.md") if "[*] --> ready" in block.text]
+    drawn = set(re.findall(r"^\s+(\w+) -->", diagram, re.MULTILINE)) | set(re.findall(r"--> (\w+)", diagram))
+    tree = ast.parse((ROOT / "storage" / "steps.py").read_text())
+    written = {"ready"}  # of a row that is inserted
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "state" and isinstance(node.value, ast.Constant):
+            written.add(node.value.value)
+    written |= set(get_args(get_type_hints(steps.finish)["state"]))
+    assert drawn == written
+
+
+def test_the_diagram_of_a_job_has_its_statuses():
+    [diagram] = [block.text for block in blocks("docs/architecture.md") if "[*] --> queued" in block.text]
+    drawn = set(re.findall(r"--> (\w+)", diagram))
+    assert drawn == {status.value for status in JobStatus} - {"cancelled"}  # no request cancels a job yet
+
+
+def test_the_tables_of_the_database_are_all_described():
+    assert {row["table"] for row in tables_with("docs/architecture.md", "table", "a row is")} == set(metadata.tables)
+
+
+def test_the_events_that_the_how_to_explains_are_logged():
+    logged = {
+        (call.args[0].value, {"exception": "error"}.get(call.func.attr, call.func.attr))
+        for tree in source_trees("api", "cli", "pipeline", "storage", "workers")
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == "log"
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+    }
+    rows = tables_with("docs/how-to/read-the-logs.md", "event", "level", "what it says", "what to do")
+    explained = {(event, row["level"]) for row in rows for event in row["event"].replace("`", "").split(", ")}
+    assert explained
+    assert explained <= logged

@@ -1,0 +1,146 @@
+"""Accounts, jobs and steps made and read as rows: for tests of the queue without the rest of the service."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Row, select, update
+
+from pipeline.plan import cut
+from pipeline.types import Question, Staged
+from storage import accounts, jobs, ledger, schema, steps
+from storage.database import Database
+from storage.steps import Lease
+
+
+def new_account(database: Database, credits: int = 100_000) -> str:
+    with database.write() as connection:
+        account = accounts.create_account(connection, "test")
+        if credits:
+            ledger.grant(connection, account, credits)
+        return account
+
+
+def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = False) -> jobs.NewJob:
+    """A job of URLs with one result for each image, `chunk` images in each chunk."""
+    return jobs.NewJob(
+        id=accounts.random_id("job_", 24),
+        account=account,
+        waited=waited,
+        input_method="url",
+        question=Question(prompt="p", per_image=True),
+        sources=[f"https://pictures.example/{index}" for index in range(images)],
+        plan=cut(images, chunk),
+        inputs={},
+        request_source=None,
+        engine="fake",
+        model="fake-1",
+        warnings=(),
+        deadline_ms=3_600_000,
+        ttl_ms=3_600_000,
+    )
+
+
+def new_job(database: Database, account: str, **options: Any) -> str:
+    """An accepted job that nothing was rung for; its id."""
+    new = job_of(account, **options)
+    with database.write() as connection:
+        jobs.accept(connection, new, max_open=1000)
+    return new.id
+
+
+def step_ids(database: Database, job: str, kind: str = "stage") -> list[int]:
+    query = select(schema.steps.c.id).where(schema.steps.c.job == job, schema.steps.c.kind == kind)
+    with database.read() as connection:
+        return list(connection.execute(query.order_by(schema.steps.c.id)).scalars())
+
+
+def step_row(database: Database, step: int) -> Row[Any]:
+    with database.read() as connection:
+        return connection.execute(select(schema.steps).where(schema.steps.c.id == step)).one()
+
+
+def job_row(database: Database, job: str) -> Row[Any]:
+    with database.read() as connection:
+        return connection.execute(select(schema.jobs).where(schema.jobs.c.id == job)).one()
+
+
+def set_steps(database: Database, *ids: int, **values: Any) -> None:
+    """Changes these steps, or all where none is named."""
+    statement = update(schema.steps).values(**values)
+    with database.write() as connection:
+        connection.execute(statement.where(schema.steps.c.id.in_(ids)) if ids else statement)
+
+
+def claim(database: Database, step: int, *, owner: str = "test", lease_ms: int = 60_000) -> Lease | None:
+    with database.write() as connection:
+        return steps.claim(connection, step, owner=owner, lease_ms=lease_ms)
+
+
+def claimed(database: Database, step: int, **options: Any) -> Lease:
+    lease = claim(database, step, **options)
+    assert lease is not None
+    return lease
+
+
+def stolen(database: Database, lease: Lease) -> Lease:
+    """The lease of a second worker, after the first one's has run out."""
+    set_steps(database, lease.step, lease_until=0)
+    with database.write() as connection:
+        assert steps.reclaim_expired(connection) == 1
+    return claimed(database, lease.step, owner="thief")
+
+
+def staged_images(first: int, count: int) -> list[Staged]:
+    return [
+        Staged(index=index, mime="image/png", size=3, received=3, sha256="0" * 64, width=1, height=1)
+        for index in range(first, first + count)
+    ]
+
+
+def extract_lease(database: Database, job: str, part: int) -> Lease:
+    """Stages a chunk of single images, and claims its extract step."""
+    lease = claimed(database, step_ids(database, job)[part])
+    with database.write() as connection:
+        (step,) = jobs.record_staged(connection, lease, key=f"{job}/c{part}", staged=staged_images(part, 1), failures=[])
+    return claimed(database, step)
+
+
+def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    with database.read() as connection:
+        return {
+            name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr)
+            for name, table in schema.metadata.tables.items()
+        }
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Looks again and again until it holds; fails when it never does."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        threading.Event().wait(0.005)
+
+
+def at_once(*actions: Callable[[], Any]) -> list[Any]:
+    """Runs each in a thread of its own, started together; what each gave or raised."""
+    gate = threading.Barrier(len(actions))
+    given: list[Any] = [None] * len(actions)
+
+    def run(place: int, action: Callable[[], Any]) -> None:
+        gate.wait()
+        try:
+            given[place] = action()
+        except Exception as error:
+            given[place] = error
+
+    threads = [threading.Thread(target=run, args=item) for item in enumerate(actions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return given
