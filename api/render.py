@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.types import Failure
+from pipeline.types import Failure, JobStatus
 from storage.views import JobView, ResultView
 
 
@@ -39,7 +39,7 @@ def result_json(job: JobView, result: ResultView) -> dict[str, Any]:
     body: dict[str, Any] = {
         "results": result.result,
         "prompt": result.prompt,
-        "imageCount": job.succeeded,
+        "imageCount": 0 if job.status is JobStatus.FAILED else job.succeeded,
         "creditUsage": job.credits,
     }
     if result.failures:

@@ -10,7 +10,7 @@ import threading
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy import Connection
 
 from cli.lifeline import end_with_parent
@@ -172,7 +172,9 @@ def list_keys(*, as_json: bool) -> None:
         listed = [{**{field: getattr(row, field) for field in fields}, "revoked": row.revoked_at is not None} for row in rows]
         click.echo(json.dumps(listed))
         return
-    table = Table("id", "name", "account", "available", "held", "charged", "state")
+    # Folded where the terminal is narrow: an id that is cut can't be copied.
+    account = Column("account", overflow="fold")
+    table = Table("id", "name", account, "available", "held", "charged", "state")
     for row in rows:
         state = "revoked" if row.revoked_at else "live"
         table.add_row(row.id, row.name, row.account, str(row.available), str(row.held), str(row.charged), state)

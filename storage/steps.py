@@ -11,9 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from pipeline.types import JobStatus
 from storage.database import now_ms
@@ -167,43 +182,7 @@ def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 5
     A step that was rung and not claimed is rung again after 30 s, then after twice that, up to 16 minutes: its message
     may be lost, or just wait in a long queue.
     """
-    rung_before = steps.c.rings - 1
-    patience = literal(RING_AGAIN_MS, BigInteger).bitwise_lshift(
-        case((rung_before > MOST_DOUBLINGS, MOST_DOUBLINGS), else_=rung_before)
-    )
-    # Where a job is waited for it goes first; then the older one, chunk by chunk.
-    place = (
-        func.row_number()
-        .over(
-            partition_by=jobs.c.account,
-            order_by=(
-                case((steps.c.state == "leased", 0), (steps.c.rung_at.is_not(None), 1), else_=2),
-                jobs.c.waited.desc(),
-                steps.c.id,
-            ),
-        )
-        .label("place")
-    )
-    due = and_(
-        steps.c.state == "ready",
-        steps.c.not_before <= now_ms(),
-        or_(steps.c.rung_at.is_(None), steps.c.rung_at < now_ms() - patience),
-    ).label("due")
-    open_steps = (
-        select(steps.c.id, jobs.c.waited, place, due)
-        .join(jobs, jobs.c.id == steps.c.job)
-        .where(or_(steps.c.state == "leased", and_(steps.c.state == "ready", steps.c.not_before <= now_ms())))
-    )
-    if beside is not None:
-        owner = select(jobs.c.account).where(jobs.c.id == beside).scalar_subquery()
-        open_steps = open_steps.where(jobs.c.account == owner)
-    window = open_steps.subquery()
-    rows = connection.execute(
-        select(window.c.id, window.c.waited)
-        .where(window.c.due, window.c.place <= WINDOW)
-        .order_by(window.c.waited.desc(), window.c.id)
-        .limit(limit)
-    ).all()
+    rows = connection.execute(_due_statement(of_one_account=beside is not None), {"job": beside, "limit": limit}).all()
     if rows:
         connection.execute(
             update(steps)
@@ -220,4 +199,46 @@ def forget_rings(connection: Connection) -> None:
     """
     connection.execute(
         update(steps).where(steps.c.state == "ready", steps.c.rung_at < now_ms() - IN_HAND_MS).values(rung_at=None)
+    )
+
+
+@cache
+def _due_statement(*, of_one_account: bool) -> Select[tuple[int, bool]]:
+    """The due steps within the windows. Made once: it is asked after each step, and putting it together costs more."""
+    rung_before = steps.c.rings - 1
+    patience = literal(RING_AGAIN_MS, BigInteger).bitwise_lshift(
+        case((rung_before > MOST_DOUBLINGS, MOST_DOUBLINGS), else_=rung_before)
+    )
+    # Where a job is waited for it goes first, past what is leased; then the older one, chunk by chunk.
+    place = (
+        func.row_number()
+        .over(
+            partition_by=jobs.c.account,
+            order_by=(
+                jobs.c.waited.desc(),
+                case((steps.c.state == "leased", 0), (steps.c.rung_at.is_not(None), 1), else_=2),
+                steps.c.id,
+            ),
+        )
+        .label("place")
+    )
+    due = and_(
+        steps.c.state == "ready",
+        steps.c.not_before <= now_ms(),
+        or_(steps.c.rung_at.is_(None), steps.c.rung_at < now_ms() - patience),
+    ).label("due")
+    open_steps = (
+        select(steps.c.id, jobs.c.waited, place, due)
+        .join(jobs, jobs.c.id == steps.c.job)
+        .where(or_(steps.c.state == "leased", and_(steps.c.state == "ready", steps.c.not_before <= now_ms())))
+    )
+    if of_one_account:
+        owner = select(jobs.c.account).where(jobs.c.id == bindparam("job")).scalar_subquery()
+        open_steps = open_steps.where(jobs.c.account == owner)
+    window = open_steps.subquery()
+    return (
+        select(window.c.id, window.c.waited)
+        .where(window.c.due, window.c.place <= WINDOW)
+        .order_by(window.c.waited.desc(), window.c.id)
+        .limit(bindparam("limit"))
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from storage.database import Database, migrate
 from storage.embedded_redis import EmbeddedRedis
 from tests.harness import Harness, running
+
+# What the code under test logs is its own affair; tests that read logs start a process.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 @pytest.fixture

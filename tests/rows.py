@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from pipeline.plan import cut
+from pipeline.stage import StagedChunk
 from pipeline.types import Question, Staged
 from storage import accounts, jobs, ledger, schema, steps
 from storage.database import Database
@@ -105,7 +106,7 @@ def extract_lease(database: Database, job: str, part: int) -> Lease:
     """Stages a chunk of single images, and claims its extract step."""
     lease = claimed(database, step_ids(database, job)[part])
     with database.write() as connection:
-        (step,) = jobs.record_staged(connection, lease, key=f"{job}/c{part}", staged=staged_images(part, 1), failures=[])
+        (step,) = jobs.record_staged(connection, lease, key=f"{job}/c{part}", chunk=StagedChunk(staged=staged_images(part, 1)))
     return claimed(database, step)
 
 

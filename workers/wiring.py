@@ -45,6 +45,7 @@ def build_parts(settings: Settings) -> tuple[Parts, Celery, Callable[[], None]]:
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
     engine = build_engine(settings)
+    fetch = Fetcher(settings.fetch_allow)
     leases = LeaseKeeper(database, lease_seconds=settings.lease_seconds, step_seconds=settings.step_seconds)
     parts = Parts(
         settings=settings,
@@ -52,7 +53,7 @@ def build_parts(settings: Settings) -> tuple[Parts, Celery, Callable[[], None]]:
         scratch=open_scratch(settings.scratch_url),
         signals=Signals(settings.redis_url, app),
         leases=leases,
-        fetch=Fetcher(settings.fetch_allow),
+        fetch=fetch,
         decode=decode,
         decoding=decoding,
         engine=engine,
@@ -63,6 +64,7 @@ def build_parts(settings: Settings) -> tuple[Parts, Celery, Callable[[], None]]:
         leases.close()
         decoding.shutdown(wait=False, cancel_futures=True)
         decode.close()
+        fetch.close()
         engine.close()
         parts.signals.close()
         database.close()

@@ -64,20 +64,6 @@ def anchors(name: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def table(name: str, heading: str) -> list[dict[str, str]]:
-    """The rows of the first table under the heading, by column name, code marks and escapes taken off single-code cells."""
-    section = prose(name).partition(f"\n{heading}\n")[2]
-    assert section, f"{name} has no heading {heading!r}"
-    lines = [line for line in section.split("\n\n#")[0].splitlines() if line.startswith("|")]
-    columns = _cells(lines[0])
-    rows = []
-    for line in lines[2:]:
-        if set(line) <= set("|- "):
-            break
-        rows.append(dict(zip(columns, _cells(line), strict=True)))
-    return rows
-
-
 def tables_with(name: str, *columns: str) -> list[dict[str, str]]:
     """The rows of all tables of a document that have just these columns."""
     rows: list[dict[str, str]] = []

@@ -12,7 +12,9 @@ from tests.docs.markdown import DOCUMENTS, NAMES, ROOT, anchors, inline_code, li
 
 #: Names in capitals that are no settings of ours.
 OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY"}
-PLACE = re.compile(r"(?:api|bench|cli|docs|examples|pipeline|storage|tests|workers|\.ci)/[\w./-]*|[A-Z][A-Za-z]+file|[\w.-]+\.(?:toml|lock|md)")
+PLACE = re.compile(
+    r"(?:api|bench|cli|docs|examples|pipeline|storage|tests|workers|\.ci)/[\w./-]*|[A-Z][A-Za-z]+file|[\w.-]+\.(?:toml|lock|md)"
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

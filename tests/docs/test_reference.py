@@ -23,13 +23,14 @@ from pipeline.settings import PARTS, SECRETS, Settings, load_settings
 from pipeline.types import INPUT_FAULTS, MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, ItemCode, JobStatus
 from storage import steps
 from storage.schema import metadata
-from tests.docs.markdown import ROOT, blocks, prose, read, table, tables_with
+from tests.docs.markdown import ROOT, blocks, prose, read, tables_with
 from tests.harness import Harness
 
 API = "docs/reference/api.md"
 CLI = "docs/reference/cli.md"
 FORMATS = "docs/reference/formats.md"
 SETTINGS = "docs/reference/settings.md"
+SETTING_ROWS = tables_with(SETTINGS, "setting", "default", "allowed", "meaning")
 #: What Werkzeug raises and api/errors.py names after its phrase.
 PHRASES = {(404, "not_found"), (405, "method_not_allowed")}
 
@@ -58,16 +59,17 @@ def constants(call: ast.Call) -> list[Any]:
 
 
 def test_the_table_of_settings_has_every_setting_in_order():
-    assert [row["setting"] for row in table(SETTINGS, "# Settings")] == [name.upper() for name in Settings.model_fields]
+    assert [row["setting"] for row in SETTING_ROWS] == [name.upper() for name in Settings.model_fields]
 
 
-@pytest.mark.parametrize("row", table(SETTINGS, "# Settings"), ids=lambda row: row["setting"])
+@pytest.mark.parametrize("row", SETTING_ROWS, ids=lambda row: row["setting"])
 def test_a_setting_s_default_and_what_it_allows_are_the_code_s(row):
     name = row["setting"].lower()
     field = Settings.model_fields[name]
     default = getattr(load_settings({}), name)
-    assert row["default"] == ("not set" if default in (None, "", ()) else str(default))
-    lowest = next((found.ge for found in field.metadata if isinstance(found, Ge)), None)
+    shown = f"{default:.0f}" if isinstance(default, float) else str(default)
+    assert row["default"] == ("not set" if default in (None, "", ()) else shown)
+    lowest: Any = next((found.ge for found in field.metadata if isinstance(found, Ge)), None)
     highest = next((found.le for found in field.metadata if isinstance(found, Le)), None)
     if get_origin(field.annotation) is Literal:
         assert row["allowed"] == " or ".join(f"`{value}`" for value in get_args(field.annotation) if value)
@@ -137,8 +139,15 @@ def test_the_limits_are_the_code_s():
 
 def test_every_error_code_is_in_the_reference_with_its_status():
     stated = {(int(row["status"]), row["code"]) for row in tables_with(API, "status", "code", "when")}
-    raised = {(status, code) for tree in source_trees("api") for status, code, *_ in map(constants, calls(tree, "ApiError")) if code}
-    raised |= {(400, code) for tree in source_trees("api", "pipeline") for code, *_ in map(constants, calls(tree, "RequestFault")) if code}
+    raised = {
+        (status, code) for tree in source_trees("api") for status, code, *_ in map(constants, calls(tree, "ApiError")) if code
+    }
+    raised |= {
+        (400, code)
+        for tree in source_trees("api", "pipeline")
+        for code, *_ in map(constants, calls(tree, "RequestFault"))
+        if code
+    }
     for name in ("jsonMode", "granularity"):
         with pytest.raises(RequestFault) as refused:
             check_request({"inputMethod": "url", "prompt": "p", name: 5}, [b"https://a.example/"])
@@ -148,7 +157,7 @@ def test_every_error_code_is_in_the_reference_with_its_status():
 
 def test_every_item_code_is_in_the_reference_with_whose_fault_it_is():
     rows = tables_with(API, "code", "fault of", "when")
-    assert [row["code"] for row in rows] and {row["code"] for row in rows} == {code.value for code in ItemCode}
+    assert {row["code"] for row in rows} == {code.value for code in ItemCode}
     assert {row["code"] for row in rows if row["fault of"] == "input"} == {code.value for code in INPUT_FAULTS}
 
 

@@ -1,0 +1,1 @@
+"""What this service measures of itself: ratios, taken in one run on one machine."""

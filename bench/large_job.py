@@ -1,0 +1,127 @@
+"""A job of 3000 URLs, from POST to result, against the time that the model alone takes.
+
+The fake model answers after 1.0 s, 16 images a call, 32 calls at once: 188 calls, so 6.0 s for anyone who asks it.
+Beside it runs what a user would write: an asyncio script on google-genai that fetches nothing, checks nothing and loses
+everything when it ends. The two take turns; the fake model and the pictures are served by a process of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+
+from bench.report import print_report, spread
+from tests.e2e.service import ROOT, pictures, serving
+from tests.fakes.gemini import FakeGemini, numbered_picture
+
+IMAGES, PER_CALL, AT_ONCE, LATENCY = 3000, 16, 32, 1.0
+IDEAL = ceil(ceil(IMAGES / PER_CALL) / AT_ONCE) * LATENCY
+
+
+def outside() -> None:
+    """The process of the model and the pictures: prints where they are, ends with its standard input."""
+    with FakeGemini(latency=LATENCY) as fake, pictures() as web:
+        for number in range(IMAGES):
+            web.page(f"{number}.jpg", numbered_picture(number, format="JPEG", pad_to=30_000))
+        print(json.dumps({"model": fake.base_url, "key": fake.key, "web": web.url, "allow": web.allow}), flush=True)
+        sys.stdin.read()
+
+
+@contextmanager
+def others():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.large_job", "--outside"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin and process.stdout
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def through_service(place: dict[str, str]) -> float:
+    """Seconds from POST to the answer, the service being warm."""
+    settings = {
+        "GEMINI_API_KEY": place["key"],
+        "GEMINI_BASE_URL": place["model"],
+        "FETCH_ALLOW": place["allow"],
+        "MERGED_PER_CALL": str(PER_CALL),
+        "WORKER_CONCURRENCY": str(AT_ONCE),
+    }
+    body = {"inputMethod": "url", "images": [f"{place['web']}/{n}.jpg" for n in range(IMAGES)], "prompt": "Which number?"}
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data", **settings) as service:
+        warm = {**body, "images": body["images"][:1]}
+        assert service.extract(warm)[0] == 200
+        started = time.perf_counter()
+        status, _, answer = service.extract(body)
+        seconds = time.perf_counter() - started
+        assert (status, answer["imageCount"]) == (200, IMAGES)
+    return seconds
+
+
+def through_script(place: dict[str, str]) -> float:
+    """Seconds that the asyncio script takes, its images in memory already."""
+    from google import genai
+    from google.genai import types
+
+    images = [numbered_picture(number, format="JPEG", pad_to=30_000) for number in range(IMAGES)]
+
+    async def run() -> None:
+        client = genai.Client(
+            api_key=place["key"], http_options=types.HttpOptions(base_url=place["model"], api_version="v1beta", timeout=60_000)
+        )
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(first: int) -> None:
+            parts = [types.Part.from_text(text="Which number?")]
+            for label, data in enumerate(images[first : first + PER_CALL], start=first + 1):
+                parts += [types.Part.from_text(text=f"Image {label}:"), types.Part.from_bytes(data=data, mime_type="image/jpeg")]
+            async with gate:
+                await client.aio.models.generate_content(
+                    model="gemini-3.5-flash-lite", contents=types.Content(role="user", parts=parts)
+                )
+
+        await asyncio.gather(*(ask(first) for first in range(0, IMAGES, PER_CALL)))
+
+    started = time.perf_counter()
+    asyncio.run(run())
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--outside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.outside:
+        outside()
+        return
+    service: list[float] = []
+    script: list[float] = []
+    with others() as place:
+        for _ in range(options.runs):
+            service.append(through_service(place))
+            script.append(through_script(place))
+    ratios = [mine / theirs for mine, theirs in zip(service, script, strict=True)]
+    print_report(
+        f"{IMAGES} URLs of 30 KB, {PER_CALL} a call, {AT_ONCE} calls at once, model {LATENCY} s; ideal {IDEAL:.1f} s",
+        [
+            ("POST to result", spread(service, "s"), f"{1.1 * IDEAL + 1:.1f} s"),
+            ("an asyncio script, images in memory", spread(script, "s"), ""),
+            ("service / script, pair by pair", spread(ratios, "x"), "below 1"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""One 100 KB image by base64, from POST to 200, the model answering at once; and 32 clients at once with a model of 1.0 s."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http.client
+import json
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bench.report import print_report, spread
+from tests.e2e.service import Service, serving
+from tests.fakes.gemini import FakeGemini, numbered_picture
+
+CLIENTS, LATENCY = 32, 1.0
+REQUESTS = 100
+
+
+def latencies(service: Service, body: bytes) -> list[float]:
+    """Milliseconds of each request on one connection, after a warm-up."""
+    address = urlsplit(service.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    taken = []
+    for number in range(REQUESTS + 20):
+        started = time.perf_counter()
+        connection.request("POST", "/api/v1/extract-image", body, {"Authorization": f"Bearer {service.key}"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        if number >= 20:
+            taken.append((time.perf_counter() - started) * 1000)
+    connection.close()
+    return taken
+
+
+def throughput(service: Service, body: bytes) -> float:
+    """Answers a second, CLIENTS sending three each."""
+
+    def client() -> None:
+        for _ in range(3):
+            assert service.extract(body)[0] == 200
+
+    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return 3 * CLIENTS / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    runs = parser.parse_args().runs
+    image = base64.b64encode(numbered_picture(1, format="JPEG", pad_to=100_000)).decode()
+    body = json.dumps({"inputMethod": "base64", "images": [image], "prompt": "p"}).encode()
+    medians, tails, rates = [], [], []
+    with FakeGemini() as fake, tempfile.TemporaryDirectory() as folder:
+        settings = {"GEMINI_API_KEY": fake.key, "GEMINI_BASE_URL": fake.base_url, "RATE_LIMIT": "100000/minute"}
+        with serving(Path(folder) / "data", **settings) as service:
+            for _ in range(runs):
+                fake.latency = 0.0
+                taken = latencies(service, body)
+                medians.append(statistics.median(taken))
+                tails.append(sorted(taken)[int(len(taken) * 0.99) - 1])
+                fake.latency = LATENCY
+                rates.append(throughput(service, body))
+    most = CLIENTS / LATENCY
+    print_report(
+        f"One image of 100 KB a request, embedded parts, {runs} runs of {REQUESTS}",
+        [
+            ("POST to 200, median", spread(medians, "ms", 1), "40 ms"),
+            ("POST to 200, 99th percentile", spread(tails, "ms", 1), ""),
+            (f"{CLIENTS} clients, model {LATENCY} s, of {most:.0f}/s", spread([rate / most for rate in rates], "x"), "0.9 x"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,449 @@
+"""The queue's rows: who may work on a step, what a lost lease may still do, and what is rung when."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from pipeline.ask import Outcome
+from pipeline.finalize import Verdict
+from pipeline.stage import StagedChunk
+from pipeline.types import Failure, ItemCode, JobStatus, Reply
+from storage import jobs, schema, steps
+from storage.database import now_ms
+from storage.steps import RING_AGAIN_MS, WINDOW, LostLease
+from tests.rows import (
+    at_once,
+    claim,
+    claimed,
+    everything,
+    extract_lease,
+    job_row,
+    new_account,
+    new_job,
+    set_steps,
+    staged_images,
+    step_ids,
+    step_row,
+    stolen,
+)
+
+
+@pytest.fixture
+def account(database):
+    return new_account(database)
+
+
+@pytest.fixture
+def job(database, account):
+    return new_job(database, account)
+
+
+@pytest.fixture
+def step(database, job):
+    (only,) = step_ids(database, job)
+    return only
+
+
+def now(database):
+    with database.read() as connection:
+        return connection.scalar(select(now_ms()))
+
+
+def ring(database, **options):
+    with database.write() as connection:
+        return steps.to_ring(connection, **options)
+
+
+def ringing(database, **options):
+    """The ids of the steps that are rung now."""
+    return [ring.step for ring in ring(database, **options)]
+
+
+def reclaim(database):
+    with database.write() as connection:
+        return steps.reclaim_expired(connection)
+
+
+# Claiming
+
+
+def test_a_claim_takes_the_lease_and_raises_the_epoch(database, job, step):
+    before = now(database)
+    lease = claimed(database, step, owner="me", lease_ms=5_000)
+    row = step_row(database, step)
+    assert (lease.step, lease.job, lease.kind, lease.part, lease.epoch, lease.tries) == (step, job, "stage", 0, 1, 0)
+    assert (row.state, row.owner, row.epoch) == ("leased", "me", 1)
+    assert before + 5_000 <= row.lease_until <= now(database) + 5_000
+
+
+def test_a_step_is_claimed_once(database, step):
+    claimed(database, step)
+    before = everything(database)
+    assert claim(database, step) is None
+    assert everything(database) == before
+
+
+def test_the_first_claim_of_a_job_shows_it_as_running(database, job, step):
+    assert (job_row(database, job).status, job_row(database, job).started_at) == ("queued", None)
+    lease = claimed(database, step)
+    running = job_row(database, job)
+    assert running.status == "running"
+    assert running.started_at >= running.created_at
+    stolen(database, lease)
+    assert job_row(database, job) == running
+
+
+def test_a_message_for_a_step_that_does_not_exist_changes_nothing(database, job, step):
+    before = everything(database)
+    assert claim(database, step + 1000) is None
+    assert everything(database) == before
+
+
+@pytest.mark.parametrize("state", ["leased", "done", "split", "dead", "cancelled"])
+def test_only_a_ready_step_can_be_claimed(database, step, state):
+    set_steps(database, step, state=state)
+    assert claim(database, step) is None
+    assert step_row(database, step).state == state
+
+
+def test_a_step_that_waits_for_its_time_is_not_claimed(database, step):
+    set_steps(database, step, not_before=now(database) + 60_000)
+    assert claim(database, step) is None
+    set_steps(database, step, not_before=0)
+    assert claim(database, step) is not None
+
+
+def test_of_threads_that_claim_at_once_one_gets_the_lease(database, account):
+    for _ in range(5):
+        (step,) = step_ids(database, new_job(database, account))
+        leases = at_once(*[lambda step=step: claim(database, step)] * 4)
+        assert [lease.epoch for lease in leases if lease is not None] == [1]
+
+
+def test_each_claim_has_an_epoch_of_its_own(database, step):
+    epochs = []
+    for _ in range(3):
+        lease = claimed(database, step)
+        epochs.append(lease.epoch)
+        with database.write() as connection:
+            steps.hand_back(connection, lease, delay_ms=0, counts=False)
+    assert epochs == [1, 2, 3]
+
+
+# Fencing
+
+
+def stage_writes(lease):
+    """Everything that a worker may write of a stage step."""
+    staged = StagedChunk(staged=staged_images(lease.part, 1))
+    failed = StagedChunk(failures=[Failure(index=lease.part, code=ItemCode.IMAGE_CORRUPT, detail="d")])
+    return {
+        "check": lambda connection: steps.check(connection, lease),
+        "finish": lambda connection: steps.finish(connection, lease),
+        "hand_back": lambda connection: steps.hand_back(connection, lease, delay_ms=0, counts=False),
+        "hand_back_counted": lambda connection: steps.hand_back(connection, lease, delay_ms=9_000, counts=True),
+        "staged": lambda connection: jobs.record_staged(connection, lease, key="job/x", chunk=staged),
+        "all_failed": lambda connection: jobs.record_staged(connection, lease, key=None, chunk=failed),
+        "too_large": lambda connection: jobs.fail_too_large(connection, lease),
+        "dead": lambda connection: jobs.record_dead(connection, lease, "d"),
+    }
+
+
+def extract_writes(lease):
+    """Everything that a worker may write of an extract step."""
+    answered = Outcome(replies=(Reply(indexes=(lease.part,), text="", result="r"),))
+    failed = Outcome(failures=(Failure(index=lease.part, code=ItemCode.SAFETY_BLOCKED, detail="d"),))
+    return {
+        "hand_back": lambda connection: steps.hand_back(connection, lease, delay_ms=0, counts=True),
+        "answered": lambda connection: jobs.record_outcome(connection, lease, answered, last=False),
+        "last": lambda connection: jobs.record_outcome(connection, lease, answered, last=True),
+        "failed": lambda connection: jobs.record_outcome(connection, lease, failed, last=True),
+        "dead": lambda connection: jobs.record_dead(connection, lease, "d"),
+    }
+
+
+def finalize_lease(database, job):
+    lease = extract_lease(database, job, 0)
+    with database.write() as connection:
+        (step,) = extract_writes(lease)["last"](connection)
+    return claimed(database, step)
+
+
+def finalize_writes(lease):
+    verdict = Verdict(status=JobStatus.SUCCEEDED, result="r", error=None)
+    return {
+        "hand_back": lambda connection: steps.hand_back(connection, lease, delay_ms=0, counts=True),
+        "finish": lambda connection: jobs.finish_job(connection, lease, verdict),
+    }
+
+
+WRITES = {
+    "stage": (stage_writes, lambda database, job: claimed(database, step_ids(database, job)[0])),
+    "extract": (extract_writes, lambda database, job: extract_lease(database, job, 0)),
+    "finalize": (finalize_writes, finalize_lease),
+}
+CASES = [
+    *(("stage", name) for name in ("check", "finish", "hand_back", "hand_back_counted", "staged", "all_failed", "too_large", "dead")),
+    *(("extract", name) for name in ("hand_back", "answered", "last", "failed", "dead")),
+    *(("finalize", name) for name in ("hand_back", "finish")),
+]
+
+
+def stolen_by_another(database, lease):
+    stolen(database, lease)
+
+
+def reclaimed(database, lease):
+    set_steps(database, lease.step, lease_until=0)
+    assert reclaim(database) == 1
+
+
+def already_ended(database, lease):
+    with database.write() as connection:
+        steps.finish(connection, lease)
+
+
+def closed_with_its_job(database, lease):
+    with database.write() as connection:
+        connection.execute(update(schema.jobs).where(schema.jobs.c.id == lease.job).values(deadline_at=0))
+    with database.write() as connection:
+        assert jobs.close_overdue(connection, lease.job)
+
+
+@pytest.mark.parametrize("lost", [stolen_by_another, reclaimed, already_ended, closed_with_its_job])
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_a_lease_that_is_lost_writes_nothing(database, job, kind, name, lost):
+    writes, lease_of = WRITES[kind]
+    lease = lease_of(database, job)
+    lost(database, lease)
+    before = everything(database)
+    with pytest.raises(LostLease), database.write() as connection:
+        writes(lease)[name](connection)
+    assert everything(database) == before
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_a_lease_that_holds_may_write(database, job, kind, name):
+    writes, lease_of = WRITES[kind]
+    lease = lease_of(database, job)
+    before = everything(database)
+    with database.write() as connection:
+        writes(lease)[name](connection)
+    assert (everything(database) == before) == (name == "check")
+
+
+def test_a_lease_that_ran_out_still_holds_until_somebody_takes_the_step(database, step):
+    lease = claimed(database, step)
+    set_steps(database, step, lease_until=0)
+    with database.write() as connection:
+        steps.finish(connection, lease)
+    assert step_row(database, step).state == "done"
+    assert reclaim(database) == 0
+
+
+# Renewing, handing back, reclaiming
+
+
+def test_renewing_prolongs_what_is_held_and_names_what_is_lost(database, account):
+    first, second = step_ids(database, new_job(database, account, images=2))
+    kept, lost = claimed(database, first), claimed(database, second)
+    thief = stolen(database, lost)
+    before = step_row(database, second)
+    set_steps(database, first, lease_until=1)
+    with database.write() as connection:
+        assert steps.renew(connection, [kept, lost], lease_ms=60_000) == [lost]
+    assert step_row(database, first).lease_until > now(database) + 50_000
+    assert step_row(database, second) == before
+    assert thief.epoch == 3
+
+
+@pytest.mark.parametrize(("counts", "tries"), [(False, 0), (True, 1)])
+def test_a_step_handed_back_is_due_after_its_delay(database, step, counts, tries):
+    ring(database)
+    lease = claimed(database, step)
+    before = now(database)
+    with database.write() as connection:
+        steps.hand_back(connection, lease, delay_ms=30_000, counts=counts)
+    row = step_row(database, step)
+    assert (row.state, row.tries, row.owner, row.lease_until, row.rung_at, row.rings) == ("ready", tries, None, None, None, 0)
+    assert before + 30_000 <= row.not_before <= now(database) + 30_000
+    assert ring(database) == []
+    set_steps(database, step, not_before=0)
+    assert ringing(database) == [step]
+    assert claimed(database, step).tries == tries
+
+
+def test_reclaiming_takes_what_has_run_out_and_leaves_the_rest(database, account):
+    ready, running, expired, done = step_ids(database, new_job(database, account, images=4))
+    for step in (running, expired, done):
+        claimed(database, step)
+    set_steps(database, expired, lease_until=now(database) - 1, rings=3, rung_at=now(database))
+    set_steps(database, done, state="done", lease_until=None)
+    assert reclaim(database) == 1
+    row = step_row(database, expired)
+    assert (row.state, row.epoch, row.expiries, row.tries) == ("ready", 2, 1, 0)
+    assert (row.owner, row.lease_until, row.rung_at, row.rings) == (None, None, None, 0)
+    assert step_row(database, running).state == "leased"
+    assert (step_row(database, ready).epoch, step_row(database, done).state) == (0, "done")
+
+
+def test_of_supervisors_that_reclaim_at_once_each_expiry_counts_once(database, account):
+    ids = step_ids(database, new_job(database, account, images=8))
+    for step in ids:
+        claimed(database, step)
+    set_steps(database, lease_until=0)
+    assert sum(at_once(*[lambda: reclaim(database)] * 3)) == 8
+    assert {step_row(database, step).expiries for step in ids} == {1}
+
+
+# Cancelling
+
+
+def cancel(database, job):
+    with database.write() as connection:
+        return steps.cancel_open(connection, job=job, round_=1)
+
+
+def test_cancelling_ends_open_work_and_leaves_what_is_over_and_the_cleanup(database, account):
+    job = new_job(database, account, images=3)
+    ready, leased, done = step_ids(database, job)
+    claimed(database, leased, lease_ms=40_000)
+    set_steps(database, done, state="done", epoch=7)
+    with database.write() as connection:
+        (cleanup,) = steps.add(connection, job=job, round_=1, kind="cleanup")
+    left = cancel(database, job)
+    assert 30_000 < left <= 40_000
+    assert [(step_row(database, step).state, step_row(database, step).epoch) for step in (ready, leased, done, cleanup)] == [
+        ("cancelled", 1),
+        ("cancelled", 2),
+        ("done", 7),
+        ("ready", 0),
+    ]
+    assert step_row(database, leased).lease_until is None
+
+
+def test_cancelling_says_zero_where_nobody_works(database, account):
+    job = new_job(database, account, images=2)
+    assert cancel(database, job) == 0
+    assert cancel(database, job) == 0
+
+
+def test_a_lease_that_has_run_out_is_not_waited_for(database, job, step):
+    claimed(database, step)
+    set_steps(database, step, lease_until=1)
+    assert cancel(database, job) == 0
+
+
+def test_cancelling_a_job_leaves_every_other_job(database, account, job):
+    other = new_job(database, account)
+    cancel(database, job)
+    assert step_row(database, step_ids(database, other)[0]).state == "ready"
+
+
+# Ringing
+
+
+def test_a_step_is_rung_once_and_again_only_after_thirty_seconds_and_twice_as_long_each_time(database, step):
+    patience = RING_AGAIN_MS
+    for rings in range(1, 10):
+        assert ringing(database) == [step]
+        assert step_row(database, step).rings == rings
+        assert ring(database) == []
+        set_steps(database, step, rung_at=now(database) - patience + 5_000)
+        assert ring(database) == []
+        set_steps(database, step, rung_at=now(database) - patience - 1)
+        patience = min(patience * 2, RING_AGAIN_MS * 32)
+
+
+@pytest.mark.parametrize("state", ["leased", "done", "dead", "cancelled"])
+def test_only_ready_steps_are_rung(database, step, state):
+    set_steps(database, step, state=state)
+    assert ring(database) == []
+
+
+def test_of_one_account_no_more_than_its_window_is_rung_and_a_step_that_ends_makes_room(database, account):
+    ids = step_ids(database, new_job(database, account, images=WINDOW + 10))
+    assert ringing(database) == ids[:WINDOW]
+    assert ring(database) == []
+    lease = claimed(database, ids[5])
+    assert ring(database) == [], "what is leased takes its place too"
+    with database.write() as connection:
+        steps.finish(connection, lease)
+    assert ringing(database) == [ids[WINDOW]]
+
+
+def test_the_window_is_the_account_s_not_the_job_s(database, account):
+    first = step_ids(database, new_job(database, account, images=WINDOW - 2))
+    second = step_ids(database, new_job(database, account, images=10))
+    assert ringing(database) == first + second[:2]
+
+
+def test_a_large_account_takes_nothing_from_a_small_one(database, account):
+    large = step_ids(database, new_job(database, account, images=WINDOW * 3))
+    small = step_ids(database, new_job(database, new_account(database)))
+    rung = set(ringing(database))
+    assert rung == {*large[:WINDOW], *small}
+
+
+def test_a_small_account_is_rung_while_a_large_one_s_window_is_full(database, account):
+    new_job(database, account, images=WINDOW * 2)
+    assert len(ring(database)) == WINDOW
+    small = step_ids(database, new_job(database, new_account(database)))
+    assert ringing(database) == small
+
+
+def test_what_somebody_waits_for_goes_first_and_is_marked(database, account):
+    slow = step_ids(database, new_job(database, account, images=WINDOW + 1))
+    (fast,) = step_ids(database, new_job(database, account, waited=True))
+    rung = ring(database)
+    assert (rung[0].step, rung[0].waited) == (fast, True)
+    assert [ring.step for ring in rung[1:]] == slow[: WINDOW - 1]
+    assert not any(ring.waited for ring in rung[1:])
+
+
+def test_a_step_whose_time_has_not_come_takes_no_place_in_the_window(database, account):
+    ids = step_ids(database, new_job(database, account, images=WINDOW + 3))
+    set_steps(database, *ids[:3], not_before=now(database) + 60_000)
+    assert ringing(database) == ids[3:]
+
+
+def test_beside_a_job_only_its_account_s_steps_are_rung(database, account):
+    job = new_job(database, account)
+    neighbour = new_job(database, account)
+    stranger = new_job(database, new_account(database))
+    rung = ringing(database, beside=job)
+    assert rung == step_ids(database, job) + step_ids(database, neighbour)
+    assert ringing(database) == step_ids(database, stranger)
+
+
+def test_a_limit_bounds_what_is_rung_and_the_rest_comes_next(database, account):
+    ids = step_ids(database, new_job(database, account, images=5))
+    assert ringing(database, limit=3) == ids[:3]
+    assert ringing(database, limit=3) == ids[3:]
+
+
+def test_two_supervisors_that_ring_at_once_ring_every_step(database, account):
+    ids = step_ids(database, new_job(database, account, images=20))
+    both = at_once(lambda: ring(database), lambda: ring(database))
+    assert {ring.step for rings in both for ring in rings} == set(ids)
+    assert ring(database) == []
+
+
+def test_forgotten_rings_are_rung_anew_but_not_those_of_the_last_seconds(database, account):
+    old, fresh = step_ids(database, new_job(database, account, images=2))
+    ring(database)
+    set_steps(database, old, rung_at=now(database) - 3_000)
+    with database.write() as connection:
+        steps.forget_rings(connection)
+    assert ringing(database) == [old]
+    assert step_row(database, fresh).rings == 1
+
+
+def test_a_step_of_the_same_kind_and_part_of_a_round_exists_once(database, job, step):
+    columns = schema.steps.c
+    with pytest.raises(IntegrityError), database.write() as connection:
+        steps.add(connection, job=job, round_=1, kind="stage", parts=[0])
+    with database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(schema.steps).where(columns.job == job)) == 1

@@ -1,0 +1,217 @@
+"""What the database promises, whichever it is: its clock, its transactions, its migrations."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import func, insert, inspect, select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from storage import schema
+from storage.database import Database, _alembic_config, migrate, now_ms, schema_is_current
+from tests.rows import at_once, new_account
+
+MIGRATE = """
+import sys
+from storage.database import Database, migrate
+database = Database(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+migrate(database)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def empty(database_url):
+    made = Database(database_url)
+    yield made
+    made.close()
+
+
+def account(number: int) -> dict[str, object]:
+    return {"id": f"acc_{number}", "name": "test", "created_at": 0}
+
+
+def count(database: Database) -> int:
+    with database.read() as connection:
+        return connection.execute(select(func.count()).select_from(schema.accounts)).scalar_one()
+
+
+# The clock
+
+
+def test_the_clock_gives_whole_milliseconds_since_1970(database):
+    before = time.time() * 1000
+    with database.read() as connection:
+        now = connection.scalar(select(now_ms()))
+    assert isinstance(now, int)
+    assert before - 2 <= now <= time.time() * 1000 + 2  # julianday is rounded to a millisecond
+
+
+def test_the_clock_goes_on_inside_a_transaction(database):
+    with database.write() as connection:
+        first = connection.scalar(select(now_ms()))
+        ends = time.monotonic() + 10
+        while connection.scalar(select(now_ms())) <= first:
+            assert time.monotonic() < ends, "it stands still"
+
+
+def test_the_clock_can_be_reckoned_with_and_written(database):
+    with database.write() as connection:
+        connection.execute(insert(schema.accounts).values(id="acc_1", name="n", created_at=now_ms() + 60_000))
+        assert connection.scalar(select(schema.accounts.c.created_at - now_ms())) in range(50_000, 60_001)
+        assert connection.scalar(select(schema.accounts.c.created_at > now_ms()))
+
+
+# Transactions
+
+
+def test_a_write_is_there_for_the_next_reader(database):
+    with database.write() as connection:
+        connection.execute(insert(schema.accounts).values(account(1)))
+    assert count(database) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_write_that_raises_leaves_nothing(database, error):
+    with pytest.raises(error), database.write() as connection:
+        connection.execute(insert(schema.accounts).values(account(1)))
+        raise error
+    assert count(database) == 0
+
+
+def test_a_write_that_the_schema_refuses_leaves_nothing_of_its_transaction(database):
+    with pytest.raises(IntegrityError), database.write() as connection:
+        connection.execute(insert(schema.accounts).values(account(1)))
+        connection.execute(insert(schema.accounts).values(account(1)))
+    assert count(database) == 0
+
+
+def test_a_row_that_points_at_nothing_is_refused(database):
+    with pytest.raises(IntegrityError), database.write() as connection:
+        connection.execute(insert(schema.api_keys).values(id="k", account="acc_none", name="n", hash="h", created_at=0))
+
+
+def test_a_reader_waits_for_no_writer_and_sees_nothing_uncommitted(database):
+    with database.write() as writer:
+        writer.execute(insert(schema.accounts).values(account(1)))
+        assert count(database) == 0
+    assert count(database) == 1
+
+
+def test_a_writer_waits_for_no_reader(database):
+    with database.read() as reader:
+        reader.execute(select(schema.accounts)).all()
+        with database.write() as writer:
+            writer.execute(insert(schema.accounts).values(account(1)))
+    assert count(database) == 1
+
+
+def test_writers_at_once_wait_for_each_other_and_all_succeed(database):
+    owner = new_account(database, credits=0)
+    row = schema.accounts.c
+
+    def add() -> bool:
+        for _ in range(25):
+            with database.write() as connection:
+                connection.execute(update(schema.accounts).where(row.id == owner).values(available=row.available + 1))
+        return True
+
+    assert at_once(add, add, add, add) == [True] * 4
+    with database.read() as connection:
+        assert connection.scalar(select(row.available).where(row.id == owner)) == 100
+
+
+def test_a_second_database_object_sees_the_same_rows(database, database_url):
+    new_account(database)
+    other = Database(database_url)
+    assert count(other) == 1
+    other.close()
+
+
+# Migrations
+
+
+def test_an_empty_database_is_not_current_and_a_migrated_one_is(empty):
+    assert not schema_is_current(empty)
+    migrate(empty)
+    assert schema_is_current(empty)
+
+
+def test_migrating_again_changes_nothing(database):
+    owner = new_account(database)
+    migrate(database)
+    assert schema_is_current(database)
+    with database.read() as connection:
+        assert connection.scalar(select(schema.accounts.c.id)) == owner
+
+
+def test_two_processes_may_migrate_at_once(empty, database_url):
+    command_line = [sys.executable, "-W", "error", "-c", MIGRATE, database_url]
+    started = [
+        subprocess.Popen(command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.stdout.readline() for process in started] == ["ready\n"] * 2
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    ended = [process.communicate(timeout=60) for process in started]
+    assert [(out, process.returncode) for (out, _), process in zip(ended, started, strict=True)] == [("done\n", 0)] * 2, ended
+    assert schema_is_current(empty)
+
+
+def test_many_threads_may_open_and_migrate_one_database_at_once(database_url):
+    def start() -> bool:
+        made = Database(database_url)
+        migrate(made)
+        made.close()
+        return True
+
+    assert at_once(*[start] * 6) == [True] * 6
+
+
+def test_the_migrations_make_exactly_the_schema(database):
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, schema.metadata) == []
+
+
+def test_the_migrations_make_the_schema_s_own_statements(database, tmp_path):
+    """What autogenerate does not compare: partial indexes, defaults, ON DELETE."""
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("SQLite alone keeps the statements")
+    direct = Database(f"sqlite:///{tmp_path / 'direct.db'}")
+    with direct.write() as connection:
+        schema.metadata.create_all(connection)
+    query = text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('alembic_version', 'sqlite_sequence')")
+    made: list[dict[str, list[str]]] = []
+    for each in (database, direct):
+        with each.read() as connection:
+            made.append({name: sorted(_parts(sql)) for name, sql in connection.execute(query)})
+    direct.close()
+    assert made[0] == made[1]
+
+
+def _parts(sql: str) -> list[str]:
+    return [" ".join(line.replace('"', "").split()).rstrip(" ,") for line in sql.splitlines() if line.strip(" ,)\t")]
+
+
+def test_a_downgrade_takes_everything_away_and_an_upgrade_brings_it_back(database):
+    new_account(database)
+    config = _alembic_config()
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert not schema_is_current(database)
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    migrate(database)
+    assert schema_is_current(database)
+    assert count(database) == 0
