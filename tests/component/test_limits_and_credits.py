@@ -17,6 +17,11 @@ ASYNC = {"Prefer": "respond-async"}
 LARGEST = b64(b"img" + bytes(MAX_IMAGE_BYTES - 3))  #: 20 MB exactly
 
 
+def brief_engine() -> FakeEngine:
+    """Says little, however large the pictures are."""
+    return FakeEngine(script=lambda _call, _number: Answer(finish=Finish.COMPLETE, text="seen"))
+
+
 def base64_request(*images: str) -> dict[str, Any]:
     return {"inputMethod": "base64", "images": list(images), "prompt": "p"}
 
@@ -53,7 +58,7 @@ def test_three_thousand_and_one_images_are_a_400(harness, method):
 
 
 def test_twenty_megabytes_an_image_and_a_hundred_in_total_are_taken_and_one_byte_more_is_a_400(make_harness):
-    harness = make_harness(workers_count=0)
+    harness = make_harness(engine=brief_engine(), workers_count=0)
     taken = harness.post(base64_request(*[LARGEST] * 5), headers=ASYNC)
     assert taken.status_code == 202
     harness.drain()
@@ -71,7 +76,7 @@ def test_an_image_one_byte_over_twenty_megabytes_is_a_400_that_names_it(harness)
 
 
 def test_downloads_of_a_hundred_megabytes_pass(make_harness):
-    harness = make_harness(MERGED_PER_CALL="3", workers_count=0)
+    harness = make_harness(engine=brief_engine(), MERGED_PER_CALL="3", workers_count=0)
     picture = b"img" + bytes(MAX_IMAGE_BYTES - 3)
     images = [harness.page(f"https://pictures.example/{index}", picture) for index in range(5)]
     accepted = harness.post({"inputMethod": "url", "images": images, "prompt": "p"}, headers=ASYNC)
@@ -145,19 +150,11 @@ def test_a_client_that_is_gone_in_the_middle_of_its_body_leaves_nothing(harness,
     assert harness.count_rows("jobs") == 0
 
 
-class Unread:
-    """A body of no bytes, that notes how many times it was asked for."""
-
-    def read(self, _size: int = -1) -> bytes:
-        raise AssertionError("the body was read")
-
-
 @pytest.mark.parametrize("authorization", ["", "Bearer x", "Basic eDp5"])
-def test_the_key_is_judged_before_the_body_and_its_length(make_harness, authorization):
+@pytest.mark.parametrize("environ", [{"HTTP_TRANSFER_ENCODING": "chunked"}, {"CONTENT_LENGTH": "1000"}, {"CONTENT_LENGTH": "9"}])
+def test_the_key_is_judged_before_the_body_and_its_length(make_harness, authorization, environ):
     harness = make_harness(MAX_BODY="10")
-    status, headers, body = raw_post(
-        harness, Unread(harness), HTTP_AUTHORIZATION=authorization, CONTENT_LENGTH="1000000", HTTP_TRANSFER_ENCODING="chunked"
-    )
+    status, headers, body = raw_post(harness, Gone(), HTTP_AUTHORIZATION=authorization, **environ)
     assert (status, body) == (401, {"error": "Invalid or missing Authorization header"})
     assert headers["X-Error-Code"] == "unauthorized"
 

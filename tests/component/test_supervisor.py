@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
 
-from pipeline.types import JobStatus
+from pipeline.types import Answer, Finish, JobStatus
 from storage import jobs, schema
+from tests.fakes.engine import FakeEngine
 from tests.fakes.scratch import MemoryScratch
 from tests.harness import b64
 from tests.rows import (
@@ -18,7 +19,7 @@ from tests.rows import (
     claimed,
     eventually,
     everything,
-    extract_lease,
+    job_of,
     job_row,
     new_job,
     set_steps,
@@ -181,9 +182,6 @@ def test_a_job_that_cannot_be_ended_does_not_keep_the_others_open(house, supervi
 
 def test_answers_too_deep_to_be_merged_end_the_job_and_cost_nothing(make_harness):
     """Each can be read alone; joining them takes more of the stack."""
-    from pipeline.types import Answer, Finish
-    from tests.fakes.engine import FakeEngine
-
     deep = '{"a":' * 900 + "1" + "}" * 900
     house = make_harness(
         workers_count=0, engine=FakeEngine(script=lambda _call, _number: Answer(finish=Finish.COMPLETE, text=deep)), MERGED_PER_CALL="1"
@@ -261,17 +259,14 @@ def test_scratch_that_belongs_to_no_job_goes_only_after_an_hour(house, superviso
 
 
 def test_scratch_whose_job_is_accepted_within_the_hour_is_kept(house, supervisor, clock):
-    put(house, "job_late/a")
+    new = job_of(house.account)
+    put(house, f"{new.id}/a")
     supervisor.sweep()
     with house.database.write() as connection:
-        connection.execute(update(schema.jobs).where(schema.jobs.c.id == accepted(house)).values(id="x")) if False else None
-    job = new_job(house.database, house.account)
-    put(house, f"{job}/a")
+        jobs.accept(connection, new, max_open=10)
     clock.now += UNKNOWN_SECONDS * 2
     supervisor.sweep()
-    assert list(house.scratch.objects) == [f"{job}/a"]
-    house.make_overdue()
-    supervisor.tick()
+    assert list(house.scratch.objects) == [f"{new.id}/a"]
 
 
 def test_what_is_seen_again_after_it_was_gone_has_a_new_hour(house, supervisor, clock):
@@ -392,14 +387,3 @@ def test_it_ticks_until_it_is_told_to_stop(house):
     house.make_overdue()
     supervisor.end_overdue()
     assert JobStatus(job_row(house.database, job).status).ended
-
-
-def test_a_lease_that_is_kept_alive_is_never_reclaimed(house, supervisor):
-    job = accepted(house)
-    lease = extract_lease(house.database, job, 0)
-    with house.leases.holding(lease):
-        supervisor.tick()
-        assert step_row(house.database, lease.step).epoch == lease.epoch
-    set_steps(house.database, lease.step, state="ready", lease_until=None)
-    house.make_overdue()
-    supervisor.tick()

@@ -15,7 +15,8 @@ class MemorySignals:
     """Rings go to `rung`; waiters wake when their job is told of. `lose_rings` drops messages, as Redis may."""
 
     def __init__(self) -> None:
-        self.rung: queue.SimpleQueue[int] = queue.SimpleQueue()
+        # Not SimpleQueue: on CPython 3.11 its get(timeout=...) waits for ever when another getter was faster near the end.
+        self.rung: queue.Queue[int] = queue.Queue()
         self.lose_rings = False
         self._told: Counter[str] = Counter()
         self._changed = threading.Condition()

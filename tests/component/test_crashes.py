@@ -1,0 +1,326 @@
+"""A crash at any line, then a rerun, gives the same end state.
+
+The worker's parts are wrapped so that the n-th call of any of them kills it: before its effect in one run, after it in
+another, for every n until a run is through without. What follows a crash is what follows a real one: the process's
+messages and leases are lost, and the supervisor brings the steps back.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from api.app import create_app
+from pipeline.types import Answer, Finish, ItemCode
+from storage import schema
+from tests.fakes.engine import FakeEngine
+from tests.harness import CREDITS, Harness, b64, running
+from tests.rows import everything, set_steps
+from workers.run import run_step
+from workers.supervisor import UNKNOWN_SECONDS, Supervisor
+from workers.wiring import Parts
+
+MOST_CALLS = 400  # a run has about 40: whoever counts this far goes round in circles
+
+
+class Crash(BaseException):
+    """The process is gone: nothing of it catches this."""
+
+
+class Crashing:
+    """Counts calls and dies of one of them; from then on it is dead."""
+
+    def __init__(self, at: int, when: str) -> None:
+        self.calls: list[str] = []
+        self.fired = False
+        self._at = at
+        self._when = when
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def point(self, name: str) -> Iterator[None]:
+        with self._lock:
+            if self.fired:
+                raise Crash
+            self.calls.append(name)
+            due = len(self.calls) == self._at
+            self.fired = due
+        if due and self._when == "before":
+            raise Crash
+        yield
+        if due:
+            raise Crash
+
+    def call(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*values: Any, **options: Any) -> Any:
+            with self.point(name):
+                return function(*values, **options)
+
+        return run
+
+
+class Wrapped:
+    """A part whose methods are counted; those that give an iterator are done when the crash comes."""
+
+    def __init__(self, part: Any, crashing: Crashing, *, listed: tuple[str, ...] = ()) -> None:
+        self._part = part
+        self._crashing = crashing
+        self._listed = listed
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._part, name)
+        if not callable(value):
+            return value
+        function = (lambda *values: list(value(*values))) if name in self._listed else value
+        return self._crashing.call(name, function)
+
+    def __call__(self, *values: Any, **options: Any) -> Any:
+        """A port of one method."""
+        return self._crashing.call(type(self._part).__name__, lambda: list(self._part(*values, **options)))()
+
+
+class WrappedDatabase:
+    """Dies before or after a transaction's commit."""
+
+    def __init__(self, database: Any, crashing: Crashing) -> None:
+        self._database = database
+        self._crashing = crashing
+
+    @contextmanager
+    def write(self) -> Iterator[Any]:
+        # The effect is the commit: "before" rolls back all of the block, "after" comes when it is committed.
+        with self._crashing.point("commit") if self._crashing._when == "after" else _nothing():
+            with self._database.write() as connection:
+                yield connection
+                if self._crashing._when == "before":
+                    with self._crashing.point("commit"):
+                        pass
+
+    @contextmanager
+    def read(self) -> Iterator[Any]:
+        with self._crashing.point("read"), self._database.read() as connection:
+            yield connection
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def crashing_parts(parts: Parts, crashing: Crashing) -> Parts:
+    database: Any = WrappedDatabase(parts.database, crashing)
+    scratch: Any = Wrapped(parts.scratch, crashing, listed=("list",))
+    signals: Any = Wrapped(parts.signals, crashing)
+    engine: Any = Wrapped(parts.engine, crashing)
+    return replace(
+        parts,
+        database=database,
+        scratch=scratch,
+        signals=signals,
+        engine=engine,
+        fetch=Wrapped(parts.fetch, crashing),
+        decode=crashing.call("decode", parts.decode),
+    )
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A job that takes many turns."""
+
+    body: Callable[[Harness], dict[str, Any]]
+    script: Callable[[Any, int], Answer | None] = lambda _call, _number: None
+    settings: tuple[tuple[str, str], ...] = (("MERGED_PER_CALL", "2"), ("IMAGES_PER_CALL", "2"))
+
+
+def refuse_img1(call: Any, _number: int) -> Answer | None:
+    """A call that shows img1 is refused: the chunk is bisected, and each outcome committed as it comes."""
+    if any(picture.data == b"img1" for picture in call.pictures):
+        return Answer(finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail="SAFETY", input_tokens=3, model_version="fake-1.0")
+    return None
+
+
+SCENARIOS = {
+    "two chunks of URLs, one of which fails": Scenario(
+        lambda house: {"inputMethod": "url", "images": [*house.urls(2), "https://gone.example/"], "prompt": "p"}
+    ),
+    "base64 and records, one image refused by the model": Scenario(
+        lambda _house: {
+            "inputMethod": "base64",
+            "images": [b64(b"img0"), b64(b"img1"), b64(b"img2")],
+            "prompt": "p",
+            "granularity": "perImage",
+        },
+        script=refuse_img1,
+        settings=(("IMAGES_PER_CALL", "3"),),
+    ),
+    "nothing but a file that is no image": Scenario(
+        lambda _house: {"inputMethod": "base64", "images": [b64(b"none")], "prompt": "p", "jsonMode": True}
+    ),
+}
+
+
+def work(house: Harness, parts: Parts) -> None:
+    """What a worker does, until nothing is rung."""
+    while True:
+        house.supervisor.ring()
+        try:
+            step = house.signals.rung.get_nowait()
+        except queue.Empty:
+            return
+        run_step(parts, step)
+
+
+def end_state(house: Harness, job: str) -> dict[str, Any]:
+    """All that a caller or a bookkeeper could see, and scratch."""
+    with house.database.read() as connection:
+        columns = schema.images.c
+        images = connection.execute(
+            select(columns.index, columns.state, columns.code, columns.detail, columns.sha256, columns.bytes, columns.result)
+            .where(columns.job == job)
+            .order_by(columns.index)
+        ).all()
+        row = connection.execute(select(schema.jobs).where(schema.jobs.c.id == job)).one()
+        open_chunks = connection.execute(select(schema.chunks.c.no).where(schema.chunks.c.job == job, schema.chunks.c.open)).all()
+        open_steps = connection.execute(
+            select(schema.steps.c.kind).where(schema.steps.c.job == job, schema.steps.c.state.in_(("ready", "leased")))
+        ).all()
+    view = house.get(f"/api/v1/jobs/{job}").json
+    # What was asked is counted when its answer is kept: of a call that is made again, once or twice, but never more.
+    assert view["usage"]["modelCalls"] <= len(house.engine.calls)
+    return {
+        "images": [tuple(image) for image in images],
+        "job": (row.status, row.result, row.error_code, row.error_message, row.credits, tuple(row.warnings)),
+        "counts": view["counts"],
+        "credits": view["usage"]["credits"],
+        "open": ([*open_chunks], [*open_steps]),
+        "ledger": house.ledger(job),
+        "balance": house.balance(),
+        "scratch": sorted(house.scratch.objects),
+    }
+
+
+def run(folder: Any, scenario: Scenario, crashing: Crashing) -> dict[str, Any]:
+    """The end state of a job whose worker may crash once."""
+    engine = FakeEngine(script=scenario.script)
+    with running(folder, workers_count=0, engine=engine, **dict(scenario.settings)) as house:
+        answer = house.post(scenario.body(house), headers={"Prefer": "respond-async"})
+        assert answer.status_code == 202
+        try:
+            work(house, crashing_parts(house.work, crashing))
+        except Crash:
+            house.signals.rung = queue.SimpleQueue()
+            _expire(house)
+            house.supervisor.reclaim()
+            house.age_rings()
+            house.drain()
+            house.skip_waits()  # of the second cleanup, due when the lease that was lost runs out
+            house.drain()
+        house.supervisor.sweep()
+        return end_state(house, answer.json["id"])
+
+
+def _expire(house: Harness) -> None:
+    with house.database.read() as connection:
+        leased = list(connection.execute(select(schema.steps.c.id).where(schema.steps.c.state == "leased")).scalars())
+    if leased:
+        set_steps(house.database, *leased, lease_until=0)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_crash_at_any_call_then_a_rerun_gives_the_same_end(tmp_path, name, when):
+    never = Crashing(0, when)
+    expected = run(tmp_path / "whole", SCENARIOS[name], never)
+    assert expected["scratch"] == []
+    assert expected["open"] == ([], [])
+    for at in range(1, MOST_CALLS):
+        crashing = Crashing(at, when)
+        state = run(tmp_path / str(at), SCENARIOS[name], crashing)
+        assert state == expected, f"after a crash {when} call {at} of {crashing.calls}"
+        if not crashing.fired:
+            break
+    assert not crashing.fired
+
+
+def test_the_scenarios_crash_at_every_kind_of_call(tmp_path):
+    seen: set[str] = set()
+    for place, scenario in enumerate(SCENARIOS.values()):
+        never = Crashing(0, "after")
+        run(tmp_path / str(place), scenario, never)
+        seen |= set(never.calls)
+    assert seen >= {"put", "open", "delete", "list", "ask", "FakeFetch", "decode", "ring", "tell", "commit", "read"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_worker_that_crashes_again_and_again_gets_there(tmp_path, when):
+    """Each life is one call longer than the last."""
+    scenario = SCENARIOS["base64 and records, one image refused by the model"]
+    expected = run(tmp_path / "whole", scenario, Crashing(0, when))
+    with running(tmp_path / "lives", workers_count=0, engine=FakeEngine(script=scenario.script), **dict(scenario.settings)) as house:
+        answer = house.post(scenario.body(house), headers={"Prefer": "respond-async"})
+        for life in range(1, MOST_CALLS):
+            crashing = Crashing(life, when)
+            try:
+                work(house, crashing_parts(house.work, crashing))
+            except Crash:
+                house.signals.rung = queue.SimpleQueue()
+                _expire(house)
+                house.supervisor.reclaim()
+                house.age_rings()
+            else:
+                break
+        house.skip_waits()
+        house.drain()
+        assert end_state(house, answer.json["id"]) == expected
+
+
+# The front door
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_front_door_that_crashes_makes_a_whole_job_or_none(tmp_path, when):
+    body = {"inputMethod": "base64", "images": [b64(b"img0"), b64(b"img1"), b64(b"img2")], "prompt": "p"}
+    ends = []
+    for at in range(1, MOST_CALLS):
+        with running(tmp_path / str(at), workers_count=0, MERGED_PER_CALL="2") as house:
+            ends.append(_accept_with_crash(house, body, crashing := Crashing(at, when)))
+        if not crashing.fired:
+            break
+    assert ends[-1] == "accepted"
+    assert set(ends) == {"accepted", "nothing"}
+
+
+def _accept_with_crash(house: Harness, body: dict[str, Any], crashing: Crashing) -> str:
+    """"accepted" or "nothing", after an hour in which the supervisor has looked after what was left."""
+    before = everything(house.database)
+    door: Any = replace(
+        house.web,
+        database=WrappedDatabase(house.database, crashing),
+        scratch=Wrapped(house.scratch, crashing, listed=("list",)),
+        signals=Wrapped(house.signals, crashing),
+    )
+    house.app = create_app(door)
+    with suppress(Crash):
+        house.post(body, headers={"Prefer": "respond-async"})
+    house.signals.rung = queue.SimpleQueue()
+    house.age_rings()
+    house.drain()
+    hours = iter((0.0, UNKNOWN_SECONDS + 1))
+    supervisor = Supervisor(
+        database=house.database, scratch=house.scratch, signals=house.signals, clock=lambda: next(hours)
+    )
+    supervisor.sweep()
+    supervisor.sweep()
+    assert house.scratch.objects == {}
+    if everything(house.database) == before:
+        return "nothing"
+    assert [kind for kind, _ in house.ledger()] == ["grant", "reserve", "charge", "release"]
+    assert house.balance() == (CREDITS - 13, 0, 13)
+    return "accepted"
