@@ -18,7 +18,7 @@ Seconds = float
 LONGEST_TTL = 3_652 * 86_400  #: seconds: ten years
 #: what the URL of each part may start with
 PARTS = {
-    "database_url": ("sqlite:///",),
+    "database_url": ("sqlite:///", "postgresql+psycopg://"),
     "scratch_url": ("file:",),
     "redis_url": ("embedded:", "redis://", "rediss://", "unix://"),
 }

@@ -14,6 +14,7 @@ import structlog
 from storage.database import Database, migrate
 from storage.embedded_redis import EmbeddedRedis
 from tests.harness import Harness, running
+from tests.rows import quick_folder
 
 # What the code under test logs is its own affair; tests that read logs start a process.
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -41,9 +42,10 @@ def make_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url() -> Iterator[str]:
     """A database with nothing in it."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    with quick_folder() as folder:
+        yield f"sqlite:///{folder / 'test.db'}"
 
 
 @pytest.fixture

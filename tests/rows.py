@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -117,6 +120,14 @@ def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
             name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr)
             for name, table in schema.metadata.tables.items()
         }
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A folder in memory where there is one: for tests of many commits, none of which is about what a disk keeps."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="extract-image-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from api.app import create_app
 from pipeline.types import Answer, Finish, ItemCode
 from storage import schema
 from tests.fakes.engine import FakeEngine
 from tests.harness import CREDITS, Harness, b64, running
-from tests.rows import everything, set_steps
+from tests.rows import everything, quick_folder
 from workers.run import run_step
 from workers.supervisor import UNKNOWN_SECONDS, Supervisor
 from workers.wiring import Parts
@@ -177,119 +177,112 @@ def work(house: Harness, parts: Parts) -> None:
         run_step(parts, step)
 
 
-def end_state(house: Harness, job: str) -> dict[str, Any]:
+def end_state(house: Harness, job: str, account: str) -> dict[str, Any]:
     """All that a caller or a bookkeeper could see, and scratch."""
+    columns = schema.images.c
+    seen = (columns.index, columns.state, columns.code, columns.detail, columns.sha256, columns.bytes, columns.result)
+    open_steps = schema.steps.c.state.in_(("ready", "leased"))
     with house.database.read() as connection:
-        columns = schema.images.c
-        images = connection.execute(
-            select(columns.index, columns.state, columns.code, columns.detail, columns.sha256, columns.bytes, columns.result)
-            .where(columns.job == job)
-            .order_by(columns.index)
-        ).all()
+        images = connection.execute(select(*seen).where(columns.job == job).order_by(columns.index)).all()
         row = connection.execute(select(schema.jobs).where(schema.jobs.c.id == job)).one()
-        open_chunks = connection.execute(select(schema.chunks.c.no).where(schema.chunks.c.job == job, schema.chunks.c.open)).all()
-        open_steps = connection.execute(
-            select(schema.steps.c.kind).where(schema.steps.c.job == job, schema.steps.c.state.in_(("ready", "leased")))
-        ).all()
-    view = house.get(f"/api/v1/jobs/{job}").json
-    # What was asked is counted when its answer is kept: of a call that is made again, once or twice, but never more.
-    assert view["usage"]["modelCalls"] <= len(house.engine.calls)
+        chunks = connection.execute(select(schema.chunks.c.no).where(schema.chunks.c.job == job, schema.chunks.c.open)).all()
+        steps = connection.execute(select(schema.steps.c.kind).where(schema.steps.c.job == job, open_steps)).all()
     return {
         "images": [tuple(image) for image in images],
         "job": (row.status, row.result, row.error_code, row.error_message, row.credits, tuple(row.warnings)),
-        "counts": view["counts"],
-        "credits": view["usage"]["credits"],
-        "open": ([*open_chunks], [*open_steps]),
+        "open": ([*chunks], [*steps]),
         "ledger": house.ledger(job),
-        "balance": house.balance(),
+        "balance": house.balance(account),
         "scratch": sorted(house.scratch.objects),
     }
 
 
-def run(folder: Any, scenario: Scenario, crashing: Crashing) -> dict[str, Any]:
-    """The end state of a job whose worker may crash once."""
+@contextmanager
+def started(scenario: Scenario) -> Iterator[Harness]:
     engine = FakeEngine(script=scenario.script)
-    with running(folder, workers_count=0, engine=engine, **dict(scenario.settings)) as house:
-        answer = house.post(scenario.body(house), headers={"Prefer": "respond-async"})
-        assert answer.status_code == 202
+    with quick_folder() as folder, running(folder, workers_count=0, engine=engine, **dict(scenario.settings)) as house:
+        yield house
+
+
+def run(house: Harness, scenario: Scenario, lives: Iterator[Crashing]) -> dict[str, Any]:
+    """The end state of a job of a new account's, whose worker has these lives and then one without an end."""
+    account, key = house.new_key(CREDITS)
+    asked = len(house.engine.calls)
+    answer = house.post(scenario.body(house), key=key, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202
+    for crashing in lives:
         try:
             work(house, crashing_parts(house.work, crashing))
         except Crash:
-            house.signals.rung = queue.SimpleQueue()
-            _expire(house)
-            house.supervisor.reclaim()
-            house.age_rings()
-            house.drain()
-            house.skip_waits()  # of the second cleanup, due when the lease that was lost runs out
-            house.drain()
-        house.supervisor.sweep()
-        return end_state(house, answer.json["id"])
+            mourn(house)
+        else:
+            break
+    house.drain()
+    house.skip_waits()  # of the second cleanup, due when the lease that was lost runs out
+    house.drain()
+    house.supervisor.sweep()
+    used = house.get(f"/api/v1/jobs/{answer.json['id']}", key=key).json["usage"]
+    # What was asked is counted when its answer is kept: of a call that is made again, once or twice, but never more.
+    assert used["modelCalls"] <= len(house.engine.calls) - asked
+    return end_state(house, answer.json["id"], account)
 
 
-def _expire(house: Harness) -> None:
-    with house.database.read() as connection:
-        leased = list(connection.execute(select(schema.steps.c.id).where(schema.steps.c.state == "leased")).scalars())
-    if leased:
-        set_steps(house.database, *leased, lease_until=0)
+def mourn(house: Harness) -> None:
+    """The dead process's messages are lost, and its leases run out."""
+    house.signals.rung = queue.SimpleQueue()
+    with house.database.write() as connection:
+        connection.execute(update(schema.steps).where(schema.steps.c.state == "leased").values(lease_until=0))
+    house.supervisor.reclaim()
+    house.age_rings()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_crash_at_any_call_then_a_rerun_gives_the_same_end(tmp_path, name, when):
-    never = Crashing(0, when)
-    expected = run(tmp_path / "whole", SCENARIOS[name], never)
-    assert expected["scratch"] == []
-    assert expected["open"] == ([], [])
-    for at in range(1, MOST_CALLS):
-        crashing = Crashing(at, when)
-        state = run(tmp_path / str(at), SCENARIOS[name], crashing)
-        assert state == expected, f"after a crash {when} call {at} of {crashing.calls}"
-        if not crashing.fired:
-            break
-    assert not crashing.fired
+def test_a_crash_at_any_call_then_a_rerun_gives_the_same_end(name, when):
+    scenario = SCENARIOS[name]
+    with started(scenario) as house:
+        expected = run(house, scenario, iter(()))
+        assert expected["scratch"] == []
+        assert expected["open"] == ([], [])
+        for at in range(1, MOST_CALLS):
+            crashing = Crashing(at, when)
+            state = run(house, scenario, iter([crashing]))
+            assert state == expected, f"after a crash {when} call {at} of {crashing.calls}"
+            if not crashing.fired:
+                break
+        assert not crashing.fired
 
 
-def test_the_scenarios_crash_at_every_kind_of_call(tmp_path):
+def test_the_scenarios_crash_at_every_kind_of_call():
     seen: set[str] = set()
-    for place, scenario in enumerate(SCENARIOS.values()):
-        never = Crashing(0, "after")
-        run(tmp_path / str(place), scenario, never)
-        seen |= set(never.calls)
+    for scenario in SCENARIOS.values():
+        with started(scenario) as house:
+            never = Crashing(0, "after")
+            run(house, scenario, iter([never]))
+            seen |= set(never.calls)
     assert seen >= {"put", "open", "delete", "list", "ask", "FakeFetch", "decode", "ring", "tell", "commit", "read"}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_worker_that_crashes_again_and_again_gets_there(tmp_path, when):
+def test_a_worker_that_crashes_again_and_again_gets_there(when):
     """Each life is one call longer than the last."""
     scenario = SCENARIOS["base64 and records, one image refused by the model"]
-    expected = run(tmp_path / "whole", scenario, Crashing(0, when))
-    with running(tmp_path / "lives", workers_count=0, engine=FakeEngine(script=scenario.script), **dict(scenario.settings)) as house:
-        answer = house.post(scenario.body(house), headers={"Prefer": "respond-async"})
-        for life in range(1, MOST_CALLS):
-            crashing = Crashing(life, when)
-            try:
-                work(house, crashing_parts(house.work, crashing))
-            except Crash:
-                house.signals.rung = queue.SimpleQueue()
-                _expire(house)
-                house.supervisor.reclaim()
-                house.age_rings()
-            else:
-                break
-        house.skip_waits()
-        house.drain()
-        assert end_state(house, answer.json["id"]) == expected
+    with started(scenario) as house:
+        expected = run(house, scenario, iter(()))
+        lives = [Crashing(at, when) for at in range(1, MOST_CALLS)]
+        assert run(house, scenario, iter(lives)) == expected
+        assert sum(life.fired for life in lives) > 5
 
 
 # The front door
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_front_door_that_crashes_makes_a_whole_job_or_none(tmp_path, when):
+def test_a_front_door_that_crashes_makes_a_whole_job_or_none(when):
     body = {"inputMethod": "base64", "images": [b64(b"img0"), b64(b"img1"), b64(b"img2")], "prompt": "p"}
     ends = []
     for at in range(1, MOST_CALLS):
-        with running(tmp_path / str(at), workers_count=0, MERGED_PER_CALL="2") as house:
+        with quick_folder() as folder, running(folder, workers_count=0, MERGED_PER_CALL="2") as house:
             ends.append(_accept_with_crash(house, body, crashing := Crashing(at, when)))
         if not crashing.fired:
             break
