@@ -9,6 +9,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from api import errors, extract_image, jobs
 from api.auth import add_rate_headers, optional_account
+from api.patience import expect_body
 from api.wiring import Parts
 
 DRAIN_PIECE = 1 << 18
@@ -17,6 +18,7 @@ DRAIN_PIECE = 1 << 18
 def create_app(parts: Parts) -> Flask:
     """The front door over these parts."""
     app = Flask("api", static_folder=None)
+    app.url_map.merge_slashes = False  # else `//` is answered with a redirect in HTML
     errors.register(app)
     app.register_blueprint(extract_image.blueprint(parts))
     app.register_blueprint(jobs.blueprint(parts))
@@ -32,6 +34,7 @@ def create_app(parts: Parts) -> Flask:
     def drain(response: Response) -> Response:
         """Reads the rest of a refused body: a client that is still sending would see a reset instead of the answer."""
         left = min(request.content_length or 0, 2 * parts.settings.max_body) if response.status_code >= 400 else 0
+        expect_body(request.environ, left, refused=True)
         with suppress(OSError, ClientDisconnected):
             while left > 0 and (piece := request.stream.read(min(DRAIN_PIECE, left))):
                 left -= len(piece)

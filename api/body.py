@@ -17,6 +17,7 @@ from flask import Request
 from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import ApiError
+from api.patience import expect_body
 from pipeline.request import RequestFault
 
 IN_MEMORY = 1 << 20  #: bytes: a larger body lies in a temporary file, mapped
@@ -67,6 +68,7 @@ def read_body(request: Request, max_body: int) -> Iterator[bytes | mmap.mmap]:
         raise ApiError(411, "length_required", "Send the body with a Content-Length header, not chunked.")
     if length > max_body:
         raise ApiError(400, "body_too_large", f"The body has {length} bytes; the most this service takes is {max_body}.")
+    expect_body(request.environ, length)
     if length <= IN_MEMORY:
         body = b"".join(_pieces(request.stream, length))
         _check_length(len(body), length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
+from functools import partial
 
 import structlog
 from flask import Blueprint, Response, request
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from api.auth import authenticate, optional_account
 from api.body import parse_body, read_body
 from api.errors import ApiError, json_response
+from api.patience import hung_up
 from api.render import job_json, result_json
 from api.waiting import preference, wait_for_end, waiting_place
 from api.wiring import Parts
@@ -63,7 +65,7 @@ def blueprint(parts: Parts) -> Blueprint:
         applied = {"Preference-Applied": prefer.applied} if prefer.applied else {}
         with waiting_place(parts, needed=prefer.seconds > 0):
             job = _accept(parts, account, waited=prefer.seconds > 0)
-            if prefer.seconds > 0 and wait_for_end(parts, job, prefer.seconds):
+            if prefer.seconds > 0 and wait_for_end(parts, job, prefer.seconds, partial(hung_up, request.environ)):
                 return _answer(parts, account, job, applied)
         return _accepted(parts, account, job, applied)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Blueprint, Response, request
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
+from api.patience import hung_up
 from api.render import job_json, result_json
 from api.waiting import wait_for_end, waiting_place
 from api.wiring import Parts
@@ -23,7 +26,7 @@ def blueprint(parts: Parts) -> Blueprint:
         seconds = min(_seconds(request.args.get("wait")), parts.settings.sync_wait)
         if seconds and not view.status.ended:
             with waiting_place(parts, needed=True):
-                wait_for_end(parts, job, seconds)
+                wait_for_end(parts, job, seconds, partial(hung_up, request.environ))
             view = _own(parts, job, account)
         headers = {} if view.status.ended else {"Retry-After": "2"}
         return json_response(job_json(view), 200, headers)

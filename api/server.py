@@ -8,6 +8,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
+from api.patience import Worker
 from api.wiring import build_parts
 from pipeline.settings import Settings
 
@@ -43,7 +44,7 @@ def run_web(settings: Settings, *, bind: str = "") -> None:
         settings,
         {
             "bind": bind or f"{settings.host}:{settings.port}",
-            "worker_class": "gthread",
+            "worker_class": Worker,
             "threads": settings.max_waiters + SPARE_THREADS,
             "timeout": 120,
             "graceful_timeout": 25,

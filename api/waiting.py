@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -54,8 +54,8 @@ def waiting_place(parts: Parts, *, needed: bool) -> Iterator[None]:
         parts.waiting_places.release()
 
 
-def wait_for_end(parts: Parts, job: str, seconds: float) -> bool:
-    """Whether the job ended within the time; also False when the process is stopping, or the job is gone."""
+def wait_for_end(parts: Parts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False) -> bool:
+    """Whether the job ended within the time; also False when the process is stopping, or the job or who waits is gone."""
     ends = time.monotonic() + seconds
     look = 0.0
     seen = "0"
@@ -67,7 +67,7 @@ def wait_for_end(parts: Parts, job: str, seconds: float) -> bool:
                 status = status_of(connection, job)
             if status is None or JobStatus(status).ended:
                 return status is not None
-        if now >= ends or parts.stopping():
+        if now >= ends or parts.stopping() or gone():
             return False
         patience = min(LISTEN_SECONDS, ends - now)
         try:

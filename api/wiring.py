@@ -42,7 +42,7 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
     return Parts(
         settings=settings,
         database=Database(settings.database_url),
-        scratch=open_scratch(settings.scratch_url),
+        scratch=open_scratch(settings),
         signals=Signals(settings.redis_url),
         secret_key=secret_key(settings),
         rate=parse(settings.rate_limit),

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from cli.local_key import ready_key
-from pipeline.settings import load_settings
+from pipeline.settings import Settings, load_settings
 from storage.database import Database
 from storage.scratch import open_scratch
 from storage.secret import secret_key
@@ -45,20 +45,21 @@ def run_demo(*, keep: bool) -> int:
     pictures = sorted(path for path in EXAMPLES.iterdir() if path.suffix in SUFFIXES)
     folder = Path(tempfile.mkdtemp(prefix="extract-image-demo-"))
     try:
-        with _picture_server(EXAMPLES) as port, _service(folder, port, console) as (url, key):
+        with _picture_server(EXAMPLES) as port, _service(folder, port, console) as (url, key, settings):
             client = _Client(url, key)
-            _explain(console, folder)
+            _explain(console, settings)
             urls = [f"http://127.0.0.1:{port}/{path.name}" for path in pictures]
             plain = _run(
-                console, client, "by URL, one text for each image", {"inputMethod": "url", "images": urls, "granularity": "perImage"}
+                console,
+                client,
+                "by URL, one text for each image",
+                {"inputMethod": "url", "images": urls, "granularity": "perImage"},
             )
             _show_texts(console, pictures, plain)
             texts = [base64.b64encode(path.read_bytes()).decode() for path in pictures]
-            merged = _run(
-                console, client, "by base64, jsonMode", {"inputMethod": "base64", "images": texts, "jsonMode": True}
-            )
+            merged = _run(console, client, "by base64, jsonMode", {"inputMethod": "base64", "images": texts, "jsonMode": True})
             _show_document(console, merged)
-            return _show_end(console, folder, [plain, merged])
+            return _show_end(console, settings, [plain, merged])
     except DemoFailure as failure:
         console.print(f"[red]{escape(str(failure))}[/red]\nThe service's log: {folder / 'serve.log'}")
         keep = True
@@ -79,6 +80,7 @@ class _Client:
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not lead to this machine
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class _Client:
     def _send(self, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
         request = urllib.request.Request(self._url + path, body, {**self._headers, **headers})  # noqa: S310 - our own address
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            with self._opener.open(request, timeout=60) as answer:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             raise DemoFailure(f"{path} answered HTTP {error.code}: {error.read().decode()}") from None
@@ -114,14 +116,14 @@ def _picture_server(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _service(folder: Path, picture_port: int, console: Console) -> Iterator[tuple[str, str]]:
-    """`extract-image serve` on a free port; its URL and a key."""
+def _service(folder: Path, picture_port: int, console: Console) -> Iterator[tuple[str, str, Settings]]:
+    """`extract-image serve` on a free port; its URL, a key and its settings, which are not all those of the shell."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "ENGINE", "MODEL", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE")
     gemini = ("GEMINI_API_KEY", "GEMINI_API_KEY_FILE", "GEMINI_BASE_URL")
     environment = {name: os.environ[name] for name in (*kept, *gemini) if name in os.environ}
     environment |= {"DATA_DIR": str(folder), "PORT": "0", "FETCH_ALLOW": f"127.0.0.1/32:{picture_port}"}
     log = folder / "serve.log"
-    with log.open("wb") as errors, console.status("Starting the service …"):
+    with log.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli.main", "serve"],
             cwd=EXAMPLES.parent,
@@ -130,13 +132,14 @@ def _service(folder: Path, picture_port: int, console: Console) -> Iterator[tupl
             stderr=errors,
             text=True,
         )
-        url = _ready_url(process, log)
-    settings = load_settings(environment)
-    database = Database(settings.database_url)
-    key = ready_key(database, secret_key(settings))
-    database.close()
     try:
-        yield url, key
+        with console.status("Starting the service …"):
+            url = _ready_url(process, log)
+        settings = load_settings(environment)
+        database = Database(settings.database_url)
+        key = ready_key(database, secret_key(settings))
+        database.close()
+        yield url, key, settings
     finally:
         process.terminate()
         process.wait()
@@ -159,8 +162,7 @@ def _ready_url(process: subprocess.Popen[str], log: Path) -> str:
     raise DemoFailure(f"The service did not start.\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def _explain(console: Console, folder: Path) -> None:
-    settings = load_settings({**os.environ, "DATA_DIR": str(folder)})
+def _explain(console: Console, settings: Settings) -> None:
     if settings.engine == "gemini":
         console.print(f"Engine: [bold]gemini[/bold] ({settings.model}), asked: “{PROMPT}”")
     else:
@@ -220,7 +222,7 @@ def _abridged(value: Any) -> Any:
     return _shortened(value, 60) if isinstance(value, str) else value
 
 
-def _show_end(console: Console, folder: Path, jobs: list[dict[str, Any]]) -> int:
+def _show_end(console: Console, settings: Settings, jobs: list[dict[str, Any]]) -> int:
     table = Table("job", "status", "images", "credits", "model calls", "seconds")
     for job in jobs:
         table.add_row(
@@ -232,14 +234,14 @@ def _show_end(console: Console, folder: Path, jobs: list[dict[str, Any]]) -> int
             f"{job['seconds']:.1f}",
         )
     console.print(table)
-    left = _scratch_left(folder)
+    left = _scratch_left(settings)
     console.print("Scratch is [green]empty[/green]." if not left else f"[red]Scratch still has {left} objects.[/red]")
     return 1 if left or any(job["status"] != "succeeded" for job in jobs) else 0
 
 
-def _scratch_left(folder: Path) -> int:
+def _scratch_left(settings: Settings) -> int:
     """Objects in scratch, once the cleanup that follows each job has had its moment."""
-    scratch = open_scratch(load_settings({**os.environ, "DATA_DIR": str(folder)}).scratch_url)
+    scratch = open_scratch(settings)
     deadline = time.monotonic() + 10
     while (left := sum(1 for _ in scratch.list(""))) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -7,12 +7,12 @@ from contextlib import suppress
 from storage import accounts, ledger
 from storage.database import Database
 
-NAME = "local"
+NAME = "serve --ready-key"  #: of the account and its key: no name that a user gives by chance, since the key is revoked
 CREDITS = 100_000  #: what the account is topped up to at each start
 
 
 def ready_key(database: Database, secret_key: bytes) -> str:
-    """A fresh key of the account `local`, which has at least CREDITS credits; the key of the last start is revoked."""
+    """A fresh key of an account of its own, which has at least CREDITS credits; the key of the last start is revoked."""
     with database.write() as connection:
         with suppress(accounts.UnknownAccount):
             accounts.revoke_key(connection, NAME)

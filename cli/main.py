@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -108,7 +109,7 @@ def supervisor() -> None:
         signal.signal(number, lambda *_: stop.set())
     database = Database(settings.database_url)
     signals = Signals(settings.redis_url)
-    Supervisor(database=database, scratch=open_scratch(settings.scratch_url), signals=signals).run(stop)
+    Supervisor(database=database, scratch=open_scratch(settings), signals=signals).run(stop)
     signals.close()
     database.close()
 
@@ -122,6 +123,21 @@ def migrate_command() -> None:
     migrate(database)
     database.close()
     click.echo("The database is up to date.")
+
+
+@main.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help='Print {"ok", "checks"}.')
+@click.option("--only", metavar="CHECK", multiple=True, help="Look at this and the settings alone. May be given again.")
+def doctor_command(*, as_json: bool, only: tuple[str, ...]) -> None:
+    """Look at each part: settings, database, clock, Redis, scratch, engine, disk. Says what to do about what is wrong."""
+    from cli.doctor import doctor
+
+    configure_logs(json=not sys.stderr.isatty(), level=logging.ERROR)
+    try:
+        code = doctor(os.environ, only=only, as_json=as_json)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    sys.exit(code)
 
 
 @main.command()

@@ -19,6 +19,7 @@ from typing import IO
 
 import click
 import structlog
+from sqlalchemy import make_url
 
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
@@ -36,7 +37,7 @@ LOOK_SECONDS = 0.25
 FAST_DEATHS = 5  #: deaths of one child within a minute of its start after which serve gives up
 
 
-def serve(settings: Settings, *, with_key: bool, announce: IO[str]) -> int:
+def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> int:
     """Runs until SIGINT or SIGTERM; the exit code. Says on `announce` what it uses, and when it is ready."""
     with ExitStack() as stack:
         stack.enter_context(_only_one(settings.data_dir))
@@ -46,8 +47,13 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str]) -> int:
         migrate(database)
         secret_key(settings)
         environment = {**os.environ, PARENT: str(os.getpid())}
+        redis: EmbeddedRedis | None = None
         if settings.redis_url == "embedded:":
-            environment["REDIS_URL"] = stack.enter_context(EmbeddedRedis(settings.data_dir / "redis")).url
+            try:
+                redis = stack.enter_context(EmbeddedRedis(settings.data_dir / "redis"))
+            except (RuntimeError, PermissionError) as error:
+                raise click.ClickException(str(error)) from None
+            environment["REDIS_URL"] = redis.url
         key = ready_key(database, secret_key(settings)) if with_key else None
         database.close()
         # Before the children, so that a signal in between is not lost.
@@ -57,9 +63,9 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str]) -> int:
         for child in children:
             child.start()
         _wait_ready(f"http://{host}:{port}", children, stop)
-        if not stop.received:
+        if not stop.received and announce:
             _say(settings, f"http://{_display_host(host)}:{port}", key, announce)
-        return _watch(children, stop)
+        return _watch(children, redis, stop)
 
 
 @contextmanager
@@ -113,7 +119,8 @@ class _Child:
     fast_deaths: int = field(default=0)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "cli.main", self.role]
+        # -P: the working directory may hold modules of the same names.
+        command = [sys.executable, "-P", "-m", "cli.main", self.role]
         descriptors: tuple[int, ...] = ()
         if self.role == "web":
             command += ["--fd", str(self.listener.fileno())]
@@ -144,9 +151,11 @@ def _wait_ready(url: str, children: list[_Child], stop: _StopSignals) -> None:
         time.sleep(0.05)
 
 
-def _watch(children: list[_Child], stop: _StopSignals) -> int:
+def _watch(children: list[_Child], redis: EmbeddedRedis | None, stop: _StopSignals) -> int:
     while not stop.received:
         time.sleep(LOOK_SECONDS)
+        if redis and redis.revive():
+            log.error("process_ended", role="redis")
         for child in children:
             if child.process and child.process.poll() is not None:
                 log.error("process_ended", role=child.role, code=child.process.returncode)
@@ -183,7 +192,7 @@ def _say(settings: Settings, url: str, key: str | None, out: IO[str]) -> None:
         "",
         f"extract-image is ready at {url}",
         f"  engine    {engine} ({model})",
-        f"  database  {settings.database_url}",
+        f"  database  {make_url(settings.database_url).render_as_string()}",
         f"  scratch   {settings.scratch_url}",
         f"  queue     {redis}, {settings.worker_concurrency} worker threads",
         *(f"  note      {warning}" for warning in warnings),
@@ -193,8 +202,12 @@ def _say(settings: Settings, url: str, key: str | None, out: IO[str]) -> None:
     else:
         lines += ["  keys      extract-image keys create NAME --credits N"]
     lines += ["", "Ctrl-C ends it.", ""]
-    out.write("\n".join(lines) + "\n")
-    out.flush()
+    try:
+        out.write("\n".join(lines) + "\n")
+        out.flush()
+    except OSError as error:  # who read it is gone: that does not end the service
+        log.warning("not_announced", reason=repr(error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # for what is left in the buffer
 
 
 def curl_line(url: str, key: str, picture: str = "examples/01-till-receipt.png") -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.merge import MalformedJson, parse_json
@@ -70,7 +70,7 @@ def ask(
         except ModelFault as error:
             verdict = _after_fault(group, str(error), tries)
         else:
-            verdict = _after_answer(group, answer, question, tries)
+            verdict = _after_answer(group, replace(answer, text=_text(answer.text)), question, tries)
         waiting.extendleft(reversed(verdict.again))
         yield verdict.outcome
 
@@ -102,6 +102,13 @@ def _after_fault(group: Group, reason: str, tries: _Tries) -> _Verdict:
         tries.faults.add(group)
         return _Verdict(outcome=Outcome(usage=usage), again=(group,))
     return _split(group, ItemCode.MODEL_UNAVAILABLE, f"The model failed on this image twice: {reason}", usage)
+
+
+def _text(text: str) -> str:
+    """The text without what neither UTF-8 nor every database can hold: lone surrogates, and NUL (in Postgres).
+    One of them in one answer must not cost the job all the others."""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.replace("\x00", "\ufffd")
 
 
 def _after_answer(group: Group, answer: Answer, question: Question, tries: _Tries) -> _Verdict:
@@ -179,4 +186,5 @@ def _reply(group: Group, text: str) -> Reply:
 
 
 def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> Outcome:
-    return Outcome(failures=tuple(Failure(index=image.index, code=code, detail=detail) for image in group), usage=usage)
+    said = _text(detail)  # it may quote the model
+    return Outcome(failures=tuple(Failure(index=image.index, code=code, detail=said) for image in group), usage=usage)

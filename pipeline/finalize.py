@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.merge import merge
+from pipeline.merge import MalformedJson, merge
 from pipeline.types import INPUT_FAULTS, Failure, ItemCode, JobStatus, Question, Reply
 
 
@@ -35,7 +35,8 @@ def conclude(harvest: Harvest) -> Verdict:
         return Verdict(status=JobStatus.FAILED, result=None, error=_error(harvest.failures))
     try:
         result = merge(harvest.replies, harvest.question.form)
-    except RecursionError:  # trying again would not help: the job ends, and costs nothing
+    except (MalformedJson, RecursionError):
+        # Each was read before, with more room on the stack. Trying again would not help: the job ends, and costs nothing.
         error = (ItemCode.INTERNAL_ERROR.value, "The model's answers are nested too deeply to be merged.")
         return Verdict(status=JobStatus.FAILED, result=None, error=error)
     return Verdict(status=JobStatus.PARTIAL if harvest.failures else JobStatus.SUCCEEDED, result=result, error=None)

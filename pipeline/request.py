@@ -135,7 +135,7 @@ def base64_size(text: bytes) -> int:
     padding = 2 if digits.endswith(b"==") else 1 if digits.endswith(b"=") else 0
     odd = digits.translate(None, _ALPHABET)
     if len(odd) != padding:
-        place = next(place for place, byte in enumerate(digits) if byte not in _ALPHABET)
+        place = len(digits) - len(digits.lstrip(_ALPHABET))
         raise ValueError(f"character {place} is outside the standard alphabet (A-Z a-z 0-9 + / and = at the end).")
     if len(digits) % 4:
         raise ValueError(f"its length of {len(digits)} is no multiple of 4 (padding missing, or cut short).")

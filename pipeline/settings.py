@@ -5,9 +5,11 @@ A secret may come from a file: `NAME_FILE=/run/secrets/name` is read where `NAME
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -19,10 +21,21 @@ LONGEST_TTL = 3_652 * 86_400  #: seconds: ten years
 #: what the URL of each part may start with
 PARTS = {
     "database_url": ("sqlite:///", "postgresql+psycopg://"),
-    "scratch_url": ("file:",),
+    "scratch_url": ("file:", "s3://"),
     "redis_url": ("embedded:", "redis://", "rediss://", "unix://"),
 }
-SECRETS = ("GEMINI_API_KEY", "SECRET_KEY", "DATABASE_URL", "REDIS_URL")
+SECRETS = ("GEMINI_API_KEY", "SECRET_KEY", "DATABASE_URL", "REDIS_URL", "AWS_SECRET_ACCESS_KEY")
+_SCRATCH = re.compile(r"file:.+|s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
+#: what ENV=production does without: the embedded parts, for which a value that is missing stands too
+EMBEDDED = {
+    "DATABASE_URL": (
+        "sqlite:",
+        "a database server: set it, or DATABASE_URL_FILE, to postgresql+psycopg://user:password@host/name",
+    ),
+    "SCRATCH_URL": ("file:", "a store that all machines reach: set it to s3://bucket/prefix"),
+    "REDIS_URL": ("embedded:", "a Redis server: set it, or REDIS_URL_FILE, to redis://:password@host:6379/0"),
+}
+SECRET_KEY_LENGTH = 32  #: characters, at least, with ENV=production
 
 
 class SettingsFault(Exception):
@@ -43,7 +56,12 @@ class Settings(BaseModel):
     secret_key: SecretStr | None = None  #: keys the hashes of API keys; None: made in data_dir
 
     database_url: str = Field(default="", repr=False)  #: sqlite:///<file>; empty: a file in data_dir
-    scratch_url: str = ""  #: file:<folder>; empty: a folder in data_dir
+    scratch_url: str = ""  #: file:<folder> or s3://<bucket>/<prefix>; empty: a folder in data_dir
+    s3_endpoint_url: str = ""  #: empty: Amazon's own
+    aws_access_key_id: SecretStr | None = None  #: None: as boto3 finds it, a machine's role among others
+    aws_secret_access_key: SecretStr | None = Field(default=None, validate_default=True)
+    aws_session_token: SecretStr | None = None  #: of keys that expire
+    aws_region: str = ""
     redis_url: str = Field(default="embedded:", repr=False)  #: embedded:, redis://…, rediss://… or unix://<socket>
 
     engine: Literal["", "gemini", "ocr"] = ""  #: empty: gemini with a key, else ocr
@@ -77,6 +95,20 @@ class Settings(BaseModel):
             raise ValueError(f"must start with {' or '.join(known)}")
         return value
 
+    @field_validator("scratch_url")
+    @classmethod
+    def _scratch_place(cls, value: str) -> str:
+        if value and not _SCRATCH.fullmatch(value):
+            raise ValueError("must be file:<folder> or s3://<bucket>/<prefix>")
+        return value
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        if value and not _is_endpoint(value):
+            raise ValueError("must be http://<host>:<port> or https://<host>, with no key in it")
+        return value
+
     @field_validator("fetch_allow", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
@@ -91,6 +123,14 @@ class Settings(BaseModel):
             raise ValueError("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
         return value
 
+    @field_validator("aws_secret_access_key")
+    @classmethod
+    def _both_keys(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        used = info.data.get("scratch_url", "").startswith("s3:")
+        if used and bool(value) != bool(info.data.get("aws_access_key_id")):
+            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SECRET_ACCESS_KEY_FILE) go together")
+        return value
+
     @field_validator("step_seconds")
     @classmethod
     def _lease_within_step(cls, value: Seconds, info: ValidationInfo) -> Seconds:
@@ -101,13 +141,26 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _derived(self) -> Self:
         values = {
-            "database_url": self.database_url or f"sqlite:///{self.data_dir / 'extract-image.db'}",
+            "database_url": self.database_url or f"sqlite:///{_in_url(self.data_dir / 'extract-image.db')}",
             "scratch_url": self.scratch_url or f"file:{self.data_dir / 'scratch'}",
             "engine": self.engine or ("gemini" if self.gemini_api_key else "ocr"),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
         return self
+
+
+def _in_url(path: Path) -> str:
+    """A path as the rest of a URL: what would be read as an escape or as a query is escaped."""
+    return str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _is_endpoint(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not set(url) & set("@?# ")
+    except ValueError:  # of a port, or of an IPv6 address
+        return False
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
@@ -124,6 +177,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
                 faults.append(f"{name}_FILE: {error}")
         if value:
             values[name] = value
+    unread = {fault.partition("_FILE: ")[0] for fault in faults}
+    faults += _production_faults(values, unread)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -134,3 +189,18 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     if faults:
         raise SettingsFault("The settings can't be used:\n" + "\n".join(f"  {fault}" for fault in faults))
     return settings
+
+
+def _production_faults(values: Mapping[str, str], unread: set[str]) -> list[str]:
+    """What of the values as given ENV=production refuses, one line a setting; nothing of those whose file is a fault."""
+    if values.get("ENV") != "production":
+        return []
+    faults = {name: what for name, (embedded, what) in EMBEDDED.items() if values.get(name, embedded).startswith(embedded)}
+    if len(values.get("SECRET_KEY", "")) < SECRET_KEY_LENGTH:
+        faults["SECRET_KEY"] = (
+            f"one of at least {SECRET_KEY_LENGTH} characters: set it, or SECRET_KEY_FILE, to what `openssl rand -base64 48` "
+            "prints, and keep it"
+        )
+    if not values.get("ENGINE") and not values.get("GEMINI_API_KEY") and "GEMINI_API_KEY" not in unread:
+        faults["ENGINE"] = "one that is chosen: set GEMINI_API_KEY (or GEMINI_API_KEY_FILE), or ENGINE=ocr"
+    return [f"{name}: ENV=production needs {what}" for name, what in faults.items() if name not in unread]

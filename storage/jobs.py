@@ -265,19 +265,28 @@ def close_overdue(connection: Connection, job: str) -> list[int]:
     row = _lock(connection, job)
     if JobStatus(row.status).ended:
         return []
-    _fail_open_images(connection, job, ItemCode.DEADLINE_EXCEEDED, "The job's deadline came before this image's turn.")
-    return close_job(connection, row, conclude(harvest(connection, job)))
+    late = (ItemCode.DEADLINE_EXCEEDED, "The job's deadline came before this image's turn.")
+    return close_job(connection, row, None, unsettled=late)
 
 
-def close_job(connection: Connection, job: Row[Any], verdict: Verdict) -> list[int]:
+def close_job(
+    connection: Connection,
+    job: Row[Any],
+    verdict: Verdict | None,
+    *,
+    unsettled: tuple[ItemCode, str] = (ItemCode.CANCELLED, "The job ended before this image's turn."),
+) -> list[int]:
     """Every end of a job, whoever brings it: fences off open steps, settles the credits, orders the cleanup.
 
-    `job` is its locked row. Ids of the steps that follow; none if the job had ended already.
+    `job` is its locked row; `verdict` None: what its images have come to by now; `unsettled`: what those fail with that
+    have no outcome. Ids of the steps that follow; none if the job had ended already.
     """
     if JobStatus(job.status).ended:
         return []
+    # The fence first: a step that records an outcome holds its own row, then the images'; after it nothing is recorded.
     lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
-    _fail_open_images(connection, job.id, ItemCode.CANCELLED, "The job ended before this image's turn.")
+    _fail_open_images(connection, job.id, *unsettled)
+    verdict = verdict or conclude(harvest(connection, job.id))
     processed = connection.scalar(
         select(func.count()).select_from(images).where(images.c.job == job.id, images.c.state == "done")
     )
@@ -355,7 +364,9 @@ def scratch_owners(connection: Connection, names: Sequence[str]) -> dict[str, bo
 
 
 def _lock(connection: Connection, job: str) -> Row[Any]:
-    return connection.execute(select(jobs).where(jobs.c.id == job).with_for_update()).one()
+    """Against all others who change the job, not against who writes a row that refers to it (`FOR NO KEY UPDATE`): Postgres
+    looks the job up for a step that a transaction writes twice, and who does that holds the step already."""
+    return connection.execute(select(jobs).where(jobs.c.id == job).with_for_update(key_share=True)).one()
 
 
 def _of_chunk(lease: Lease) -> Any:

@@ -1,4 +1,4 @@
-"""Scratch objects in a folder: the embedded part behind `pipeline.ports.Scratch`."""
+"""Where scratch objects lie, and the folder: the embedded part behind `pipeline.ports.Scratch`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from pipeline.ports import Scratch
+from pipeline.settings import Settings
 
-_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 _PARTIAL = ".partial-"
 
 
-def open_scratch(url: str) -> Scratch:
-    """The store that SCRATCH_URL names. Raises ValueError."""
-    kind, _, place = url.partition(":")
-    if kind == "file" and place:
+def open_scratch(settings: Settings) -> Scratch:
+    """The store that SCRATCH_URL names. S3 is asked for nothing yet."""
+    kind, _, place = settings.scratch_url.partition(":")
+    if kind == "file":
         return FileScratch(Path(place))
-    raise ValueError("SCRATCH_URL must be file:<folder>")
+    from storage.s3 import S3Scratch, s3_client
+
+    bucket, _, prefix = place.strip("/").partition("/")
+    return S3Scratch(partial(s3_client, settings), bucket=bucket, prefix=prefix)
 
 
 class FileScratch:
@@ -83,7 +88,7 @@ class FileScratch:
                     yield key
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key) and _PARTIAL not in key:
+        if not KEY.fullmatch(key) and _PARTIAL not in key:
             raise ValueError(f"no scratch key: {key!r}")
         path = self._root / key
         if not path.is_relative_to(self._root) or ".." in path.parts:

@@ -70,6 +70,7 @@ def celery_app(redis_url: str) -> Celery:
             # One more attempt at once, then no more: kombu's default goes on for 6 s, and a request is held by it.
             "max_retries": 1,
             "interval_start": 0,
+            "socket_timeout": 30,  # seconds: a Redis that is stopped, not gone, would hold who rings for ever
             **({} if redis_url.startswith("unix:") else KEEPALIVE),
         },
     )

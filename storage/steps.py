@@ -29,6 +29,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.types import JobStatus
 from storage.database import now_ms
@@ -153,7 +154,7 @@ def reclaim_expired(connection: Connection) -> int:
     """Makes steps ready whose worker has stopped renewing; how many."""
     return connection.execute(
         update(steps)
-        .where(steps.c.state == "leased", steps.c.lease_until < now_ms())
+        .where(_free(steps.c.state == "leased", steps.c.lease_until < now_ms()))
         .values(
             state="ready",
             epoch=steps.c.epoch + 1,
@@ -183,13 +184,10 @@ def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 5
     may be lost, or just wait in a long queue.
     """
     rows = connection.execute(_due_statement(of_one_account=beside is not None), {"job": beside, "limit": limit}).all()
-    if rows:
-        connection.execute(
-            update(steps)
-            .where(steps.c.id.in_([row.id for row in rows]), steps.c.state == "ready")
-            .values(rung_at=now_ms(), rings=steps.c.rings + 1)
-        )
-    return [Ring(int(row.id), bool(row.waited)) for row in rows]
+    if not rows:
+        return []
+    rung = set(connection.execute(_ring_statement(), {"ids": [row.id for row in rows]}).scalars())
+    return [Ring(int(row.id), bool(row.waited)) for row in rows if row.id in rung]
 
 
 def forget_rings(connection: Connection) -> None:
@@ -197,18 +195,35 @@ def forget_rings(connection: Connection) -> None:
 
     A ring of the last seconds is left: a worker may hold its message and be about to claim.
     """
-    connection.execute(
-        update(steps).where(steps.c.state == "ready", steps.c.rung_at < now_ms() - IN_HAND_MS).values(rung_at=None)
+    long_rung = _free(steps.c.state == "ready", steps.c.rung_at < now_ms() - IN_HAND_MS)
+    connection.execute(update(steps).where(long_rung).values(rung_at=None))
+
+
+def _free(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Those steps that no other transaction holds: it is about to ring or end them itself.
+
+    To wait for it could be a deadlock: who ends a job holds many steps, in another order, and then wants the account's
+    row, which who accepts a job holds.
+    """
+    return steps.c.id.in_(select(steps.c.id).where(*conditions).with_for_update(skip_locked=True))
+
+
+def _due() -> ColumnElement[bool]:
+    """Ready, its time has come, and it was not rung lately."""
+    rung_before = steps.c.rings - 1
+    patience = literal(RING_AGAIN_MS, BigInteger).bitwise_lshift(
+        case((rung_before > MOST_DOUBLINGS, MOST_DOUBLINGS), else_=rung_before)
+    )
+    return and_(
+        steps.c.state == "ready",
+        steps.c.not_before <= now_ms(),
+        or_(steps.c.rung_at.is_(None), steps.c.rung_at < now_ms() - patience),
     )
 
 
 @cache
 def _due_statement(*, of_one_account: bool) -> Select[tuple[int, bool]]:
     """The due steps within the windows. Made once: it is asked after each step, and putting it together costs more."""
-    rung_before = steps.c.rings - 1
-    patience = literal(RING_AGAIN_MS, BigInteger).bitwise_lshift(
-        case((rung_before > MOST_DOUBLINGS, MOST_DOUBLINGS), else_=rung_before)
-    )
     # Where a job is waited for it goes first, past what is leased; then the older one, chunk by chunk.
     place = (
         func.row_number()
@@ -222,13 +237,8 @@ def _due_statement(*, of_one_account: bool) -> Select[tuple[int, bool]]:
         )
         .label("place")
     )
-    due = and_(
-        steps.c.state == "ready",
-        steps.c.not_before <= now_ms(),
-        or_(steps.c.rung_at.is_(None), steps.c.rung_at < now_ms() - patience),
-    ).label("due")
     open_steps = (
-        select(steps.c.id, jobs.c.waited, place, due)
+        select(steps.c.id, jobs.c.waited, place, _due().label("due"))
         .join(jobs, jobs.c.id == steps.c.job)
         .where(or_(steps.c.state == "leased", and_(steps.c.state == "ready", steps.c.not_before <= now_ms())))
     )
@@ -242,3 +252,9 @@ def _due_statement(*, of_one_account: bool) -> Select[tuple[int, bool]]:
         .order_by(window.c.waited.desc(), window.c.id)
         .limit(bindparam("limit"))
     )
+
+
+@cache
+def _ring_statement() -> ReturningUpdate[tuple[int]]:
+    free = _free(steps.c.id.in_(bindparam("ids", expanding=True)), _due())
+    return update(steps).where(free).values(rung_at=now_ms(), rings=steps.c.rings + 1).returning(steps.c.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,10 +13,17 @@ import structlog
 from storage.database import Database, migrate
 from storage.embedded_redis import EmbeddedRedis
 from tests.harness import Harness, running
+from tests.postgres import PostgresServer, postgres
 from tests.rows import quick_folder
+from tests.servers import S3Server, seaweedfs
 
-# What the code under test logs is its own affair; tests that read logs start a process.
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+def _drop(*_: object) -> dict[str, Any]:
+    raise structlog.DropEvent
+
+
+# What the code under test logs is its own affair; a test that reads it uses structlog's capture_logs, or a process.
+structlog.configure(processors=[_drop])
 
 
 @pytest.fixture
@@ -41,9 +47,21 @@ def make_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
         yield make
 
 
-@pytest.fixture
-def database_url() -> Iterator[str]:
-    """A database with nothing in it."""
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real Postgres of this session's own."""
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database with nothing in it, of each kind."""
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        with server.database() as url:
+            yield url
+        return
     with quick_folder() as folder:
         yield f"sqlite:///{folder / 'test.db'}"
 
@@ -62,3 +80,10 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Valkey of this session's own."""
     with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as redis:
         yield redis.url
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real SeaweedFS of this session's own, with an empty bucket. A test takes a prefix of its own."""
+    with seaweedfs(tmp_path_factory.mktemp("s3")) as server:
+        yield server

@@ -20,11 +20,11 @@ from storage.database import Database
 from storage.steps import Lease
 
 
-def new_account(database: Database, credits: int = 100_000) -> str:
+def new_account(database: Database, available: int = 100_000) -> str:
     with database.write() as connection:
         account = accounts.create_account(connection, "test")
-        if credits:
-            ledger.grant(connection, account, credits)
+        if available:
+            ledger.grant(connection, account, available)
         return account
 
 

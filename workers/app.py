@@ -10,6 +10,7 @@ from celery.signals import setup_logging
 
 from pipeline.settings import Settings
 from storage.signals import QUEUE, TASK, WAITED_QUEUE
+from workers.listening import Listening, WatchedRequest
 from workers.run import run_step
 from workers.wiring import Parts, build_parts
 
@@ -17,7 +18,7 @@ from workers.wiring import Parts, build_parts
 def register(app: Celery, parts: Parts) -> None:
     """Makes the app's task work with these parts."""
 
-    @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK, ignore_result=True, Request=WatchedRequest)  # type: ignore[untyped-decorator]
     def run(step: int) -> None:
         run_step(parts, step)
 
@@ -28,6 +29,7 @@ def run_worker(settings: Settings) -> None:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     parts, app, close = build_parts(settings)
     register(app, parts)
+    app.steps["consumer"].add(Listening)
     setup_logging.connect(_keep_our_logging)
     try:
         app.Worker(

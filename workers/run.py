@@ -10,6 +10,7 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from pipeline.finalize import Verdict
 from pipeline.ports import ModelUnavailable
@@ -29,7 +30,7 @@ OUTAGE_SECONDS = 5.0
 BACK_OFF_SECONDS = 2.0
 
 #: What may come back by itself; it uses up no try.
-OUTAGES = (OperationalError, InterfaceError, RedisError, OSError)
+OUTAGES = (OperationalError, InterfaceError, NoConnectionFree, RedisError, OSError)
 
 Commit = Callable[[Connection], list[int]]
 WORK: dict[str, Callable[[Parts, Lease], Commit]] = {

@@ -50,7 +50,7 @@ def build_parts(settings: Settings) -> tuple[Parts, Celery, Callable[[], None]]:
     parts = Parts(
         settings=settings,
         database=database,
-        scratch=open_scratch(settings.scratch_url),
+        scratch=open_scratch(settings),
         signals=Signals(settings.redis_url, app),
         leases=leases,
         fetch=fetch,

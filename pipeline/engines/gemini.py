@@ -42,6 +42,7 @@ RECITATION = {"RECITATION", "IMAGE_RECITATION"}
 BLOCKS = {"SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "MODEL_ARMOR"}
 BLOCKS |= {"JAILBREAK", "OTHER", "IMAGE_OTHER", "LANGUAGE"}
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
+_KEY = re.compile(r"AIza[\w-]+|(?<=api_key:)[^'\"\s]+")
 
 INSTRUCTIONS = {
     Form.TEXT: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together. "
@@ -68,15 +69,7 @@ class GeminiEngine:
     def __init__(self, *, api_key: str, model: str, base_url: str = "", pause: Callable[[float], None] = time.sleep) -> None:
         self.model = model
         self._pause = pause
-        self._client = genai.Client(
-            api_key=api_key,
-            http_options=types.HttpOptions(
-                base_url=base_url or None,
-                api_version="v1beta",
-                retry_options=types.HttpRetryOptions(attempts=1),
-                client_args={"limits": httpx2.Limits(max_connections=None, max_keepalive_connections=64)},
-            ),
-        )
+        self._client = _client(api_key, base_url)
 
     def ask(self, call: Call) -> Answer:
         """One request; a broken connection and an overloaded model are tried again for a few seconds."""
@@ -150,6 +143,36 @@ class GeminiEngine:
             log.warning("model_file_not_deleted", reason=type(error).__name__)
 
 
+def check_model(*, api_key: str, model: str, base_url: str = "", timeout: float) -> None:
+    """Asks about the model, which costs nothing: whether the key is valid and the model can be asked, within `timeout` seconds.
+
+    Raises ModelUnavailable or ModelRefused, whose text says what the model's server said.
+    """
+    config = types.GetModelConfig(http_options=types.HttpOptions(timeout=max(int(timeout * 1000), 1)))
+    client = _client(api_key, base_url)
+    try:
+        with _translated():
+            found = client.models.get(model=model, config=config)
+    except _Interrupted as error:
+        raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS) from error
+    finally:
+        client.close()
+    if found.supported_actions and "generateContent" not in found.supported_actions:
+        raise ModelRefused(f"{model} answers no prompts")
+
+
+def _client(api_key: str, base_url: str) -> genai.Client:
+    return genai.Client(
+        api_key=api_key,
+        http_options=types.HttpOptions(
+            base_url=base_url or None,
+            api_version="v1beta",
+            retry_options=types.HttpRetryOptions(attempts=1),
+            client_args={"limits": httpx2.Limits(max_connections=None, max_keepalive_connections=64)},
+        ),
+    )
+
+
 def _contents(call: Call, files: dict[int, types.File]) -> types.Content:
     """The prompt once, then each picture behind its label: unlabelled, models describe just the last one."""
     parts = [types.Part.from_text(text=call.prompt)]
@@ -204,8 +227,9 @@ class _Unreadable(Exception):
 
 
 def _meaning(error: errors.APIError) -> Exception:
-    """What an HTTP error of the model means. Its own words are kept short: they may quote the request."""
-    code, text = error.code, (error.message or error.status or "").strip()[:300]
+    """What an HTTP error of the model means. Its own words are kept short, since they may quote the request, and without the
+    key: "Consumer 'api_key:…' has been suspended" would be shown to who sent the job."""
+    code, text = error.code, _KEY.sub("…", (error.message or error.status or "").strip())[:300]
     reasons = {detail.get("reason") for detail in _details(error)}
     if code == 429:
         return _quota(error)

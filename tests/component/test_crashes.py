@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +41,7 @@ class Crashing:
         self.calls: list[str] = []
         self.fired = False
         self._at = at
-        self._when = when
+        self.when = when
         self._lock = threading.Lock()
 
     @contextmanager
@@ -52,7 +52,7 @@ class Crashing:
             self.calls.append(name)
             due = len(self.calls) == self._at
             self.fired = due
-        if due and self._when == "before":
+        if due and self.when == "before":
             raise Crash
         yield
         if due:
@@ -96,22 +96,17 @@ class WrappedDatabase:
     @contextmanager
     def write(self) -> Iterator[Any]:
         # The effect is the commit: "before" rolls back all of the block, "after" comes when it is committed.
-        with self._crashing.point("commit") if self._crashing._when == "after" else _nothing():
-            with self._database.write() as connection:
-                yield connection
-                if self._crashing._when == "before":
-                    with self._crashing.point("commit"):
-                        pass
+        before = self._crashing.when == "before"
+        with nullcontext() if before else self._crashing.point("commit"), self._database.write() as connection:
+            yield connection
+            if before:
+                with self._crashing.point("commit"):
+                    pass
 
     @contextmanager
     def read(self) -> Iterator[Any]:
         with self._crashing.point("read"), self._database.read() as connection:
             yield connection
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def crashing_parts(parts: Parts, crashing: Crashing) -> Parts:
@@ -142,7 +137,9 @@ class Scenario:
 def refuse_img1(call: Any, _number: int) -> Answer | None:
     """A call that shows img1 is refused: the chunk is bisected, and each outcome committed as it comes."""
     if any(picture.data == b"img1" for picture in call.pictures):
-        return Answer(finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail="SAFETY", input_tokens=3, model_version="fake-1.0")
+        return Answer(
+            finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail="SAFETY", input_tokens=3, model_version="fake-1.0"
+        )
     return None
 
 
@@ -159,6 +156,11 @@ SCENARIOS = {
         },
         script=refuse_img1,
         settings=(("IMAGES_PER_CALL", "3"),),
+    ),
+    "a text merged of what is left of a chunk, one image refused by the model": Scenario(
+        lambda house: {"inputMethod": "url", "images": house.urls(4), "prompt": "p"},
+        script=refuse_img1,
+        settings=(("MERGED_PER_CALL", "3"),),
     ),
     "nothing but a file that is no image": Scenario(
         lambda _house: {"inputMethod": "base64", "images": [b64(b"none")], "prompt": "p", "jsonMode": True}
@@ -291,7 +293,7 @@ def test_a_front_door_that_crashes_makes_a_whole_job_or_none(when):
 
 
 def _accept_with_crash(house: Harness, body: dict[str, Any], crashing: Crashing) -> str:
-    """"accepted" or "nothing", after an hour in which the supervisor has looked after what was left."""
+    """ "accepted" or "nothing", after an hour in which the supervisor has looked after what was left."""
     before = everything(house.database)
     door: Any = replace(
         house.web,
@@ -306,9 +308,7 @@ def _accept_with_crash(house: Harness, body: dict[str, Any], crashing: Crashing)
     house.age_rings()
     house.drain()
     hours = iter((0.0, UNKNOWN_SECONDS + 1))
-    supervisor = Supervisor(
-        database=house.database, scratch=house.scratch, signals=house.signals, clock=lambda: next(hours)
-    )
+    supervisor = Supervisor(database=house.database, scratch=house.scratch, signals=house.signals, clock=lambda: next(hours))
     supervisor.sweep()
     supervisor.sweep()
     assert house.scratch.objects == {}

@@ -6,7 +6,7 @@ import queue
 from contextlib import ExitStack
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -159,6 +159,23 @@ class Queue(RuleBasedStateMachine):
             lost = steps.renew(connection, [worker.lease], lease_ms=60_000)
         assert lost == ([] if held else [worker.lease])
 
+    @rule(target=workers, worker=workers)
+    def overtake(self, worker):
+        """Its lease runs out while it is paused, and another takes the step."""
+        if not self._holds(worker.lease):
+            return multiple()
+        self._expire(schema.steps.c.id == worker.lease.step)
+        other = self._claim(worker.lease.step)
+        assert isinstance(other, Work)
+        assert other.lease.epoch > worker.lease.epoch
+        return other
+
+    @rule(worker=workers)
+    def work_and_be_overtaken_before_the_commit(self, worker):
+        self.work(worker)
+        self.overtake(worker)
+        self.commit(worker)
+
     @rule(worker=consumes(workers))
     def die(self, worker):
         """Nothing more is heard of it."""
@@ -210,10 +227,14 @@ class Queue(RuleBasedStateMachine):
         columns = schema.ledger.c
         with self.house.database.read() as connection:
             kinds = connection.execute(
-                select(columns.job, columns.kind, func.count()).where(columns.job.is_not(None)).group_by(columns.job, columns.kind)
+                select(columns.job, columns.kind, func.count())
+                .where(columns.job.is_not(None))
+                .group_by(columns.job, columns.kind)
             ).all()
             over = set(connection.execute(select(schema.jobs.c.id).where(schema.jobs.c.finished_at.is_not(None))).scalars())
-        expected = {(job, kind, 1) for job in self.wanted for kind in ("reserve", *(("charge", "release") if job in over else ()))}
+        expected = {
+            (job, kind, 1) for job in self.wanted for kind in ("reserve", *(("charge", "release") if job in over else ()))
+        }
         assert {tuple(row) for row in kinds} == expected
 
     @invariant()
@@ -295,10 +316,11 @@ def test_whatever_becomes_of_workers_and_messages_each_job_ends_once_and_is_paid
     run_state_machine_as_test(
         Queue,
         settings=settings(
-            max_examples=25,
+            max_examples=40,
             stateful_step_count=40,
             deadline=None,
             database=None,
+            phases=[Phase.generate],  # shrinking a story of real transactions takes minutes, and says little more
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )

@@ -185,7 +185,10 @@ WRITES = {
     "finalize": (finalize_writes, finalize_lease),
 }
 CASES = [
-    *(("stage", name) for name in ("check", "finish", "hand_back", "hand_back_counted", "staged", "all_failed", "too_large", "dead")),
+    *(
+        ("stage", name)
+        for name in ("check", "finish", "hand_back", "hand_back_counted", "staged", "all_failed", "too_large", "dead")
+    ),
     *(("extract", name) for name in ("hand_back", "answered", "last", "failed", "dead")),
     *(("finalize", name) for name in ("hand_back", "finish")),
 ]

@@ -13,7 +13,6 @@ from pipeline.types import Answer, Finish, JobStatus
 from storage import jobs, schema
 from tests.fakes.engine import FakeEngine
 from tests.fakes.scratch import MemoryScratch
-from tests.harness import b64
 from tests.rows import (
     at_once,
     claimed,
@@ -76,7 +75,9 @@ def strand(house, job):
     """As if the process that closed the last chunk had not added the finalize step."""
     with house.database.write() as connection:
         connection.execute(update(schema.chunks).where(schema.chunks.c.job == job).values(open=False))
-        connection.execute(update(schema.images).where(schema.images.c.job == job).values(state="failed", code="cancelled", detail="d"))
+        connection.execute(
+            update(schema.images).where(schema.images.c.job == job).values(state="failed", code="cancelled", detail="d")
+        )
         connection.execute(delete(schema.steps).where(schema.steps.c.job == job))
 
 
@@ -184,7 +185,9 @@ def test_answers_too_deep_to_be_merged_end_the_job_and_cost_nothing(make_harness
     """Each can be read alone; joining them takes more of the stack."""
     deep = '{"a":' * 900 + "1" + "}" * 900
     house = make_harness(
-        workers_count=0, engine=FakeEngine(script=lambda _call, _number: Answer(finish=Finish.COMPLETE, text=deep)), MERGED_PER_CALL="1"
+        workers_count=0,
+        engine=FakeEngine(script=lambda _call, _number: Answer(finish=Finish.COMPLETE, text=deep)),
+        MERGED_PER_CALL="1",
     )
     answer = house.post({"inputMethod": "url", "images": house.urls(2), "prompt": "p", "jsonMode": True}, headers=ASYNC)
     house.drain()
@@ -361,9 +364,7 @@ def test_two_supervisors_at_once_do_everything_once(house, clock):
     strand(house, stranded)
     with house.database.write() as connection:
         connection.execute(update(schema.jobs).where(schema.jobs.c.id == late).values(deadline_at=0))
-    both = [
-        Supervisor(database=house.database, scratch=house.scratch, signals=house.signals, clock=clock) for _ in range(2)
-    ]
+    both = [Supervisor(database=house.database, scratch=house.scratch, signals=house.signals, clock=clock) for _ in range(2)]
     at_once(*(supervisor.tick for supervisor in both))
     assert step_row(house.database, step_ids(house.database, expired)[0]).expiries == 1
     assert len(finalize_steps(house, stranded)) == 1

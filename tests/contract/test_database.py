@@ -81,16 +81,24 @@ def test_a_write_is_there_for_the_next_reader(database):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_write_that_raises_leaves_nothing(database, error):
-    with pytest.raises(error), database.write() as connection:
-        connection.execute(insert(schema.accounts).values(account(1)))
-        raise error
+    def write():
+        with database.write() as connection:
+            connection.execute(insert(schema.accounts).values(account(1)))
+            raise error
+
+    with pytest.raises(error):
+        write()
     assert count(database) == 0
 
 
 def test_a_write_that_the_schema_refuses_leaves_nothing_of_its_transaction(database):
-    with pytest.raises(IntegrityError), database.write() as connection:
-        connection.execute(insert(schema.accounts).values(account(1)))
-        connection.execute(insert(schema.accounts).values(account(1)))
+    def write():
+        with database.write() as connection:
+            connection.execute(insert(schema.accounts).values(account(1)))
+            connection.execute(insert(schema.accounts).values(account(1)))
+
+    with pytest.raises(IntegrityError):
+        write()
     assert count(database) == 0
 
 
@@ -115,7 +123,7 @@ def test_a_writer_waits_for_no_reader(database):
 
 
 def test_writers_at_once_wait_for_each_other_and_all_succeed(database):
-    owner = new_account(database, credits=0)
+    owner = new_account(database, 0)
     row = schema.accounts.c
 
     def add() -> bool:
@@ -191,7 +199,9 @@ def test_the_migrations_make_the_schema_s_own_statements(database, tmp_path):
     direct = Database(f"sqlite:///{tmp_path / 'direct.db'}")
     with direct.write() as connection:
         schema.metadata.create_all(connection)
-    query = text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('alembic_version', 'sqlite_sequence')")
+    query = text(
+        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT IN ('alembic_version', 'sqlite_sequence')"
+    )
     made: list[dict[str, list[str]]] = []
     for each in (database, direct):
         with each.read() as connection:

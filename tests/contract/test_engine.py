@@ -63,7 +63,8 @@ def call(bench: Bench, *numbers: int, form: Form = Form.TEXT, json_mode: bool = 
     """As many of the pictures as the engine takes at once."""
     shown = numbers[: bench.engine.limits.pictures]
     pictures = tuple(
-        Picture(number=label, mime="image/png", data=bench.picture(number)) for label, number in enumerate(shown, start=first_label)
+        Picture(number=label, mime="image/png", data=bench.picture(number))
+        for label, number in enumerate(shown, start=first_label)
     )
     return Call(prompt="Which number?", form=form, json_mode=json_mode, pictures=pictures, timeout=120.0)
 

@@ -11,9 +11,9 @@ from pipeline.settings import SECRETS, Settings
 from tests.docs.markdown import DOCUMENTS, NAMES, ROOT, anchors, inline_code, links, read
 
 #: Names in capitals that are no settings of ours.
-OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY"}
+OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY", "TMPDIR", "PUBLISH"}
 PLACE = re.compile(
-    r"(?:api|bench|cli|docs|examples|pipeline|storage|tests|workers|\.ci)/[\w./-]*|[A-Z][A-Za-z]+file|[\w.-]+\.(?:toml|lock|md)"
+    r"(?:api|bench|cli|deploy|docs|examples|pipeline|storage|tests|workers|\.ci)/[\w./-]*|[A-Z][A-Za-z]+file|[\w.-]+\.(?:toml|lock|md)"
 )
 
 

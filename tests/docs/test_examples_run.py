@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import re
@@ -17,9 +18,11 @@ from typing import Any
 import pytest
 
 from api.body import FIELDS
+from cli.main import main
 from cli.serve import _say
 from pipeline.credits import reservation
 from pipeline.settings import SECRETS, Settings, load_settings
+from tests.compose import COMPOSE, SERVICES
 from tests.docs.markdown import NAMES, ROOT, Block, blocks
 from tests.e2e.service import PictureServer, Service, environment, pictures, serving
 
@@ -29,6 +32,11 @@ KINDS = {"sh", "python", "php", "json request", "json node", "text help", "merma
 #: What stays up, or takes minutes: checked, and run by tests of its own (tests/e2e).
 LONG_RUNNING = re.compile(
     r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
+)
+#: What would change this checkout, or needs Docker: checked, and run by tests/component/test_compose_runs.py as far as may be.
+PRODUCTION = re.compile(
+    r"cp (?P<copied>\S+) \S+|sh (?P<script>deploy/\S+)|printf %s \S+ > secrets/(?P<secret>\w+)"
+    r"|(?P<published>PUBLISH=[\d.:]+ )?docker compose (?P<verb>[a-z]+)(?P<rest>.*)"
 )
 EXPORT = re.compile(r"export (\w+=\S+ ?)+")
 
@@ -118,6 +126,13 @@ def check_shell(block: Block, stage: Stage, folder: Path) -> str | None:
         compared = [check_long_running(call, block.answer, folder) for call in calls if call]
         assert block.answer is None or any(compared), "nobody compares the answer"
         return None
+    production = [PRODUCTION.fullmatch(line) for line in lines]
+    if any(production):
+        assert all(production), "a line that is run stands beside one that is only checked"
+        assert block.answer is None, "nobody compares the answer"
+        for line in production:
+            check_production(line)
+        return None
     if not all(EXPORT.fullmatch(line) for line in lines):
         return stage.run("sh", "-eu", "-c", stage.put_in(block.text))
     # A valid key is told that there is no such job; any other is refused.
@@ -147,6 +162,25 @@ def check_long_running(call: re.Match[str], answer: str | None, folder: Path) ->
     _say(settings, "http://127.0.0.1:8000", "xim_…", out)
     assert_like(out.getvalue(), answer, json_answer=False)
     return True
+
+
+def check_production(line: re.Match[str] | None) -> None:
+    """The files, services and commands that it names exist."""
+    assert line is not None
+    for named in (line["copied"], line["script"]):
+        assert named is None or (ROOT / named).is_file()
+    assert line["secret"] is None or line["secret"] in COMPOSE["secrets"]
+    assert line["verb"] in {None, "build", "exec", "ps", "up"}
+    for service in re.findall(r"--scale (\w+)=\d", line["rest"] or ""):
+        assert service in SERVICES
+    if line["verb"] == "exec":
+        service, *command = line["rest"].replace("-T ", "").split()
+        assert service in SERVICES
+        if command[0] == "extract-image":
+            words = itertools.takewhile(str.islower, command[1:3])
+            found: Any = main
+            for word in words:
+                found = found.commands[word] if hasattr(found, "commands") else found
 
 
 def check_demo_excerpt(excerpt: str) -> None:

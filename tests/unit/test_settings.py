@@ -115,6 +115,13 @@ def test_what_two_settings_owe_each_other_is_listed_beside_the_faults_of_others(
         ("RATE_LIMIT", "600"),
         ("RATE_LIMIT", "600/fortnight"),
         ("RATE_LIMIT", "-1/minute"),
+        ("S3_ENDPOINT_URL", "127.0.0.1:8333"),
+        ("S3_ENDPOINT_URL", "ftp://s3.example"),
+        ("S3_ENDPOINT_URL", "https://"),
+        ("S3_ENDPOINT_URL", "https://user:password@s3.example"),
+        ("S3_ENDPOINT_URL", "https://s3.example?key=k"),
+        ("S3_ENDPOINT_URL", "https://s3.example:99999"),
+        ("S3_ENDPOINT_URL", "https://[::1"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_under_its_name(name, value):
@@ -134,7 +141,22 @@ def test_a_rate_limit_that_passes_is_one_that_can_be_kept(text):
     assert rate.get_expiry() >= 1
 
 
-@pytest.mark.parametrize("name", ["GEMINI_API_KEY", "SECRET_KEY"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8333", "https://s3.example", "https://s3.example/storage/v1", "http://[::1]:9000"]
+)
+def test_any_endpoint_of_s3_can_be_set(url):
+    assert load_settings({"S3_ENDPOINT_URL": url}).s3_endpoint_url == url
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_a_key_of_s3_is_a_fault_where_s3_is_used(name):
+    [line] = faults(SCRATCH_URL="s3://bucket/prefix", **{name: SECRET})
+    assert line.startswith("AWS_SECRET_ACCESS_KEY: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    assert SECRET not in line
+    assert load_settings({name: SECRET}).scratch_url == "file:var/scratch"
+
+
+@pytest.mark.parametrize("name", ["GEMINI_API_KEY", "SECRET_KEY", "AWS_SECRET_ACCESS_KEY"])
 def test_a_secret_may_come_from_a_file(tmp_path, name):
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     settings = load_settings({f"{name}_FILE": str(tmp_path / "secret")})

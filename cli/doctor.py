@@ -1,0 +1,271 @@
+"""`extract-image doctor`: looks at each part that the service needs, and says what to do about what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from io import BytesIO
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import SecretStr
+from redis.exceptions import NoPermissionError, ResponseError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+
+from pipeline.ports import ModelRefused, ModelUnavailable, Scratch
+from pipeline.settings import Settings, SettingsFault, load_settings
+from pipeline.types import MB
+from storage.database import Database, now_ms, schema_is_current
+from storage.scratch import open_scratch
+from storage.signals import connect
+
+CHECK_SECONDS = 5.0
+CLOCK_SECONDS = 2.0  #: what two clocks set by NTP stay well below
+BODIES = 4  #: bodies of MAX_BODY that TMPDIR should have room for
+LONGEST_TEXT = 300
+SHORTEST_SECRET = 4  #: characters: stars for less would make words unreadable, and guard nothing
+OCR_PACKAGES = ("rapidocr", "onnxruntime", "cv2", "zxingcpp")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What came of one check."""
+
+    check: str
+    state: Literal["ok", "fault", "skipped"]
+    found: str
+    todo: str = ""  #: what mends it; empty where nothing is to be done
+
+
+class Trouble(Exception):
+    """A part is not as it must be."""
+
+    def __init__(self, found: str, todo: str) -> None:
+        super().__init__(found)
+        self.todo = todo
+
+
+def doctor(environ: Mapping[str, str], *, only: Iterable[str] = (), as_json: bool, seconds: float = CHECK_SECONDS) -> int:
+    """Prints what each check found; the exit code. Raises ValueError for an unknown name in `only`."""
+    findings = examine(environ, only=only, seconds=seconds)
+    healthy = all(finding.state == "ok" for finding in findings)
+    if as_json:
+        print(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}))
+    else:
+        _print_table(findings)
+    return 0 if healthy else 1
+
+
+def examine(
+    environ: Mapping[str, str],
+    *,
+    only: Iterable[str] = (),
+    seconds: float = CHECK_SECONDS,
+    now: Callable[[], float] = time.time,
+) -> list[Finding]:
+    """The settings, then each check (or those of `only`) on a thread of its own, given up after `seconds`."""
+    names = list(only) or list(CHECKS)
+    unknown = [name for name in names if name not in CHECKS]
+    if unknown:
+        raise ValueError(f"There is no check {unknown[0]}. There are {', '.join(CHECKS)}.")
+    try:
+        settings = load_settings(environ)
+    except SettingsFault as fault:
+        faults = "\n".join(line.strip() for line in str(fault).splitlines()[1:])
+        skipped = [Finding(check=name, state="skipped", found="needs the settings") for name in names]
+        todo = "Set what is named; docs/reference/settings.md lists every setting."
+        return [Finding(check="settings", state="fault", found=faults, todo=todo), *skipped]
+    if "engine" in names and settings.engine == "gemini":
+        import_module("pipeline.engines.gemini")  # seconds on a busy machine: not the model's time
+    running = [_Running(name, settings, now) for name in names]
+    deadline = time.monotonic() + seconds
+    found = f"ENV={settings.env}, ENGINE={settings.engine}"
+    return [Finding(check="settings", state="ok", found=found), *(check.finding(deadline, seconds) for check in running)]
+
+
+class _Running:
+    """A check that has been started."""
+
+    def __init__(self, name: str, settings: Settings, now: Callable[[], float]) -> None:
+        self._name = name
+        self._settings = settings
+        self._now = now
+        self._finding: Finding | None = None
+        self._thread = threading.Thread(target=self._run, name=f"doctor-{name}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        check, todo = CHECKS[self._name]
+        try:
+            self._finding = Finding(check=self._name, state="ok", found=check(self._settings, self._now))
+        except Trouble as trouble:
+            self._finding = self._fault(str(trouble), trouble.todo)
+        except Exception as error:  # noqa: BLE001 - whatever a part does, the others are still looked at
+            self._finding = self._fault(f"{type(error).__name__}: {error}", todo)
+
+    def finding(self, deadline: float, seconds: float) -> Finding:
+        self._thread.join(max(deadline - time.monotonic(), 0.0))
+        return self._finding or self._fault(f"no answer within {seconds:g} s", CHECKS[self._name][1])
+
+    def _fault(self, found: str, todo: str) -> Finding:
+        return Finding(check=self._name, state="fault", found=_without_secrets(found, self._settings), todo=todo)
+
+
+def _database(settings: Settings, _now: Callable[[], float]) -> str:
+    with closing(Database(settings.database_url)) as database:
+        if not schema_is_current(database):
+            raise Trouble("reachable, but its schema is not this version's", "Run `extract-image migrate`.")
+    return "reachable, its schema is this version's"
+
+
+def _clock(settings: Settings, now: Callable[[], float]) -> str:
+    try:
+        with closing(Database(settings.database_url)) as database, database.read() as connection:
+            before = now()
+            theirs = float(connection.scalar(select(now_ms())) or 0) / 1000
+            ahead = (before + now()) / 2 - theirs
+    except DBAPIError:
+        raise Trouble("not compared: the database can't be asked", CHECKS["clock"][1]) from None
+    text = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+    if abs(ahead) > CLOCK_SECONDS:
+        raise Trouble(
+            text, "Set the clocks of this machine and of the database's by NTP: S3 refuses signatures from another time."
+        )
+    return text
+
+
+def _redis(settings: Settings, _now: Callable[[], float]) -> str:
+    if settings.redis_url == "embedded:":
+        return "embedded: `extract-image serve` starts it"
+    with connect(settings.redis_url) as client:
+        client.ping()
+        try:
+            answer = client.config_get("maxmemory-policy")
+        except (NoPermissionError, ResponseError):
+            return "reachable; its maxmemory-policy can't be asked for"
+    policy = "".join(value.decode() if isinstance(value, bytes) else str(value) for value in dict(answer).values())
+    if policy != "noeviction":
+        raise Trouble(f"reachable, but its maxmemory-policy is {policy}", "Set maxmemory-policy noeviction: it drops messages.")
+    return "reachable, maxmemory-policy noeviction"
+
+
+def _scratch(settings: Settings, _now: Callable[[], float]) -> str:
+    scratch = open_scratch(settings)
+    folder = f"doctor_{secrets.token_hex(8)}"
+    first, *others = (f"{folder}/{number}" for number in range(3))
+    try:
+        _try_scratch(scratch, folder, first, others)
+    finally:
+        with suppress(OSError):  # the supervisor sweeps what is left
+            scratch.delete([first, *others])
+    return "put, get, list, delete and bulk delete work"
+
+
+def _try_scratch(scratch: Scratch, folder: str, first: str, others: list[str]) -> None:
+    body = secrets.token_bytes(1024)
+    for key in (first, *others):
+        scratch.put(key, BytesIO(body))
+    with scratch.open(first) as file:
+        _expect(file.read() == body, "get gives other bytes than were put")
+    _expect(sorted(scratch.list(f"{folder}/")) == [first, *others], "list does not name what was put")
+    scratch.delete([first])
+    _expect(sorted(scratch.list(f"{folder}/")) == others, "delete does not delete")
+    scratch.delete(others)
+    _expect(not list(scratch.list(f"{folder}/")), "bulk delete does not delete")
+
+
+def _expect(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
+    if not holds:
+        raise Trouble(otherwise, "Use another store: this one is not consistent.")
+
+
+def _engine(settings: Settings, _now: Callable[[], float]) -> str:
+    if settings.engine != "gemini":
+        missing = [name for name in OCR_PACKAGES if find_spec(name) is None]
+        if missing:
+            raise Trouble(f"not installed: {', '.join(missing)}", "Run `make install`.")
+        return "ocr, installed; it reads text and follows no prompts"
+    from pipeline.engines.gemini import check_model
+
+    key = settings.gemini_api_key.get_secret_value() if settings.gemini_api_key else ""
+    try:
+        check_model(api_key=key, model=settings.model, base_url=settings.gemini_base_url, timeout=CHECK_SECONDS)
+    except (ModelUnavailable, ModelRefused) as error:
+        raise Trouble(str(error), _engine_todo(str(error))) from None
+    return f"{settings.model} answers, the key is valid"
+
+
+def _engine_todo(said: str) -> str:
+    status = re.match(r"HTTP (\d+)", said)
+    if status is None:
+        return "Look at GEMINI_BASE_URL, and whether this machine may reach it."
+    if status[1] == "404":
+        return "Look at MODEL: there is no such model for this key."
+    if status[1] in {"400", "401", "402", "403"}:
+        return "Look at GEMINI_API_KEY: make a new key, or mend what is said of it."
+    return "Try again later: the key was not looked at."
+
+
+def _disk(settings: Settings, _now: Callable[[], float]) -> str:
+    folder = tempfile.gettempdir()
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x")
+    free, needed = shutil.disk_usage(folder).free, BODIES * settings.max_body
+    text = f"{free // MB} MB free in {folder}"
+    if free < needed:
+        todo = f"Make room, or set TMPDIR to a folder with more: {BODIES} bodies of MAX_BODY are {needed // MB} MB."
+        raise Trouble(text, todo)
+    return text
+
+
+#: name → the check, and what to do about a failure that it does not name itself
+CHECKS: dict[str, tuple[Callable[[Settings, Callable[[], float]], str], str]] = {
+    "database": (_database, "Look at DATABASE_URL, and whether the server runs and may be reached from here."),
+    "clock": (_clock, "Mend the database first: see `database`."),
+    "redis": (_redis, "Look at REDIS_URL, and whether the server runs and may be reached from here."),
+    "scratch": (_scratch, "Look at SCRATCH_URL, S3_ENDPOINT_URL and the key, and whether the bucket is there."),
+    "engine": (_engine, "Look at GEMINI_API_KEY, MODEL and GEMINI_BASE_URL, and whether this machine may reach it."),
+    "disk": (_disk, "Set TMPDIR to a folder that can be written to."),
+}
+
+
+def _without_secrets(text: str, settings: Settings) -> str:
+    """One line, shortened, in which stars stand for what nobody may read."""
+    text = text.partition("(Background on this error")[0]
+    hidden = {
+        value.get_secret_value() for name, value in settings if isinstance(value, SecretStr) and name != "aws_access_key_id"
+    }
+    for url in (settings.database_url, settings.redis_url):
+        with suppress(ValueError):
+            password = urlsplit(url).password or ""
+            hidden |= {url, password, unquote(password)}
+    for secret in sorted(hidden, key=len, reverse=True):
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "***")
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
+
+
+def _print_table(findings: list[Finding]) -> None:
+    colours = {"ok": "green", "fault": "red", "skipped": "yellow"}
+    # Folded where the terminal is narrow: a URL that is cut helps nobody.
+    found, todo = Column("found", overflow="fold"), Column("what to do", overflow="fold")
+    table = Table("check", "state", found, todo)
+    for finding in findings:
+        state = f"[{colours[finding.state]}]{finding.state}[/]"
+        table.add_row(finding.check, state, escape(finding.found), escape(finding.todo))
+    Console().print(table)
