@@ -10,6 +10,7 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from threading import Semaphore
 from typing import IO, Any, overload
 
 import msgspec
@@ -22,6 +23,7 @@ from pipeline.request import RequestFault
 
 IN_MEMORY = 1 << 20  #: bytes: a larger body lies in a temporary file, mapped
 PIECE = 1 << 18
+PLACE_SECONDS = 30.0  #: a large body waits so long for its turn; what the client sends meanwhile waits in its socket
 FIELDS = ("inputMethod", "prompt", "jsonMode", "granularity")  #: all but the images
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -58,8 +60,9 @@ class RawStrings(Sequence[bytes]):
 
 
 @contextmanager
-def read_body(request: Request, max_body: int) -> Iterator[bytes | mmap.mmap]:
-    """The request's whole body. Raises ApiError 411 without a Content-Length, 400 for one over `max_body` or cut short.
+def read_body(request: Request, max_body: int, large_bodies: Semaphore) -> Iterator[bytes | mmap.mmap]:
+    """The request's whole body. Raises ApiError 411 without a Content-Length, 400 for one over `max_body` or cut short,
+    429 where a large one finds no place among `large_bodies` in time.
 
     A chunked body is refused: its length would have to be taken on trust, and what is cut off may leave valid JSON.
     """
@@ -74,7 +77,7 @@ def read_body(request: Request, max_body: int) -> Iterator[bytes | mmap.mmap]:
         _check_length(len(body), length)
         yield body
         return
-    with tempfile.TemporaryFile() as file:
+    with _place(large_bodies), tempfile.TemporaryFile() as file:
         _check_length(sum(file.write(piece) for piece in _pieces(request.stream, length)), length)
         file.flush()
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -83,6 +86,18 @@ def read_body(request: Request, max_body: int) -> Iterator[bytes | mmap.mmap]:
         finally:
             # Slices of it may still be referred to (by a traceback, say): the last one to go unmaps it.
             del mapped
+
+
+@contextmanager
+def _place(large_bodies: Semaphore) -> Iterator[None]:
+    """One of the places for large bodies: more at once only fight for the disk and for the interpreter."""
+    if not large_bodies.acquire(timeout=PLACE_SECONDS):
+        text = "Too many large bodies are being read; try again, or send URLs."
+        raise ApiError(429, "too_many_large_bodies", text, {"Retry-After": "10"})
+    try:
+        yield
+    finally:
+        large_bodies.release()
 
 
 def _pieces(source: IO[bytes], length: int) -> Iterator[bytes]:

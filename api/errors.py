@@ -8,10 +8,14 @@ from typing import Any
 import msgspec
 import structlog
 from flask import Flask, Response, request
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from werkzeug.exceptions import HTTPException
 
 log = structlog.get_logger(__name__)
 
+#: SQL or scratch can't be reached, or take nothing now.
+AWAY = (OperationalError, InterfaceError, NoConnectionFree, OSError)
 COMPATIBLE = "/api/v1/extract-image"
 PROBLEM = "application/problem+json"
 
@@ -80,8 +84,11 @@ def _werkzeug(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    """The cause goes to the log; the caller gets a stable code."""
+    """The cause goes to the log; the caller gets a stable code, and when to come back if a part of ours is away."""
     log.error("request_failed", path=request.path, exc_info=error)
+    if isinstance(error, AWAY):
+        text = "A part that this service needs is away; nothing was accepted or charged. Try again."
+        return _refused(ApiError(503, "unavailable", text, {"Retry-After": "5"}))
     text = "An internal error; the service's log has the cause."
     if request.path.rstrip("/") == COMPATIBLE:
         text = f"Failed to extract image data: {text}"

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from api.auth import authenticate, optional_account
 from api.body import parse_body, read_body
-from api.errors import ApiError, json_response
+from api.errors import AWAY, ApiError, json_response
 from api.patience import hung_up
-from api.render import job_json, result_json
+from api.render import job_json, links_json, result_json
 from api.waiting import preference, wait_for_end, waiting_place
 from api.wiring import Parts
 from pipeline.credits import BASE, PER_IMAGE, reservation
@@ -65,9 +65,14 @@ def blueprint(parts: Parts) -> Blueprint:
         applied = {"Preference-Applied": prefer.applied} if prefer.applied else {}
         with waiting_place(parts, needed=prefer.seconds > 0):
             job = _accept(parts, account, waited=prefer.seconds > 0)
-            if prefer.seconds > 0 and wait_for_end(parts, job, prefer.seconds, partial(hung_up, request.environ)):
-                return _answer(parts, account, job, applied)
-        return _accepted(parts, account, job, applied)
+            try:
+                if prefer.seconds > 0 and wait_for_end(parts, job, prefer.seconds, partial(hung_up, request.environ)):
+                    return _answer(parts, account, job, applied)
+                return _accepted(parts, account, job, applied)
+            except AWAY:
+                # It is accepted, so whoever tried again would pay twice: an answer that can be followed, without a look at SQL.
+                log.warning("job_not_seen", job=job, exc_info=True)
+                return _accepted_unseen(job, applied)
 
     return routes
 
@@ -75,7 +80,7 @@ def blueprint(parts: Parts) -> Blueprint:
 def _accept(parts: Parts, account: str, *, waited: bool) -> str:
     """Checks the request and makes its job; the job's id. Nothing is left behind where it raises."""
     job = random_id("job_", 24)
-    with read_body(request, parts.settings.max_body) as body:
+    with read_body(request, parts.settings.max_body, parts.large_bodies) as body:
         try:
             fields, images = parse_body(body)
             wanted = check(fields, images)
@@ -96,6 +101,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 sources=[_url(text) if by_url else None for text in wanted.images],
                 plan=plan,
                 inputs=inputs,
+                scratch_bytes=sum(map(len, wanted.images)) if inputs else 0,
                 request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
                 engine=parts.engine,
                 model=parts.model,
@@ -150,13 +156,17 @@ def _commit(parts: Parts, new: jobs.NewJob) -> list[steps.Ring]:
     """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung."""
     try:
         with parts.database.write() as connection:
-            jobs.accept(connection, new, max_open=parts.settings.max_open_jobs)
+            limits = parts.settings
+            jobs.accept(connection, new, max_open=limits.max_open_jobs, max_scratch=limits.max_scratch_bytes)
             return steps.to_ring(connection, beside=new.id)
     except InsufficientCredits as error:
         raise _too_few(error.needed, error.available) from None
     except jobs.TooManyOpenJobs:
         text = f"The account has {parts.settings.max_open_jobs} open jobs; wait for one to end."
         raise ApiError(429, "too_many_open_jobs", text, {"Retry-After": "10"}) from None
+    except jobs.ScratchFull:
+        text = "The service has as many images at work as it may; try again when some jobs have ended."
+        raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None
     except DBAPIError:
         # The connection may have broken after the commit: then the job is there, and the supervisor rings it.
         with parts.database.read() as connection:
@@ -187,3 +197,8 @@ def _accepted(parts: Parts, account: str, job: str, headers: dict[str, str]) -> 
         raise ApiError(404, "not_found", "The job is gone.")
     location = f"/api/v1/jobs/{job}"
     return json_response(job_json(view), 202, {"Location": location, "Retry-After": "2", **headers})
+
+
+def _accepted_unseen(job: str, headers: dict[str, str]) -> Response:
+    body = {"id": job, "status": JobStatus.QUEUED.value, "links": links_json(job)}
+    return json_response(body, 202, {"Location": f"/api/v1/jobs/{job}", "Retry-After": "5", **headers})

@@ -12,7 +12,6 @@ from storage.views import JobView, ResultView
 
 def job_json(job: JobView) -> dict[str, Any]:
     """The job object of the API."""
-    own = f"/api/v1/jobs/{job.id}"
     return {
         "id": job.id,
         "status": job.status.value,
@@ -30,7 +29,7 @@ def job_json(job: JobView) -> dict[str, Any]:
         "expiresAt": _time(job.expires_at),
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "warnings": list(job.warnings),
-        "links": {"self": own, "results": f"{own}/results"},
+        "links": links_json(job.id),
     }
 
 
@@ -45,6 +44,11 @@ def result_json(job: JobView, result: ResultView) -> dict[str, Any]:
     if result.failures:
         body["errors"] = errors_json(result.failures)
     return body
+
+
+def links_json(job: str) -> dict[str, str]:
+    """Where a job and what came of it can be read."""
+    return {"self": f"/api/v1/jobs/{job}", "results": f"/api/v1/jobs/{job}/results"}
 
 
 def errors_json(failures: Sequence[Failure]) -> list[dict[str, Any]]:

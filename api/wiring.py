@@ -34,6 +34,7 @@ class Parts:
     model: str
     warnings: tuple[str, ...]  #: of the engine, for every job
     waiting_places: threading.BoundedSemaphore
+    large_bodies: threading.BoundedSemaphore
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiters should answer now
 
 
@@ -51,6 +52,7 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         model=model,
         warnings=warnings,
         waiting_places=threading.BoundedSemaphore(settings.max_waiters),
+        large_bodies=threading.BoundedSemaphore(settings.max_large_bodies),
         stopping=stopping,
     )
 

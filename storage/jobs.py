@@ -35,6 +35,10 @@ class TooManyOpenJobs(Exception):
     """The account has as many open jobs as it may."""
 
 
+class ScratchFull(Exception):
+    """The open jobs of all accounts have as much in scratch as they may."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewJob:
     """What the front door accepts."""
@@ -47,6 +51,7 @@ class NewJob:
     sources: Sequence[str | None]  #: of each image: its URL, None for base64
     plan: Sequence[ChunkPlan]
     inputs: dict[int, str]  #: chunk number → scratch key of its base64 texts
+    scratch_bytes: int  #: of those texts together
     request_source: str | None
     engine: str
     model: str
@@ -55,10 +60,10 @@ class NewJob:
     ttl_ms: int  #: how long its results are kept once it has ended
 
 
-def accept(connection: Connection, new: NewJob, *, max_open: int) -> None:
+def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
     """Reserves the credits and makes the job with all it needs to run, in the caller's one transaction.
 
-    Raises InsufficientCredits or TooManyOpenJobs; then nothing may be committed.
+    Raises InsufficientCredits, TooManyOpenJobs or ScratchFull; then nothing may be committed.
     """
     round_ = 1
     # Locks the account's row, so that the count below is not raced.
@@ -66,6 +71,10 @@ def accept(connection: Connection, new: NewJob, *, max_open: int) -> None:
     open_jobs = select(func.count()).where(jobs.c.account == new.account, jobs.c.finished_at.is_(None))
     if (connection.scalar(open_jobs) or 0) >= max_open:
         raise TooManyOpenJobs
+    # Two requests at once may both see room: the limit guards a disk, not an invariant.
+    in_scratch = connection.scalar(select(func.sum(jobs.c.scratch_bytes)).where(jobs.c.finished_at.is_(None))) or 0
+    if in_scratch + new.scratch_bytes > max_scratch:
+        raise ScratchFull
     connection.execute(
         insert(jobs).values(
             id=new.id,
@@ -84,6 +93,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int) -> None:
             created_at=now_ms(),
             deadline_at=now_ms() + new.deadline_ms,
             ttl_ms=new.ttl_ms,
+            scratch_bytes=new.scratch_bytes,
         )
     )
     connection.execute(
@@ -176,6 +186,8 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
     if received > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
     connection.execute(_of_chunk(lease).values(object=key))
+    put = sum(image.size for image in chunk.staged)
+    connection.execute(update(jobs).where(jobs.c.id == lease.job).values(scratch_bytes=jobs.c.scratch_bytes + put))
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
     return steps.add(connection, job=lease.job, round_=lease.round, kind="extract", parts=[lease.part])

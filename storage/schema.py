@@ -77,6 +77,7 @@ jobs = Table(
     Column("warnings", JSON, nullable=False),  # list of texts
     Column("result", Text),
     Column("credits", Integer, nullable=False, default=0),  # charged, all rounds together
+    Column("scratch_bytes", BigInteger, nullable=False, default=0),  # put for it so far: counted until it ends
     Index("ix_jobs_account_created_at", "account", "created_at"),
     Index(
         "ix_jobs_open",

@@ -65,6 +65,7 @@ class Harness:
             model=self.engine.model,
             warnings=self.engine.warnings,
             waiting_places=threading.BoundedSemaphore(self.settings.max_waiters),
+            large_bodies=threading.BoundedSemaphore(self.settings.max_large_bodies),
             stopping=lambda: self.stopping,
         )
         self.work = workers.wiring.Parts(

@@ -39,6 +39,7 @@ def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = Fals
         sources=[f"https://pictures.example/{index}" for index in range(images)],
         plan=cut(images, chunk),
         inputs={},
+        scratch_bytes=0,
         request_source=None,
         engine="fake",
         model="fake-1",
@@ -52,7 +53,7 @@ def new_job(database: Database, account: str, **options: Any) -> str:
     """An accepted job that nothing was rung for; its id."""
     new = job_of(account, **options)
     with database.write() as connection:
-        jobs.accept(connection, new, max_open=1000)
+        jobs.accept(connection, new, max_open=1000, max_scratch=10**12)
     return new.id
 
 

@@ -153,7 +153,7 @@ class Money(RuleBasedStateMachine):
         of_owner = sum(account == owner for account, _ in self.open.values())
         try:
             with self.database.write() as connection:
-                jobs.accept(connection, new, max_open=MOST_OPEN)
+                jobs.accept(connection, new, max_open=MOST_OPEN, max_scratch=10**12)
         except InsufficientCredits:
             assert self.money[owner][0] < needed
         except jobs.TooManyOpenJobs:
@@ -248,7 +248,7 @@ def test_of_requests_at_once_only_as_many_are_accepted_as_can_be_paid(database):
 
     def accept():
         with database.write() as connection:
-            jobs.accept(connection, job_of(owner), max_open=100)
+            jobs.accept(connection, job_of(owner), max_open=100, max_scratch=10**12)
         return "accepted"
 
     given = at_once(*[accept] * 5)

@@ -55,7 +55,7 @@ def test_who_accepts_a_job_does_not_wait_for_the_steps_of_a_job_that_ends(postgr
     new = job_of(account)
     with postgres_database.write() as accepting, postgres_database.write() as closing:
         waits_for_nobody(accepting)
-        jobs.accept(accepting, new, max_open=10)
+        jobs.accept(accepting, new, max_open=10, max_scratch=10**12)
         steps.cancel_open(closing, job=ending, round_=1)
         assert len(steps.to_ring(accepting, beside=new.id)) == 1
 

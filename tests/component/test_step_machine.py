@@ -6,6 +6,7 @@ import queue
 from contextlib import ExitStack
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,7 +26,7 @@ from storage import jobs, schema, steps
 from storage.steps import LostLease
 from tests.fakes.engine import FakeEngine
 from tests.harness import CREDITS, b64, running
-from tests.rows import quick_folder
+from tests.rows import claimed, job_row, quick_folder, step_ids, stolen
 from workers.run import WORK, run_step
 
 GOOD, BAD, REFUSED = "good", "bad", "refused"
@@ -324,3 +325,22 @@ def test_whatever_becomes_of_workers_and_messages_each_job_ends_once_and_is_paid
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
+
+
+def test_a_worker_that_was_overtaken_takes_nothing_of_the_winner_s(make_harness):
+    """Both have put the chunk's object; the loser deletes its own, and the winner's is read to the end."""
+    house = make_harness(workers_count=0)
+    body = {"inputMethod": "base64", "images": [b64(b"img a"), b64(b"img b")], "prompt": "p"}
+    job = house.post(body, headers={"Prefer": "respond-async"}).json["id"]
+    (step,) = step_ids(house.database, job)
+    slow = claimed(house.database, step)
+    late = WORK["stage"](house.work, slow)
+    winner = stolen(house.database, slow)
+    with house.database.write() as connection:
+        WORK["stage"](house.work, winner)(connection)
+    with pytest.raises(LostLease), house.database.write() as connection:
+        late(connection)
+    assert sorted(house.scratch.objects) == [f"{job}/in-c0", f"{job}/r1-c0-e{winner.epoch}"]
+    house.drain()
+    assert job_row(house.database, job).status == "succeeded"
+    assert house.engine.calls[0].pictures[1].data == b"img b"

@@ -266,7 +266,7 @@ def test_scratch_whose_job_is_accepted_within_the_hour_is_kept(house, supervisor
     put(house, f"{new.id}/a")
     supervisor.sweep()
     with house.database.write() as connection:
-        jobs.accept(connection, new, max_open=10)
+        jobs.accept(connection, new, max_open=10, max_scratch=10**12)
     clock.now += UNKNOWN_SECONDS * 2
     supervisor.sweep()
     assert list(house.scratch.objects) == [f"{new.id}/a"]

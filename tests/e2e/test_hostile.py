@@ -9,7 +9,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import psutil
@@ -72,19 +73,28 @@ def test_the_data_may_lie_in_a_folder_of_any_name(fake, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@contextmanager
+def process(**options) -> Iterator[subprocess.Popen[str]]:
+    """`serve` with its two streams to be looked at; killed where the test fails."""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "cli.main", "serve"], stderr=subprocess.PIPE, text=True, **options
+    ) as serve:
+        try:
+            yield serve
+        except BaseException:
+            serve.kill()
+            raise
+
+
 def test_modules_in_the_working_directory_are_not_taken_for_ours(fake, tmp_path):
     for name in ("cli", "storage", "structlog", "select"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
-    command = [sys.executable, "-P", "-m", "cli.main", "serve"]
     settings = environment(tmp_path / "data", GEMINI_API_KEY=fake.key, GEMINI_BASE_URL=fake.base_url)
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        assert "is ready at" in process.stdout.readline()
-        process.terminate()
-        _, log = process.communicate(timeout=60)
-    assert process.returncode == 0
+    with process(cwd=tmp_path, env=settings, stdout=subprocess.PIPE) as serve:
+        assert any("is ready at" in line for line in serve.stdout or ())
+        serve.terminate()
+        _, log = serve.communicate(timeout=60)
+    assert serve.returncode == 0
     assert "the wrong module" not in log
 
 
@@ -92,17 +102,11 @@ def test_a_reader_of_its_standard_output_that_goes_away_does_not_end_it(fake, tm
     settings = environment(tmp_path / "data", GEMINI_API_KEY=fake.key, GEMINI_BASE_URL=fake.base_url)
     reader, writer = socket.socketpair()
     reader.close()
-    with (
-        writer,
-        subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "serve"], cwd=ROOT, env=settings, stdout=writer, stderr=subprocess.PIPE, text=True
-        ) as process,
-    ):
-        assert process.stderr
-        assert any("not_announced" in line for line in process.stderr)
-        process.terminate()
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+    with writer, process(cwd=ROOT, env=settings, stdout=writer) as serve:
+        assert any("not_announced" in line for line in serve.stderr or ())
+        serve.terminate()
+        serve.communicate(timeout=60)
+    assert serve.returncode == 0
 
 
 def test_a_client_that_hangs_up_frees_its_waiting_place_and_its_job_goes_on(service, fake):

@@ -79,6 +79,7 @@ def upgrade() -> None:
         sa.Column("warnings", sa.JSON(), nullable=False),
         sa.Column("result", sa.Text(), nullable=True),
         sa.Column("credits", sa.Integer(), nullable=False),
+        sa.Column("scratch_bytes", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["account"], ["accounts.id"], name=op.f("fk_jobs_account")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
