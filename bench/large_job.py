@@ -40,7 +40,8 @@ def others():
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.large_job", "--outside"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         yield json.loads(process.stdout.readline())
     finally:

@@ -88,7 +88,7 @@ class Harness:
         for thread in self._threads:
             thread.start()
 
-    def new_key(self, credits: int = CREDITS) -> tuple[str, str]:
+    def new_key(self, credits: int = CREDITS) -> tuple[str, str]:  # noqa: A002 - what it is
         """An account with credits, and a key of it."""
         with self.database.write() as connection:
             account = accounts.create_account(connection, "test")

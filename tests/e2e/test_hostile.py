@@ -137,7 +137,7 @@ def test_an_answer_with_half_a_character_costs_no_other_answer(service, fake):
     assert (status, answer["results"]) == (200, "Image 1 shows 3.\ufffd\ufffd")
 
 
-def test_a_request_that_fails_inside_leaves_no_secret_in_the_log(service):
+def test_a_request_that_fails_for_a_part_that_is_away_leaves_no_secret_in_the_log(service):
     scratch = service.folder / "scratch"
     service.wait_for(lambda: not service.scratch())
     scratch.rename(service.folder / "away")
@@ -147,7 +147,7 @@ def test_a_request_that_fails_inside_leaves_no_secret_in_the_log(service):
     finally:
         scratch.unlink()
         (service.folder / "away").rename(scratch)
-    assert (status, headers["x-error-code"]) == (500, "internal_error")
+    assert (status, headers["x-error-code"]) == (503, "unavailable")
     log = service.log()
     assert re.search("NotADirectoryError|FileExistsError", log)
     for secret in (service.key, "a-very-secret-prompt", str(body(4)["images"])[2:60]):

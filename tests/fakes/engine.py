@@ -43,7 +43,9 @@ class FakeEngine:
 def answer_text(call: Call) -> str:
     """What an obedient model says: each picture's own bytes under its own label."""
     if call.form is Form.RECORDS:
-        said = [{"index": p.number, "result": {"saw": p.data.decode()} if call.json_mode else p.data.decode()} for p in call.pictures]
+        said = [
+            {"index": p.number, "result": {"saw": p.data.decode()} if call.json_mode else p.data.decode()} for p in call.pictures
+        ]
         return json.dumps(said)
     if call.form is Form.JSON:
         return json.dumps([{"label": p.number, "saw": p.data.decode()} for p in call.pictures])

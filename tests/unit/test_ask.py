@@ -18,9 +18,7 @@ RECORDS = Question(prompt="p", per_image=True)
 
 
 def staged(*indexes: int, size: int = 10) -> list[Staged]:
-    return [
-        Staged(index=index, mime="image/png", size=size, received=size, sha256="", width=1, height=1) for index in indexes
-    ]
+    return [Staged(index=index, mime="image/png", size=size, received=size, sha256="", width=1, height=1) for index in indexes]
 
 
 def run(engine: FakeEngine, images: list[Staged], question: Question = TEXT) -> list[Outcome]:
@@ -119,7 +117,12 @@ def test_only_missing_and_doubled_records_are_asked_for_again():
     def script(call: Call, number: int) -> Answer | None:
         if number > 1:
             return None
-        said = [{"index": 1, "result": "i0"}, {"index": 2, "result": "x"}, {"index": 2, "result": "y"}, {"index": 9, "result": "z"}]
+        said = [
+            {"index": 1, "result": "i0"},
+            {"index": 2, "result": "x"},
+            {"index": 2, "result": "y"},
+            {"index": 9, "result": "z"},
+        ]
         return Answer(finish=Finish.COMPLETE, text=json.dumps(said))
 
     engine = FakeEngine(script=script)
