@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -50,7 +51,8 @@ def run_web(settings: Settings, *, bind: str = "") -> None:
             "graceful_timeout": 25,
             "keepalive": 75,
             "loglevel": "warning",
-            "worker_tmp_dir": None,
+            # Of the heartbeat's file, which is touched each second: in memory where there is a place for it.
+            "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - gunicorn makes the name
             "control_socket_disable": True,
         },
     ).run()

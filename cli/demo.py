@@ -207,19 +207,17 @@ def _show_texts(console: Console, pictures: list[Path], job: dict[str, Any]) -> 
 
 
 def _show_document(console: Console, job: dict[str, Any]) -> None:
-    console.print("\nThe jsonMode answer, parsed and abridged:")
-    console.print_json(json.dumps(_abridged(json.loads(job["results"]))))
-
-
-def _abridged(value: Any) -> Any:
-    """The document with what is long cut short: two of each list, 60 characters of each text."""
-    if isinstance(value, dict):
-        return {name: _abridged(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        if all(isinstance(inner, int | float) for inner in value):
-            return value[:8]
-        return [*map(_abridged, value[:2]), *([f"… {len(value) - 2} more"] if len(value) > 2 else [])]
-    return _shortened(value, 60) if isinstance(value, str) else value
+    """The beginning of the parsed answer, a line for each member."""
+    document = json.loads(job["results"])
+    first = document[0] if isinstance(document, list) and document else document
+    members = first.items() if isinstance(first, dict) else [("", first)]
+    console.print("\nThe jsonMode answer is one JSON document. It begins:\n")
+    for name, value in members:
+        written = _shortened(json.dumps(value, ensure_ascii=False), 240)
+        console.print(f"  [bold]{escape(name)}[/bold]  {escape(written)}", highlight=False)
+    if isinstance(document, list) and len(document) > 1:
+        console.print(f"  … and {len(document) - 1} more like it")
+    console.print()
 
 
 def _show_end(console: Console, settings: Settings, jobs: list[dict[str, Any]]) -> int:

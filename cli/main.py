@@ -58,6 +58,8 @@ def main() -> None:
 
     Settings come from the environment; docs/reference/settings.md lists them. Begin with `extract-image demo`.
     """
+    # What is made here holds prompts, results and keys: for this user alone.
+    os.umask(0o077)
 
 
 @main.command()

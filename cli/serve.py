@@ -20,6 +20,7 @@ from typing import IO
 import click
 import structlog
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
@@ -32,7 +33,7 @@ from storage.secret import secret_key
 log = structlog.get_logger(__name__)
 
 ROLES = ("web", "worker", "supervisor")
-END_SECONDS = 30  #: a worker ends its steps within 25 s
+END_SECONDS = 30  #: for the steps that run to end; a worker that is killed then leaves them to the next one
 LOOK_SECONDS = 0.25
 FAST_DEATHS = 5  #: deaths of one child within a minute of its start after which serve gives up
 
@@ -44,7 +45,10 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
         listener = stack.enter_context(_listen(settings.host, settings.port))
         host, port = listener.getsockname()[:2]
         database = Database(settings.database_url)
-        migrate(database)
+        try:
+            migrate(database)
+        except DBAPIError as error:
+            raise click.ClickException(f"Can't use the database that DATABASE_URL or DATA_DIR names: {error.orig}") from None
         secret_key(settings)
         environment = {**os.environ, PARENT: str(os.getpid())}
         redis: EmbeddedRedis | None = None
@@ -71,8 +75,13 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
 @contextmanager
 def _only_one(directory: Path) -> Iterator[None]:
     """The lock of DATA_DIR: a second `serve` on it would fight over the embedded parts."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "serve.lock").open("w") as file:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "serve.lock").open("w")
+    except OSError as error:
+        text = f"Can't write to DATA_DIR {directory.absolute()}: {error.strerror}. Set it to a folder of yours."
+        raise click.ClickException(text) from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 import structlog
@@ -74,12 +76,17 @@ def celery_app(redis_url: str) -> Celery:
             **({} if redis_url.startswith("unix:") else KEEPALIVE),
         },
     )
+    if redis_url.startswith("rediss://"):
+        # redis-py verifies by itself; kombu has to be told, and does not read what else the URL says of it.
+        given = parse_qs(urlsplit(redis_url).query)
+        trusted = given.get("ssl_ca_certs", [None])[0]
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": trusted}
     return app
 
 
 def _broker_url(redis_url: str) -> str:
     if not redis_url.startswith("unix://"):
-        return redis_url
+        return redis_url.partition("?")[0] if redis_url.startswith("rediss://") else redis_url
     return f"redis+socket://{redis_url.removeprefix('unix://')}"
 
 

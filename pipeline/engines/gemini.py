@@ -59,6 +59,10 @@ class _Interrupted(Exception):
     """The call may well succeed if it is sent again at once."""
 
 
+class _Garbled(_Interrupted):
+    """An answer came, and is none: it may be this call that brings it forth each time."""
+
+
 class GeminiEngine:
     """One client for the process: building one takes 50 ms, and it keeps the connections."""
 
@@ -84,6 +88,8 @@ class GeminiEngine:
             with self._uploaded(call) as files:
                 contents = _contents(call, files)
                 response = retrying(self._generate, call, contents)
+        except _Garbled as error:
+            raise ModelFault(str(error)) from error
         except _Interrupted as error:
             raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS * random.uniform(0.5, 1.5)) from error  # noqa: S311 - jitter
         except _Unreadable as error:
@@ -218,7 +224,9 @@ def _translated() -> Iterator[None]:
         yield
     except errors.APIError as error:
         raise _meaning(error) from error
-    except (httpx2.HTTPError, json.JSONDecodeError, ValidationError, errors.UnknownApiResponseError) as error:
+    except (json.JSONDecodeError, ValidationError, errors.UnknownApiResponseError) as error:
+        raise _Garbled(f"{type(error).__name__} while reading the model's answer") from error
+    except httpx2.HTTPError as error:
         raise _Interrupted(f"{type(error).__name__} while asking the model") from error
 
 

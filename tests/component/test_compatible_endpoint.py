@@ -226,7 +226,7 @@ class BrokenScratch(MemoryScratch):
 
     def put(self, key: str, body: IO[bytes]) -> None:
         if key.endswith("c1"):
-            raise OSError("no space left on device: /secret/place")
+            raise ValueError("a mistake of ours: /secret/place")
         super().put(key, body)
 
 

@@ -124,6 +124,13 @@ def test_after_four_tries_the_thread_is_freed(fake, engine):
     assert raised.value.retry_after > 0
 
 
+def test_an_answer_that_stays_unreadable_is_a_fault_of_this_call_and_not_asked_for_for_ever(fake, engine):
+    fake.script = always(GARBAGE)
+    with pytest.raises(ModelFault):
+        engine.ask(call(1))
+    assert len(fake.calls) == TRIES
+
+
 def test_a_model_that_hangs_is_given_up_after_the_call_s_time(fake, engine):
     release = Event()
     fake.script = always(held(release))

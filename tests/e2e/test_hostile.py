@@ -152,3 +152,15 @@ def test_a_request_that_fails_for_a_part_that_is_away_leaves_no_secret_in_the_lo
     assert re.search("NotADirectoryError|FileExistsError", log)
     for secret in (service.key, "a-very-secret-prompt", str(body(4)["images"])[2:60]):
         assert secret not in log
+
+
+def test_a_data_folder_that_can_not_be_used_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "extract-image.db").write_text("no database at all")
+    for name, said in {"file": "Can't write to DATA_DIR", "damaged": "file is not a database"}.items():
+        with process(cwd=ROOT, env=environment(tmp_path / name), stdout=subprocess.PIPE) as serve:
+            _, log = serve.communicate(timeout=60)
+        assert serve.returncode == 1
+        assert said in log
+        assert "Traceback" not in log
