@@ -175,18 +175,19 @@ def free_port() -> int:
 
 
 def compose_command() -> list[str] | None:
-    """`docker compose` or `docker-compose`, where there is one."""
-    docker = shutil.which("docker")
-    if docker and subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode == 0:
-        return [docker, "compose"]
-    alone = shutil.which("docker-compose")
-    return [alone] if alone else None
+    """`docker compose`, or a `docker-compose` of version 2 or later, where there is one: version 1 knows an older file format."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            said = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+            if said.returncode == 0 and not said.stdout.startswith("1."):
+                return command
+    return None
 
 
 def test_docker_compose_itself_accepts_the_file(tmp_path, secrets):
     command = compose_command()
     if command is None:
-        pytest.skip("neither `docker compose` nor `docker-compose` is installed here")
+        pytest.skip("no `docker compose` (version 2 or later) is installed here")
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     shutil.copy(ROOT / "production.env.example", tmp_path / "production.env")
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
