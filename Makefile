@@ -1,10 +1,11 @@
 # Everything runs from this folder. PYTHON is any Python from 3.11 on.
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check clean
+.PHONY: help install demo serve test pythons check clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,8 +15,8 @@ install: $(STAMP) ## make .venv with everything in it, and the command extract-i
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; this is $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Installing to .venv (the first time this fetches about 300 MB) ..."
-	@$(PYTHON) -m venv .venv 2>/dev/null || $(PYTHON) -m venv --without-pip .venv
+	@echo "Installing to $(VENV) (the first time this fetches about 300 MB) ..."
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip $(VENV)
 	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PYTHON) -m pip --python $(BIN)/python"; fi; \
 		$$pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
 		$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -30,6 +31,11 @@ serve: install ## run the service here, with a ready key and a curl line to past
 test: install ## run the whole suite
 	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
+pythons: ## run the suite on each Python from 3.11 to 3.13 that is found
+	@for version in 3.11 3.12 3.13; do \
+		if python$$version --version >/dev/null 2>&1; then $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+		else echo "python$$version is not here: left out"; fi; done
+
 check: install ## lint, types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -37,4 +43,4 @@ check: install ## lint, types, import rules
 	@$(BIN)/lint-imports
 
 clean: ## remove what was made here
-	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* var .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

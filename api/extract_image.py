@@ -110,6 +110,9 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 ttl_ms=int(parts.settings.result_ttl * 1000),
             )
             rings = _commit(parts, new)
+        except DBAPIError:
+            # It may have come after the commit, and the job may live: what it does not need the supervisor sweeps.
+            raise
         except BaseException:
             with suppress(OSError):  # the supervisor sweeps what is left
                 parts.scratch.delete(list(parts.scratch.list(f"{job}/")))

@@ -1,4 +1,4 @@
-"""Keeps the leases of a process alive: one thread, one transaction a beat."""
+"""Keeps the leases of a process alive: one thread, one short transaction a lease and beat."""
 
 from __future__ import annotations
 
@@ -51,15 +51,18 @@ class LeaseKeeper:
             with self._lock:
                 self._held = {lease: left - 1 for lease, left in self._held.items() if left > 0}
                 leases = list(self._held)
-            if not leases:
-                continue
-            try:
-                with self._database.write() as connection:
-                    lost = steps.renew(connection, leases, lease_ms=self._lease_ms)
-            except SQLAlchemyError:
-                log.warning("leases_not_renewed", exc_info=True)
-                continue
-            for lease in lost:  # its worker learns of it at its next write
-                log.info("lease_lost", job=lease.job, step=lease.step)
-                with self._lock:
-                    self._held.pop(lease, None)
+            for lease in leases:
+                self._renew(lease)
+
+    def _renew(self, lease: Lease) -> None:
+        """In a transaction of its own: who ends a job holds several steps, and must not wait for a step that waits for it."""
+        try:
+            with self._database.write() as connection:
+                lost = steps.renew(connection, [lease], lease_ms=self._lease_ms)
+        except SQLAlchemyError:
+            log.warning("lease_not_renewed", job=lease.job, step=lease.step, exc_info=True)
+            return
+        if lost:  # its worker learns of it at its next write
+            log.info("lease_lost", job=lease.job, step=lease.step)
+            with self._lock:
+                self._held.pop(lease, None)

@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 1.0
 PURGE_SECONDS = 60.0
 SWEEP_SECONDS = 300.0
+OWNERS_AT_ONCE = 500  #: databases take some 30,000 values in one question
 UNKNOWN_SECONDS = 3600.0  #: a request that is being accepted has put objects, and no job yet
 
 
@@ -89,8 +90,11 @@ class Supervisor:
         keys: dict[str, list[str]] = {}
         for key in self.scratch.list(""):
             keys.setdefault(key.partition("/")[0], []).append(key)
-        with self.database.read() as connection:
-            known = jobs.scratch_owners(connection, list(keys))
+        owners = list(keys)
+        known: dict[str, bool] = {}
+        for first in range(0, len(owners), OWNERS_AT_ONCE):
+            with self.database.read() as connection:
+                known |= jobs.scratch_owners(connection, owners[first : first + OWNERS_AT_ONCE])
         now = self.clock()
         self._unknown = {owner: self._unknown.get(owner, now) for owner in keys if owner not in known}
         idle = [owner for owner, busy in known.items() if not busy]
