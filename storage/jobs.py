@@ -21,7 +21,6 @@ from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, Form, ItemCode, JobStat
 from storage import ledger, steps
 from storage.database import now_ms
 from storage.schema import chunks, images, jobs
-from storage.schema import steps as steps_table
 from storage.steps import Lease
 
 TOO_LARGE = Verdict(
@@ -324,55 +323,6 @@ def close_job(
         # A worker that is fenced off may still write to scratch until its lease runs out: look again then.
         steps.add(connection, job=job.id, round_=job.round, kind="cleanup", parts=[1], delay_ms=lease_left + 1000)
     return follow
-
-
-def overdue(connection: Connection, limit: int = 50) -> list[str]:
-    """Open jobs past their deadline."""
-    late = select(jobs.c.id).where(jobs.c.finished_at.is_(None), jobs.c.deadline_at < now_ms()).limit(limit)
-    return list(connection.execute(late).scalars())
-
-
-def finalize_stranded(connection: Connection) -> list[str]:
-    """Gives each open job that has neither an open chunk nor a finalize step its finalize step; the jobs."""
-    open_chunk = select(chunks.c.no).where(chunks.c.job == jobs.c.id, chunks.c.open).exists()
-    finalizing = select(steps_table.c.id).where(
-        steps_table.c.job == jobs.c.id, steps_table.c.round == jobs.c.round, steps_table.c.kind == "finalize"
-    )
-    stranded = (
-        select(jobs).where(jobs.c.finished_at.is_(None), ~open_chunk, ~finalizing.exists()).with_for_update(skip_locked=True)
-    )
-    rows = connection.execute(stranded).all()
-    for row in rows:
-        finalize_next(connection, row)
-    return [row.id for row in rows]
-
-
-def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
-    """Forgets the results of jobs whose time is over; the jobs. What they cost stays known."""
-    late = list(
-        connection.execute(
-            select(jobs.c.id).where(jobs.c.expires_at < now_ms()).limit(limit).with_for_update(skip_locked=True)
-        ).scalars()
-    )
-    if late:
-        connection.execute(update(jobs).where(jobs.c.id.in_(late)).values(result=None, expires_at=None))
-        connection.execute(update(images).where(images.c.job.in_(late)).values(result=None, source=None))
-        connection.execute(update(chunks).where(chunks.c.job.in_(late)).values(replies=[]))
-    return late
-
-
-def scratch_owners(connection: Connection, names: Sequence[str]) -> dict[str, bool]:
-    """Of those that are jobs: whether scratch may still be written for them (False: the job is over, and cleaned up)."""
-    rows = connection.execute(
-        select(
-            jobs.c.id,
-            jobs.c.finished_at.is_(None)
-            | select(steps_table.c.id)
-            .where(steps_table.c.job == jobs.c.id, steps_table.c.state.in_(("ready", "leased")))
-            .exists(),
-        ).where(jobs.c.id.in_(names))
-    )
-    return {name: bool(busy) for name, busy in rows}
 
 
 def _lock(connection: Connection, job: str) -> Row[Any]:

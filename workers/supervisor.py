@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from pipeline.ports import Scratch
-from storage import jobs, steps
+from storage import jobs, steps, upkeep
 from storage.database import Database
 from storage.signals import Signals
 
@@ -63,7 +63,7 @@ class Supervisor:
 
     def end_overdue(self) -> None:
         with self.database.read() as connection:
-            late = jobs.overdue(connection)
+            late = upkeep.overdue(connection)
         for job in late:
             self._attempt(self._end, job)
 
@@ -75,13 +75,13 @@ class Supervisor:
 
     def finalize_stranded(self) -> None:
         with self.database.write() as connection:
-            stranded = jobs.finalize_stranded(connection)
+            stranded = upkeep.finalize_stranded(connection)
         for job in stranded:
             log.warning("job_was_stranded", job=job)
 
     def purge(self) -> None:
         with self.database.write() as connection:
-            purged = jobs.purge_expired(connection)
+            purged = upkeep.purge_expired(connection)
         if purged:
             log.info("results_expired", jobs=len(purged))
 
@@ -94,7 +94,7 @@ class Supervisor:
         known: dict[str, bool] = {}
         for first in range(0, len(owners), OWNERS_AT_ONCE):
             with self.database.read() as connection:
-                known |= jobs.scratch_owners(connection, owners[first : first + OWNERS_AT_ONCE])
+                known |= upkeep.scratch_owners(connection, owners[first : first + OWNERS_AT_ONCE])
         now = self.clock()
         self._unknown = {owner: self._unknown.get(owner, now) for owner in keys if owner not in known}
         idle = [owner for owner, busy in known.items() if not busy]
