@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import structlog
 from flask import Flask, Response, request
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from werkzeug.exceptions import HTTPException
+
+from storage.database import SQL_AWAY
 
 log = structlog.get_logger(__name__)
 
 #: SQL or scratch can't be reached, or take nothing now.
-AWAY = (OperationalError, InterfaceError, NoConnectionFree, OSError)
+AWAY = (*SQL_AWAY, OSError)
 COMPATIBLE = "/api/v1/extract-image"
 PROBLEM = "application/problem+json"
 

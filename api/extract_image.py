@@ -198,10 +198,10 @@ def _accepted(parts: Parts, account: str, job: str, headers: dict[str, str]) -> 
         view = job_view(connection, job, account)
     if view is None:
         raise ApiError(404, "not_found", "The job is gone.")
-    location = f"/api/v1/jobs/{job}"
-    return json_response(job_json(view), 202, {"Location": location, "Retry-After": "2", **headers})
+    return json_response(job_json(view), 202, {"Location": links_json(job)["self"], "Retry-After": "2", **headers})
 
 
 def _accepted_unseen(job: str, headers: dict[str, str]) -> Response:
-    body = {"id": job, "status": JobStatus.QUEUED.value, "links": links_json(job)}
-    return json_response(body, 202, {"Location": f"/api/v1/jobs/{job}", "Retry-After": "5", **headers})
+    links = links_json(job)
+    body = {"id": job, "status": JobStatus.QUEUED.value, "links": links}
+    return json_response(body, 202, {"Location": links["self"], "Retry-After": "5", **headers})

@@ -13,9 +13,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+#: What shows that the database can't be asked now.
+SQL_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 BUSY_TIMEOUT_MS = 30_000
 READ_ONLY = "extract_image_read_only"
 _MIGRATING = threading.Lock()  # Alembic keeps the migration that runs in a global

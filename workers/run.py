@@ -9,13 +9,12 @@ from functools import partial
 import structlog
 from redis.exceptions import RedisError
 from sqlalchemy import Connection
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from pipeline.finalize import Verdict
 from pipeline.ports import ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
 from storage import jobs, steps
+from storage.database import SQL_AWAY
 from storage.steps import Lease, LostLease
 from workers.cleanup import cleanup
 from workers.extract import extract
@@ -30,7 +29,7 @@ OUTAGE_SECONDS = 5.0
 BACK_OFF_SECONDS = 2.0
 
 #: What may come back by itself; it uses up no try.
-OUTAGES = (OperationalError, InterfaceError, NoConnectionFree, RedisError, OSError)
+OUTAGES = (*SQL_AWAY, RedisError, OSError)
 
 Commit = Callable[[Connection], list[int]]
 WORK: dict[str, Callable[[Parts, Lease], Commit]] = {
