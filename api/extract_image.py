@@ -24,7 +24,7 @@ from pipeline.plan import ChunkPlan, cut
 from pipeline.request import Request, RequestFault, check
 from pipeline.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
-from storage import jobs, steps
+from storage import accepting, steps
 from storage.accounts import available_credits, random_id
 from storage.ledger import InsufficientCredits
 from storage.views import job_view, result_view
@@ -92,7 +92,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
         try:
             inputs = _put_texts(parts, job, wanted, plan) if wanted.input_method == "base64" else {}
             by_url = wanted.input_method == "url"
-            new = jobs.NewJob(
+            new = accepting.NewJob(
                 id=job,
                 account=account,
                 waited=waited,
@@ -155,25 +155,25 @@ def _put_texts(parts: Parts, job: str, wanted: Request, plan: list[ChunkPlan]) -
     return keys
 
 
-def _commit(parts: Parts, new: jobs.NewJob) -> list[steps.Ring]:
+def _commit(parts: Parts, new: accepting.NewJob) -> list[steps.Ring]:
     """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung."""
     try:
         with parts.database.write() as connection:
             limits = parts.settings
-            jobs.accept(connection, new, max_open=limits.max_open_jobs, max_scratch=limits.max_scratch_bytes)
+            accepting.accept(connection, new, max_open=limits.max_open_jobs, max_scratch=limits.max_scratch_bytes)
             return steps.to_ring(connection, beside=new.id)
     except InsufficientCredits as error:
         raise _too_few(error.needed, error.available) from None
-    except jobs.TooManyOpenJobs:
+    except accepting.TooManyOpenJobs:
         text = f"The account has {parts.settings.max_open_jobs} open jobs; wait for one to end."
         raise ApiError(429, "too_many_open_jobs", text, {"Retry-After": "10"}) from None
-    except jobs.ScratchFull:
+    except accepting.ScratchFull:
         text = "The service has as many images at work as it may; try again when some jobs have ended."
         raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None
     except DBAPIError:
         # The connection may have broken after the commit: then the job is there, and the supervisor rings it.
         with parts.database.read() as connection:
-            if not jobs.exists(connection, new.id):
+            if not accepting.exists(connection, new.id):
                 raise
         return []
 

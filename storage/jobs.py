@@ -1,4 +1,4 @@
-"""A job from accept to its end, as transactions. Each function is one caller's whole write.
+"""A job's images on their way: what a step has to know, and what it writes. Each function is one caller's whole write.
 
 Every function that changes a job locks its row first; what a step writes is fenced by the step's lease.
 """
@@ -12,115 +12,22 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from pipeline.ask import Outcome
-from pipeline.credits import charge as price
-from pipeline.credits import reservation
-from pipeline.finalize import Harvest, Verdict, conclude
-from pipeline.plan import ChunkPlan
+from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
-from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, Form, ItemCode, JobStatus, Question, Reply, Usage
-from storage import ledger, steps
+from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, ItemCode, JobStatus, Question, Usage
+from storage import steps
+from storage.closing import close_job, fail_open_images, finalize_next, lock_job
 from storage.database import now_ms
 from storage.schema import chunks, images, jobs
 from storage.steps import Lease
+
+MOST_DEATHS = 2  #: of processes that worked on one image and nothing else, after which that image fails
 
 TOO_LARGE = Verdict(
     status=JobStatus.FAILED,
     result=None,
     error=("total_too_large", f"The images are over {MAX_TOTAL_BYTES // MB} MB in total; send fewer at once."),
 )
-
-
-class TooManyOpenJobs(Exception):
-    """The account has as many open jobs as it may."""
-
-
-class ScratchFull(Exception):
-    """The open jobs of all accounts have as much in scratch as they may."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewJob:
-    """What the front door accepts."""
-
-    id: str
-    account: str
-    waited: bool  #: the caller holds the connection
-    input_method: str
-    question: Question
-    sources: Sequence[str | None]  #: of each image: its URL, None for base64
-    plan: Sequence[ChunkPlan]
-    inputs: dict[int, str]  #: chunk number → scratch key of its base64 texts
-    scratch_bytes: int  #: of those texts together
-    request_source: str | None
-    engine: str
-    model: str
-    warnings: Sequence[str]
-    deadline_ms: int  #: from now
-    ttl_ms: int  #: how long its results are kept once it has ended
-
-
-def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
-    """Reserves the credits and makes the job with all it needs to run, in the caller's one transaction.
-
-    Raises InsufficientCredits, TooManyOpenJobs or ScratchFull; then nothing may be committed.
-    """
-    round_ = 1
-    # Locks the account's row, so that the count below is not raced.
-    ledger.reserve(connection, account=new.account, job=new.id, round_=round_, amount=reservation(len(new.sources)))
-    open_jobs = select(func.count()).where(jobs.c.account == new.account, jobs.c.finished_at.is_(None))
-    if (connection.scalar(open_jobs) or 0) >= max_open:
-        raise TooManyOpenJobs
-    # Two requests at once may both see room: the limit guards a disk, not an invariant.
-    in_scratch = connection.scalar(select(func.sum(jobs.c.scratch_bytes)).where(jobs.c.finished_at.is_(None))) or 0
-    if in_scratch + new.scratch_bytes > max_scratch:
-        raise ScratchFull
-    connection.execute(
-        insert(jobs).values(
-            id=new.id,
-            account=new.account,
-            round=round_,
-            status=JobStatus.QUEUED.value,
-            waited=new.waited,
-            input_method=new.input_method,
-            prompt=new.question.prompt,
-            options={"json_mode": new.question.json_mode, "per_image": new.question.per_image},
-            total=len(new.sources),
-            request_source=new.request_source,
-            engine=new.engine,
-            model=new.model,
-            warnings=list(new.warnings),
-            created_at=now_ms(),
-            deadline_at=now_ms() + new.deadline_ms,
-            ttl_ms=new.ttl_ms,
-            scratch_bytes=new.scratch_bytes,
-        )
-    )
-    connection.execute(
-        insert(images),
-        [{"job": new.id, "index": index, "source": source, "state": "waiting"} for index, source in enumerate(new.sources)],
-    )
-    connection.execute(
-        insert(chunks),
-        [
-            {
-                "job": new.id,
-                "no": chunk.no,
-                "first": chunk.first,
-                "count": chunk.count,
-                "open": True,
-                "input": new.inputs.get(chunk.no),
-                "replies": [],
-                "usage": {},
-            }
-            for chunk in new.plan
-        ],
-    )
-    steps.add(connection, job=new.id, round_=round_, kind="stage", parts=[chunk.no for chunk in new.plan])
-
-
-def exists(connection: Connection, job: str) -> bool:
-    """Whether the job was committed: asked when the reply to its commit was lost."""
-    return connection.scalar(select(jobs.c.id).where(jobs.c.id == job)) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +80,7 @@ def work_of(connection: Connection, lease: Lease) -> Work:
 
 def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
     """Ends a stage step: its images lie under `key`, or have failed. Ids of the steps that follow. Raises LostLease."""
-    job = _lock(connection, lease.job)
+    job = lock_job(connection, lease.job)
     steps.finish(connection, lease)
     _mark_failed(connection, lease.job, chunk.failures, received=chunk.received)
     _mark(
@@ -194,14 +101,14 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
 
 def fail_too_large(connection: Connection, lease: Lease) -> list[int]:
     """Ends a stage step whose images are alone over the limit of all, and its job. Raises LostLease."""
-    job = _lock(connection, lease.job)
+    job = lock_job(connection, lease.job)
     steps.finish(connection, lease)
     return close_job(connection, job, TOO_LARGE)
 
 
 def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, last: bool) -> list[int]:
     """Keeps what one model call settled; `last`: nothing of the chunk is open now. Ids of the steps that follow. Raises LostLease."""
-    job = _lock(connection, lease.job) if last else None
+    job = lock_job(connection, lease.job) if last else None
     if last:
         steps.finish(connection, lease)
     else:
@@ -223,112 +130,61 @@ def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, la
 
 def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
     """Gives up a stage or extract step: what its chunk has not settled fails. Ids of the steps that follow. Raises LostLease."""
-    job = _lock(connection, lease.job)
+    job = lock_job(connection, lease.job)
     steps.finish(connection, lease, state="dead")
     chunk = connection.execute(
         select(chunks.c.first, chunks.c.count.label("size")).where(chunks.c.job == lease.job, chunks.c.no == lease.part)
     ).one()
-    _fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.first + chunk.size - 1))
+    fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.first + chunk.size - 1))
     return _close_chunk(connection, job, lease)
+
+
+def record_death(connection: Connection, lease: Lease) -> list[int]:
+    """A process died that worked on nothing but this stage or extract step: its chunk is split, and each half runs alone
+    too; a single image fails at the second death, since the first may have had another cause.
+
+    Ids of the steps that follow. Raises LostLease.
+    """
+    job = lock_job(connection, lease.job)
+    deaths = steps.count_death(connection, lease)
+    columns = (chunks.c.first, chunks.c.count.label("size"), chunks.c.input, chunks.c.object)
+    chunk = connection.execute(select(*columns).where(chunks.c.job == lease.job, chunks.c.no == lease.part)).one()
+    between = (chunk.first, chunk.first + chunk.size - 1)
+    open_images = select(images.c.index).where(
+        images.c.job == lease.job,
+        images.c.index.between(*between),
+        images.c.state.in_(("waiting", "staged")),
+    )
+    pending = sorted(connection.execute(open_images).scalars())
+    if len(pending) > 1:
+        return _split_chunk(connection, lease, chunk, middle=pending[len(pending) // 2])
+    if pending and deaths < MOST_DEATHS:
+        steps.hand_back(connection, lease, delay_ms=0, counts=False)
+        return []
+    steps.finish(connection, lease, state="dead")
+    detail = "A worker died of this image, twice, with nothing else to do: save it anew, as PNG or JPEG."
+    fail_open_images(connection, lease.job, ItemCode.WORKER_CRASHED, detail, between=between)
+    return _close_chunk(connection, job, lease)
+
+
+def _split_chunk(connection: Connection, lease: Lease, chunk: Row[Any, Any, Any, Any], *, middle: int) -> list[int]:
+    """Two new chunks over the same scratch objects instead of the lease's; the second begins with the image `middle`."""
+    steps.finish(connection, lease, state="split")
+    connection.execute(_of_chunk(lease).values(open=False))  # what it has settled stays with it
+    fresh = 1 + (connection.scalar(select(func.max(chunks.c.no)).where(chunks.c.job == lease.job)) or 0)
+    end = chunk.first + chunk.size
+    same = {"job": lease.job, "open": True, "input": chunk.input, "object": chunk.object, "replies": [], "usage": {}}
+    halves = [(fresh, chunk.first, middle - chunk.first), (fresh + 1, middle, end - middle)]
+    connection.execute(insert(chunks), [{**same, "no": no, "first": first, "count": count} for no, first, count in halves])
+    kind: steps.Kind = "stage" if lease.kind == "stage" else "extract"
+    return steps.add(connection, job=lease.job, round_=lease.round, kind=kind, parts=[fresh, fresh + 1], alone=True)
 
 
 def add_warning(connection: Connection, job: str, warning: str) -> None:
     """Tells the job's owner something, once."""
-    row = _lock(connection, job)
+    row = lock_job(connection, job)
     if warning not in row.warnings:
         connection.execute(update(jobs).where(jobs.c.id == job).values(warnings=[*row.warnings, warning]))
-
-
-def harvest(connection: Connection, job: str) -> Harvest:
-    """What a finalize step merges."""
-    row = connection.execute(select(jobs.c.prompt, jobs.c.options, jobs.c.total).where(jobs.c.id == job)).one()
-    question = Question(prompt=row.prompt, **row.options)
-    if question.form is Form.RECORDS:
-        done = connection.execute(
-            select(images.c.index.label("at"), images.c.result).where(images.c.job == job, images.c.state == "done")
-        )
-        replies = [Reply(indexes=(image.at,), text="", result=image.result) for image in done]
-    else:
-        kept = connection.execute(select(chunks.c.replies).where(chunks.c.job == job)).scalars()
-        replies = [Reply(indexes=tuple(reply["indexes"]), text=reply["text"]) for part in kept for reply in part]
-    return Harvest(question=question, total=row.total, replies=replies, failures=failures_of(connection, job))
-
-
-def failures_of(connection: Connection, job: str) -> list[Failure]:
-    """The images of a job that failed, in order."""
-    rows = connection.execute(
-        select(images.c.index.label("at"), images.c.code, images.c.detail)
-        .where(images.c.job == job, images.c.state == "failed")
-        .order_by(images.c.index)
-    )
-    return [Failure(index=row.at, code=ItemCode(row.code), detail=row.detail) for row in rows]
-
-
-def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:
-    """Ends the finalize step and its job. Ids of the steps that follow. Raises LostLease."""
-    job = _lock(connection, lease.job)
-    steps.finish(connection, lease)
-    return close_job(connection, job, verdict)
-
-
-def close_overdue(connection: Connection, job: str) -> list[int]:
-    """Ends a job past its deadline with what it has. Ids of the steps that follow."""
-    row = _lock(connection, job)
-    if JobStatus(row.status).ended:
-        return []
-    late = (ItemCode.DEADLINE_EXCEEDED, "The job's deadline came before this image's turn.")
-    return close_job(connection, row, None, unsettled=late)
-
-
-def close_job(
-    connection: Connection,
-    job: Row[Any],
-    verdict: Verdict | None,
-    *,
-    unsettled: tuple[ItemCode, str] = (ItemCode.CANCELLED, "The job ended before this image's turn."),
-) -> list[int]:
-    """Every end of a job, whoever brings it: fences off open steps, settles the credits, orders the cleanup.
-
-    `job` is its locked row; `verdict` None: what its images have come to by now; `unsettled`: what those fail with that
-    have no outcome. Ids of the steps that follow; none if the job had ended already.
-    """
-    if JobStatus(job.status).ended:
-        return []
-    # The fence first: a step that records an outcome holds its own row, then the images'; after it nothing is recorded.
-    lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
-    _fail_open_images(connection, job.id, *unsettled)
-    verdict = verdict or conclude(harvest(connection, job.id))
-    processed = connection.scalar(
-        select(func.count()).select_from(images).where(images.c.job == job.id, images.c.state == "done")
-    )
-    charge = price(verdict.status, processed or 0)
-    ledger.settle(connection, account=job.account, job=job.id, round_=job.round, charge=charge)
-    code, message = verdict.error or (None, None)
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.id == job.id)
-        .values(
-            status=verdict.status.value,
-            started_at=func.coalesce(jobs.c.started_at, now_ms()),
-            finished_at=now_ms(),
-            expires_at=now_ms() + jobs.c.ttl_ms,
-            result=verdict.result,
-            error_code=code,
-            error_message=message,
-            credits=jobs.c.credits + charge,
-        )
-    )
-    follow = steps.add(connection, job=job.id, round_=job.round, kind="cleanup")
-    if lease_left:
-        # A worker that is fenced off may still write to scratch until its lease runs out: look again then.
-        steps.add(connection, job=job.id, round_=job.round, kind="cleanup", parts=[1], delay_ms=lease_left + 1000)
-    return follow
-
-
-def _lock(connection: Connection, job: str) -> Row[Any]:
-    """Against all others who change the job, not against who writes a row that refers to it (`FOR NO KEY UPDATE`): Postgres
-    looks the job up for a step that a transaction writes twice, and who does that holds the step already."""
-    return connection.execute(select(jobs).where(jobs.c.id == job).with_for_update(key_share=True)).one()
 
 
 def _of_chunk(lease: Lease) -> Any:
@@ -344,12 +200,6 @@ def _close_chunk(connection: Connection, job: Row[Any], lease: Lease) -> list[in
     connection.execute(_of_chunk(lease).values(open=False))
     still_open = select(func.count()).select_from(chunks).where(chunks.c.job == lease.job, chunks.c.open)
     return finalize_next(connection, job) if connection.scalar(still_open) == 0 else []
-
-
-def finalize_next(connection: Connection, job: Row[Any]) -> list[int]:
-    """Moves a job with no open chunk to finalizing."""
-    connection.execute(update(jobs).where(jobs.c.id == job.id).values(status=JobStatus.FINALIZING.value))
-    return steps.add(connection, job=job.id, round_=job.round, kind="finalize")
 
 
 def _mark_failed(
@@ -370,14 +220,3 @@ def _mark(connection: Connection, job: str, rows: Sequence[dict[str, Any]]) -> N
         return
     columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "at"}
     connection.execute(update(images).where(images.c.job == job, images.c.index == bindparam("at")).values(**columns), list(rows))
-
-
-def _fail_open_images(
-    connection: Connection, job: str, code: ItemCode, detail: str, *, between: tuple[int, int] | None = None
-) -> None:
-    statement = (
-        update(images)
-        .where(images.c.job == job, images.c.state.in_(("waiting", "staged")))
-        .values(state="failed", code=code.value, detail=detail)
-    )
-    connection.execute(statement.where(images.c.index.between(*between)) if between else statement)

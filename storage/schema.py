@@ -37,6 +37,9 @@ accounts = Table(
     Column("available", BigInteger, nullable=False, default=0),  # credits that may be reserved
     Column("held", BigInteger, nullable=False, default=0),  # credits reserved by open jobs
     Column("charged", BigInteger, nullable=False, default=0),  # credits spent, ever
+    Column("webhook_secret", Text),  # encrypted with SECRET_KEY; made when it is first needed
+    Column("webhook_secret_before", Text),  # the one before, encrypted: signs too while receivers change over
+    Column("webhook_secret_before_until", BigInteger),  # when it no longer does
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -64,6 +67,7 @@ jobs = Table(
     Column("options", JSON, nullable=False),  # what else of the question: json_mode, per_image
     Column("total", Integer, nullable=False),  # images
     Column("request_source", Text),
+    Column("webhook_url", Text),  # who is told of its end
     Column("engine", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
@@ -92,6 +96,17 @@ jobs = Table(
         sqlite_where=text("expires_at IS NOT NULL"),
         postgresql_where=text("expires_at IS NOT NULL"),
     ),
+)
+
+#: What keeps a request that is sent again from becoming a second job. Written with the job, kept as long.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("key", Text, primary_key=True),  # the header's text
+    Column("body_hash", Text, nullable=False),  # SHA-256 of the body, hex
+    Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", BigInteger, nullable=False),
 )
 
 images = Table(
@@ -135,6 +150,7 @@ steps = Table(
     Column("epoch", Integer, nullable=False, default=0),  # raised by each claim; every write of the step names it
     Column("tries", Integer, nullable=False, default=0),  # failures that count
     Column("expiries", Integer, nullable=False, default=0),  # leases that ran out
+    Column("deaths", Integer, nullable=False, default=0, server_default="0"),  # of processes that ran nothing else
     Column("owner", Text),
     Column("lease_until", BigInteger),
     Column("not_before", BigInteger, nullable=False, default=0),
@@ -171,10 +187,10 @@ deliveries = Table(
     Column("round", Integer, nullable=False),
     Column("account", Text, ForeignKey("accounts.id"), nullable=False),
     Column("url", Text, nullable=False),
-    Column("event", Text, nullable=False),
-    Column("body", Text),
-    Column("state", Text, nullable=False),
-    Column("attempts", JSON, nullable=False),
+    Column("event", Text, nullable=False),  # job.succeeded, job.partial, job.failed, job.cancelled
+    Column("body", Text),  # the same bytes at each attempt; NULL when the job's results have expired
+    Column("state", Text, nullable=False),  # pending, delivered, dead
+    Column("attempts", JSON, nullable=False),  # list of {at, status, error, ms}
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("job", "round"),
 )

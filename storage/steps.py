@@ -35,7 +35,7 @@ from pipeline.types import JobStatus
 from storage.database import now_ms
 from storage.schema import jobs, steps
 
-Kind = Literal["stage", "extract", "finalize", "cleanup"]
+Kind = Literal["stage", "extract", "finalize", "cleanup", "webhook"]
 
 #: Steps of one account that are rung or leased at a time. A job of 3000 images has 60 to 150 chunks: the
 #: large jobs of one account leave room in the queue for everybody else's.
@@ -43,6 +43,7 @@ WINDOW = 64
 RING_AGAIN_MS = 30_000  #: a step that was rung and not claimed is rung again after this, doubling
 MOST_DOUBLINGS = 5
 IN_HAND_MS = 2_000
+ALONE_AFTER = 2  #: leases that ran out, after which a step runs in a process of its own
 
 
 class LostLease(Exception):
@@ -60,15 +61,24 @@ class Lease:
     part: int  #: the chunk's number
     epoch: int
     tries: int  #: failures so far that counted
+    alone: bool = False  #: to be worked on in a process of its own: it was there when others died
 
 
 def add(
-    connection: Connection, *, job: str, round_: int, kind: Kind, parts: Sequence[int] = (0,), delay_ms: int = 0
+    connection: Connection,
+    *,
+    job: str,
+    round_: int,
+    kind: Kind,
+    parts: Sequence[int] = (0,),
+    delay_ms: int = 0,
+    alone: bool = False,
 ) -> list[int]:
     """New ready steps; their ids, in the order of `parts`."""
+    same = {"job": job, "round": round_, "kind": kind, "state": "ready", "not_before": 0}
     rows = connection.execute(
         insert(steps).returning(steps.c.id, sort_by_parameter_order=True),
-        [{"job": job, "round": round_, "kind": kind, "part": part, "state": "ready", "not_before": 0} for part in parts],
+        [{**same, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts],
     )
     ids = [int(row.id) for row in rows]
     if delay_ms:
@@ -91,11 +101,20 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int) -> Le
         update(steps)
         .where(steps.c.id == step, steps.c.state == "ready", steps.c.not_before <= now_ms())
         .values(state="leased", owner=owner, epoch=steps.c.epoch + 1, lease_until=now_ms() + lease_ms)
-        .returning(steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries)
+        .returning(steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries, steps.c.expiries)
     ).one_or_none()
     if row is None:
         return None
-    return Lease(step=step, job=row.job, round=row.round, kind=row.kind, part=row.part, epoch=row.epoch, tries=row.tries)
+    return Lease(
+        step=step,
+        job=row.job,
+        round=row.round,
+        kind=row.kind,
+        part=row.part,
+        epoch=row.epoch,
+        tries=row.tries,
+        alone=row.expiries >= ALONE_AFTER,
+    )
 
 
 def renew(connection: Connection, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
@@ -113,7 +132,7 @@ def check(connection: Connection, lease: Lease) -> None:
         raise LostLease(f"step {lease.step} of job {lease.job}")
 
 
-def finish(connection: Connection, lease: Lease, *, state: Literal["done", "dead"] = "done") -> None:
+def finish(connection: Connection, lease: Lease, *, state: Literal["done", "dead", "split"] = "done") -> None:
     """Ends the step. Raises LostLease."""
     _write(connection, lease, state=state)
 
@@ -122,6 +141,15 @@ def hand_back(connection: Connection, lease: Lease, *, delay_ms: int, counts: bo
     """Makes the step ready again, due after `delay_ms`. `counts`: this was a failure of the step's own. Raises LostLease."""
     tries = steps.c.tries + (1 if counts else 0)
     _write(connection, lease, state="ready", tries=tries, not_before=now_ms() + delay_ms, rung_at=None, rings=0)
+
+
+def count_death(connection: Connection, lease: Lease) -> int:
+    """Notes that a process died of which this step was the only work; how many have. Raises LostLease."""
+    died = update(steps).where(_fence(lease)).values(deaths=steps.c.deaths + 1).returning(steps.c.deaths)
+    deaths = connection.scalar(died)
+    if deaths is None:
+        raise LostLease(f"step {lease.step} of job {lease.job}")
+    return int(deaths)
 
 
 def _write(connection: Connection, lease: Lease, **values: object) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, update
 
+from storage.closing import finalize_next
 from storage.database import now_ms
-from storage.jobs import finalize_next
 from storage.schema import chunks, images, jobs, steps
 
 

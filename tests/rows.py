@@ -15,7 +15,7 @@ from sqlalchemy import Row, select, update
 from pipeline.plan import cut
 from pipeline.stage import StagedChunk
 from pipeline.types import Question, Staged
-from storage import accounts, jobs, ledger, schema, steps
+from storage import accepting, accounts, jobs, ledger, schema, steps
 from storage.database import Database
 from storage.steps import Lease
 
@@ -28,9 +28,9 @@ def new_account(database: Database, available: int = 100_000) -> str:
         return account
 
 
-def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = False) -> jobs.NewJob:
+def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = False) -> accepting.NewJob:
     """A job of URLs with one result for each image, `chunk` images in each chunk."""
-    return jobs.NewJob(
+    return accepting.NewJob(
         id=accounts.random_id("job_", 24),
         account=account,
         waited=waited,
@@ -53,7 +53,7 @@ def new_job(database: Database, account: str, **options: Any) -> str:
     """An accepted job that nothing was rung for; its id."""
     new = job_of(account, **options)
     with database.write() as connection:
-        jobs.accept(connection, new, max_open=1000, max_scratch=10**12)
+        accepting.accept(connection, new, max_open=1000, max_scratch=10**12)
     return new.id
 
 

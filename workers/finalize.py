@@ -8,7 +8,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from pipeline.finalize import conclude
-from storage import jobs
+from storage import closing
 from storage.steps import Lease
 from workers.wiring import Parts
 
@@ -16,5 +16,5 @@ from workers.wiring import Parts
 def finalize(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Merges outside of the transaction that holds the job's lock: nothing of the job changes any more."""
     with parts.database.read() as connection:
-        harvest = jobs.harvest(connection, lease.job)
-    return partial(jobs.finish_job, lease=lease, verdict=conclude(harvest))
+        harvest = closing.harvest(connection, lease.job)
+    return partial(closing.finish_job, lease=lease, verdict=conclude(harvest))

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from pipeline.finalize import Verdict
 from pipeline.ports import ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
-from storage import jobs, steps
+from storage import closing, jobs, steps
 from storage.database import SQL_AWAY
 from storage.steps import Lease, LostLease
 from workers.cleanup import cleanup
@@ -109,7 +109,7 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
     if lease.kind == "finalize":
         message = "The service failed to put the answers of this job together."
         error = (ItemCode.INTERNAL_ERROR.value, message)
-        return jobs.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
+        return closing.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
     return jobs.record_dead(connection, lease, "The service failed on this image's chunk.")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from pipeline.ports import Scratch
-from storage import jobs, steps, upkeep
+from storage import closing, steps, upkeep
 from storage.database import Database
 from storage.signals import Signals
 
@@ -69,7 +69,7 @@ class Supervisor:
 
     def _end(self, job: str) -> None:
         with self.database.write() as connection:
-            jobs.close_overdue(connection, job)
+            closing.close_overdue(connection, job)
         log.info("job_overdue", job=job)
         self.signals.tell(job)
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.ask import Outcome
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, Reply
-from storage import jobs
+from storage import closing, jobs
 from storage.steps import LostLease
 from tests.rows import at_once, claimed, extract_lease, job_row, new_account, new_job, step_ids, step_row
 
@@ -38,7 +38,7 @@ def stage_nothing(database, lease):
 
 def end_overdue(database, job):
     with database.write() as connection:
-        return jobs.close_overdue(connection, job)
+        return closing.close_overdue(connection, job)
 
 
 def test_two_chunks_closed_at_once_give_exactly_one_finalize_step(database, account):

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError, NoResultFound
 
 from pipeline.finalize import Verdict
 from pipeline.types import JobStatus
-from storage import accounts, jobs, ledger, schema
+from storage import accepting, accounts, closing, ledger, schema
 from storage.ledger import InsufficientCredits
 from tests.rows import at_once, everything, job_of, new_account
 
@@ -153,10 +153,10 @@ class Money(RuleBasedStateMachine):
         of_owner = sum(account == owner for account, _ in self.open.values())
         try:
             with self.database.write() as connection:
-                jobs.accept(connection, new, max_open=MOST_OPEN, max_scratch=10**12)
+                accepting.accept(connection, new, max_open=MOST_OPEN, max_scratch=10**12)
         except InsufficientCredits:
             assert self.money[owner][0] < needed
-        except jobs.TooManyOpenJobs:
+        except accepting.TooManyOpenJobs:
             assert of_owner == MOST_OPEN
         else:
             assert self.money[owner][0] >= needed
@@ -220,7 +220,7 @@ class Money(RuleBasedStateMachine):
     def _close(self, job, status):
         with self.database.write() as connection:
             row = connection.execute(select(schema.jobs).where(schema.jobs.c.id == job).with_for_update()).one()
-            return jobs.close_job(connection, row, Verdict(status=status, result=None, error=None))
+            return closing.close_job(connection, row, Verdict(status=status, result=None, error=None))
 
     def _row(self, job):
         with self.database.read() as connection:
@@ -228,7 +228,7 @@ class Money(RuleBasedStateMachine):
 
     def _known(self, job):
         with self.database.read() as connection:
-            return jobs.exists(connection, job) or any(
+            return accepting.exists(connection, job) or any(
                 connection.execute(select(table.c.job).where(table.c.job == job)).first()
                 for table in (schema.images, schema.chunks, schema.steps, schema.ledger)
             )
@@ -248,7 +248,7 @@ def test_of_requests_at_once_only_as_many_are_accepted_as_can_be_paid(database):
 
     def accept():
         with database.write() as connection:
-            jobs.accept(connection, job_of(owner), max_open=100, max_scratch=10**12)
+            accepting.accept(connection, job_of(owner), max_open=100, max_scratch=10**12)
         return "accepted"
 
     given = at_once(*[accept] * 5)

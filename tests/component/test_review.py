@@ -14,7 +14,7 @@ from pipeline.ask import Outcome
 from pipeline.engines.gemini import _meaning
 from pipeline.finalize import Harvest, conclude
 from pipeline.types import Answer, Finish, JobStatus, Question, Reply, Usage
-from storage import accounts, jobs, schema, steps
+from storage import accepting, accounts, closing, jobs, schema, steps
 from storage.database import Database, migrate
 from tests.fakes.engine import FakeEngine
 from tests.rows import (
@@ -53,11 +53,11 @@ def test_who_accepts_a_job_does_not_wait_for_the_steps_of_a_job_that_ends(postgr
     account = new_account(postgres_database)
     ending = new_job(postgres_database, account, images=3)
     new = job_of(account)
-    with postgres_database.write() as accepting, postgres_database.write() as closing:
-        waits_for_nobody(accepting)
-        jobs.accept(accepting, new, max_open=10, max_scratch=10**12)
-        steps.cancel_open(closing, job=ending, round_=1)
-        assert len(steps.to_ring(accepting, beside=new.id)) == 1
+    with postgres_database.write() as accepter, postgres_database.write() as closer:
+        waits_for_nobody(accepter)
+        accepting.accept(accepter, new, max_open=10, max_scratch=10**12)
+        steps.cancel_open(closer, job=ending, round_=1)
+        assert len(steps.to_ring(accepter, beside=new.id)) == 1
 
 
 def test_of_two_who_ring_at_once_only_one_rings_a_step(postgres_database):
@@ -101,7 +101,7 @@ def test_an_answer_that_is_recorded_while_its_job_s_deadline_comes_is_kept(postg
     def end():
         holds.wait(20)
         with database.write() as connection:
-            jobs.close_overdue(connection, job)
+            closing.close_overdue(connection, job)
 
     assert at_once(record, end) == [None, None]
     row = job_row(database, job)
@@ -119,7 +119,7 @@ def test_a_job_past_its_deadline_ends_as_late_and_not_as_cancelled(database):
     extract_lease(database, job, 0)
     with database.write() as connection:
         connection.execute(update(schema.jobs).values(deadline_at=0))
-        jobs.close_overdue(connection, job)
+        closing.close_overdue(connection, job)
         codes = connection.execute(select(schema.images.c.code, func.count()).group_by(schema.images.c.code)).all()
     assert [tuple(row) for row in codes] == [("deadline_exceeded", 2)]
 
@@ -175,8 +175,8 @@ def test_a_ready_key_leaves_everybody_else_s_keys_and_credits_alone(database):
 def test_a_supervisor_that_rings_steps_anew_does_not_wait_for_who_ends_their_job(postgres_database):
     job = new_job(postgres_database, new_account(postgres_database), images=3)
     set_steps(postgres_database, rung_at=0, rings=1)
-    with postgres_database.write() as supervisor, postgres_database.write() as closing:
+    with postgres_database.write() as supervisor, postgres_database.write() as closer:
         waits_for_nobody(supervisor)
-        jobs._lock(closing, job)
+        closing.lock_job(closer, job)
         steps.forget_rings(supervisor)
         assert len(steps.to_ring(supervisor)) == 3

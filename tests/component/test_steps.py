@@ -10,7 +10,7 @@ from pipeline.ask import Outcome
 from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, JobStatus, Reply
-from storage import jobs, schema, steps
+from storage import closing, jobs, schema, steps
 from storage.database import now_ms
 from storage.steps import RING_AGAIN_MS, WINDOW, LostLease
 from tests.rows import (
@@ -175,7 +175,7 @@ def finalize_writes(lease):
     verdict = Verdict(status=JobStatus.SUCCEEDED, result="r", error=None)
     return {
         "hand_back": lambda connection: steps.hand_back(connection, lease, delay_ms=0, counts=True),
-        "finish": lambda connection: jobs.finish_job(connection, lease, verdict),
+        "finish": lambda connection: closing.finish_job(connection, lease, verdict),
     }
 
 
@@ -212,7 +212,7 @@ def closed_with_its_job(database, lease):
     with database.write() as connection:
         connection.execute(update(schema.jobs).where(schema.jobs.c.id == lease.job).values(deadline_at=0))
     with database.write() as connection:
-        assert jobs.close_overdue(connection, lease.job)
+        assert closing.close_overdue(connection, lease.job)
 
 
 @pytest.mark.parametrize("lost", [stolen_by_another, reclaimed, already_ended, closed_with_its_job])

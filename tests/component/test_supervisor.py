@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from pipeline.merge import MalformedJson, parse_json
 from pipeline.types import Answer, Finish, JobStatus
-from storage import jobs, schema
+from storage import accepting, closing, schema
 from tests.fakes.engine import FakeEngine
 from tests.fakes.scratch import MemoryScratch
 from tests.rows import (
@@ -249,14 +249,14 @@ def test_scratch_of_a_job_that_is_over_is_swept(house, supervisor):
 
 
 def test_scratch_of_an_open_job_and_of_one_that_is_being_cleaned_up_is_left(house, supervisor):
-    open_job, closing = accepted(house), accepted(house)
+    open_job, ended = accepted(house), accepted(house)
     with house.database.write() as connection:
-        connection.execute(update(schema.jobs).where(schema.jobs.c.id == closing).values(deadline_at=0))
-        jobs.close_overdue(connection, closing)
+        connection.execute(update(schema.jobs).where(schema.jobs.c.id == ended).values(deadline_at=0))
+        closing.close_overdue(connection, ended)
     put(house, f"{open_job}/a")
-    put(house, f"{closing}/a")
+    put(house, f"{ended}/a")
     supervisor.sweep()
-    assert sorted(house.scratch.objects) == sorted([f"{open_job}/a", f"{closing}/a"])
+    assert sorted(house.scratch.objects) == sorted([f"{open_job}/a", f"{ended}/a"])
 
 
 def test_scratch_that_belongs_to_no_job_goes_only_after_an_hour(house, supervisor, clock):
@@ -275,7 +275,7 @@ def test_scratch_whose_job_is_accepted_within_the_hour_is_kept(house, supervisor
     put(house, f"{new.id}/a")
     supervisor.sweep()
     with house.database.write() as connection:
-        jobs.accept(connection, new, max_open=10, max_scratch=10**12)
+        accepting.accept(connection, new, max_open=10, max_scratch=10**12)
     clock.now += UNKNOWN_SECONDS * 2
     supervisor.sweep()
     assert list(house.scratch.objects) == [f"{new.id}/a"]

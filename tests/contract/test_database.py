@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -211,7 +212,10 @@ def test_the_migrations_make_the_schema_s_own_statements(database, tmp_path):
 
 
 def _parts(sql: str) -> list[str]:
-    return [" ".join(line.replace('"', "").split()).rstrip(" ,") for line in sql.splitlines() if line.strip(" ,)\t")]
+    """What stands between the commas of a statement: a column that was added later stands on another's line."""
+    plain = " ".join(sql.replace('"', "").split()).removesuffix(")")
+    head, _, rest = plain.partition("(")
+    return [head.strip(), *(part.strip() for part in re.split(r",(?![^(]*\))", rest))]
 
 
 def test_a_downgrade_takes_everything_away_and_an_upgrade_brings_it_back(database):

@@ -1,0 +1,150 @@
+"""Accepting a job: one transaction, in the front door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, insert, select
+
+from pipeline.credits import reservation
+from pipeline.plan import ChunkPlan
+from pipeline.types import JobStatus, Question
+from storage import ledger, steps
+from storage.database import now_ms
+from storage.schema import accounts, chunks, idempotency_keys, images, jobs
+
+
+class TooManyOpenJobs(Exception):
+    """The account has as many open jobs as it may."""
+
+
+class ScratchFull(Exception):
+    """The open jobs of all accounts have as much in scratch as they may."""
+
+
+class SentBefore(Exception):
+    """The account has used this idempotency key already."""
+
+    def __init__(self, job: str, *, same_body: bool) -> None:
+        super().__init__(f"the key is of {job}")
+        self.job = job  #: what it made then
+        self.same_body = same_body
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdempotencyKey:
+    """A request that may be sent again without becoming another job."""
+
+    key: str  #: the header's text
+    body_hash: str  #: SHA-256 of the body, hex
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewJob:
+    """What the front door accepts."""
+
+    id: str
+    account: str
+    waited: bool  #: the caller holds the connection
+    input_method: str
+    question: Question
+    sources: Sequence[str | None]  #: of each image: its URL, None for base64
+    plan: Sequence[ChunkPlan]
+    inputs: dict[int, str]  #: chunk number → scratch key of its base64 texts
+    scratch_bytes: int  #: of those texts together
+    request_source: str | None
+    engine: str
+    model: str
+    warnings: Sequence[str]
+    deadline_ms: int  #: from now
+    ttl_ms: int  #: how long its results are kept once it has ended
+    webhook_url: str | None = None  #: who is told of its end
+    idempotency: IdempotencyKey | None = None
+
+
+def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
+    """Reserves the credits and makes the job with all it needs to run, in the caller's one transaction.
+
+    Raises SentBefore, InsufficientCredits, TooManyOpenJobs or ScratchFull; then nothing may be committed.
+    """
+    round_ = 1
+    if new.idempotency:
+        # Locked first: of two requests with one key the second waits here, and then sees what the first has made.
+        connection.execute(select(accounts.c.id).where(accounts.c.id == new.account).with_for_update(key_share=True))
+        check_not_sent_before(connection, new.account, new.idempotency)
+    # Locks the account's row, so that the count below is not raced.
+    ledger.reserve(connection, account=new.account, job=new.id, round_=round_, amount=reservation(len(new.sources)))
+    open_jobs = select(func.count()).where(jobs.c.account == new.account, jobs.c.finished_at.is_(None))
+    if (connection.scalar(open_jobs) or 0) >= max_open:
+        raise TooManyOpenJobs
+    # Two requests at once may both see room: the limit guards a disk, not an invariant.
+    in_scratch = connection.scalar(select(func.sum(jobs.c.scratch_bytes)).where(jobs.c.finished_at.is_(None))) or 0
+    if in_scratch + new.scratch_bytes > max_scratch:
+        raise ScratchFull
+    connection.execute(
+        insert(jobs).values(
+            id=new.id,
+            account=new.account,
+            round=round_,
+            status=JobStatus.QUEUED.value,
+            waited=new.waited,
+            input_method=new.input_method,
+            prompt=new.question.prompt,
+            options={"json_mode": new.question.json_mode, "per_image": new.question.per_image},
+            total=len(new.sources),
+            request_source=new.request_source,
+            engine=new.engine,
+            model=new.model,
+            warnings=list(new.warnings),
+            created_at=now_ms(),
+            deadline_at=now_ms() + new.deadline_ms,
+            ttl_ms=new.ttl_ms,
+            scratch_bytes=new.scratch_bytes,
+            webhook_url=new.webhook_url,
+        )
+    )
+    if new.idempotency:
+        connection.execute(
+            insert(idempotency_keys).values(
+                account=new.account,
+                key=new.idempotency.key,
+                body_hash=new.idempotency.body_hash,
+                job=new.id,
+                created_at=now_ms(),
+            )
+        )
+    connection.execute(
+        insert(images),
+        [{"job": new.id, "index": index, "source": source, "state": "waiting"} for index, source in enumerate(new.sources)],
+    )
+    connection.execute(
+        insert(chunks),
+        [
+            {
+                "job": new.id,
+                "no": chunk.no,
+                "first": chunk.first,
+                "count": chunk.count,
+                "open": True,
+                "input": new.inputs.get(chunk.no),
+                "replies": [],
+                "usage": {},
+            }
+            for chunk in new.plan
+        ],
+    )
+    steps.add(connection, job=new.id, round_=round_, kind="stage", parts=[chunk.no for chunk in new.plan])
+
+
+def check_not_sent_before(connection: Connection, account: str, key: IdempotencyKey) -> None:
+    """Raises SentBefore if the account has a job by this key."""
+    query = select(idempotency_keys.c.job, idempotency_keys.c.body_hash)
+    row = connection.execute(query.where(idempotency_keys.c.account == account, idempotency_keys.c.key == key.key)).one_or_none()
+    if row is not None:
+        raise SentBefore(row.job, same_body=row.body_hash == key.body_hash)
+
+
+def exists(connection: Connection, job: str) -> bool:
+    """Whether the job was committed: asked when the reply to its commit was lost."""
+    return connection.scalar(select(jobs.c.id).where(jobs.c.id == job)) is not None

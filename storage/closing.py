@@ -1,0 +1,136 @@
+"""The end of a job, whoever brings it: one transaction each, on its locked row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from pipeline.credits import charge as price
+from pipeline.finalize import Harvest, Verdict, conclude
+from pipeline.types import Failure, Form, ItemCode, JobStatus, Question, Reply
+from storage import ledger, steps
+from storage.database import now_ms
+from storage.schema import chunks, images, jobs
+from storage.steps import Lease
+
+
+def lock_job(connection: Connection, job: str) -> Row[Any]:
+    """Against all others who change the job, not against who writes a row that refers to it (`FOR NO KEY UPDATE`): Postgres
+    looks the job up for a step that a transaction writes twice, and who does that holds the step already."""
+    return connection.execute(select(jobs).where(jobs.c.id == job).with_for_update(key_share=True)).one()
+
+
+def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:
+    """Ends the finalize step and its job. Ids of the steps that follow. Raises LostLease."""
+    job = lock_job(connection, lease.job)
+    steps.finish(connection, lease)
+    return close_job(connection, job, verdict)
+
+
+def close_overdue(connection: Connection, job: str) -> list[int]:
+    """Ends a job past its deadline with what it has. Ids of the steps that follow."""
+    row = lock_job(connection, job)
+    if JobStatus(row.status).ended:
+        return []
+    late = (ItemCode.DEADLINE_EXCEEDED, "The job's deadline came before this image's turn.")
+    return close_job(connection, row, None, unsettled=late)
+
+
+def cancel(connection: Connection, job: str) -> list[int]:
+    """Ends a job because its owner says so, with what it has. Ids of the steps that follow; none if it had ended already."""
+    row = lock_job(connection, job)
+    if JobStatus(row.status).ended:
+        return []
+    return close_job(connection, row, None, cancelled=True, unsettled=(ItemCode.CANCELLED, "The job was cancelled."))
+
+
+def close_job(
+    connection: Connection,
+    job: Row[Any],
+    verdict: Verdict | None,
+    *,
+    cancelled: bool = False,
+    unsettled: tuple[ItemCode, str] = (ItemCode.CANCELLED, "The job ended before this image's turn."),
+) -> list[int]:
+    """Every end of a job, whoever brings it: fences off open steps, settles the credits, orders the cleanup.
+
+    `job` is its locked row; `verdict` None: what its images have come to by now; `cancelled`: whatever that is; `unsettled`:
+    what those fail with that have no outcome. Ids of the steps that follow; none if the job had ended already.
+    """
+    if JobStatus(job.status).ended:
+        return []
+    # The fence first: a step that records an outcome holds its own row, then the images'; after it nothing is recorded.
+    lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
+    fail_open_images(connection, job.id, *unsettled)
+    verdict = verdict or conclude(harvest(connection, job.id))
+    if cancelled:
+        verdict = replace(verdict, status=JobStatus.CANCELLED)
+    processed = connection.scalar(
+        select(func.count()).select_from(images).where(images.c.job == job.id, images.c.state == "done")
+    )
+    charge = price(verdict.status, processed or 0)
+    ledger.settle(connection, account=job.account, job=job.id, round_=job.round, charge=charge)
+    code, message = verdict.error or (None, None)
+    connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job.id)
+        .values(
+            status=verdict.status.value,
+            started_at=func.coalesce(jobs.c.started_at, now_ms()),
+            finished_at=now_ms(),
+            expires_at=now_ms() + jobs.c.ttl_ms,
+            result=verdict.result,
+            error_code=code,
+            error_message=message,
+            credits=jobs.c.credits + charge,
+        )
+    )
+    follow = steps.add(connection, job=job.id, round_=job.round, kind="cleanup")
+    if lease_left:
+        # A worker that is fenced off may still write to scratch until its lease runs out: look again then.
+        steps.add(connection, job=job.id, round_=job.round, kind="cleanup", parts=[1], delay_ms=lease_left + 1000)
+    return follow
+
+
+def finalize_next(connection: Connection, job: Row[Any]) -> list[int]:
+    """Moves a job with no open chunk to finalizing."""
+    connection.execute(update(jobs).where(jobs.c.id == job.id).values(status=JobStatus.FINALIZING.value))
+    return steps.add(connection, job=job.id, round_=job.round, kind="finalize")
+
+
+def harvest(connection: Connection, job: str) -> Harvest:
+    """What a finalize step merges."""
+    row = connection.execute(select(jobs.c.prompt, jobs.c.options, jobs.c.total).where(jobs.c.id == job)).one()
+    question = Question(prompt=row.prompt, **row.options)
+    if question.form is Form.RECORDS:
+        done = connection.execute(
+            select(images.c.index.label("at"), images.c.result).where(images.c.job == job, images.c.state == "done")
+        )
+        replies = [Reply(indexes=(image.at,), text="", result=image.result) for image in done]
+    else:
+        kept = connection.execute(select(chunks.c.replies).where(chunks.c.job == job)).scalars()
+        replies = [Reply(indexes=tuple(reply["indexes"]), text=reply["text"]) for part in kept for reply in part]
+    return Harvest(question=question, total=row.total, replies=replies, failures=failures_of(connection, job))
+
+
+def failures_of(connection: Connection, job: str) -> list[Failure]:
+    """The images of a job that failed, in order."""
+    rows = connection.execute(
+        select(images.c.index.label("at"), images.c.code, images.c.detail)
+        .where(images.c.job == job, images.c.state == "failed")
+        .order_by(images.c.index)
+    )
+    return [Failure(index=row.at, code=ItemCode(row.code), detail=row.detail) for row in rows]
+
+
+def fail_open_images(
+    connection: Connection, job: str, code: ItemCode, detail: str, *, between: tuple[int, int] | None = None
+) -> None:
+    statement = (
+        update(images)
+        .where(images.c.job == job, images.c.state.in_(("waiting", "staged")))
+        .values(state="failed", code=code.value, detail=detail)
+    )
+    connection.execute(statement.where(images.c.index.between(*between)) if between else statement)
