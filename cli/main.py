@@ -39,6 +39,11 @@ def _running_settings() -> Settings:
     return settings
 
 
+def _end_on_sigterm() -> None:
+    """Until a process has its own handler: whoever stops it while it starts sees a clean end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
 def _database(settings: Settings) -> Database:
     """The database, migrated: the commands below work before the first `serve`, and beside it."""
     database = Database(settings.database_url)
@@ -77,6 +82,7 @@ def serve(*, ready_key: bool) -> None:
 @click.option("--fd", type=int, help="Serve on this inherited socket instead of HOST and PORT.")
 def web(fd: int | None) -> None:
     """Run a web process: the HTTP API on HOST and PORT."""
+    _end_on_sigterm()
     from api.server import run_web
 
     end_with_parent()
@@ -86,19 +92,22 @@ def web(fd: int | None) -> None:
 
 
 @main.command()
-def worker() -> None:
+@click.option("--alone", is_flag=True, hidden=True, help="Run the single steps named on standard input, for a worker.")
+def worker(*, alone: bool) -> None:
     """Run a worker process: WORKER_CONCURRENCY threads that do the steps of jobs."""
-    from workers.app import run_worker
+    _end_on_sigterm()
+    from workers.app import run_alone, run_worker
 
     end_with_parent()
     settings = _running_settings()
     _configure(settings)
-    run_worker(settings)
+    (run_alone if alone else run_worker)(settings)
 
 
 @main.command()
 def supervisor() -> None:
     """Run the supervisor: it rings what is due and reclaims what was lost. One is enough, two do no harm."""
+    _end_on_sigterm()
     from storage.scratch import open_scratch
     from storage.signals import Signals
     from workers.supervisor import Supervisor

@@ -84,6 +84,11 @@ def celery_app(redis_url: str) -> Celery:
     return app
 
 
+def step_of(payload: Any) -> int:
+    """The step that a message names, from its body as Celery makes it: [args, kwargs, embed]."""
+    return int(payload[0][0])
+
+
 def _broker_url(redis_url: str) -> str:
     if not redis_url.startswith("unix://"):
         return redis_url.partition("?")[0] if redis_url.startswith("rediss://") else redis_url

@@ -117,13 +117,9 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int) -> Le
     )
 
 
-def renew(connection: Connection, leases: Sequence[Lease], *, lease_ms: int) -> list[Lease]:
-    """Prolongs each lease; those that are lost."""
-    return [
-        lease
-        for lease in leases
-        if connection.execute(update(steps).where(_fence(lease)).values(lease_until=now_ms() + lease_ms)).rowcount == 0
-    ]
+def renew(connection: Connection, lease: Lease, *, lease_ms: int) -> bool:
+    """Prolongs the lease; whether it still holds."""
+    return connection.execute(update(steps).where(_fence(lease)).values(lease_until=now_ms() + lease_ms)).rowcount > 0
 
 
 def check(connection: Connection, lease: Lease) -> None:
@@ -216,6 +212,11 @@ def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 5
         return []
     rung = set(connection.execute(_ring_statement(), {"ids": [row.id for row in rows]}).scalars())
     return [Ring(int(row.id), bool(row.waited)) for row in rows if row.id in rung]
+
+
+def forget_ring(connection: Connection, step: int) -> None:
+    """Has the step rung anew: its message came to a process that takes no more."""
+    connection.execute(update(steps).where(_free(steps.c.id == step, steps.c.state == "ready")).values(rung_at=None))
 
 
 def forget_rings(connection: Connection) -> None:

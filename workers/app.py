@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 from celery import Celery
 from celery.exceptions import SecurityWarning
-from celery.signals import setup_logging
+from celery.signals import setup_logging, worker_shutting_down
+from celery.worker import state
 
 from pipeline.settings import Settings
 from storage.signals import QUEUE, TASK, WAITED_QUEUE
+from storage.steps import Lease
+from workers import alone
 from workers.listening import Listening, WatchedRequest
-from workers.run import run_step
+from workers.run import run_lease, run_step
+from workers.waited import WaitedThreads
 from workers.wiring import Parts, build_parts
+
+Build = Callable[[Settings], tuple[Parts, Celery, Callable[[], None]]]
 
 
 def register(app: Celery, parts: Parts) -> None:
@@ -23,18 +32,32 @@ def register(app: Celery, parts: Parts) -> None:
         run_step(parts, step)
 
 
-def run_worker(settings: Settings) -> None:
-    """Works until SIGTERM or SIGINT, then ends what it has begun."""
+def threads_of(concurrency: int) -> tuple[int, int]:
+    """How many threads serve every step, and how many only those whose caller waits: one in four, but at least one."""
+    waited = max(concurrency // 4, 1)
+    return max(concurrency - waited, 1), waited
+
+
+def run_worker(settings: Settings, build: Build = build_parts) -> None:
+    """Works until SIGTERM or SIGINT, then ends what it has begun, or hands it back: see workers/drain.py."""
     # Celery warns of root because of pickled messages; ours are JSON, and hold a number.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    parts, app, close = build_parts(settings)
+    parts, app, close = build(settings)
     register(app, parts)
     app.steps["consumer"].add(Listening)
     setup_logging.connect(_keep_our_logging)
+
+    def drain(exitcode: int = 0, **_: object) -> None:
+        parts.drain.begin(exitcode)
+
+    worker_shutting_down.connect(drain)
+    parts.drain.watch(parts.database, parts.signals, parts.leases, stop_taking=_stop_taking)
+    every, waited = threads_of(settings.worker_concurrency)
+    reserved = WaitedThreads(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
     try:
         app.Worker(
             pool="threads",
-            concurrency=settings.worker_concurrency,
+            concurrency=every,
             queues=[WAITED_QUEUE, QUEUE],
             loglevel="WARNING",
             quiet=True,
@@ -43,7 +66,27 @@ def run_worker(settings: Settings) -> None:
             without_heartbeat=True,
         ).start()
     finally:
+        parts.drain.begin()
+        reserved.close()
         close()
+
+
+def _stop_taking() -> None:
+    """What Celery's own handler of SIGTERM does: its loop ends, and its pool takes no more."""
+    if state.should_stop is None:
+        state.should_stop = 0
+
+
+def run_alone(settings: Settings, build: Build = build_parts) -> None:
+    """The child of a worker that runs single steps: see workers/alone.py."""
+    answers = alone.answers_apart()
+    parts, _, _ = build(settings)
+    parts = parts.for_one_step()
+
+    def run(lease: Lease) -> None:
+        run_lease(parts, lease)
+
+    alone.serve(run, sys.stdin.buffer, answers)
 
 
 def _keep_our_logging(**_: object) -> None:

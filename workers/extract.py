@@ -18,6 +18,10 @@ from workers.wiring import Parts
 CALL_SECONDS = 180.0  #: for one model call; a long answer of 8,192 tokens takes about a minute
 
 
+class StepPaused(Exception):
+    """The step has had its time. What it settled is kept; the rest is for its next turn."""
+
+
 def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Asks for every image of the chunk that has no reply yet; the commit records the last outcome."""
     with parts.database.read() as connection:
@@ -25,6 +29,10 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     ends = monotonic() + work.left
+    # A turn ends well before the hard limit: one more call fits in.
+    most = parts.settings.step_seconds / 2
+    call_seconds = min(CALL_SECONDS, most)
+    turn_ends = monotonic() + most
     with parts.scratch.open(work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
@@ -34,7 +42,7 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             engine=parts.engine,
             question=work.question,
             load=pack.read,
-            timeout=lambda: max(min(CALL_SECONDS, ends - monotonic()), 1.0),
+            timeout=lambda: max(min(call_seconds, ends - monotonic()), 1.0),
         )
         for outcome in outcomes:
             unsettled -= {index for reply in outcome.replies for index in reply.indexes}
@@ -45,4 +53,6 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             with parts.database.write() as connection:
                 commit(connection)
             parts.signals.tell(lease.job)
+            if monotonic() > turn_ends:
+                raise StepPaused
     raise RuntimeError(f"chunk {lease.part} of job {lease.job} has images without an outcome: {sorted(unsettled)}")

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from storage import steps
-from storage.database import Database
+from storage.database import SQL_AWAY, Database
 from storage.steps import Lease
 
 log = structlog.get_logger(__name__)
 
+STUCK_AFTER = 2.0  #: times a step's hard limit: a thread that still works on it never comes back
+
 
 class LeaseKeeper:
-    """Renews what it holds every quarter of a lease, but never past the step's hard limit."""
+    """Renews what it holds every quarter of a lease, but never past the step's hard limit.
 
-    def __init__(self, database: Database, *, lease_seconds: float, step_seconds: float) -> None:
+    `on_stuck` is called, once, when a thread works on a step long after that limit.
+    """
+
+    def __init__(
+        self, database: Database, *, lease_seconds: float, step_seconds: float, on_stuck: Callable[[], None] = lambda: None
+    ) -> None:
         self._database = database
-        self._lease_ms = int(lease_seconds * 1000)
-        self._beat = lease_seconds / 4
-        self._most_beats = int(step_seconds / self._beat)
-        # The beats each may still have. By lease, not by step: a thread that lost a step must not drop its successor's.
-        self._held: dict[Lease, int] = {}
-        self._lock = threading.Lock()
+        self._lease_seconds = lease_seconds
+        self._step_seconds = step_seconds
+        self._on_stuck = on_stuck
+        # When each was taken. By lease, not by step: a thread that lost a step must not drop its successor's.
+        self._held: dict[Lease, float] = {}
+        self._lost: set[Lease] = set()  # of those held: not renewed any more
+        self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
         self._thread.start()
@@ -34,35 +42,63 @@ class LeaseKeeper:
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[None]:
         """Keeps the lease while the block runs."""
-        with self._lock:
-            self._held[lease] = self._most_beats
+        with self._changed:
+            self._held[lease] = time.monotonic()
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._held.pop(lease, None)
+                self._lost.discard(lease)
+                self._changed.notify_all()
+
+    def held(self) -> list[Lease]:
+        """The leases that are kept."""
+        with self._changed:
+            return [lease for lease in self._held if lease not in self._lost]
+
+    def wait_until_free(self, seconds: float) -> bool:
+        """Waits until nothing is worked on, at most so long; whether that came."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._held, seconds)
 
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._beat):
-            with self._lock:
-                self._held = {lease: left - 1 for lease, left in self._held.items() if left > 0}
-                leases = list(self._held)
-            for lease in leases:
-                self._renew(lease)
+        while not self._stop.wait(self._lease_seconds / 4):
+            for lease in self.held():
+                try:
+                    self._renew(lease)
+                except SQL_AWAY as error:
+                    log.warning("lease_not_renewed", job=lease.job, step=lease.step, reason=type(error).__name__)
+                except Exception:  # the thread must outlive whatever it was
+                    log.exception("lease_not_renewed", job=lease.job, step=lease.step)
+            self._look_for_stuck()
 
     def _renew(self, lease: Lease) -> None:
         """In a transaction of its own: who ends a job holds several steps, and must not wait for a step that waits for it."""
-        try:
-            with self._database.write() as connection:
-                lost = steps.renew(connection, [lease], lease_ms=self._lease_ms)
-        except SQLAlchemyError:
-            log.warning("lease_not_renewed", job=lease.job, step=lease.step, exc_info=True)
+        since = self._held.get(lease)
+        if since is None:
             return
-        if lost:  # its worker learns of it at its next write
-            log.info("lease_lost", job=lease.job, step=lease.step)
-            with self._lock:
-                self._held.pop(lease, None)
+        seconds = min(self._lease_seconds, since + self._step_seconds - time.monotonic())
+        if seconds > 0:
+            with self._database.write() as connection:
+                kept = steps.renew(connection, lease, lease_ms=int(seconds * 1000))
+            if kept:
+                return
+        # Its worker learns of it at its next write.
+        log.info("lease_lost", job=lease.job, step=lease.step)
+        with self._changed:
+            if lease in self._held:
+                self._lost.add(lease)
+
+    def _look_for_stuck(self) -> None:
+        limit = time.monotonic() - STUCK_AFTER * self._step_seconds
+        with self._changed:
+            stuck = [lease for lease, since in self._held.items() if since < limit]
+        for lease in stuck:
+            log.error("step_stuck", job=lease.job, step=lease.step, kind=lease.kind)
+        if stuck:
+            self._on_stuck()

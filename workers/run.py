@@ -16,8 +16,9 @@ from pipeline.types import ItemCode, JobStatus
 from storage import closing, jobs, steps
 from storage.database import SQL_AWAY
 from storage.steps import Lease, LostLease
+from workers.alone import Died, NoSeat
 from workers.cleanup import cleanup
-from workers.extract import extract
+from workers.extract import StepPaused, extract
 from workers.finalize import finalize
 from workers.stage import stage
 from workers.wiring import Parts
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 MOST_TRIES = 3  #: failures of its own after which a step is given up
 OUTAGE_SECONDS = 5.0
 BACK_OFF_SECONDS = 2.0
+NO_SEAT_SECONDS = 2.0
 
 #: What may come back by itself; it uses up no try.
 OUTAGES = (*SQL_AWAY, RedisError, OSError)
@@ -44,17 +46,26 @@ def run_step(parts: Parts, step: int) -> None:
     """Works on the step if it is due, then on the steps that it leads to."""
     try:
         with parts.database.write() as connection:
+            if parts.stopping.is_set():
+                steps.forget_ring(connection, step)
+                return
             waiting = _claim(parts, connection, [step])
     except OUTAGES:
         log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor rings it again
         return
     while waiting:
-        lease = waiting.pop(0)
-        with structlog.contextvars.bound_contextvars(job=lease.job, step=lease.step, kind=lease.kind, part=lease.part):
-            waiting += _run(parts, lease)
+        waiting += run_lease(parts, waiting.pop(0))
+
+
+def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
+    """Works on a step that is claimed; the leases of those to go on with."""
+    with structlog.contextvars.bound_contextvars(job=lease.job, step=lease.step, kind=lease.kind, part=lease.part):
+        return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
 
 
 def _claim(parts: Parts, connection: Connection, ids: list[int]) -> list[Lease]:
+    if parts.stopping.is_set():
+        return []  # they stay ready, and are rung for somebody else
     lease_ms = int(parts.settings.lease_seconds * 1000)
     claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms) for step in ids)
     return [lease for lease in claimed if lease]
@@ -68,6 +79,10 @@ def _run(parts: Parts, lease: Lease) -> list[Lease]:
             follow = _commit(parts, lease, commit)
     except LostLease:
         log.info("lease_lost")
+        return []
+    except StepPaused:
+        log.info("step_paused")
+        _hand_back(parts, lease, seconds=0, counts=False)
         return []
     except ModelUnavailable as error:
         log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
@@ -86,6 +101,27 @@ def _run(parts: Parts, lease: Lease) -> list[Lease]:
         return _after_failure(parts, lease)
     log.info("step_done")
     return follow
+
+
+def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
+    """Has a process of its own work on the step. If that dies the step did it: nothing else was there."""
+    assert parts.alone
+    try:
+        with parts.leases.holding(lease):
+            try:
+                parts.alone.run(lease, seconds=parts.settings.step_seconds * 0.9)  # while the lease still holds
+            except Died as death:
+                log.warning("step_died_alone", reason=str(death))
+                if lease.kind not in {"stage", "extract"}:
+                    return _after_failure(parts, lease)
+                return _commit(parts, lease, partial(jobs.record_death, lease=lease))
+    except NoSeat:
+        _hand_back(parts, lease, seconds=NO_SEAT_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
+    except LostLease:
+        log.info("lease_lost")
+    except OUTAGES:
+        log.warning("death_not_recorded", exc_info=True)  # its lease runs out, and it runs alone again
+    return []
 
 
 def _after_failure(parts: Parts, lease: Lease) -> list[Lease]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from celery import Celery
 
@@ -15,7 +17,11 @@ from pipeline.settings import Settings
 from storage.database import Database
 from storage.scratch import open_scratch
 from storage.signals import Signals, celery_app, owner_name
+from workers.alone import COMMAND, Alone
+from workers.drain import Drain
 from workers.leases import LeaseKeeper
+
+EX_TEMPFAIL = 75  #: sysexits.h: a process that is to be started again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,10 +38,26 @@ class Parts:
     decoding: Executor  #: one thread a decoder child
     engine: Engine
     owner: str
+    drain: Drain = field(default_factory=Drain)
+    alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set: nothing new is begun here."""
+        return self.drain.stopping
+
+    def for_one_step(self) -> Parts:
+        """Of a process that works on the steps it is given, and never goes on with what they lead to."""
+        alone = replace(self, alone=None, drain=Drain())
+        alone.stopping.set()
+        return alone
 
 
-def build_parts(settings: Settings) -> tuple[Parts, Celery, Callable[[], None]]:
-    """The parts, the Celery app they ring with, and what ends them all."""
+def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[Parts, Celery, Callable[[], None]]:
+    """The parts, the Celery app they ring with, and what ends them all.
+
+    `alone_command`: what starts a child that runs single steps (workers/alone.py).
+    """
     from pipeline.decode import DecoderPool
     from pipeline.fetch import Fetcher
 
@@ -46,7 +68,14 @@ def build_parts(settings: Settings) -> tuple[Parts, Celery, Callable[[], None]]:
     decoding = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
     engine = build_engine(settings)
     fetch = Fetcher(settings.fetch_allow)
-    leases = LeaseKeeper(database, lease_seconds=settings.lease_seconds, step_seconds=settings.step_seconds)
+    drain = Drain()
+    leases = LeaseKeeper(
+        database,
+        lease_seconds=settings.lease_seconds,
+        step_seconds=settings.step_seconds,
+        on_stuck=partial(drain.begin, EX_TEMPFAIL),
+    )
+    alone = Alone(alone_command)
     parts = Parts(
         settings=settings,
         database=database,
@@ -58,9 +87,12 @@ def build_parts(settings: Settings) -> tuple[Parts, Celery, Callable[[], None]]:
         decoding=decoding,
         engine=engine,
         owner=owner_name(),
+        drain=drain,
+        alone=alone,
     )
 
     def close() -> None:
+        alone.close()
         leases.close()
         decoding.shutdown(wait=False, cancel_futures=True)
         decode.close()

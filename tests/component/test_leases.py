@@ -122,7 +122,7 @@ def test_a_lost_lease_is_forgotten_while_others_are_kept(database, ids, keeper):
     lost, kept = claimed(database, ids[0]), claimed(database, ids[1], lease_ms=0)
     with keeper.holding(lost), keeper.holding(kept):
         set_steps(database, ids[0], state="cancelled")
-        eventually(lambda: list(keeper._held) == [kept])
+        eventually(lambda: keeper.held() == [kept])
         renewed(database, ids[1])
 
 

@@ -1,0 +1,55 @@
+"""A child of workers/alone.py that dies of a picture: `python -m tests.fakes.poisoned_child <DATA_DIR> <how>`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pipeline.settings import load_settings
+from storage.database import Database
+from storage.scratch import open_scratch
+from tests.fakes.engine import FakeEngine
+from tests.fakes.images import FakeFetch, fake_decode
+from tests.fakes.signals import MemorySignals
+from workers import alone
+from workers.leases import LeaseKeeper
+from workers.run import run_lease
+from workers.wiring import Parts
+
+POISON = b"img poison"
+DEATHS = {"exit": lambda: os._exit(3), "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "hang": lambda: time.sleep(600)}
+
+
+def main(folder: str, how: str) -> None:
+    answers = alone.answers_apart()
+    settings = load_settings({"DATA_DIR": folder})
+    database = Database(settings.database_url)
+
+    def die(call: Any, _number: int) -> None:
+        if any(picture.data == POISON for picture in call.pictures):
+            with (Path(folder) / "deaths").open("a") as deaths:
+                deaths.write(f"{len(call.pictures)}\n")
+            DEATHS[how]()
+
+    parts = Parts(
+        settings=settings,
+        database=database,
+        scratch=open_scratch(settings),
+        signals=MemorySignals(),
+        leases=LeaseKeeper(database, lease_seconds=60, step_seconds=600),
+        fetch=FakeFetch(),
+        decode=fake_decode,
+        decoding=ThreadPoolExecutor(1),
+        engine=FakeEngine(script=die),
+        owner="alone",
+    ).for_one_step()
+    alone.serve(lambda lease: run_lease(parts, lease), sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,162 @@
+"""Runs the steps that were there when processes died, each by itself in a child process: only a death there accuses.
+
+With threads one kill expires every step of its process, and accuses nobody. After two such expiries a step comes here.
+What the child is sent, a line each on its standard input: a lease as JSON. What it answers: first of all READY, then DONE
+for each step that has ended, however that was. It lives on from step to step, and ends with its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import IO
+
+from storage.steps import Lease
+
+#: Started again for each process that died, so that nothing of ours is found by accident: see cli/serve.py.
+COMMAND = (sys.executable, "-P", "-m", "cli.main", "worker", "--alone")
+READY, DONE = b"ready\n", b"done\n"
+START_SECONDS = 60.0
+END_SECONDS = 5.0  #: for a child that has closed its pipes
+SEATS = 2  #: children at once: each weighs what a worker does
+
+
+class Died(Exception):
+    """The child ended, or did not answer in time, while it worked on the step."""
+
+
+class NoSeat(Exception):
+    """All children are busy, or none can be started: no fault of the step."""
+
+
+class Alone:
+    """The children of a worker process, each started when first needed. Thread-safe."""
+
+    def __init__(self, command: Sequence[str] = COMMAND, *, seats: int = SEATS) -> None:
+        self._command = list(command)
+        self._lock = threading.Lock()
+        self._idle: list[_Child] = []
+        self._seats = threading.Semaphore(seats)
+
+    def run(self, lease: Lease, *, seconds: float) -> None:
+        """Has a child work on the step until it has ended. Raises NoSeat, and Died."""
+        if not self._seats.acquire(blocking=False):
+            raise NoSeat
+        try:
+            child = self._idle_child() or _Child(self._command)
+            try:
+                child.work(lease, seconds)
+            except BaseException:
+                child.end()
+                raise
+            with self._lock:
+                self._idle.append(child)
+        finally:
+            self._seats.release()
+
+    def _idle_child(self) -> _Child | None:
+        """One that lives: who died with nothing to do has no step on its conscience."""
+        with self._lock:
+            while self._idle:
+                child = self._idle.pop()
+                if child.alive():
+                    return child
+                child.end()
+        return None
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.end()
+
+
+class _Child:
+    """One child process; whoever has it uses it alone."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Starts the process and waits until it is ready. Raises NoSeat."""
+        try:
+            # A session of its own: a Ctrl-C for the worker must not look like a death over the step.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+            )
+        except OSError as error:
+            raise NoSeat(str(error)) from error
+        if self._read(START_SECONDS) != READY:
+            self.end()
+            raise NoSeat("the child did not start")
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def work(self, lease: Lease, seconds: float) -> None:
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(json.dumps(asdict(lease)).encode() + b"\n")
+        except OSError:
+            raise Died(self._status()) from None
+        answer = self._read(seconds)
+        if answer is None:
+            raise Died(f"no end after {seconds:g} s")
+        if answer != DONE:
+            raise Died(self._status())
+
+    def _read(self, seconds: float) -> bytes | None:
+        """The next line, or what came before the end; None if nothing comes in time."""
+        assert self._process.stdout
+        readable = select.poll()
+        readable.register(self._process.stdout, select.POLLIN)
+        return self._process.stdout.readline() if readable.poll(seconds * 1000) else None
+
+    def _status(self) -> str:
+        try:
+            code = self._process.wait(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "it said what no child of ours says"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
+
+
+def answers_apart() -> IO[bytes]:
+    """The child's standard output, for its answers alone: what else is printed goes to standard error from now on."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def serve(run: Callable[[Lease], None], requests: IO[bytes], answers: IO[bytes]) -> None:
+    """The child: works on each lease it is sent, one at a time. When the parent is gone it goes too, in the midst of a step."""
+    waiting: list[bytes] = []
+    changed = threading.Condition()
+
+    def read() -> None:
+        for line in requests:
+            with changed:
+                waiting.append(line)
+                changed.notify()
+        os._exit(0)
+
+    threading.Thread(target=read, name="parent", daemon=True).start()
+    answers.write(READY)
+    answers.flush()
+    while True:
+        with changed:
+            changed.wait_for(lambda: waiting)
+            line = waiting.pop(0)
+        run(Lease(**json.loads(line)))
+        answers.write(DONE)
+        answers.flush()
