@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tempfile
 from contextlib import suppress
 from functools import partial
@@ -14,7 +16,6 @@ from api.auth import authenticate, optional_account
 from api.body import parse_body, read_body
 from api.errors import AWAY, ApiError, json_response
 from api.patience import hung_up
-from api.render import job_json, links_json, result_json
 from api.waiting import preference, wait_for_end, waiting_place
 from api.wiring import Parts
 from pipeline.credits import BASE, PER_IMAGE, reservation
@@ -27,13 +28,15 @@ from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_T
 from storage import accepting, steps
 from storage.accounts import available_credits, random_id
 from storage.ledger import InsufficientCredits
+from storage.render import job_json, links_json, result_json
 from storage.views import job_view, result_view
 
 log = structlog.get_logger(__name__)
 
-DEADLINE_SECONDS = 3600
+MOST_WAITED_CHUNKS = 4  #: a larger job does not go before others because its caller waits: it takes its time anyway
 LONGEST_REQUEST_SOURCE = 200
 IN_MEMORY = 1 << 20
+_KEY = re.compile(r"[!-~]{1,255}")
 
 FORMATS = {
     "supportedFormats": list(NATIVE_FORMATS),
@@ -64,7 +67,14 @@ def blueprint(parts: Parts) -> Blueprint:
         prefer = preference(request.headers.get("Prefer"), parts.settings.sync_wait)
         applied = {"Preference-Applied": prefer.applied} if prefer.applied else {}
         with waiting_place(parts, needed=prefer.seconds > 0):
-            job = _accept(parts, account, waited=prefer.seconds > 0)
+            try:
+                job = _accept(parts, account, waited=prefer.seconds > 0)
+            except accepting.SentBefore as before:
+                if not before.same_body:
+                    text = "This Idempotency-Key came with another body before. Use a new one for a new request."
+                    raise ApiError(409, "idempotency_key_reused", text) from None
+                job = before.job
+                applied["Idempotent-Replayed"] = "true"
             try:
                 if prefer.seconds > 0 and wait_for_end(parts, job, prefer.seconds, partial(hung_up, request.environ)):
                     return _answer(parts, account, job, applied)
@@ -78,12 +88,21 @@ def blueprint(parts: Parts) -> Blueprint:
 
 
 def _accept(parts: Parts, account: str, *, waited: bool) -> str:
-    """Checks the request and makes its job; the job's id. Nothing is left behind where it raises."""
+    """Checks the request and makes its job; the job's id. Nothing is left behind where it raises.
+
+    Raises SentBefore for a request whose idempotency key has made a job already.
+    """
     job = random_id("job_", 24)
+    key = _idempotency_key()
     with read_body(request, parts.settings.max_body, parts.large_bodies) as body:
+        idempotency = accepting.IdempotencyKey(key=key, body_hash=hashlib.sha256(body).hexdigest()) if key else None
+        if idempotency:
+            # Before anything else is looked at: what was accepted once needs no credits and no room now.
+            with parts.database.read() as connection:
+                accepting.check_not_sent_before(connection, account, idempotency)
         try:
             fields, images = parse_body(body)
-            wanted = check(fields, images)
+            wanted = check(fields, images, webhook_allow=parts.settings.webhook_allow)
         except RequestFault as fault:
             raise ApiError(400, fault.code, fault.message) from None
         _check_balance(parts, account, len(wanted.images))
@@ -95,7 +114,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
             new = accepting.NewJob(
                 id=job,
                 account=account,
-                waited=waited,
+                waited=waited and len(plan) <= MOST_WAITED_CHUNKS,
                 input_method=wanted.input_method,
                 question=wanted.question,
                 sources=[_url(text) if by_url else None for text in wanted.images],
@@ -106,8 +125,10 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 engine=parts.engine,
                 model=parts.model,
                 warnings=parts.warnings,
-                deadline_ms=DEADLINE_SECONDS * 1000,
+                deadline_ms=wanted.deadline_seconds * 1000,
                 ttl_ms=int(parts.settings.result_ttl * 1000),
+                webhook_url=wanted.webhook_url,
+                idempotency=idempotency,
             )
             rings = _commit(parts, new)
         except DBAPIError:
@@ -120,6 +141,16 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     parts.signals.ring(rings)
     return job
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key.strip()):
+        text = "Idempotency-Key must be 1 to 255 visible ASCII characters, a UUID for example."
+        raise ApiError(400, "invalid_idempotency_key", text)
+    return key.strip()
 
 
 def _url(text: bytes) -> str:
@@ -185,6 +216,10 @@ def _answer(parts: Parts, account: str, job: str, headers: dict[str, str]) -> Re
         result = result_view(connection, job)
     if view is None:
         raise ApiError(404, "not_found", "The job is gone.")
+    if view.expired:
+        raise ApiError(410, "results_expired", "The results of this job have expired.", headers)
+    if view.status is JobStatus.CANCELLED and not view.succeeded:
+        raise ApiError(409, "cancelled", "The job was cancelled before any image was processed.", headers)
     if view.status is JobStatus.FAILED:
         message = view.error_message or "no image could be processed"
         if is_input_fault(view.error_code):

@@ -1,18 +1,23 @@
-"""Following a job that was answered with 202."""
+"""Following a job that was answered with 202, and ending it early."""
 
 from __future__ import annotations
 
 from functools import partial
 
+import structlog
 from flask import Blueprint, Response, request
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.patience import hung_up
-from api.render import job_json, result_json
 from api.waiting import wait_for_end, waiting_place
 from api.wiring import Parts
+from pipeline.types import JobStatus
+from storage import closing, steps
+from storage.render import job_json, result_json
 from storage.views import JobView, job_view, result_view
+
+log = structlog.get_logger(__name__)
 
 
 def blueprint(parts: Parts) -> Blueprint:
@@ -41,6 +46,23 @@ def blueprint(parts: Parts) -> Blueprint:
             raise ApiError(410, "results_expired", "The results of this job have expired.")
         with parts.database.read() as connection:
             return json_response(result_json(view, result_view(connection, job)))
+
+    @routes.post("/api/v1/jobs/<job>/cancel")
+    def cancel(job: str) -> Response:
+        """Ends the job now, with what it has. What is under way is not waited for, and changes nothing any more."""
+        account = authenticate(parts)
+        _own(parts, job, account)
+        with parts.database.write() as connection:
+            cancelled = closing.cancel(connection, job)
+            rings = steps.to_ring(connection, beside=job) if cancelled else []
+        parts.signals.ring(rings)
+        if cancelled:
+            log.info("job_cancelled", job=job)
+            parts.signals.tell(job)
+        view = _own(parts, job, account)
+        if view.status is not JobStatus.CANCELLED:
+            raise ApiError(409, "already_ended", f"The job has ended already: it is {view.status.value}.")
+        return json_response(job_json(view))
 
     return routes
 

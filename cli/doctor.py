@@ -32,6 +32,7 @@ from pipeline.types import MB
 from storage.database import Database, now_ms, schema_is_current
 from storage.scratch import open_scratch
 from storage.signals import connect
+from workers.alive import LATE_SECONDS, silent_for
 
 CHECK_SECONDS = 5.0
 CLOCK_SECONDS = 2.0  #: what two clocks set by NTP stay well below
@@ -78,7 +79,7 @@ def examine(
     now: Callable[[], float] = time.time,
 ) -> list[Finding]:
     """The settings, then each check (or those of `only`) on a thread of its own, given up after `seconds`."""
-    names = list(only) or list(CHECKS)
+    names = list(only) or [name for name in CHECKS if name not in PROCESSES]
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
         raise ValueError(f"There is no check {unknown[0]}. There are {', '.join(CHECKS)}.")
@@ -232,6 +233,26 @@ def _disk(settings: Settings, _now: Callable[[], float]) -> str:
     return text
 
 
+def _worker(settings: Settings, _now: Callable[[], float]) -> str:
+    return _alive(settings, "worker")
+
+
+def _supervisor(settings: Settings, _now: Callable[[], float]) -> str:
+    return _alive(settings, "supervisor")
+
+
+def _alive(settings: Settings, role: str) -> str:
+    silent = silent_for(settings.data_dir, role)
+    if silent is None:
+        raise Trouble(f"none has run with DATA_DIR {settings.data_dir}", f"Start one: `extract-image {role}`.")
+    if silent > LATE_SECONDS:
+        raise Trouble(f"silent for {silent:.0f} s", f"Look at the log of the {role}, and at the checks database and redis.")
+    return "runs, and takes what is rung" if role == "worker" else "runs, and looks after the queue"
+
+
+#: What is looked at only where it is named: each belongs to one machine or container of several.
+PROCESSES = ("worker", "supervisor")
+
 #: name → the check, and what to do about a failure that it does not name itself
 CHECKS: dict[str, tuple[Callable[[Settings, Callable[[], float]], str], str]] = {
     "database": (_database, "Look at DATABASE_URL, and whether the server runs and may be reached from here."),
@@ -240,6 +261,8 @@ CHECKS: dict[str, tuple[Callable[[Settings, Callable[[], float]], str], str]] = 
     "scratch": (_scratch, "Look at SCRATCH_URL, S3_ENDPOINT_URL and the key, and whether the bucket is there."),
     "engine": (_engine, "Look at GEMINI_API_KEY, MODEL and GEMINI_BASE_URL, and whether this machine may reach it."),
     "disk": (_disk, "Set TMPDIR to a folder that can be written to."),
+    "worker": (_worker, "Set DATA_DIR to the worker's own."),
+    "supervisor": (_supervisor, "Set DATA_DIR to the supervisor's own."),
 }
 
 

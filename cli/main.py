@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 
 import click
 from rich.console import Console
@@ -17,7 +18,8 @@ from sqlalchemy import Connection
 from cli.lifeline import end_with_parent
 from cli.logs import configure_logs
 from pipeline.settings import Settings, SettingsFault, load_settings
-from storage import accounts, ledger
+from pipeline.webhook import as_text
+from storage import accounts, ledger, webhook_secrets
 from storage.database import Database, migrate, schema_is_current
 from storage.secret import secret_key
 
@@ -110,6 +112,7 @@ def supervisor() -> None:
     _end_on_sigterm()
     from storage.scratch import open_scratch
     from storage.signals import Signals
+    from workers.alive import touch
     from workers.supervisor import Supervisor
 
     end_with_parent()
@@ -120,7 +123,8 @@ def supervisor() -> None:
         signal.signal(number, lambda *_: stop.set())
     database = Database(settings.database_url)
     signals = Signals(settings.redis_url)
-    Supervisor(database=database, scratch=open_scratch(settings), signals=signals).run(stop)
+    alive = partial(touch, settings.data_dir, "supervisor")
+    Supervisor(database=database, scratch=open_scratch(settings), signals=signals, show_alive=alive).run(stop)
     signals.close()
     database.close()
 
@@ -241,6 +245,48 @@ def grant_credits(*, account: str, amount: int, as_json: bool) -> None:
         available = accounts.available_credits(connection, owner)
     database.close()
     click.echo(json.dumps({"account": owner, "available": available}) if as_json else f"{owner} has {available} credits.")
+
+
+@main.group()
+def webhooks() -> None:
+    """Show and change what signs the webhooks of an account."""
+
+
+@webhooks.group(name="secret")
+def webhook_secret() -> None:
+    """The secret that receivers check signatures with."""
+
+
+@webhook_secret.command("show")
+@click.argument("account")
+@click.option("--json", "as_json", is_flag=True, help='Print {"account", "secrets"}.')
+def show_webhook_secret(*, account: str, as_json: bool) -> None:
+    """Show what signs the webhooks of ACCOUNT (an account's or a key's id or name): one secret, or two after a rotation."""
+    _print_secrets(account, rotate=False, as_json=as_json)
+
+
+@webhook_secret.command("rotate")
+@click.argument("account")
+@click.option("--json", "as_json", is_flag=True, help='Print {"account", "secrets"}.')
+def rotate_webhook_secret(*, account: str, as_json: bool) -> None:
+    """Make a new secret for ACCOUNT. The one before signs too for a day, so that receivers can change over."""
+    _print_secrets(account, rotate=True, as_json=as_json)
+
+
+def _print_secrets(account: str, *, rotate: bool, as_json: bool) -> None:
+    settings = _settings()
+    database = _database(settings)
+    key = secret_key(settings)
+    with database.write() as connection:
+        owner = _find(connection, account)
+        try:
+            if rotate:
+                webhook_secrets.rotate(connection, owner, key)
+            shown = [as_text(secret) for secret in webhook_secrets.signing_secrets(connection, owner, key)]
+        except webhook_secrets.SecretUnreadable as error:
+            raise click.ClickException(str(error)) from None
+    database.close()
+    click.echo(json.dumps({"account": owner, "secrets": shown}) if as_json else "\n".join(shown))
 
 
 def _find(connection: Connection, name_or_id: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Protocol
 
 from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
+from pipeline.webhook import Answered
 
 
 class Scratch(Protocol):
@@ -45,6 +46,13 @@ class Decode(Protocol):
 
     def __call__(self, data: bytes) -> Prepared | Refused:
         """Never raises for what is in `data`, not even if decoding it kills the decoder. Thread-safe."""
+
+
+class Deliver(Protocol):
+    """Calls a webhook."""
+
+    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
+        """One POST. Never raises for what names and receivers do. Thread-safe."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

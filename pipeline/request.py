@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from pipeline.addresses import Allowed, check_url
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES, MB, Question
 
 InputMethod = Literal["url", "base64"]
 METHODS = get_args(InputMethod)
+
+DEADLINE_SECONDS = 3600  #: where a request names none
+SHORTEST_DEADLINE, LONGEST_DEADLINE = 10, 43_200
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _LINE_BREAKS = b"\r\n"
@@ -33,12 +37,15 @@ class Request:
     input_method: InputMethod
     images: Sequence[bytes]  #: the texts as sent (URL or base64), their JSON escapes undone, possibly read on demand
     question: Question
+    deadline_seconds: int = DEADLINE_SECONDS  #: from now; then the job ends with what it has
+    webhook_url: str | None = None  #: who is told of the end
 
 
-def check(fields: Mapping[str, Any], images: Sequence[bytes] | None) -> Request:
+def check(fields: Mapping[str, Any], images: Sequence[bytes] | None, *, webhook_allow: Sequence[Allowed] = ()) -> Request:
     """The request in `fields` (decoded JSON, without the images) and `images`.
 
-    `images` is None where the body had none. Unknown fields are ignored. Raises RequestFault.
+    `images` is None where the body had none; `webhook_allow`: networks that its webhook may reach beside public ones.
+    Unknown fields are ignored. Raises RequestFault.
     """
     method = fields.get("inputMethod")
     if not isinstance(method, str) or method not in METHODS:
@@ -57,8 +64,16 @@ def check(fields: Mapping[str, Any], images: Sequence[bytes] | None) -> Request:
         json_mode=_boolean(fields.get("jsonMode"), "jsonMode"),
         per_image=_granularity(fields.get("granularity")),
     )
+    deadline_seconds = _deadline(fields.get("deadlineSeconds"))
+    webhook_url = _webhook(fields.get("webhookUrl"), webhook_allow)
     (_check_base64 if method == "base64" else _check_urls)(images)
-    return Request(input_method="base64" if method == "base64" else "url", images=images, question=question)
+    return Request(
+        input_method="base64" if method == "base64" else "url",
+        images=images,
+        question=question,
+        deadline_seconds=deadline_seconds,
+        webhook_url=webhook_url,
+    )
 
 
 def _boolean(value: Any, name: str) -> bool:
@@ -73,6 +88,28 @@ def _granularity(value: Any) -> bool:
     if value is None or (isinstance(value, str) and value in {"merged", "perImage"}):
         return value == "perImage"
     raise RequestFault("invalid_granularity", f'granularity must be "merged" or "perImage", not {_shown(value)}.')
+
+
+def _deadline(value: Any) -> int:
+    if value is None:
+        return DEADLINE_SECONDS
+    if isinstance(value, str) and value.strip().isdecimal():  # as jsonMode: forms send strings
+        value = int(value) if len(value) < 10 else LONGEST_DEADLINE + 1
+    if isinstance(value, bool) or not isinstance(value, int) or not SHORTEST_DEADLINE <= value <= LONGEST_DEADLINE:
+        text = f"deadlineSeconds must be a whole number from {SHORTEST_DEADLINE} to {LONGEST_DEADLINE}, not {_shown(value)}."
+        raise RequestFault("invalid_deadline_seconds", text)
+    return value
+
+
+def _webhook(value: Any, allow: Sequence[Allowed]) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str):
+        raise RequestFault("invalid_webhook_url", f"webhookUrl must be a URL, not {_shown(value)}.")
+    fault = check_url(value.strip(), allow)
+    if fault:
+        raise RequestFault("invalid_webhook_url", f"webhookUrl can't be used. {fault}")
+    return value.strip()
 
 
 def _snake(name: str) -> str:

@@ -17,6 +17,7 @@ from pipeline.addresses import Allowed, parse_allow
 from pipeline.types import MB
 
 Seconds = float
+LONGEST_WAIT = 7 * 86_400  #: seconds before a webhook is tried again
 LONGEST_TTL = 3_652 * 86_400  #: seconds: ten years
 #: what the URL of each part may start with
 PARTS = {
@@ -24,7 +25,7 @@ PARTS = {
     "scratch_url": ("file:", "s3://"),
     "redis_url": ("embedded:", "redis://", "rediss://", "unix://"),
 }
-SECRETS = ("GEMINI_API_KEY", "SECRET_KEY", "DATABASE_URL", "REDIS_URL", "AWS_SECRET_ACCESS_KEY")
+SECRETS = ("GEMINI_API_KEY", "SECRET_KEY", "DATABASE_URL", "REDIS_URL", "AWS_SECRET_ACCESS_KEY", "METRICS_TOKEN")
 _SCRATCH = re.compile(r"file:.+|s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 #: what ENV=production does without: the embedded parts, for which a value that is missing stands too
 EMBEDDED = {
@@ -70,6 +71,8 @@ class Settings(BaseModel):
     model: str = "gemini-3.5-flash-lite"
 
     fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach beside public ones
+    webhook_allow: tuple[Allowed, ...] = ()  #: the same for webhook URLs
+    webhook_schedule: tuple[Seconds, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  #: before each retry
 
     rate_limit: str = Field(
         default="600/minute", pattern=r"^[1-9][0-9]{0,8}\s*(/|per)\s*[0-9]{0,4}\s*(second|minute|hour|day)s?$"
@@ -86,6 +89,7 @@ class Settings(BaseModel):
 
     sync_wait: Seconds = Field(default=300, ge=0, le=3600)
     result_ttl: Seconds = Field(default=86_400, ge=1, le=LONGEST_TTL)
+    metrics_token: SecretStr | None = None  #: shows the details of /readyz to who is not on this machine
     lease_seconds: Seconds = Field(default=60, ge=1)
     step_seconds: Seconds = Field(default=600, ge=10, validate_default=True)
 
@@ -111,7 +115,19 @@ class Settings(BaseModel):
             raise ValueError("must be http://<host>:<port> or https://<host>, with no key in it")
         return value
 
-    @field_validator("fetch_allow", mode="before")
+    @field_validator("webhook_schedule", mode="before")
+    @classmethod
+    def _schedule(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("webhook_schedule")
+    @classmethod
+    def _waits(cls, value: tuple[Seconds, ...]) -> tuple[Seconds, ...]:
+        if not value or not all(0 < seconds <= LONGEST_WAIT for seconds in value):
+            raise ValueError(f"must be seconds, each over 0 and at most {LONGEST_WAIT}, with commas between")
+        return value
+
+    @field_validator("fetch_allow", "webhook_allow", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
         return parse_allow(value) if isinstance(value, str) else value

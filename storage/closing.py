@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, update
 
 from pipeline.credits import charge as price
-from pipeline.finalize import Harvest, Verdict, conclude
-from pipeline.types import Failure, Form, ItemCode, JobStatus, Question, Reply
-from storage import ledger, steps
+from pipeline.finalize import Verdict, conclude
+from pipeline.types import ItemCode, JobStatus
+from storage import deliveries, ledger, steps
 from storage.database import now_ms
-from storage.schema import chunks, images, jobs
+from storage.harvest import harvest
+from storage.schema import images, jobs
 from storage.steps import Lease
 
 
@@ -54,7 +55,7 @@ def close_job(
     cancelled: bool = False,
     unsettled: tuple[ItemCode, str] = (ItemCode.CANCELLED, "The job ended before this image's turn."),
 ) -> list[int]:
-    """Every end of a job, whoever brings it: fences off open steps, settles the credits, orders the cleanup.
+    """Every end of a job, whoever brings it: fences off open steps, settles the credits, orders the cleanup and the webhook.
 
     `job` is its locked row; `verdict` None: what its images have come to by now; `cancelled`: whatever that is; `unsettled`:
     what those fail with that have no outcome. Ids of the steps that follow; none if the job had ended already.
@@ -65,12 +66,12 @@ def close_job(
     lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
     fail_open_images(connection, job.id, *unsettled)
     verdict = verdict or conclude(harvest(connection, job.id))
-    if cancelled:
-        verdict = replace(verdict, status=JobStatus.CANCELLED)
     processed = connection.scalar(
         select(func.count()).select_from(images).where(images.c.job == job.id, images.c.state == "done")
     )
     charge = price(verdict.status, processed or 0)
+    if cancelled:
+        verdict = replace(verdict, status=JobStatus.CANCELLED)
     ledger.settle(connection, account=job.account, job=job.id, round_=job.round, charge=charge)
     code, message = verdict.error or (None, None)
     connection.execute(
@@ -91,6 +92,8 @@ def close_job(
     if lease_left:
         # A worker that is fenced off may still write to scratch until its lease runs out: look again then.
         steps.add(connection, job=job.id, round_=job.round, kind="cleanup", parts=[1], delay_ms=lease_left + 1000)
+    if job.webhook_url:
+        follow += deliveries.announce(connection, job)
     return follow
 
 
@@ -98,31 +101,6 @@ def finalize_next(connection: Connection, job: Row[Any]) -> list[int]:
     """Moves a job with no open chunk to finalizing."""
     connection.execute(update(jobs).where(jobs.c.id == job.id).values(status=JobStatus.FINALIZING.value))
     return steps.add(connection, job=job.id, round_=job.round, kind="finalize")
-
-
-def harvest(connection: Connection, job: str) -> Harvest:
-    """What a finalize step merges."""
-    row = connection.execute(select(jobs.c.prompt, jobs.c.options, jobs.c.total).where(jobs.c.id == job)).one()
-    question = Question(prompt=row.prompt, **row.options)
-    if question.form is Form.RECORDS:
-        done = connection.execute(
-            select(images.c.index.label("at"), images.c.result).where(images.c.job == job, images.c.state == "done")
-        )
-        replies = [Reply(indexes=(image.at,), text="", result=image.result) for image in done]
-    else:
-        kept = connection.execute(select(chunks.c.replies).where(chunks.c.job == job)).scalars()
-        replies = [Reply(indexes=tuple(reply["indexes"]), text=reply["text"]) for part in kept for reply in part]
-    return Harvest(question=question, total=row.total, replies=replies, failures=failures_of(connection, job))
-
-
-def failures_of(connection: Connection, job: str) -> list[Failure]:
-    """The images of a job that failed, in order."""
-    rows = connection.execute(
-        select(images.c.index.label("at"), images.c.code, images.c.detail)
-        .where(images.c.job == job, images.c.state == "failed")
-        .order_by(images.c.index)
-    )
-    return [Failure(index=row.at, code=ItemCode(row.code), detail=row.detail) for row in rows]
 
 
 def fail_open_images(

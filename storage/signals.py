@@ -115,6 +115,10 @@ class Signals:
         except AWAY as error:
             log.warning("not_rung", steps=len(rings), reason=repr(error))
 
+    def ping(self) -> None:
+        """Raises one of AWAY if Redis does not answer."""
+        self.redis.ping()
+
     def queue_is_empty(self) -> bool:
         """Whether no message waits: what is due and was rung has then lost its message."""
         return not any(self.redis.llen(queue) for queue in (QUEUE, WAITED_QUEUE))

@@ -9,8 +9,8 @@ from functools import reduce
 from sqlalchemy import Connection, func, select
 
 from pipeline.types import Failure, JobStatus, Usage
-from storage.closing import failures_of
 from storage.database import now_ms
+from storage.harvest import failures_of
 from storage.schema import chunks, images, jobs
 
 

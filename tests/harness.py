@@ -25,6 +25,7 @@ from api.app import create_app
 from pipeline.settings import Settings, load_settings
 from storage import accounts, ledger, schema
 from storage.database import Database, migrate
+from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
 from tests.fakes.scratch import MemoryScratch
@@ -48,6 +49,7 @@ class Harness:
         self.signals = MemorySignals()
         self.engine = engine or FakeEngine()
         self.fetch = FakeFetch()
+        self.deliver = FakeDeliver()
         self.decoding = ThreadPoolExecutor(2)
         self.leases = LeaseKeeper(
             self.database, lease_seconds=self.settings.lease_seconds, step_seconds=self.settings.step_seconds
@@ -78,6 +80,9 @@ class Harness:
             decode=fake_decode,
             decoding=self.decoding,
             engine=self.engine,
+            deliver=self.deliver,
+            secret_key=b"secret",
+            webhook_places=workers.wiring.webhook_places(self.settings),
             owner="test",
         )
         self.supervisor = Supervisor(database=self.database, scratch=self.scratch, signals=self.signals)

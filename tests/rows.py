@@ -28,7 +28,7 @@ def new_account(database: Database, available: int = 100_000) -> str:
         return account
 
 
-def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = False) -> accepting.NewJob:
+def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = False, **fields: Any) -> accepting.NewJob:
     """A job of URLs with one result for each image, `chunk` images in each chunk."""
     return accepting.NewJob(
         id=accounts.random_id("job_", 24),
@@ -46,6 +46,7 @@ def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = Fals
         warnings=(),
         deadline_ms=3_600_000,
         ttl_ms=3_600_000,
+        **fields,
     )
 
 

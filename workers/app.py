@@ -16,7 +16,8 @@ from pipeline.settings import Settings
 from storage.signals import QUEUE, TASK, WAITED_QUEUE
 from storage.steps import Lease
 from workers import alone
-from workers.listening import Listening, WatchedRequest
+from workers.alive import touch
+from workers.listening import Listening, WatchedRequest, while_listening
 from workers.run import run_lease, run_step
 from workers.waited import WaitedThreads
 from workers.wiring import Parts, build_parts
@@ -44,6 +45,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     warnings.filterwarnings("ignore", category=SecurityWarning)
     parts, app, close = build(settings)
     register(app, parts)
+    while_listening.append(partial(touch, settings.data_dir, "worker"))
     app.steps["consumer"].add(Listening)
     setup_logging.connect(_keep_our_logging)
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from pipeline.finalize import conclude
 from storage import closing
+from storage.harvest import harvest as harvest_of
 from storage.steps import Lease
 from workers.wiring import Parts
 
@@ -16,5 +17,5 @@ from workers.wiring import Parts
 def finalize(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Merges outside of the transaction that holds the job's lock: nothing of the job changes any more."""
     with parts.database.read() as connection:
-        harvest = closing.harvest(connection, lease.job)
+        harvest = harvest_of(connection, lease.job)
     return partial(closing.finish_job, lease=lease, verdict=conclude(harvest))

@@ -8,12 +8,16 @@ asks for no more: alive, silent and idle.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from celery.bootsteps import StartStopStep
 from celery.worker.request import Request
 
 LOOK_SECONDS = 1.0
+
+#: Called each second as long as the worker listens.
+while_listening: list[Callable[[], None]] = []
 
 _worked_on: deque[Any] = deque()  # messages whose acknowledgement was ordered; Celery's loop then sends it
 
@@ -46,6 +50,8 @@ class Listening(StartStopStep):  # type: ignore[misc]
 
     def _look(self, consumer: Any) -> None:
         """Raises ConnectionError, which Celery's loop takes for a connection that is lost."""
+        for show in while_listening:
+            show()
         ordered, self._ordered = self._ordered, [_worked_on.popleft() for _ in range(len(_worked_on))]
         channel = consumer.task_consumer.channel
         if any(not message.acknowledged for message in ordered if message.channel is channel):

@@ -21,6 +21,7 @@ from workers.cleanup import cleanup
 from workers.extract import StepPaused, extract
 from workers.finalize import finalize
 from workers.stage import stage
+from workers.webhook import webhook
 from workers.wiring import Parts
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ WORK: dict[str, Callable[[Parts, Lease], Commit]] = {
     "extract": extract,
     "finalize": finalize,
     "cleanup": cleanup,
+    "webhook": webhook,
 }
 
 
@@ -127,9 +129,9 @@ def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
 def _after_failure(parts: Parts, lease: Lease) -> list[Lease]:
     """A step of ours failed for a reason of its own: again a few times, then without it.
 
-    A cleanup is never given up: it goes on trying, further and further apart.
+    A cleanup or a webhook is never given up: it goes on trying, further and further apart.
     """
-    if lease.tries + 1 < MOST_TRIES or lease.kind == "cleanup":
+    if lease.tries + 1 < MOST_TRIES or lease.kind in {"cleanup", "webhook"}:
         seconds = BACK_OFF_SECONDS * 2.0 ** min(lease.tries, 8)
         _hand_back(parts, lease, seconds=seconds * random.uniform(0.5, 1.0), counts=True)  # noqa: S311 - jitter
         return []

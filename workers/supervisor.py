@@ -31,6 +31,7 @@ class Supervisor:
     database: Database
     scratch: Scratch
     signals: Signals
+    show_alive: Callable[[], None] = lambda: None  #: called after each tick in which all went well
     clock: Callable[[], float] = time.monotonic  #: seconds, for what is due and how long scratch has been unknown
     _due: dict[str, float] = field(default_factory=dict)  # errand → when it is due, by the process's clock
     _unknown: dict[str, float] = field(default_factory=dict)  # scratch owner → when it was first seen without a job
@@ -41,8 +42,10 @@ class Supervisor:
             self.tick()
 
     def tick(self) -> None:
-        for errand in (self.reclaim, self.end_overdue, self.finalize_stranded, self.ring):
-            self._attempt(errand)
+        errands = (self.reclaim, self.end_overdue, self.finalize_stranded, self.ring)
+        went_well = [self._attempt(errand) for errand in errands]
+        if all(went_well):
+            self.show_alive()
         self._every(PURGE_SECONDS, self.purge)
         self._every(SWEEP_SECONDS, self.sweep)
 
@@ -112,9 +115,11 @@ class Supervisor:
             self._due[errand.__name__] = now + seconds
             self._attempt(errand)
 
-    def _attempt(self, errand: Callable[..., None], *values: Any) -> None:
-        """One errand that fails, for whatever reason, leaves the others undisturbed."""
+    def _attempt(self, errand: Callable[..., None], *values: Any) -> bool:
+        """Whether it went well. One errand that fails, for whatever reason, leaves the others undisturbed."""
         try:
             errand(*values)
         except Exception:
             log.exception("errand_failed", errand=errand.__name__)
+            return False
+        return True

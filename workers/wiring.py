@@ -12,10 +12,11 @@ from functools import partial
 from celery import Celery
 
 from pipeline.engines.build import build_engine
-from pipeline.ports import Decode, Engine, Fetch, Scratch
+from pipeline.ports import Decode, Deliver, Engine, Fetch, Scratch
 from pipeline.settings import Settings
 from storage.database import Database
 from storage.scratch import open_scratch
+from storage.secret import secret_key
 from storage.signals import Signals, celery_app, owner_name
 from workers.alone import COMMAND, Alone
 from workers.drain import Drain
@@ -37,6 +38,9 @@ class Parts:
     decode: Decode
     decoding: Executor  #: one thread a decoder child
     engine: Engine
+    deliver: Deliver
+    secret_key: bytes  #: what webhook secrets are encrypted with
+    webhook_places: threading.Semaphore  #: calls of webhooks at once
     owner: str
     drain: Drain = field(default_factory=Drain)
     alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
@@ -53,6 +57,10 @@ class Parts:
         return alone
 
 
+def webhook_places(settings: Settings) -> threading.Semaphore:
+    return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
+
+
 def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[Parts, Celery, Callable[[], None]]:
     """The parts, the Celery app they ring with, and what ends them all.
 
@@ -60,6 +68,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     """
     from pipeline.decode import DecoderPool
     from pipeline.fetch import Fetcher
+    from pipeline.webhook_call import WebhookCaller
 
     cores = os.cpu_count() or 1
     app = celery_app(settings.redis_url)
@@ -86,6 +95,9 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decode=decode,
         decoding=decoding,
         engine=engine,
+        deliver=WebhookCaller(settings.webhook_allow),
+        secret_key=secret_key(settings),
+        webhook_places=webhook_places(settings),
         owner=owner_name(),
         drain=drain,
         alone=alone,

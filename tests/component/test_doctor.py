@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import time
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from redis import Redis
 
-from cli.doctor import CHECKS, Finding, doctor, examine
+from cli.doctor import CHECKS, PROCESSES, Finding, doctor, examine
 from cli.main import main
 from storage.accounts import random_id
 from storage.database import Database, migrate
@@ -22,6 +23,7 @@ from storage.embedded_redis import EmbeddedRedis
 from tests.fakes.gemini import FakeGemini
 from tests.postgres import PostgresServer
 from tests.servers import S3Server
+from workers.alive import touch
 
 PATIENCE = 60.0  #: seconds: a busy machine is no fault of a part's
 SECRET = "hunter2-" + random_id("", 12)
@@ -67,11 +69,14 @@ def wrong(environ: dict[str, str], *, seconds: float = PATIENCE, **options: Any)
     return {finding.check: finding for finding in examine(environ, seconds=seconds, **options) if finding.state != "ok"}
 
 
+EVERYWHERE = [name for name in CHECKS if name not in PROCESSES]
+
+
 def test_where_all_is_well_every_check_says_so_and_the_exit_code_is_0(healthy, capsys):
     assert doctor(healthy, as_json=True, seconds=PATIENCE) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is True
-    assert [check["check"] for check in answer["checks"]] == ["settings", *CHECKS]
+    assert [check["check"] for check in answer["checks"]] == ["settings", *EVERYWHERE]
     assert {(check["state"], check["todo"]) for check in answer["checks"]} == {("ok", "")}
 
 
@@ -231,7 +236,7 @@ def test_everything_wrong_at_once_is_one_line_each(healthy, dead_port):
         "MAX_BODY": str(1 << 60),
     }
     found = wrong(environ)
-    assert list(found) == list(CHECKS)
+    assert list(found) == EVERYWHERE
     assert all(finding.found and finding.todo and "\n" not in finding.found for finding in found.values())
 
 
@@ -263,3 +268,14 @@ def test_a_check_that_does_not_exist_is_refused_with_those_that_do():
     ran = CliRunner().invoke(main, ["doctor", "--only", "weather"])
     assert ran.exit_code == 1
     assert all(name in ran.output for name in CHECKS)
+
+
+@pytest.mark.parametrize("role", PROCESSES)
+def test_a_process_is_well_as_long_as_it_says_so(healthy, tmp_path, role):
+    environ = {**healthy, "DATA_DIR": str(tmp_path)}
+    assert role in wrong(environ, only=[role])
+    touch(tmp_path, role)
+    assert wrong(environ, only=[role]) == {}
+    long_ago = time.time() - 60
+    os.utime(tmp_path / f"{role}.alive", (long_ago, long_ago))
+    assert "silent" in wrong(environ, only=[role])[role].found

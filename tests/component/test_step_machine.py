@@ -157,8 +157,8 @@ class Queue(RuleBasedStateMachine):
     def heartbeat(self, worker):
         held = self._holds(worker.lease)
         with self.house.database.write() as connection:
-            lost = steps.renew(connection, [worker.lease], lease_ms=60_000)
-        assert lost == ([] if held else [worker.lease])
+            lost = not steps.renew(connection, worker.lease, lease_ms=60_000)
+        assert lost == (not held)
 
     @rule(target=workers, worker=workers)
     def overtake(self, worker):

@@ -13,13 +13,14 @@ from typing import Any
 from pipeline.settings import load_settings
 from storage.database import Database
 from storage.scratch import open_scratch
+from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
 from tests.fakes.signals import MemorySignals
 from workers import alone
 from workers.leases import LeaseKeeper
 from workers.run import run_lease
-from workers.wiring import Parts
+from workers.wiring import Parts, webhook_places
 
 POISON = b"img poison"
 DEATHS = {"exit": lambda: os._exit(3), "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "hang": lambda: time.sleep(600)}
@@ -46,6 +47,9 @@ def main(folder: str, how: str) -> None:
         decode=fake_decode,
         decoding=ThreadPoolExecutor(1),
         engine=FakeEngine(script=die),
+        deliver=FakeDeliver(),
+        secret_key=b"secret",
+        webhook_places=webhook_places(settings),
         owner="alone",
     ).for_one_step()
     alone.serve(lambda lease: run_lease(parts, lease), sys.stdin.buffer, answers)

@@ -1,0 +1,122 @@
+"""Whether this process serves (/healthz), and whether what it works with is there (/readyz)."""
+
+from __future__ import annotations
+
+import hmac
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+
+import structlog
+from flask import Blueprint, Response, request
+from sqlalchemy import select
+
+from api.errors import json_response
+from api.wiring import Parts
+from storage.database import schema_is_current
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_SECONDS = 3.0  #: for all checks together
+FRESH_SECONDS = 1.0  #: an answer this old serves again: whoever asks often costs nothing
+
+
+class SchemaIsOld(Exception):
+    """The database answers, and has not been migrated."""
+
+
+class Probe:
+    """One dependency. However many ask at once, one thread looks; one that hangs is not joined by others."""
+
+    def __init__(self, name: str, check: Callable[[], None]) -> None:
+        self._name = name
+        self._check = check
+        self._changed = threading.Condition()
+        self._looking = False
+        self._at = float("-inf")
+        self._fault: str | None = None
+
+    def fault(self, until: float) -> str | None:
+        """What is wrong, or None. Waits for the answer until `until`, by the process's clock."""
+        with self._changed:
+            asked = time.monotonic()
+            if asked - self._at > FRESH_SECONDS:
+                if not self._looking:
+                    self._looking = True
+                    threading.Thread(target=self._look, name=f"readyz-{self._name}", daemon=True).start()
+                if not self._changed.wait_for(lambda: self._at >= asked, max(until - time.monotonic(), 0)):
+                    return "no answer in time"
+            return self._fault
+
+    def _look(self) -> None:
+        fault = None
+        try:
+            self._check()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the dependency is of no use
+            fault = f"{type(error).__name__}: {error}"
+            log.warning("not_ready", check=self._name, reason=type(error).__name__)
+        with self._changed:
+            self._looking, self._at, self._fault = False, time.monotonic(), fault
+            self._changed.notify_all()
+
+
+def probes(parts: Parts) -> dict[str, Probe]:
+    """What the service needs, by the names that /readyz answers with."""
+    migrated = threading.Event()
+
+    def database() -> None:
+        with parts.database.read() as connection:
+            connection.execute(select(1))
+        if not migrated.is_set():  # once it is, it stays so
+            if not schema_is_current(parts.database):
+                raise SchemaIsOld
+            migrated.set()
+
+    def redis() -> None:
+        parts.signals.ping()
+
+    def scratch() -> None:
+        next(iter(parts.scratch.list("readyz/")), None)
+
+    checks: dict[str, Callable[[], None]] = {"database": database, "redis": redis, "scratch": scratch}
+    return {name: Probe(name, check) for name, check in checks.items()}
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("health", __name__)
+    looked_at = probes(parts)
+
+    @routes.get("/healthz")
+    def healthz() -> Response:
+        """Asks nobody: a dependency that is away is no reason to restart this process."""
+        return json_response({"status": "ok"})
+
+    @routes.get("/readyz")
+    def readyz() -> Response:
+        """200 if everything is there, else 503 with the names of what is away."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        faults = {name: probe.fault(until) for name, probe in looked_at.items()}
+        ready = not any(faults.values())
+        body: dict[str, object] = {
+            "status": "ready" if ready else "not ready",
+            "checks": {name: "away" if fault else "ok" for name, fault in faults.items()},
+        }
+        if not ready and _may_see_details(parts):
+            body["details"] = {name: fault for name, fault in faults.items() if fault}
+        return json_response(body, 200 if ready else 503)
+
+    return routes
+
+
+def _may_see_details(parts: Parts) -> bool:
+    """Reasons name hosts: they are for who runs the service."""
+    token = parts.settings.metrics_token
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if token and hmac.compare_digest(given.encode(), token.get_secret_value().encode()):
+        return True
+    try:
+        here = ip_address(request.remote_addr or "").is_loopback
+    except ValueError:
+        here = False
+    return here and "X-Forwarded-For" not in request.headers

@@ -1,0 +1,34 @@
+"""What the steps of a job have brought in. Reads only."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from pipeline.finalize import Harvest
+from pipeline.types import Failure, Form, ItemCode, Question, Reply
+from storage.schema import chunks, images, jobs
+
+
+def harvest(connection: Connection, job: str) -> Harvest:
+    """What a finalize step merges."""
+    row = connection.execute(select(jobs.c.prompt, jobs.c.options, jobs.c.total).where(jobs.c.id == job)).one()
+    question = Question(prompt=row.prompt, **row.options)
+    if question.form is Form.RECORDS:
+        done = connection.execute(
+            select(images.c.index.label("at"), images.c.result).where(images.c.job == job, images.c.state == "done")
+        )
+        replies = [Reply(indexes=(image.at,), text="", result=image.result) for image in done]
+    else:
+        kept = connection.execute(select(chunks.c.replies).where(chunks.c.job == job)).scalars()
+        replies = [Reply(indexes=tuple(reply["indexes"]), text=reply["text"]) for part in kept for reply in part]
+    return Harvest(question=question, total=row.total, replies=replies, failures=failures_of(connection, job))
+
+
+def failures_of(connection: Connection, job: str) -> list[Failure]:
+    """The images of a job that failed, in order."""
+    rows = connection.execute(
+        select(images.c.index.label("at"), images.c.code, images.c.detail)
+        .where(images.c.job == job, images.c.state == "failed")
+        .order_by(images.c.index)
+    )
+    return [Failure(index=row.at, code=ItemCode(row.code), detail=row.detail) for row in rows]

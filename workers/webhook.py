@@ -1,0 +1,66 @@
+"""The webhook step: one attempt to deliver the event of a job's end."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+from sqlalchemy import Connection
+
+from pipeline.webhook import Answered, headers, next_try
+from storage import deliveries, steps
+from storage.steps import Lease
+from storage.webhook_secrets import signing_secrets
+from workers.wiring import Parts
+
+log = structlog.get_logger(__name__)
+
+BUSY_SECONDS = 1.0
+
+
+def webhook(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
+    """Signs what is stored with the present time, and sends it; the commit records the attempt and orders the next.
+
+    A crash between the two sends the same id and bytes once more.
+    """
+    # Receivers may take long: they never hold more than a quarter of the threads.
+    if not parts.webhook_places.acquire(blocking=False):
+        return partial(_later, lease=lease)
+    try:
+        with parts.database.write() as connection:
+            delivery = deliveries.delivery_of(connection, lease)
+            secrets = signing_secrets(connection, delivery.account, parts.secret_key)
+        if not delivery.pending:
+            return partial(_done, lease=lease)
+        signed = headers(secrets, event_id=delivery.id, timestamp=delivery.now // 1000, body=delivery.body)
+        began = time.monotonic()
+        answered = parts.deliver(delivery.url, {"Content-Type": "application/json", **signed}, delivery.body)
+    finally:
+        parts.webhook_places.release()
+    took = int((time.monotonic() - began) * 1000)
+    schedule = parts.settings.webhook_schedule
+    again = next_try(answered, attempt=lease.tries, schedule=schedule, jitter=random.random())  # noqa: S311 - jitter
+    _tell(answered, again)
+    return partial(deliveries.record_attempt, lease=lease, answered=answered, ms=took, again=again)
+
+
+def _later(connection: Connection, lease: Lease) -> list[int]:
+    steps.hand_back(connection, lease, delay_ms=int(BUSY_SECONDS * 1000), counts=False)
+    return []
+
+
+def _done(connection: Connection, lease: Lease) -> list[int]:
+    steps.finish(connection, lease)
+    return []
+
+
+def _tell(answered: Answered, again: float | None) -> None:
+    if answered.accepted:
+        log.info("webhook_delivered", status=answered.status)
+    elif again is None:
+        log.warning("webhook_dead", status=answered.status, reason=answered.error)
+    else:
+        log.info("webhook_failed", status=answered.status, reason=answered.error, again_in=round(again, 1))
