@@ -5,7 +5,7 @@ RUN python -m venv /opt/venv
 COPY requirements.lock requirements-production.lock ./
 # setuptools, which builds the last package, is pinned where the development packages are.
 RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock > requirements-build.lock \
-    && pip install --require-hashes -r requirements-production.lock -r requirements-build.lock
+    && pip install --no-deps --require-hashes -r requirements-production.lock -r requirements-build.lock
 COPY pyproject.toml README.md ./
 COPY api api
 COPY cli cli

@@ -18,7 +18,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "Installing to $(VENV) (the first time this fetches about 300 MB) ..."
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --without-pip $(VENV)
 	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PYTHON) -m pip --python $(BIN)/python"; fi; \
-		$$pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock && \
+		$$pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
 		$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
