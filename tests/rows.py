@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from pipeline.plan import cut
+from pipeline.ports import Scratch
 from pipeline.stage import StagedChunk
 from pipeline.types import Question, Staged
 from storage import accepting, accounts, jobs, ledger, schema, steps
@@ -121,6 +122,29 @@ def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
         return {
             name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr)
             for name, table in schema.metadata.tables.items()
+        }
+
+
+def end_state(database: Database, scratch: Scratch, job: str) -> dict[str, Any]:
+    """All that a caller or a bookkeeper could see of a job, and what is in scratch, of whomever."""
+    columns, chunks, steps = schema.images.c, schema.chunks.c, schema.steps.c
+    seen = (columns.index, columns.state, columns.code, columns.detail, columns.sha256, columns.bytes, columns.result)
+    account, told, paid = schema.accounts.c, schema.deliveries.c, schema.ledger.c
+    with database.read() as connection:
+
+        def rows(*what: Any, of: Any, by: Any) -> list[tuple[Any, ...]]:
+            return [tuple(row) for row in connection.execute(select(*what).where(of).order_by(by))]
+
+        row = connection.execute(select(schema.jobs).where(schema.jobs.c.id == job)).one()
+        return {
+            "images": rows(*seen, of=columns.job == job, by=columns.index),
+            "job": (row.status, row.result, row.error_code, row.error_message, row.credits, tuple(row.warnings)),
+            "open chunks": rows(chunks.no, of=(chunks.job == job) & chunks.open, by=chunks.no),
+            "open steps": rows(steps.kind, of=(steps.job == job) & steps.state.in_(("ready", "leased")), by=steps.id),
+            "ledger": rows(paid.kind, paid.amount, of=paid.job == job, by=paid.id),
+            "balance": rows(account.available, account.held, account.charged, of=account.id == row.account, by=account.id),
+            "webhook": rows(told.event, told.state, of=told.job == job, by=told.id),
+            "scratch": sorted(scratch.list("")),
         }
 
 

@@ -8,121 +8,26 @@ messages and leases are lost, and the supervisor brings the steps back.
 from __future__ import annotations
 
 import queue
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from api.app import create_app
 from pipeline.types import Answer, Finish, ItemCode
 from storage import schema
+from tests.fakes.crashing import Crash, Crashing, Wrapped, WrappedDatabase, WrappedScratch, crashing_parts
 from tests.fakes.engine import FakeEngine
 from tests.harness import CREDITS, Harness, b64, running
-from tests.rows import everything, quick_folder
+from tests.rows import end_state, everything, quick_folder
 from workers.run import run_step
 from workers.supervisor import UNKNOWN_SECONDS, Supervisor
 from workers.wiring import Parts
 
 MOST_CALLS = 400  # a run has about 40: whoever counts this far goes round in circles
-
-
-class Crash(BaseException):
-    """The process is gone: nothing of it catches this."""
-
-
-class Crashing:
-    """Counts calls and dies of one of them; from then on it is dead."""
-
-    def __init__(self, at: int, when: str) -> None:
-        self.calls: list[str] = []
-        self.fired = False
-        self._at = at
-        self.when = when
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def point(self, name: str) -> Iterator[None]:
-        with self._lock:
-            if self.fired:
-                raise Crash
-            self.calls.append(name)
-            due = len(self.calls) == self._at
-            self.fired = due
-        if due and self.when == "before":
-            raise Crash
-        yield
-        if due:
-            raise Crash
-
-    def call(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*values: Any, **options: Any) -> Any:
-            with self.point(name):
-                return function(*values, **options)
-
-        return run
-
-
-class Wrapped:
-    """A part whose methods are counted; those that give an iterator are done when the crash comes."""
-
-    def __init__(self, part: Any, crashing: Crashing, *, listed: tuple[str, ...] = ()) -> None:
-        self._part = part
-        self._crashing = crashing
-        self._listed = listed
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._part, name)
-        if not callable(value):
-            return value
-        function = (lambda *values: list(value(*values))) if name in self._listed else value
-        return self._crashing.call(name, function)
-
-    def __call__(self, *values: Any, **options: Any) -> Any:
-        """A port of one method."""
-        return self._crashing.call(type(self._part).__name__, lambda: list(self._part(*values, **options)))()
-
-
-class WrappedDatabase:
-    """Dies before or after a transaction's commit."""
-
-    def __init__(self, database: Any, crashing: Crashing) -> None:
-        self._database = database
-        self._crashing = crashing
-
-    @contextmanager
-    def write(self) -> Iterator[Any]:
-        # The effect is the commit: "before" rolls back all of the block, "after" comes when it is committed.
-        before = self._crashing.when == "before"
-        with nullcontext() if before else self._crashing.point("commit"), self._database.write() as connection:
-            yield connection
-            if before:
-                with self._crashing.point("commit"):
-                    pass
-
-    @contextmanager
-    def read(self) -> Iterator[Any]:
-        with self._crashing.point("read"), self._database.read() as connection:
-            yield connection
-
-
-def crashing_parts(parts: Parts, crashing: Crashing) -> Parts:
-    database: Any = WrappedDatabase(parts.database, crashing)
-    scratch: Any = Wrapped(parts.scratch, crashing, listed=("list",))
-    signals: Any = Wrapped(parts.signals, crashing)
-    engine: Any = Wrapped(parts.engine, crashing)
-    return replace(
-        parts,
-        database=database,
-        scratch=scratch,
-        signals=signals,
-        engine=engine,
-        fetch=Wrapped(parts.fetch, crashing),
-        decode=crashing.call("decode", parts.decode),
-    )
 
 
 @dataclass(frozen=True)
@@ -153,6 +58,7 @@ SCENARIOS = {
             "images": [b64(b"img0"), b64(b"img1"), b64(b"img2")],
             "prompt": "p",
             "granularity": "perImage",
+            "webhookUrl": "https://hooks.example/extract",
         },
         script=refuse_img1,
         settings=(("IMAGES_PER_CALL", "3"),),
@@ -179,26 +85,6 @@ def work(house: Harness, parts: Parts) -> None:
         run_step(parts, step)
 
 
-def end_state(house: Harness, job: str, account: str) -> dict[str, Any]:
-    """All that a caller or a bookkeeper could see, and scratch."""
-    columns = schema.images.c
-    seen = (columns.index, columns.state, columns.code, columns.detail, columns.sha256, columns.bytes, columns.result)
-    open_steps = schema.steps.c.state.in_(("ready", "leased"))
-    with house.database.read() as connection:
-        images = connection.execute(select(*seen).where(columns.job == job).order_by(columns.index)).all()
-        row = connection.execute(select(schema.jobs).where(schema.jobs.c.id == job)).one()
-        chunks = connection.execute(select(schema.chunks.c.no).where(schema.chunks.c.job == job, schema.chunks.c.open)).all()
-        steps = connection.execute(select(schema.steps.c.kind).where(schema.steps.c.job == job, open_steps)).all()
-    return {
-        "images": [tuple(image) for image in images],
-        "job": (row.status, row.result, row.error_code, row.error_message, row.credits, tuple(row.warnings)),
-        "open": ([*chunks], [*steps]),
-        "ledger": house.ledger(job),
-        "balance": house.balance(account),
-        "scratch": sorted(house.scratch.objects),
-    }
-
-
 @contextmanager
 def started(scenario: Scenario) -> Iterator[Harness]:
     engine = FakeEngine(script=scenario.script)
@@ -208,8 +94,8 @@ def started(scenario: Scenario) -> Iterator[Harness]:
 
 def run(house: Harness, scenario: Scenario, lives: Iterator[Crashing]) -> dict[str, Any]:
     """The end state of a job of a new account's, whose worker has these lives and then one without an end."""
-    account, key = house.new_key(CREDITS)
-    asked = len(house.engine.calls)
+    _, key = house.new_key(CREDITS)
+    asked, told = len(house.engine.calls), len(house.deliver.calls)
     answer = house.post(scenario.body(house), key=key, headers={"Prefer": "respond-async"})
     assert answer.status_code == 202
     for crashing in lives:
@@ -226,7 +112,9 @@ def run(house: Harness, scenario: Scenario, lives: Iterator[Crashing]) -> dict[s
     used = house.get(f"/api/v1/jobs/{answer.json['id']}", key=key).json["usage"]
     # What was asked is counted when its answer is kept: of a call that is made again, once or twice, but never more.
     assert used["modelCalls"] <= len(house.engine.calls) - asked
-    return end_state(house, answer.json["id"], account)
+    # So is a webhook that is sent again: the same event in the same bytes.
+    assert len({(sent["webhook-id"], body) for _, sent, body in house.deliver.calls[told:]}) <= 1
+    return end_state(house.database, house.scratch, answer.json["id"])
 
 
 def mourn(house: Harness) -> None:
@@ -245,7 +133,7 @@ def test_a_crash_at_any_call_then_a_rerun_gives_the_same_end(name, when):
     with started(scenario) as house:
         expected = run(house, scenario, iter(()))
         assert expected["scratch"] == []
-        assert expected["open"] == ([], [])
+        assert expected["open chunks"] == expected["open steps"] == []
         for at in range(1, MOST_CALLS):
             crashing = Crashing(at, when)
             state = run(house, scenario, iter([crashing]))
@@ -262,7 +150,21 @@ def test_the_scenarios_crash_at_every_kind_of_call():
             never = Crashing(0, "after")
             run(house, scenario, iter([never]))
             seen |= set(never.calls)
-    assert seen >= {"put", "open", "delete", "list", "ask", "FakeFetch", "decode", "ring", "tell", "commit", "read"}
+    assert seen >= {
+        "put",
+        "open",
+        "delete",
+        "list",
+        "ask",
+        "fetch",
+        "decode",
+        "deliver",
+        "write",
+        "ring",
+        "tell",
+        "commit",
+        "read",
+    }
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -298,7 +200,7 @@ def _accept_with_crash(house: Harness, body: dict[str, Any], crashing: Crashing)
     door: Any = replace(
         house.web,
         database=WrappedDatabase(house.database, crashing),
-        scratch=Wrapped(house.scratch, crashing, listed=("list",)),
+        scratch=WrappedScratch(house.scratch, crashing),
         signals=Wrapped(house.signals, crashing),
     )
     house.app = create_app(door)

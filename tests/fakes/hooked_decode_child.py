@@ -3,6 +3,7 @@
 !crash    dies as of a bad pointer        !exit       ends the process
 !used     dies, unless it is its first    !hang       waits for ever
 !spin     computes for ever               !cpu        dies as of too much CPU time
+!memory   wants more than it may have
 !print        prints to what was standard output and standard error
 !lie      answers with a picture too large to be one
 !garbage  answers with bytes that are no answer
@@ -45,6 +46,8 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
         case b"spin":
             while True:
                 pass
+        case b"memory":
+            bytearray(10**10)
         case b"print":
             os.write(1, b"x" * 1000)
             os.write(2, b"x" * 1000)

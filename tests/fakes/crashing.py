@@ -1,0 +1,133 @@
+"""The parts of a process, wrapped so that the n-th of its effects ends it: before it in one run, after it in another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from workers.wiring import Parts
+
+
+class Crash(BaseException):
+    """The process is gone: nothing of it catches this."""
+
+
+def crash() -> None:
+    """A death within a process that goes on, as far as anybody but the dead can see."""
+    raise Crash
+
+
+class Crashing:
+    """Counts effects and dies of one of them, `before` it or `after` it; from then on it is dead.
+
+    `at`: which one, from 1; 0: of none. `only`: what is counted, None for everything.
+    """
+
+    def __init__(self, at: int, when: str, *, die: Callable[[], None] = crash, only: frozenset[str] | None = None) -> None:
+        self.calls: list[str] = []
+        self.fired = False
+        self.when = when
+        self._at = at
+        self._die = die
+        self._only = only
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def point(self, name: str) -> Iterator[None]:
+        if self._only is not None and name not in self._only:
+            yield
+            return
+        with self._lock:
+            if self.fired:
+                self._die()
+            self.calls.append(name)
+            due = len(self.calls) == self._at
+            self.fired = due
+        if due and self.when == "before":
+            self._die()
+        yield
+        if due:
+            self._die()
+
+    def call(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*values: Any, **options: Any) -> Any:
+            with self.point(name):
+                return function(*values, **options)
+
+        return run
+
+
+class Wrapped:
+    """A part whose methods are counted; those that give an iterator are done when the crash comes."""
+
+    def __init__(self, part: Any, crashing: Crashing, *, listed: tuple[str, ...] = ()) -> None:
+        self._part = part
+        self._crashing = crashing
+        self._listed = listed
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._part, name)
+        if not callable(value):
+            return value
+        function = (lambda *values: list(value(*values))) if name in self._listed else value
+        return self._crashing.call(name, function)
+
+
+class WrappedScratch(Wrapped):
+    """Dies in the midst of a put too: each piece that the store reads of a body is an effect."""
+
+    def __init__(self, part: Any, crashing: Crashing) -> None:
+        super().__init__(part, crashing, listed=("list",))
+
+    def put(self, key: str, body: Any) -> None:
+        self._crashing.call("put", self._part.put)(key, _Body(body, self._crashing))
+
+
+class _Body:
+    def __init__(self, body: Any, crashing: Crashing) -> None:
+        self.seek = body.seek
+        self.read = crashing.call("write", body.read)
+
+
+class WrappedDatabase:
+    """Dies before or after a transaction's commit."""
+
+    def __init__(self, database: Any, crashing: Crashing) -> None:
+        self._database = database
+        self._crashing = crashing
+
+    @contextmanager
+    def write(self) -> Iterator[Any]:
+        # The effect is the commit: "before" rolls back all of the block, "after" comes when it is committed.
+        before = self._crashing.when == "before"
+        with nullcontext() if before else self._crashing.point("commit"), self._database.write() as connection:
+            yield connection
+            if before:
+                with self._crashing.point("commit"):
+                    pass
+
+    @contextmanager
+    def read(self) -> Iterator[Any]:
+        with self._crashing.point("read"), self._database.read() as connection:
+            yield connection
+
+
+def crashing_parts(parts: Parts, crashing: Crashing) -> Parts:
+    """A worker's."""
+    database: Any = WrappedDatabase(parts.database, crashing)
+    scratch: Any = WrappedScratch(parts.scratch, crashing)
+    signals: Any = Wrapped(parts.signals, crashing)
+    engine: Any = Wrapped(parts.engine, crashing)
+    return replace(
+        parts,
+        database=database,
+        scratch=scratch,
+        signals=signals,
+        engine=engine,
+        fetch=crashing.call("fetch", lambda *values, **options: list(parts.fetch(*values, **options))),
+        decode=crashing.call("decode", parts.decode),
+        deliver=crashing.call("deliver", parts.deliver),
+    )

@@ -1,0 +1,114 @@
+"""A process of the service as the torture starts it: the product's own commands, with poison and mutations put in first.
+
+    python -m tests.torture.entry web|worker|supervisor [--alone]
+
+TORTURE_CLOCK: seconds by which the process's wall clock is wrong. TORTURE_WITHOUT: the safeguard that is taken out.
+It ends, with what it started, when its standard input does: then the torture is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+from tests.torture.plan import WORKER_POISON
+
+ALONE = (sys.executable, "-m", "tests.torture.entry", "worker", "--alone")
+DECODER = (sys.executable, "-m", "tests.torture.decode_child")
+DECODE_SECONDS = 4.0  #: instead of 20, for the picture that hangs
+#: Instead of 5 minutes and an hour: how often scratch is swept, and how long what belongs to no job may lie there.
+SWEEP_SECONDS, UNKNOWN_SECONDS = 5.0, 40.0
+DIED_OF_POISON = 66
+
+
+def shift_clock(seconds: float) -> None:
+    real, real_ns = time.time, time.time_ns
+    time.time = lambda: real() + seconds
+    time.time_ns = lambda: real_ns() + int(seconds * 1e9)
+
+
+def end_with_the_torture() -> None:
+    def watch() -> None:
+        while os.read(0, 1):  # not sys.stdin: its lock would be held at the interpreter's end
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="torture", daemon=True).start()
+
+
+def take_out(safeguard: str) -> None:
+    """What the checker must then notice. What of it lies in the database is taken out there: see rows.py."""
+    from storage import closing, steps
+
+    if safeguard == "fence":  # whatever its state and epoch
+        steps._fence = lambda lease: steps.steps.c.id == lease.step
+    elif safeguard == "ledger":  # no job has ever ended
+        for status in closing.JobStatus:
+            setattr(_NeverEnded, status.name, status)
+        closing.JobStatus = _NeverEnded  # type: ignore[misc,assignment]
+    elif safeguard == "ring":  # who commits a step rings the next; nobody rings again
+        ring = steps.to_ring
+        steps.to_ring = lambda connection, *, beside=None, limit=500: ring(connection, beside=beside) if beside else []
+        steps.forget_rings = lambda _connection: None
+
+
+class _NeverEnded(str):  # noqa: SLOT000 - it is given the statuses
+    """Stands for pipeline.types.JobStatus in storage/closing.py."""
+
+    ended = False
+
+
+class PoisonedEngine:
+    """Takes its process with it when it is shown the worst of the pictures."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def ask(self, call: Any) -> Any:
+        if any(picture.data.endswith(WORKER_POISON) for picture in call.pictures):
+            os._exit(DIED_OF_POISON)
+        return self._engine.ask(call)
+
+
+def poisoned(settings: Any) -> Any:
+    """A worker's parts. The one place to adapt when the product builds them otherwise."""
+    from pipeline.decode import DecoderPool
+    from workers.wiring import build_parts
+
+    parts, app, close = build_parts(settings, alone_command=ALONE)
+    parts.decode.close()
+    decode = DecoderPool(children=os.cpu_count() or 1, command=DECODER, seconds=DECODE_SECONDS)
+    return replace(parts, engine=PoisonedEngine(parts.engine), decode=decode), app, close
+
+
+def main() -> None:
+    shift_clock(float(os.environ.get("TORTURE_CLOCK", "0")))
+    alone = "--alone" in sys.argv
+    if not alone:
+        end_with_the_torture()
+    from cli import main as cli
+    from workers import supervisor
+
+    supervisor.SWEEP_SECONDS, supervisor.UNKNOWN_SECONDS = SWEEP_SECONDS, UNKNOWN_SECONDS
+    take_out(os.environ.get("TORTURE_WITHOUT", ""))
+    if sys.argv[1] != "worker":
+        cli.main()
+        return
+    from workers.app import run_alone, run_worker
+
+    cli._end_on_sigterm()
+    settings = cli._running_settings()
+    cli._configure(settings)
+    (run_alone if alone else run_worker)(settings, poisoned)
+
+
+if __name__ == "__main__":
+    main()

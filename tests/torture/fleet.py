@@ -1,0 +1,194 @@
+"""The processes of the service, each started again when it ends, as an orchestrator would; and what befalls them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from tests.e2e.service import ROOT, environment
+from tests.torture.plan import PAUSE_SECONDS
+
+RESTART_SECONDS = 1.0
+LOOK_SECONDS = 0.1
+END_SECONDS = 40.0
+SKEW = {"worker-1": "600", "worker-2": "-600"}  #: seconds by which a process's wall clock is wrong
+
+Row = dict[str, Any]
+
+
+class Fleet:
+    """`on_held(name, pid)` is called when a process has ended or is paused: what it held is to be free soon."""
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], names: tuple[str, ...], *, on_held: Callable[[str, int], None]
+    ) -> None:
+        self.folder = folder
+        self.ports = {name: free_port() for name in names if name.startswith("web")}
+        self.stops: list[Row] = []
+        self._settings = dict(settings)
+        self._names = names
+        self._on_held = on_held
+        self._lock = threading.Lock()
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._since: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+
+    def environment(self, name: str = "") -> dict[str, str]:
+        given = environment(self.folder / "data" / (name or "cli"), **self._settings)
+        if name in self.ports:
+            given |= {"PORT": str(self.ports[name])}
+        return given | {"TORTURE_CLOCK": SKEW.get(name, "0")}
+
+    def run(self, *arguments: str) -> str:
+        """What a command of the product prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            cwd=ROOT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+        return done.stdout
+
+    def start(self) -> None:
+        for name in self._names:
+            self._start(name)
+        self._keeper.start()
+
+    def _start(self, name: str) -> None:
+        role = name.partition("-")[0]
+        with (self.folder / f"{name}.log").open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.torture.entry", role],
+                cwd=ROOT,
+                env=self.environment(name),
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        with self._lock:
+            self._running[name] = process
+
+    def _keep(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            for name, process in self.running():
+                if process.poll() is None:
+                    continue
+                if name not in self._since:
+                    self._since[name] = time.monotonic()
+                    self._on_held(name, process.pid)
+                elif time.monotonic() - self._since[name] >= RESTART_SECONDS:
+                    del self._since[name]
+                    finish(process)
+                    self._start(name)
+
+    def running(self, role: str = "") -> list[tuple[str, subprocess.Popen[bytes]]]:
+        with self._lock:
+            return [(name, process) for name, process in self._running.items() if name.startswith(role)]
+
+    def wait_until_serving(self, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        for name, port in self.ports.items():
+            while True:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{name} did not start:\n{self.tail(name)}")
+                time.sleep(0.05)
+
+    def _pick(self, role: str, place: int) -> tuple[str, subprocess.Popen[bytes]]:
+        found = self.running(role)
+        return found[place % len(found)]
+
+    def kill(self, role: str, place: int) -> str:
+        """The whole group of the process: its children that share it too."""
+        name, process = self._pick(role, place)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        return name
+
+    def kill_decoder(self, place: int) -> str:
+        name, process = self._pick("worker", place)
+        with suppress(psutil.Error):
+            for child in psutil.Process(process.pid).children():
+                if any("decode_child" in word for word in child.cmdline()):
+                    child.kill()
+                    return f"a decoder of {name}"
+        return "no decoder"
+
+    def deploy(self, role: str, place: int) -> str:
+        """SIGTERM, and how it ended."""
+        name, process = self._pick(role, place)
+        if process.poll() is not None:
+            return f"{name} was gone"
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        try:
+            code: int | None = process.wait(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
+            os.killpg(process.pid, signal.SIGKILL)
+        if code == -signal.SIGKILL:
+            return f"{name} was killed meanwhile"
+        self.stops.append({"process": name, "seconds": round(time.monotonic() - began, 2), "code": code})
+        return name
+
+    def pause(self, role: str, place: int) -> str:
+        name, process = self._pick(role, place)
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGSTOP)
+            self._on_held(name, process.pid)
+            self._stop.wait(PAUSE_SECONDS)
+            os.kill(process.pid, signal.SIGCONT)
+        return name
+
+    def tail(self, name: str, lines: int = 15) -> str:
+        log = self.folder / f"{name}.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
+
+    def end(self) -> None:
+        self._stop.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        for _, process in self.running():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGCONT)
+                os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        for _, process in self.running():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(deadline - time.monotonic(), 0.05))
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            finish(process)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """Collects it, and its pipe."""
+    process.wait()
+    pipe: IO[bytes] | None = process.stdin
+    if pipe:
+        pipe.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,157 @@
+"""A TCP proxy that can be told to misbehave, in a process of its own: `python -m tests.torture.proxy`.
+
+On its first line of standard input it reads {name: target}, a target being a port of loopback or the path of a Unix
+socket, and answers with {name: port}. Each further line is {"name", "mode"}:
+
+pass           forwards
+cut            resets every connection, then forwards
+refuse         resets every connection, and each new one at once
+stall          forwards nothing, and closes nothing: half-open
+slow           each piece comes 0.2 s late
+commit         the next COMMIT is let through, and its connection reset before the answer comes back
+unavailable    answers each HTTP request with 503
+undeletable    answers each HTTP request to delete objects with an error for each of them
+silent         what is open stays open and says nothing for ever; what is new is forwarded
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import struct
+import sys
+from typing import Any
+
+SLOW_SECONDS = 0.2
+PIECE = 1 << 16
+CUT_AT = {"cut", "refuse", "unavailable"}
+HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n"
+UNAVAILABLE = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+NOT_DELETED = b"<Error>%s<Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"
+KEY = re.compile(rb"<Key>[^<]*</Key>")
+LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+
+
+class Proxy:
+    """One listener and its connections."""
+
+    def __init__(self, target: int | str) -> None:
+        self.target = target
+        self.mode = "pass"
+        self.resumed = asyncio.Event()
+        self.resumed.set()
+        self.silences = 0  #: how often what was open then fell silent
+        self.open: set[asyncio.StreamWriter] = set()
+
+    def become(self, mode: str) -> None:
+        was, self.mode = self.mode, "pass" if mode in {"cut", "silent"} else mode
+        self.silences += mode == "silent"
+        if mode in CUT_AT or was == "stall":  # what stood still is never picked up again
+            for writer in list(self.open):
+                reset(writer)
+        if mode == "stall":
+            self.resumed.clear()
+        else:
+            self.resumed.set()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.mode == "refuse":
+            reset(writer)
+            return
+        self.open.add(writer)
+        try:
+            await self._serve(reader, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open.discard(writer)
+            reset(writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.mode == "unavailable":
+            await reader.read(PIECE)
+            await answer(writer, b"503 Slow Down", UNAVAILABLE)
+            return
+        if isinstance(self.target, int):
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
+        else:
+            there, back = await asyncio.open_unix_connection(self.target)
+        self.open.add(back)
+        since = self.silences
+        try:
+            ways = [
+                asyncio.create_task(self._pump(reader, back, since, client=writer)),
+                asyncio.create_task(self._pump(there, writer, since)),
+            ]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+        finally:
+            self.open.discard(back)
+            reset(back)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, since: int, *, client: asyncio.StreamWriter | None = None
+    ) -> None:
+        """`client`: on the way from it, whom an answer of our own goes to."""
+        while piece := await source.read(PIECE):
+            if self.mode == "slow":
+                await asyncio.sleep(SLOW_SECONDS)
+            if self.silences > since:
+                await asyncio.Event().wait()
+            await self.resumed.wait()
+            if client and self.mode == "undeletable" and piece.startswith(b"POST ") and b"?delete" in piece.partition(b"\r\n")[0]:
+                await self._refuse_to_delete(source, piece, client)
+                return
+            sink.write(piece)
+            await sink.drain()
+            if client and self.mode == "commit" and b"COMMIT" in piece:
+                self.mode = "pass"
+                await asyncio.sleep(0.01)  # the server has it; its answer finds nobody
+                return
+
+    async def _refuse_to_delete(self, source: asyncio.StreamReader, request: bytes, client: asyncio.StreamWriter) -> None:
+        while b"\r\n\r\n" not in request:
+            request += await source.read(PIECE)
+        head, _, body = request.partition(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        body += await source.readexactly(max(int(length[1]) - len(body), 0) if length else 0)
+        errors = b"".join(NOT_DELETED % key for key in KEY.findall(body))
+        await answer(client, b"200 OK", b"<DeleteResult>%s</DeleteResult>" % errors)
+
+
+async def answer(client: asyncio.StreamWriter, status: bytes, body: bytes) -> None:
+    client.write(HEAD % status + body)
+    await client.drain()
+    client.write_eof()
+    await asyncio.sleep(0.2)  # for it to be read before the reset
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends the connection with a reset, as of a peer that has died."""
+    with contextlib.suppress(OSError, AttributeError):
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    with contextlib.suppress(OSError, RuntimeError):
+        writer.transport.abort()
+
+
+async def main() -> None:
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    targets: dict[str, Any] = json.loads(await lines.readline())
+    proxies = {name: Proxy(target) for name, target in targets.items()}
+    servers = {name: await asyncio.start_server(proxy.accept, "127.0.0.1", 0) for name, proxy in proxies.items()}
+    print(json.dumps({name: server.sockets[0].getsockname()[1] for name, server in servers.items()}), flush=True)  # noqa: T201
+    while line := await lines.readline():
+        order = json.loads(line)
+        proxies[order["name"]].become(order["mode"])
+        print("done", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

