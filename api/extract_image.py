@@ -14,7 +14,10 @@ from sqlalchemy.exc import DBAPIError
 
 from api.auth import authenticate, optional_account
 from api.body import parse_body, read_body
+from api.error_codes import OF_IMAGES, OF_REQUESTS
 from api.errors import AWAY, ApiError, json_response
+from api.openapi import Answer, describe
+from api.openapi_shared import ACCEPTED, IDEMPOTENCY_KEY, PREFER, REPLAYED, REQUEST_SOURCE
 from api.patience import hung_up
 from api.waiting import preference, wait_for_end, waiting_place
 from api.wiring import Parts
@@ -55,12 +58,29 @@ def blueprint(parts: Parts) -> Blueprint:
     routes = Blueprint("extract_image", __name__)
 
     @routes.get("/api/v1/extract-image", strict_slashes=False)
+    @describe(
+        "Formats, limits, prices",
+        tag="Extract",
+        key="optional",
+        answers=[Answer(status=200, what="What can be sent, and what it costs.", schema="Formats")],
+    )
     def formats() -> Response:
         """What can be sent, and what it costs. A key and any query are tolerated."""
         optional_account(parts)
         return json_response(FORMATS)
 
     @routes.post("/api/v1/extract-image", strict_slashes=False)
+    @describe(
+        "Extract what a prompt asks for",
+        tag="Extract",
+        parameters=[PREFER, IDEMPOTENCY_KEY, REQUEST_SOURCE],
+        bodies={"application/json": "Request"},
+        answers=[
+            Answer(status=200, what="The result.", schema="Result", headers=REPLAYED),
+            ACCEPTED,
+        ],
+        errors=[*OF_REQUESTS, "cancelled", "not_found", "results_expired", "no_waiting_place", *OF_IMAGES],
+    )
     def extract() -> Response:
         """Answers with the result if it is there in time, else with the job."""
         account = authenticate(parts)

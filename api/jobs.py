@@ -9,6 +9,8 @@ from flask import Blueprint, Response, request
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
+from api.openapi import Answer, describe
+from api.openapi_shared import WAIT
 from api.patience import hung_up
 from api.waiting import wait_for_end, waiting_place
 from api.wiring import Parts
@@ -24,6 +26,13 @@ def blueprint(parts: Parts) -> Blueprint:
     routes = Blueprint("jobs", __name__)
 
     @routes.get("/api/v1/jobs/<job>")
+    @describe(
+        "A job",
+        tag="Jobs",
+        parameters=[WAIT],
+        answers=[Answer(status=200, what="The job as it is now.", schema="Job", headers=("Retry-After",))],
+        errors=["not_found", "invalid_wait", "no_waiting_place"],
+    )
     def show(job: str) -> Response:
         """The job; with `wait` as soon as it has ended, or after so many seconds."""
         account = authenticate(parts)
@@ -37,6 +46,12 @@ def blueprint(parts: Parts) -> Blueprint:
         return json_response(job_json(view), 200, headers)
 
     @routes.get("/api/v1/jobs/<job>/results")
+    @describe(
+        "The results of a job",
+        tag="Jobs",
+        answers=[Answer(status=200, what="What the compatible endpoint would have answered with.", schema="Result")],
+        errors=["not_found", "not_finished", "results_expired"],
+    )
     def results(job: str) -> Response:
         """What the compatible endpoint would have answered with."""
         view = _own(parts, job, authenticate(parts))
@@ -48,6 +63,12 @@ def blueprint(parts: Parts) -> Blueprint:
             return json_response(result_json(view, result_view(connection, job)))
 
     @routes.post("/api/v1/jobs/<job>/cancel")
+    @describe(
+        "Cancel a job",
+        tag="Jobs",
+        answers=[Answer(status=200, what="The job, cancelled.", schema="Job")],
+        errors=["not_found", "already_ended"],
+    )
     def cancel(job: str) -> Response:
         """Ends the job now, with what it has. What is under way is not waited for, and changes nothing any more."""
         account = authenticate(parts)

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import pipeline.decode as decoding
 from api.app import create_app
 from api.body import FIELDS
+from api.error_codes import ERRORS, ITEM_CODES
 from cli.main import main
 from pipeline import sniff
 from pipeline.request import RequestFault
@@ -32,7 +33,7 @@ FORMATS = "docs/reference/formats.md"
 SETTINGS = "docs/reference/settings.md"
 SETTING_ROWS = tables_with(SETTINGS, "setting", "default", "allowed", "meaning")
 #: What Werkzeug raises and api/errors.py names after its phrase.
-PHRASES = {(404, "not_found"), (405, "method_not_allowed")}
+PHRASES = {(400, "bad_request"), (404, "not_found"), (405, "method_not_allowed")}
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -137,8 +138,8 @@ def test_the_limits_are_the_code_s():
             assert re.search(rf"(?<!\d){stated[what]:.0f}(?!\d)", limit), f"{what}: {limit}"
 
 
-def test_every_error_code_is_in_the_reference_with_its_status():
-    stated = {(int(row["status"]), row["code"]) for row in tables_with(API, "status", "code", "when")}
+def error_codes_in_the_code() -> set[tuple[int, str]]:
+    """Status and code of each refusal that the code raises."""
     raised = {
         (status, code) for tree in source_trees("api") for status, code, *_ in map(constants, calls(tree, "ApiError")) if code
     }
@@ -152,12 +153,18 @@ def test_every_error_code_is_in_the_reference_with_its_status():
         with pytest.raises(RequestFault) as refused:
             check_request({"inputMethod": "url", "prompt": "p", name: 5}, [b"https://a.example/"])
         raised.add((400, refused.value.code))
-    assert stated == raised | PHRASES
+    return raised | PHRASES
 
 
-def test_every_item_code_is_in_the_reference_with_whose_fault_it_is():
+def test_every_error_code_is_in_the_reference_with_its_status_and_the_same_words():
+    stated = {(int(row["status"]), row["code"], row["when"]) for row in tables_with(API, "status", "code", "when")}
+    assert stated == {(error.status, code, error.when) for code, error in ERRORS.items()}
+
+
+def test_every_item_code_is_in_the_reference_with_whose_fault_it_is_and_the_code_s_words():
     rows = tables_with(API, "code", "fault of", "when")
     assert {row["code"] for row in rows} == {code.value for code in ItemCode}
+    assert {row["code"]: row["when"] for row in rows} == ITEM_CODES
     assert {row["code"] for row in rows if row["fault of"] == "input"} == {code.value for code in INPUT_FAULTS}
 
 

@@ -1,0 +1,196 @@
+"""What bodies and headers look like, as JSON Schema: the components of the OpenAPI document.
+
+Tests hold each object to what the code reads (`api.body.FIELDS`) or writes (the answers that they see).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.request import LONGEST_DEADLINE, METHODS, SHORTEST_DEADLINE
+from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
+
+Schema = dict[str, Any]
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def record(required: dict[str, Schema], optional: dict[str, Schema] | None = None, what: str = "") -> Schema:
+    """An object that has all of `required`."""
+    schema: Schema = {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
+    return {**schema, "description": what} if what else schema
+
+
+def text(what: str = "", **details: Any) -> Schema:
+    return {"type": "string", **({"description": what} if what else {}), **details}
+
+
+def number(what: str = "", **details: Any) -> Schema:
+    """A whole one, not negative."""
+    return {"type": "integer", "minimum": 0, **({"description": what} if what else {}), **details}
+
+
+def or_null(schema: Schema) -> Schema:
+    if "$ref" in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def several(items: Schema, what: str = "", **details: Any) -> Schema:
+    return {"type": "array", "items": items, **({"description": what} if what else {}), **details}
+
+
+TIME = text("RFC 3339, in UTC", format="date-time")
+
+#: Of both POSTs that make a job, in the order of the reference.
+REQUEST_FIELDS: dict[str, Schema] = {
+    "inputMethod": text("What `images` holds.", enum=list(METHODS)),
+    "images": several(
+        text("A URL, or an image's bytes as base64."),
+        "All of them URLs, or all base64. Where it is missing and `image` is a string, that counts as the one image.",
+        minItems=1,
+        maxItems=MAX_IMAGES,
+    ),
+    "image": text("See `images`."),
+    "prompt": text("What to extract. Not blank.", pattern=r"\S"),
+    "jsonMode": {
+        "description": "Whether `results` is JSON.",
+        "anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}],
+        "default": False,
+    },
+    "granularity": {
+        "description": "One answer for all images together, or one for each.",
+        "enum": ["merged", "perImage", None],
+        "default": "merged",
+    },
+    "deadlineSeconds": {
+        "description": "From accept on; then the job ends with what it has.",
+        "type": ["integer", "null"],
+        "minimum": SHORTEST_DEADLINE,
+        "maximum": LONGEST_DEADLINE,
+        "default": 3600,
+    },
+    "webhookUrl": {"description": "Who is told of the job's end.", "type": ["string", "null"]},
+}
+
+COMPONENTS: dict[str, Schema] = {
+    "Request": {
+        **record(
+            {name: REQUEST_FIELDS[name] for name in ("inputMethod", "prompt")},
+            {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {"inputMethod", "prompt"}},
+            "Unknown fields are ignored.",
+        ),
+        "anyOf": [{"required": ["images"]}, {"required": ["image"]}],
+    },
+    "Result": record(
+        {
+            "results": text("With `jsonMode` a JSON document."),
+            "prompt": text("As sent."),
+            "imageCount": number("Images processed."),
+            "creditUsage": number("Credits charged."),
+        },
+        {"errors": several(ref("ItemError"), "Only where images failed.")},
+    ),
+    "ItemError": record(
+        {
+            "index": number("Of the image in `images`, from 0."),
+            "code": ref("ItemCode"),
+            "message": text("What is wrong, and how to mend it."),
+        }
+    ),
+    "ItemCode": text("Why one image has no answer.", enum=[code.value for code in ItemCode]),
+    "Job": record(
+        {
+            "id": text("`job_…`"),
+            "status": ref("JobStatus"),
+            "progress": {"type": "number", "minimum": 0, "maximum": 1},
+            "counts": record({"total": number(), "succeeded": number(), "failed": number()}, what="Images."),
+            "usage": record(
+                {
+                    "credits": number("Charged so far."),
+                    "modelCalls": number(),
+                    "inputTokens": number(),
+                    "outputTokens": number(),
+                }
+            ),
+            "createdAt": TIME,
+            "startedAt": or_null(TIME),
+            "finishedAt": or_null(TIME),
+            "expiresAt": or_null(TIME),
+            "error": or_null(ref("JobError")),
+            "warnings": several(text(), "For a person."),
+            "links": ref("Links"),
+        }
+    ),
+    "AcceptedJob": record(
+        {"id": text("`job_…`"), "status": ref("JobStatus"), "links": ref("Links")},
+        what="What is left of a job to show when SQL is away just after it was accepted.",
+    ),
+    "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
+    "JobStatus": text(enum=[status.value for status in JobStatus]),
+    "Links": record({"self": text(), "results": text()}, what="Paths."),
+    "Formats": record(
+        {
+            "supportedFormats": several(text(), "These go to the model as they are."),
+            "convertedFormats": several(text(), "These become PNG."),
+            "limits": record(
+                {
+                    "maxImages": number(),
+                    "maxImageBytes": number(),
+                    "maxTotalBytes": number(),
+                    "maxOutputTokensPerCall": number(),
+                }
+            ),
+            "credits": record({"base": number(), "perImage": number()}),
+        }
+    ),
+    "Health": record({"status": text(enum=["ok"])}),
+    "Readiness": record(
+        {
+            "status": text(enum=["ready", "not ready"]),
+            "checks": {"type": "object", "additionalProperties": text(enum=["ok", "away"])},
+        },
+        {"details": {"type": "object", "additionalProperties": text(), "description": "On loopback or with `METRICS_TOKEN`."}},
+    ),
+    "CompatibleError": record({"error": text()}, what="The code is in `X-Error-Code`."),
+    "Error": record({"error": text("What, where and how to mend it; may change."), "code": text("Stable.")}),
+    "Problem": record(
+        {
+            "type": text(enum=["about:blank"]),
+            "title": text(),
+            "status": number(minimum=400, maximum=599),
+            "detail": text(),
+            "error": text(),
+            "code": text("Stable."),
+        },
+        what="RFC 9457, for who accepts `application/problem+json`.",
+    ),
+}
+
+
+def header(what: str, schema: Schema) -> Schema:
+    return {"description": what, "schema": schema}
+
+
+HEADERS: dict[str, Schema] = {
+    "Allow": header("The methods that the address has.", text()),
+    "Idempotent-Replayed": header("The request had come before with the same `Idempotency-Key`.", text(enum=["true"])),
+    "Location": header("The job's address.", text()),
+    "Preference-Applied": header("What was granted of `Prefer`.", text()),
+    "Retry-After": header("Seconds.", number()),
+    "WWW-Authenticate": header("How to send a key.", text()),
+    "X-RateLimit-Limit": header("Requests a window that the key has.", number()),
+    "X-RateLimit-Remaining": header("What is left of them.", number()),
+}
+
+#: Of every answer, and of every answer to a valid key.
+EVERY_ANSWER: dict[str, tuple[str, ...]] = {
+    "all": (),
+    "valid key": ("X-RateLimit-Limit", "X-RateLimit-Remaining"),
+}
+
+PATH_PARAMETERS: dict[str, Schema] = {
+    "job": {"description": "The job's `id`.", "schema": text()},
+}
