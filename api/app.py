@@ -7,7 +7,7 @@ from contextlib import suppress
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected
 
-from api import describing, errors, extract_image, health, jobs
+from api import describing, errors, extract_image, health, jobs, request_id
 from api.auth import add_rate_headers, optional_account
 from api.patience import expect_body
 from api.wiring import Parts
@@ -19,6 +19,7 @@ def create_app(parts: Parts) -> Flask:
     """The front door over these parts."""
     app = Flask("api", static_folder=None)
     app.url_map.merge_slashes = False  # else `//` is answered with a redirect in HTML
+    request_id.register(app)
     errors.register(app)
     app.register_blueprint(extract_image.blueprint(parts))
     app.register_blueprint(jobs.blueprint(parts))

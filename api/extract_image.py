@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 
 import structlog
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 from sqlalchemy.exc import DBAPIError
 
 from api.auth import authenticate, optional_account
@@ -80,6 +80,7 @@ def blueprint(parts: Parts) -> Blueprint:
             ACCEPTED,
         ],
         errors=[*OF_REQUESTS, "cancelled", "not_found", "results_expired", "no_waiting_place", *OF_IMAGES],
+        error_headers=REPLAYED,
     )
     def extract() -> Response:
         """Answers with the result if it is there in time, else with the job."""
@@ -148,6 +149,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 deadline_ms=wanted.deadline_seconds * 1000,
                 ttl_ms=int(parts.settings.result_ttl * 1000),
                 webhook_url=wanted.webhook_url,
+                request_id=g.request_id,
                 idempotency=idempotency,
             )
             rings = _commit(parts, new)

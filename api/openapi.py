@@ -59,6 +59,7 @@ class Operation:
     answers: Sequence[Answer]
     errors: Sequence[str | tuple[int, str]] = ()  #: codes of api/error_codes.py, beside those of all; or with another status
     key: Literal["needed", "optional", "none"] = "needed"
+    error_headers: Sequence[str] = ()  #: that any of the errors may have
     parameters: Sequence[Parameter] = ()
     bodies: dict[str, Schema | str] = field(default_factory=dict)  #: media type → JSON Schema, or the name of a component
     details: str = ""
@@ -188,7 +189,7 @@ def _refusals(path: str, operation: Operation) -> dict[str, Any]:
             "description": "\n".join(
                 f"- `{code}`: {ERRORS[code].when if code in ERRORS else ITEM_CODES[code]}" for code in codes
             ),
-            "headers": {**_headers(operation, sorted(headers)), "X-Error-Code": code_header},
+            "headers": {**_headers(operation, [*sorted(headers), *operation.error_headers]), "X-Error-Code": code_header},
             "content": {JSON: {"schema": ref(error)}, PROBLEM: {"schema": ref("Problem")}},
         }
     return shown

@@ -179,16 +179,19 @@ HEADERS: dict[str, Schema] = {
     "Idempotent-Replayed": header("The request had come before with the same `Idempotency-Key`.", text(enum=["true"])),
     "Location": header("The job's address.", text()),
     "Preference-Applied": header("What was granted of `Prefer`.", text()),
+    "RateLimit": header("What is left for the key: `r` requests, and more in `t` seconds.", text()),
+    "RateLimit-Policy": header("What the key has: `q` requests in `w` seconds.", text()),
     "Retry-After": header("Seconds.", number()),
     "WWW-Authenticate": header("How to send a key.", text()),
     "X-RateLimit-Limit": header("Requests a window that the key has.", number()),
     "X-RateLimit-Remaining": header("What is left of them.", number()),
+    "X-Request-Id": header("As sent, or made here: it stands in each line that is logged for the request.", text()),
 }
 
 #: Of every answer, and of every answer to a valid key.
 EVERY_ANSWER: dict[str, tuple[str, ...]] = {
-    "all": (),
-    "valid key": ("X-RateLimit-Limit", "X-RateLimit-Remaining"),
+    "all": ("X-Request-Id",),
+    "valid key": ("X-RateLimit-Limit", "X-RateLimit-Remaining", "RateLimit", "RateLimit-Policy"),
 }
 
 PATH_PARAMETERS: dict[str, Schema] = {

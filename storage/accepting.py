@@ -61,6 +61,7 @@ class NewJob:
     ttl_ms: int  #: how long its results are kept once it has ended
     webhook_url: str | None = None  #: who is told of its end
     idempotency: IdempotencyKey | None = None
+    request_id: str | None = None  #: of the request that makes it: what is logged for the job carries it
 
 
 def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
@@ -102,6 +103,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
             ttl_ms=new.ttl_ms,
             scratch_bytes=new.scratch_bytes,
             webhook_url=new.webhook_url,
+            request_id=new.request_id,
         )
     )
     if new.idempotency:

@@ -61,7 +61,9 @@ def run_step(parts: Parts, step: int) -> None:
 
 def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
     """Works on a step that is claimed; the leases of those to go on with."""
-    with structlog.contextvars.bound_contextvars(job=lease.job, step=lease.step, kind=lease.kind, part=lease.part):
+    with structlog.contextvars.bound_contextvars(
+        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind, part=lease.part
+    ):
         return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
 
 
