@@ -7,7 +7,7 @@ from contextlib import suppress
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected
 
-from api import describing, errors, extract_image, health, jobs, request_id
+from api import deliveries, describing, errors, extract_image, health, jobs, request_id, usage
 from api.auth import add_rate_headers, optional_account
 from api.patience import expect_body
 from api.wiring import Parts
@@ -23,6 +23,8 @@ def create_app(parts: Parts) -> Flask:
     errors.register(app)
     app.register_blueprint(extract_image.blueprint(parts))
     app.register_blueprint(jobs.blueprint(parts))
+    app.register_blueprint(deliveries.blueprint(parts))
+    app.register_blueprint(usage.blueprint(parts))
     app.register_blueprint(health.blueprint(parts))
     app.register_blueprint(describing.blueprint(app))
     app.after_request(add_rate_headers)

@@ -42,6 +42,7 @@ def several(items: Schema, what: str = "", **details: Any) -> Schema:
     return {"type": "array", "items": items, **({"description": what} if what else {}), **details}
 
 
+NEXT: Schema = {"type": ["string", "null"], "description": "`cursor` of the next page; null on the last one."}
 TIME = text("RFC 3339, in UTC", format="date-time")
 
 #: Of both POSTs that make a job, in the order of the reference.
@@ -146,6 +147,49 @@ COMPONENTS: dict[str, Schema] = {
             "credits": record({"base": number(), "perImage": number()}),
         }
     ),
+    "DeliveryList": record({"deliveries": several(ref("Delivery"))}),
+    "Delivery": record(
+        {
+            "id": text("The `webhook-id`, the same at each attempt."),
+            "round": number("Of the job: each end is told.", minimum=1),
+            "event": text(enum=["job.succeeded", "job.partial", "job.failed", "job.cancelled"]),
+            "url": text("As sent in `webhookUrl`."),
+            "status": text("`dead`: given up, can be sent again.", enum=["pending", "delivered", "dead"]),
+            "attempts": several(ref("Attempt"), "The oldest first; of many just the last 50."),
+            "createdAt": TIME,
+            "nextAttemptAt": or_null(TIME),
+        }
+    ),
+    "Attempt": record(
+        {
+            "at": TIME,
+            "status": or_null(number("HTTP; null where there was no answer.")),
+            "error": or_null(text("Why there was none.")),
+            "ms": number("What it took."),
+        }
+    ),
+    "Usage": record(
+        {
+            "balance": record(
+                {"available": number(), "held": number("By open jobs."), "charged": number("Ever.")}, what="Credits."
+            ),
+            "ledger": several(ref("LedgerRow"), "The newest first."),
+            "nextCursor": NEXT,
+            "days": several(ref("Day"), "The newest first, without those on which no job ended."),
+        }
+    ),
+    "LedgerRow": record(
+        {
+            "id": number(),
+            "kind": text(enum=["grant", "reserve", "charge", "release"]),
+            "credits": number(),
+            "job": or_null(text("`job_…`; it may have been deleted since.")),
+            "round": or_null(number(minimum=1)),
+            "requestSource": or_null(text("As sent with the job.")),
+            "createdAt": TIME,
+        }
+    ),
+    "Day": record({"date": text("In UTC.", format="date"), "jobs": number("That ended."), "credits": number("Charged.")}),
     "Health": record({"status": text(enum=["ok"])}),
     "Readiness": record(
         {
@@ -196,4 +240,5 @@ EVERY_ANSWER: dict[str, tuple[str, ...]] = {
 
 PATH_PARAMETERS: dict[str, Schema] = {
     "job": {"description": "The job's `id`.", "schema": text()},
+    "delivery": {"description": "The delivery's `id`, `webhook-id` to the receiver.", "schema": text()},
 }
