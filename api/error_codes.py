@@ -62,6 +62,9 @@ ERRORS: dict[str, ErrorCode] = {
     "no_waiting_place": ErrorCode(429, "`MAX_WAITERS` requests wait already; send `Prefer: respond-async`", _LATER),
     "internal_error": ErrorCode(500, "the service failed; its log has the cause"),
     "unavailable": ErrorCode(503, "SQL or scratch is away; nothing was accepted. `Retry-After` says when to try again", _LATER),
+    "storage_full": ErrorCode(
+        503, "a disk or the bucket is full; nothing was accepted. Whoever runs the service has to make room", _LATER
+    ),
 }
 
 #: Why one image has no answer: the words of the codes in pipeline/types.py.
@@ -84,7 +87,7 @@ ITEM_CODES: dict[str, str] = {
     "model_unavailable": "the model failed on this image twice",
     "deadline_exceeded": "the job's time was over",
     "cancelled": "the job ended before this image's turn",
-    "worker_crashed": "kept for a worker that dies of an image; not given yet",
+    "worker_crashed": "two workers died of it while they had nothing else to do",
     "internal_error": "the service failed on this image's chunk",
 }
 

@@ -23,8 +23,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 #: What an operation may answer with beside its own codes, by whether it looks at a key.
 OF_KEYS = {
-    "needed": ("unauthorized", "rate_limited", "internal_error", "unavailable"),
-    "optional": ("rate_limited", "internal_error", "unavailable"),
+    "needed": ("unauthorized", "rate_limited", "internal_error", "unavailable", "storage_full"),
+    "optional": ("rate_limited", "internal_error", "unavailable", "storage_full"),
     "none": ("internal_error",),
 }
 

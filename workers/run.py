@@ -15,6 +15,7 @@ from pipeline.ports import ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
 from storage import closing, jobs, steps
 from storage.database import SQL_AWAY
+from storage.full import WARNING, is_full
 from storage.steps import Lease, LostLease
 from workers.alone import Died, NoSeat
 from workers.cleanup import cleanup
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 MOST_TRIES = 3  #: failures of its own after which a step is given up
 OUTAGE_SECONDS = 5.0
+FULL_SECONDS = 15.0  #: somebody has to make room
 BACK_OFF_SECONDS = 2.0
 NO_SEAT_SECONDS = 2.0
 
@@ -96,9 +98,13 @@ def _run(parts: Parts, lease: Lease) -> list[Lease]:
         # Its scratch object is gone, which no waiting brings back.
         log.exception("scratch_object_missing", tries=lease.tries + 1)
         return _after_failure(parts, lease)
-    except OUTAGES:
-        log.warning("step_interrupted", exc_info=True)
-        _hand_back(parts, lease, seconds=OUTAGE_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
+    except OUTAGES as outage:
+        if is_full(outage):
+            log.warning("storage_full", exc_info=True)
+            _hand_back(parts, lease, seconds=FULL_SECONDS, counts=False, warning=WARNING)
+        else:
+            log.warning("step_interrupted", exc_info=True)
+            _hand_back(parts, lease, seconds=OUTAGE_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
         return []
     except Exception:
         log.exception("step_failed", tries=lease.tries + 1)
