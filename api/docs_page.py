@@ -138,7 +138,12 @@ TEMPLATE = """<!doctype html>
 </html>
 """
 
-KEYS = {"needed": "Needs a key.", "optional": "Needs no key; one is tolerated.", "none": "Needs no key."}
+KEYS = {
+    "needed": "Needs a key.",
+    "optional": "Needs no key; one is tolerated.",
+    "token": "For who asks from the same machine, or has METRICS_TOKEN.",
+    "none": "Needs no key.",
+}
 
 
 def page(document: dict[str, Any]) -> str:
@@ -160,8 +165,10 @@ def page(document: dict[str, Any]) -> str:
 
 
 def _key(operation: dict[str, Any]) -> str:
-    security = operation["security"]
-    return KEYS["none" if not security else "optional" if {} in security else "needed"]
+    schemes = {name for scheme in operation["security"] for name in scheme}
+    return KEYS[
+        "token" if "token" in schemes else "none" if not schemes else "optional" if {} in operation["security"] else "needed"
+    ]
 
 
 def _marked(text: str) -> Markup:

@@ -25,6 +25,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 OF_KEYS = {
     "needed": ("unauthorized", "rate_limited", "internal_error", "unavailable", "storage_full"),
     "optional": ("rate_limited", "internal_error", "unavailable", "storage_full"),
+    "token": ("unauthorized", "internal_error"),
     "none": ("internal_error",),
 }
 
@@ -58,7 +59,7 @@ class Operation:
     tag: str
     answers: Sequence[Answer]
     errors: Sequence[str | tuple[int, str]] = ()  #: codes of api/error_codes.py, beside those of all; or with another status
-    key: Literal["needed", "optional", "none"] = "needed"
+    key: Literal["needed", "optional", "token", "none"] = "needed"  #: `token`: METRICS_TOKEN, or to ask from this machine
     error_headers: Sequence[str] = ()  #: that any of the errors may have
     parameters: Sequence[Parameter] = ()
     bodies: dict[str, Schema | str] = field(default_factory=dict)  #: media type → JSON Schema, or the name of a component
@@ -118,7 +119,10 @@ def document(app: Flask) -> dict[str, Any]:
         "components": {
             "schemas": COMPONENTS,
             "headers": HEADERS,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "An API key."},
+                "token": {"type": "http", "scheme": "bearer", "description": "`METRICS_TOKEN`; not needed on the same machine."},
+            },
         },
     }
 
@@ -130,7 +134,9 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
         "tags": [operation.tag],
         "parameters": [*_path_parameters(path), *map(_parameter, operation.parameters)],
         "responses": _answers(operation) | _refusals(path, operation),
-        "security": {"needed": [{"key": []}], "optional": [{}, {"key": []}], "none": []}[operation.key],
+        "security": {"needed": [{"key": []}], "optional": [{}, {"key": []}], "token": [{}, {"token": []}], "none": []}[
+            operation.key
+        ],
     }
     if operation.details:
         shown["description"] = operation.details

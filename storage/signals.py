@@ -28,6 +28,8 @@ WAITED_QUEUE = "steps-waited"  #: of those whose caller holds a connection: read
 TASK = "workers.run_step"
 STREAM_LENGTH = 100
 STREAM_TTL = 7200  #: seconds
+PROCESSES = "extract-image:counts"
+COUNTS_TTL = 300  #: seconds: what an ended process has counted is read so long, several times
 AWAY = (RedisError, KombuError, OSError)  #: what shows that Redis is not there
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
 
@@ -145,9 +147,31 @@ class Signals:
         _, events = answer[0]
         return str(events[-1][0].decode())
 
+    def publish(self, process: str, text: str) -> None:
+        """Puts up what a process has counted, in place of what it had put up before. Raises one of AWAY."""
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.sadd(PROCESSES, process)
+        pipe.set(_counts(process), text, ex=COUNTS_TTL)
+        pipe.execute()
+
+    def published(self) -> dict[str, str]:
+        """What each process has put up within COUNTS_TTL. Raises one of AWAY."""
+        known: Any = self.redis.smembers(PROCESSES)
+        processes = sorted(name.decode() for name in known)
+        texts: Any = self.redis.mget([_counts(process) for process in processes]) if processes else []
+        found = {process: text.decode() for process, text in zip(processes, texts, strict=True) if text is not None}
+        gone = [process for process in processes if process not in found]
+        if gone:
+            self.redis.srem(PROCESSES, *gone)
+        return found
+
     def close(self) -> None:
         self.redis.close()
         self._celery.close()
+
+
+def _counts(process: str) -> str:
+    return f"{PROCESSES}:{process}"
 
 
 def _stream(job: str) -> str:

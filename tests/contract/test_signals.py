@@ -12,7 +12,7 @@ import pytest
 from redis.exceptions import RedisError
 
 from storage.accounts import random_id
-from storage.signals import QUEUE, STREAM_LENGTH, STREAM_TTL, TASK, WAITED_QUEUE, Signals, celery_app
+from storage.signals import COUNTS_TTL, PROCESSES, QUEUE, STREAM_LENGTH, STREAM_TTL, TASK, WAITED_QUEUE, Signals, celery_app
 from storage.steps import Ring
 from tests.fakes.signals import MemorySignals
 from tests.rows import eventually
@@ -45,6 +45,23 @@ def bell(request: pytest.FixtureRequest) -> Iterator[Bell]:
 @pytest.fixture
 def signals(bell: Bell) -> Any:
     return bell.signals
+
+
+def test_what_processes_put_up_stands_side_by_side_and_the_later_in_place_of_the_earlier(signals):
+    before = signals.published()
+    for process, text in (("worker@a:1", "1"), ("web@a:2", "1"), ("worker@a:1", '{"é": 2}')):
+        signals.publish(process, text)
+    assert signals.published() == {**before, "worker@a:1": '{"é": 2}', "web@a:2": "1"}
+
+
+def test_what_an_ended_process_put_up_is_there_for_a_while_and_then_forgotten(redis_url):
+    signals = Signals(redis_url)
+    signals.publish("worker@a:3", "1")
+    assert 0 < signals.redis.ttl(f"{PROCESSES}:worker@a:3") <= COUNTS_TTL
+    signals.redis.delete(f"{PROCESSES}:worker@a:3")  # as if that time was over
+    assert "worker@a:3" not in signals.published()
+    assert not signals.redis.sismember(PROCESSES, "worker@a:3")
+    signals.close()
 
 
 @pytest.fixture

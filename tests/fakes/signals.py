@@ -19,6 +19,7 @@ class MemorySignals:
         self.rung: queue.Queue[int] = queue.Queue()
         self.lose_rings = False
         self._told: Counter[str] = Counter()
+        self._published: dict[str, str] = {}
         self._changed = threading.Condition()
 
     def ring(self, rings: Iterable[Ring]) -> None:
@@ -43,6 +44,12 @@ class MemorySignals:
             while str(self._told[job]) == after and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
             return str(self._told[job])
+
+    def publish(self, process: str, text: str) -> None:
+        self._published[process] = text
+
+    def published(self) -> dict[str, str]:
+        return dict(self._published)
 
     def close(self) -> None:
         """Holds nothing."""
