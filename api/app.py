@@ -7,7 +7,7 @@ from contextlib import suppress
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected
 
-from api import describing, errors, extract_image, health, jobs
+from api import describing, errors, extract_image, health, job_actions, job_events, job_items, jobs
 from api.auth import add_rate_headers, optional_account
 from api.patience import expect_body
 from api.wiring import Parts
@@ -22,6 +22,9 @@ def create_app(parts: Parts) -> Flask:
     errors.register(app)
     app.register_blueprint(extract_image.blueprint(parts))
     app.register_blueprint(jobs.blueprint(parts))
+    app.register_blueprint(job_actions.blueprint(parts))
+    app.register_blueprint(job_events.blueprint(parts))
+    app.register_blueprint(job_items.blueprint(parts))
     app.register_blueprint(health.blueprint(parts))
     app.register_blueprint(describing.blueprint(app))
     app.after_request(add_rate_headers)
