@@ -48,6 +48,7 @@ class Answer:
     what: str
     schema: Schema | str | None = None  #: a JSON Schema, or the name of a component; None: there is no body
     media: Sequence[str] = (JSON,)
+    others: dict[str, Schema | str] = field(default_factory=dict)  #: further media types, each with its own schema
     headers: Sequence[str] = ()  #: names in openapi_schemas.HEADERS, beside those of every answer
 
 
@@ -177,7 +178,8 @@ def _answers(operation: Operation) -> dict[str, Any]:
     for answer in operation.answers:
         shown: dict[str, Any] = {"description": answer.what, "headers": _headers(operation, answer.headers)}
         if answer.schema is not None:
-            shown["content"] = {media: {"schema": _schema(answer.schema)} for media in answer.media}
+            bodies = dict.fromkeys(answer.media, answer.schema) | answer.others
+            shown["content"] = {media: {"schema": _schema(schema)} for media, schema in bodies.items()}
         answers[str(answer.status)] = shown
     return answers
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.job_options import LONGEST_CUSTOM_ID, MOST_CREDITS, MOST_METADATA
 from pipeline.request import LONGEST_DEADLINE, METHODS, SHORTEST_DEADLINE
 from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
 
@@ -74,7 +75,30 @@ REQUEST_FIELDS: dict[str, Schema] = {
         "default": 3600,
     },
     "webhookUrl": {"description": "Who is told of the job's end.", "type": ["string", "null"]},
+    "customIds": {
+        "description": "The caller's names of the images, one for each, echoed.",
+        "type": ["array", "null"],
+        "items": text(minLength=1, maxLength=LONGEST_CUSTOM_ID),
+        "maxItems": MAX_IMAGES,
+    },
+    "onError": {
+        "description": "`fail`: where one image fails the job fails, and costs nothing.",
+        "enum": ["partial", "fail", None],
+        "default": "partial",
+    },
+    "maxCredits": {
+        "description": "The request is refused where it may cost more.",
+        "type": ["integer", "null"],
+        "minimum": 0,
+        "maximum": MOST_CREDITS,
+    },
+    "metadata": {
+        "description": f"The caller's own, echoed; at most {MOST_METADATA} bytes as JSON.",
+        "type": ["object", "null"],
+    },
 }
+#: What a form has otherwise.
+_OF_JSON = {"inputMethod", "images", "image"}
 
 COMPONENTS: dict[str, Schema] = {
     "Request": {
@@ -85,6 +109,14 @@ COMPONENTS: dict[str, Schema] = {
         ),
         "anyOf": [{"required": ["images"]}, {"required": ["image"]}],
     },
+    "Form": record(
+        {
+            "images": several(text(format="binary"), "Files, each with a filename.", minItems=1, maxItems=MAX_IMAGES),
+            "prompt": REQUEST_FIELDS["prompt"],
+        },
+        {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {*_OF_JSON, "prompt"}},
+        "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",
+    ),
     "Result": record(
         {
             "results": text("With `jsonMode` a JSON document."),
@@ -99,7 +131,8 @@ COMPONENTS: dict[str, Schema] = {
             "index": number("Of the image in `images`, from 0."),
             "code": ref("ItemCode"),
             "message": text("What is wrong, and how to mend it."),
-        }
+        },
+        {"customId": text("Where the request had `customIds`.")},
     ),
     "ItemCode": text("Why one image has no answer.", enum=[code.value for code in ItemCode]),
     "Job": record(
@@ -122,6 +155,7 @@ COMPONENTS: dict[str, Schema] = {
             "expiresAt": or_null(TIME),
             "error": or_null(ref("JobError")),
             "warnings": several(text(), "For a person."),
+            "metadata": {"type": ["object", "null"], "description": "As sent."},
             "links": ref("Links"),
         }
     ),
@@ -131,7 +165,24 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
     "JobStatus": text(enum=[status.value for status in JobStatus]),
-    "Links": record({"self": text(), "results": text()}, what="Paths."),
+    "Links": record(
+        {name: text() for name in ("self", "events", "items", "results", "cancel", "retry")},
+        what="Paths.",
+    ),
+    "JobList": record({"jobs": several(ref("Job")), "nextCursor": NEXT}),
+    "ItemList": record({"items": several(ref("Item")), "nextCursor": NEXT}),
+    "Item": record(
+        {
+            "index": number("Of the image in `images`, from 0."),
+            "customId": or_null(text("As sent.")),
+            "source": or_null(text("Its URL, where it was given by one and has not expired.")),
+            "status": text(enum=["queued", "running", "succeeded", "failed"]),
+            "code": or_null(ref("ItemCode")),
+            "message": or_null(text("What is wrong, and how to mend it.")),
+            "attempts": number("Rounds of the job that it was in."),
+            "result": {"description": "Its own result, where each image has one and the job has ended with results."},
+        }
+    ),
     "Formats": record(
         {
             "supportedFormats": several(text(), "These go to the model as they are."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.openapi import Answer, Parameter
-from api.openapi_schemas import number, ref, text
+from api.openapi_schemas import Schema, number, ref, text
 
 #: Headers of an answer to a POST that made a job, or had made it before.
 REPLAYED = ("Preference-Applied", "Idempotent-Replayed")
@@ -13,6 +13,9 @@ ACCEPTED = Answer(
     schema={"anyOf": [ref("Job"), ref("AcceptedJob")]},
     headers=("Location", "Retry-After", *REPLAYED),
 )
+
+#: What both POSTs take.
+BODIES: dict[str, Schema | str] = {"application/json": "Request", "multipart/form-data": "Form"}
 
 WAIT = Parameter(
     name="wait", schema=number(), what="Answer as soon as the job has ended, or after so many seconds (at most `SYNC_WAIT`)."

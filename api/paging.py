@@ -9,6 +9,8 @@ from typing import Any
 from flask import request
 
 from api.errors import ApiError
+from api.openapi import Parameter
+from api.openapi_schemas import number, text
 from api.wiring import Parts
 from storage.views import JobView, job_view
 
@@ -32,6 +34,16 @@ def asked_limit(default: int, most: int) -> int:
     if not given.isascii() or not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= most:
         raise ApiError(400, "invalid_limit", f"limit must be a whole number from 1 to {most}.")
     return int(given)
+
+
+def asked_status(known: list[str]) -> str | None:
+    """The status that the query asks for. Raises ApiError 400."""
+    given = request.args.get("status", "")
+    if given == "":
+        return None
+    if given not in known:
+        raise ApiError(400, "invalid_status", f"status must be one of {', '.join(known)}.")
+    return given
 
 
 def cursor_of(*place: int | str) -> str:
@@ -62,3 +74,12 @@ def _decoded(cursor: str) -> list[Any]:
 
 def _is_too_much(part: Any) -> bool:
     return not 0 <= part < 1 << 53 if isinstance(part, int) else "\x00" in part
+
+
+def list_parameters(statuses: list[str], default: int, most: int) -> list[Parameter]:
+    """As the OpenAPI document shows them."""
+    return [
+        Parameter(name="status", schema=text(enum=statuses), what="Only those."),
+        Parameter(name="limit", schema=number(minimum=1, maximum=most, default=default), what="How many at once."),
+        Parameter(name="cursor", schema=text(), what="`nextCursor` of the page before."),
+    ]

@@ -50,6 +50,10 @@ class LostLease(Exception):
     """The step has a new epoch: somebody else works on it, or its job has ended. Nothing was written."""
 
 
+class JobGone(LostLease):
+    """The step's job was deleted, and the step with it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
     """The right to work on a step, for a while."""

@@ -113,6 +113,11 @@ class Harness:
         sent = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json", **(headers or {})}
         return self.client.post(URL, data=data, headers={name: value for name, value in sent.items() if value})
 
+    def ask(self, method: str, path: str, *, key: str | None = None, **options: Any) -> TestResponse:
+        """Any request, with the account's key."""
+        headers = {"Authorization": f"Bearer {key or self.key}", **options.pop("headers", {})}
+        return self.client.open(path, method=method, headers=headers, **options)
+
     def get(self, path: str, *, key: str | None = None) -> TestResponse:
         return self.client.get(path, headers={"Authorization": f"Bearer {key or self.key}"})
 
@@ -196,19 +201,28 @@ class Harness:
         jobs, accs, rows = schema.jobs, schema.accounts, schema.ledger
         with self.database.read() as connection:
             open_jobs = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_(None))).scalars())
-            ended = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_not(None))).scalars())
+            this_round = (rows.c.job == jobs.c.id) & (rows.c.round == jobs.c.round)
             held = connection.execute(
-                select(func.coalesce(func.sum(rows.c.amount), 0)).where(rows.c.kind == "reserve", rows.c.job.in_(open_jobs))
+                select(func.coalesce(func.sum(rows.c.amount), 0))
+                .join(jobs, this_round)
+                .where(rows.c.kind == "reserve", jobs.c.finished_at.is_(None))
             ).scalar_one()
             total_held = connection.execute(select(func.sum(accs.c.held))).scalar_one()
             money = connection.execute(select(func.sum(accs.c.available + accs.c.held + accs.c.charged))).scalar_one()
             granted = connection.execute(select(func.sum(rows.c.amount)).where(rows.c.kind == "grant")).scalar_one()
-            kinds = [tuple(row) for row in connection.execute(select(rows.c.job, rows.c.kind).where(rows.c.job.in_(ended)))]
+            written = select(rows.c.job, rows.c.round, rows.c.kind).where(rows.c.job.is_not(None))
+            kinds = sorted(tuple(row) for row in connection.execute(written))
+            begun = {
+                (row.id, row.round)
+                for row in connection.execute(select(jobs.c.id, jobs.c.round).where(jobs.c.finished_at.is_(None)))
+            }
         left = sorted(key for key in self.scratch.objects if key.partition("/")[0] not in open_jobs)
         assert left == [], "scratch objects of jobs that are over"
         assert total_held == held, "credits held that belong to no open job"
         assert money == granted, "credits made or lost"
-        assert sorted(kinds) == sorted((job, kind) for job in ended for kind in ("reserve", "charge", "release"))
+        over = {(job, round_) for job, round_, _ in kinds} - begun
+        expected = [(*each, kind) for each in over for kind in ("reserve", "charge", "release")]
+        assert kinds == sorted([*expected, *((*each, "reserve") for each in begun)]), "each round has its three movements"
 
 
 @contextmanager
