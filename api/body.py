@@ -6,10 +6,12 @@ decoding 122 ms and 130 MB, the standard library 557 ms and 259 MB.
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from threading import Semaphore
 from typing import IO, Any, overload
 
@@ -24,11 +26,33 @@ from pipeline.request import RequestFault
 IN_MEMORY = 1 << 20  #: bytes: a larger body lies in a temporary file, mapped
 PIECE = 1 << 18
 PLACE_SECONDS = 30.0  #: a large body waits so long for its turn; what the client sends meanwhile waits in its socket
-FIELDS = ("inputMethod", "prompt", "jsonMode", "granularity", "deadlineSeconds", "webhookUrl")  #: all but the images
+#: all but the images
+FIELDS = (
+    "inputMethod",
+    "prompt",
+    "jsonMode",
+    "granularity",
+    "deadlineSeconds",
+    "webhookUrl",
+    "customIds",
+    "onError",
+    "maxCredits",
+    "metadata",
+)
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """A body, read."""
+
+    fields: dict[str, Any]  #: those that have a meaning here
+    images: Sequence[bytes] | None  #: texts, or bytes where they are uploaded
+    uploaded: bool = False  #: the images are files of a form
+    body_hash: str = ""  #: SHA-256, hex, where it was asked for: equal for what is sent again
 
 
 class RawStrings(Sequence[bytes]):
@@ -66,19 +90,13 @@ def read_body(request: Request, max_body: int, large_bodies: Semaphore) -> Itera
 
     A chunked body is refused: its length would have to be taken on trust, and what is cut off may leave valid JSON.
     """
-    length = request.content_length
-    if length is None or "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-        raise ApiError(411, "length_required", "Send the body with a Content-Length header, not chunked.")
-    if length > max_body:
-        raise ApiError(400, "body_too_large", f"The body has {length} bytes; the most this service takes is {max_body}.")
-    expect_body(request.environ, length)
+    length = expected_length(request, max_body)
     if length <= IN_MEMORY:
-        body = b"".join(_pieces(request.stream, length))
-        _check_length(len(body), length)
-        yield body
+        yield b"".join(pieces(request.stream, length))
         return
-    with _place(large_bodies), tempfile.TemporaryFile() as file:
-        _check_length(sum(file.write(piece) for piece in _pieces(request.stream, length)), length)
+    with place(large_bodies), tempfile.TemporaryFile() as file:
+        for piece in pieces(request.stream, length):
+            file.write(piece)
         file.flush()
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
@@ -88,8 +106,19 @@ def read_body(request: Request, max_body: int, large_bodies: Semaphore) -> Itera
             del mapped
 
 
+def expected_length(request: Request, max_body: int) -> int:
+    """The bytes of the body, which its client now gets the time to send. Raises ApiError 411 or 400."""
+    length = request.content_length
+    if length is None or "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+        raise ApiError(411, "length_required", "Send the body with a Content-Length header, not chunked.")
+    if length > max_body:
+        raise ApiError(400, "body_too_large", f"The body has {length} bytes; the most this service takes is {max_body}.")
+    expect_body(request.environ, length)
+    return length
+
+
 @contextmanager
-def _place(large_bodies: Semaphore) -> Iterator[None]:
+def place(large_bodies: Semaphore) -> Iterator[None]:
     """One of the places for large bodies: more at once only fight for the disk and for the interpreter."""
     if not large_bodies.acquire(timeout=PLACE_SECONDS):
         text = "Too many large bodies are being read; try again, or send URLs."
@@ -100,18 +129,23 @@ def _place(large_bodies: Semaphore) -> Iterator[None]:
         large_bodies.release()
 
 
-def _pieces(source: IO[bytes], length: int) -> Iterator[bytes]:
-    """What comes of the next `length` bytes: fewer where the client ends too early, or is gone."""
+def pieces(source: IO[bytes], length: int, size: int = PIECE) -> Iterator[bytes]:
+    """The next `length` bytes. Raises ApiError 400 where the client ends too early, or is gone."""
     left = length
     with suppress(ClientDisconnected, ConnectionError):
-        while left > 0 and (piece := source.read(min(PIECE, left))):
+        while left > 0 and (piece := source.read(min(size, left))):
             left -= len(piece)
             yield piece
+    if left:
+        raise ApiError(400, "body_cut_short", f"The body ended after {length - left} of {length} bytes.")
 
 
-def _check_length(received: int, length: int) -> None:
-    if received != length:
-        raise ApiError(400, "body_cut_short", f"The body ended after {received} of {length} bytes.")
+@contextmanager
+def read_json(request: Request, max_body: int, large_bodies: Semaphore, *, hashed: bool) -> Iterator[Sent]:
+    """A body of JSON. Raises RequestFault, and ApiError as `read_body`."""
+    with read_body(request, max_body, large_bodies) as body:
+        fields, images = parse_body(body)
+        yield Sent(fields=fields, images=images, body_hash=hashlib.sha256(body).hexdigest() if hashed else "")
 
 
 def parse_body(body: bytes | mmap.mmap) -> tuple[dict[str, Any], RawStrings | None]:

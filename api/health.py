@@ -13,6 +13,7 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 
 from api.errors import json_response
+from api.openapi import Answer, describe
 from api.wiring import Parts
 from storage.database import schema_is_current
 
@@ -88,11 +89,26 @@ def blueprint(parts: Parts) -> Blueprint:
     looked_at = probes(parts)
 
     @routes.get("/healthz")
+    @describe(
+        "Whether this process serves",
+        tag="Health",
+        key="none",
+        answers=[Answer(status=200, what="It does.", schema="Health")],
+    )
     def healthz() -> Response:
         """Asks nobody: a dependency that is away is no reason to restart this process."""
         return json_response({"status": "ok"})
 
     @routes.get("/readyz")
+    @describe(
+        "Whether what it works with is there",
+        tag="Health",
+        key="none",
+        answers=[
+            Answer(status=200, what="Everything is.", schema="Readiness"),
+            Answer(status=503, what="Something is away.", schema="Readiness"),
+        ],
+    )
     def readyz() -> Response:
         """200 if everything is there, else 503 with the names of what is away."""
         until = time.monotonic() + PATIENCE_SECONDS
@@ -102,14 +118,14 @@ def blueprint(parts: Parts) -> Blueprint:
             "status": "ready" if ready else "not ready",
             "checks": {name: "away" if fault else "ok" for name, fault in faults.items()},
         }
-        if not ready and _may_see_details(parts):
+        if not ready and may_see_details(parts):
             body["details"] = {name: fault for name, fault in faults.items() if fault}
         return json_response(body, 200 if ready else 503)
 
     return routes
 
 
-def _may_see_details(parts: Parts) -> bool:
+def may_see_details(parts: Parts) -> bool:
     """Reasons name hosts: they are for who runs the service."""
     token = parts.settings.metrics_token
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from api.errors import ApiError
 from api.wiring import Parts
+from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.types import JobStatus
-from storage.signals import AWAY
 from storage.views import status_of
 
 LISTEN_SECONDS = 1.0  #: how long a stopping process may go unnoticed
@@ -48,33 +48,30 @@ def waiting_place(parts: Parts, *, needed: bool) -> Iterator[None]:
     if not parts.waiting_places.acquire(blocking=False):
         text = "No place to wait is free. Send `Prefer: respond-async` and follow the job, or try again."
         raise ApiError(429, "no_waiting_place", text, {"Retry-After": "5"})
+    WAITING.add()
+    began = time.monotonic()
     try:
         yield
     finally:
         parts.waiting_places.release()
+        WAITING.add(-1)
+        WAIT_SECONDS.observe(time.monotonic() - began)
 
 
 def wait_for_end(parts: Parts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False) -> bool:
     """Whether the job ended within the time; also False when the process is stopping, or the job or who waits is gone."""
     ends = time.monotonic() + seconds
     look = 0.0
-    seen = "0"
-    while True:
-        now = time.monotonic()
-        if now >= look:
-            look = now + LOOK_SECONDS
-            with parts.database.read() as connection:
-                status = status_of(connection, job)
-            if status is None or JobStatus(status).ended:
-                return status is not None
-        if now >= ends or parts.stopping() or gone():
-            return False
-        patience = min(LISTEN_SECONDS, ends - now)
-        try:
-            last, seen = seen, parts.signals.wait(job, seen, patience)
-        except AWAY:
-            time.sleep(min(patience, 0.2))
-            look = 0.0
-        else:
-            if seen != last:
+    with parts.signals.watch(job) as watch:
+        while True:
+            now = time.monotonic()
+            if now >= look:
+                look = now + LOOK_SECONDS
+                with parts.database.read() as connection:
+                    status = status_of(connection, job)
+                if status is None or JobStatus(status).ended:
+                    return status is not None
+            if now >= ends or parts.stopping() or gone():
+                return False
+            if watch.wait(min(LISTEN_SECONDS, ends - now)):
                 look = 0.0

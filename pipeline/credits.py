@@ -8,22 +8,23 @@ BASE = 10  #: credits a job, once, if at least one image was processed
 PER_IMAGE = 1  #: credits for each image processed
 
 
-def reservation(images: int, *, base_charged: bool = False) -> int:
-    """Credits held when `images` images are accepted: the most that the round can cost.
+def reservation(images: int, *, charged: int = 0) -> int:
+    """Credits held when a round begins: the most that it can cost.
 
-    `base_charged`: an earlier round of the same job has charged the base already.
+    `images`: of the whole job; `charged`: credits that its earlier rounds have charged. So a round over 30 failed images
+    of 3000 holds 30, and one that follows rounds which charged nothing holds the base too.
     """
-    return (0 if base_charged else BASE) + PER_IMAGE * images
+    return BASE + PER_IMAGE * images - charged
 
 
-def charge(status: JobStatus, processed: int, *, fail_on_error: bool = False, base_charged: bool = False) -> int:
-    """Credits a round that ended as `status` costs, with `processed` images answered in it.
+def charge(status: JobStatus, processed: int, *, fail_on_error: bool = False, charged: int = 0) -> int:
+    """Credits a round that ended as `status` costs, with `processed` images answered in it and in those before it.
 
-    Nothing is charged for a failed job, nor where the caller asked for all or nothing (`onError: "fail"`) and did
-    not get all.
+    `charged`: credits that the earlier rounds have charged: each image is paid for once, and the base. Nothing is charged
+    for a failed job, nor where the caller asked for all or nothing (`onError: "fail"`) and did not get all.
     """
     if processed == 0 or status is JobStatus.FAILED:
         return 0
     if fail_on_error and status is not JobStatus.SUCCEEDED:
         return 0
-    return reservation(processed, base_charged=base_charged)
+    return reservation(processed, charged=charged)

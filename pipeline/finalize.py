@@ -17,6 +17,7 @@ class Harvest:
     total: int  #: images of the job
     replies: Sequence[Reply]  #: in any order
     failures: Sequence[Failure]  #: in image order
+    fail_on_error: bool = False  #: all images or nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +32,8 @@ class Verdict:
 def conclude(harvest: Harvest) -> Verdict:
     """Merges the replies, or says why there are none."""
     processed = harvest.total - len(harvest.failures)
-    if processed == 0:
-        return Verdict(status=JobStatus.FAILED, result=None, error=_error(harvest.failures))
+    if processed == 0 or (harvest.fail_on_error and harvest.failures):
+        return Verdict(status=JobStatus.FAILED, result=None, error=_error(harvest.failures, harvest.total))
     try:
         result = merge(harvest.replies, harvest.question.form)
     except (MalformedJson, RecursionError):
@@ -47,10 +48,12 @@ def is_input_fault(code: str | None) -> bool:
     return code in INPUT_FAULTS or code == "total_too_large"
 
 
-def _error(failures: Sequence[Failure]) -> tuple[str, str]:
+def _error(failures: Sequence[Failure], total: int) -> tuple[str, str]:
     """The first failure that is not the caller's fault speaks for the job, else the first."""
     speaker = next((failure for failure in failures if failure.code not in INPUT_FAULTS), failures[0])
     text = f"images[{speaker.index}]: {speaker.detail}"
-    if len(failures) > 1:
+    if len(failures) < total:
+        text = f'{len(failures)} of the {total} images could not be processed, and onError is "fail". {text}'
+    elif len(failures) > 1:
         text = f"None of the {len(failures)} images could be processed. {text}"
     return speaker.code.value, text

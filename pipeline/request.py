@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pipeline.addresses import Allowed, check_url
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES, MB, Question
 
-InputMethod = Literal["url", "base64"]
-METHODS = get_args(InputMethod)
+InputMethod = Literal["url", "base64", "upload"]
+METHODS = ("url", "base64")  #: those that a body of JSON may name
 
 DEADLINE_SECONDS = 3600  #: where a request names none
 SHORTEST_DEADLINE, LONGEST_DEADLINE = 10, 43_200
@@ -35,20 +35,23 @@ class Request:
     """A request that may be accepted."""
 
     input_method: InputMethod
-    images: Sequence[bytes]  #: the texts as sent (URL or base64), their JSON escapes undone, possibly read on demand
+    images: Sequence[bytes]  #: the texts as sent (URL or base64), their JSON escapes undone, or files; possibly read on demand
     question: Question
     deadline_seconds: int = DEADLINE_SECONDS  #: from now; then the job ends with what it has
     webhook_url: str | None = None  #: who is told of the end
 
 
-def check(fields: Mapping[str, Any], images: Sequence[bytes] | None, *, webhook_allow: Sequence[Allowed] = ()) -> Request:
+def check(
+    fields: Mapping[str, Any], images: Sequence[bytes] | None, *, webhook_allow: Sequence[Allowed] = (), uploaded: bool = False
+) -> Request:
     """The request in `fields` (decoded JSON, without the images) and `images`.
 
-    `images` is None where the body had none; `webhook_allow`: networks that its webhook may reach beside public ones.
+    `images` is None where the body had none; `webhook_allow`: networks that its webhook may reach beside public ones;
+    `uploaded`: the images are files of a form, which needs no inputMethod.
     Unknown fields are ignored. Raises RequestFault.
     """
-    method = fields.get("inputMethod")
-    if not isinstance(method, str) or method not in METHODS:
+    method = "upload" if uploaded else fields.get("inputMethod")
+    if not uploaded and (not isinstance(method, str) or method not in METHODS):
         raise RequestFault("invalid_input_method", f'inputMethod must be "url" or "base64", not {_shown(method)}.')
     if images is None:
         raise RequestFault("invalid_images", "images is required: an array of 1 to 3000 strings.")
@@ -66,9 +69,10 @@ def check(fields: Mapping[str, Any], images: Sequence[bytes] | None, *, webhook_
     )
     deadline_seconds = _deadline(fields.get("deadlineSeconds"))
     webhook_url = _webhook(fields.get("webhookUrl"), webhook_allow)
-    (_check_base64 if method == "base64" else _check_urls)(images)
+    input_method: InputMethod = "upload" if uploaded else "base64" if method == "base64" else "url"
+    _CHECKS[input_method](images)
     return Request(
-        input_method="base64" if method == "base64" else "url",
+        input_method=input_method,
         images=images,
         question=question,
         deadline_seconds=deadline_seconds,
@@ -142,16 +146,32 @@ def _check_base64(images: Sequence[bytes]) -> None:
             raise RequestFault("invalid_base64", f"images[{index}] is not valid base64: {error}") from None
         if size == 0:
             raise RequestFault("image_empty", f"images[{index}] is an empty string; send the image's bytes as base64.")
-        if size > MAX_IMAGE_BYTES:
-            raise RequestFault(
-                "image_too_large", f"images[{index}] is {_megabytes(size)}; an image may have {_megabytes(MAX_IMAGE_BYTES)}."
-            )
         total += size
-        if total > MAX_TOTAL_BYTES:
-            raise RequestFault(
-                "total_too_large",
-                f"The images are over {_megabytes(MAX_TOTAL_BYTES)} in total, reached at images[{index}]; send fewer at once.",
-            )
+        _check_size(index, size, total)
+
+
+def _check_files(images: Sequence[bytes]) -> None:
+    total = 0
+    for index, data in enumerate(images):
+        if not data:
+            raise RequestFault("image_empty", f"images[{index}] is an empty file.")
+        total += len(data)
+        _check_size(index, len(data), total)
+
+
+def _check_size(index: int, size: int, total: int) -> None:
+    if size > MAX_IMAGE_BYTES:
+        raise RequestFault(
+            "image_too_large", f"images[{index}] is {_megabytes(size)}; an image may have {_megabytes(MAX_IMAGE_BYTES)}."
+        )
+    if total > MAX_TOTAL_BYTES:
+        raise RequestFault(
+            "total_too_large",
+            f"The images are over {_megabytes(MAX_TOTAL_BYTES)} in total, reached at images[{index}]; send fewer at once.",
+        )
+
+
+_CHECKS = {"url": _check_urls, "base64": _check_base64, "upload": _check_files}
 
 
 def base64_payload(text: bytes) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, func, insert, select
 
 from pipeline.credits import reservation
+from pipeline.job_options import JobOptions
 from pipeline.plan import ChunkPlan
 from pipeline.types import JobStatus, Question
 from storage import ledger, steps
@@ -57,10 +58,12 @@ class NewJob:
     engine: str
     model: str
     warnings: Sequence[str]
-    deadline_ms: int  #: from now
+    deadline_ms: int  #: of each round, from its start
     ttl_ms: int  #: how long its results are kept once it has ended
     webhook_url: str | None = None  #: who is told of its end
     idempotency: IdempotencyKey | None = None
+    request_id: str | None = None  #: of the request that makes it: what is logged for the job carries it
+    options: JobOptions = field(default_factory=JobOptions)
 
 
 def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
@@ -99,9 +102,13 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
             warnings=list(new.warnings),
             created_at=now_ms(),
             deadline_at=now_ms() + new.deadline_ms,
+            deadline_ms=new.deadline_ms,
             ttl_ms=new.ttl_ms,
             scratch_bytes=new.scratch_bytes,
             webhook_url=new.webhook_url,
+            request_id=new.request_id,
+            metadata=new.options.metadata,
+            fail_on_error=new.options.fail_on_error,
         )
     )
     if new.idempotency:
@@ -114,27 +121,36 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
                 created_at=now_ms(),
             )
         )
+    custom_ids = new.options.custom_ids or [None] * len(new.sources)
     connection.execute(
         insert(images),
-        [{"job": new.id, "index": index, "source": source, "state": "waiting"} for index, source in enumerate(new.sources)],
+        [
+            {"job": new.id, "index": index, "source": source, "custom_id": custom_id, "state": "waiting"}
+            for index, (source, custom_id) in enumerate(zip(new.sources, custom_ids, strict=True))
+        ],
     )
+    add_chunks(connection, new.id, round_=round_, plan=new.plan, inputs=new.inputs)
+
+
+def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[ChunkPlan], inputs: Mapping[int, str]) -> None:
+    """The chunks of a round, each with its stage step."""
     connection.execute(
         insert(chunks),
         [
             {
-                "job": new.id,
+                "job": job,
                 "no": chunk.no,
                 "first": chunk.first,
                 "count": chunk.count,
                 "open": True,
-                "input": new.inputs.get(chunk.no),
+                "input": inputs.get(chunk.no),
                 "replies": [],
                 "usage": {},
             }
-            for chunk in new.plan
+            for chunk in plan
         ],
     )
-    steps.add(connection, job=new.id, round_=round_, kind="stage", parts=[chunk.no for chunk in new.plan])
+    steps.add(connection, job=job, round_=round_, kind="stage", parts=[chunk.no for chunk in plan])
 
 
 def check_not_sent_before(connection: Connection, account: str, key: IdempotencyKey) -> None:

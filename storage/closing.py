@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, null, select, update
 
 from pipeline.credits import charge as price
 from pipeline.finalize import Verdict, conclude
@@ -13,14 +13,18 @@ from pipeline.types import ItemCode, JobStatus
 from storage import deliveries, ledger, steps
 from storage.database import now_ms
 from storage.harvest import harvest
-from storage.schema import images, jobs
-from storage.steps import Lease
+from storage.schema import chunks, images, jobs
+from storage.schema import steps as step_rows
+from storage.steps import JobGone, Lease
 
 
 def lock_job(connection: Connection, job: str) -> Row[Any]:
     """Against all others who change the job, not against who writes a row that refers to it (`FOR NO KEY UPDATE`): Postgres
-    looks the job up for a step that a transaction writes twice, and who does that holds the step already."""
-    return connection.execute(select(jobs).where(jobs.c.id == job).with_for_update(key_share=True)).one()
+    looks the job up for a step that a transaction writes twice, and who does that holds the step already. Raises JobGone."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job).with_for_update(key_share=True)).one_or_none()
+    if row is None:
+        raise JobGone(f"there is no job {job}")
+    return row
 
 
 def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:
@@ -66,10 +70,12 @@ def close_job(
     lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
     fail_open_images(connection, job.id, *unsettled)
     verdict = verdict or conclude(harvest(connection, job.id))
+    if verdict.status is JobStatus.FAILED and job.credits:
+        verdict = _without_this_round(connection, job, verdict)
     processed = connection.scalar(
         select(func.count()).select_from(images).where(images.c.job == job.id, images.c.state == "done")
     )
-    charge = price(verdict.status, processed or 0)
+    charge = price(verdict.status, processed or 0, fail_on_error=job.fail_on_error, charged=job.credits)
     if cancelled:
         verdict = replace(verdict, status=JobStatus.CANCELLED)
     ledger.settle(connection, account=job.account, job=job.id, round_=job.round, charge=charge)
@@ -95,6 +101,23 @@ def close_job(
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
     return follow
+
+
+def _without_this_round(connection: Connection, job: Row[Any], failed: Verdict) -> Verdict:
+    """A round failed as a whole, and those before it are paid for: what they brought in stays as it was, and the images of
+    this one fail with the round's fault."""
+    code, message = failed.error or (ItemCode.INTERNAL_ERROR.value, "The round failed.")
+    item_code = ItemCode.IMAGE_TOO_LARGE if code == "total_too_large" else ItemCode.INTERNAL_ERROR
+    connection.execute(
+        update(images)
+        .where(images.c.job == job.id, images.c.attempts == job.round)
+        .values(state="failed", code=item_code.value, detail=message, result=null())
+    )
+    parts = select(step_rows.c.part).where(
+        step_rows.c.job == job.id, step_rows.c.round == job.round, step_rows.c.kind.in_(("stage", "extract"))
+    )
+    connection.execute(update(chunks).where(chunks.c.job == job.id, chunks.c.no.in_(parts)).values(replies=[]))
+    return Verdict(status=JobStatus.PARTIAL, result=job.result, error=None)
 
 
 def finalize_next(connection: Connection, job: Row[Any]) -> list[int]:

@@ -7,11 +7,16 @@ from sqlalchemy import Connection, select
 from pipeline.finalize import Harvest
 from pipeline.types import Failure, Form, ItemCode, Question, Reply
 from storage.schema import chunks, images, jobs
+from storage.steps import JobGone
 
 
 def harvest(connection: Connection, job: str) -> Harvest:
-    """What a finalize step merges."""
-    row = connection.execute(select(jobs.c.prompt, jobs.c.options, jobs.c.total).where(jobs.c.id == job)).one()
+    """What a finalize step merges. Raises JobGone."""
+    row = connection.execute(
+        select(jobs.c.prompt, jobs.c.options, jobs.c.total, jobs.c.fail_on_error).where(jobs.c.id == job)
+    ).one_or_none()
+    if row is None:
+        raise JobGone(f"there is no job {job}")
     question = Question(prompt=row.prompt, **row.options)
     if question.form is Form.RECORDS:
         done = connection.execute(
@@ -21,7 +26,13 @@ def harvest(connection: Connection, job: str) -> Harvest:
     else:
         kept = connection.execute(select(chunks.c.replies).where(chunks.c.job == job)).scalars()
         replies = [Reply(indexes=tuple(reply["indexes"]), text=reply["text"]) for part in kept for reply in part]
-    return Harvest(question=question, total=row.total, replies=replies, failures=failures_of(connection, job))
+    return Harvest(
+        question=question,
+        total=row.total,
+        replies=replies,
+        failures=failures_of(connection, job),
+        fail_on_error=row.fail_on_error,
+    )
 
 
 def failures_of(connection: Connection, job: str) -> list[Failure]:

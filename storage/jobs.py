@@ -19,7 +19,7 @@ from storage import steps
 from storage.closing import close_job, fail_open_images, finalize_next, lock_job
 from storage.database import now_ms
 from storage.schema import chunks, images, jobs
-from storage.steps import Lease
+from storage.steps import JobGone, Lease
 
 MOST_DEATHS = 2  #: of processes that worked on one image and nothing else, after which that image fails
 
@@ -45,7 +45,7 @@ class Work:
 
 
 def work_of(connection: Connection, lease: Lease) -> Work:
-    """What the lease's chunk asks for."""
+    """What the lease's chunk asks for. Raises JobGone."""
     row = connection.execute(
         select(
             jobs.c.prompt,
@@ -58,7 +58,9 @@ def work_of(connection: Connection, lease: Lease) -> Work:
         )
         .join(chunks, chunks.c.job == jobs.c.id)
         .where(jobs.c.id == lease.job, chunks.c.no == lease.part)
-    ).one()
+    ).one_or_none()
+    if row is None:
+        raise JobGone(f"there is no job {lease.job}")
     pending = connection.execute(
         select(images.c.index.label("at"), images.c.source).where(
             images.c.job == lease.job,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.types import Failure, JobStatus
+from storage.listing import ItemView
 from storage.views import JobView, ResultView
+
+#: What the API calls the states of an image.
+ITEM_STATUSES = {"waiting": "queued", "staged": "running", "done": "succeeded", "failed": "failed"}
 
 
 def job_json(job: JobView) -> dict[str, Any]:
@@ -23,12 +27,13 @@ def job_json(job: JobView) -> dict[str, Any]:
             "inputTokens": job.usage.input_tokens,
             "outputTokens": job.usage.output_tokens,
         },
-        "createdAt": _time(job.created_at),
-        "startedAt": _time(job.started_at),
-        "finishedAt": _time(job.finished_at),
-        "expiresAt": _time(job.expires_at),
+        "createdAt": time_json(job.created_at),
+        "startedAt": time_json(job.started_at),
+        "finishedAt": time_json(job.finished_at),
+        "expiresAt": time_json(job.expires_at),
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "warnings": list(job.warnings),
+        "metadata": job.metadata,
         "links": links_json(job.id),
     }
 
@@ -42,20 +47,45 @@ def result_json(job: JobView, result: ResultView) -> dict[str, Any]:
         "creditUsage": job.credits,
     }
     if result.failures:
-        body["errors"] = errors_json(result.failures)
+        body["errors"] = errors_json(result.failures, result.custom_ids)
     return body
+
+
+def item_json(item: ItemView) -> dict[str, Any]:
+    """One image of a job, as the API shows it."""
+    return {
+        "index": item.index,
+        "customId": item.custom_id,
+        "source": item.source,
+        "status": ITEM_STATUSES[item.state],
+        "code": item.code,
+        "message": item.message,
+        "attempts": item.attempts,
+        "result": item.result,
+    }
 
 
 def links_json(job: str) -> dict[str, str]:
     """Where a job and what came of it can be read."""
-    return {"self": f"/api/v1/jobs/{job}", "results": f"/api/v1/jobs/{job}/results"}
+    address = f"/api/v1/jobs/{job}"
+    return {"self": address, **{name: f"{address}/{name}" for name in ("events", "items", "results", "cancel", "retry")}}
 
 
-def errors_json(failures: Sequence[Failure]) -> list[dict[str, Any]]:
-    return [{"index": failure.index, "code": failure.code.value, "message": failure.detail} for failure in failures]
+def errors_json(failures: Sequence[Failure], custom_ids: Mapping[int, str]) -> list[dict[str, Any]]:
+    """`custom_ids`: of those that have one, by index."""
+    return [
+        {
+            "index": failure.index,
+            "code": failure.code.value,
+            "message": failure.detail,
+            **({"customId": custom_ids[failure.index]} if failure.index in custom_ids else {}),
+        }
+        for failure in failures
+    ]
 
 
-def _time(milliseconds: int | None) -> str | None:
+def time_json(milliseconds: int | None) -> str | None:
+    """Milliseconds since 1970 as RFC 3339, in UTC."""
     if milliseconds is None:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

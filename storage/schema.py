@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -67,13 +68,17 @@ jobs = Table(
     Column("options", JSON, nullable=False),  # what else of the question: json_mode, per_image
     Column("total", Integer, nullable=False),  # images
     Column("request_source", Text),
+    Column("request_id", Text),  # of the HTTP request that made its round: in each line logged for it
     Column("webhook_url", Text),  # who is told of its end
+    Column("metadata", JSON),  # of the caller's own, echoed
+    Column("fail_on_error", Boolean, nullable=False, default=False, server_default=false()),  # all images or nothing
     Column("engine", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("deadline_at", BigInteger, nullable=False),
+    Column("deadline_ms", BigInteger, nullable=False, default=3_600_000, server_default="3600000"),  # for each round
     Column("ttl_ms", BigInteger, nullable=False),  # how long its results are kept once it has ended
     Column("expires_at", BigInteger),  # results are gone after it; NULL before the end and after the purge
     Column("error_code", Text),
@@ -82,7 +87,8 @@ jobs = Table(
     Column("result", Text),
     Column("credits", Integer, nullable=False, default=0),  # charged, all rounds together
     Column("scratch_bytes", BigInteger, nullable=False, default=0),  # put for it so far: counted until it ends
-    Index("ix_jobs_account_created_at", "account", "created_at"),
+    Index("ix_jobs_account_created_at", "account", "created_at", "id"),
+    Index("ix_jobs_account_status", "account", "status", "created_at", "id"),
     Index(
         "ix_jobs_open",
         "account",
@@ -114,13 +120,14 @@ images = Table(
     metadata,
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("index", Integer, primary_key=True, autoincrement=False),
-    Column("source", Text),  # its URL; NULL for base64, whose text lies in scratch
+    Column("source", Text),  # its URL; NULL where its bytes came with the request, and after the purge
+    Column("custom_id", Text),  # the caller's name of it
     Column("state", Text, nullable=False),  # waiting, staged, done, failed
     Column("code", Text),  # pipeline.types.ItemCode of a failed one
     Column("detail", Text),
     Column("sha256", Text),
     Column("bytes", BigInteger),  # as received
-    Column("attempts", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=1),  # rounds it was in: the last one is the job's for who was in it
     Column("result", JSON),  # with one result for each image: this one's
 )
 
@@ -156,6 +163,7 @@ steps = Table(
     Column("not_before", BigInteger, nullable=False, default=0),
     Column("rung_at", BigInteger),
     Column("rings", Integer, nullable=False, default=0),
+    Column("added_at", BigInteger, nullable=False, default=0, server_default="0"),  # with not_before: since when it waits
     UniqueConstraint("job", "round", "kind", "part"),
     Index(
         "ix_steps_open",
@@ -170,13 +178,15 @@ ledger = Table(
     "ledger",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False),
     Column("job", Text),  # no foreign key: the ledger outlives the job
     Column("round", Integer),
     Column("kind", Text, nullable=False),  # grant, reserve, charge, release
     Column("amount", BigInteger, nullable=False),  # credits, never negative
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("job", "round", "kind"),
+    Index("ix_ledger_account_id", "account", "id"),
+    Index("ix_ledger_account_created_at", "account", "created_at"),
 )
 
 deliveries = Table(

@@ -1,7 +1,8 @@
 """The doorbell: what Redis tells, and nobody relies on.
 
-Workers hear of steps through Celery messages that hold a step's id and nothing else; waiters hear of jobs through a
-stream of the job's own, which wakes all of them. Either may be lost: SQL is the truth, and both are looked up there.
+Workers hear of steps through Celery messages that hold a step's id and nothing else; waiters hear of jobs through one
+channel, on which the ids of jobs that have changed are published. Either may be lost: SQL is the truth, and both are looked
+up there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import threading
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,14 +23,17 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from storage.steps import Ring
+from storage.watching import Watch, Watches
 
 log = structlog.get_logger(__name__)
 
 QUEUE = "steps"  #: Celery queue of all steps
 WAITED_QUEUE = "steps-waited"  #: of those whose caller holds a connection: read first
 TASK = "workers.run_step"
-STREAM_LENGTH = 100
-STREAM_TTL = 7200  #: seconds
+CHANNEL = "extract-image:jobs"  #: where the ids of jobs that have changed are published
+AGAIN_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
+PROCESSES = "extract-image:counts"
+COUNTS_TTL = 300  #: seconds: what an ended process has counted is read so long, several times
 AWAY = (RedisError, KombuError, OSError)  #: what shows that Redis is not there
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
 
@@ -101,6 +107,10 @@ class Signals:
     def __init__(self, redis_url: str, app: Celery | None = None) -> None:
         self.redis = connect(redis_url)
         self._celery = app or celery_app(redis_url)
+        self._watches = Watches()
+        self._closed = threading.Event()
+        self._starting = threading.Lock()
+        self._listener: threading.Thread | None = None  # started with the first watch: workers have none
 
     def ring(self, rings: Iterable[Ring]) -> None:
         """Sends a message for each step. Where Redis is away, the supervisor rings later."""
@@ -125,33 +135,68 @@ class Signals:
 
     def tell(self, job: str) -> None:
         """Wakes all who wait for the job: something about it has changed. Where Redis is away, they look at SQL."""
-        stream = _stream(job)
         try:
-            pipe = self.redis.pipeline(transaction=False)
-            pipe.xadd(stream, {"changed": "1"}, maxlen=STREAM_LENGTH, approximate=True)
-            pipe.expire(stream, STREAM_TTL)
-            pipe.execute()
+            self.redis.publish(CHANNEL, job)
         except AWAY as error:
             log.warning("not_told", job=job, reason=repr(error))
 
-    def wait(self, job: str, after: str, seconds: float) -> str:
-        """Blocks until something is told of the job after the event `after` ("0": from the start), or the time is over.
+    def watch(self, job: str) -> AbstractContextManager[Watch]:
+        """Hears what is told of the job, from now on. Where Redis is away its waits end each second."""
+        with self._starting:
+            if self._listener is None:
+                self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
+                self._listener.start()
+        return self._watches.watch(job)
 
-        Gives the id of the last event seen. Raises RedisError.
-        """
-        answer: Any = self.redis.xread({_stream(job): after}, count=STREAM_LENGTH, block=max(int(seconds * 1000), 1))
-        if not answer:
-            return after
-        _, events = answer[0]
-        return str(events[-1][0].decode())
+    def _listen(self) -> None:
+        """Until the end. What is told while there is no subscription is lost: then all are woken."""
+        while not self._closed.is_set():
+            try:
+                with self.redis.pubsub() as subscription:  # type: ignore[no-untyped-call]
+                    subscription.subscribe(CHANNEL)
+                    while not self._closed.is_set():
+                        self._hear(subscription.get_message(timeout=AGAIN_SECONDS))
+            except AWAY as error:
+                log.warning("not_heard", reason=repr(error))
+                self._watches.tell_all()
+                self._closed.wait(AGAIN_SECONDS)
+
+    def _hear(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            return
+        if message["type"] == "message":
+            self._watches.tell(message["data"].decode())
+        else:  # subscribed, for the first time or anew
+            self._watches.tell_all()
+
+    def publish(self, process: str, text: str) -> None:
+        """Puts up what a process has counted, in place of what it had put up before. Raises one of AWAY."""
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.sadd(PROCESSES, process)
+        pipe.set(_counts(process), text, ex=COUNTS_TTL)
+        pipe.execute()
+
+    def published(self) -> dict[str, str]:
+        """What each process has put up within COUNTS_TTL. Raises one of AWAY."""
+        known: Any = self.redis.smembers(PROCESSES)
+        processes = sorted(name.decode() for name in known)
+        texts: Any = self.redis.mget([_counts(process) for process in processes]) if processes else []
+        found = {process: text.decode() for process, text in zip(processes, texts, strict=True) if text is not None}
+        gone = [process for process in processes if process not in found]
+        if gone:
+            self.redis.srem(PROCESSES, *gone)
+        return found
 
     def close(self) -> None:
+        self._closed.set()
+        if self._listener is not None:
+            self._listener.join()
         self.redis.close()
         self._celery.close()
 
 
-def _stream(job: str) -> str:
-    return f"extract-image:job:{job}"
+def _counts(process: str) -> str:
+    return f"{PROCESSES}:{process}"
 
 
 def owner_name() -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from pipeline.types import Failure, JobStatus, Usage
 from storage.database import now_ms
@@ -31,9 +31,11 @@ class JobView:
     finished_at: int | None
     expires_at: int | None
     expired: bool  #: its results are gone
+    has_result: bool  #: it has ended with results, which are paid for and still there
     error_code: str | None
     error_message: str | None
     warnings: Sequence[str]
+    metadata: dict[str, Any] | None  #: the caller's own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,33 +45,53 @@ class ResultView:
     prompt: str
     result: str
     failures: Sequence[Failure]
+    custom_ids: Mapping[int, str]  #: of the failed images that have one, by index
 
 
 def job_view(connection: Connection, job: str, account: str) -> JobView | None:
     """The job, if it is that account's."""
-    row = connection.execute(
-        select(
-            jobs.c.id,
-            jobs.c.status,
-            jobs.c.total,
-            jobs.c.credits,
-            jobs.c.created_at,
-            jobs.c.started_at,
-            jobs.c.finished_at,
-            jobs.c.expires_at,
-            jobs.c.error_code,
-            jobs.c.error_message,
-            jobs.c.warnings,
-            now_ms().label("now"),
-        ).where(jobs.c.id == job, jobs.c.account == account)
-    ).one_or_none()
-    if row is None:
-        return None
-    counted = select(images.c.state, func.count()).where(images.c.job == job).group_by(images.c.state)
-    states = {state: int(count) for state, count in connection.execute(counted)}
+    found = views_of(connection, select_jobs().where(jobs.c.id == job, jobs.c.account == account))
+    return found[0] if found else None
+
+
+def select_jobs() -> Select[Any]:
+    """What `views_of` needs of a job's row."""
+    return select(
+        jobs.c.id,
+        jobs.c.status,
+        jobs.c.total,
+        jobs.c.credits,
+        jobs.c.created_at,
+        jobs.c.started_at,
+        jobs.c.finished_at,
+        jobs.c.expires_at,
+        jobs.c.error_code,
+        jobs.c.error_message,
+        jobs.c.warnings,
+        jobs.c.metadata,
+        jobs.c.result.is_not(None).label("has_result"),
+        now_ms().label("now"),
+    )
+
+
+def views_of(connection: Connection, query: Select[Any]) -> list[JobView]:
+    """The jobs of a query made from `select_jobs`, in its order."""
+    rows = connection.execute(query).all()
+    ids = [row.id for row in rows]
+    states: dict[str, dict[str, int]] = {job: {} for job in ids}
+    counted = select(images.c.job, images.c.state, func.count()).where(images.c.job.in_(ids))
+    for job, state, count in connection.execute(counted.group_by(images.c.job, images.c.state)):
+        states[job][state] = int(count)
+    usages = dict.fromkeys(ids, Usage())
+    for job, usage in connection.execute(select(chunks.c.job, chunks.c.usage).where(chunks.c.job.in_(ids)).order_by(chunks.c.no)):
+        usages[job] = usages[job].plus(Usage(**usage))
+    return [_view(row, states[row.id], usages[row.id]) for row in rows]
+
+
+def _view(row: Row[Any], states: dict[str, int], usage: Usage) -> JobView:
     succeeded, failed = states.get("done", 0), states.get("failed", 0)
     status = JobStatus(row.status)
-    usages = (Usage(**usage) for usage in connection.execute(select(chunks.c.usage).where(chunks.c.job == job)).scalars())
+    expired = status.ended and (row.expires_at is None or row.expires_at <= row.now)
     return JobView(
         id=row.id,
         status=status,
@@ -78,22 +100,37 @@ def job_view(connection: Connection, job: str, account: str) -> JobView | None:
         failed=failed,
         progress=1.0 if status.ended else (succeeded + failed + states.get("staged", 0) / 2) / row.total,
         credits=row.credits,
-        usage=reduce(Usage.plus, usages, Usage()),
+        usage=usage,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
         expires_at=row.expires_at,
-        expired=status.ended and (row.expires_at is None or row.expires_at <= row.now),
+        expired=expired,
+        has_result=status.ended and row.has_result and not expired,
         error_code=row.error_code,
         error_message=row.error_message,
         warnings=row.warnings,
+        metadata=row.metadata,
     )
 
 
 def result_view(connection: Connection, job: str) -> ResultView:
     """The result of a finished job that has not expired."""
     row = connection.execute(select(jobs.c.prompt, jobs.c.result).where(jobs.c.id == job)).one()
-    return ResultView(prompt=row.prompt, result=row.result or "", failures=failures_of(connection, job))
+    named = select(images.c.index.label("at"), images.c.custom_id).where(
+        images.c.job == job, images.c.state == "failed", images.c.custom_id.is_not(None)
+    )
+    return ResultView(
+        prompt=row.prompt,
+        result=row.result or "",
+        failures=failures_of(connection, job),
+        custom_ids={image.at: image.custom_id for image in connection.execute(named)},
+    )
+
+
+def finished_at_of(connection: Connection, job: str) -> int | None:
+    """When the job ended, None if it has not, its results have expired, or it is gone: whether it is still the same."""
+    return connection.scalar(select(jobs.c.finished_at).where(jobs.c.id == job, jobs.c.expires_at.is_not(None)))
 
 
 def status_of(connection: Connection, job: str) -> JobStatus | None:

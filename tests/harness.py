@@ -25,6 +25,7 @@ from api.app import create_app
 from pipeline.settings import Settings, load_settings
 from storage import accounts, ledger, schema
 from storage.database import Database, migrate
+from tests.described import DescribedClient
 from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
@@ -88,6 +89,7 @@ class Harness:
         self.supervisor = Supervisor(database=self.database, scratch=self.scratch, signals=self.signals)
         self.account, self.key = self.new_key(CREDITS)
         self.app = create_app(self.web)
+        self.app.test_client_class = DescribedClient
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work) for _ in range(workers_count)]
         for thread in self._threads:
@@ -110,6 +112,11 @@ class Harness:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json", **(headers or {})}
         return self.client.post(URL, data=data, headers={name: value for name, value in sent.items() if value})
+
+    def ask(self, method: str, path: str, *, key: str | None = None, **options: Any) -> TestResponse:
+        """Any request, with the account's key."""
+        headers = {"Authorization": f"Bearer {key or self.key}", **options.pop("headers", {})}
+        return self.client.open(path, method=method, headers=headers, **options)
 
     def get(self, path: str, *, key: str | None = None) -> TestResponse:
         return self.client.get(path, headers={"Authorization": f"Bearer {key or self.key}"})
@@ -194,19 +201,28 @@ class Harness:
         jobs, accs, rows = schema.jobs, schema.accounts, schema.ledger
         with self.database.read() as connection:
             open_jobs = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_(None))).scalars())
-            ended = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_not(None))).scalars())
+            this_round = (rows.c.job == jobs.c.id) & (rows.c.round == jobs.c.round)
             held = connection.execute(
-                select(func.coalesce(func.sum(rows.c.amount), 0)).where(rows.c.kind == "reserve", rows.c.job.in_(open_jobs))
+                select(func.coalesce(func.sum(rows.c.amount), 0))
+                .join(jobs, this_round)
+                .where(rows.c.kind == "reserve", jobs.c.finished_at.is_(None))
             ).scalar_one()
             total_held = connection.execute(select(func.sum(accs.c.held))).scalar_one()
             money = connection.execute(select(func.sum(accs.c.available + accs.c.held + accs.c.charged))).scalar_one()
             granted = connection.execute(select(func.sum(rows.c.amount)).where(rows.c.kind == "grant")).scalar_one()
-            kinds = [tuple(row) for row in connection.execute(select(rows.c.job, rows.c.kind).where(rows.c.job.in_(ended)))]
+            written = select(rows.c.job, rows.c.round, rows.c.kind).where(rows.c.job.is_not(None))
+            kinds = sorted(tuple(row) for row in connection.execute(written))
+            begun = {
+                (row.id, row.round)
+                for row in connection.execute(select(jobs.c.id, jobs.c.round).where(jobs.c.finished_at.is_(None)))
+            }
         left = sorted(key for key in self.scratch.objects if key.partition("/")[0] not in open_jobs)
         assert left == [], "scratch objects of jobs that are over"
         assert total_held == held, "credits held that belong to no open job"
         assert money == granted, "credits made or lost"
-        assert sorted(kinds) == sorted((job, kind) for job in ended for kind in ("reserve", "charge", "release"))
+        over = {(job, round_) for job, round_, _ in kinds} - begun
+        expected = [(*each, kind) for each in over for kind in ("reserve", "charge", "release")]
+        assert kinds == sorted([*expected, *((*each, "reserve") for each in begun)]), "each round has its three movements"
 
 
 @contextmanager

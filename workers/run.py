@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from pipeline.finalize import Verdict
+from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
 from storage import closing, jobs, steps
@@ -63,7 +65,9 @@ def run_step(parts: Parts, step: int) -> None:
 
 def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
     """Works on a step that is claimed; the leases of those to go on with."""
-    with structlog.contextvars.bound_contextvars(job=lease.job, step=lease.step, kind=lease.kind, part=lease.part):
+    with structlog.contextvars.bound_contextvars(
+        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind, part=lease.part
+    ):
         return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
 
 
@@ -77,26 +81,32 @@ def _claim(parts: Parts, connection: Connection, ids: list[int]) -> list[Lease]:
 
 def _run(parts: Parts, lease: Lease) -> list[Lease]:
     """The leases of the steps to go on with."""
+    began = time.monotonic()
     try:
         with parts.leases.holding(lease):
             commit = WORK[lease.kind](parts, lease)
             follow = _commit(parts, lease, commit)
     except LostLease:
+        _count(lease, "lost")
         log.info("lease_lost")
         return []
     except StepPaused:
+        _count(lease, "paused")
         log.info("step_paused")
         _hand_back(parts, lease, seconds=0, counts=False)
         return []
     except ModelUnavailable as error:
+        _count(lease, "unavailable")
         log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
         _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
         return []
     except FileNotFoundError:
         # Its scratch object is gone, which no waiting brings back.
+        _count(lease, "failed")
         log.exception("scratch_object_missing", tries=lease.tries + 1)
         return _after_failure(parts, lease)
     except OUTAGES as outage:
+        _count(lease, "interrupted")
         if is_full(outage):
             log.warning("storage_full", exc_info=True)
             _hand_back(parts, lease, seconds=FULL_SECONDS, counts=False, warning=WARNING)
@@ -105,10 +115,17 @@ def _run(parts: Parts, lease: Lease) -> list[Lease]:
             _hand_back(parts, lease, seconds=OUTAGE_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
         return []
     except Exception:
+        _count(lease, "failed")
         log.exception("step_failed", tries=lease.tries + 1)
         return _after_failure(parts, lease)
+    _count(lease, "done")
+    STEP_SECONDS.observe(time.monotonic() - began, kind=lease.kind)
     log.info("step_done")
     return follow
+
+
+def _count(lease: Lease, outcome: str) -> None:
+    STEPS.add(kind=lease.kind, outcome=outcome)
 
 
 def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
@@ -119,6 +136,7 @@ def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
             try:
                 parts.alone.run(lease, seconds=parts.settings.step_seconds * 0.9)  # while the lease still holds
             except Died as death:
+                _count(lease, "died")
                 log.warning("step_died_alone", reason=str(death))
                 if lease.kind not in {"stage", "extract"}:
                     return _after_failure(parts, lease)

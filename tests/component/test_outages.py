@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 
 from sqlalchemy import text
 
+from storage.watching import Watch
 from tests.harness import b64
 
 BODY = {"inputMethod": "base64", "images": [b64(b"img a")], "prompt": "p"}
@@ -31,16 +33,14 @@ def test_while_sql_is_away_a_request_is_a_503(harness):
 
 def test_a_job_that_was_accepted_before_sql_went_away_is_answered_with_where_to_follow_it(make_harness):
     harness = make_harness(workers_count=0)
-    rename = threading.Event()
+    watch = harness.signals.watch
 
-    def wait(_job: str, after: str, _seconds: float) -> str:
-        if not rename.is_set():
-            rename.set()
-            with harness.database.write() as connection:
-                connection.execute(text("ALTER TABLE jobs RENAME TO away"))
-        return f"{after}0"
+    def watch_and_break(job: str) -> AbstractContextManager[Watch]:
+        with harness.database.write() as connection:
+            connection.execute(text("ALTER TABLE jobs RENAME TO away"))
+        return watch(job)
 
-    harness.signals.wait = wait  # type: ignore[method-assign]
+    harness.signals.watch = watch_and_break  # type: ignore[method-assign]
     answer = harness.post(BODY)
     with harness.database.write() as connection:
         connection.execute(text("ALTER TABLE away RENAME TO jobs"))

@@ -163,9 +163,9 @@ def test_a_late_job_ends_with_what_it_has_and_its_worker_is_fenced_off(house, su
 def test_whoever_waits_for_a_late_job_is_woken(house, supervisor):
     job = accepted(house)
     house.make_overdue()
-    seen = house.signals.wait(job, "0", 0)
-    supervisor.end_overdue()
-    assert house.signals.wait(job, seen, 0) != seen
+    with house.signals.watch(job) as watch:
+        supervisor.end_overdue()
+        assert watch.wait(0)
 
 
 def test_a_job_that_cannot_be_ended_does_not_keep_the_others_open(house, supervisor):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from storage.render import links_json
 from storage.schema import jobs
 from tests.harness import Harness, b64
 
@@ -84,7 +85,8 @@ def test_a_job_that_does_not_end_in_time_is_a_202_with_the_job_as_its_body(make_
         "expiresAt": None,
         "error": None,
         "warnings": [],
-        "links": {"self": f"/api/v1/jobs/{job}", "results": f"/api/v1/jobs/{job}/results"},
+        "metadata": None,
+        "links": links_json(job),
     }
 
 

@@ -19,8 +19,9 @@ from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from storage.signals import QUEUE, Signals
+from storage.signals import CHANNEL, QUEUE, Signals
 from storage.steps import Ring
+from tests.rows import eventually
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -120,8 +121,10 @@ def test_rings_signals_and_rates_go_over_tls(door):
         signals.ring([Ring(1, waited=False)])
         assert signals.redis.llen(QUEUE) == before + 1
         signals.redis.delete(QUEUE)
-        signals.tell("job_tls")
-        assert signals.wait("job_tls", "0", 5) != "0"
+        with signals.watch("job_tls") as watch:
+            eventually(lambda: signals.redis.pubsub_numsub(CHANNEL)[0][1] == 1)
+            signals.tell("job_tls")
+            assert watch.wait(20)
     finally:
         signals.close()
     limiter = MovingWindowRateLimiter(storage_from_string(url))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 from redis.exceptions import RedisError
 
 from storage.accounts import random_id
-from storage.signals import QUEUE, STREAM_LENGTH, STREAM_TTL, TASK, WAITED_QUEUE, Signals, celery_app
+from storage.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, Signals, celery_app
 from storage.steps import Ring
 from tests.fakes.signals import MemorySignals
 from tests.rows import eventually
@@ -21,30 +22,49 @@ LONG = 20.0  # seconds: a wait that nothing wakes would show
 SHORT = 0.05  # seconds: of a wait that is to end by itself
 
 
-@dataclass
-class Bell:
-    """Signals, and how many threads block in `wait`."""
-
-    signals: Any
-    blocked: Callable[[], int]
-
-
 @pytest.fixture(params=["memory", "redis"])
-def bell(request: pytest.FixtureRequest) -> Iterator[Bell]:
+def signals(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """What tells and what watches may be two processes: of the real one there are two."""
     if request.param == "memory":
-        memory = MemorySignals()
-        yield Bell(memory, lambda: len(memory._changed._waiters))
+        yield MemorySignals()
         return
-    signals = Signals(request.getfixturevalue("redis_url"))
-    signals.redis.delete(QUEUE, WAITED_QUEUE)
-    yield Bell(signals, lambda: signals.redis.info("clients")["blocked_clients"])
-    signals.redis.delete(QUEUE, WAITED_QUEUE)
+    made = Signals(request.getfixturevalue("redis_url"))
+    made.redis.delete(QUEUE, WAITED_QUEUE)
+    with made.watch("job_first"):
+        subscribed(made)
+    yield made
+    made.redis.delete(QUEUE, WAITED_QUEUE)
+    made.close()
+
+
+def subscribed(signals: Signals) -> None:
+    """Until Redis has the one subscription of the one who watches."""
+    eventually(lambda: signals.redis.pubsub_numsub(CHANNEL)[0][1] == 1)
+
+
+def in_threads(actions: list[Callable[[], bool]]) -> tuple[list[threading.Thread], list[bool]]:
+    given: list[bool] = []
+    threads = [threading.Thread(target=lambda action=action: given.append(action())) for action in actions]
+    for thread in threads:
+        thread.start()
+    return threads, given
+
+
+def test_what_processes_put_up_stands_side_by_side_and_the_later_in_place_of_the_earlier(signals):
+    before = signals.published()
+    for process, text in (("worker@a:1", "1"), ("web@a:2", "1"), ("worker@a:1", '{"é": 2}')):
+        signals.publish(process, text)
+    assert signals.published() == {**before, "worker@a:1": '{"é": 2}', "web@a:2": "1"}
+
+
+def test_what_an_ended_process_put_up_is_there_for_a_while_and_then_forgotten(redis_url):
+    signals = Signals(redis_url)
+    signals.publish("worker@a:3", "1")
+    assert 0 < signals.redis.ttl(f"{PROCESSES}:worker@a:3") <= COUNTS_TTL
+    signals.redis.delete(f"{PROCESSES}:worker@a:3")  # as if that time was over
+    assert "worker@a:3" not in signals.published()
+    assert not signals.redis.sismember(PROCESSES, "worker@a:3")
     signals.close()
-
-
-@pytest.fixture
-def signals(bell: Bell) -> Any:
-    return bell.signals
 
 
 @pytest.fixture
@@ -52,70 +72,52 @@ def job() -> str:
     return random_id("job_", 24)
 
 
-def in_threads(count: int, action: Callable[[], str]) -> tuple[list[threading.Thread], list[str]]:
-    given: list[str] = []
-    threads = [threading.Thread(target=lambda: given.append(action())) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    return threads, given
+def test_what_is_told_after_the_watch_began_is_heard_by_its_wait(signals, job):
+    with signals.watch(job) as watch:
+        signals.tell(job)
+        assert watch.wait(LONG)
 
 
-def test_an_event_told_before_the_wait_is_seen_at_once(signals, job):
-    signals.tell(job)
-    assert signals.wait(job, "0", LONG) != "0"
+def test_a_wait_ends_when_its_time_is_over(signals, job):
+    with signals.watch(job) as watch:
+        assert not watch.wait(SHORT)
+        assert not watch.wait(0)
 
 
-def test_a_wait_ends_when_its_time_is_over_and_gives_back_where_it_stood(signals, job):
-    assert signals.wait(job, "0", SHORT) == "0"
-    signals.tell(job)
-    seen = signals.wait(job, "0", LONG)
-    assert signals.wait(job, seen, SHORT) == seen
-
-
-def test_one_event_wakes_all_who_wait(bell, job):
-    threads, given = in_threads(6, lambda: bell.signals.wait(job, "0", LONG))
-    eventually(lambda: bell.blocked() == 6)
-    bell.signals.tell(job)
-    for thread in threads:
-        thread.join()
-    assert len(set(given)) == 1
-    assert "0" not in given
-
-
-def test_a_wait_resumes_after_the_event_it_has_seen(signals, job):
-    signals.tell(job)
-    first = signals.wait(job, "0", LONG)
-    signals.tell(job)
-    second = signals.wait(job, first, LONG)
-    assert second != first
-    assert signals.wait(job, second, SHORT) == second
+def test_one_event_wakes_all_who_wait(signals, job):
+    with ExitStack() as stack:
+        watches = [stack.enter_context(signals.watch(job)) for _ in range(6)]
+        threads, given = in_threads([partial(watch.wait, LONG) for watch in watches])
+        signals.tell(job)
+        for thread in threads:
+            thread.join()
+        assert given == [True] * 6
 
 
 def test_what_was_told_between_two_waits_is_one_wake(signals, job):
-    for _ in range(5):
-        signals.tell(job)
-    assert signals.wait(job, (seen := signals.wait(job, "0", LONG)), SHORT) == seen
-
-
-def test_more_events_than_are_kept_lose_no_wake(signals, job):
-    for _ in range(STREAM_LENGTH * 3):
-        signals.tell(job)
-    seen = signals.wait(job, "0", LONG)
-    while (last := signals.wait(job, seen, SHORT)) != seen:
-        seen = last
-    signals.tell(job)
-    assert signals.wait(job, seen, LONG) != seen
+    with signals.watch(job) as watch, signals.watch(job) as other:
+        for _ in range(5):
+            signals.tell(job)
+        signals.tell(last := random_id("job_", 24))
+        with signals.watch(last) as marker:  # heard after all that was told before it
+            signals.tell(last)
+            assert marker.wait(LONG)
+        assert watch.wait(LONG)
+        assert not watch.wait(SHORT)
+        assert other.wait(0)
 
 
 def test_an_event_of_another_job_wakes_nobody(signals, job):
-    signals.tell(random_id("job_", 24))
-    assert signals.wait(job, "0", SHORT) == "0"
+    with signals.watch(job) as watch, signals.watch(other := random_id("job_", 24)) as marker:
+        signals.tell(other)
+        assert marker.wait(LONG)
+        assert not watch.wait(0)
 
 
-def test_a_wait_of_no_time_still_sees_what_was_told(signals, job):
-    assert signals.wait(job, "0", 0) == "0"
-    signals.tell(job)
-    assert signals.wait(job, "0", 0) != "0"
+def test_a_watch_that_is_over_leaves_nothing(signals, job):
+    with signals.watch(job), signals.watch(job):
+        pass
+    assert signals._watches._of == {}
 
 
 def test_the_queue_is_empty_until_something_is_rung(signals):
@@ -155,12 +157,32 @@ def test_a_ring_reaches_the_celery_queue_as_a_task_with_the_step_and_nothing_els
     assert redis_signals.queue_is_empty()
 
 
-def test_a_job_s_stream_is_trimmed_and_expires_by_itself(redis_signals, job):
-    for _ in range(STREAM_LENGTH * 5):
+def test_a_watch_is_woken_by_another_process_and_however_many_there_are_hold_one_connection(redis_signals, redis_url, job):
+    other = Signals(redis_url)
+    try:
+        with ExitStack() as stack:
+            watches = [stack.enter_context(other.watch(job)) for _ in range(50)]
+            subscribed(other)
+            for watch in watches:
+                watch.wait(0)  # as the subscription began
+            redis_signals.tell(job)
+            assert all(watch.wait(LONG) for watch in watches)
+            assert len(other.redis.connection_pool._in_use_connections) == 1
+    finally:
+        other.close()
+
+
+def test_when_the_connection_breaks_all_are_woken_and_hear_again(redis_signals, job):
+    with redis_signals.watch(job) as watch:
+        subscribed(redis_signals)
+        watch.wait(0)
+        redis_signals.redis.client_kill_filter(_type="pubsub")
+        assert watch.wait(LONG)
+        subscribed(redis_signals)
+        while watch.wait(SHORT):
+            pass
         redis_signals.tell(job)
-    (stream,) = redis_signals.redis.scan_iter(f"*{job}")
-    assert redis_signals.redis.xlen(stream) < STREAM_LENGTH * 3
-    assert 0 < redis_signals.redis.ttl(stream) <= STREAM_TTL
+        assert watch.wait(LONG)
 
 
 @pytest.fixture
@@ -178,8 +200,12 @@ def test_without_redis_ringing_and_telling_go_unheard_and_raise_nothing(away, jo
     away.tell(job)
 
 
-def test_without_redis_waiting_and_looking_at_the_queue_say_so(away, job):
-    with pytest.raises(RedisError):
-        away.wait(job, "0", 1.0)
+def test_without_redis_whoever_waits_is_woken_to_look_elsewhere(away, job):
+    with away.watch(job) as watch:
+        assert watch.wait(LONG)
+        assert watch.wait(LONG)
+
+
+def test_without_redis_looking_at_the_queue_says_so(away):
     with pytest.raises(RedisError):
         away.queue_is_empty()

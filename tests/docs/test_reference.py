@@ -15,12 +15,24 @@ from click.testing import CliRunner
 import pipeline.decode as decoding
 from api.app import create_app
 from api.body import FIELDS
+from api.error_codes import ERRORS, ITEM_CODES
+from api.metrics import GAUGES
 from cli.main import main
 from pipeline import sniff
+from pipeline.metrics import COUNTED, PREFIX
 from pipeline.request import RequestFault
 from pipeline.request import check as check_request
 from pipeline.settings import PARTS, SECRETS, Settings, load_settings
-from pipeline.types import INPUT_FAULTS, MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, ItemCode, JobStatus
+from pipeline.types import (
+    INPUT_FAULTS,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGES,
+    MAX_OUTPUT_TOKENS,
+    MAX_TOTAL_BYTES,
+    Finish,
+    ItemCode,
+    JobStatus,
+)
 from storage import steps
 from storage.schema import metadata
 from tests.docs.markdown import ROOT, blocks, prose, read, tables_with
@@ -33,7 +45,7 @@ FORMATS = "docs/reference/formats.md"
 SETTINGS = "docs/reference/settings.md"
 SETTING_ROWS = tables_with(SETTINGS, "setting", "default", "allowed", "meaning")
 #: What Werkzeug raises and api/errors.py names after its phrase.
-PHRASES = {(404, "not_found"), (405, "method_not_allowed")}
+PHRASES = {(400, "bad_request"), (404, "not_found"), (405, "method_not_allowed")}
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -100,7 +112,7 @@ def test_the_reference_of_commands_has_no_command_that_is_gone():
 
 def test_every_endpoint_is_in_the_reference_and_no_other(harness: Harness):
     routed = {
-        f"{method} {re.sub(r'<[^>]*>', '<job>', rule.rule)}"
+        f"{method} {rule.rule}"
         for rule in create_app(harness.web).url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
@@ -138,8 +150,8 @@ def test_the_limits_are_the_code_s():
             assert re.search(rf"(?<!\d){stated[what]:.0f}(?!\d)", limit), f"{what}: {limit}"
 
 
-def test_every_error_code_is_in_the_reference_with_its_status():
-    stated = {(int(row["status"]), row["code"]) for row in tables_with(API, "status", "code", "when")}
+def error_codes_in_the_code() -> set[tuple[int, str]]:
+    """Status and code of each refusal that the code raises."""
     raised = {
         (status, code) for tree in source_trees("api") for status, code, *_ in map(constants, calls(tree, "ApiError")) if code
     }
@@ -153,12 +165,18 @@ def test_every_error_code_is_in_the_reference_with_its_status():
         with pytest.raises(RequestFault) as refused:
             check_request({"inputMethod": "url", "prompt": "p", name: 5}, [b"https://a.example/"])
         raised.add((400, refused.value.code))
-    assert stated == raised | PHRASES
+    return raised | PHRASES
 
 
-def test_every_item_code_is_in_the_reference_with_whose_fault_it_is():
+def test_every_error_code_is_in_the_reference_with_its_status_and_the_same_words():
+    stated = {(int(row["status"]), row["code"], row["when"]) for row in tables_with(API, "status", "code", "when")}
+    assert stated == {(error.status, code, error.when) for code, error in ERRORS.items()}
+
+
+def test_every_item_code_is_in_the_reference_with_whose_fault_it_is_and_the_code_s_words():
     rows = tables_with(API, "code", "fault of", "when")
     assert {row["code"] for row in rows} == {code.value for code in ItemCode}
+    assert {row["code"]: row["when"] for row in rows} == ITEM_CODES
     assert {row["code"] for row in rows if row["fault of"] == "input"} == {code.value for code in INPUT_FAULTS}
 
 
@@ -223,3 +241,32 @@ def test_the_events_that_the_how_to_explains_are_logged():
     explained = {(event, row["level"]) for row in rows for event in row["event"].replace("`", "").split(", ")}
     assert explained
     assert explained <= logged
+
+
+def test_every_metric_is_in_the_reference():
+    rows = tables_with("docs/reference/metrics.md", "metric", "type", "labels", "what")
+    stated = [(row["metric"], row["type"], re.findall(r"\w+", row["labels"]), row["what"]) for row in rows]
+    counted = [(metric.name, metric.kind, list(metric.labels), metric.what) for metric in COUNTED]
+    assert stated == counted + [(PREFIX + gauge.name, "gauge", list(gauge.labels), gauge.what) for gauge in GAUGES]
+
+
+def test_every_outcome_that_is_counted_is_in_the_reference():
+    rows = tables_with("docs/reference/metrics.md", "label", "values")
+    stated = {value for row in rows for value in re.findall(r"`(\w+)`", row["values"])}
+    counted = {finish.value for finish in Finish}
+    for tree in source_trees("pipeline", "workers"):
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "_count":
+                counted.add(ast.literal_eval(call.args[1]))
+            elif isinstance(call, ast.Call) and re.fullmatch(r"[A-Z_]+\.add", ast.unparse(call.func)):
+                given = [keyword.value for keyword in call.keywords if keyword.arg in {"outcome", "reason"}]
+                counted |= {
+                    node.value for value in given for node in ast.walk(value) if isinstance(node, ast.Constant) and node.value
+                }
+            elif (
+                isinstance(call, ast.Assign)
+                and ast.unparse(call.targets[0]) == "outcome"
+                and isinstance(call.value, ast.Constant)
+            ):
+                counted.add(call.value.value)
+    assert stated == counted

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import queue
-import threading
-import time
-from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 from storage.steps import Ring
+from storage.watching import Watch, Watches
 
 
 class MemorySignals:
@@ -18,8 +17,8 @@ class MemorySignals:
         # Not SimpleQueue: on CPython 3.11 its get(timeout=...) waits for ever when another getter was faster near the end.
         self.rung: queue.Queue[int] = queue.Queue()
         self.lose_rings = False
-        self._told: Counter[str] = Counter()
-        self._changed = threading.Condition()
+        self._watches = Watches()
+        self._published: dict[str, str] = {}
 
     def ring(self, rings: Iterable[Ring]) -> None:
         for ring in rings:
@@ -33,16 +32,16 @@ class MemorySignals:
         return self.rung.empty()
 
     def tell(self, job: str) -> None:
-        with self._changed:
-            self._told[job] += 1
-            self._changed.notify_all()
+        self._watches.tell(job)
 
-    def wait(self, job: str, after: str, seconds: float) -> str:
-        deadline = time.monotonic() + seconds
-        with self._changed:
-            while str(self._told[job]) == after and (left := deadline - time.monotonic()) > 0:
-                self._changed.wait(left)
-            return str(self._told[job])
+    def watch(self, job: str) -> AbstractContextManager[Watch]:
+        return self._watches.watch(job)
+
+    def publish(self, process: str, text: str) -> None:
+        self._published[process] = text
+
+    def published(self) -> dict[str, str]:
+        return dict(self._published)
 
     def close(self) -> None:
         """Holds nothing."""

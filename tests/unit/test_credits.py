@@ -26,12 +26,23 @@ def test_all_or_nothing_costs_nothing_unless_all_was_had():
     assert charge(JobStatus.SUCCEEDED, 5, fail_on_error=True) == 15
 
 
-def test_the_base_is_charged_once_over_all_rounds():
-    assert reservation(30, base_charged=True) == charge(JobStatus.SUCCEEDED, 30, base_charged=True) == 30
+def test_a_round_over_thirty_failed_images_of_three_thousand_costs_thirty():
+    first = charge(JobStatus.PARTIAL, 2970)
+    assert reservation(3000, charged=first) == charge(JobStatus.SUCCEEDED, 3000, charged=first) == 30
 
 
-@given(status=ended, images=st.integers(1, 3000), data=st.data(), fail=st.booleans(), base=st.booleans())
-def test_no_more_is_charged_than_was_reserved(status, images, data, fail, base):
+@given(images=st.integers(1, 3000), data=st.data(), fail=st.booleans())
+def test_over_all_rounds_each_image_is_paid_for_once_and_the_base_once(images, data, fail):
+    charged = 0
+    for processed in [*sorted(data.draw(st.lists(st.integers(0, images), max_size=5))), images]:
+        status = JobStatus.FAILED if processed == 0 else JobStatus.PARTIAL if processed < images else JobStatus.SUCCEEDED
+        cost = charge(status, processed, fail_on_error=fail, charged=charged)
+        assert 0 <= cost <= reservation(images, charged=charged)
+        charged += cost
+        assert charged == (0 if processed == 0 or (fail and processed < images) else 10 + processed)
+
+
+@given(status=ended, images=st.integers(1, 3000), data=st.data(), fail=st.booleans())
+def test_no_more_is_charged_than_was_reserved(status, images, data, fail):
     processed = data.draw(st.integers(0, images))
-    cost = charge(status, processed, fail_on_error=fail, base_charged=base)
-    assert 0 <= cost <= reservation(images, base_charged=base)
+    assert 0 <= charge(status, processed, fail_on_error=fail) <= reservation(images)

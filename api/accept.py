@@ -1,0 +1,212 @@
+"""Accepting a request as a job: what both POSTs share, up to the answer 202."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+
+import structlog
+from flask import Response, g, request
+from sqlalchemy.exc import DBAPIError
+
+from api.body import Sent, read_json
+from api.errors import AWAY, ApiError, json_response
+from api.uploads import is_upload, read_upload
+from api.wiring import Parts
+from pipeline.credits import reservation
+from pipeline.job_options import JobOptions, check_options
+from pipeline.packed import PackWriter
+from pipeline.plan import ChunkPlan, cut
+from pipeline.request import Request, RequestFault, check
+from pipeline.types import JobStatus
+from storage import accepting, steps
+from storage.accepting import IdempotencyKey
+from storage.accounts import available_credits, random_id
+from storage.ledger import InsufficientCredits
+from storage.render import job_json, links_json
+from storage.views import job_view
+
+log = structlog.get_logger(__name__)
+
+MOST_WAITED_CHUNKS = 4  #: a larger job does not go before others because its caller waits: it takes its time anyway
+LONGEST_REQUEST_SOURCE = 200
+IN_MEMORY = 1 << 20
+_KEY = re.compile(r"[!-~]{1,255}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """What became of a request."""
+
+    job: str
+    replayed: bool = False  #: it had come before, with the same idempotency key
+
+
+def accept(parts: Parts, account: str, *, waited: bool) -> Accepted:
+    """Checks the request and makes its job, or finds the one that it made before. Raises ApiError: then nothing is left behind."""
+    key = _idempotency_key()
+    try:
+        with _sent(parts, hashed=key is not None) as sent:
+            idempotency = IdempotencyKey(key=key, body_hash=sent.body_hash) if key else None
+            if idempotency:
+                # Before anything else is looked at: what was accepted once needs no credits and no room now.
+                with parts.database.read() as connection:
+                    accepting.check_not_sent_before(connection, account, idempotency)
+            wanted = check(sent.fields, sent.images, webhook_allow=parts.settings.webhook_allow, uploaded=sent.uploaded)
+            options = check_options(sent.fields, len(wanted.images))
+            return Accepted(job=_make_job(parts, account, wanted, options, idempotency, waited=waited))
+    except RequestFault as fault:
+        raise ApiError(400, fault.code, fault.message) from None
+    except accepting.SentBefore as before:
+        if not before.same_body:
+            text = "This Idempotency-Key came with another body before. Use a new one for a new request."
+            raise ApiError(409, "idempotency_key_reused", text) from None
+        return Accepted(job=before.job, replayed=True)
+
+
+def accepted_answer(parts: Parts, account: str, accepted: Accepted, headers: dict[str, str]) -> Response:
+    """202 with the job. Where SQL has just gone away, with what can be said of it unseen: it is accepted, so whoever
+    tried again would pay twice."""
+    try:
+        with parts.database.read() as connection:
+            view = job_view(connection, accepted.job, account)
+    except AWAY:
+        log.warning("job_not_seen", job=accepted.job, exc_info=True)
+        return unseen_answer(accepted, headers)
+    if view is None:
+        raise ApiError(404, "not_found", "The job is gone.")
+    return json_response(job_json(view), 202, {"Location": links_json(accepted.job)["self"], "Retry-After": "2", **headers})
+
+
+def unseen_answer(accepted: Accepted, headers: dict[str, str]) -> Response:
+    """202 that can be followed, without a look at SQL."""
+    links = links_json(accepted.job)
+    body = {"id": accepted.job, "status": JobStatus.QUEUED.value, "links": links}
+    return json_response(body, 202, {"Location": links["self"], "Retry-After": "5", **headers})
+
+
+def too_few_credits(needed: int, available: int) -> ApiError:
+    text = f"This request may cost {needed} credits, the account has {available}. Grant more, or send fewer images."
+    return ApiError(402, "insufficient_credits", text)
+
+
+def too_many_open_jobs(parts: Parts) -> ApiError:
+    text = f"The account has {parts.settings.max_open_jobs} open jobs; wait for one to end."
+    return ApiError(429, "too_many_open_jobs", text, {"Retry-After": "10"})
+
+
+def _sent(parts: Parts, *, hashed: bool) -> AbstractContextManager[Sent]:
+    read = read_upload if is_upload(request) else read_json
+    return read(request, parts.settings.max_body, parts.large_bodies, hashed=hashed)
+
+
+def _make_job(
+    parts: Parts, account: str, wanted: Request, options: JobOptions, idempotency: IdempotencyKey | None, *, waited: bool
+) -> str:
+    """The new job's id. Nothing is left behind where it raises."""
+    job = random_id("job_", 24)
+    _check_credits(parts, account, len(wanted.images), options.max_credits)
+    size = parts.settings.images_per_call if wanted.question.per_image else parts.settings.merged_per_call
+    plan = cut(len(wanted.images), size)
+    by_url = wanted.input_method == "url"
+    try:
+        inputs = {} if by_url else _put_images(parts, job, wanted, plan)
+        new = accepting.NewJob(
+            id=job,
+            account=account,
+            waited=waited and len(plan) <= MOST_WAITED_CHUNKS,
+            input_method=wanted.input_method,
+            question=wanted.question,
+            sources=[_url(text) if by_url else None for text in wanted.images],
+            plan=plan,
+            inputs=inputs,
+            scratch_bytes=sum(map(len, wanted.images)) if inputs else 0,
+            request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
+            engine=parts.engine,
+            model=parts.model,
+            warnings=parts.warnings,
+            deadline_ms=wanted.deadline_seconds * 1000,
+            ttl_ms=int(parts.settings.result_ttl * 1000),
+            webhook_url=wanted.webhook_url,
+            idempotency=idempotency,
+            request_id=g.request_id,
+            options=options,
+        )
+        rings = _commit(parts, new)
+    except DBAPIError:
+        # It may have come after the commit, and the job may live: what it does not need the supervisor sweeps.
+        raise
+    except BaseException:
+        with suppress(OSError):  # the supervisor sweeps what is left
+            parts.scratch.delete(list(parts.scratch.list(f"{job}/")))
+        raise
+    log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
+    parts.signals.ring(rings)
+    return job
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key.strip()):
+        text = "Idempotency-Key must be 1 to 255 visible ASCII characters, a UUID for example."
+        raise ApiError(400, "invalid_idempotency_key", text)
+    return key.strip()
+
+
+def _url(text: bytes) -> str:
+    """The URL as it is stored: what no database takes makes it one that is refused when it is fetched."""
+    return text.decode("utf-8", "replace").replace("\x00", "\ufffd").strip()
+
+
+def _check_credits(parts: Parts, account: str, images: int, most: int | None) -> None:
+    """Before anything is stored; the reservation itself decides about the balance."""
+    needed = reservation(images)
+    if most is not None and most < needed:
+        text = f"This request may cost {needed} credits, and maxCredits is {most}. Raise it, or send fewer images."
+        raise ApiError(402, "max_credits_too_low", text)
+    with parts.database.read() as connection:
+        available = available_credits(connection, account)
+    if available < needed:
+        raise too_few_credits(needed, available)
+
+
+def _put_images(parts: Parts, job: str, wanted: Request, plan: list[ChunkPlan]) -> dict[int, str]:
+    """The base64 texts, or the bytes of files, to scratch as they came: one object a chunk; its key by chunk number."""
+    facts = {"raw": 1} if wanted.input_method == "upload" else {}
+    keys: dict[int, str] = {}
+    for chunk in plan:
+        key = f"{job}/in-c{chunk.no}"
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
+            pack = PackWriter(out)
+            for index in range(chunk.first, chunk.first + chunk.count):
+                pack.add(index, wanted.images[index], **facts)
+            pack.finish()
+            parts.scratch.put(key, out)
+        keys[chunk.no] = key
+    return keys
+
+
+def _commit(parts: Parts, new: accepting.NewJob) -> list[steps.Ring]:
+    """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung."""
+    try:
+        with parts.database.write() as connection:
+            limits = parts.settings
+            accepting.accept(connection, new, max_open=limits.max_open_jobs, max_scratch=limits.max_scratch_bytes)
+            return steps.to_ring(connection, beside=new.id)
+    except InsufficientCredits as error:
+        raise too_few_credits(error.needed, error.available) from None
+    except accepting.TooManyOpenJobs:
+        raise too_many_open_jobs(parts) from None
+    except accepting.ScratchFull:
+        text = "The service has as many images at work as it may; try again when some jobs have ended."
+        raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None
+    except DBAPIError:
+        # The connection may have broken after the commit: then the job is there, and the supervisor rings it.
+        with parts.database.read() as connection:
+            if not accepting.exists(connection, new.id):
+                raise
+        return []

@@ -1,0 +1,107 @@
+"""A job as Server-Sent Events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import msgspec
+import structlog
+from flask import Blueprint, Response, request
+
+from api.auth import authenticate
+from api.errors import AWAY
+from api.openapi import Answer, Parameter, describe
+from api.openapi_schemas import text
+from api.paging import own_job
+from api.patience import hung_up
+from api.waiting import LISTEN_SECONDS, waiting_place
+from api.wiring import Parts
+from storage.render import job_json
+from storage.views import JobView, job_view
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 15.0  #: between two lines: proxies close what is silent for longer. Lost signals go unnoticed as long
+PAUSE_SECONDS = 0.5  #: between two looks at the job: what changes in between is one event
+RETRY_MS = 2000  #: how long a client waits before it comes back
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("job_events", __name__)
+
+    @routes.get("/api/v1/jobs/<job>/events")
+    @describe(
+        "A job, as it changes",
+        tag="Jobs",
+        parameters=[
+            Parameter(name="Last-Event-ID", place="header", schema=text(), what="What was seen already is not sent again.")
+        ],
+        answers=[
+            Answer(
+                status=200,
+                what="Server-Sent Events: the job at once and whenever it has changed, until it has ended.",
+                schema=text(),
+                media=["text/event-stream"],
+            ),
+            Answer(status=204, what="The job has ended, and its end is the event that was seen: a client comes back no more."),
+        ],
+        errors=["not_found", "no_waiting_place"],
+    )
+    def events(job: str) -> Response:
+        """Ends with the final state. Holds one of the places of those who wait."""
+        account = authenticate(parts)
+        view = own_job(parts, job, account)
+        seen = request.headers.get("Last-Event-ID", "")
+        if view.status.ended and _encoded(view)[0] == seen:
+            return Response(status=204)
+        place = ExitStack()
+        place.enter_context(waiting_place(parts, needed=not view.status.ended))
+        stream = _events(parts, job, account, seen, partial(hung_up, request.environ))
+        # no-transform and X-Accel-Buffering: proxies that compress or collect would hold events back
+        headers = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+        answer = Response(stream, content_type="text/event-stream", headers=headers)
+        answer.call_on_close(place.close)
+        return answer
+
+    return routes
+
+
+def _events(parts: Parts, job: str, account: str, seen: str, gone: Callable[[], bool]) -> Iterator[bytes]:
+    """The stream, from what was not seen yet. It breaks off where the process stops, the job is deleted or SQL is away:
+    the client comes back with the last event's id."""
+    yield f"retry: {RETRY_MS}\n\n".encode()
+    with parts.signals.watch(job) as watch:
+        told, looked, sent = True, float("-inf"), time.monotonic()
+        while not parts.stopping() and not gone():
+            now = time.monotonic()
+            if now - looked >= (PAUSE_SECONDS if told else HEARTBEAT_SECONDS):
+                told, looked = False, now
+                try:
+                    with parts.database.read() as connection:
+                        view = job_view(connection, job, account)
+                except AWAY as error:
+                    log.warning("job_not_seen", job=job, reason=type(error).__name__)
+                    return
+                if view is None:
+                    return
+                event_id, data = _encoded(view)
+                if event_id != seen:
+                    yield b"event: job\nid: %b\ndata: %b\n\n" % (event_id.encode(), data)
+                    seen, sent = event_id, now
+                if view.status.ended:
+                    return
+            if now - sent >= HEARTBEAT_SECONDS:
+                yield b": still here\n\n"
+                sent = now
+            patience = looked + PAUSE_SECONDS - now if told else LISTEN_SECONDS
+            told = watch.wait(max(patience, 0)) or told
+
+
+def _encoded(view: JobView) -> tuple[str, bytes]:
+    """The job as JSON, and its id as an event: equal for the same state, whoever sends it and whenever."""
+    data = msgspec.json.encode(job_json(view))
+    return hashlib.sha256(data).hexdigest()[:24], data

@@ -1,0 +1,122 @@
+"""What became of a job's images, and its results in three formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from api.auth import authenticate
+from api.errors import ApiError, json_response
+from api.openapi import Answer, Parameter, describe
+from api.openapi_schemas import text
+from api.paging import asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
+from api.spreadsheet import BOM, Sheet
+from api.wiring import Parts
+from storage.listing import ItemView, has_records, items_page
+from storage.render import ITEM_STATUSES, item_json, result_json
+from storage.views import JobView, finished_at_of, result_view
+
+DEFAULT_LIMIT, MOST_ITEMS = 100, 1000
+PAGE = 100  #: images read at once for a stream: the record of one may have 30 kB
+STATES = {status: state for state, status in ITEM_STATUSES.items()}
+FORMATS = ["json", "jsonl", "csv"]
+
+
+class Changed(Exception):
+    """The job was deleted, expired or began another round while its results were sent: the connection breaks off."""
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("job_items", __name__)
+
+    @routes.get("/api/v1/jobs/<job>/items")
+    @describe(
+        "The images of a job",
+        tag="Jobs",
+        parameters=list_parameters(list(STATES), DEFAULT_LIMIT, MOST_ITEMS),
+        answers=[Answer(status=200, what="In the order of `images`.", schema="ItemList")],
+        errors=["not_found", "invalid_status", "invalid_limit", "invalid_cursor"],
+    )
+    def items(job: str) -> Response:
+        """What became of each image so far."""
+        view = own_job(parts, job, authenticate(parts))
+        status, limit, place = asked_status(list(STATES)), asked_limit(DEFAULT_LIMIT, MOST_ITEMS), asked_place(int)
+        with parts.database.read() as connection:
+            state = STATES[status] if status else None
+            found = items_page(connection, view, limit=limit + 1, state=state, after=place[0] if place else -1)
+        shown = found[:limit]
+        following = cursor_of(shown[-1].index) if len(found) > limit else None
+        return json_response({"items": [item_json(item) for item in shown], "nextCursor": following})
+
+    @routes.get("/api/v1/jobs/<job>/results")
+    @describe(
+        "The results of a job",
+        tag="Jobs",
+        parameters=[Parameter(name="format", schema=text(enum=FORMATS, default="json"), what="See the answers.")],
+        answers=[
+            Answer(
+                status=200,
+                what="`json`: what the compatible endpoint would have answered with. `jsonl`: an Item a line, in the order of "
+                "`images`. `csv`: the same as a table, with the members of each record in columns of their own.",
+                schema="Result",
+                others={"application/jsonl": text(), "text/csv": text()},
+            )
+        ],
+        errors=["not_found", "not_finished", "results_expired", "invalid_format", "no_records"],
+    )
+    def results(job: str) -> Response:
+        """The compatible body, or one record a line, read and sent page by page."""
+        view = own_job(parts, job, authenticate(parts))
+        wanted = request.args.get("format", "") or "json"
+        if wanted not in FORMATS:
+            raise ApiError(400, "invalid_format", f"format must be one of {', '.join(FORMATS)}.")
+        if not view.status.ended:
+            raise ApiError(409, "not_finished", f"The job is {view.status.value}; its results come when it has ended.")
+        if view.expired:
+            raise ApiError(410, "results_expired", "The results of this job have expired.")
+        with parts.database.read() as connection:
+            if wanted == "json":
+                return json_response(result_json(view, result_view(connection, job)))
+            if not has_records(connection, job):
+                reason = 'The answers of this job are merged; send "granularity": "perImage" for a record for each image.'
+                raise ApiError(409, "no_records", reason)
+        pages = partial(_pages, parts, view)
+        if wanted == "jsonl":
+            return _streamed(_lines(pages()), "application/jsonl", f"{job}.jsonl")
+        sheet = Sheet()
+        for page in pages():
+            sheet.learn(page)
+        return _streamed(_table(sheet, pages()), "text/csv; charset=utf-8", f"{job}.csv")
+
+    return routes
+
+
+def _pages(parts: Parts, view: JobView) -> Iterator[list[ItemView]]:
+    """All images in order. Each page is a transaction of its own: who reads slowly holds no connection. Raises Changed."""
+    after = -1
+    while after < view.total - 1:
+        with parts.database.read() as connection:
+            page = items_page(connection, view, limit=PAGE, after=after)
+            if not page or finished_at_of(connection, view.id) != view.finished_at:
+                raise Changed(view.id)
+        yield page
+        after = page[-1].index
+
+
+def _lines(pages: Iterator[list[ItemView]]) -> Iterator[bytes]:
+    for page in pages:
+        yield b"".join(msgspec.json.encode(item_json(item)) + b"\n" for item in page)
+
+
+def _table(sheet: Sheet, pages: Iterator[list[ItemView]]) -> Iterator[bytes]:
+    yield BOM + sheet.header().encode()
+    for page in pages:
+        yield "".join(map(sheet.row, page)).encode()
+
+
+def _streamed(pieces: Iterator[bytes], content_type: str, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
+    return Response(pieces, content_type=content_type, headers=headers)

@@ -1,0 +1,85 @@
+"""Jobs that are the caller's, and what lists of them are asked for with."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from flask import request
+
+from api.errors import ApiError
+from api.openapi import Parameter
+from api.openapi_schemas import number, text
+from api.wiring import Parts
+from storage.views import JobView, job_view
+
+LONGEST_CURSOR = 200
+
+
+def own_job(parts: Parts, job: str, account: str) -> JobView:
+    """The job, if it is the caller's: somebody else's and none at all look the same."""
+    with parts.database.read() as connection:
+        view = job_view(connection, job, account)
+    if view is None:
+        raise ApiError(404, "not_found", "There is no such job.")
+    return view
+
+
+def asked_limit(default: int, most: int) -> int:
+    """How many the query asks for at once. Raises ApiError 400."""
+    given = request.args.get("limit", "")
+    if given == "":
+        return default
+    if not given.isascii() or not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= most:
+        raise ApiError(400, "invalid_limit", f"limit must be a whole number from 1 to {most}.")
+    return int(given)
+
+
+def asked_status(known: list[str]) -> str | None:
+    """The status that the query asks for. Raises ApiError 400."""
+    given = request.args.get("status", "")
+    if given == "":
+        return None
+    if given not in known:
+        raise ApiError(400, "invalid_status", f"status must be one of {', '.join(known)}.")
+    return given
+
+
+def cursor_of(*place: int | str) -> str:
+    """A place in a list, to be asked for as `cursor`. Its text means nothing to callers."""
+    return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def asked_place(*kinds: type) -> list[Any] | None:
+    """The place that the query's cursor names, None without one. Raises ApiError 400."""
+    given = request.args.get("cursor", "")
+    if given == "":
+        return None
+    place = _decoded(given[: LONGEST_CURSOR + 1])
+    # What we have not written ourselves is none, a number that no database takes among it.
+    if [type(part) for part in place] != list(kinds) or cursor_of(*place) != given or any(map(_is_too_much, place)):
+        raise ApiError(400, "invalid_cursor", "cursor must be a nextCursor of the same list.")
+    return place
+
+
+def _decoded(cursor: str) -> list[Any]:
+    """What stands in it; nothing where it is none."""
+    try:
+        place = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (ValueError, RecursionError):
+        return []
+    return place if isinstance(place, list) else []
+
+
+def _is_too_much(part: Any) -> bool:
+    return not 0 <= part < 1 << 53 if isinstance(part, int) else "\x00" in part
+
+
+def list_parameters(statuses: list[str], default: int, most: int) -> list[Parameter]:
+    """As the OpenAPI document shows them."""
+    return [
+        Parameter(name="status", schema=text(enum=statuses), what="Only those."),
+        Parameter(name="limit", schema=number(minimum=1, maximum=most, default=default), what="How many at once."),
+        Parameter(name="cursor", schema=text(), what="`nextCursor` of the page before."),
+    ]

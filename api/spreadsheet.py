@@ -1,0 +1,76 @@
+"""Records as CSV that opens right in a spreadsheet: RFC 4180, UTF-8 with a byte order mark, and nothing that begins a formula."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.merge import dump_json
+from storage.listing import ItemView
+from storage.render import item_json
+
+BOM = b"\xef\xbb\xbf"  #: without it Excel takes the text for its own code page
+FIXED = ("index", "customId", "source", "status", "code", "message")
+MOST_COLUMNS = 1000  #: of records; spreadsheets have 16,384, and all their names are held in memory
+MORE = "more"  #: the column for what has none, as JSON
+RESULT = "result"  #: the column of results that are no objects
+
+#: What a cell that begins so is taken for a formula; the wide forms are read so in East Asian locales.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+class Sheet:
+    """Learns the columns from all records first, then writes rows."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, None] = {}  # of the records, as they first came
+        self._plain = False
+        self._more = False
+
+    def learn(self, items: Iterable[ItemView]) -> None:
+        for item in items:
+            if not isinstance(item.result, dict):
+                self._plain = self._plain or item.result is not None
+                continue
+            for key in item.result:
+                if key in self._keys:
+                    continue
+                if len(self._keys) < MOST_COLUMNS:
+                    self._keys[key] = None
+                else:
+                    self._more = True
+
+    def header(self) -> str:
+        plain, more = [RESULT] * self._plain, [MORE] * self._more
+        taken = {*FIXED, *plain, *more}
+        names = [f"{RESULT}.{key}" if key in taken else key for key in self._keys]
+        return _line([*FIXED, *plain, *names, *more])
+
+    def row(self, item: ItemView) -> str:
+        shown = item_json(item)
+        record = item.result if isinstance(item.result, dict) else {}
+        cells = [shown[name] for name in FIXED]
+        if self._plain:
+            cells.append(None if isinstance(item.result, dict) else item.result)
+        cells += [record.get(key) for key in self._keys]
+        if self._more:
+            left = {key: value for key, value in record.items() if key not in self._keys}
+            cells.append(left or None)
+        return _line(cells)
+
+
+def _line(cells: Iterable[Any]) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerow(map(_cell, cells))
+    return out.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return dump_json(value)  # numbers too: -5 is a number, no formula
+    value = value.replace("\x00", "")
+    return f"'{value}" if value.lstrip(" \u00a0\ufeff").startswith(_FORMULA) else value

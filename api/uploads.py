@@ -1,0 +1,169 @@
+"""Reads a multipart/form-data body: its files are the images, its other fields those that JSON would have.
+
+The files go to a temporary file as they come, so that none is held in memory (werkzeug's decoder, fed piece by piece).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from threading import Semaphore
+from typing import IO, Any, overload
+
+import msgspec
+from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
+
+from api.body import FIELDS, IN_MEMORY, Sent, expected_length, pieces, place
+from pipeline.request import RequestFault
+from pipeline.types import MAX_IMAGES, MB
+
+PIECE = 1 << 16  #: bytes read at a time
+MOST_HEADERS = 1 << 16  #: bytes, of one part
+MOST_FIELDS = 100  #: parts beside the images
+MOST_FIELD_BYTES = 2 * MB  #: of all fields together
+LONGEST_BOUNDARY = 200
+IMAGES = ("images", "images[]", "image")  #: what the parts with files may be called
+
+
+class Files(Sequence[bytes]):
+    """Images in one file, each read when asked for."""
+
+    def __init__(self, file: IO[bytes], spans: list[tuple[int, int]]) -> None:
+        self._file = file
+        self._spans = spans  # of each: where it begins, and its bytes
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return Files(self._file, self._spans[index])
+        begin, size = self._spans[index]
+        return os.pread(self._file.fileno(), size, begin)
+
+
+def is_upload(request: Request) -> bool:
+    return request.mimetype == "multipart/form-data"
+
+
+@contextmanager
+def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, hashed: bool) -> Iterator[Sent]:
+    """The form of a request. Raises RequestFault, and ApiError as `read_body`."""
+    length = expected_length(request, max_body)
+    boundary = request.mimetype_params.get("boundary", "")
+    if not 1 <= len(boundary) <= LONGEST_BOUNDARY:
+        raise RequestFault("invalid_multipart", "multipart/form-data needs a boundary in its Content-Type.")
+    decoder = MultipartDecoder(boundary.encode(), max_form_memory_size=MOST_HEADERS + PIECE, max_parts=MAX_IMAGES + MOST_FIELDS)
+    with place(large_bodies) if length > IN_MEMORY else nullcontext(), tempfile.TemporaryFile() as file:
+        form = _Form(file)
+        for piece in pieces(request.stream, length, PIECE):
+            _feed(decoder, piece, form)
+        _feed(decoder, None, form)
+        file.flush()
+        yield Sent(
+            fields=_fields(form.texts),
+            images=Files(file, form.spans),
+            uploaded=True,
+            body_hash=form.hash.hexdigest() if hashed else "",
+        )
+
+
+@dataclass
+class _Form:
+    """What has been read so far."""
+
+    file: IO[bytes]
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    texts: dict[str, list[bytes]] = field(default_factory=dict)
+    #: Over names and contents: the boundary is another whenever the form is sent.
+    hash: Any = field(default_factory=hashlib.sha256)
+    _name: str = ""
+    _is_file: bool = False
+    _nameless: bool = False  # a file input of a page that was left empty
+    _part: Any = field(default_factory=hashlib.sha256)
+    _begin: int = 0
+    _end: int = 0
+    _text: bytes = b""
+    _text_bytes: int = 0
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, Field | File):
+            self._begin_part(event)
+        elif isinstance(event, Data):
+            self._add(event.data)
+            if not event.more_data:
+                self._end_part()
+
+    def _begin_part(self, event: Field | File) -> None:
+        self._name = event.name or ""
+        self._is_file = isinstance(event, File)
+        self._nameless = isinstance(event, File) and not event.filename
+        if self._is_file and self._name not in IMAGES:
+            raise RequestFault("invalid_multipart", "Files go in parts named images.")
+        if not self._is_file and self._name in IMAGES:
+            raise RequestFault("invalid_multipart", "In multipart/form-data images are files: each needs a filename.")
+        self._part = hashlib.sha256()
+        self._begin, self._text = self._end, b""
+
+    def _add(self, data: bytes) -> None:
+        self._part.update(data)
+        if self._is_file:
+            self._end += self.file.write(data)
+            return
+        self._text_bytes += len(data)
+        if self._text_bytes > MOST_FIELD_BYTES:
+            raise RequestFault("invalid_multipart", f"The fields beside the images have over {MOST_FIELD_BYTES} bytes.")
+        if self._name in FIELDS:
+            self._text += data
+
+    def _end_part(self) -> None:
+        if self._nameless and self._end == self._begin:
+            return
+        if self._is_file:
+            self.spans.append((self._begin, self._end - self._begin))
+        elif self._name in FIELDS:
+            self.texts.setdefault(self._name, []).append(self._text)
+        name = "images" if self._is_file else self._name
+        self.hash.update(hashlib.sha256(name.encode()).digest() + self._part.digest())
+
+
+def _feed(decoder: MultipartDecoder, piece: bytes | None, form: _Form) -> None:
+    """Takes what the piece completes; None: there is no more."""
+    try:
+        decoder.receive_data(piece)
+        while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+            form.take(event)
+    except RequestEntityTooLarge:
+        text = f"The form has over {MAX_IMAGES} images and {MOST_FIELDS} fields, or a part with over {MOST_HEADERS} bytes of headers."
+        raise RequestFault("invalid_multipart", text) from None
+    except ValueError as error:  # among them text that is no UTF-8
+        raise RequestFault("invalid_multipart", f"The body is not valid multipart/form-data: {error}.") from None
+
+
+def _fields(texts: dict[str, list[bytes]]) -> dict[str, Any]:
+    """The fields as JSON would have them; one that comes several times is an array; an empty one is none."""
+    values = {name: [_value(name, text) for text in found if text] for name, found in texts.items()}
+    return {name: found if len(found) > 1 else found[0] for name, found in values.items() if found}
+
+
+def _value(name: str, text: bytes) -> Any:
+    """What is JSON is read so (numbers, booleans, arrays, objects); all else is text, and a prompt always."""
+    if name != "prompt":
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise RequestFault("invalid_multipart", f"{name} is no text in UTF-8.") from None
