@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 MB = 1024 * 1024
 MAX_IMAGES = 3000
 MAX_IMAGE_BYTES = 20 * MB
 MAX_TOTAL_BYTES = 100 * MB
 MAX_OUTPUT_TOKENS = 8192
+MAX_IMAGES_PER_CALL = 50  #: where each image has a record of its own: accuracy falls with more
+
+MergeMode = Literal["auto", "concat", "synthesize"]
 
 
 class ItemCode(StrEnum):
@@ -133,10 +137,11 @@ class Picture:
 class Call:
     """One model request."""
 
-    prompt: str  #: the user's, as sent
+    prompt: str  #: the user's as sent; behind it, in a call that asks again, what was wrong the last time
     form: Form
     json_mode: bool  #: with RECORDS: each result is JSON, not text
-    pictures: tuple[Picture, ...]  #: in job order, at least one
+    pictures: tuple[Picture, ...]  #: in job order; none where earlier answers, which the prompt holds, are made one
+    schema: Mapping[str, Any] | None = None  #: with RECORDS: JSON Schema of each result
     timeout: float  #: seconds for the whole call
 
 
@@ -196,6 +201,9 @@ class Question:
     prompt: str  #: as sent
     json_mode: bool = False
     per_image: bool = False  #: one result for each image, instead of merged answers
+    schema: dict[str, Any] | None = None  #: JSON Schema of each image's result; only with `per_image`
+    merge: MergeMode = "auto"  #: how merged answers of several calls become one
+    images_per_call: int | None = None  #: at most; None: as the settings say
 
     @property
     def form(self) -> Form:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -91,7 +91,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
             waited=new.waited,
             input_method=new.input_method,
             prompt=new.question.prompt,
-            options={"json_mode": new.question.json_mode, "per_image": new.question.per_image},
+            options={name: value for name, value in asdict(new.question).items() if name != "prompt"},
             total=len(new.sources),
             request_source=new.request_source,
             engine=new.engine,

@@ -64,7 +64,7 @@ jobs = Table(
     Column("waited", Boolean, nullable=False),  # somebody holds a connection for it: goes first
     Column("input_method", Text, nullable=False),
     Column("prompt", Text, nullable=False),
-    Column("options", JSON, nullable=False),  # what else of the question: json_mode, per_image
+    Column("options", JSON, nullable=False),  # what else of the question: pipeline.types.Question without its prompt
     Column("total", Integer, nullable=False),  # images
     Column("request_source", Text),
     Column("webhook_url", Text),  # who is told of its end
@@ -136,6 +136,7 @@ chunks = Table(
     Column("object", Text),  # scratch key that the winning stage step recorded
     Column("replies", JSON, nullable=False),  # list of {indexes, text}
     Column("usage", JSON, nullable=False),  # pipeline.types.Usage
+    Column("progress", JSON(none_as_null=True)),  # what extract has begun: pipeline.progress.Progress
 )
 
 steps = Table(

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from pipeline.ask import ask
 from pipeline.packed import PackReader
 from pipeline.stage import staged_in
+from pipeline.validate import compile_schema
 from storage import jobs
 from storage.steps import Lease
 from workers.wiring import Parts
@@ -43,6 +44,8 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             question=work.question,
             load=pack.read,
             timeout=lambda: max(min(call_seconds, ends - monotonic()), 1.0),
+            validate=compile_schema(work.question.schema) if work.question.schema is not None else None,
+            progress=work.progress,
         )
         for outcome in outcomes:
             unsettled -= {index for reply in outcome.replies for index in reply.indexes}

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from pipeline.ports import EngineLimits, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.record_schema import records_schema
 from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Finish, Form, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
@@ -203,18 +204,9 @@ def _config(call: Call) -> types.GenerateContentConfig:
     if call.form is not Form.TEXT:
         config.response_mime_type = "application/json"
     if call.form is Form.RECORDS:
-        config.response_json_schema = _records_schema(json_mode=call.json_mode)
+        config.response_json_schema, words = records_schema(call.schema, json_mode=call.json_mode)
+        config.system_instruction = f"{INSTRUCTIONS[call.form]} {words}".rstrip()
     return config
-
-
-def _records_schema(*, json_mode: bool) -> dict[str, Any]:
-    result = {"type": "object", "additionalProperties": True} if json_mode else {"type": "string"}
-    record = {
-        "type": "object",
-        "properties": {"index": {"type": "integer"}, "result": result},
-        "required": ["index", "result"],
-    }
-    return {"type": "array", "items": record}
 
 
 @contextmanager
