@@ -24,7 +24,18 @@ from pipeline.request import RequestFault
 IN_MEMORY = 1 << 20  #: bytes: a larger body lies in a temporary file, mapped
 PIECE = 1 << 18
 PLACE_SECONDS = 30.0  #: a large body waits so long for its turn; what the client sends meanwhile waits in its socket
-FIELDS = ("inputMethod", "prompt", "jsonMode", "granularity", "deadlineSeconds", "webhookUrl")  #: all but the images
+#: all but the images
+FIELDS = (
+    "inputMethod",
+    "prompt",
+    "jsonMode",
+    "granularity",
+    "model",
+    "fallbackModels",
+    "detail",
+    "deadlineSeconds",
+    "webhookUrl",
+)
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])

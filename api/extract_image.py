@@ -102,7 +102,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 accepting.check_not_sent_before(connection, account, idempotency)
         try:
             fields, images = parse_body(body)
-            wanted = check(fields, images, webhook_allow=parts.settings.webhook_allow)
+            wanted = check(fields, images, webhook_allow=parts.settings.webhook_allow, models=list(parts.models))
         except RequestFault as fault:
             raise ApiError(400, fault.code, fault.message) from None
         _check_balance(parts, account, len(wanted.images))
@@ -123,7 +123,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 scratch_bytes=sum(map(len, wanted.images)) if inputs else 0,
                 request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
                 engine=parts.engine,
-                model=parts.model,
+                model=wanted.question.model,
                 warnings=parts.warnings,
                 deadline_ms=wanted.deadline_seconds * 1000,
                 ttl_ms=int(parts.settings.result_ttl * 1000),

@@ -15,8 +15,9 @@ from typing import Any
 from pipeline.merge import MalformedJson, parse_json
 from pipeline.plan import halves, pack_calls
 from pipeline.ports import Engine, ModelFault, ModelRefused
-from pipeline.types import Answer, Call, Failure, Finish, Form, ItemCode, Picture, Question, Reply, Staged, Usage
+from pipeline.types import MAX_IMAGES, Answer, Call, Failure, Finish, Form, ItemCode, Picture, Question, Reply, Staged, Usage
 
+MOST_PICTURES = MAX_IMAGES
 RE_ASKS = 2  #: how often an image with a missing, doubled or malformed result is asked for again
 
 Group = tuple[Staged, ...]
@@ -46,14 +47,18 @@ def ask(
     question: Question,
     load: Callable[[int], bytes],
     timeout: Callable[[], float],
+    pictures: int = MOST_PICTURES,
+    waited: bool = False,
 ) -> Iterator[Outcome]:
     """One Outcome for each model call; together they name each image of `staged` exactly once.
 
-    `load` gives an image's bytes by its index; `timeout` the seconds the next call may take. Raises what the engine
-    raises when it can't be asked (ModelUnavailable): outcomes yielded before stand.
+    `load` gives an image's bytes by its index; `timeout` the seconds the next call may take; `pictures`: most of a call,
+    beside the engine's limit; `waited`: somebody holds a connection for the answer. Raises what the engine raises when it
+    can't be asked (ModelUnavailable): outcomes yielded before stand.
     """
     tries = _Tries()
-    waiting = deque(pack_calls(staged, pictures=engine.limits.pictures, raw_bytes=engine.limits.raw_bytes))
+    most = min(pictures, engine.limits.pictures)
+    waiting = deque(pack_calls(staged, pictures=most, raw_bytes=engine.limits.raw_bytes))
     while waiting:
         group = waiting.popleft()
         call = Call(
@@ -62,6 +67,10 @@ def ask(
             json_mode=question.json_mode,
             pictures=tuple(_picture(place, image, question.form, load) for place, image in enumerate(group, start=1)),
             timeout=timeout(),
+            model=question.model,
+            fallback_models=question.fallback_models,
+            detail=question.detail,
+            waited=waited,
         )
         try:
             answer = engine.ask(call)
@@ -116,6 +125,7 @@ def _after_answer(group: Group, answer: Answer, question: Question, tries: _Trie
         model_calls=1,
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
+        nanodollars=answer.nanodollars,
         model_version=answer.model_version,
     )
     if answer.finish is Finish.TRUNCATED:

@@ -64,7 +64,7 @@ jobs = Table(
     Column("waited", Boolean, nullable=False),  # somebody holds a connection for it: goes first
     Column("input_method", Text, nullable=False),
     Column("prompt", Text, nullable=False),
-    Column("options", JSON, nullable=False),  # what else of the question: json_mode, per_image
+    Column("options", JSON, nullable=False),  # what else of the question
     Column("total", Integer, nullable=False),  # images
     Column("request_source", Text),
     Column("webhook_url", Text),  # who is told of its end
