@@ -121,7 +121,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 scratch_bytes=sum(map(len, wanted.images)) if inputs else 0,
                 request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
                 engine=parts.engine,
-                model=parts.model,
+                model=wanted.question.model,
                 warnings=parts.warnings,
                 deadline_ms=wanted.deadline_seconds * 1000,
                 ttl_ms=int(parts.settings.result_ttl * 1000),
@@ -145,7 +145,7 @@ def _wanted(parts: Parts, body: bytes | mmap.mmap) -> Request:
     """What the body asks for. Raises ApiError."""
     try:
         fields, images = parse_body(body)
-        wanted = check(fields, images, webhook_allow=parts.settings.webhook_allow)
+        wanted = check(fields, images, webhook_allow=parts.settings.webhook_allow, models=list(parts.models))
         if wanted.question.schema is not None:
             compile_schema(wanted.question.schema)
     except RequestFault as fault:

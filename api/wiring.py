@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
-from pipeline.engines.build import model_of
+from pipeline.engines.build import model_of, models_of
+from pipeline.models import Model
 from pipeline.ports import Scratch
 from pipeline.settings import Settings
 from storage.database import Database
@@ -31,7 +32,7 @@ class Parts:
     rate: RateLimitItem
     limiter: MovingWindowRateLimiter
     engine: str
-    model: str
+    models: Mapping[str, Model]  #: those that a request may name; the first one for who names none
     warnings: tuple[str, ...]  #: of the engine, for every job
     waiting_places: threading.BoundedSemaphore
     large_bodies: threading.BoundedSemaphore
@@ -39,7 +40,7 @@ class Parts:
 
 
 def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> Parts:
-    engine, model, warnings = model_of(settings)
+    engine, _, warnings = model_of(settings)
     return Parts(
         settings=settings,
         database=Database(settings.database_url),
@@ -49,7 +50,7 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         rate=parse(settings.rate_limit),
         limiter=MovingWindowRateLimiter(storage_from_string(_limits_url(settings.redis_url))),
         engine=engine,
-        model=model,
+        models=models_of(settings),
         warnings=warnings,
         waiting_places=threading.BoundedSemaphore(settings.max_waiters),
         large_bodies=threading.BoundedSemaphore(settings.max_large_bodies),

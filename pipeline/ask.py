@@ -19,7 +19,7 @@ from pipeline.merge import MalformedJson, parse_json
 from pipeline.plan import halves, pack_calls
 from pipeline.ports import Engine, ModelFault, ModelRefused
 from pipeline.progress import Group, Progress
-from pipeline.types import Answer, Call, Failure, Finish, Form, ItemCode, Picture, Question, Reply, Staged, Usage
+from pipeline.types import MAX_IMAGES, Answer, Call, Failure, Finish, Form, ItemCode, Picture, Question, Reply, Staged, Usage
 
 RE_ASKS = 2  #: how often an image with a missing, doubled or wrong result is asked for again
 LONGEST_WRONG = 400  #: characters of what is said about a result that does not fit
@@ -44,17 +44,23 @@ def ask(
     question: Question,
     load: Callable[[int], bytes],
     timeout: Callable[[], float],
+    pictures: int = MAX_IMAGES,
+    waited: bool = False,
     validate: Validate | None = None,
     progress: Mapping[str, Any] | None = None,
 ) -> Iterator[Outcome]:
     """One Outcome for each model call; together they name each image of `staged` exactly once.
 
-    `load` gives an image's bytes by its index; `timeout` the seconds the next call may take; `validate` what is wrong with
-    an image's result; `progress` is the last Outcome's of the turn before. Raises what the engine raises when it can't be
-    asked (ModelUnavailable): outcomes yielded before stand.
+    `load` gives an image's bytes by its index; `timeout` the seconds the next call may take; `pictures`: most of a call,
+    beside the engine's limit and the question's; `waited`: somebody holds a connection for the answer; `validate` says
+    what is wrong with an image's result; `progress` is the last Outcome's of the turn before. Raises what the engine raises
+    when it can't be asked (ModelUnavailable): outcomes yielded before stand.
     """
+    most = min(pictures, engine.limits.pictures, question.images_per_call or pictures)
     images = {image.index: image for image in staged}
-    asking = _Asking(question=question, validate=validate, progress=_begun(staged, engine, question, progress))
+    asking = _Asking(
+        question=question, validate=validate, progress=_begun(staged, progress, pictures=most, raw_bytes=engine.limits.raw_bytes)
+    )
     while group := asking.progress.next():
         call = Call(
             prompt=asking.prompt(group),
@@ -63,6 +69,10 @@ def ask(
             pictures=tuple(_picture(place, images[index], question.form, load) for place, index in enumerate(group, start=1)),
             schema=question.schema,
             timeout=timeout(),
+            model=question.model,
+            fallback_models=question.fallback_models,
+            detail=question.detail,
+            waited=waited,
         )
         try:
             answer = engine.ask(call)
@@ -75,13 +85,12 @@ def ask(
         yield replace(outcome, progress=asking.progress.kept() if asking.progress.turns else None)
 
 
-def _begun(staged: Sequence[Staged], engine: Engine, question: Question, kept: Mapping[str, Any] | None) -> Progress:
+def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:
     """As far as another turn came, or the calls as they are planned."""
     if kept is not None:
         return Progress.of(kept, open_={image.index for image in staged})
-    pictures = min(engine.limits.pictures, question.images_per_call or engine.limits.pictures)
     progress = Progress()
-    calls = pack_calls(staged, pictures=pictures, raw_bytes=engine.limits.raw_bytes)
+    calls = pack_calls(staged, pictures=pictures, raw_bytes=raw_bytes)
     progress.ask_next(*(tuple(image.index for image in call) for call in calls))
     return progress
 
@@ -132,6 +141,7 @@ class _Asking:
             model_calls=1,
             input_tokens=answer.input_tokens,
             output_tokens=answer.output_tokens,
+            nanodollars=answer.nanodollars,
             model_version=answer.model_version,
         )
         if answer.finish is Finish.TRUNCATED:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from pipeline.addresses import Allowed, check_url
 from pipeline.record_schema import SchemaFault, check_schema
-from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_IMAGES_PER_CALL, MAX_TOTAL_BYTES, MB, MergeMode, Question
+from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_IMAGES_PER_CALL, MAX_TOTAL_BYTES, MB, Detail, MergeMode, Question
 
 InputMethod = Literal["url", "base64"]
 METHODS = get_args(InputMethod)
@@ -44,11 +44,17 @@ class Request:
     webhook_url: str | None = None  #: who is told of the end
 
 
-def check(fields: Mapping[str, Any], images: Sequence[bytes] | None, *, webhook_allow: Sequence[Allowed] = ()) -> Request:
+def check(
+    fields: Mapping[str, Any],
+    images: Sequence[bytes] | None,
+    *,
+    webhook_allow: Sequence[Allowed] = (),
+    models: Sequence[str] = (),
+) -> Request:
     """The request in `fields` (decoded JSON, without the images) and `images`.
 
-    `images` is None where the body had none; `webhook_allow`: networks that its webhook may reach beside public ones.
-    Unknown fields are ignored. Raises RequestFault.
+    `images` is None where the body had none; `webhook_allow`: networks that its webhook may reach beside public ones;
+    `models`: those it may name, the first one for who names none. Unknown fields are ignored. Raises RequestFault.
     """
     method = fields.get("inputMethod")
     if not isinstance(method, str) or method not in METHODS:
@@ -70,6 +76,9 @@ def check(fields: Mapping[str, Any], images: Sequence[bytes] | None, *, webhook_
         schema=schema,
         merge=_merge(fields.get("merge")),
         images_per_call=_images_per_call(fields.get("imagesPerCall")),
+        model=_model(fields.get("model"), models),
+        fallback_models=_fallback_models(fields.get("fallbackModels"), models),
+        detail=_detail(fields.get("detail")),
     )
     deadline_seconds = _deadline(fields.get("deadlineSeconds"))
     webhook_url = _webhook(fields.get("webhookUrl"), webhook_allow)
@@ -136,6 +145,37 @@ def _images_per_call(value: Any) -> int | None:
         text = f"imagesPerCall must be a whole number from 1 to {MAX_IMAGES_PER_CALL}, not {_shown(value)}."
         raise RequestFault("invalid_images_per_call", text)
     return number
+
+
+def _model(value: Any, models: Sequence[str]) -> str:
+    if value is None:
+        return models[0] if models else ""
+    if value not in models:
+        raise RequestFault("invalid_model", f"model must be one of {_named(models)}, not {_shown(value)}.")
+    return str(value)
+
+
+def _fallback_models(value: Any, models: Sequence[str]) -> tuple[str, ...]:
+    """Each once, in the caller's order."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(name in models for name in value):
+        odd = value if not isinstance(value, list) else next(name for name in value if name not in models)
+        text = f"fallbackModels must be an array with any of {_named(models)}; {_shown(odd)} is none of them."
+        raise RequestFault("invalid_fallback_models", text)
+    return tuple(dict.fromkeys(value))
+
+
+def _detail(value: Any) -> Detail:
+    if value is None:
+        return Detail.HIGH
+    if not isinstance(value, str) or value not in set(Detail):
+        raise RequestFault("invalid_detail", f"detail must be one of {_named(list(Detail))}, not {_shown(value)}.")
+    return Detail(value)
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names) or "none"
 
 
 def _deadline(value: Any) -> int:

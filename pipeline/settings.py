@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipeline.addresses import Allowed, parse_allow
+from pipeline.models import Model, parse_models
 from pipeline.types import MB
 
 Seconds = float
@@ -68,7 +69,11 @@ class Settings(BaseModel):
     engine: Literal["", "gemini", "ocr"] = ""  #: empty: gemini with a key, else ocr
     gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
     gemini_base_url: str = ""  #: empty: Google's own
-    model: str = "gemini-3.5-flash-lite"
+    model: str = "gemini-3.5-flash-lite"  #: for jobs that name none
+    models: tuple[Model, ...] = Field(default=(), validate_default=True)  #: those that jobs may name; (): see engines/build.py
+    model_rpm: int = Field(default=0, ge=0)  #: requests a minute, of each model that MODELS gives no own limit; 0: no limit
+    model_tpm: int = Field(default=0, ge=0)  #: the same for tokens of input
+    model_concurrency: int = Field(default=100, ge=1, le=10_000)  #: calls of a model at once, all workers together
 
     fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach beside public ones
     webhook_allow: tuple[Allowed, ...] = ()  #: the same for webhook URLs
@@ -127,6 +132,11 @@ class Settings(BaseModel):
             raise ValueError(f"must be seconds, each over 0 and at most {LONGEST_WAIT}, with commas between")
         return value
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models(cls, value: Any) -> Any:
+        return parse_models(value) if isinstance(value, str) else value
+
     @field_validator("fetch_allow", "webhook_allow", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
@@ -139,6 +149,14 @@ class Settings(BaseModel):
     def _key_for_gemini(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if info.data.get("engine") == "gemini" and not value:
             raise ValueError("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _default_among_them(cls, value: tuple[Model, ...], info: ValidationInfo) -> tuple[Model, ...]:
+        default = info.data.get("model", "")
+        if value and default not in [model.name for model in value]:
+            raise ValueError(f"must name MODEL too, which is {default}")
         return value
 
     @field_validator("aws_secret_access_key")

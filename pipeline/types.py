@@ -86,6 +86,14 @@ class Form(StrEnum):
     RECORDS = "records"  #: a JSON array with one {"index", "result"} for each image of the call
 
 
+class Detail(StrEnum):
+    """How closely the model looks at each picture: what it costs in tokens is in pipeline/models.py."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """One image that has no answer: data, never an exception."""
@@ -143,6 +151,10 @@ class Call:
     pictures: tuple[Picture, ...]  #: in job order; none where earlier answers, which the prompt holds, are made one
     schema: Mapping[str, Any] | None = None  #: with RECORDS: JSON Schema of each result
     timeout: float  #: seconds for the whole call
+    model: str = ""  #: which one is asked; empty: the engine's own
+    fallback_models: tuple[str, ...] = ()  #: asked in turn where the one before can't be asked
+    detail: Detail = Detail.HIGH
+    waited: bool = False  #: the job's caller holds a connection: goes before others
 
 
 class Finish(StrEnum):
@@ -165,6 +177,7 @@ class Answer:
     input_tokens: int = 0
     output_tokens: int = 0  #: thinking included: it is billed so
     model_version: str = ""
+    nanodollars: int = 0  #: what it cost by the prices of the settings, in billionths of a dollar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,15 +187,23 @@ class Usage:
     model_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    model_version: str = ""  #: of the latest answer
+    cache_hits: int = 0  #: images answered without a call
+    nanodollars: int = 0  #: by the prices of the settings when each call was made, in billionths of a dollar
+    model_version: str = ""  #: those that answered, each once, with commas between
 
     def plus(self, other: Usage) -> Usage:
         return Usage(
             model_calls=self.model_calls + other.model_calls,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
-            model_version=other.model_version or self.model_version,
+            cache_hits=self.cache_hits + other.cache_hits,
+            nanodollars=self.nanodollars + other.nanodollars,
+            model_version=_each_once(self.model_version, other.model_version),
         )
+
+
+def _each_once(*versions: str) -> str:
+    return ", ".join(dict.fromkeys(version for text in versions for version in text.split(", ") if version))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +225,9 @@ class Question:
     schema: dict[str, Any] | None = None  #: JSON Schema of each image's result; only with `per_image`
     merge: MergeMode = "auto"  #: how merged answers of several calls become one
     images_per_call: int | None = None  #: at most; None: as the settings say
+    model: str = ""  #: as Call has it
+    fallback_models: tuple[str, ...] = ()
+    detail: Detail = Detail.HIGH
 
     @property
     def form(self) -> Form:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select
 
@@ -12,6 +12,7 @@ from pipeline.plan import ChunkPlan
 from pipeline.types import JobStatus, Question
 from storage import ledger, steps
 from storage.database import now_ms
+from storage.questions import options_of
 from storage.schema import accounts, chunks, idempotency_keys, images, jobs
 
 
@@ -91,7 +92,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
             waited=new.waited,
             input_method=new.input_method,
             prompt=new.question.prompt,
-            options={name: value for name, value in asdict(new.question).items() if name != "prompt"},
+            options=options_of(new.question),
             total=len(new.sources),
             request_source=new.request_source,
             engine=new.engine,

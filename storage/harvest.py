@@ -5,14 +5,15 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from pipeline.finalize import Harvest
-from pipeline.types import Failure, Form, ItemCode, Question, Reply
+from pipeline.types import Failure, Form, ItemCode, Reply
+from storage.questions import question_of
 from storage.schema import chunks, images, jobs
 
 
 def harvest(connection: Connection, job: str) -> Harvest:
     """What a finalize step merges."""
     row = connection.execute(select(jobs.c.prompt, jobs.c.options, jobs.c.total).where(jobs.c.id == job)).one()
-    question = Question(prompt=row.prompt, **row.options)
+    question = question_of(row.prompt, row.options)
     if question.form is Form.RECORDS:
         done = connection.execute(
             select(images.c.index.label("at"), images.c.result).where(images.c.job == job, images.c.state == "done")

@@ -18,6 +18,7 @@ from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, ItemCode, JobStatus, Qu
 from storage import steps
 from storage.closing import close_job, fail_open_images, finalize_next, lock_job
 from storage.database import now_ms
+from storage.questions import question_of
 from storage.schema import chunks, images, jobs
 from storage.steps import Lease
 
@@ -36,6 +37,7 @@ class Work:
 
     job: str
     question: Question
+    waited: bool  #: the caller holds a connection
     first: int
     count: int
     input: str | None  #: scratch key of the chunk's base64 texts
@@ -51,6 +53,7 @@ def work_of(connection: Connection, lease: Lease) -> Work:
         select(
             jobs.c.prompt,
             jobs.c.options,
+            jobs.c.waited,
             (jobs.c.deadline_at - now_ms()).label("left"),
             chunks.c.first,
             chunks.c.count.label("size"),
@@ -70,7 +73,8 @@ def work_of(connection: Connection, lease: Lease) -> Work:
     )
     return Work(
         job=lease.job,
-        question=Question(prompt=row.prompt, **row.options),
+        question=question_of(row.prompt, row.options),
+        waited=row.waited,
         first=row.first,
         count=row.size,
         input=row.input,

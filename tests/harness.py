@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 import api.wiring
 import workers.wiring
 from api.app import create_app
+from pipeline.models import Model
 from pipeline.settings import Settings, load_settings
 from storage import accounts, ledger, schema
 from storage.database import Database, migrate
@@ -48,6 +49,7 @@ class Harness:
         self.scratch = MemoryScratch()
         self.signals = MemorySignals()
         self.engine = engine or FakeEngine()
+        self.models = {name: Model(name=name) for name in (self.engine.model, "fake-2", "fake-3")}
         self.fetch = FakeFetch()
         self.deliver = FakeDeliver()
         self.decoding = ThreadPoolExecutor(2)
@@ -64,7 +66,7 @@ class Harness:
             rate=parse(self.settings.rate_limit),
             limiter=MovingWindowRateLimiter(MemoryStorage()),
             engine=self.engine.name,
-            model=self.engine.model,
+            models=self.models,
             warnings=self.engine.warnings,
             waiting_places=threading.BoundedSemaphore(self.settings.max_waiters),
             large_bodies=threading.BoundedSemaphore(self.settings.max_large_bodies),
@@ -80,6 +82,7 @@ class Harness:
             decode=fake_decode,
             decoding=self.decoding,
             engine=self.engine,
+            models=self.models,
             deliver=self.deliver,
             secret_key=b"secret",
             webhook_places=workers.wiring.webhook_places(self.settings),

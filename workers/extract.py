@@ -9,6 +9,7 @@ from time import monotonic
 from sqlalchemy import Connection
 
 from pipeline.ask import ask
+from pipeline.models import most_pictures
 from pipeline.packed import PackReader
 from pipeline.stage import staged_in
 from pipeline.validate import compile_schema
@@ -43,6 +44,8 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             engine=parts.engine,
             question=work.question,
             load=pack.read,
+            pictures=most_pictures(parts.models, [work.question.model, *work.question.fallback_models]),
+            waited=work.waited,
             timeout=lambda: max(min(call_seconds, ends - monotonic()), 1.0),
             validate=compile_schema(work.question.schema) if work.question.schema is not None else None,
             progress=work.progress,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from celery import Celery
 
-from pipeline.engines.build import build_engine
+from pipeline.engines.build import build_engine, models_of
+from pipeline.models import Model
 from pipeline.ports import Decode, Deliver, Engine, Fetch, Scratch
 from pipeline.settings import Settings
 from storage.database import Database
@@ -38,6 +39,7 @@ class Parts:
     decode: Decode
     decoding: Executor  #: one thread a decoder child
     engine: Engine
+    models: Mapping[str, Model]  #: those that a job may name
     deliver: Deliver
     secret_key: bytes  #: what webhook secrets are encrypted with
     webhook_places: threading.Semaphore  #: calls of webhooks at once
@@ -95,6 +97,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decode=decode,
         decoding=decoding,
         engine=engine,
+        models=models_of(settings),
         deliver=WebhookCaller(settings.webhook_allow),
         secret_key=secret_key(settings),
         webhook_places=webhook_places(settings),

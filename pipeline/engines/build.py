@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.models import KNOWN, Model, known, with_limits
 from pipeline.ports import Engine
 from pipeline.settings import Settings
 
@@ -18,6 +19,16 @@ def build_engine(settings: Settings) -> Engine:
     from pipeline.engines.ocr import OcrEngine
 
     return OcrEngine(settings.data_dir / "ocr")
+
+
+def models_of(settings: Settings) -> dict[str, Model]:
+    """The models that a request may name, with their limits; the first one is for who names none."""
+    first = model_of(settings)[1]
+    if settings.engine == "ocr":
+        return {first: Model(name=first)}
+    allowed = settings.models or (known(first), *(model for model in KNOWN.values() if settings.engine == "gemini"))
+    limited = {model.name: model for model in with_limits(allowed, rpm=settings.model_rpm, tpm=settings.model_tpm)}
+    return {first: limited[first], **limited}
 
 
 def model_of(settings: Settings) -> tuple[str, str, tuple[str, ...]]:

@@ -25,7 +25,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from pipeline.ports import EngineLimits, ModelFault, ModelRefused, ModelUnavailable
 from pipeline.record_schema import records_schema
-from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Finish, Form, ItemCode, Picture
+from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Detail, Finish, Form, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +42,10 @@ FILE_SECONDS = 60.0  #: an uploaded picture is ready at once; this bounds the wa
 RECITATION = {"RECITATION", "IMAGE_RECITATION"}
 BLOCKS = {"SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "MODEL_ARMOR"}
 BLOCKS |= {"JAILBREAK", "OTHER", "IMAGE_OTHER", "LANGUAGE"}
+RESOLUTIONS = {
+    Detail.LOW: types.MediaResolution.MEDIA_RESOLUTION_LOW,
+    Detail.MEDIUM: types.MediaResolution.MEDIA_RESOLUTION_MEDIUM,
+}
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEY = re.compile(r"AIza[\w-]+|(?<=api_key:)[^'\"\s]+")
 
@@ -103,7 +107,7 @@ class GeminiEngine:
     def _generate(self, call: Call, contents: types.Content) -> types.GenerateContentResponse:
         config = _config(call)
         with _translated():
-            return self._client.models.generate_content(model=self.model, contents=contents, config=config)
+            return self._client.models.generate_content(model=call.model or self.model, contents=contents, config=config)
 
     @contextmanager
     def _uploaded(self, call: Call) -> Iterator[dict[int, types.File]]:
@@ -201,6 +205,8 @@ def _config(call: Call) -> types.GenerateContentConfig:
         max_output_tokens=MAX_OUTPUT_TOKENS,
         http_options=types.HttpOptions(timeout=max(int(call.timeout * 1000), 1)),
     )
+    if call.detail is not Detail.HIGH:  # the models' own
+        config.media_resolution = RESOLUTIONS[call.detail]
     if call.form is not Form.TEXT:
         config.response_mime_type = "application/json"
     if call.form is Form.RECORDS:
