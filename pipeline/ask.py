@@ -19,7 +19,21 @@ from pipeline.merge import MalformedJson, parse_json
 from pipeline.plan import halves, pack_calls
 from pipeline.ports import Engine, ModelFault, ModelRefused
 from pipeline.progress import Group, Progress
-from pipeline.types import MAX_IMAGES, Answer, Call, Failure, Finish, Form, ItemCode, Picture, Question, Reply, Staged, Usage
+from pipeline.types import (
+    MAX_IMAGES,
+    Answer,
+    Call,
+    Failure,
+    Finish,
+    Form,
+    ItemCode,
+    Picture,
+    Question,
+    Reply,
+    Staged,
+    Usage,
+    storable,
+)
 
 RE_ASKS = 2  #: how often an image with a missing, doubled or wrong result is asked for again
 LONGEST_WRONG = 400  #: characters of what is said about a result that does not fit
@@ -81,7 +95,7 @@ def ask(
         except ModelFault as error:
             outcome = asking.after_fault(group, str(error))
         else:
-            outcome = asking.after_answer(group, replace(answer, text=_text(answer.text)))
+            outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
         yield replace(outcome, progress=asking.progress.kept() if asking.progress.turns else None)
 
 
@@ -137,13 +151,7 @@ class _Asking:
         return self._split(group, ItemCode.MODEL_UNAVAILABLE, f"The model failed on this image twice: {reason}", usage)
 
     def after_answer(self, group: Group, answer: Answer) -> Outcome:
-        usage = Usage(
-            model_calls=1,
-            input_tokens=answer.input_tokens,
-            output_tokens=answer.output_tokens,
-            nanodollars=answer.nanodollars,
-            model_version=answer.model_version,
-        )
+        usage = Usage.of(answer)
         if answer.finish is Finish.TRUNCATED:
             detail = "The answer for this image is longer than the model may give."
             return self._split(group, ItemCode.OUTPUT_TRUNCATED, detail, usage)
@@ -198,7 +206,7 @@ class _Asking:
             Failure(
                 index=index,
                 code=ItemCode.SCHEMA_MISMATCH,
-                detail=_text(f"The model gave no usable result for this image, asked {RE_ASKS + 1} times: {wrong[index]}"),
+                detail=storable(f"The model gave no usable result for this image, asked {RE_ASKS + 1} times: {wrong[index]}"),
             )
             for index in group
             if wrong[index] and index not in again
@@ -231,13 +239,6 @@ def _results(document: Any) -> dict[int, Any]:
     return {label: result for label, result in named if times[label] == 1}
 
 
-def _text(text: str) -> str:
-    """The text without what neither UTF-8 nor every database can hold: lone surrogates, and NUL (in Postgres).
-    One of them in one answer must not cost the job all the others."""
-    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return whole.replace("\x00", "\ufffd")
-
-
 def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> Outcome:
-    said = _text(detail)  # it may quote the model
+    said = storable(detail)  # it may quote the model
     return Outcome(failures=tuple(Failure(index=index, code=code, detail=said) for index in group), usage=usage)

@@ -180,6 +180,13 @@ class Answer:
     nanodollars: int = 0  #: what it cost by the prices of the settings, in billionths of a dollar
 
 
+def storable(text: str) -> str:
+    """The text without what neither UTF-8 nor every database can hold: lone surrogates, and NUL (in Postgres).
+    One of them in one answer must not cost the job all the others."""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.replace("\x00", "\ufffd")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
     """What model calls cost, summed."""
@@ -190,6 +197,17 @@ class Usage:
     cache_hits: int = 0  #: images answered without a call
     nanodollars: int = 0  #: by the prices of the settings when each call was made, in billionths of a dollar
     model_version: str = ""  #: those that answered, each once, with commas between
+
+    @classmethod
+    def of(cls, answer: Answer) -> Usage:
+        """Of one call that was answered."""
+        return cls(
+            model_calls=1,
+            input_tokens=answer.input_tokens,
+            output_tokens=answer.output_tokens,
+            nanodollars=answer.nanodollars,
+            model_version=answer.model_version,
+        )
 
     def plus(self, other: Usage) -> Usage:
         return Usage(

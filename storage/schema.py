@@ -139,6 +139,16 @@ chunks = Table(
     Column("progress", JSON(none_as_null=True)),  # what extract has begun: pipeline.progress.Progress
 )
 
+#: Answers about parts of a job's images that the model has made one, with `synthesize`.
+merges = Table(
+    "merges",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),  # SHA-256 of the answers that it was made of
+    Column("text", Text),  # NULL: the model gave nothing that can be used
+    Column("usage", JSON, nullable=False),  # pipeline.types.Usage
+)
+
 steps = Table(
     "steps",
     metadata,

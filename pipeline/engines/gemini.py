@@ -60,6 +60,10 @@ INSTRUCTIONS = {
 }
 
 
+#: Where there are no pictures the prompt says it all.
+ALONE = "Answer the prompt."
+
+
 class _Interrupted(Exception):
     """The call may well succeed if it is sent again at once."""
 
@@ -201,7 +205,7 @@ def _contents(call: Call, files: dict[int, types.File]) -> types.Content:
 def _config(call: Call) -> types.GenerateContentConfig:
     """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
     config = types.GenerateContentConfig(
-        system_instruction=INSTRUCTIONS[call.form],
+        system_instruction=INSTRUCTIONS[call.form] if call.pictures else ALONE,
         max_output_tokens=MAX_OUTPUT_TOKENS,
         http_options=types.HttpOptions(timeout=max(int(call.timeout * 1000), 1)),
     )
