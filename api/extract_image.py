@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 MOST_WAITED_CHUNKS = 4  #: a larger job does not go before others because its caller waits: it takes its time anyway
 LONGEST_REQUEST_SOURCE = 200
 IN_MEMORY = 1 << 20
+NO_CACHE = "This service keeps no answers (CACHE_TTL is 0): cache had no effect."
 _KEY = re.compile(r"[!-~]{1,255}")
 
 FORMATS = {
@@ -122,7 +123,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
                 engine=parts.engine,
                 model=wanted.question.model,
-                warnings=parts.warnings,
+                warnings=_warnings(parts, wanted.question),
                 deadline_ms=wanted.deadline_seconds * 1000,
                 ttl_ms=int(parts.settings.result_ttl * 1000),
                 webhook_url=wanted.webhook_url,
@@ -153,6 +154,11 @@ def _wanted(parts: Parts, body: bytes | mmap.mmap) -> Request:
     except SchemaFault as fault:
         raise ApiError(400, "invalid_schema", f"schema can't be used: {fault}") from None
     return wanted
+
+
+def _warnings(parts: Parts, question: Question) -> tuple[str, ...]:
+    useless = question.cache and not parts.settings.cache_ttl
+    return (*parts.warnings, NO_CACHE) if useless else parts.warnings
 
 
 def images_per_call(parts: Parts, question: Question) -> int:
