@@ -23,6 +23,7 @@ from google.genai import errors, types
 from pydantic import ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
+from pipeline.plan import RAW_BYTES
 from pipeline.ports import EngineLimits, ModelFault, ModelRefused, ModelUnavailable
 from pipeline.record_schema import records_schema
 from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Detail, Finish, Form, ItemCode, Picture
@@ -30,7 +31,7 @@ from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Detail, Finish, Form
 log = structlog.get_logger(__name__)
 
 MOST_PICTURES = 900  #: a picture is up to 1,120 tokens, the context 1,048,576: about 936 fit
-MOST_RAW_BYTES = 14_000_000  #: a request must stay below 20 MB, base64 and all; a larger picture goes by the Files API
+MOST_RAW_BYTES = RAW_BYTES  #: a larger picture goes by the Files API
 TRIES = 4  #: of one call, while the model is overloaded or the connection breaks
 LONGEST_PAUSE = 2.0  #: seconds between them: whoever would wait longer frees its thread instead
 OVERLOAD_SECONDS = 15.0
