@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,31 +50,34 @@ def ask(
     timeout: Callable[[], float],
     pictures: int = MOST_PICTURES,
     waited: bool = False,
+    room: Callable[[int], AbstractContextManager[None]] = lambda _size: nullcontext(),
 ) -> Iterator[Outcome]:
     """One Outcome for each model call; together they name each image of `staged` exactly once.
 
     `load` gives an image's bytes by its index; `timeout` the seconds the next call may take; `pictures`: most of a call,
-    beside the engine's limit; `waited`: somebody holds a connection for the answer. Raises what the engine raises when it
-    can't be asked (ModelUnavailable): outcomes yielded before stand.
+    beside the engine's limit; `waited`: somebody holds a connection for the answer; `room`: held for as many bytes as a call's
+    pictures have. Raises what the engine raises when it can't be asked (ModelUnavailable): outcomes yielded before stand.
     """
     tries = _Tries()
     most = min(pictures, engine.limits.pictures)
     waiting = deque(pack_calls(staged, pictures=most, raw_bytes=engine.limits.raw_bytes))
     while waiting:
         group = waiting.popleft()
-        call = Call(
-            prompt=question.prompt,
-            form=question.form,
-            json_mode=question.json_mode,
-            pictures=tuple(_picture(place, image, question.form, load) for place, image in enumerate(group, start=1)),
-            timeout=timeout(),
-            model=question.model,
-            fallback_models=question.fallback_models,
-            detail=question.detail,
-            waited=waited,
-        )
         try:
-            answer = engine.ask(call)
+            with room(sum(image.size for image in group)):
+                call = Call(
+                    prompt=question.prompt,
+                    form=question.form,
+                    json_mode=question.json_mode,
+                    pictures=tuple(_picture(place, image, question.form, load) for place, image in enumerate(group, start=1)),
+                    timeout=timeout(),
+                    model=question.model,
+                    fallback_models=question.fallback_models,
+                    detail=question.detail,
+                    waited=waited,
+                )
+                answer = engine.ask(call)
+                del call
         except ModelRefused as error:
             verdict = _Verdict(outcome=_failed(group, ItemCode.MODEL_REFUSED, str(error), Usage(model_calls=1)))
         except ModelFault as error:

@@ -45,6 +45,7 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             load=pack.read,
             pictures=most_pictures(parts.models, [work.question.model, *work.question.fallback_models]),
             waited=work.waited,
+            room=parts.room,
             timeout=lambda: max(min(call_seconds, ends - monotonic()), 1.0),
         )
         for outcome in outcomes:
