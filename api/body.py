@@ -35,6 +35,9 @@ FIELDS = (
     "detail",
     "deadlineSeconds",
     "webhookUrl",
+    "schema",
+    "merge",
+    "imagesPerCall",
 )
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 import tempfile
 from contextlib import suppress
@@ -22,9 +23,11 @@ from pipeline.credits import BASE, PER_IMAGE, reservation
 from pipeline.finalize import is_input_fault
 from pipeline.packed import PackWriter
 from pipeline.plan import ChunkPlan, cut
+from pipeline.record_schema import SchemaFault
 from pipeline.request import Request, RequestFault, check
 from pipeline.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
-from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
+from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus, Question
+from pipeline.validate import compile_schema
 from storage import accepting, steps
 from storage.accounts import available_credits, random_id
 from storage.ledger import InsufficientCredits
@@ -100,14 +103,9 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
             # Before anything else is looked at: what was accepted once needs no credits and no room now.
             with parts.database.read() as connection:
                 accepting.check_not_sent_before(connection, account, idempotency)
-        try:
-            fields, images = parse_body(body)
-            wanted = check(fields, images, webhook_allow=parts.settings.webhook_allow, models=list(parts.models))
-        except RequestFault as fault:
-            raise ApiError(400, fault.code, fault.message) from None
+        wanted = _wanted(parts, body)
         _check_balance(parts, account, len(wanted.images))
-        size = parts.settings.images_per_call if wanted.question.per_image else parts.settings.merged_per_call
-        plan = cut(len(wanted.images), size)
+        plan = cut(len(wanted.images), images_per_call(parts, wanted.question))
         try:
             inputs = _put_texts(parts, job, wanted, plan) if wanted.input_method == "base64" else {}
             by_url = wanted.input_method == "url"
@@ -141,6 +139,26 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     parts.signals.ring(rings)
     return job
+
+
+def _wanted(parts: Parts, body: bytes | mmap.mmap) -> Request:
+    """What the body asks for. Raises ApiError."""
+    try:
+        fields, images = parse_body(body)
+        wanted = check(fields, images, webhook_allow=parts.settings.webhook_allow, models=list(parts.models))
+        if wanted.question.schema is not None:
+            compile_schema(wanted.question.schema)
+    except RequestFault as fault:
+        raise ApiError(400, fault.code, fault.message) from None
+    except SchemaFault as fault:
+        raise ApiError(400, "invalid_schema", f"schema can't be used: {fault}") from None
+    return wanted
+
+
+def images_per_call(parts: Parts, question: Question) -> int:
+    """How many images a chunk has, and so a call at most."""
+    usual = parts.settings.images_per_call if question.per_image else parts.settings.merged_per_call
+    return question.images_per_call or usual
 
 
 def _idempotency_key() -> str | None:

@@ -63,6 +63,7 @@ class EngineLimits:
 
     pictures: int  #: most pictures a call
     raw_bytes: int  #: most raw picture bytes a call; a single larger picture goes alone
+    without_pictures: bool = True  #: whether it answers a prompt alone, as answers are made one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

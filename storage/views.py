@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, union_all
 
 from pipeline.types import Failure, JobStatus, Usage
 from storage.database import now_ms
 from storage.harvest import failures_of
-from storage.schema import chunks, images, jobs
+from storage.schema import chunks, images, jobs, merges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +69,8 @@ def job_view(connection: Connection, job: str, account: str) -> JobView | None:
     states = {state: int(count) for state, count in connection.execute(counted)}
     succeeded, failed = states.get("done", 0), states.get("failed", 0)
     status = JobStatus(row.status)
-    usages = (Usage(**usage) for usage in connection.execute(select(chunks.c.usage).where(chunks.c.job == job)).scalars())
+    paid = union_all(*(select(table.c.usage).where(table.c.job == job) for table in (chunks, merges)))
+    usages = (Usage(**usage) for usage in connection.execute(paid).scalars())
     return JobView(
         id=row.id,
         status=status,

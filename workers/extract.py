@@ -12,15 +12,11 @@ from pipeline.ask import ask
 from pipeline.models import most_pictures
 from pipeline.packed import PackReader
 from pipeline.stage import staged_in
+from pipeline.validate import compile_schema
 from storage import jobs
 from storage.steps import Lease
+from workers.turns import StepPaused, call_seconds, turn_seconds
 from workers.wiring import Parts
-
-CALL_SECONDS = 180.0  #: for one model call; a long answer of 8,192 tokens takes about a minute
-
-
-class StepPaused(Exception):
-    """The step has had its time. What it settled is kept; the rest is for its next turn."""
 
 
 def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
@@ -30,10 +26,7 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     ends = monotonic() + work.left
-    # A turn ends well before the hard limit: one more call fits in.
-    most = parts.settings.step_seconds / 2
-    call_seconds = min(CALL_SECONDS, most)
-    turn_ends = monotonic() + most
+    turn_ends = monotonic() + turn_seconds(parts.settings)
     with parts.scratch.open(work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
@@ -46,7 +39,9 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             pictures=most_pictures(parts.models, [work.question.model, *work.question.fallback_models]),
             waited=work.waited,
             room=parts.room,
-            timeout=lambda: max(min(call_seconds, ends - monotonic()), 1.0),
+            timeout=partial(call_seconds, parts.settings, ends),
+            validate=compile_schema(work.question.schema) if work.question.schema is not None else None,
+            progress=work.progress,
         )
         for outcome in outcomes:
             unsettled -= {index for reply in outcome.replies for index in reply.indexes}

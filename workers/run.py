@@ -18,9 +18,10 @@ from storage.database import SQL_AWAY
 from storage.steps import Lease, LostLease
 from workers.alone import Died, NoSeat
 from workers.cleanup import cleanup
-from workers.extract import StepPaused, extract
+from workers.extract import extract
 from workers.finalize import finalize
 from workers.stage import stage
+from workers.turns import StepPaused
 from workers.webhook import webhook
 from workers.wiring import Parts
 

@@ -22,6 +22,7 @@ from google.genai import errors, types
 from pydantic import ValidationError
 
 from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.record_schema import records_schema
 from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Detail, Finish, Form, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,10 @@ INSTRUCTIONS = {
     "JSON array that has exactly one object for each image: its 'index' is the number in the image's label, its "
     "'result' the answer for that image alone.",
 }
+
+
+#: Where there are no pictures the prompt says it all.
+ALONE = "Answer the prompt."
 
 
 class _Interrupted(Exception):
@@ -187,7 +192,7 @@ def _contents(call: Call, files: dict[int, types.File]) -> types.Content:
 def _config(call: Call) -> types.GenerateContentConfig:
     """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
     config = types.GenerateContentConfig(
-        system_instruction=INSTRUCTIONS[call.form],
+        system_instruction=INSTRUCTIONS[call.form] if call.pictures else ALONE,
         max_output_tokens=MAX_OUTPUT_TOKENS,
         http_options=types.HttpOptions(timeout=max(int(call.timeout * 1000), 1)),
     )
@@ -196,18 +201,9 @@ def _config(call: Call) -> types.GenerateContentConfig:
     if call.form is not Form.TEXT:
         config.response_mime_type = "application/json"
     if call.form is Form.RECORDS:
-        config.response_json_schema = _records_schema(json_mode=call.json_mode)
+        config.response_json_schema, words = records_schema(call.schema, json_mode=call.json_mode)
+        config.system_instruction = f"{INSTRUCTIONS[call.form]} {words}".rstrip()
     return config
-
-
-def _records_schema(*, json_mode: bool) -> dict[str, Any]:
-    result = {"type": "object", "additionalProperties": True} if json_mode else {"type": "string"}
-    record = {
-        "type": "object",
-        "properties": {"index": {"type": "integer"}, "result": result},
-        "required": ["index", "result"],
-    }
-    return {"type": "array", "items": record}
 
 
 @contextmanager

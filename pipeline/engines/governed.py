@@ -7,6 +7,7 @@ quota stop the calls until somebody has mended them. Who would wait longer than 
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -124,7 +125,7 @@ class Governed:
         return answer
 
     def _enter(self, model: Model, call: Call, ends: float) -> Permit:
-        characters = len(call.prompt) + INSTRUCTION_CHARACTERS
+        characters = len(call.prompt) + INSTRUCTION_CHARACTERS + (len(json.dumps(call.schema)) if call.schema else 0)
         tokens = model.input_tokens(characters=characters, pictures=len(call.pictures), detail=call.detail)
         left = PATIENCE_SECONDS
         while True:

@@ -73,6 +73,24 @@ def test_records_are_asked_for_by_schema(fake, engine, json_mode):
     assert [record["index"] for record in json.loads(answer.text)] == [1, 2]
 
 
+def test_records_of_a_schema_come_in_its_shape_and_what_the_model_does_not_take_is_told_in_words(fake, engine):
+    schema = {
+        "type": "object",
+        "properties": {
+            "what": {"$ref": "#/$defs/what"},
+            "number": {"type": "integer"},
+            "tags": {"type": "array", "minItems": 99},
+        },
+        "required": ["what", "number"],
+        "$defs": {"what": {"type": "string", "pattern": "^picture"}},
+    }
+    answer = engine.ask(replace(call(7, 8, form=Form.RECORDS, json_mode=True), schema=schema))
+    results = [record["result"] for record in json.loads(answer.text)]
+    assert [(result["what"], result["number"]) for result in results] == [("picture 7", 7), ("picture 8", 8)]
+    assert "minItems" not in json.dumps(fake.calls[0].schema)
+    assert '"minItems":99' in fake.calls[0].prompt[0]
+
+
 @pytest.mark.parametrize("reason", ["SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "IMAGE_SAFETY"])
 def test_a_blocked_answer_is_known_by_its_finish_reason(fake, engine, reason):
     fake.script = always(blocked_answer(reason))
