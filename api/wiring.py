@@ -15,6 +15,7 @@ from pipeline.models import Model
 from pipeline.ports import Scratch
 from pipeline.settings import Settings
 from storage.database import Database
+from storage.model_limits import RedisLimiter
 from storage.scratch import open_scratch
 from storage.secret import secret_key
 from storage.signals import Signals
@@ -36,24 +37,29 @@ class Parts:
     warnings: tuple[str, ...]  #: of the engine, for every job
     waiting_places: threading.BoundedSemaphore
     large_bodies: threading.BoundedSemaphore
+    notices: Callable[[], dict[str, str]] = field(default=dict)  #: what of the models somebody has to mend, by model
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiters should answer now
 
 
 def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> Parts:
     engine, _, warnings = model_of(settings)
+    models = models_of(settings)
+    signals = Signals(settings.redis_url)
+    limiter = RedisLimiter(signals.redis, concurrency=settings.model_concurrency)
     return Parts(
         settings=settings,
         database=Database(settings.database_url),
         scratch=open_scratch(settings),
-        signals=Signals(settings.redis_url),
+        signals=signals,
         secret_key=secret_key(settings),
         rate=parse(settings.rate_limit),
         limiter=MovingWindowRateLimiter(storage_from_string(_limits_url(settings.redis_url))),
         engine=engine,
-        models=models_of(settings),
+        models=models,
         warnings=warnings,
         waiting_places=threading.BoundedSemaphore(settings.max_waiters),
         large_bodies=threading.BoundedSemaphore(settings.max_large_bodies),
+        notices=lambda: limiter.notices(models.values()),
         stopping=stopping,
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,13 +63,15 @@ def ask(
     waited: bool = False,
     validate: Validate | None = None,
     progress: Mapping[str, Any] | None = None,
+    room: Callable[[int], AbstractContextManager[None]] = lambda _size: nullcontext(),
 ) -> Iterator[Outcome]:
     """One Outcome for each model call; together they name each image of `staged` exactly once.
 
     `load` gives an image's bytes by its index; `timeout` the seconds the next call may take; `pictures`: most of a call,
     beside the engine's limit and the question's; `waited`: somebody holds a connection for the answer; `validate` says
-    what is wrong with an image's result; `progress` is the last Outcome's of the turn before. Raises what the engine raises
-    when it can't be asked (ModelUnavailable): outcomes yielded before stand.
+    what is wrong with an image's result; `progress` is the last Outcome's of the turn before; `room`: held for as many bytes
+    as a call's pictures have. Raises what the engine raises when it can't be asked (ModelUnavailable): outcomes yielded
+    before stand.
     """
     most = min(pictures, engine.limits.pictures, question.images_per_call or pictures)
     images = {image.index: image for image in staged}
@@ -76,20 +79,24 @@ def ask(
         question=question, validate=validate, progress=_begun(staged, progress, pictures=most, raw_bytes=engine.limits.raw_bytes)
     )
     while group := asking.progress.next():
-        call = Call(
-            prompt=asking.prompt(group),
-            form=question.form,
-            json_mode=question.json_mode or question.schema is not None,
-            pictures=tuple(_picture(place, images[index], question.form, load) for place, index in enumerate(group, start=1)),
-            schema=question.schema,
-            timeout=timeout(),
-            model=question.model,
-            fallback_models=question.fallback_models,
-            detail=question.detail,
-            waited=waited,
-        )
         try:
-            answer = engine.ask(call)
+            with room(sum(images[index].size for index in group)):
+                call = Call(
+                    prompt=asking.prompt(group),
+                    form=question.form,
+                    json_mode=question.json_mode or question.schema is not None,
+                    pictures=tuple(
+                        _picture(place, images[index], question.form, load) for place, index in enumerate(group, start=1)
+                    ),
+                    schema=question.schema,
+                    timeout=timeout(),
+                    model=question.model,
+                    fallback_models=question.fallback_models,
+                    detail=question.detail,
+                    waited=waited,
+                )
+                answer = engine.ask(call)
+                del call  # its pictures go before the next ones come
         except ModelRefused as error:
             outcome = _failed(group, ItemCode.MODEL_REFUSED, str(error), Usage(model_calls=1))
         except ModelFault as error:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines.gemini import GeminiEngine
+from pipeline.engines.governed import Governed
+from pipeline.limiter import LocalLimiter
+from pipeline.models import KNOWN
 from pipeline.types import ItemCode, Prepared, Refused
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_pictures import sniff
@@ -22,7 +25,8 @@ RECORD = {"type": "object", "properties": {"number": {"type": "integer"}}, "requ
 @contextmanager
 def gemini_house(folder: Path, fake: FakeGemini, **options: Any) -> Iterator[Harness]:
     """`options` as `running` takes them. What Gemini's contract forbids is seen at the end."""
-    engine = GeminiEngine(api_key=fake.key, model=MODEL, base_url=fake.base_url, pause=lambda _seconds: None)
+    gemini = GeminiEngine(api_key=fake.key, model=MODEL, base_url=fake.base_url)
+    engine = Governed(gemini, limiter=LocalLimiter(concurrency=100), models=KNOWN, pause=lambda _seconds: None)
     try:
         with running(folder, engine=engine, **options) as house:
             house.work = replace(house.work, decode=take)

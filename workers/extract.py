@@ -62,6 +62,7 @@ def _outcomes(parts: Parts, work: Work, staged: Sequence[Staged], pack: PackRead
         load=pack.read,
         pictures=most_pictures(parts.models, [question.model, *question.fallback_models]),
         waited=work.waited,
+        room=parts.room,
         timeout=partial(call_seconds, parts.settings, monotonic() + work.left),
         validate=compile_schema(question.schema) if question.schema is not None else None,
         progress=work.progress,

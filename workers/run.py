@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from pipeline.finalize import Verdict
-from pipeline.ports import ModelUnavailable
+from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
 from storage import closing, jobs, steps
 from storage.database import SQL_AWAY
@@ -88,7 +88,10 @@ def _run(parts: Parts, lease: Lease) -> list[Lease]:
         _hand_back(parts, lease, seconds=0, counts=False)
         return []
     except ModelUnavailable as error:
-        log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
+        if error.cause is Cause.BUSY:
+            log.info("model_busy", retry_after=error.retry_after)
+        else:
+            log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
         _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
         return []
     except FileNotFoundError:

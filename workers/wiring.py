@@ -14,8 +14,11 @@ from celery import Celery
 from pipeline.engines.build import build_engine, models_of
 from pipeline.models import Model
 from pipeline.ports import Decode, Deliver, Engine, Fetch, Scratch
+from pipeline.room import Room
 from pipeline.settings import Settings
+from pipeline.types import MB
 from storage.database import Database
+from storage.model_limits import RedisLimiter
 from storage.scratch import open_scratch
 from storage.secret import secret_key
 from storage.signals import Signals, celery_app, owner_name
@@ -23,6 +26,7 @@ from workers.alone import COMMAND, Alone
 from workers.drain import Drain
 from workers.leases import LeaseKeeper
 
+CALL_BYTES = 64 * MB  #: of pictures in model calls at once; their calls weigh 4 to 5 times that
 EX_TEMPFAIL = 75  #: sysexits.h: a process that is to be started again
 
 
@@ -40,6 +44,7 @@ class Parts:
     decoding: Executor  #: one thread a decoder child
     engine: Engine
     models: Mapping[str, Model]  #: those that a job may name
+    room: Room = field(default_factory=lambda: Room(CALL_BYTES))  #: for the pictures of model calls
     deliver: Deliver
     secret_key: bytes  #: what webhook secrets are encrypted with
     webhook_places: threading.Semaphore  #: calls of webhooks at once
@@ -63,6 +68,17 @@ def webhook_places(settings: Settings) -> threading.Semaphore:
     return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
 
 
+def governed_engine(settings: Settings, signals: Signals) -> Engine:
+    """The engine that the settings name, behind the limits that all workers share; `ocr` runs here, and has none."""
+    engine = build_engine(settings)
+    if settings.engine == "ocr":
+        return engine
+    from pipeline.engines.governed import Governed
+
+    limiter = RedisLimiter(signals.redis, concurrency=settings.model_concurrency)
+    return Governed(engine, limiter=limiter, models=models_of(settings))
+
+
 def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[Parts, Celery, Callable[[], None]]:
     """The parts, the Celery app they ring with, and what ends them all.
 
@@ -77,7 +93,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     database = Database(settings.database_url)
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
-    engine = build_engine(settings)
+    signals = Signals(settings.redis_url, app)
+    engine = governed_engine(settings, signals)
     fetch = Fetcher(settings.fetch_allow)
     drain = Drain()
     leases = LeaseKeeper(
@@ -91,7 +108,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         settings=settings,
         database=database,
         scratch=open_scratch(settings),
-        signals=Signals(settings.redis_url, app),
+        signals=signals,
         leases=leases,
         fetch=fetch,
         decode=decode,

@@ -34,7 +34,11 @@ class FakeEngine:
         if isinstance(special, Exception):
             raise special
         return special or Answer(
-            finish=Finish.COMPLETE, text=answer_text(call), input_tokens=10, output_tokens=2, model_version="fake-1.0"
+            finish=Finish.COMPLETE,
+            text=answer_text(call),
+            input_tokens=10,
+            output_tokens=2,
+            model_version=f"{call.model or self.model}.0",
         )
 
     def close(self) -> None:
