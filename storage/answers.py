@@ -1,4 +1,4 @@
-"""Records that were answered before, for a while: see docs/adr/0007. Each account sees its own and no other's."""
+"""Records that were answered before, for a while: see docs/adr/0010. Each account sees its own and no other's."""
 
 from __future__ import annotations
 
