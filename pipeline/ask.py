@@ -107,25 +107,28 @@ def ask(
 
 
 def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:
-    """As far as another turn came, or the calls as they are planned."""
-    if kept is not None:
-        return Progress.of(kept, open_={image.index for image in staged})
-    progress = Progress()
-    calls = pack_calls(staged, pictures=pictures, raw_bytes=raw_bytes)
+    """As far as another turn came; the calls as they are planned of what it has not begun."""
+    progress = Progress.of(kept, open_={image.index for image in staged}) if kept is not None else Progress()
+    begun = {index for turn in progress.turns for index in turn.images}
+    calls = pack_calls([image for image in staged if image.index not in begun], pictures=pictures, raw_bytes=raw_bytes)
     progress.ask_next(*(tuple(image.index for image in call) for call in calls))
     return progress
 
 
 def _picture(place: int, image: Staged, form: Form, load: Callable[[int], bytes]) -> Picture:
-    """Records are labelled 1, 2, … in each call and mapped back here. Merged answers speak of the pictures in free text,
-    which nothing can map back: they get the job's own numbers (docs/adr/0003)."""
     return Picture(
-        number=place if form is Form.RECORDS else image.index + 1,
+        number=_label(place, image.index, form),
         mime=image.mime,
         data=load(image.index),
         width=image.width,
         height=image.height,
     )
+
+
+def _label(place: int, index: int, form: Form) -> int:
+    """Records are labelled 1, 2, … in each call and mapped back here. Merged answers speak of the pictures in free text,
+    which nothing can map back: they get the job's own numbers (docs/adr/0003)."""
+    return place if form is Form.RECORDS else index + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +142,7 @@ class _Asking:
     def prompt(self, group: Group) -> str:
         """The prompt; behind it, where an image is asked for again, what was wrong with its last result."""
         said = [
-            f"Image {place}: {self.progress.wrong[index]}"
+            f"Image {_label(place, index, self.question.form)}: {self.progress.wrong[index]}"
             for place, index in enumerate(group, start=1)
             if index in self.progress.wrong
         ]

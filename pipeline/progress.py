@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from pipeline.plan import halves
 
+COUNTERS = ("faults", "spoiled", "re_asked")
+
 Group = tuple[int, ...]  #: images of one call, by their index in the job
 
 
@@ -58,12 +60,13 @@ class Progress:
         self.turns.extendleft((Turn(second, first), Turn(first)))
 
     def kept(self) -> dict[str, Any]:
-        """As JSON."""
+        """As JSON: of those that are open."""
+        left = {index for turn in self.turns for index in turn.images}
+        by_image = {name: getattr(self, name) for name in (*COUNTERS, "wrong")}
         return {
             "turns": [[turn.images, turn.beside] for turn in self.turns],
             "culprits": sorted(self.culprits),
-            **{name: _counts(getattr(self, name)) for name in ("faults", "spoiled", "re_asked")},
-            "wrong": {str(index): text for index, text in self.wrong.items()},
+            **{name: {str(index): kept[index] for index in left if index in kept} for name, kept in by_image.items()},
         }
 
     @classmethod
@@ -80,10 +83,6 @@ class Progress:
             wrong={int(index): text for index, text in kept["wrong"].items()},
             **counters,
         )
-
-
-def _counts(counter: Counter[int]) -> dict[str, int]:
-    return {str(index): times for index, times in counter.items()}
 
 
 def _those(indexes: Iterable[int], open_: Container[int]) -> Group:

@@ -17,6 +17,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MOST_CHARACTERS = 32_768  #: as compact JSON: it goes with each call
 DEEPEST = 64  #: levels of JSON
 MOST_PARTS = 2_000  #: subschemas, each counted as often as a $ref leads to it: bounds the time that checking takes
+PATTERN_PARTS = 40  #: what a pattern counts as: the costliest take 10 microseconds a character
 
 #: Keywords by what they hold: a subschema, an array of them, or an object of them.
 ONE = frozenset(
@@ -85,19 +86,21 @@ class _Walk:
         if "$id" in schema and above:
             raise SchemaFault(f"{at} has an $id; only the whole schema may.")
         inner = (*above, id(schema))
-        count = 1
+        properties = schema.get("patternProperties")
+        patterns = ("pattern" in schema) + (len(properties) if isinstance(properties, dict) else 0)
+        count = 1 + patterns * PATTERN_PARTS
         for name, part in subschemas(schema):
             count += self.parts(part, f"{at}/{name}", inner)
-            self._check(count)
         if "$ref" in schema:
             count += self.parts(resolve(self.root, schema["$ref"], at), f"{at}/$ref", inner)
-            self._check(count)
+        self._check(count)
         self.known[id(schema)] = count
         return count
 
     def _check(self, count: int) -> None:
         if count > MOST_PARTS:
-            raise SchemaFault(f"it has more than {MOST_PARTS} subschemas, each counted as often as a $ref leads to it.")
+            text = f"it has more than {MOST_PARTS} subschemas, each counted as often as a $ref leads to it, and each pattern as"
+            raise SchemaFault(f"{text} {PATTERN_PARTS}.")
 
 
 def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from jsonschema_rs import Draft202012Validator, ReferencingError, RegexOptions, 
 
 from pipeline.record_schema import SchemaFault
 
-PATTERN_BYTES = 1 << 20  #: of a compiled pattern
+PATTERN_BYTES = 1 << 17  #: of a compiled pattern
 MOST_FAULTS = 3  #: told of one record
 LONGEST_FAULT = 160  #: characters: it may quote what the model said
 

@@ -224,6 +224,19 @@ def test_a_turn_that_ends_early_is_gone_on_from_and_sends_no_refused_set_again()
     assert sorted(replied(outcomes)) == [0, 2, 3, 4, 5, 6, 7]
 
 
+def test_what_was_wrong_with_a_merged_answer_is_told_by_the_job_s_own_numbers():
+    engine = FakeEngine(script=lambda _call, number: Answer(finish=Finish.COMPLETE, text="{") if number == 1 else None)
+    run(engine, staged(6), JSON)
+    assert "\nImage 7: your answer was not valid JSON" in engine.calls[1].prompt
+
+
+def test_an_image_that_no_earlier_turn_knew_of_is_asked_for_too():
+    engine = FakeEngine(script=lambda _call, number: Answer(finish=Finish.TRUNCATED) if number == 1 else None)
+    turn = ask(staged(0, 1), engine=engine, question=TEXT, load=lambda index: f"i{index}".encode(), timeout=lambda: 1.0)
+    kept = next(turn).progress
+    assert sorted(replied(run(FakeEngine(), staged(0, 1, 2), progress=kept))) == [0, 1, 2]
+
+
 def test_a_model_that_cannot_be_asked_leaves_earlier_outcomes_standing():
     def script(_call: Call, number: int) -> Exception | None:
         return ModelUnavailable("429", retry_after=3) if number == 2 else None

@@ -78,6 +78,8 @@ NESTED |= {"n30": {"type": "object"}}
         ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, "leads back"),
         ({"$ref": "#/$defs/l0", "$defs": LAUGHS}, "more than 2000 subschemas"),
         ({"$ref": "#/$defs/n0", "$defs": NESTED}, "more than 2000 subschemas"),
+        ({"properties": {f"p{i}": {"pattern": f"^{i}"} for i in range(60)}}, "each pattern as 40"),
+        ({"patternProperties": {f"^{i}": {} for i in range(60)}}, "each pattern as 40"),
         (DEEP, "levels deep"),
         ({"description": "x" * MOST_CHARACTERS}, "bytes"),
         ({"description": "\ud800"}, "no Unicode"),
