@@ -13,7 +13,7 @@ from celery import Celery
 
 from pipeline.engines.build import build_engine, models_of
 from pipeline.models import Model
-from pipeline.ports import Decode, Deliver, Engine, Fetch, Scratch
+from pipeline.ports import Decode, Deliver, Engine, Fetch, Reencode, Scratch
 from pipeline.room import Room
 from pipeline.settings import Settings
 from pipeline.types import MB
@@ -68,9 +68,9 @@ def webhook_places(settings: Settings) -> threading.Semaphore:
     return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
 
 
-def governed_engine(settings: Settings, signals: Signals) -> Engine:
+def governed_engine(settings: Settings, signals: Signals, reencode: Reencode) -> Engine:
     """The engine that the settings name, behind the limits that all workers share; `ocr` runs here, and has none."""
-    engine = build_engine(settings)
+    engine = build_engine(settings, reencode)
     if settings.engine == "ocr":
         return engine
     from pipeline.engines.governed import Governed
@@ -94,7 +94,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
     signals = Signals(settings.redis_url, app)
-    engine = governed_engine(settings, signals)
+    engine = governed_engine(settings, signals, decode.as_jpeg)
     fetch = Fetcher(settings.fetch_allow)
     drain = Drain()
     leases = LeaseKeeper(
