@@ -14,7 +14,43 @@ import pybase64
 
 #: The members of CreateChatCompletionRequest.
 REQUEST = frozenset(
-    ["messages", "model", "modalities", "verbosity", "reasoning_effort", "max_completion_tokens", "frequency_penalty", "presence_penalty", "web_search_options", "top_logprobs", "response_format", "audio", "store", "stream", "stop", "logit_bias", "logprobs", "max_tokens", "n", "prediction", "seed", "stream_options", "tools", "tool_choice", "parallel_tool_calls", "function_call", "functions", "metadata", "temperature", "top_p", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier"]
+    [
+        "messages",
+        "model",
+        "modalities",
+        "verbosity",
+        "reasoning_effort",
+        "max_completion_tokens",
+        "frequency_penalty",
+        "presence_penalty",
+        "web_search_options",
+        "top_logprobs",
+        "response_format",
+        "audio",
+        "store",
+        "stream",
+        "stop",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "n",
+        "prediction",
+        "seed",
+        "stream_options",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "function_call",
+        "functions",
+        "metadata",
+        "temperature",
+        "top_p",
+        "user",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "service_tier",
+    ]
 )
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DATA_URI = re.compile(r"data:(image/[a-z]+);base64,(.*)", re.DOTALL)
