@@ -44,13 +44,12 @@ class Parts:
 def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> Parts:
     engine, _, warnings = model_of(settings)
     models = models_of(settings)
-    signals = Signals(settings.redis_url)
-    limiter = RedisLimiter(signals.redis, concurrency=settings.model_concurrency)
+    limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
     return Parts(
         settings=settings,
         database=Database(settings.database_url),
         scratch=open_scratch(settings),
-        signals=signals,
+        signals=Signals(settings.redis_url),
         secret_key=secret_key(settings),
         rate=parse(settings.rate_limit),
         limiter=MovingWindowRateLimiter(storage_from_string(_limits_url(settings.redis_url))),

@@ -50,6 +50,13 @@ class Decode(Protocol):
         """Never raises for what is in `data`, not even if decoding it kills the decoder. Thread-safe."""
 
 
+class Reencode(Protocol):
+    """Makes a JPEG of an image that decodes, for models that do not take it as it is."""
+
+    def __call__(self, data: bytes) -> Prepared | Refused:
+        """One below 14,000,000 bytes, upright, smaller in pixels where it must be. Never raises for what is in `data`."""
+
+
 class Deliver(Protocol):
     """Calls a webhook."""
 
@@ -97,7 +104,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Which engine it is: `gemini` or `ocr`."""
+        """Which engine it is: `gemini`, `openai` or `ocr`."""
 
     @property
     def model(self) -> str:

@@ -26,7 +26,15 @@ PARTS = {
     "scratch_url": ("file:", "s3://"),
     "redis_url": ("embedded:", "redis://", "rediss://", "unix://"),
 }
-SECRETS = ("GEMINI_API_KEY", "SECRET_KEY", "DATABASE_URL", "REDIS_URL", "AWS_SECRET_ACCESS_KEY", "METRICS_TOKEN")
+SECRETS = (
+    "GEMINI_API_KEY",
+    "OPENAI_API_KEY",
+    "SECRET_KEY",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "AWS_SECRET_ACCESS_KEY",
+    "METRICS_TOKEN",
+)
 _SCRATCH = re.compile(r"file:.+|s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 #: what ENV=production does without: the embedded parts, for which a value that is missing stands too
 EMBEDDED = {
@@ -66,9 +74,11 @@ class Settings(BaseModel):
     aws_region: str = ""
     redis_url: str = Field(default="embedded:", repr=False)  #: embedded:, redis://…, rediss://… or unix://<socket>
 
-    engine: Literal["", "gemini", "ocr"] = ""  #: empty: gemini with a key, else ocr
+    engine: Literal["", "gemini", "openai", "ocr"] = ""  #: empty: gemini with a key, else ocr
     gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
     gemini_base_url: str = ""  #: empty: Google's own
+    openai_base_url: str = Field(default="", validate_default=True)  #: of ENGINE=openai, up to and with its /v1
+    openai_api_key: SecretStr | None = None  #: None: none is sent, as servers on one's own machine need none
     model: str = "gemini-3.5-flash-lite"  #: for jobs that name none
     models: tuple[Model, ...] = Field(default=(), validate_default=True)  #: those that jobs may name; (): see engines/build.py
     model_rpm: int = Field(default=0, ge=0)  #: requests a minute, of each model that MODELS gives no own limit; 0: no limit
@@ -152,6 +162,15 @@ class Settings(BaseModel):
             raise ValueError("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
         return value
 
+    @field_validator("openai_base_url")
+    @classmethod
+    def _openai_server(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("engine") == "openai" and not value:
+            raise ValueError("ENGINE=openai needs OPENAI_BASE_URL, such as http://127.0.0.1:11434/v1")
+        if value and not _is_endpoint(value):
+            raise ValueError("must be like http://127.0.0.1:11434/v1, with no key in it")
+        return value
+
     @field_validator("models")
     @classmethod
     def _default_among_them(cls, value: tuple[Model, ...], info: ValidationInfo) -> tuple[Model, ...]:
@@ -216,6 +235,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             values[name] = value
     unread = {fault.partition("_FILE: ")[0] for fault in faults}
     faults += _production_faults(values, unread)
+    if values.get("ENGINE") == "openai" and not values.get("MODEL"):
+        faults.append("MODEL: ENGINE=openai needs MODEL, by the name that its server has for it")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:

@@ -6,6 +6,7 @@ each worker keeps to its share, by those same rules.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,7 @@ from pipeline.limiter import (
 from pipeline.models import Model
 from pipeline.ports import Cause, ModelUnavailable, Permit
 from storage.accounts import random_id
-from storage.signals import AWAY
+from storage.signals import AWAY, connect
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,8 @@ PREFIX = "extract-image:model"
 WORKERS = "extract-image:model-workers"
 HERE = "here-"  #: what the id of a permit begins with that was given while Redis was away
 WORKER_MS = 60_000  #: a worker that has not asked for so long is gone, or has no need of its share
+ANSWER_SECONDS = 3.0  #: what Redis may take to answer
+AWAY_SECONDS = 2.0  #: before it is tried again
 KEPT_SECONDS = 86_400  #: what nobody asks for is forgotten
 
 SCRIPT = f"""
@@ -147,6 +150,7 @@ class RedisLimiter:
         self._owner = owner or random_id("", 12)
         self._clock = clock
         self._local = LocalLimiter(concurrency=concurrency)
+        self._away_until = 0.0  # by the process's clock: who is away is not asked by every call
 
     def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
         request_ms, token_ms = spacings(model, tokens)
@@ -155,7 +159,7 @@ class RedisLimiter:
         try:
             kind, wait, *said = self._run(model, "enter", *given)
         except AWAY as error:
-            log.warning("limits_not_shared", reason=repr(error))
+            self._note_away(error)
             permit = self._local.enter(model, tokens=tokens, waited=waited, seconds=seconds)
             return replace(permit, id=f"{HERE}{permit.id}")
         self._local.share = 1 / max(int(said[-1]), 1)
@@ -176,7 +180,12 @@ class RedisLimiter:
         try:
             self._run(permit.model, "leave", permit.id, trued, cause or "", after, notice, opens, self._concurrency)
         except AWAY as error:
-            log.warning("limits_not_shared", reason=repr(error))
+            self._note_away(error)
+
+    @classmethod
+    def of(cls, url: str, *, concurrency: int) -> RedisLimiter:
+        """With a client of its own to the Redis at `url`."""
+        return cls(connect(url, seconds=ANSWER_SECONDS), concurrency=concurrency)
 
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
         """Raises one of AWAY if Redis does not answer."""
@@ -187,11 +196,25 @@ class RedisLimiter:
         found: list[Any] = pipe.execute()
         return {name: notice.decode() for name, notice in zip(names, found, strict=True) if notice is not None}
 
+    def close(self) -> None:
+        self._redis.close()
+
+    def _note_away(self, error: Exception) -> None:
+        if not isinstance(error, _StillAway):
+            log.warning("limits_not_shared", reason=repr(error))
+            self._away_until = time.monotonic() + AWAY_SECONDS
+
     def _run(self, model: Model, operation: str, *arguments: Any) -> list[str]:
+        if time.monotonic() < self._away_until:
+            raise _StillAway
         keys = [_key(""), _key(model.name), f"{PREFIX}-calls:{model.name}", WORKERS]
         now = "" if self._clock is None else self._clock()
         answer: Any = self._script(keys=keys, args=[operation, now, *arguments])
         return [part.decode() for part in answer]
+
+
+class _StillAway(ConnectionError):
+    """Redis was away a moment ago."""
 
 
 def _key(name: str) -> str:

@@ -13,7 +13,7 @@ from celery import Celery
 
 from pipeline.engines.build import build_engine, models_of
 from pipeline.models import Model
-from pipeline.ports import Decode, Deliver, Engine, Fetch, Scratch
+from pipeline.ports import Decode, Deliver, Engine, Fetch, Limiter, Reencode, Scratch
 from pipeline.room import Room
 from pipeline.settings import Settings
 from pipeline.types import MB
@@ -68,14 +68,13 @@ def webhook_places(settings: Settings) -> threading.Semaphore:
     return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
 
 
-def governed_engine(settings: Settings, signals: Signals) -> Engine:
+def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode) -> Engine:
     """The engine that the settings name, behind the limits that all workers share; `ocr` runs here, and has none."""
-    engine = build_engine(settings)
+    engine = build_engine(settings, reencode)
     if settings.engine == "ocr":
         return engine
     from pipeline.engines.governed import Governed
 
-    limiter = RedisLimiter(signals.redis, concurrency=settings.model_concurrency)
     return Governed(engine, limiter=limiter, models=models_of(settings))
 
 
@@ -93,8 +92,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     database = Database(settings.database_url)
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
-    signals = Signals(settings.redis_url, app)
-    engine = governed_engine(settings, signals)
+    limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
+    engine = governed_engine(settings, limiter, decode.as_jpeg)
     fetch = Fetcher(settings.fetch_allow)
     drain = Drain()
     leases = LeaseKeeper(
@@ -108,7 +107,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         settings=settings,
         database=database,
         scratch=open_scratch(settings),
-        signals=signals,
+        signals=Signals(settings.redis_url, app),
         leases=leases,
         fetch=fetch,
         decode=decode,
@@ -130,6 +129,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decode.close()
         fetch.close()
         engine.close()
+        limiter.close()
         parts.signals.close()
         database.close()
 

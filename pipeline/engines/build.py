@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pipeline.models import KNOWN, Model, known, with_limits
-from pipeline.ports import Engine
+from pipeline.ports import Engine, Reencode
 from pipeline.settings import Settings
 
 
-def build_engine(settings: Settings) -> Engine:
+def build_engine(settings: Settings, reencode: Reencode) -> Engine:
     """One engine for the process. Vendors are imported only where they are used: each weighs 50 MB and more."""
+    if settings.engine == "openai":
+        from pipeline.engines.openai import OpenAiEngine
+
+        return OpenAiEngine(
+            base_url=settings.openai_base_url,
+            api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else "",
+            model=settings.model,
+            reencode=reencode,
+        )
     if settings.engine == "gemini":
         from pipeline.engines.gemini import GeminiEngine
 
@@ -33,8 +42,8 @@ def models_of(settings: Settings) -> dict[str, Model]:
 
 def model_of(settings: Settings) -> tuple[str, str, tuple[str, ...]]:
     """Name, model and warnings of the engine, without building it: what the front door records."""
-    if settings.engine == "gemini":
-        return "gemini", settings.model, ()
+    if settings.engine in {"gemini", "openai"}:
+        return settings.engine, settings.model, ()
     from pipeline.engines.ocr import MODEL, WARNING
 
     return "ocr", MODEL, (WARNING,)

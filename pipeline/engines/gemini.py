@@ -21,9 +21,9 @@ from google import genai
 from google.genai import errors, types
 from pydantic import ValidationError
 
+from pipeline.engines.wording import instruction
 from pipeline.plan import RAW_BYTES
 from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
-from pipeline.record_schema import records_schema
 from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Detail, Finish, Form, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
@@ -45,20 +45,6 @@ RESOLUTIONS = {
 }
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEY = re.compile(r"AIza[\w-]+|(?<=api_key:)[^'\"\s]+")
-
-INSTRUCTIONS = {
-    Form.TEXT: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together. "
-    "Where you speak of a single image, name it by its label.",
-    Form.JSON: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together, with "
-    "one JSON document and nothing else.",
-    Form.RECORDS: "Each image follows its label, such as 'Image 1:'. Answer the prompt for each image by itself, with a "
-    "JSON array that has exactly one object for each image: its 'index' is the number in the image's label, its "
-    "'result' the answer for that image alone.",
-}
-
-
-#: Where there are no pictures the prompt says it all.
-ALONE = "Answer the prompt."
 
 
 class _Interrupted(Exception):
@@ -192,8 +178,9 @@ def _contents(call: Call, files: dict[int, types.File]) -> types.Content:
 
 def _config(call: Call) -> types.GenerateContentConfig:
     """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
+    told, schema = instruction(call)
     config = types.GenerateContentConfig(
-        system_instruction=INSTRUCTIONS[call.form] if call.pictures else ALONE,
+        system_instruction=told,
         max_output_tokens=MAX_OUTPUT_TOKENS,
         http_options=types.HttpOptions(timeout=max(int(call.timeout * 1000), 1)),
     )
@@ -201,9 +188,8 @@ def _config(call: Call) -> types.GenerateContentConfig:
         config.media_resolution = RESOLUTIONS[call.detail]
     if call.form is not Form.TEXT:
         config.response_mime_type = "application/json"
-    if call.form is Form.RECORDS:
-        config.response_json_schema, words = records_schema(call.schema, json_mode=call.json_mode)
-        config.system_instruction = f"{INSTRUCTIONS[call.form]} {words}".rstrip()
+    if schema is not None:
+        config.response_json_schema = schema
     return config
 
 
