@@ -19,8 +19,10 @@ from pipeline.credits import reservation
 from pipeline.job_options import JobOptions, check_options
 from pipeline.packed import PackWriter
 from pipeline.plan import ChunkPlan, cut
+from pipeline.record_schema import SchemaFault
 from pipeline.request import Request, RequestFault, check
-from pipeline.types import JobStatus
+from pipeline.types import JobStatus, Question
+from pipeline.validate import compile_schema
 from storage import accepting, steps
 from storage.accepting import IdempotencyKey
 from storage.accounts import available_credits, random_id
@@ -33,6 +35,7 @@ log = structlog.get_logger(__name__)
 MOST_WAITED_CHUNKS = 4  #: a larger job does not go before others because its caller waits: it takes its time anyway
 LONGEST_REQUEST_SOURCE = 200
 IN_MEMORY = 1 << 20
+NO_CACHE = "This service keeps no answers (CACHE_TTL is 0): cache had no effect."
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -48,13 +51,13 @@ def accept(parts: Parts, account: str, *, waited: bool) -> Accepted:
     """Checks the request and makes its job, or finds the one that it made before. Raises ApiError: then nothing is left behind."""
     key = _idempotency_key()
     try:
-        with _sent(parts, hashed=key is not None) as sent:
+        with read_sent(parts, hashed=key is not None) as sent:
             idempotency = IdempotencyKey(key=key, body_hash=sent.body_hash) if key else None
             if idempotency:
                 # Before anything else is looked at: what was accepted once needs no credits and no room now.
                 with parts.database.read() as connection:
                     accepting.check_not_sent_before(connection, account, idempotency)
-            wanted = check(sent.fields, sent.images, webhook_allow=parts.settings.webhook_allow, uploaded=sent.uploaded)
+            wanted = wanted_of(parts, sent)
             options = check_options(sent.fields, len(wanted.images))
             return Accepted(job=_make_job(parts, account, wanted, options, idempotency, waited=waited))
     except RequestFault as fault:
@@ -97,9 +100,29 @@ def too_many_open_jobs(parts: Parts) -> ApiError:
     return ApiError(429, "too_many_open_jobs", text, {"Retry-After": "10"})
 
 
-def _sent(parts: Parts, *, hashed: bool) -> AbstractContextManager[Sent]:
+def read_sent(parts: Parts, *, hashed: bool = False) -> AbstractContextManager[Sent]:
+    """The request's body, JSON or a form. Raises ApiError and RequestFault."""
     read = read_upload if is_upload(request) else read_json
     return read(request, parts.settings.max_body, parts.large_bodies, hashed=hashed)
+
+
+def wanted_of(parts: Parts, sent: Sent) -> Request:
+    """What the body asks for. Raises RequestFault."""
+    allow, models = parts.settings.webhook_allow, list(parts.models)
+    wanted = check(sent.fields, sent.images, webhook_allow=allow, models=models, uploaded=sent.uploaded)
+    if wanted.question.schema is not None:
+        try:
+            compile_schema(wanted.question.schema)
+        except SchemaFault as fault:
+            raise RequestFault("invalid_schema", f"schema can't be used: {fault}") from None
+    return wanted
+
+
+def plan_of(parts: Parts, wanted: Request) -> list[ChunkPlan]:
+    """The chunks that the request is cut into: each has the images of one call, if their bytes fit."""
+    question, settings = wanted.question, parts.settings
+    usual = settings.images_per_call if question.per_image else settings.merged_per_call
+    return cut(len(wanted.images), question.images_per_call or usual)
 
 
 def _make_job(
@@ -108,8 +131,7 @@ def _make_job(
     """The new job's id. Nothing is left behind where it raises."""
     job = random_id("job_", 24)
     _check_credits(parts, account, len(wanted.images), options.max_credits)
-    size = parts.settings.images_per_call if wanted.question.per_image else parts.settings.merged_per_call
-    plan = cut(len(wanted.images), size)
+    plan = plan_of(parts, wanted)
     by_url = wanted.input_method == "url"
     try:
         inputs = {} if by_url else _put_images(parts, job, wanted, plan)
@@ -125,8 +147,8 @@ def _make_job(
             scratch_bytes=sum(map(len, wanted.images)) if inputs else 0,
             request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
             engine=parts.engine,
-            model=parts.model,
-            warnings=parts.warnings,
+            model=wanted.question.model,
+            warnings=_warnings(parts, wanted.question),
             deadline_ms=wanted.deadline_seconds * 1000,
             ttl_ms=int(parts.settings.result_ttl * 1000),
             webhook_url=wanted.webhook_url,
@@ -145,6 +167,11 @@ def _make_job(
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     parts.signals.ring(rings)
     return job
+
+
+def _warnings(parts: Parts, question: Question) -> tuple[str, ...]:
+    useless = question.cache and not parts.settings.cache_ttl
+    return (*parts.warnings, NO_CACHE) if useless else parts.warnings
 
 
 def _idempotency_key() -> str | None:

@@ -11,6 +11,7 @@ from api import (
     deliveries,
     describing,
     errors,
+    estimate,
     extract_image,
     health,
     job_actions,
@@ -36,6 +37,7 @@ def create_app(parts: Parts) -> Flask:
     metrics.count_requests(app)
     errors.register(app)
     app.register_blueprint(extract_image.blueprint(parts))
+    app.register_blueprint(estimate.blueprint(parts))
     app.register_blueprint(jobs.blueprint(parts))
     app.register_blueprint(job_actions.blueprint(parts))
     app.register_blueprint(job_events.blueprint(parts))

@@ -38,6 +38,13 @@ FIELDS = (
     "onError",
     "maxCredits",
     "metadata",
+    "model",
+    "fallbackModels",
+    "detail",
+    "schema",
+    "merge",
+    "imagesPerCall",
+    "cache",
 )
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])

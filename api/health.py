@@ -6,6 +6,7 @@ import hmac
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
 
 import structlog
@@ -16,6 +17,7 @@ from api.errors import json_response
 from api.openapi import Answer, describe
 from api.wiring import Parts
 from storage.database import schema_is_current
+from storage.signals import AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +27,10 @@ FRESH_SECONDS = 1.0  #: an answer this old serves again: whoever asks often cost
 
 class SchemaIsOld(Exception):
     """The database answers, and has not been migrated."""
+
+
+class ModelAway(Exception):
+    """Somebody has to mend something before the model can be asked: jobs wait."""
 
 
 class Probe:
@@ -80,7 +86,15 @@ def probes(parts: Parts) -> dict[str, Probe]:
     def scratch() -> None:
         next(iter(parts.scratch.list("readyz/")), None)
 
-    checks: dict[str, Callable[[], None]] = {"database": database, "redis": redis, "scratch": scratch}
+    def model() -> None:
+        """What the workers found: asking the model here would cost quota."""
+        with suppress(*AWAY):  # then `redis` says it
+            notices = parts.notices()
+            # Another model than the default one is the affair of the jobs that name it.
+            if any(name in notices for name in ("", next(iter(parts.models)))):
+                raise ModelAway(" ".join(notices.values()))
+
+    checks: dict[str, Callable[[], None]] = {"database": database, "redis": redis, "scratch": scratch, "model": model}
     return {name: Probe(name, check) for name, check in checks.items()}
 
 

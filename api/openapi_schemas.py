@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.job_options import LONGEST_CUSTOM_ID, MOST_CREDITS, MOST_METADATA
-from pipeline.request import LONGEST_DEADLINE, METHODS, SHORTEST_DEADLINE
-from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
+from pipeline.request import LONGEST_DEADLINE, MERGE_MODES, METHODS, SHORTEST_DEADLINE
+from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, ItemCode, JobStatus
 
 Schema = dict[str, Any]
 
@@ -44,6 +44,7 @@ def several(items: Schema, what: str = "", **details: Any) -> Schema:
 
 
 NEXT: Schema = {"type": ["string", "null"], "description": "`cursor` of the next page; null on the last one."}
+MONEY: Schema = {"type": "number", "minimum": 0, "description": "Dollars, by the prices in `MODELS`."}
 TIME = text("RFC 3339, in UTC", format="date-time")
 
 #: Of both POSTs that make a job, in the order of the reference.
@@ -66,6 +67,37 @@ REQUEST_FIELDS: dict[str, Schema] = {
         "description": "One answer for all images together, or one for each.",
         "enum": ["merged", "perImage", None],
         "default": "merged",
+    },
+    "schema": {
+        "description": "The JSON Schema of one image's record, also as text: each image gets one that fits.",
+        "type": ["object", "string", "null"],
+    },
+    "merge": {
+        "description": "How the merged answers of several calls become one.",
+        "enum": [*MERGE_MODES, None],
+        "default": "auto",
+    },
+    "imagesPerCall": {
+        "description": "How many images a model call has at most.",
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "maximum": MAX_IMAGES_PER_CALL,
+    },
+    "cache": {
+        "description": "Whether a record that the account got before may be taken instead of a call.",
+        "anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}],
+        "default": False,
+    },
+    "model": {"description": "One of the service's `MODELS`.", "type": ["string", "null"]},
+    "fallbackModels": {
+        "description": "Others of them, asked in turn where the one before can't be asked.",
+        "type": ["array", "null"],
+        "items": text(),
+    },
+    "detail": {
+        "description": "How closely each picture is looked at. Less costs fewer tokens.",
+        "enum": [*Detail, None],
+        "default": "high",
     },
     "deadlineSeconds": {
         "description": "From accept on; then the job ends with what it has.",
@@ -146,7 +178,10 @@ COMPONENTS: dict[str, Schema] = {
                     "credits": number("Charged so far."),
                     "modelCalls": number(),
                     "inputTokens": number(),
-                    "outputTokens": number(),
+                    "outputTokens": number("Thinking included."),
+                    "cacheHits": number("Images that cost no call."),
+                    "money": MONEY,
+                    "modelVersion": or_null(text("Of the latest answer.")),
                 }
             ),
             "createdAt": TIME,
@@ -181,6 +216,16 @@ COMPONENTS: dict[str, Schema] = {
             "message": or_null(text("What is wrong, and how to mend it.")),
             "attempts": number("Rounds of the job that it was in."),
             "result": {"description": "Its own result, where each image has one and the job has ended with results."},
+        }
+    ),
+    "Estimate": record(
+        {
+            "images": number(),
+            "modelCalls": number(),
+            "inputTokens": number(),
+            "outputTokens": number(),
+            "credits": number("The most that it may cost."),
+            "money": MONEY,
         }
     ),
     "Formats": record(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
-from pipeline.engines.build import model_of
+from pipeline.engines.build import model_of, models_of
+from pipeline.models import Model
 from pipeline.ports import Scratch
 from pipeline.settings import Settings
 from storage.database import Database
+from storage.model_limits import RedisLimiter
 from storage.scratch import open_scratch
 from storage.secret import secret_key
 from storage.signals import Signals
@@ -31,15 +33,18 @@ class Parts:
     rate: RateLimitItem
     limiter: MovingWindowRateLimiter
     engine: str
-    model: str
+    models: Mapping[str, Model]  #: those that a request may name; the first one for who names none
     warnings: tuple[str, ...]  #: of the engine, for every job
     waiting_places: threading.BoundedSemaphore
     large_bodies: threading.BoundedSemaphore
+    notices: Callable[[], dict[str, str]] = field(default=dict)  #: what of the models somebody has to mend, by model
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiters should answer now
 
 
 def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> Parts:
-    engine, model, warnings = model_of(settings)
+    engine, _, warnings = model_of(settings)
+    models = models_of(settings)
+    limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
     return Parts(
         settings=settings,
         database=Database(settings.database_url),
@@ -49,10 +54,11 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         rate=parse(settings.rate_limit),
         limiter=MovingWindowRateLimiter(storage_from_string(_limits_url(settings.redis_url))),
         engine=engine,
-        model=model,
+        models=models,
         warnings=warnings,
         waiting_places=threading.BoundedSemaphore(settings.max_waiters),
         large_bodies=threading.BoundedSemaphore(settings.max_large_bodies),
+        notices=lambda: limiter.notices(models.values()),
         stopping=stopping,
     )
 

@@ -163,8 +163,8 @@ def _ready_url(process: subprocess.Popen[str], log: Path) -> str:
 
 
 def _explain(console: Console, settings: Settings) -> None:
-    if settings.engine == "gemini":
-        console.print(f"Engine: [bold]gemini[/bold] ({settings.model}), asked: “{PROMPT}”")
+    if settings.engine != "ocr":
+        console.print(f"Engine: [bold]{settings.engine}[/bold] ({settings.model}), asked: “{PROMPT}”")
     else:
         console.print("Engine: [bold]ocr[/bold], on this machine. It reads text and barcodes; it does not follow prompts.")
         console.print("For answers to a prompt: [bold]GEMINI_API_KEY=… make demo[/bold]\n")

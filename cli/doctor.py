@@ -90,8 +90,8 @@ def examine(
         skipped = [Finding(check=name, state="skipped", found="needs the settings") for name in names]
         todo = "Set what is named; docs/reference/settings.md lists every setting."
         return [Finding(check="settings", state="fault", found=faults, todo=todo), *skipped]
-    if "engine" in names and settings.engine == "gemini":
-        import_module("pipeline.engines.gemini")  # seconds on a busy machine: not the model's time
+    if "engine" in names and settings.engine in {"gemini", "openai"}:
+        import_module(f"pipeline.engines.{settings.engine}")  # seconds on a busy machine: not the model's time
     running = [_Running(name, settings, now) for name in names]
     deadline = time.monotonic() + seconds
     found = f"ENV={settings.env}, ENGINE={settings.engine}"
@@ -195,6 +195,8 @@ def _expect(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a s
 
 
 def _engine(settings: Settings, _now: Callable[[], float]) -> str:
+    if settings.engine == "openai":
+        return _openai(settings)
     if settings.engine != "gemini":
         missing = [name for name in OCR_PACKAGES if find_spec(name) is None]
         if missing:
@@ -208,6 +210,21 @@ def _engine(settings: Settings, _now: Callable[[], float]) -> str:
     except (ModelUnavailable, ModelRefused) as error:
         raise Trouble(str(error), _engine_todo(str(error))) from None
     return f"{settings.model} answers, the key is valid"
+
+
+def _openai(settings: Settings) -> str:
+    from pipeline.engines.openai import check_model
+
+    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
+    try:
+        check_model(base_url=settings.openai_base_url, api_key=key, model=settings.model, timeout=CHECK_SECONDS)
+    except ModelRefused as error:
+        raise Trouble(str(error), "Look at MODEL, and load the model into the server.") from None
+    except ModelUnavailable as error:
+        refused = re.match(r"HTTP 40[123]", str(error))
+        todo = "Look at OPENAI_API_KEY." if refused else "Look at OPENAI_BASE_URL, and whether its server runs."
+        raise Trouble(str(error), todo) from None
+    return f"{settings.model} is there, its server answers"
 
 
 def _engine_todo(said: str) -> str:
@@ -259,7 +276,7 @@ CHECKS: dict[str, tuple[Callable[[Settings, Callable[[], float]], str], str]] = 
     "clock": (_clock, "Mend the database first: see `database`."),
     "redis": (_redis, "Look at REDIS_URL, and whether the server runs and may be reached from here."),
     "scratch": (_scratch, "Look at SCRATCH_URL, S3_ENDPOINT_URL and the key, and whether the bucket is there."),
-    "engine": (_engine, "Look at GEMINI_API_KEY, MODEL and GEMINI_BASE_URL, and whether this machine may reach it."),
+    "engine": (_engine, "Look at MODEL, the engine's key and its base URL, and whether this machine may reach it."),
     "disk": (_disk, "Set TMPDIR to a folder that can be written to."),
     "worker": (_worker, "Set DATA_DIR to the worker's own."),
     "supervisor": (_supervisor, "Set DATA_DIR to the supervisor's own."),

@@ -1,25 +1,45 @@
 """Asks the model about the images of a chunk until each has a reply or a failure.
 
 What to do with each outcome is gemini-contract's table, for every engine alike: split what is truncated, bisect what is
-blocked down to the culprit, ask again for just what is missing, and never align by position. Each call's outcome is
-yielded as it comes, so that the caller commits it before the next one is paid for.
+blocked down to the culprit, ask again for just what is missing or wrong, and never align by position. Each call's
+outcome is yielded as it comes, so that the caller commits it before the next one is paid for.
+
+The calls stay below `1.5 P + 2 B log2(n)`, with P the calls that were planned, n the images of one (log2 rounded up, and at
+least 2), and B what went wrong: images that fail, and calls that failed through no image of theirs.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.merge import MalformedJson, parse_json
 from pipeline.plan import halves, pack_calls
 from pipeline.ports import Engine, ModelFault, ModelRefused
-from pipeline.types import Answer, Call, Failure, Finish, Form, ItemCode, Picture, Question, Reply, Staged, Usage
+from pipeline.progress import Group, Progress
+from pipeline.types import (
+    MAX_IMAGES,
+    Answer,
+    Call,
+    Failure,
+    Finish,
+    Form,
+    ItemCode,
+    Picture,
+    Question,
+    Reply,
+    Staged,
+    Usage,
+    storable,
+)
 
-RE_ASKS = 2  #: how often an image with a missing, doubled or malformed result is asked for again
+RE_ASKS = 2  #: how often an image with a missing, doubled or wrong result is asked for again
+LONGEST_WRONG = 400  #: characters of what is said about a result that does not fit
 
-Group = tuple[Staged, ...]
+Validate = Callable[[Any], str]  #: what is wrong with a result; empty if nothing is
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,14 +49,7 @@ class Outcome:
     replies: tuple[Reply, ...] = ()
     failures: tuple[Failure, ...] = ()
     usage: Usage = field(default_factory=Usage)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Verdict:
-    """What a call settled, and the groups that it leaves to be asked next."""
-
-    outcome: Outcome
-    again: tuple[Group, ...] = ()
+    progress: Mapping[str, Any] | None = None  #: what `ask` goes on from in another turn, as JSON; None: nothing is open
 
 
 def ask(
@@ -46,48 +59,65 @@ def ask(
     question: Question,
     load: Callable[[int], bytes],
     timeout: Callable[[], float],
+    pictures: int = MAX_IMAGES,
+    waited: bool = False,
+    validate: Validate | None = None,
+    progress: Mapping[str, Any] | None = None,
+    room: Callable[[int], AbstractContextManager[None]] = lambda _size: nullcontext(),
 ) -> Iterator[Outcome]:
     """One Outcome for each model call; together they name each image of `staged` exactly once.
 
-    `load` gives an image's bytes by its index; `timeout` the seconds the next call may take. Raises what the engine
-    raises when it can't be asked (ModelUnavailable): outcomes yielded before stand.
+    `load` gives an image's bytes by its index; `timeout` the seconds the next call may take; `pictures`: most of a call,
+    beside the engine's limit and the question's; `waited`: somebody holds a connection for the answer; `validate` says
+    what is wrong with an image's result; `progress` is the last Outcome's of the turn before; `room`: held for as many bytes
+    as a call's pictures have. Raises what the engine raises when it can't be asked (ModelUnavailable): outcomes yielded
+    before stand.
     """
-    tries = _Tries()
-    waiting = deque(pack_calls(staged, pictures=engine.limits.pictures, raw_bytes=engine.limits.raw_bytes))
-    while waiting:
-        group = waiting.popleft()
-        call = Call(
-            prompt=question.prompt,
-            form=question.form,
-            json_mode=question.json_mode,
-            pictures=tuple(_picture(place, image, question.form, load) for place, image in enumerate(group, start=1)),
-            timeout=timeout(),
-        )
+    most = min(pictures, engine.limits.pictures, question.images_per_call or pictures)
+    images = {image.index: image for image in staged}
+    asking = _Asking(
+        question=question, validate=validate, progress=_begun(staged, progress, pictures=most, raw_bytes=engine.limits.raw_bytes)
+    )
+    while group := asking.progress.next():
         try:
-            answer = engine.ask(call)
+            with room(sum(images[index].size for index in group)):
+                call = Call(
+                    prompt=asking.prompt(group),
+                    form=question.form,
+                    json_mode=question.json_mode or question.schema is not None,
+                    pictures=tuple(
+                        _picture(place, images[index], question.form, load) for place, index in enumerate(group, start=1)
+                    ),
+                    schema=question.schema,
+                    timeout=timeout(),
+                    model=question.model,
+                    fallback_models=question.fallback_models,
+                    detail=question.detail,
+                    waited=waited,
+                )
+                answer = engine.ask(call)
+                del call  # its pictures go before the next ones come
         except ModelRefused as error:
-            verdict = _Verdict(outcome=_failed(group, ItemCode.MODEL_REFUSED, str(error), Usage(model_calls=1)))
+            outcome = _failed(group, ItemCode.MODEL_REFUSED, str(error), Usage(model_calls=1))
         except ModelFault as error:
-            verdict = _after_fault(group, str(error), tries)
+            outcome = asking.after_fault(group, str(error))
         else:
-            verdict = _after_answer(group, replace(answer, text=_text(answer.text)), question, tries)
-        waiting.extendleft(reversed(verdict.again))
-        yield verdict.outcome
+            outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
+        yield replace(outcome, progress=asking.progress.kept() if asking.progress.turns else None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tries:
-    """What was tried already within this chunk, so that nothing is asked for ever."""
-
-    faults: set[Group] = field(default_factory=set)
-    re_asks: Counter[int] = field(default_factory=Counter)  #: by image index
+def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:
+    """As far as another turn came; the calls as they are planned of what it has not begun."""
+    progress = Progress.of(kept, open_={image.index for image in staged}) if kept is not None else Progress()
+    begun = {index for turn in progress.turns for index in turn.images}
+    calls = pack_calls([image for image in staged if image.index not in begun], pictures=pictures, raw_bytes=raw_bytes)
+    progress.ask_next(*(tuple(image.index for image in call) for call in calls))
+    return progress
 
 
 def _picture(place: int, image: Staged, form: Form, load: Callable[[int], bytes]) -> Picture:
-    """Records are labelled 1, 2, … in each call and mapped back here. Merged answers speak of the pictures in free text,
-    which nothing can map back: they get the job's own numbers (docs/adr/0003)."""
     return Picture(
-        number=place if form is Form.RECORDS else image.index + 1,
+        number=_label(place, image.index, form),
         mime=image.mime,
         data=load(image.index),
         width=image.width,
@@ -95,62 +125,116 @@ def _picture(place: int, image: Staged, form: Form, load: Callable[[int], bytes]
     )
 
 
-def _after_fault(group: Group, reason: str, tries: _Tries) -> _Verdict:
-    """The same group once more; then in halves, since "input context too long" shows as HTTP 500 too."""
-    usage = Usage(model_calls=1)
-    if group not in tries.faults:
-        tries.faults.add(group)
-        return _Verdict(outcome=Outcome(usage=usage), again=(group,))
-    return _split(group, ItemCode.MODEL_UNAVAILABLE, f"The model failed on this image twice: {reason}", usage)
+def _label(place: int, index: int, form: Form) -> int:
+    """Records are labelled 1, 2, … in each call and mapped back here. Merged answers speak of the pictures in free text,
+    which nothing can map back: they get the job's own numbers (docs/adr/0003)."""
+    return place if form is Form.RECORDS else index + 1
 
 
-def _text(text: str) -> str:
-    """The text without what neither UTF-8 nor every database can hold: lone surrogates, and NUL (in Postgres).
-    One of them in one answer must not cost the job all the others."""
-    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return whole.replace("\x00", "\ufffd")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asking:
+    """What each kind of answer leads to: what it settles is returned, what it leaves to be asked goes to `progress`."""
 
+    question: Question
+    validate: Validate | None
+    progress: Progress
 
-def _after_answer(group: Group, answer: Answer, question: Question, tries: _Tries) -> _Verdict:
-    usage = Usage(
-        model_calls=1,
-        input_tokens=answer.input_tokens,
-        output_tokens=answer.output_tokens,
-        model_version=answer.model_version,
-    )
-    if answer.finish is Finish.TRUNCATED:
-        return _split(group, ItemCode.OUTPUT_TRUNCATED, "The answer for this image is longer than the model may give.", usage)
-    if answer.finish is not Finish.COMPLETE:
-        code = answer.code or ItemCode.MODEL_REFUSED
-        return _split(group, code, f"The model refused this image: {answer.detail}", usage)
-    if question.form is Form.TEXT:
-        return _Verdict(outcome=Outcome(replies=(_reply(group, answer.text),), usage=usage))
-    try:
-        document = parse_json(answer.text)
-    except MalformedJson:
+    def prompt(self, group: Group) -> str:
+        """The prompt; behind it, where an image is asked for again, what was wrong with its last result."""
+        said = [
+            f"Image {_label(place, index, self.question.form)}: {self.progress.wrong[index]}"
+            for place, index in enumerate(group, start=1)
+            if index in self.progress.wrong
+        ]
+        if not said:
+            return self.question.prompt
+        return "\n".join((self.question.prompt, "", "Your last answer could not be used. Mend what was wrong with it:", *said))
+
+    def after_fault(self, group: Group, reason: str) -> Outcome:
+        """The same once more; then in halves, since "input context too long" shows as HTTP 500 too."""
+        usage = Usage(model_calls=1)
+        first = not any(self.progress.faults[index] for index in group)
+        self.progress.faults.update(group)
+        if first:
+            self.progress.ask_next(group)
+            return Outcome(usage=usage)
+        return self._split(group, ItemCode.MODEL_UNAVAILABLE, f"The model failed on this image twice: {reason}", usage)
+
+    def after_answer(self, group: Group, answer: Answer) -> Outcome:
+        usage = Usage.of(answer)
+        if answer.finish is Finish.TRUNCATED:
+            detail = "The answer for this image is longer than the model may give."
+            return self._split(group, ItemCode.OUTPUT_TRUNCATED, detail, usage)
+        if answer.finish is not Finish.COMPLETE:
+            return self._after_refusal(group, answer, usage)
+        if self.question.form is Form.TEXT:
+            return Outcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
+        try:
+            document = parse_json(answer.text)
+        except MalformedJson:
+            return self._after_garbage(group, usage)
+        if self.question.form is Form.JSON:
+            return Outcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
+        return self._after_records(group, _results(document), usage)
+
+    def _after_refusal(self, group: Group, answer: Answer, usage: Usage) -> Outcome:
         if len(group) > 1:
-            return _split(group, ItemCode.SCHEMA_MISMATCH, "", usage)
-        return _ask_again(group, "The model's answer for this image is not JSON.", usage, tries)
-    if question.form is Form.JSON:
-        return _Verdict(outcome=Outcome(replies=(_reply(group, answer.text),), usage=usage))
-    return _match_records(group, document, question, usage, tries)
+            self.progress.bisect(group)
+            return Outcome(usage=usage)
+        self.progress.culprits.update(group)
+        code = answer.code or ItemCode.MODEL_REFUSED
+        return _failed(group, code, f"The model refused this image: {answer.detail}", usage)
 
+    def _after_garbage(self, group: Group, usage: Usage) -> Outcome:
+        """What is cut short or no JSON is never repaired."""
+        self.progress.spoiled.update(group)
+        detail = "The model's answer for this image is not JSON."
+        (index, *others) = group
+        if others or self.progress.spoiled[index] > RE_ASKS:
+            return self._split(group, ItemCode.SCHEMA_MISMATCH, detail, usage)
+        self.progress.wrong[index] = "your answer was not valid JSON, or not JSON alone."
+        self.progress.ask_next(group)
+        return Outcome(usage=usage)
 
-def _match_records(group: Group, document: Any, question: Question, usage: Usage, tries: _Tries) -> _Verdict:
-    """Keeps each result that names its image, alone, and asks again for just the others."""
-    results = _results(document)
-    replies: list[Reply] = []
-    missing: list[Staged] = []
-    for place, image in enumerate(group, start=1):
-        if place in results and (question.json_mode or isinstance(results[place], str)):
-            replies.append(Reply(indexes=(image.index,), text="", result=results[place]))
-        else:
-            missing.append(image)
-    if not missing:
-        return _Verdict(outcome=Outcome(replies=tuple(replies), usage=usage))
-    verdict = _ask_again(tuple(missing), "The model gave no single result for this image.", usage, tries)
-    outcome = Outcome(replies=tuple(replies), failures=verdict.outcome.failures, usage=usage)
-    return _Verdict(outcome=outcome, again=verdict.again)
+    def _after_records(self, group: Group, results: Mapping[int, Any], usage: Usage) -> Outcome:
+        """Keeps each result that names its image, alone, and fits; asks again for just the others, those that may be."""
+        wrong = {
+            index: self._fault(results[place]) if place in results else "there was no single result with its number as index."
+            for place, index in enumerate(group, start=1)
+        }
+        replies = tuple(
+            Reply(indexes=(index,), text="", result=results[place])
+            for place, index in enumerate(group, start=1)
+            if not wrong[index]
+        )
+        again = tuple(index for index in group if wrong[index] and self.progress.re_asked[index] < RE_ASKS)
+        self.progress.re_asked.update(again)
+        self.progress.wrong |= {index: wrong[index] for index in again}
+        if again:
+            self.progress.ask_next(again)
+        failures = tuple(
+            Failure(
+                index=index,
+                code=ItemCode.SCHEMA_MISMATCH,
+                detail=storable(f"The model gave no usable result for this image, asked {RE_ASKS + 1} times: {wrong[index]}"),
+            )
+            for index in group
+            if wrong[index] and index not in again
+        )
+        return Outcome(replies=replies, failures=failures, usage=usage)
+
+    def _fault(self, result: Any) -> str:
+        if self.validate:
+            fault = self.validate(result)
+            return f"its result does not fit the schema: {fault}"[:LONGEST_WRONG] if fault else ""
+        return "" if self.question.json_mode or isinstance(result, str) else "its result is not a text."
+
+    def _split(self, group: Group, code: ItemCode, detail: str, usage: Usage) -> Outcome:
+        """Two halves instead of the group; a single image is the culprit."""
+        if len(group) == 1:
+            return _failed(group, code, detail, usage)
+        self.progress.ask_next(*halves(group))
+        return Outcome(usage=usage)
 
 
 def _results(document: Any) -> dict[int, Any]:
@@ -165,26 +249,6 @@ def _results(document: Any) -> dict[int, Any]:
     return {label: result for label, result in named if times[label] == 1}
 
 
-def _ask_again(group: Group, detail: str, usage: Usage, tries: _Tries) -> _Verdict:
-    """Once more for those of the group that have tries left; the others fail."""
-    spent = tuple(image for image in group if tries.re_asks[image.index] >= RE_ASKS)
-    rest = tuple(image for image in group if tries.re_asks[image.index] < RE_ASKS)
-    tries.re_asks.update(image.index for image in rest)
-    outcome = _failed(spent, ItemCode.SCHEMA_MISMATCH, detail, usage)
-    return _Verdict(outcome=outcome, again=(rest,) if rest else ())
-
-
-def _split(group: Group, code: ItemCode, detail: str, usage: Usage) -> _Verdict:
-    """Two halves instead of the group; a single image is the culprit."""
-    if len(group) == 1:
-        return _Verdict(outcome=_failed(group, code, detail, usage))
-    return _Verdict(outcome=Outcome(usage=usage), again=halves(group))
-
-
-def _reply(group: Group, text: str) -> Reply:
-    return Reply(indexes=tuple(image.index for image in group), text=text)
-
-
 def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> Outcome:
-    said = _text(detail)  # it may quote the model
-    return Outcome(failures=tuple(Failure(index=image.index, code=code, detail=said) for image in group), usage=usage)
+    said = storable(detail)  # it may quote the model
+    return Outcome(failures=tuple(Failure(index=index, code=code, detail=said) for index in group), usage=usage)

@@ -5,9 +5,9 @@ What is sent to it, on its standard input:
 
     REQUEST, the bytes
 
-and what it answers, on its standard output, first of all READY, then for each request:
+(the format's name with AS_JPEG before it asks for a JPEG) and what it answers, on its standard output, first of all READY, then for each request:
 
-    REPLY, a PNG or (where refused) one sentence
+    REPLY, a PNG or JPEG or (where refused) one sentence
 
 A child that has decoded a hostile picture may no longer be ours, so its answers are checked like a stranger's.
 """
@@ -42,16 +42,18 @@ MAX_SCANS = 100  # of a JPEG: encoders write about 10
 MAX_SECONDS = 20.0  # a picture, of CPU and by the clock: 50 million pixels of noise to PNG take 8
 MAX_MEMORY = 1_500_000_000  # bytes of address space a child
 MAX_RESIDENT = 300 * MB  # bytes: a child that holds more after a picture is replaced
+MAX_JPEG = 14_000_000  # bytes: what a model call may have
 MAX_PICTURES = 2_000  # a child: what leaks in a decoder goes with it
 
 READY = b"\x06decode1"
+AS_JPEG = ">"
 REQUEST = struct.Struct("!16sI")  # the format's name, padded with zeros; the length of the bytes that follow
 REPLY = struct.Struct("!B32sIIQI")  # Outcome; an ItemCode where refused; width, height; bytes resident; length of what follows
 
 
 class Outcome(IntEnum):
     AS_RECEIVED = 1  #: nothing follows
-    CONVERTED = 2  #: a PNG follows
+    CONVERTED = 2  #: a PNG follows, or the JPEG that was asked for
     REFUSED = 3  #: a sentence follows
 
 
@@ -61,6 +63,7 @@ _MAX_DETAIL = 1_000  # bytes
 _PIPE_BYTES = MB  # most pictures then pass in one write
 _READ_BYTES = MB
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
 _ROOT = Path(__file__).resolve().parent.parent
 _COMMAND = (sys.executable, "-m", "pipeline.decode_child")
 #: All a child is told of the environment: where its code is. Keys and addresses of other services stay here.
@@ -111,9 +114,17 @@ class DecoderPool:
 
         Raises DecoderNotStarted if no child can be started, and RuntimeError after close().
         """
-        kind = sniff(data)
-        if isinstance(kind, Refused):
-            return kind
+        return self._prepared(data, "")
+
+    def as_jpeg(self, data: bytes) -> Prepared | Refused:
+        """The picture as a JPEG of at most MAX_JPEG bytes, upright and smaller where it must be: pipeline.ports.Reencode."""
+        return self._prepared(data, AS_JPEG)
+
+    def _prepared(self, data: bytes, wanted: str) -> Prepared | Refused:
+        found = sniff(data)
+        if isinstance(found, Refused):
+            return found
+        kind = f"{wanted}{found}"
         seat = self._take()
         try:
             return self._decode(seat, kind, data)
@@ -184,7 +195,7 @@ class DecoderPool:
                 if unused:
                     return Refused(
                         code=ItemCode.IMAGE_CRASHED_DECODER,
-                        detail=f"Decoding the {kind} image crashed the decoder: save it anew, as PNG or JPEG.",
+                        detail=f"Decoding the {kind.removeprefix(AS_JPEG)} image crashed the decoder: save it anew, as PNG or JPEG.",
                     )
             except BaseException:  # an interrupt: the child is in the midst of an answer nobody waits for
                 seat.vacate()
@@ -264,6 +275,11 @@ class _Child:
             return _refused(code, body), resident
         if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
             raise _ChildDied
+        if kind.startswith(AS_JPEG):
+            if verdict != Outcome.CONVERTED or not body.startswith(_JPEG) or length > MAX_JPEG:
+                raise _ChildDied
+            source = kind.removeprefix(AS_JPEG)
+            return Prepared(data=body, mime=NATIVE_FORMATS["JPEG"], width=width, height=height, source_format=source), resident
         if verdict == Outcome.CONVERTED and body.startswith(_PNG):
             return Prepared(data=body, mime=NATIVE_FORMATS["PNG"], width=width, height=height, source_format=kind), resident
         if verdict == Outcome.AS_RECEIVED and kind in NATIVE_FORMATS:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 import pillow_heif
 from PIL import AvifImagePlugin, Image, ImageFile
 
-from pipeline.decode import MAX_PIXELS, MAX_SCANS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
+from pipeline.decode import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SCANS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
 from pipeline.sniff import NATIVE_FORMATS, jpeg_scans
 from pipeline.types import ItemCode, Prepared, Refused
 
@@ -50,6 +50,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_JPEG_QUALITY = 90
+_SMALLER = 0.7  # a side, where a JPEG comes out too large: half the pixels
 _TIFF_PHOTOMETRIC = 262  # 0: white is zero
 _TOO_MANY_PIXELS = Refused(
     code=ItemCode.IMAGE_TOO_MANY_PIXELS,
@@ -64,14 +66,16 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
     """Decodes the whole of the first picture in `data`, which is of the format `kind` (pipeline.sniff).
 
     The answer's `data` is empty where the picture goes to the model as it came, else a PNG of 8 bits a sample or fewer,
-    turned as its orientation tag says. Never raises for what is in `data`; it may still end or hang the process.
+    turned as its orientation tag says. With AS_JPEG before `kind` it is a JPEG whatever it was. Never raises for what is in
+    `data`; it may still end or hang the process.
     """
+    as_jpeg, kind = kind.startswith(AS_JPEG), kind.removeprefix(AS_JPEG)
     if kind == "JPEG" and jpeg_scans(data, most=MAX_SCANS) > MAX_SCANS:
         return Refused(
             code=ItemCode.IMAGE_TOO_COMPLEX, detail=f"The JPEG has more than {MAX_SCANS} scans: save it anew as a baseline JPEG."
         )
     try:
-        return _decode(kind, data)
+        return _as_jpeg(kind, data) if as_jpeg else _decode(kind, data)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return _TOO_MANY_PIXELS
     except MemoryError:
@@ -109,6 +113,33 @@ def _decode(kind: str, data: bytes) -> Prepared | Refused:
         upright.save(png, "PNG", compress_level=1, icc_profile=_profile(image, upright.mode))
         width, height = upright.size
         return Prepared(data=png.getvalue(), mime=NATIVE_FORMATS["PNG"], width=width, height=height, source_format=kind)
+
+
+def _as_jpeg(kind: str, data: bytes) -> Prepared | Refused:
+    with Image.open(BytesIO(data), formats=[_PILLOW_NAMES.get(kind, kind)]) as image:
+        if _is_too_large(image.size):
+            return _TOO_MANY_PIXELS
+        image.load()
+        if _is_too_large(image.size):
+            return _TOO_MANY_PIXELS
+        upright = _upright(_as_png_holds_it(image), _orientation(image))
+        profile = _profile(image, upright.mode) if upright.mode in {"L", "RGB"} else None
+        shown = upright if upright.mode in {"L", "RGB"} else _on_white(upright)
+    while True:
+        jpeg = BytesIO()
+        shown.save(jpeg, "JPEG", quality=_JPEG_QUALITY, icc_profile=profile)
+        if jpeg.tell() <= MAX_JPEG:
+            width, height = shown.size
+            return Prepared(data=jpeg.getvalue(), mime=NATIVE_FORMATS["JPEG"], width=width, height=height, source_format=kind)
+        shown = shown.resize((round(shown.width * _SMALLER) or 1, round(shown.height * _SMALLER) or 1), Image.Resampling.BOX)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """What a JPEG has no place for: what shows through is white, as paper is."""
+    full = image.convert("RGBA")
+    paper = Image.new("RGB", full.size, "white")
+    paper.paste(full, mask=full.getchannel("A"))
+    return paper
 
 
 def _is_too_large(size: tuple[int, int]) -> bool:

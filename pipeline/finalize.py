@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.merge import MalformedJson, merge
-from pipeline.types import INPUT_FAULTS, Failure, ItemCode, JobStatus, Question, Reply
+from pipeline.types import INPUT_FAULTS, Failure, Form, ItemCode, JobStatus, Question, Reply
+
+NOT_SYNTHESIZED = (
+    'The model could not make the answers about parts of the images one: they are put together as with merge "auto".'
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,20 +31,31 @@ class Verdict:
     status: JobStatus
     result: str | None  #: the `results` string, where any image was processed
     error: tuple[str, str] | None  #: stable code and text, where none was
+    warnings: tuple[str, ...] = ()  #: for the job's owner
 
 
-def conclude(harvest: Harvest) -> Verdict:
-    """Merges the replies, or says why there are none."""
+def is_synthesized(harvest: Harvest) -> bool:
+    """Whether the model is to make one answer of those that it gave."""
+    wanted = harvest.question.merge == "synthesize" and harvest.question.form is not Form.RECORDS
+    return wanted and len(harvest.replies) > 1
+
+
+def conclude(harvest: Harvest, replies: Sequence[Reply] | None = None) -> Verdict:
+    """Merges the replies, or says why there are none. `replies`: what the model has made of those of the harvest, if it was
+    to."""
+    replies = harvest.replies if replies is None else replies
     processed = harvest.total - len(harvest.failures)
     if processed == 0 or (harvest.fail_on_error and harvest.failures):
         return Verdict(status=JobStatus.FAILED, result=None, error=_error(harvest.failures, harvest.total))
     try:
-        result = merge(harvest.replies, harvest.question.form)
+        result = merge(replies, harvest.question.form, harvest.question.merge)
     except (MalformedJson, RecursionError):
         # Each was read before, with more room on the stack. Trying again would not help: the job ends, and costs nothing.
         error = (ItemCode.INTERNAL_ERROR.value, "The model's answers are nested too deeply to be merged.")
         return Verdict(status=JobStatus.FAILED, result=None, error=error)
-    return Verdict(status=JobStatus.PARTIAL if harvest.failures else JobStatus.SUCCEEDED, result=result, error=None)
+    status = JobStatus.PARTIAL if harvest.failures else JobStatus.SUCCEEDED
+    warnings = (NOT_SYNTHESIZED,) if is_synthesized(harvest) and len(replies) > 1 else ()
+    return Verdict(status=status, result=result, error=None, warnings=warnings)
 
 
 def is_input_fault(code: str | None) -> bool:

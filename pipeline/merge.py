@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.types import Form, Reply
+from pipeline.types import Form, MergeMode, Reply
 
 _FENCE = re.compile(r"\A\s*```[a-zA-Z0-9]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
 
@@ -40,17 +40,21 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def merge(replies: Sequence[Reply], form: Form) -> str:
+def merge(replies: Sequence[Reply], form: Form, mode: MergeMode = "auto") -> str:
     """The `results` string of a job: its replies in image order, as one. Empty string where there are none.
 
     TEXT: a single reply as it is, several under `Images a to b` (1-based, as the pictures were labelled).
-    JSON: a single document, or several folded by `merge_documents`. RECORDS: one JSON array, sorted by index.
+    JSON: a single document, or several folded by `merge_documents`; with `concat` one after the other in an array, the
+    elements of those that are arrays among them. RECORDS: one JSON array, sorted by index.
     """
     ordered = sorted(replies, key=lambda reply: reply.indexes)
     if form is Form.RECORDS:
         return dump_json([{"index": reply.indexes[0], "result": reply.result} for reply in ordered])
     if form is Form.JSON:
-        return dump_json(merge_documents([parse_json(reply.text) for reply in ordered])) if ordered else ""
+        documents = [parse_json(reply.text) for reply in ordered]
+        if mode == "concat" and len(documents) > 1:
+            return dump_json([item for value in documents for item in (value if isinstance(value, list) else [value])])
+        return dump_json(merge_documents(documents)) if documents else ""
     if len(ordered) == 1:
         return ordered[0].text
     return "\n\n".join(f"{heading(reply.indexes)}\n{reply.text}".rstrip() for reply in ordered)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.types import Staged
 
+RAW_BYTES = 14_000_000  #: of the pictures of one call: a request must stay below 20 MB, base64 and all
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkPlan:
@@ -42,7 +44,7 @@ def pack_calls(staged: Sequence[Staged], *, pictures: int, raw_bytes: int) -> li
     return calls
 
 
-def halves(group: tuple[Staged, ...]) -> tuple[tuple[Staged, ...], tuple[Staged, ...]]:
-    """Two parts of a group of two or more, the first one the larger."""
-    middle = (len(group) + 1) // 2
+def halves(group: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Two parts of a group of two or more, the second one the larger: see `Progress.bisect`."""
+    middle = len(group) // 2
     return group[:middle], group[middle:]

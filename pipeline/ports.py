@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import IO, Protocol
 
+from pipeline.models import Model
 from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
 from pipeline.webhook import Answered
 
@@ -48,6 +50,13 @@ class Decode(Protocol):
         """Never raises for what is in `data`, not even if decoding it kills the decoder. Thread-safe."""
 
 
+class Reencode(Protocol):
+    """Makes a JPEG of an image that decodes, for models that do not take it as it is."""
+
+    def __call__(self, data: bytes) -> Prepared | Refused:
+        """One below 14,000,000 bytes, upright, smaller in pixels where it must be. Never raises for what is in `data`."""
+
+
 class Deliver(Protocol):
     """Calls a webhook."""
 
@@ -61,6 +70,33 @@ class EngineLimits:
 
     pictures: int  #: most pictures a call
     raw_bytes: int  #: most raw picture bytes a call; a single larger picture goes alone
+    without_pictures: bool = True  #: whether it answers a prompt alone, as answers are made one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Permit:
+    """The right to make one request to a model."""
+
+    id: str
+    model: Model
+    tokens: int  #: of input, as reckoned: what is reserved
+    delay: float  #: seconds to wait before it is made
+
+
+class Limiter(Protocol):
+    """Who may ask a model when: its limits, its pauses and its breakers, shared by all workers."""
+
+    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
+        """Reserves a request with so many tokens of input, for a request that takes `seconds` at most.
+
+        `waited` goes before others. Raises ModelUnavailable: BUSY, or what the breaker or the pause is for.
+        """
+
+    def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
+        """Ends it: trues up its tokens where they are known, and heeds what the model said."""
+
+    def notices(self, models: Iterable[Model]) -> dict[str, str]:
+        """What people have to mend: the notice of each open breaker by its model's name, the engine's own by ""."""
 
 
 class Engine(Protocol):
@@ -68,7 +104,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Which engine it is: `gemini` or `ocr`."""
+        """Which engine it is: `gemini`, `openai` or `ocr`."""
 
     @property
     def model(self) -> str:
@@ -83,7 +119,7 @@ class Engine(Protocol):
         """What every job run on this engine must be told."""
 
     def ask(self, call: Call) -> Answer:
-        """One request, with its own short retries. Thread-safe.
+        """One answer of `call.model`. Thread-safe.
 
         Raises ModelUnavailable (ask again later: costs no try), ModelFault (this call failed: try again, then
         split) or ModelRefused (the model will never take this call).
@@ -93,13 +129,26 @@ class Engine(Protocol):
         """Ends what the engine holds (connections, child processes)."""
 
 
+class Cause(StrEnum):
+    """Why a model can't be asked now."""
+
+    OVERLOADED = "overloaded"  #: it or the way to it failed on this call; another call may get through
+    GARBLED = "garbled"  #: what came is no answer: if it stays so, this call may bring it forth each time
+    BUSY = "busy"  #: its limits are in use: nothing is wrong
+    RATE = "rate"  #: it said itself that it is asked too often
+    QUOTA = "quota"  #: its quota of the day is used up
+    MODEL = "model"  #: there is no such model for this key
+    ACCOUNT = "account"  #: a bad key, no credit: nothing of this engine can be asked
+
+
 class ModelUnavailable(Exception):
     """The model can't be asked now."""
 
-    def __init__(self, message: str, *, retry_after: float, notice: str = "") -> None:
+    def __init__(self, message: str, *, retry_after: float, notice: str = "", cause: Cause = Cause.OVERLOADED) -> None:
         super().__init__(message)
         self.retry_after = retry_after  #: seconds
         self.notice = notice  #: for the job's warnings, when a person has to act (a bad key, no credit)
+        self.cause = cause
 
 
 class ModelFault(Exception):

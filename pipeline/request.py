@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline.addresses import Allowed, check_url
-from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES, MB, Question
+from pipeline.record_schema import SchemaFault, check_schema
+from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_IMAGES_PER_CALL, MAX_TOTAL_BYTES, MB, Detail, MergeMode, Question
 
 InputMethod = Literal["url", "base64", "upload"]
 METHODS = ("url", "base64")  #: those that a body of JSON may name
+MERGE_MODES: tuple[MergeMode, ...] = get_args(MergeMode)
 
 DEADLINE_SECONDS = 3600  #: where a request names none
 SHORTEST_DEADLINE, LONGEST_DEADLINE = 10, 43_200
@@ -42,13 +45,18 @@ class Request:
 
 
 def check(
-    fields: Mapping[str, Any], images: Sequence[bytes] | None, *, webhook_allow: Sequence[Allowed] = (), uploaded: bool = False
+    fields: Mapping[str, Any],
+    images: Sequence[bytes] | None,
+    *,
+    webhook_allow: Sequence[Allowed] = (),
+    models: Sequence[str] = (),
+    uploaded: bool = False,
 ) -> Request:
     """The request in `fields` (decoded JSON, without the images) and `images`.
 
     `images` is None where the body had none; `webhook_allow`: networks that its webhook may reach beside public ones;
-    `uploaded`: the images are files of a form, which needs no inputMethod.
-    Unknown fields are ignored. Raises RequestFault.
+    `models`: those it may name, the first one for who names none; `uploaded`: the images are files of a form, which needs no
+    inputMethod. Unknown fields are ignored. Raises RequestFault.
     """
     method = "upload" if uploaded else fields.get("inputMethod")
     if not uploaded and (not isinstance(method, str) or method not in METHODS):
@@ -62,10 +70,18 @@ def check(
         raise RequestFault("invalid_prompt", "prompt is required: a text that says what to extract.")
     if any("\ud800" <= character <= "\udfff" for character in prompt) or "\x00" in prompt:
         raise RequestFault("invalid_prompt", "prompt holds characters that are no Unicode text.")
+    schema = _schema(fields.get("schema"))
     question = Question(
         prompt=prompt,
         json_mode=_boolean(fields.get("jsonMode"), "jsonMode"),
-        per_image=_granularity(fields.get("granularity")),
+        per_image=_granularity(fields.get("granularity"), schema),
+        schema=schema,
+        merge=_merge(fields.get("merge")),
+        images_per_call=_images_per_call(fields.get("imagesPerCall")),
+        cache=_boolean(fields.get("cache"), "cache"),
+        model=_model(fields.get("model"), models),
+        fallback_models=_fallback_models(fields.get("fallbackModels"), models),
+        detail=_detail(fields.get("detail")),
     )
     deadline_seconds = _deadline(fields.get("deadlineSeconds"))
     webhook_url = _webhook(fields.get("webhookUrl"), webhook_allow)
@@ -88,21 +104,99 @@ def _boolean(value: Any, name: str) -> bool:
     raise RequestFault(f"invalid_{_snake(name)}", f"{name} must be true or false, not {_shown(value)}.")
 
 
-def _granularity(value: Any) -> bool:
-    if value is None or (isinstance(value, str) and value in {"merged", "perImage"}):
-        return value == "perImage"
-    raise RequestFault("invalid_granularity", f'granularity must be "merged" or "perImage", not {_shown(value)}.')
+def _schema(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, str):  # as jsonMode: forms send strings
+        try:
+            value = json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError):
+            raise RequestFault("invalid_schema", "schema is a text that is not JSON; send a JSON Schema as an object.") from None
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        text = f"schema must be an object, the JSON Schema of one image's record, not {_shown(value)}."
+        raise RequestFault("invalid_schema", text)
+    try:
+        check_schema(value)
+    except SchemaFault as fault:
+        raise RequestFault("invalid_schema", f"schema can't be used: {fault}") from None
+    return value
+
+
+def _granularity(value: Any, schema: dict[str, Any] | None) -> bool:
+    """Whether each image has a result of its own."""
+    if value is not None and not (isinstance(value, str) and value in {"merged", "perImage"}):
+        raise RequestFault("invalid_granularity", f'granularity must be "merged" or "perImage", not {_shown(value)}.')
+    if schema is not None and value == "merged":
+        text = 'schema asks for one record for each image: leave granularity out, or send "perImage".'
+        raise RequestFault("invalid_granularity", text)
+    return value == "perImage" or schema is not None
+
+
+def _merge(value: Any) -> MergeMode:
+    for mode in MERGE_MODES:
+        if value == mode:
+            return mode
+    if value is None:
+        return "auto"
+    raise RequestFault("invalid_merge", f'merge must be "auto", "concat" or "synthesize", not {_shown(value)}.')
+
+
+def _images_per_call(value: Any) -> int | None:
+    if value is None:
+        return None
+    number = _whole(value)
+    if number is None or not 1 <= number <= MAX_IMAGES_PER_CALL:
+        text = f"imagesPerCall must be a whole number from 1 to {MAX_IMAGES_PER_CALL}, not {_shown(value)}."
+        raise RequestFault("invalid_images_per_call", text)
+    return number
+
+
+def _model(value: Any, models: Sequence[str]) -> str:
+    if value is None:
+        return models[0] if models else ""
+    if value not in models:
+        raise RequestFault("invalid_model", f"model must be one of {_named(models)}, not {_shown(value)}.")
+    return str(value)
+
+
+def _fallback_models(value: Any, models: Sequence[str]) -> tuple[str, ...]:
+    """Each once, in the caller's order."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(name in models for name in value):
+        odd = value if not isinstance(value, list) else next(name for name in value if name not in models)
+        text = f"fallbackModels must be an array with any of {_named(models)}; {_shown(odd)} is none of them."
+        raise RequestFault("invalid_fallback_models", text)
+    return tuple(dict.fromkeys(value))
+
+
+def _detail(value: Any) -> Detail:
+    if value is None:
+        return Detail.HIGH
+    if not isinstance(value, str) or value not in set(Detail):
+        raise RequestFault("invalid_detail", f"detail must be one of {_named(list(Detail))}, not {_shown(value)}.")
+    return Detail(value)
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names) or "none"
 
 
 def _deadline(value: Any) -> int:
     if value is None:
         return DEADLINE_SECONDS
-    if isinstance(value, str) and value.strip().isdecimal():  # as jsonMode: forms send strings
-        value = int(value) if len(value) < 10 else LONGEST_DEADLINE + 1
-    if isinstance(value, bool) or not isinstance(value, int) or not SHORTEST_DEADLINE <= value <= LONGEST_DEADLINE:
+    number = _whole(value)
+    if number is None or not SHORTEST_DEADLINE <= number <= LONGEST_DEADLINE:
         text = f"deadlineSeconds must be a whole number from {SHORTEST_DEADLINE} to {LONGEST_DEADLINE}, not {_shown(value)}."
         raise RequestFault("invalid_deadline_seconds", text)
-    return value
+    return number
+
+
+def _whole(value: Any) -> int | None:
+    """The number, also of a text: as jsonMode, forms send strings. None: it is no whole number."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
+        return int(value)
+    return None if isinstance(value, bool) or not isinstance(value, int) else value
 
 
 def _webhook(value: Any, allow: Sequence[Allowed]) -> str | None:

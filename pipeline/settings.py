@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipeline.addresses import Allowed, parse_allow
+from pipeline.models import Model, parse_models
 from pipeline.types import MB
 
 Seconds = float
@@ -25,7 +26,15 @@ PARTS = {
     "scratch_url": ("file:", "s3://"),
     "redis_url": ("embedded:", "redis://", "rediss://", "unix://"),
 }
-SECRETS = ("GEMINI_API_KEY", "SECRET_KEY", "DATABASE_URL", "REDIS_URL", "AWS_SECRET_ACCESS_KEY", "METRICS_TOKEN")
+SECRETS = (
+    "GEMINI_API_KEY",
+    "OPENAI_API_KEY",
+    "SECRET_KEY",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "AWS_SECRET_ACCESS_KEY",
+    "METRICS_TOKEN",
+)
 _SCRATCH = re.compile(r"file:.+|s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
 #: what ENV=production does without: the embedded parts, for which a value that is missing stands too
 EMBEDDED = {
@@ -65,10 +74,16 @@ class Settings(BaseModel):
     aws_region: str = ""
     redis_url: str = Field(default="embedded:", repr=False)  #: embedded:, redis://…, rediss://… or unix://<socket>
 
-    engine: Literal["", "gemini", "ocr"] = ""  #: empty: gemini with a key, else ocr
+    engine: Literal["", "gemini", "openai", "ocr"] = ""  #: empty: gemini with a key, else ocr
     gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
     gemini_base_url: str = ""  #: empty: Google's own
-    model: str = "gemini-3.5-flash-lite"
+    openai_base_url: str = Field(default="", validate_default=True)  #: of ENGINE=openai, up to and with its /v1
+    openai_api_key: SecretStr | None = None  #: None: none is sent, as servers on one's own machine need none
+    model: str = "gemini-3.5-flash-lite"  #: for jobs that name none
+    models: tuple[Model, ...] = Field(default=(), validate_default=True)  #: those that jobs may name; (): see engines/build.py
+    model_rpm: int = Field(default=0, ge=0)  #: requests a minute, of each model that MODELS gives no own limit; 0: no limit
+    model_tpm: int = Field(default=0, ge=0)  #: the same for tokens of input
+    model_concurrency: int = Field(default=100, ge=1, le=10_000)  #: calls of a model at once, all workers together
 
     fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach beside public ones
     webhook_allow: tuple[Allowed, ...] = ()  #: the same for webhook URLs
@@ -89,6 +104,7 @@ class Settings(BaseModel):
 
     sync_wait: Seconds = Field(default=300, ge=0, le=3600)
     result_ttl: Seconds = Field(default=86_400, ge=1, le=LONGEST_TTL)
+    cache_ttl: Seconds = Field(default=0, ge=0, le=LONGEST_TTL)  #: how long a record may answer a later request; 0: never
     metrics_token: SecretStr | None = None  #: shows the details of /readyz to who is not on this machine
     lease_seconds: Seconds = Field(default=60, ge=1)
     step_seconds: Seconds = Field(default=600, ge=10, validate_default=True)
@@ -127,6 +143,11 @@ class Settings(BaseModel):
             raise ValueError(f"must be seconds, each over 0 and at most {LONGEST_WAIT}, with commas between")
         return value
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models(cls, value: Any) -> Any:
+        return parse_models(value) if isinstance(value, str) else value
+
     @field_validator("fetch_allow", "webhook_allow", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
@@ -139,6 +160,23 @@ class Settings(BaseModel):
     def _key_for_gemini(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if info.data.get("engine") == "gemini" and not value:
             raise ValueError("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
+        return value
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _openai_server(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("engine") == "openai" and not value:
+            raise ValueError("ENGINE=openai needs OPENAI_BASE_URL, such as http://127.0.0.1:11434/v1")
+        if value and not _is_endpoint(value):
+            raise ValueError("must be like http://127.0.0.1:11434/v1, with no key in it")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _default_among_them(cls, value: tuple[Model, ...], info: ValidationInfo) -> tuple[Model, ...]:
+        default = info.data.get("model", "")
+        if value and default not in [model.name for model in value]:
+            raise ValueError(f"must name MODEL too, which is {default}")
         return value
 
     @field_validator("aws_secret_access_key")
@@ -197,6 +235,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             values[name] = value
     unread = {fault.partition("_FILE: ")[0] for fault in faults}
     faults += _production_faults(values, unread)
+    if values.get("ENGINE") == "openai" and not values.get("MODEL"):
+        faults.append("MODEL: ENGINE=openai needs MODEL, by the name that its server has for it")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 MB = 1024 * 1024
 MAX_IMAGES = 3000
 MAX_IMAGE_BYTES = 20 * MB
 MAX_TOTAL_BYTES = 100 * MB
 MAX_OUTPUT_TOKENS = 8192
+MAX_IMAGES_PER_CALL = 50  #: where each image has a record of its own: accuracy falls with more
+
+MergeMode = Literal["auto", "concat", "synthesize"]
 
 
 class ItemCode(StrEnum):
@@ -82,6 +86,14 @@ class Form(StrEnum):
     RECORDS = "records"  #: a JSON array with one {"index", "result"} for each image of the call
 
 
+class Detail(StrEnum):
+    """How closely the model looks at each picture: what it costs in tokens is in pipeline/models.py."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """One image that has no answer: data, never an exception."""
@@ -133,11 +145,16 @@ class Picture:
 class Call:
     """One model request."""
 
-    prompt: str  #: the user's, as sent
+    prompt: str  #: the user's as sent; behind it, in a call that asks again, what was wrong the last time
     form: Form
     json_mode: bool  #: with RECORDS: each result is JSON, not text
-    pictures: tuple[Picture, ...]  #: in job order, at least one
+    pictures: tuple[Picture, ...]  #: in job order; none where earlier answers, which the prompt holds, are made one
+    schema: Mapping[str, Any] | None = None  #: with RECORDS: JSON Schema of each result
     timeout: float  #: seconds for the whole call
+    model: str = ""  #: which one is asked; empty: the engine's own
+    fallback_models: tuple[str, ...] = ()  #: asked in turn where the one before can't be asked
+    detail: Detail = Detail.HIGH
+    waited: bool = False  #: the job's caller holds a connection: goes before others
 
 
 class Finish(StrEnum):
@@ -160,6 +177,14 @@ class Answer:
     input_tokens: int = 0
     output_tokens: int = 0  #: thinking included: it is billed so
     model_version: str = ""
+    nanodollars: int = 0  #: what it cost by the prices of the settings, in billionths of a dollar
+
+
+def storable(text: str) -> str:
+    """The text without what neither UTF-8 nor every database can hold: lone surrogates, and NUL (in Postgres).
+    One of them in one answer must not cost the job all the others."""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.replace("\x00", "\ufffd")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,15 +194,34 @@ class Usage:
     model_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-    model_version: str = ""  #: of the latest answer
+    cache_hits: int = 0  #: images answered without a call
+    nanodollars: int = 0  #: by the prices of the settings when each call was made, in billionths of a dollar
+    model_version: str = ""  #: those that answered, each once, with commas between
+
+    @classmethod
+    def of(cls, answer: Answer) -> Usage:
+        """Of one call that was answered."""
+        return cls(
+            model_calls=1,
+            input_tokens=answer.input_tokens,
+            output_tokens=answer.output_tokens,
+            nanodollars=answer.nanodollars,
+            model_version=answer.model_version,
+        )
 
     def plus(self, other: Usage) -> Usage:
         return Usage(
             model_calls=self.model_calls + other.model_calls,
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
-            model_version=other.model_version or self.model_version,
+            cache_hits=self.cache_hits + other.cache_hits,
+            nanodollars=self.nanodollars + other.nanodollars,
+            model_version=_each_once(self.model_version, other.model_version),
         )
+
+
+def _each_once(*versions: str) -> str:
+    return ", ".join(dict.fromkeys(version for text in versions for version in text.split(", ") if version))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +240,13 @@ class Question:
     prompt: str  #: as sent
     json_mode: bool = False
     per_image: bool = False  #: one result for each image, instead of merged answers
+    schema: dict[str, Any] | None = None  #: JSON Schema of each image's result; only with `per_image`
+    merge: MergeMode = "auto"  #: how merged answers of several calls become one
+    images_per_call: int | None = None  #: at most; None: as the settings say
+    cache: bool = False  #: records that were answered before will do
+    model: str = ""  #: as Call has it
+    fallback_models: tuple[str, ...] = ()
+    detail: Detail = Detail.HIGH
 
     @property
     def form(self) -> Form:

@@ -13,6 +13,7 @@ from pipeline.plan import ChunkPlan
 from pipeline.types import JobStatus, Question
 from storage import ledger, steps
 from storage.database import now_ms
+from storage.questions import options_of
 from storage.schema import accounts, chunks, idempotency_keys, images, jobs
 
 
@@ -94,7 +95,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
             waited=new.waited,
             input_method=new.input_method,
             prompt=new.question.prompt,
-            options={"json_mode": new.question.json_mode, "per_image": new.question.per_image},
+            options=options_of(new.question),
             total=len(new.sources),
             request_source=new.request_source,
             engine=new.engine,

@@ -91,6 +91,7 @@ def close_job(
             result=verdict.result,
             error_code=code,
             error_message=message,
+            warnings=[*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)],
             credits=jobs.c.credits + charge,
         )
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from pipeline.finalize import Harvest
-from pipeline.types import Failure, Form, ItemCode, Question, Reply
+from pipeline.types import Failure, Form, ItemCode, Reply
+from storage.questions import question_of
 from storage.schema import chunks, images, jobs
 from storage.steps import JobGone
 
@@ -17,7 +18,7 @@ def harvest(connection: Connection, job: str) -> Harvest:
     ).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {job}")
-    question = Question(prompt=row.prompt, **row.options)
+    question = question_of(row.prompt, row.options)
     if question.form is Form.RECORDS:
         done = connection.execute(
             select(images.c.index.label("at"), images.c.result).where(images.c.job == job, images.c.state == "done")

@@ -18,6 +18,7 @@ from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, ItemCode, JobStatus, Qu
 from storage import steps
 from storage.closing import close_job, fail_open_images, finalize_next, lock_job
 from storage.database import now_ms
+from storage.questions import question_of
 from storage.schema import chunks, images, jobs
 from storage.steps import JobGone, Lease
 
@@ -35,11 +36,14 @@ class Work:
     """What a stage or extract step has to know."""
 
     job: str
+    account: str
     question: Question
+    waited: bool  #: the caller holds a connection
     first: int
     count: int
     input: str | None  #: scratch key of the chunk's base64 texts
     object: str | None  #: scratch key of the chunk's staged images
+    progress: dict[str, Any] | None  #: how far extract has come (pipeline.progress)
     left: float  #: seconds until the job's deadline
     pending: dict[int, str | None]  #: index → URL of each image that is not settled yet
 
@@ -48,13 +52,16 @@ def work_of(connection: Connection, lease: Lease) -> Work:
     """What the lease's chunk asks for. Raises JobGone."""
     row = connection.execute(
         select(
+            jobs.c.account,
             jobs.c.prompt,
             jobs.c.options,
+            jobs.c.waited,
             (jobs.c.deadline_at - now_ms()).label("left"),
             chunks.c.first,
             chunks.c.count.label("size"),
             chunks.c.input,
             chunks.c.object,
+            chunks.c.progress,
         )
         .join(chunks, chunks.c.job == jobs.c.id)
         .where(jobs.c.id == lease.job, chunks.c.no == lease.part)
@@ -70,11 +77,14 @@ def work_of(connection: Connection, lease: Lease) -> Work:
     )
     return Work(
         job=lease.job,
-        question=Question(prompt=row.prompt, **row.options),
+        account=row.account,
+        question=question_of(row.prompt, row.options),
+        waited=row.waited,
         first=row.first,
         count=row.size,
         input=row.input,
         object=row.object,
+        progress=row.progress,
         left=row.left / 1000,
         pending={image.at: image.source for image in pending},
     )
@@ -126,7 +136,8 @@ def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, la
     ).one()
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
     usage = Usage(**row.usage).plus(outcome.usage)
-    connection.execute(_of_chunk(lease).values(replies=[*row.replies, *merged], usage=asdict(usage)))
+    kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress}
+    connection.execute(_of_chunk(lease).values(**kept))
     return _close_chunk(connection, job, lease) if job is not None else []
 
 
@@ -149,7 +160,7 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
     """
     job = lock_job(connection, lease.job)
     deaths = steps.count_death(connection, lease)
-    columns = (chunks.c.first, chunks.c.count.label("size"), chunks.c.input, chunks.c.object)
+    columns = (chunks.c.first, chunks.c.count.label("size"), chunks.c.input, chunks.c.object, chunks.c.progress)
     chunk = connection.execute(select(*columns).where(chunks.c.job == lease.job, chunks.c.no == lease.part)).one()
     between = (chunk.first, chunk.first + chunk.size - 1)
     open_images = select(images.c.index).where(
@@ -169,13 +180,14 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
     return _close_chunk(connection, job, lease)
 
 
-def _split_chunk(connection: Connection, lease: Lease, chunk: Row[Any, Any, Any, Any], *, middle: int) -> list[int]:
+def _split_chunk(connection: Connection, lease: Lease, chunk: Row[Any, Any, Any, Any, Any], *, middle: int) -> list[int]:
     """Two new chunks over the same scratch objects instead of the lease's; the second begins with the image `middle`."""
     steps.finish(connection, lease, state="split")
     connection.execute(_of_chunk(lease).values(open=False))  # what it has settled stays with it
     fresh = 1 + (connection.scalar(select(func.max(chunks.c.no)).where(chunks.c.job == lease.job)) or 0)
     end = chunk.first + chunk.size
-    same = {"job": lease.job, "open": True, "input": chunk.input, "object": chunk.object, "replies": [], "usage": {}}
+    same = {"job": lease.job, "open": True, "replies": [], "usage": {}}
+    same |= {"input": chunk.input, "object": chunk.object, "progress": chunk.progress}
     halves = [(fresh, chunk.first, middle - chunk.first), (fresh + 1, middle, end - middle)]
     connection.execute(insert(chunks), [{**same, "no": no, "first": first, "count": count} for no, first, count in halves])
     kind: steps.Kind = "stage" if lease.kind == "stage" else "extract"

@@ -65,7 +65,7 @@ jobs = Table(
     Column("waited", Boolean, nullable=False),  # somebody holds a connection for it: goes first
     Column("input_method", Text, nullable=False),
     Column("prompt", Text, nullable=False),
-    Column("options", JSON, nullable=False),  # what else of the question: json_mode, per_image
+    Column("options", JSON, nullable=False),  # what else of the question: pipeline.types.Question without its prompt
     Column("total", Integer, nullable=False),  # images
     Column("request_source", Text),
     Column("request_id", Text),  # of the HTTP request that made its round: in each line logged for it
@@ -143,6 +143,27 @@ chunks = Table(
     Column("object", Text),  # scratch key that the winning stage step recorded
     Column("replies", JSON, nullable=False),  # list of {indexes, text}
     Column("usage", JSON, nullable=False),  # pipeline.types.Usage
+    Column("progress", JSON(none_as_null=True)),  # what extract has begun: pipeline.progress.Progress
+)
+
+#: Answers about parts of a job's images that the model has made one, with `synthesize`.
+merges = Table(
+    "merges",
+    metadata,
+    Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),  # SHA-256 of the answers that it was made of
+    Column("text", Text),  # NULL: the model gave nothing that can be used
+    Column("usage", JSON, nullable=False),  # pipeline.types.Usage
+)
+
+#: Records that were answered before: what a request with `cache` takes instead of a call.
+answers = Table(
+    "answers",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("key", Text, primary_key=True),  # pipeline.answer_key
+    Column("result", JSON, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
 )
 
 steps = Table(

@@ -20,7 +20,9 @@ import redis
 import structlog
 from celery import Celery
 from kombu.exceptions import KombuError
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from storage.steps import Ring
 from storage.watching import Watch, Watches
@@ -38,9 +40,14 @@ AWAY = (RedisError, KombuError, OSError)  #: what shows that Redis is not there
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
 
 
-def connect(url: str) -> redis.Redis:
-    """A client of REDIS_URL (redis://, rediss://, unix://), with connections for many waiters."""
-    options: dict[str, Any] = {} if url.startswith("unix:") else KEEPALIVE
+def connect(url: str, *, seconds: float | None = None) -> redis.Redis:
+    """A client of REDIS_URL (redis://, rediss://, unix://), with connections for many waiters.
+
+    `seconds`: what an answer may take, of one that never blocks; then it is asked once and no more.
+    """
+    options: dict[str, Any] = {} if url.startswith("unix:") else dict(KEEPALIVE)
+    if seconds is not None:
+        options |= {"socket_timeout": seconds, "retry": Retry(NoBackoff(), 1)}
     # Protocol 2: one shape of answer from every server.
     return redis.Redis.from_url(url, max_connections=10_000, socket_connect_timeout=5, protocol=2, **options)
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select, update
 
 from storage.closing import finalize_next
 from storage.database import now_ms
-from storage.schema import chunks, deliveries, images, jobs, steps
+from storage.schema import chunks, deliveries, images, jobs, merges, steps
 
 
 def overdue(connection: Connection, limit: int = 50) -> list[str]:
@@ -40,7 +40,8 @@ def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
     if late:
         connection.execute(update(jobs).where(jobs.c.id.in_(late)).values(result=None, expires_at=None))
         connection.execute(update(images).where(images.c.job.in_(late)).values(result=None, source=None))
-        connection.execute(update(chunks).where(chunks.c.job.in_(late)).values(replies=[]))
+        connection.execute(update(chunks).where(chunks.c.job.in_(late)).values(replies=[], progress=None))
+        connection.execute(update(merges).where(merges.c.job.in_(late)).values(text=None))
         delivered = deliveries.c.state != "pending"
         connection.execute(update(deliveries).where(deliveries.c.job.in_(late), delivered).values(body=None))
     return late

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 from pipeline.types import Failure, JobStatus, Usage
 from storage.database import now_ms
 from storage.harvest import failures_of
-from storage.schema import chunks, images, jobs
+from storage.schema import chunks, images, jobs, merges
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,8 +83,9 @@ def views_of(connection: Connection, query: Select[Any]) -> list[JobView]:
     for job, state, count in connection.execute(counted.group_by(images.c.job, images.c.state)):
         states[job][state] = int(count)
     usages = dict.fromkeys(ids, Usage())
-    for job, usage in connection.execute(select(chunks.c.job, chunks.c.usage).where(chunks.c.job.in_(ids)).order_by(chunks.c.no)):
-        usages[job] = usages[job].plus(Usage(**usage))
+    for table, order in ((chunks, chunks.c.no), (merges, merges.c.key)):
+        for job, usage in connection.execute(select(table.c.job, table.c.usage).where(table.c.job.in_(ids)).order_by(order)):
+            usages[job] = usages[job].plus(Usage(**usage))
     return [_view(row, states[row.id], usages[row.id]) for row in rows]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
-from pipeline.ports import ModelUnavailable
+from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
 from storage import closing, jobs, steps
 from storage.database import SQL_AWAY
@@ -21,9 +21,10 @@ from storage.full import WARNING, is_full
 from storage.steps import Lease, LostLease
 from workers.alone import Died, NoSeat
 from workers.cleanup import cleanup
-from workers.extract import StepPaused, extract
+from workers.extract import extract
 from workers.finalize import finalize
 from workers.stage import stage
+from workers.turns import StepPaused
 from workers.webhook import webhook
 from workers.wiring import Parts
 
@@ -97,7 +98,10 @@ def _run(parts: Parts, lease: Lease) -> list[Lease]:
         return []
     except ModelUnavailable as error:
         _count(lease, "unavailable")
-        log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
+        if error.cause is Cause.BUSY:
+            log.info("model_busy", retry_after=error.retry_after)
+        else:
+            log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
         _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
         return []
     except FileNotFoundError:

@@ -12,7 +12,7 @@ import structlog
 
 from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
-from storage import closing, steps, upkeep
+from storage import answers, closing, steps, upkeep
 from storage.database import Database
 from storage.signals import Signals
 
@@ -88,6 +88,7 @@ class Supervisor:
     def purge(self) -> None:
         with self.database.write() as connection:
             purged = upkeep.purge_expired(connection)
+            answers.forget_expired(connection)
         if purged:
             log.info("results_expired", jobs=len(purged))
 

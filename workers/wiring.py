@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from celery import Celery
 
-from pipeline.engines.build import build_engine
-from pipeline.ports import Decode, Deliver, Engine, Fetch, Scratch
+from pipeline.engines.build import build_engine, models_of
+from pipeline.models import Model
+from pipeline.ports import Decode, Deliver, Engine, Fetch, Limiter, Reencode, Scratch
+from pipeline.room import Room
 from pipeline.settings import Settings
+from pipeline.types import MB
 from storage.database import Database
+from storage.model_limits import RedisLimiter
 from storage.scratch import open_scratch
 from storage.secret import secret_key
 from storage.signals import Signals, celery_app, owner_name
@@ -23,6 +27,7 @@ from workers.counted import CountedEngine
 from workers.drain import Drain
 from workers.leases import LeaseKeeper
 
+CALL_BYTES = 64 * MB  #: of pictures in model calls at once; their calls weigh 4 to 5 times that
 EX_TEMPFAIL = 75  #: sysexits.h: a process that is to be started again
 
 
@@ -39,6 +44,8 @@ class Parts:
     decode: Decode
     decoding: Executor  #: one thread a decoder child
     engine: Engine
+    models: Mapping[str, Model]  #: those that a job may name
+    room: Room = field(default_factory=lambda: Room(CALL_BYTES))  #: for the pictures of model calls
     deliver: Deliver
     secret_key: bytes  #: what webhook secrets are encrypted with
     webhook_places: threading.Semaphore  #: calls of webhooks at once
@@ -62,6 +69,16 @@ def webhook_places(settings: Settings) -> threading.Semaphore:
     return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
 
 
+def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode) -> Engine:
+    """The engine that the settings name, behind the limits that all workers share; `ocr` runs here, and has none."""
+    engine: Engine = CountedEngine(build_engine(settings, reencode))
+    if settings.engine == "ocr":
+        return engine
+    from pipeline.engines.governed import Governed
+
+    return Governed(engine, limiter=limiter, models=models_of(settings))
+
+
 def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[Parts, Celery, Callable[[], None]]:
     """The parts, the Celery app they ring with, and what ends them all.
 
@@ -76,7 +93,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     database = Database(settings.database_url)
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
-    engine = CountedEngine(build_engine(settings))
+    limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
+    engine = governed_engine(settings, limiter, decode.as_jpeg)
     fetch = Fetcher(settings.fetch_allow)
     drain = Drain()
     leases = LeaseKeeper(
@@ -96,6 +114,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decode=decode,
         decoding=decoding,
         engine=engine,
+        models=models_of(settings),
         deliver=WebhookCaller(settings.webhook_allow),
         secret_key=secret_key(settings),
         webhook_places=webhook_places(settings),
@@ -111,6 +130,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decode.close()
         fetch.close()
         engine.close()
+        limiter.close()
         parts.signals.close()
         database.close()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,17 +20,16 @@ import structlog
 from google import genai
 from google.genai import errors, types
 from pydantic import ValidationError
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from pipeline.ports import EngineLimits, ModelFault, ModelRefused, ModelUnavailable
-from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Finish, Form, ItemCode, Picture
+from pipeline.engines.wording import instruction
+from pipeline.plan import RAW_BYTES
+from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Detail, Finish, Form, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
 
 MOST_PICTURES = 900  #: a picture is up to 1,120 tokens, the context 1,048,576: about 936 fit
-MOST_RAW_BYTES = 14_000_000  #: a request must stay below 20 MB, base64 and all; a larger picture goes by the Files API
-TRIES = 4  #: of one call, while the model is overloaded or the connection breaks
-LONGEST_PAUSE = 2.0  #: seconds between them: whoever would wait longer frees its thread instead
+MOST_RAW_BYTES = RAW_BYTES  #: a larger picture goes by the Files API
 OVERLOAD_SECONDS = 15.0
 QUOTA_SECONDS = 20.0  #: for a 429 that names no time
 DAILY_SECONDS = 600.0
@@ -41,18 +39,12 @@ FILE_SECONDS = 60.0  #: an uploaded picture is ready at once; this bounds the wa
 RECITATION = {"RECITATION", "IMAGE_RECITATION"}
 BLOCKS = {"SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "MODEL_ARMOR"}
 BLOCKS |= {"JAILBREAK", "OTHER", "IMAGE_OTHER", "LANGUAGE"}
+RESOLUTIONS = {
+    Detail.LOW: types.MediaResolution.MEDIA_RESOLUTION_LOW,
+    Detail.MEDIUM: types.MediaResolution.MEDIA_RESOLUTION_MEDIUM,
+}
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEY = re.compile(r"AIza[\w-]+|(?<=api_key:)[^'\"\s]+")
-
-INSTRUCTIONS = {
-    Form.TEXT: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together. "
-    "Where you speak of a single image, name it by its label.",
-    Form.JSON: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together, with "
-    "one JSON document and nothing else.",
-    Form.RECORDS: "Each image follows its label, such as 'Image 1:'. Answer the prompt for each image by itself, with a "
-    "JSON array that has exactly one object for each image: its 'index' is the number in the image's label, its "
-    "'result' the answer for that image alone.",
-}
 
 
 class _Interrupted(Exception):
@@ -76,22 +68,13 @@ class GeminiEngine:
         self._client = _client(api_key, base_url)
 
     def ask(self, call: Call) -> Answer:
-        """One request; a broken connection and an overloaded model are tried again for a few seconds."""
-        retrying = Retrying(
-            retry=retry_if_exception_type(_Interrupted),
-            stop=stop_after_attempt(TRIES) | stop_after_delay(call.timeout),
-            wait=wait_random_exponential(multiplier=0.25, max=LONGEST_PAUSE),
-            sleep=self._pause,
-            reraise=True,
-        )
+        """One request. What may well succeed if it is sent again at once is OVERLOADED or GARBLED."""
         try:
             with self._uploaded(call) as files:
-                contents = _contents(call, files)
-                response = retrying(self._generate, call, contents)
-        except _Garbled as error:
-            raise ModelFault(str(error)) from error
+                response = self._generate(call, _contents(call, files))
         except _Interrupted as error:
-            raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS * random.uniform(0.5, 1.5)) from error  # noqa: S311 - jitter
+            cause = Cause.GARBLED if isinstance(error, _Garbled) else Cause.OVERLOADED
+            raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS, cause=cause) from error
         except _Unreadable as error:
             return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=str(error))
         return _answer(response)
@@ -102,7 +85,7 @@ class GeminiEngine:
     def _generate(self, call: Call, contents: types.Content) -> types.GenerateContentResponse:
         config = _config(call)
         with _translated():
-            return self._client.models.generate_content(model=self.model, contents=contents, config=config)
+            return self._client.models.generate_content(model=call.model or self.model, contents=contents, config=config)
 
     @contextmanager
     def _uploaded(self, call: Call) -> Iterator[dict[int, types.File]]:
@@ -195,26 +178,19 @@ def _contents(call: Call, files: dict[int, types.File]) -> types.Content:
 
 def _config(call: Call) -> types.GenerateContentConfig:
     """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
+    told, schema = instruction(call)
     config = types.GenerateContentConfig(
-        system_instruction=INSTRUCTIONS[call.form],
+        system_instruction=told,
         max_output_tokens=MAX_OUTPUT_TOKENS,
         http_options=types.HttpOptions(timeout=max(int(call.timeout * 1000), 1)),
     )
+    if call.detail is not Detail.HIGH:  # the models' own
+        config.media_resolution = RESOLUTIONS[call.detail]
     if call.form is not Form.TEXT:
         config.response_mime_type = "application/json"
-    if call.form is Form.RECORDS:
-        config.response_json_schema = _records_schema(json_mode=call.json_mode)
+    if schema is not None:
+        config.response_json_schema = schema
     return config
-
-
-def _records_schema(*, json_mode: bool) -> dict[str, Any]:
-    result = {"type": "object", "additionalProperties": True} if json_mode else {"type": "string"}
-    record = {
-        "type": "object",
-        "properties": {"index": {"type": "integer"}, "result": result},
-        "required": ["index", "result"],
-    }
-    return {"type": "array", "items": record}
 
 
 @contextmanager
@@ -247,7 +223,8 @@ def _meaning(error: errors.APIError) -> Exception:
         return ModelFault(f"HTTP 500 {text}")
     if code in {401, 402, 403, 404} or "API_KEY_INVALID" in reasons:
         notice = f"The model can't be asked (HTTP {code}): {text} The job waits until this is mended."
-        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice)
+        cause = Cause.MODEL if code == 404 else Cause.ACCOUNT
+        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=cause)
     if "process input image" in text.lower():
         return _Unreadable(text)
     return ModelRefused(f"The model refused the request (HTTP {code}): {text}")
@@ -259,10 +236,10 @@ def _quota(error: errors.APIError) -> ModelUnavailable:
     daily = any("PerDay" in str(violation.get("quotaId", "")) for detail in details for violation in detail.get("violations", []))
     if daily:
         notice = "The model's quota for today is used up. The job goes on when there is quota again."
-        return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice)
+        return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice, cause=Cause.QUOTA)
     delays = (_DELAY.fullmatch(str(detail.get("retryDelay", ""))) for detail in details)
     seconds = next((float(delay[1]) for delay in delays if delay), QUOTA_SECONDS)
-    return ModelUnavailable("rate limited", retry_after=seconds * random.uniform(1.0, 1.2))  # noqa: S311 - jitter
+    return ModelUnavailable("rate limited", retry_after=seconds, cause=Cause.RATE)
 
 
 def _details(error: errors.APIError) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ class OcrEngine:
 
     name = "ocr"
     model = MODEL
-    limits = EngineLimits(pictures=1, raw_bytes=64 * MB)
+    limits = EngineLimits(pictures=1, raw_bytes=64 * MB, without_pictures=False)
     warnings = (WARNING,)
 
     def __init__(self, directory: Path, *, grace: float = 5.0, idle: float = 600.0) -> None:

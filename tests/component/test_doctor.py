@@ -21,6 +21,7 @@ from storage.accounts import random_id
 from storage.database import Database, migrate
 from storage.embedded_redis import EmbeddedRedis
 from tests.fakes.gemini import FakeGemini
+from tests.fakes.openai import FakeOpenAI
 from tests.postgres import PostgresServer
 from tests.servers import S3Server
 from workers.alive import touch
@@ -279,3 +280,24 @@ def test_a_process_is_well_as_long_as_it_says_so(healthy, tmp_path, role):
     long_ago = time.time() - 60
     os.utime(tmp_path / f"{role}.alive", (long_ago, long_ago))
     assert "silent" in wrong(environ, only=[role])[role].found
+
+
+def test_an_openai_compatible_server_is_asked_for_its_models(healthy, dead_port):
+    with FakeOpenAI() as server:
+        environ = {
+            **healthy,
+            "ENGINE": "openai",
+            "OPENAI_BASE_URL": server.base_url,
+            "OPENAI_API_KEY": server.key,
+            "MODEL": server.models[0],
+        }
+        assert wrong(environ, only=["engine"]) == {}
+        for name, value in (
+            ("OPENAI_API_KEY", "another-key"),
+            ("MODEL", "gone"),
+            ("OPENAI_BASE_URL", f"http://127.0.0.1:{dead_port}/v1"),
+        ):
+            found = wrong({**environ, name: value}, only=["engine"])["engine"]
+            assert found.todo.startswith(f"Look at {name}")
+            assert "another-key" not in found.found
+        assert server.calls == []

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Event
 
 import pytest
 
-from pipeline.engines.gemini import MOST_RAW_BYTES, TRIES, GeminiEngine
-from pipeline.ports import ModelFault, ModelRefused, ModelUnavailable
-from pipeline.types import Call, Finish, Form, ItemCode, Picture
+from pipeline.engines.gemini import MOST_RAW_BYTES, GeminiEngine
+from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.types import Call, Detail, Finish, Form, ItemCode, Picture
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import (
     CUT_OFF,
@@ -23,7 +24,6 @@ from tests.fakes.gemini_behaviours import (
     daily_quota,
     failing,
     held,
-    in_turn,
     rate_limited,
 )
 
@@ -73,6 +73,24 @@ def test_records_are_asked_for_by_schema(fake, engine, json_mode):
     assert [record["index"] for record in json.loads(answer.text)] == [1, 2]
 
 
+def test_records_of_a_schema_come_in_its_shape_and_what_the_model_does_not_take_is_told_in_words(fake, engine):
+    schema = {
+        "type": "object",
+        "properties": {
+            "what": {"$ref": "#/$defs/what"},
+            "number": {"type": "integer"},
+            "tags": {"type": "array", "minItems": 99},
+        },
+        "required": ["what", "number"],
+        "$defs": {"what": {"type": "string", "pattern": "^picture"}},
+    }
+    answer = engine.ask(replace(call(7, 8, form=Form.RECORDS, json_mode=True), schema=schema))
+    results = [record["result"] for record in json.loads(answer.text)]
+    assert [(result["what"], result["number"]) for result in results] == [("picture 7", 7), ("picture 8", 8)]
+    assert "minItems" not in json.dumps(fake.calls[0].schema)
+    assert '"minItems":99' in fake.calls[0].prompt[0]
+
+
 @pytest.mark.parametrize("reason", ["SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "IMAGE_SAFETY"])
 def test_a_blocked_answer_is_known_by_its_finish_reason(fake, engine, reason):
     fake.script = always(blocked_answer(reason))
@@ -109,26 +127,20 @@ def test_an_answer_that_says_nothing_is_a_fault(fake, engine, behaviour):
         engine.ask(call(1))
 
 
-@pytest.mark.parametrize("behaviour", [failing(502), failing(503), failing(504), RESET, GARBAGE, CUT_OFF])
-def test_an_overloaded_model_and_a_broken_connection_are_tried_again_at_once(fake, engine, behaviour):
-    fake.script = in_turn(behaviour, behaviour)
-    assert engine.ask(call(1)).finish is Finish.COMPLETE
-    assert len(fake.calls) == 3
-
-
-def test_after_four_tries_the_thread_is_freed(fake, engine):
-    fake.script = always(failing(503))
+@pytest.mark.parametrize(
+    ("behaviour", "cause"),
+    [
+        *((behaviour, Cause.OVERLOADED) for behaviour in (failing(408), failing(502), failing(503), failing(504), RESET)),
+        *((behaviour, Cause.GARBLED) for behaviour in (GARBAGE, CUT_OFF)),
+    ],
+)
+def test_what_may_succeed_if_it_is_sent_again_says_so_and_is_not_sent_again_here(fake, engine, behaviour, cause):
+    fake.script = always(behaviour)
     with pytest.raises(ModelUnavailable) as raised:
         engine.ask(call(1))
-    assert len(fake.calls) == TRIES
+    assert len(fake.calls) == 1
+    assert raised.value.cause in {cause, Cause.OVERLOADED}
     assert raised.value.retry_after > 0
-
-
-def test_an_answer_that_stays_unreadable_is_a_fault_of_this_call_and_not_asked_for_for_ever(fake, engine):
-    fake.script = always(GARBAGE)
-    with pytest.raises(ModelFault):
-        engine.ask(call(1))
-    assert len(fake.calls) == TRIES
 
 
 def test_a_model_that_hangs_is_given_up_after_the_call_s_time(fake, engine):
@@ -144,7 +156,7 @@ def test_a_429_is_not_retried_but_waited_for_as_long_as_it_asks(fake, engine):
     with pytest.raises(ModelUnavailable) as raised:
         engine.ask(call(1))
     assert len(fake.calls) == 1
-    assert raised.value.retry_after >= 47
+    assert (raised.value.retry_after, raised.value.cause) == (47, Cause.RATE)
     assert raised.value.notice == ""
 
 
@@ -161,6 +173,7 @@ def test_a_used_up_day_is_told_to_the_job(fake, engine):
         engine.ask(call(1))
     assert raised.value.retry_after > 60
     assert "today" in raised.value.notice
+    assert raised.value.cause is Cause.QUOTA
 
 
 def test_a_wrong_key_is_told_to_the_job_and_nothing_is_retried(fake):
@@ -170,14 +183,24 @@ def test_a_wrong_key_is_told_to_the_job_and_nothing_is_retried(fake):
     engine.close()
     assert raised.value.notice
     assert "wrong" not in raised.value.notice
+    assert raised.value.cause is Cause.ACCOUNT
 
 
-@pytest.mark.parametrize("code", [402, 403])
-def test_what_a_person_has_to_mend_is_told_to_the_job(fake, engine, code):
+@pytest.mark.parametrize(("code", "cause"), [(402, Cause.ACCOUNT), (403, Cause.ACCOUNT), (404, Cause.MODEL)])
+def test_what_a_person_has_to_mend_is_told_to_the_job(fake, engine, code, cause):
     fake.script = always(failing(code))
     with pytest.raises(ModelUnavailable) as raised:
         engine.ask(call(1))
     assert raised.value.notice
+    assert raised.value.cause is cause
+
+
+def test_the_call_s_model_and_detail_are_what_is_asked_for(fake, engine):
+    full = engine.ask(call(1))
+    less = engine.ask(replace(call(1), model="gemini-3.8-flash", detail=Detail.LOW))
+    assert [seen.model for seen in fake.calls] == ["gemini-3.5-flash-lite", "gemini-3.8-flash"]
+    assert full.input_tokens - less.input_tokens == 1120 - 280
+    assert less.model_version != full.model_version
 
 
 def test_any_other_refusal_is_for_good(fake, engine):

@@ -38,7 +38,7 @@ def without(house, part):
 def test_where_all_is_there_it_is_ready(house):
     answer = ready(house)
     assert answer.status_code == 200
-    assert answer.json == {"status": "ready", "checks": {"database": "ok", "redis": "ok", "scratch": "ok"}}
+    assert answer.json == {"status": "ready", "checks": {"database": "ok", "redis": "ok", "scratch": "ok", "model": "ok"}}
 
 
 @pytest.mark.parametrize(("part", "name"), [("database", "database"), ("signals", "redis"), ("scratch", "scratch")])
@@ -58,6 +58,28 @@ def test_details_are_for_this_machine_and_for_who_has_the_token(house):
     assert "10.1.2.3" in ready(house, Authorization="Bearer token-of-the-operator").json["details"]["scratch"]
     assert "details" not in ready(house, Authorization="Bearer another").json
     assert "details" not in ready(house, peer="127.0.0.1", **{"X-Forwarded-For": "203.0.113.9"}).json
+
+
+@pytest.mark.parametrize("name", ["", "fake-1"])
+def test_a_model_that_somebody_has_to_mend_is_named_with_its_notice(house, name):
+    house.app = create_app(replace(house.web, notices=lambda: {name: "The key is wrong."}))
+    answer = ready(house, peer="127.0.0.1")
+    assert answer.status_code == 503
+    assert answer.json["checks"] == {"database": "ok", "redis": "ok", "scratch": "ok", "model": "away"}
+    assert "The key is wrong." in answer.json["details"]["model"]
+
+
+def test_a_model_that_only_some_jobs_name_leaves_the_service_ready(house):
+    house.app = create_app(replace(house.web, notices=lambda: {"fake-2": "Used up."}))
+    assert ready(house).status_code == 200
+
+
+def test_where_redis_is_away_the_model_is_not_blamed(house):
+    def notices():
+        raise ConnectionError("nobody")
+
+    house.app = create_app(replace(house.web, notices=notices))
+    assert ready(house).json["checks"]["model"] == "ok"
 
 
 def test_a_database_that_was_never_migrated_is_not_ready(tmp_path):

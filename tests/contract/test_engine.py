@@ -1,4 +1,4 @@
-"""What every engine promises: the one in memory, Gemini (against the fake), and OCR."""
+"""What every engine promises: the one in memory, Gemini and OpenAI-compatible servers (against fakes), and OCR."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.engines.gemini import GeminiEngine
 from pipeline.engines.ocr import OcrEngine
+from pipeline.engines.openai import OpenAiEngine
 from pipeline.ports import Engine
-from pipeline.types import Call, Finish, Form, Picture
+from pipeline.types import Call, Finish, Form, Picture, Prepared, Refused
 from tests.fakes.engine import FakeEngine
 from tests.fakes.gemini import FakeGemini, numbered_picture
+from tests.fakes.openai import FakeOpenAI
 from tests.rows import at_once
 
 
@@ -27,6 +29,10 @@ class Bench:
     engine: Engine
     picture: Callable[[int], bytes]
     refused: Callable[[], list[str]] = list  #: what the model had to refuse: nothing, where the engine keeps to its contract
+
+
+def no_reencoding(data: bytes) -> Prepared | Refused:
+    raise AssertionError("a PNG goes as it is")
 
 
 def drawn(number: int) -> bytes:
@@ -45,13 +51,18 @@ def ocr_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OcrEngine]:
 
 
 @pytest.fixture(
-    params=["memory", "gemini", pytest.param("ocr", marks=[pytest.mark.slow, pytest.mark.xdist_group("ocr")])],
+    params=["memory", "gemini", "openai", pytest.param("ocr", marks=[pytest.mark.slow, pytest.mark.xdist_group("ocr")])],
 )
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "memory":
         yield Bench(FakeEngine(), lambda number: f"img{number}".encode())
     elif request.param == "ocr":
         yield Bench(request.getfixturevalue("ocr_engine"), drawn)
+    elif request.param == "openai":
+        with FakeOpenAI() as server:
+            local = OpenAiEngine(base_url=server.base_url, api_key=server.key, model="vision:7b", reencode=no_reencoding)
+            yield Bench(local, numbered_picture, lambda: server.refused + server.faults)
+            local.close()
     else:
         with FakeGemini() as fake:
             engine = GeminiEngine(api_key=fake.key, model="gemini-3.5-flash-lite", base_url=fake.base_url)
@@ -133,11 +144,13 @@ def test_threads_that_ask_at_once_get_each_their_own_answer(bench):
         assert [other for other in numbers if str(other) in answer.text] == [number]
 
 
-@pytest.mark.parametrize("kind", ["memory", "gemini", "ocr"])
+@pytest.mark.parametrize("kind", ["memory", "gemini", "openai", "ocr"])
 def test_an_engine_that_never_asked_can_be_closed_and_closed_again(kind, tmp_path):
     engine: Engine
     if kind == "memory":
         engine = FakeEngine()
+    elif kind == "openai":
+        engine = OpenAiEngine(base_url="http://127.0.0.1:9/v1", api_key="", model="m", reencode=no_reencoding)
     elif kind == "gemini":
         engine = GeminiEngine(api_key="k", model="m", base_url="http://127.0.0.1:9")
     else:

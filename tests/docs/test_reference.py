@@ -161,7 +161,7 @@ def error_codes_in_the_code() -> set[tuple[int, str]]:
         for code, *_ in map(constants, calls(tree, "RequestFault"))
         if code
     }
-    for name in ("jsonMode", "granularity"):
+    for name in ("jsonMode", "granularity", "cache"):
         with pytest.raises(RequestFault) as refused:
             check_request({"inputMethod": "url", "prompt": "p", name: 5}, [b"https://a.example/"])
         raised.add((400, refused.value.code))

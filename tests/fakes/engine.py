@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 
@@ -33,7 +34,11 @@ class FakeEngine:
         if isinstance(special, Exception):
             raise special
         return special or Answer(
-            finish=Finish.COMPLETE, text=answer_text(call), input_tokens=10, output_tokens=2, model_version="fake-1.0"
+            finish=Finish.COMPLETE,
+            text=answer_text(call),
+            input_tokens=10,
+            output_tokens=2,
+            model_version=f"{call.model or self.model}.0",
         )
 
     def close(self) -> None:
@@ -41,7 +46,10 @@ class FakeEngine:
 
 
 def answer_text(call: Call) -> str:
-    """What an obedient model says: each picture's own bytes under its own label."""
+    """What an obedient model says: each picture's own bytes under its own label; without pictures, what the prompt says of
+    them."""
+    if not call.pictures:
+        return _retold(call)
     if call.form is Form.RECORDS:
         said = [
             {"index": p.number, "result": {"saw": p.data.decode()} if call.json_mode else p.data.decode()} for p in call.pictures
@@ -50,3 +58,9 @@ def answer_text(call: Call) -> str:
     if call.form is Form.JSON:
         return json.dumps([{"label": p.number, "saw": p.data.decode()} for p in call.pictures])
     return "\n".join(f"{p.number}={p.data.decode()}" for p in call.pictures)
+
+
+def _retold(call: Call) -> str:
+    if call.form is Form.JSON:
+        return json.dumps([entry for line in call.prompt.splitlines() if line.startswith("[") for entry in json.loads(line)])
+    return "\n".join(line for line in call.prompt.splitlines() if re.fullmatch(r"\d+=.*", line))

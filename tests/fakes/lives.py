@@ -33,6 +33,7 @@ from limits.strategies import MovingWindowRateLimiter
 import api.wiring
 import workers.wiring
 from api.app import create_app
+from pipeline.models import Model
 from pipeline.ports import Scratch
 from pipeline.settings import Settings, load_settings
 from pipeline.types import Answer, Call, Finish, ItemCode
@@ -162,6 +163,7 @@ def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Parts
         fetch=fetch,
         decode=fake_decode,
         engine=_engine(settings.data_dir, lambda: os._exit(POISONED)),
+        models={},
         deliver=deliver,
         secret_key=b"secret",
         webhook_places=workers.wiring.webhook_places(settings),
@@ -192,7 +194,7 @@ def answer_door(life: Life, settings: Settings, crashing: Crashing) -> str:
             rate=parse(settings.rate_limit),
             limiter=MovingWindowRateLimiter(MemoryStorage()),
             engine="fake",
-            model="fake-1",
+            models={"fake-1": Model(name="fake-1")},
             warnings=(),
             waiting_places=threading.BoundedSemaphore(4),
             large_bodies=threading.BoundedSemaphore(4),

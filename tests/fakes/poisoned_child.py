@@ -47,6 +47,7 @@ def main(folder: str, how: str) -> None:
         decode=fake_decode,
         decoding=ThreadPoolExecutor(1),
         engine=FakeEngine(script=die),
+        models={},
         deliver=FakeDeliver(),
         secret_key=b"secret",
         webhook_places=webhook_places(settings),

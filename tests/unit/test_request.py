@@ -251,7 +251,7 @@ json_values = st.recursive(
 
 
 @given(
-    fields=st.dictionaries(st.sampled_from(["inputMethod", "prompt", "jsonMode", "granularity", "other"]), json_values),
+    fields=st.dictionaries(st.sampled_from([*FIELDS, "granularity", "schema", "merge", "imagesPerCall", "other"]), json_values),
     valid=st.booleans(),
     images=st.none() | st.lists(st.binary(max_size=12), max_size=4),
 )

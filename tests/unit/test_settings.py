@@ -217,3 +217,27 @@ def test_no_secret_shows_in_a_refusal_or_its_traceback(tmp_path):
 def test_settings_cannot_be_changed_afterwards():
     with pytest.raises(ValueError, match="frozen"):
         load_settings({}).port = 1
+
+
+OPENAI = {"ENGINE": "openai", "OPENAI_BASE_URL": "http://127.0.0.1:11434/v1", "MODEL": "vision:7b"}
+
+
+def test_an_openai_compatible_server_needs_its_address_and_a_model_and_no_key():
+    settings = load_settings(OPENAI)
+    assert (settings.engine, settings.openai_base_url, settings.openai_api_key) == ("openai", OPENAI["OPENAI_BASE_URL"], None)
+    lines = faults(ENGINE="openai", PORT="x")
+    assert [line.partition(":")[0] for line in lines] == ["MODEL", "PORT", "OPENAI_BASE_URL"]
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:11434/v1", "http://", "http://user:secret@host/v1", "http://host/v1?key=secret"])
+def test_the_address_of_an_openai_compatible_server_is_a_url_without_a_key(url):
+    [line] = faults(**{**OPENAI, "OPENAI_BASE_URL": url})
+    assert line.startswith("OPENAI_BASE_URL: must be like")
+    assert "secret" not in line
+
+
+def test_the_key_of_an_openai_compatible_server_may_come_from_a_file(tmp_path):
+    (tmp_path / "key").write_text("sk-1\n")
+    settings = load_settings({**OPENAI, "OPENAI_API_KEY_FILE": str(tmp_path / "key")})
+    assert settings.openai_api_key is not None
+    assert settings.openai_api_key.get_secret_value() == "sk-1"

@@ -1,0 +1,49 @@
+"""POST /api/v1/extract-image/estimate: what a request would cost."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from api.accept import plan_of, read_sent, wanted_of
+from api.auth import authenticate
+from api.error_codes import OF_REQUESTS
+from api.errors import ApiError, json_response
+from api.openapi import Answer, describe
+from api.openapi_shared import BODIES
+from api.wiring import Parts
+from pipeline.estimate import estimate
+from pipeline.request import RequestFault
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("estimate", __name__)
+
+    @routes.post("/api/v1/extract-image/estimate", strict_slashes=False)
+    @describe(
+        "Estimate what a request would cost",
+        tag="Extract",
+        bodies=BODIES,
+        answers=[Answer(status=200, what="Images, model calls, tokens, credits and money.", schema="Estimate")],
+        errors=[*OF_REQUESTS],
+    )
+    def show() -> Response:
+        """What the same body would cost at /api/v1/extract-image. Nothing is run, fetched or kept."""
+        authenticate(parts)
+        try:
+            with read_sent(parts) as sent:
+                wanted = wanted_of(parts, sent)
+                reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=parts.models[wanted.question.model])
+        except RequestFault as fault:
+            raise ApiError(400, fault.code, fault.message) from None
+        return json_response(
+            {
+                "images": reckoned.images,
+                "modelCalls": reckoned.model_calls,
+                "inputTokens": reckoned.input_tokens,
+                "outputTokens": reckoned.output_tokens,
+                "credits": reckoned.credits,
+                "money": round(reckoned.nanodollars / 1e9, 6),
+            }
+        )
+
+    return routes

@@ -1,0 +1,242 @@
+"""Any server that speaks OpenAI's chat completions: Ollama, vLLM, llama.cpp, LM Studio, OpenAI itself.
+
+One request a call. The finish reason is read before the text. Such servers differ in what they take of `response_format`
+and in the name of the output limit: what one refuses is left out, for that call at once and for those like it from then on.
+The shapes: https://github.com/openai/openai-openapi (CreateChatCompletionRequest and its response).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx2
+import msgspec
+import pybase64
+
+from pipeline.engines.openai_errors import BadRequest, Unreadable, meaning
+from pipeline.engines.wording import instruction
+from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable, Reencode
+from pipeline.types import MAX_OUTPUT_TOKENS, MB, Answer, Call, Detail, Finish, Form, ItemCode, Picture, Refused
+
+MOST_PICTURES = 900
+MOST_RAW_BYTES = 14_000_000  #: of a call: as base64 it stays below the 20 MB that servers and proxies take
+TAKEN = frozenset({"image/png", "image/jpeg"})  #: what all of these servers decode; llama.cpp knows no other
+OVERLOAD_SECONDS = 15.0
+MOST_ANSWERED = 16 * MB  #: bytes of an answer
+MOST_KNOWN = 256  #: kinds of calls whose form is remembered
+DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Manner:
+    """How a server is asked for JSON, and its limit told."""
+
+    formats: tuple[str, ...]  #: of response_format, those that are left to be tried: the first one is
+    limit: str = "max_tokens"  #: the name that local servers know; OpenAI's newest models refuse it
+
+    def without(self, refused: BadRequest) -> _Manner | None:
+        """The next one to try, if the refusal was about this."""
+        if refused.is_about("max_tokens", "max_completion_tokens") and self.limit == "max_tokens":
+            return replace(self, limit="max_completion_tokens")
+        about_format = refused.is_about("response_format", "json_schema", "json_object", "schema", "grammar", "guided")
+        if about_format and len(self.formats) > 1:
+            return replace(self, formats=self.formats[1:])
+        return None
+
+
+class OpenAiEngine:
+    """One client for the process. `reencode` makes a JPEG of a picture that such servers do not take as it is."""
+
+    name = "openai"
+    limits = EngineLimits(pictures=MOST_PICTURES, raw_bytes=MOST_RAW_BYTES)
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, *, base_url: str, api_key: str, model: str, reencode: Reencode) -> None:
+        self.model = model
+        self._reencode = reencode
+        self._client = _client(base_url, api_key)
+        self._manners: dict[tuple[object, ...], _Manner] = {}
+
+    def ask(self, call: Call) -> Answer:
+        """One request, or as many as it takes to find out in which form this server takes it."""
+        ends = time.monotonic() + call.timeout
+        pictures: list[Picture] = []
+        for picture in call.pictures:
+            taken = self._taken(picture)
+            if isinstance(taken, Refused):
+                return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=taken.detail)
+            pictures.append(taken)
+        told, schema = instruction(call)
+        content = msgspec.Raw(msgspec.json.encode(_content(call, pictures)))
+        kind = (call.model, call.form, call.json_mode, msgspec.json.encode(schema))
+        manner = self._manners.get(kind) or _Manner(formats=_formats(call))
+        while True:
+            body = _body(call.model or self.model, told, content, schema, manner)
+            try:
+                document = self._send(body, ends)
+            except BadRequest as refused:
+                nxt = manner.without(refused)
+                if nxt is None:
+                    raise ModelRefused(str(refused)) from refused
+                manner = nxt
+                continue
+            except Unreadable as error:
+                return Answer(finish=error.finish, code=error.code, detail=str(error))
+            if len(self._manners) >= MOST_KNOWN:
+                self._manners.clear()
+            self._manners[kind] = manner
+            return _answer(document, call.form)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _taken(self, picture: Picture) -> Picture | Refused:
+        if picture.mime in TAKEN and len(picture.data) <= MOST_RAW_BYTES:
+            return picture
+        made = self._reencode(picture.data)
+        return made if isinstance(made, Refused) else replace(picture, data=made.data, mime=made.mime)
+
+    def _send(self, body: bytes, ends: float) -> Any:
+        """The document that comes back. `ends` is by the process's clock: a time-out for each read alone is none."""
+        left = max(ends - time.monotonic(), 0.1)
+        headers = {"Content-Type": "application/json"}
+        try:
+            with self._client.stream("POST", "chat/completions", content=body, headers=headers, timeout=left) as response:
+                text = _read(response, ends)
+        except httpx2.HTTPError as error:
+            raise _interrupted(error) from error
+        if response.status_code != 200:
+            raise meaning(response.status_code, response.headers.get("Retry-After"), text)
+        try:
+            document = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            said = "what came is no JSON"
+            raise ModelUnavailable(said, retry_after=OVERLOAD_SECONDS, cause=Cause.GARBLED) from error
+        error_ = document.get("error") if isinstance(document, dict) else None
+        if error_ and not document.get("choices"):  # llama.cpp has answered 200 with an error in it
+            code = error_.get("code") if isinstance(error_, dict) else None
+            raise meaning(code if isinstance(code, int) and code >= 400 else 500, None, text)
+        return document
+
+
+def check_model(*, base_url: str, api_key: str, model: str, timeout: float) -> None:
+    """Whether the server answers, takes the key and has the model. Raises ModelUnavailable or ModelRefused."""
+    with _client(base_url, api_key) as client:
+        try:
+            response = client.get("models", timeout=timeout)
+        except httpx2.HTTPError as error:
+            raise _interrupted(error) from error
+    if response.status_code != 200:
+        raise ModelUnavailable(f"HTTP {response.status_code} from {base_url}/models", retry_after=OVERLOAD_SECONDS)
+    try:
+        names = [entry["id"] for entry in msgspec.json.decode(response.content)["data"]]
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise ModelRefused(f"{base_url}/models answers with no list of models") from error
+    if model not in names and f"{model}:latest" not in names:
+        raise ModelRefused(f"there is no model {model}; there are {', '.join(map(str, names[:20])) or 'none'}")
+
+
+def _client(base_url: str, api_key: str) -> httpx2.Client:
+    return httpx2.Client(
+        base_url=f"{base_url.rstrip('/')}/",
+        headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+        follow_redirects=False,
+    )
+
+
+def _read(response: httpx2.Response, ends: float) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    for piece in response.iter_bytes():
+        size += len(piece)
+        pieces.append(piece)
+        if time.monotonic() > ends:
+            raise httpx2.ReadTimeout("the answer did not end in time")
+        if size > MOST_ANSWERED:
+            raise ModelFault(f"the answer is over {MOST_ANSWERED // MB} MB")
+    return b"".join(pieces)
+
+
+def _interrupted(error: httpx2.HTTPError) -> ModelUnavailable:
+    return ModelUnavailable(f"{type(error).__name__} while asking the model", retry_after=OVERLOAD_SECONDS)
+
+
+def _formats(call: Call) -> tuple[str, ...]:
+    if call.form is Form.RECORDS:
+        return ("json_schema", "json_object", "")
+    return ("json_object", "") if call.form is Form.JSON else ("",)
+
+
+def _content(call: Call, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    """The prompt once, then each picture behind its label."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": call.prompt}]
+    for picture in pictures:
+        url = f"data:{picture.mime};base64,{pybase64.b64encode_as_string(picture.data)}"
+        parts.append({"type": "text", "text": f"Image {picture.number}:"})
+        parts.append({"type": "image_url", "image_url": {"url": url, "detail": DETAIL[call.detail]}})
+    return parts
+
+
+def _body(model: str, told: str, content: msgspec.Raw, schema: dict[str, Any] | None, manner: _Manner) -> bytes:
+    body: dict[str, Any] = {"model": model, manner.limit: MAX_OUTPUT_TOKENS}
+    format_ = manner.formats[0]
+    if schema is not None:
+        # An array may not stand alone: OpenAI's JSON is an object at its root.
+        wrapped = _in_an_object(schema)
+        told = f"{told} Put the array into an object, as its 'records'."
+        if format_ == "json_schema":
+            body["response_format"] = {"type": format_, "json_schema": {"name": "records", "schema": wrapped}}
+        else:
+            text = msgspec.json.encode(wrapped).decode()
+            told = f"{told} Answer with JSON alone, valid against this JSON Schema:\n{text}"
+    if format_ == "json_object":
+        body["response_format"] = {"type": format_}
+    body["messages"] = [{"role": "system", "content": told}, {"role": "user", "content": content}]
+    return msgspec.json.encode(body)
+
+
+def _in_an_object(schema: dict[str, Any]) -> dict[str, Any]:
+    records = {name: value for name, value in schema.items() if name != "$defs"}
+    wrapped = {"type": "object", "properties": {"records": records}, "required": ["records"], "additionalProperties": False}
+    return {**wrapped, "$defs": schema["$defs"]} if "$defs" in schema else wrapped
+
+
+def _answer(document: Any, form: Form) -> Answer:
+    """Refusal and finish reason, then text. Raises ModelFault for an answer that says nothing."""
+    try:
+        choice = document["choices"][0]
+        message, finish = choice["message"], choice.get("finish_reason")
+        text, refusal = message.get("content"), message.get("refusal")
+        usage = document.get("usage") or {}
+        answered = Answer(
+            finish=Finish.COMPLETE,
+            input_tokens=int(usage.get("prompt_tokens") or 0),
+            output_tokens=int(usage.get("completion_tokens") or 0),
+            model_version=str(document.get("model") or ""),
+        )
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ModelFault("the answer is no chat completion") from error
+    if finish == "content_filter" or refusal:
+        detail = str(finish if finish == "content_filter" else "refusal")
+        return replace(answered, finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail=detail)
+    if finish == "length":
+        return replace(answered, finish=Finish.TRUNCATED, detail=finish)
+    if finish != "stop" or not isinstance(text, str) or not text.strip():
+        size = len(text) if isinstance(text, str) else 0
+        raise ModelFault(f"the answer ended with {finish or 'no finish reason'} and {size} characters")
+    return replace(answered, text=_records(text) if form is Form.RECORDS else text)
+
+
+def _records(text: str) -> str:
+    """The array out of its object. What is neither is left to who checks it."""
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text
+    if isinstance(document, dict) and isinstance(document.get("records"), list):
+        return msgspec.json.encode(document["records"]).decode()
+    return text

@@ -1,0 +1,113 @@
+"""What an HTTP error of an OpenAI-compatible server means. Each server words its errors in its own way."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pipeline.ports import Cause, ModelFault, ModelUnavailable
+from pipeline.types import Finish, ItemCode
+
+OVERLOAD_SECONDS = 15.0
+QUOTA_SECONDS = 20.0  #: for a 429 that names no time
+PERSON_SECONDS = 30.0  #: where somebody has to mend a key or pay a bill
+MOST_SHOWN = 300  #: characters of a server's own words: they may quote the request
+_KEY = re.compile(r"(?:sk|key)-[\w*-]{6,}")
+_CONTEXT = re.compile(
+    r"context.{0,20}(?:length|size|window|limit)|exceed_context|too many (?:images|tokens)|too large", re.IGNORECASE
+)
+_PICTURE = re.compile(r"image", re.IGNORECASE)
+_NO_EYES = re.compile(
+    r"image input is not supported|not support (?:image|vision|multimodal)|not a (?:vision|multimodal)", re.IGNORECASE
+)
+_FILTER = re.compile(r"content[_ ]?(?:policy|filter|management)|moderation|safety", re.IGNORECASE)
+
+
+class BadRequest(Exception):
+    """The server refuses the request for what is in it, beside the pictures."""
+
+    def is_about(self, *names: str) -> bool:
+        return any(name in str(self).lower() for name in names)
+
+
+class Unreadable(Exception):
+    """The server refuses the request for its pictures: which one, nobody says."""
+
+    def __init__(self, message: str, *, finish: Finish = Finish.UNREADABLE, code: ItemCode = ItemCode.MODEL_REFUSED) -> None:
+        super().__init__(message)
+        self.finish = finish
+        self.code = code
+
+
+def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
+    """What to raise: ModelUnavailable, ModelFault, BadRequest or Unreadable."""
+    said = _said(body)
+    text = f"HTTP {status} {said}".strip()
+    if status == 429:
+        return _quota(said, retry_after)
+    if status in {408, 425, 502, 503, 504, 529}:
+        return ModelUnavailable(text, retry_after=_seconds(retry_after) or OVERLOAD_SECONDS)
+    if status in {401, 402, 403, 404}:
+        cause = Cause.MODEL if status == 404 else Cause.ACCOUNT
+        notice = f"The model can't be asked ({text}). The job waits until this is mended."
+        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=cause)
+    if _NO_EYES.search(said):
+        notice = f"The model takes no images ({text}). The job waits until this is mended."
+        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=Cause.MODEL)
+    if status >= 500:
+        return ModelFault(text)
+    if _FILTER.search(said):
+        return Unreadable(text, finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED)
+    # The words of the format first: "response_format" errors of some servers list what a message may hold, images too.
+    refused = BadRequest(f"The model refused the request ({text})")
+    if refused.is_about("response_format", "max_tokens", "json_schema"):
+        return refused
+    if status == 413 or _CONTEXT.search(said) or _PICTURE.search(said):
+        return Unreadable(text)
+    return refused
+
+
+def _quota(said: str, retry_after: str | None) -> ModelUnavailable:
+    if "insufficient_quota" in said or "billing" in said.lower():
+        notice = f"The model can't be asked (HTTP 429 {said}). The job waits until this is mended."
+        return ModelUnavailable("no credit", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.ACCOUNT)
+    return ModelUnavailable("rate limited", retry_after=_seconds(retry_after) or QUOTA_SECONDS, cause=Cause.RATE)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Of the header: seconds, or a date."""
+    if not retry_after:
+        return None
+    try:
+        return min(max(float(retry_after), 0.0), 86_400.0)
+    except ValueError:
+        pass
+    try:
+        from datetime import UTC, datetime
+
+        return max((parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return None
+
+
+def _said(body: bytes) -> str:
+    """The code and the message, wherever this server puts them, without what looks like a key."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    words = dict.fromkeys(str(word) for word in _words(document) if word not in (None, ""))
+    return _KEY.sub("…", " ".join(words))[:MOST_SHOWN].strip()
+
+
+def _words(document: Any) -> Iterator[Any]:
+    error = document.get("error", document) if isinstance(document, dict) else document
+    if not isinstance(error, dict):
+        yield error if isinstance(error, str) else None
+        return
+    for name in ("code", "type", "param", "message", "detail"):
+        value = error.get(name)
+        yield value if isinstance(value, str) else json.dumps(value) if value and name == "detail" else None

@@ -1,0 +1,30 @@
+"""What every engine that follows prompts is told beside the prompt: how the pictures are labelled, and what to answer with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.record_schema import records_schema
+from pipeline.types import Call, Form
+
+INSTRUCTIONS = {
+    Form.TEXT: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together. "
+    "Where you speak of a single image, name it by its label.",
+    Form.JSON: "Each image follows its label, such as 'Image 1:'. Answer the prompt for all of the images together, with "
+    "one JSON document and nothing else.",
+    Form.RECORDS: "Each image follows its label, such as 'Image 1:'. Answer the prompt for each image by itself, with a "
+    "JSON array that has exactly one object for each image: its 'index' is the number in the image's label, its "
+    "'result' the answer for that image alone.",
+}
+#: Where there are no pictures the prompt says it all.
+ALONE = "Answer the prompt."
+
+
+def instruction(call: Call) -> tuple[str, dict[str, Any] | None]:
+    """What the model is told, and with RECORDS the JSON Schema of its answer: an array."""
+    if not call.pictures:
+        return ALONE, None
+    if call.form is not Form.RECORDS:
+        return INSTRUCTIONS[call.form], None
+    schema, words = records_schema(call.schema, json_mode=call.json_mode)
+    return f"{INSTRUCTIONS[call.form]} {words}".rstrip(), schema

@@ -1,0 +1,126 @@
+"""The models that a request may name: their prices, limits and what a picture costs. Pure.
+
+Prices and tokens a picture are those of November 2026; quotas are not published, so they are settings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.types import Detail
+
+TOKENS_PER_CHARACTER = 0.3  #: of a prompt; English text has about 4 characters a token
+RECORD_TOKENS = 300  #: what one record, or one picture's part of a merged answer, is reckoned at
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """One model, as the service may use it."""
+
+    name: str  #: as its server knows it
+    price_in: float = 0.0  #: dollars per 1,000,000 tokens of input
+    price_out: float = 0.0  #: dollars per 1,000,000 tokens of output, thinking included
+    rpm: int | None = None  #: requests a minute; 0: no limit, None: MODEL_RPM
+    tpm: int | None = None  #: input tokens a minute; 0: no limit, None: MODEL_TPM
+    low: int = 280  #: tokens a picture with `detail` "low"
+    medium: int = 560
+    high: int = 1120
+    pictures: int = 900  #: most pictures a call; 1,048,576 tokens of input / 1,120 are about 936
+
+    def picture_tokens(self, detail: Detail) -> int:
+        """Input tokens that one picture is reckoned at."""
+        return {Detail.LOW: self.low, Detail.MEDIUM: self.medium, Detail.HIGH: self.high}[detail]
+
+    def input_tokens(self, *, characters: int, pictures: int, detail: Detail) -> int:
+        """Input tokens of one call, reckoned before it is made. `characters`: of the prompt and the schema."""
+        labels = 6 * pictures
+        return round(characters * TOKENS_PER_CHARACTER) + labels + pictures * self.picture_tokens(detail)
+
+    def price(self, *, input_tokens: int, output_tokens: int) -> int:
+        """What so many tokens cost, in billionths of a dollar: whole, so that sums come out."""
+        return round((input_tokens * self.price_in + output_tokens * self.price_out) * 1000)
+
+
+#: What is known without a setting. Prices: the contract page of Gemini; they double for 3.8-flash on 2027-01-01.
+KNOWN: Mapping[str, Model] = {
+    model.name: model
+    for model in (
+        Model(name="gemini-3.5-flash-lite", price_in=0.30, price_out=2.50),
+        Model(name="gemini-3.8-flash", price_in=0.75, price_out=3.75),
+    )
+}
+
+#: what may stand behind a model's name in MODELS → the field, and how it is read
+_TRAITS = {
+    "in": ("price_in", float),
+    "out": ("price_out", float),
+    "rpm": ("rpm", int),
+    "tpm": ("tpm", int),
+    "low": ("low", int),
+    "medium": ("medium", int),
+    "high": ("high", int),
+    "pictures": ("pictures", int),
+}
+
+
+def parse_models(text: str) -> tuple[Model, ...]:
+    """The models of MODELS: `name in=0.30 out=2.50 rpm=60; name …`. What is not said of a known model is as known.
+
+    Raises ValueError that names every fault.
+    """
+    faults: list[str] = []
+    models: dict[str, Model] = {}
+    for entry in filter(None, map(str.split, text.split(";"))):
+        name, *traits = entry
+        if not _NAME.fullmatch(name) or "=" in name:
+            faults.append(f"{name[:40]} is no name of a model")
+            continue
+        if name in models:
+            faults.append(f"{name} is there twice")
+        models[name] = _with_traits(known(name), traits, faults)
+    if not models and not faults:
+        faults.append("names no model")
+    if faults:
+        shape = "must be like `name in=0.30 out=2.50 rpm=60 tpm=1000000; name2 …`"
+        raise ValueError(f"{'; '.join(faults)}. It {shape}")
+    return tuple(models.values())
+
+
+def _with_traits(model: Model, traits: Iterable[str], faults: list[str]) -> Model:
+    for trait in traits:
+        key, _, value = trait.partition("=")
+        if key not in _TRAITS:
+            faults.append(f"{model.name}: {trait[:40]} is unknown, there are {', '.join(_TRAITS)}")
+            continue
+        field, read = _TRAITS[key]
+        lowest = 1 if field == "pictures" else 0
+        try:
+            number = read(value)
+        except ValueError:
+            number = -1
+        if not lowest <= number < 1e12:
+            faults.append(f"{model.name}: {key} must be a number of at least {lowest}, not {value[:40] or 'nothing'}")
+            continue
+        model = replace(model, **{field: number})
+    return model
+
+
+def known(name: str) -> Model:
+    """The model as it is known here, or one without a price that takes pictures as Gemini's do."""
+    return KNOWN.get(name) or Model(name=name)
+
+
+def with_limits(models: Iterable[Model], *, rpm: int, tpm: int) -> tuple[Model, ...]:
+    """The models, those without limits of their own with these."""
+    return tuple(
+        replace(model, rpm=rpm if model.rpm is None else model.rpm, tpm=tpm if model.tpm is None else model.tpm)
+        for model in models
+    )
+
+
+def most_pictures(models: Mapping[str, Model], names: Sequence[str]) -> int:
+    """How many pictures a call may have that any of the named models may come to answer."""
+    return min((models[name].pictures for name in names if name in models), default=Model(name="").pictures)

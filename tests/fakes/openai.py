@@ -1,0 +1,240 @@
+"""An OpenAI-compatible server on the loopback: as strict as the published document, answering from what is in each picture.
+
+    with FakeOpenAI() as fake:
+        OpenAiEngine(base_url=fake.base_url, api_key=fake.key, ...)
+    assert fake.faults == [] and fake.refused == []
+
+What it can't do, as other servers can't, is named by `without`: json_schema, json_object, max_tokens. Misbehaviour comes
+from `script`, by the values of gemini_behaviours, or a Refusal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+from typing import Any, Self
+
+from .gemini_behaviours import Behaviour
+from .gemini_calls import SeenCall, read_layout
+from .gemini_contract import Part as GeminiPart
+from .gemini_contract import tokens_of
+from .gemini_pictures import prove
+from .gemini_replies import _ended, _text
+from .openai_contract import BODY_LIMIT, Asked, Refusal, read
+
+PICTURES = frozenset({"image/png", "image/jpeg"})  #: llama.cpp decodes these alone
+PICTURE_TOKENS = {"low": 85, "auto": 765, "high": 1105}
+SCHEMA = re.compile(r"valid against this JSON Schema:\n(\{.*)", re.DOTALL)
+
+Script = Callable[[SeenCall], "Behaviour | Refusal | None"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sent:
+    """How one request that was answered asked for its answer."""
+
+    format: str
+    limit_name: str
+    details: tuple[str, ...]  #: of each picture
+
+
+class FakeOpenAI:
+    """The server and its memory. A context manager; usable from any number of threads."""
+
+    def __init__(
+        self,
+        *,
+        script: Script | None = None,
+        without: Iterable[str] = (),
+        models: Iterable[str] = ("vision:7b",),
+        key: str = "sk-fake-key-of-the-fake",
+    ) -> None:
+        self.key = key
+        self.models = tuple(models)
+        self.script = script
+        self.without = set(without)
+        self.calls: list[SeenCall] = []
+        self.sent: list[Sent] = []
+        self.faults: list[str] = []  #: what broke the packing protocol, or the fake
+        self.refused: list[str] = []  #: what broke the document: the messages of those answers
+        self._lock = Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server.fake = self  # type: ignore[attr-defined]
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def complete(self, raw: bytes) -> tuple[bytes, Behaviour]:
+        """The body of a completion. Raises Refusal."""
+        asked = self._read(raw)
+        with self._lock:
+            call = self._remember(asked, len(raw))
+            behaviour = (self.script(call) if self.script else None) or Behaviour()
+        if isinstance(behaviour, Refusal):
+            raise behaviour
+        if behaviour.until:
+            behaviour.until.wait(20)
+        time.sleep(behaviour.delay)
+        if behaviour.error:
+            raise Refusal(behaviour.error.code, behaviour.error.message)
+        return _completion(call, asked, behaviour), behaviour
+
+    def _read(self, raw: bytes) -> Asked:
+        """A request that keeps to the document, and asks for nothing that this server is without."""
+        try:
+            asked = read(raw)
+            pictures = [part for part in asked.parts if part.text is None]
+            for part in pictures:
+                if part.mime not in PICTURES:
+                    raise Refusal(400, f"Unsupported image type: {part.mime}", code="invalid_image_format")
+        except Refusal as refusal:
+            self.refused.append(str(refusal))
+            raise
+        if asked.model not in self.models:
+            raise Refusal(404, f"model '{asked.model}' not found", code="model_not_found")
+        if asked.format in self.without:
+            raise Refusal(400, f"'response_format.type' must not be '{asked.format}'")
+        if asked.limit_name in self.without:
+            text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+            raise Refusal(400, text, code="unsupported_parameter", param="max_tokens")
+        return asked
+
+    def _remember(self, asked: Asked, size: int) -> SeenCall:
+        pictures = [part for part in asked.parts if part.text is None]
+        numbers: list[int | None] = []
+        for part in pictures:
+            try:
+                numbers.append(prove(part.data, part.mime))
+            except ValueError as error:
+                self.faults.append(str(error))
+                numbers.append(None)
+        parts = [GeminiPart(text=part.text, mime=part.mime, data=part.data, tokens=0) for part in asked.parts]
+        layout = read_layout(parts, asked.system)
+        self.faults += layout.faults
+        schema, form = _records_asked(asked)
+        call = SeenCall(
+            order=len(self.calls),
+            at=time.monotonic(),
+            model=asked.model,
+            prompt=layout.prompt,
+            labels=layout.labels,
+            numbers=tuple(numbers),
+            sha256s=tuple(hashlib.sha256(part.data).hexdigest() for part in pictures),
+            mimes=tuple(part.mime for part in pictures),
+            by_file=tuple(False for _ in pictures),
+            form=form,
+            schema=schema,
+            max_output_tokens=asked.limit,
+            server_timeout=None,
+            body_bytes=size,
+        )
+        self.calls.append(call)
+        details = tuple(part.detail for part in pictures)
+        self.sent.append(Sent(format=asked.format, limit_name=asked.limit_name, details=details))
+        return call
+
+
+def _records_asked(asked: Asked) -> tuple[Any, Any]:
+    """The schema of the array of records and the form, by response_format, or by the words of who has none."""
+    schema = asked.schema
+    told = SCHEMA.search(asked.system)
+    if schema is None and told:
+        schema = json.JSONDecoder().raw_decode(told[1])[0]
+    records = (schema or {}).get("properties", {}).get("records")
+    if records:
+        return {**records, "$defs": schema.get("$defs", {})}, "records"
+    return {}, "json" if asked.format != "text" or "one JSON document" in asked.system else "text"
+
+
+def _completion(call: SeenCall, asked: Asked, behaviour: Behaviour) -> bytes:
+    if behaviour.garbage:
+        return b"upstream connect error or disconnect/reset before headers"
+    text, _, _ = _text(call, behaviour)
+    if call.form == "records" and behaviour.text is None:
+        text = json.dumps({"records": json.loads(text)})
+    text, finish = _ended(text, call, behaviour)
+    reason = {"STOP": "stop", "MAX_TOKENS": "length"}.get(finish, "content_filter")
+    prompt = sum(tokens_of(part.text) if part.text else PICTURE_TOKENS[part.detail] for part in asked.parts)
+    document = {
+        "id": f"chatcmpl-{call.order}",
+        "object": "chat.completion",
+        "created": 1_790_000_000,
+        "model": f"{call.model}-q4",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text or None, "refusal": None},
+                "logprobs": None,
+                "finish_reason": reason,
+            }
+        ],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": tokens_of(text), "total_tokens": prompt + tokens_of(text)},
+    }
+    if behaviour.no_candidates:
+        document["choices"] = []
+    return json.dumps(document).encode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def _serve(self) -> None:
+        fake: FakeOpenAI = self.server.fake  # type: ignore[attr-defined]
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        behaviour = Behaviour()
+        try:
+            if self.headers.get("Authorization") != f"Bearer {fake.key}":
+                raise Refusal(401, f"Incorrect API key provided: {fake.key}.", code="invalid_api_key")
+            if self.command == "GET" and self.path == "/v1/models":
+                names = [{"id": name, "object": "model", "created": 0, "owned_by": "library"} for name in fake.models]
+                body, status = json.dumps({"object": "list", "data": names}).encode(), 200
+            elif self.command == "POST" and self.path == "/v1/chat/completions":
+                if len(raw) > BODY_LIMIT:
+                    raise Refusal(413, "Request too large")
+                (body, behaviour), status = fake.complete(raw), 200
+            else:
+                raise Refusal(404, f"Invalid URL ({self.command} {self.path})")
+        except Refusal as refusal:
+            body, status = json.dumps({"error": refusal.error}).encode(), refusal.status
+        except Exception as error:
+            fake.faults.append(f"the fake itself failed: {error!r}")
+            body, status = b"{}", 500
+        if behaviour.reset:
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            return
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if status == 429:
+            self.send_header("Retry-After", "7")
+        self.end_headers()
+        try:
+            self.wfile.write(body[: len(body) // 2] if behaviour.cut else body)
+        except OSError:
+            self.close_connection = True
+        self.close_connection |= behaviour.cut
+
+    do_GET = do_POST = _serve  # noqa: N815 - the names http.server looks for
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's own name
+        """Nothing: a test reads `calls`."""
