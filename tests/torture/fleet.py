@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,6 +43,7 @@ class Fleet:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._since: dict[str, float] = {}  # since when each that has ended is gone
         self._started: dict[str, float] = {}
+        self._taken: set[str] = set()  # being stopped or paused: who is paused in his last seconds ends late, and is not to blame
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
 
@@ -120,6 +121,21 @@ class Fleet:
         found = self.running(role)
         return found[place % len(found)]
 
+    @contextmanager
+    def _taking(self, role: str, place: int) -> Iterator[tuple[str, subprocess.Popen[bytes]] | None]:
+        """A process that is neither being stopped nor paused, None where each is."""
+        with self._lock:
+            free = [
+                (name, process) for name, process in self._running.items() if name.startswith(role) and name not in self._taken
+            ]
+            name, process = free[place % len(free)] if free else ("", None)
+            self._taken.add(name)
+        try:
+            yield (name, process) if process else None
+        finally:
+            with self._lock:
+                self._taken.discard(name)
+
     def kill(self, role: str, place: int) -> str:
         """The whole group of the process: its children that share it too."""
         name, process = self._pick(role, place)
@@ -138,7 +154,10 @@ class Fleet:
 
     def deploy(self, role: str, place: int) -> str:
         """SIGTERM, and how it ended."""
-        name, process = self._pick(role, place)
+        with self._taking(role, place) as taken:
+            return self._stop_one(*taken) if taken else "nobody was free"
+
+    def _stop_one(self, name: str, process: subprocess.Popen[bytes]) -> str:
         if process.poll() is not None:
             return f"{name} was gone"
         began = time.monotonic()
@@ -155,13 +174,16 @@ class Fleet:
         return name
 
     def pause(self, role: str, place: int) -> str:
-        name, process = self._pick(role, place)
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGSTOP)
-            self._on_held(name, process.pid)
-            self._stop.wait(PAUSE_SECONDS)
-            os.kill(process.pid, signal.SIGCONT)
-        return name
+        with self._taking(role, place) as taken:
+            if not taken:
+                return "nobody was free"
+            name, process = taken
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGSTOP)
+                self._on_held(name, process.pid)
+                self._stop.wait(PAUSE_SECONDS)
+                os.kill(process.pid, signal.SIGCONT)
+            return name
 
     def tail(self, name: str, lines: int = 15) -> str:
         log = self.folder / f"{name}.log"
