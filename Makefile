@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test pythons check clean
+.PHONY: help install demo serve test torture torture-checked pythons check clean
 
 help: ## show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv with everything in it, and the command extract-image
 
@@ -29,7 +29,16 @@ serve: install ## run the service here, with a ready key and a curl line to past
 	@$(BIN)/extract-image serve --ready-key
 
 test: install ## run the whole suite
-	@$(BIN)/python -m pytest -n auto --dist loadgroup
+	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not alone"
+	@$(BIN)/python -m pytest -m alone
+
+torture: install ## run the service under a hundred faults, and check what it promises: SEED=1
+	@$(BIN)/python -m tests.torture --seed $(or $(SEED),1)
+
+torture-checked: install ## see that the torture fails with a safeguard taken out: the fence, the ledger's key, the second ring
+	@for safeguard in fence ledger ring; do \
+		if $(BIN)/python -m tests.torture --short --seed $(or $(SEED),1) --without $$safeguard > /dev/null 2>&1; \
+		then echo "without $$safeguard: not noticed"; exit 1; else echo "without $$safeguard: the run failed, as it must"; fi; done
 
 pythons: ## run the suite on each Python from 3.11 to 3.13 that is found
 	@for version in 3.11 3.12 3.13; do \

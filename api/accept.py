@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import structlog
-from flask import Response, request
+from flask import Response, g, request
 from sqlalchemy.exc import DBAPIError
 
 from api.body import Sent, read_json
@@ -130,6 +130,7 @@ def _make_job(
             deadline_ms=wanted.deadline_seconds * 1000,
             ttl_ms=int(parts.settings.result_ttl * 1000),
             webhook_url=wanted.webhook_url,
+            request_id=g.request_id,
             idempotency=idempotency,
             options=options,
         )

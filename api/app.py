@@ -7,7 +7,20 @@ from contextlib import suppress
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected
 
-from api import describing, errors, extract_image, health, job_actions, job_events, job_items, jobs
+from api import (
+    deliveries,
+    describing,
+    errors,
+    extract_image,
+    health,
+    job_actions,
+    job_events,
+    job_items,
+    jobs,
+    metrics,
+    request_id,
+    usage,
+)
 from api.auth import add_rate_headers, optional_account
 from api.patience import expect_body
 from api.wiring import Parts
@@ -19,13 +32,18 @@ def create_app(parts: Parts) -> Flask:
     """The front door over these parts."""
     app = Flask("api", static_folder=None)
     app.url_map.merge_slashes = False  # else `//` is answered with a redirect in HTML
+    request_id.register(app)
+    metrics.count_requests(app)
     errors.register(app)
     app.register_blueprint(extract_image.blueprint(parts))
     app.register_blueprint(jobs.blueprint(parts))
     app.register_blueprint(job_actions.blueprint(parts))
     app.register_blueprint(job_events.blueprint(parts))
     app.register_blueprint(job_items.blueprint(parts))
+    app.register_blueprint(deliveries.blueprint(parts))
+    app.register_blueprint(usage.blueprint(parts))
     app.register_blueprint(health.blueprint(parts))
+    app.register_blueprint(metrics.blueprint(parts))
     app.register_blueprint(describing.blueprint(app))
     app.after_request(add_rate_headers)
 

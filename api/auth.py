@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 import structlog
 from flask import Response, g, request
@@ -15,6 +16,16 @@ from api.wiring import Parts
 from storage.accounts import account_of, key_id
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """What a key may still send."""
+
+    limit: int  #: requests a window
+    window: int  #: seconds
+    remaining: int
+    seconds: int | None  #: until there is more; None where nothing could be counted
 
 
 def authenticate(parts: Parts) -> str:
@@ -41,24 +52,27 @@ def optional_account(parts: Parts) -> str | None:
 
 def _count(parts: Parts, key: str) -> None:
     """Takes one request of the key's rate. Without Redis nothing is counted: better served than refused."""
-    g.rate = (parts.rate.amount, parts.rate.amount)
+    limit, seconds = parts.rate.amount, parts.rate.get_expiry()
+    g.rate = Rate(limit=limit, window=seconds, remaining=limit, seconds=None)
     try:
         allowed = parts.limiter.hit(parts.rate, key)
         window = parts.limiter.get_window_stats(parts.rate, key)
     except (RedisError, StorageError, OSError) as error:
         log.warning("rate_not_counted", reason=repr(error))
         return
-    g.rate = (parts.rate.amount, max(window.remaining, 0))
+    left = max(1, math.ceil(window.reset_time - time.time()))
+    g.rate = Rate(limit=limit, window=seconds, remaining=max(window.remaining, 0), seconds=left)
     if not allowed:
-        seconds = max(1, math.ceil(window.reset_time - time.time()))
-        text = f"This key may send {parts.rate}; try again in {seconds} s."
-        raise ApiError(429, "rate_limited", text, {"Retry-After": str(seconds)})
+        text = f"This key may send {parts.rate}; try again in {left} s."
+        raise ApiError(429, "rate_limited", text, {"Retry-After": str(left)})
 
 
 def add_rate_headers(response: Response) -> Response:
-    """On every answer to a valid key, refusals too."""
-    if "rate" in g:
-        limit, remaining = g.rate
-        response.headers["X-RateLimit-Limit"] = str(limit)
-        response.headers["X-RateLimit-Remaining"] = str(remaining)
+    """On every answer to a valid key, refusals too: as they are usual, and as draft-ietf-httpapi-ratelimit-headers-10 has them."""
+    rate: Rate | None = g.get("rate")
+    if rate:
+        response.headers["X-RateLimit-Limit"] = str(rate.limit)
+        response.headers["X-RateLimit-Remaining"] = str(rate.remaining)
+        response.headers["RateLimit-Policy"] = f'"key";q={rate.limit};w={rate.window}'
+        response.headers["RateLimit"] = f'"key";r={rate.remaining}' + (f";t={rate.seconds}" if rate.seconds else "")
     return response

@@ -38,6 +38,7 @@ table { border-collapse: collapse; width: 100%; font-size: .925rem }
 th, td { text-align: left; vertical-align: top; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; color: var(--faint); font-size: .8rem }
 td ul { margin: 0; padding-left: 1rem }
+details { margin-top: .8rem } summary { cursor: pointer; font-weight: 600; font-size: .95rem }
 td:first-child { white-space: nowrap }
 .must { color: var(--faint); font-size: .8rem }
 @media (max-width: 50rem) { body { display: block } nav { position: static; height: auto; border: 0; border-bottom: 1px solid var(--line) }
@@ -100,16 +101,19 @@ TEMPLATE = """<!doctype html>
 <h4>Body, <code>{{ media }}</code></h4>
 <p>{{ content.schema | kind }}</p>
 {% endfor %}
-<h4>Answers</h4>
+{% for refusals in (false, true) %}
+{% if refusals %}<details><summary>Errors</summary>{% else %}<h4>Answers</h4>{% endif %}
 <div class="scroll"><table>
 <tr><th>status</th><th>body</th><th>when</th></tr>
-{% for status, answer in operation.responses.items() %}
+{% for status, answer in operation.responses.items() if refusals == ("X-Error-Code" in answer.headers) %}
 <tr><td>{{ status }}</td>
 <td>{% for media, content in answer.get("content", {}).items() %}{% if media != "application/problem+json" %}\
 {{ content.schema | kind }}{% if media != "application/json" %} <code>{{ media }}</code>{% endif %}<br>{% endif %}{% endfor %}</td>
 <td>{{ answer.description | marked }}</td></tr>
 {% endfor %}
 </table></div>
+{% if refusals %}</details>{% endif %}
+{% endfor %}
 </section>
 {% endfor %}
 {% endfor %}
@@ -134,7 +138,12 @@ TEMPLATE = """<!doctype html>
 </html>
 """
 
-KEYS = {"needed": "Needs a key.", "optional": "Needs no key; one is tolerated.", "none": "Needs no key."}
+KEYS = {
+    "needed": "Needs a key.",
+    "optional": "Needs no key; one is tolerated.",
+    "token": "For who asks from the same machine, or has METRICS_TOKEN.",
+    "none": "Needs no key.",
+}
 
 
 def page(document: dict[str, Any]) -> str:
@@ -156,8 +165,10 @@ def page(document: dict[str, Any]) -> str:
 
 
 def _key(operation: dict[str, Any]) -> str:
-    security = operation["security"]
-    return KEYS["none" if not security else "optional" if {} in security else "needed"]
+    schemes = {name for scheme in operation["security"] for name in scheme}
+    return KEYS[
+        "token" if "token" in schemes else "none" if not schemes else "optional" if {} in operation["security"] else "needed"
+    ]
 
 
 def _marked(text: str) -> Markup:
@@ -200,5 +211,5 @@ def _limits(schema: dict[str, Any]) -> list[Markup]:
     if "default" in schema:
         said.append(f"default {json.dumps(schema['default'])}")
     if "pattern" in schema:
-        said.append(f"matching {schema['pattern']}")
-    return [escape(text) for text in said]
+        said.append(f"matching `{schema['pattern']}`")
+    return [_marked(text) for text in said]

@@ -48,12 +48,13 @@ ERRORS: dict[str, ErrorCode] = {
     "invalid_limit": ErrorCode(400, "`limit` is no whole number in its range"),
     "invalid_cursor": ErrorCode(400, "`cursor` is no `nextCursor` of this list"),
     "invalid_format": ErrorCode(400, "`format` is another"),
+    "invalid_days": ErrorCode(400, "`days` is no whole number from 1 to 366"),
     "unauthorized": ErrorCode(
         401, "no key, or one that is malformed, unknown or revoked: the same text for all", ("WWW-Authenticate",)
     ),
     "insufficient_credits": ErrorCode(402, "the account has fewer credits than the request may cost"),
     "max_credits_too_low": ErrorCode(402, "the request may cost more than its `maxCredits`"),
-    "not_found": ErrorCode(404, "nothing at this address, no such job, or not yours"),
+    "not_found": ErrorCode(404, "nothing at this address, no such job or delivery, or not yours"),
     "method_not_allowed": ErrorCode(405, "another method than the address has", ("Allow",)),
     "already_ended": ErrorCode(409, "cancelling a job that has ended already"),
     "cancelled": ErrorCode(409, "the job was cancelled before any image was processed"),
@@ -63,6 +64,7 @@ ERRORS: dict[str, ErrorCode] = {
     "nothing_to_retry": ErrorCode(409, "retry of a job without a failed image"),
     "inputs_gone": ErrorCode(409, "retry of images that were not given by URL"),
     "results_expired": ErrorCode(410, "results are older than `RESULT_TTL`"),
+    "delivery_gone": ErrorCode(410, "redelivery of a webhook whose job was deleted, or whose results have expired"),
     "length_required": ErrorCode(411, "the body came without `Content-Length`, or chunked"),
     "rate_limited": ErrorCode(429, "the key's rate is used up", _LATER),
     "too_many_open_jobs": ErrorCode(429, "the account has `MAX_OPEN_JOBS` open", _LATER),
@@ -71,6 +73,9 @@ ERRORS: dict[str, ErrorCode] = {
     "no_waiting_place": ErrorCode(429, "`MAX_WAITERS` requests wait already; send `Prefer: respond-async`", _LATER),
     "internal_error": ErrorCode(500, "the service failed; its log has the cause"),
     "unavailable": ErrorCode(503, "SQL or scratch is away; nothing was accepted. `Retry-After` says when to try again", _LATER),
+    "storage_full": ErrorCode(
+        503, "a disk or the bucket is full; nothing was accepted. Whoever runs the service has to make room", _LATER
+    ),
 }
 
 #: Why one image has no answer: the words of the codes in pipeline/types.py.
@@ -93,7 +98,7 @@ ITEM_CODES: dict[str, str] = {
     "model_unavailable": "the model failed on this image twice",
     "deadline_exceeded": "the job's time was over",
     "cancelled": "the job ended before this image's turn",
-    "worker_crashed": "kept for a worker that dies of an image; not given yet",
+    "worker_crashed": "two workers died of it while they had nothing else to do",
     "internal_error": "the service failed on this image's chunk",
 }
 

@@ -11,6 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from storage.database import SQL_AWAY
+from storage.full import is_full
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +87,11 @@ def _werkzeug(error: HTTPException) -> Response:
 def _unexpected(error: Exception) -> Response:
     """The cause goes to the log; the caller gets a stable code, and when to come back if a part of ours is away."""
     log.error("request_failed", path=request.path, exc_info=error)
+    if is_full(error):
+        text = (
+            "The service has no room left for images or rows; nothing was accepted or charged. Whoever runs it has to make some."
+        )
+        return _refused(ApiError(503, "storage_full", text, {"Retry-After": "60"}))
     if isinstance(error, AWAY):
         text = "A part that this service needs is away; nothing was accepted or charged. Try again."
         return _refused(ApiError(503, "unavailable", text, {"Retry-After": "5"}))

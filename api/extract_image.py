@@ -65,6 +65,7 @@ def blueprint(parts: Parts) -> Blueprint:
             ACCEPTED,
         ],
         errors=[*OF_REQUESTS, "cancelled", "not_found", "results_expired", "no_waiting_place", *OF_IMAGES],
+        error_headers=REPLAYED,
     )
     def extract() -> Response:
         """Answers with the result if it is there in time, else with the job."""

@@ -118,14 +118,14 @@ def blueprint(parts: Parts) -> Blueprint:
             "status": "ready" if ready else "not ready",
             "checks": {name: "away" if fault else "ok" for name, fault in faults.items()},
         }
-        if not ready and _may_see_details(parts):
+        if not ready and may_see_details(parts):
             body["details"] = {name: fault for name, fault in faults.items() if fault}
         return json_response(body, 200 if ready else 503)
 
     return routes
 
 
-def _may_see_details(parts: Parts) -> bool:
+def may_see_details(parts: Parts) -> bool:
     """Reasons name hosts: they are for who runs the service."""
     token = parts.settings.metrics_token
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -23,8 +23,9 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 #: What an operation may answer with beside its own codes, by whether it looks at a key.
 OF_KEYS = {
-    "needed": ("unauthorized", "rate_limited", "internal_error", "unavailable"),
-    "optional": ("rate_limited", "internal_error", "unavailable"),
+    "needed": ("unauthorized", "rate_limited", "internal_error", "unavailable", "storage_full"),
+    "optional": ("rate_limited", "internal_error", "unavailable", "storage_full"),
+    "token": ("unauthorized", "internal_error"),
     "none": ("internal_error",),
 }
 
@@ -59,7 +60,8 @@ class Operation:
     tag: str
     answers: Sequence[Answer]
     errors: Sequence[str | tuple[int, str]] = ()  #: codes of api/error_codes.py, beside those of all; or with another status
-    key: Literal["needed", "optional", "none"] = "needed"
+    key: Literal["needed", "optional", "token", "none"] = "needed"  #: `token`: METRICS_TOKEN, or to ask from this machine
+    error_headers: Sequence[str] = ()  #: that any of the errors may have
     parameters: Sequence[Parameter] = ()
     bodies: dict[str, Schema | str] = field(default_factory=dict)  #: media type → JSON Schema, or the name of a component
     details: str = ""
@@ -118,7 +120,10 @@ def document(app: Flask) -> dict[str, Any]:
         "components": {
             "schemas": COMPONENTS,
             "headers": HEADERS,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "An API key."},
+                "token": {"type": "http", "scheme": "bearer", "description": "`METRICS_TOKEN`; not needed on the same machine."},
+            },
         },
     }
 
@@ -130,7 +135,9 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
         "tags": [operation.tag],
         "parameters": [*_path_parameters(path), *map(_parameter, operation.parameters)],
         "responses": _answers(operation) | _refusals(path, operation),
-        "security": {"needed": [{"key": []}], "optional": [{}, {"key": []}], "none": []}[operation.key],
+        "security": {"needed": [{"key": []}], "optional": [{}, {"key": []}], "token": [{}, {"token": []}], "none": []}[
+            operation.key
+        ],
     }
     if operation.details:
         shown["description"] = operation.details
@@ -190,7 +197,7 @@ def _refusals(path: str, operation: Operation) -> dict[str, Any]:
             "description": "\n".join(
                 f"- `{code}`: {ERRORS[code].when if code in ERRORS else ITEM_CODES[code]}" for code in codes
             ),
-            "headers": {**_headers(operation, sorted(headers)), "X-Error-Code": code_header},
+            "headers": {**_headers(operation, [*sorted(headers), *operation.error_headers]), "X-Error-Code": code_header},
             "content": {JSON: {"schema": ref(error)}, PROBLEM: {"schema": ref("Problem")}},
         }
     return shown

@@ -198,6 +198,49 @@ COMPONENTS: dict[str, Schema] = {
             "credits": record({"base": number(), "perImage": number()}),
         }
     ),
+    "DeliveryList": record({"deliveries": several(ref("Delivery"))}),
+    "Delivery": record(
+        {
+            "id": text("The `webhook-id`, the same at each attempt."),
+            "round": number("Of the job: each end is told.", minimum=1),
+            "event": text(enum=["job.succeeded", "job.partial", "job.failed", "job.cancelled"]),
+            "url": text("As sent in `webhookUrl`."),
+            "status": text("`dead`: given up, can be sent again.", enum=["pending", "delivered", "dead"]),
+            "attempts": several(ref("Attempt"), "The oldest first; of many just the last 50."),
+            "createdAt": TIME,
+            "nextAttemptAt": or_null(TIME),
+        }
+    ),
+    "Attempt": record(
+        {
+            "at": TIME,
+            "status": or_null(number("HTTP; null where there was no answer.")),
+            "error": or_null(text("Why there was none.")),
+            "ms": number("What it took."),
+        }
+    ),
+    "Usage": record(
+        {
+            "balance": record(
+                {"available": number(), "held": number("By open jobs."), "charged": number("Ever.")}, what="Credits."
+            ),
+            "ledger": several(ref("LedgerRow"), "The newest first."),
+            "nextCursor": NEXT,
+            "days": several(ref("Day"), "The newest first, without those on which no job ended."),
+        }
+    ),
+    "LedgerRow": record(
+        {
+            "id": number(),
+            "kind": text(enum=["grant", "reserve", "charge", "release"]),
+            "credits": number(),
+            "job": or_null(text("`job_…`; it may have been deleted since.")),
+            "round": or_null(number(minimum=1)),
+            "requestSource": or_null(text("As sent with the job.")),
+            "createdAt": TIME,
+        }
+    ),
+    "Day": record({"date": text("In UTC.", format="date"), "jobs": number("That ended."), "credits": number("Charged.")}),
     "Health": record({"status": text(enum=["ok"])}),
     "Readiness": record(
         {
@@ -231,18 +274,22 @@ HEADERS: dict[str, Schema] = {
     "Idempotent-Replayed": header("The request had come before with the same `Idempotency-Key`.", text(enum=["true"])),
     "Location": header("The job's address.", text()),
     "Preference-Applied": header("What was granted of `Prefer`.", text()),
+    "RateLimit": header("What is left for the key: `r` requests, and more in `t` seconds.", text()),
+    "RateLimit-Policy": header("What the key has: `q` requests in `w` seconds.", text()),
     "Retry-After": header("Seconds.", number()),
     "WWW-Authenticate": header("How to send a key.", text()),
     "X-RateLimit-Limit": header("Requests a window that the key has.", number()),
     "X-RateLimit-Remaining": header("What is left of them.", number()),
+    "X-Request-Id": header("As sent, or made here: it stands in each line that is logged for the request.", text()),
 }
 
 #: Of every answer, and of every answer to a valid key.
 EVERY_ANSWER: dict[str, tuple[str, ...]] = {
-    "all": (),
-    "valid key": ("X-RateLimit-Limit", "X-RateLimit-Remaining"),
+    "all": ("X-Request-Id",),
+    "valid key": ("X-RateLimit-Limit", "X-RateLimit-Remaining", "RateLimit", "RateLimit-Policy"),
 }
 
 PATH_PARAMETERS: dict[str, Schema] = {
     "job": {"description": "The job's `id`.", "schema": text()},
+    "delivery": {"description": "The delivery's `id`, `webhook-id` to the receiver.", "schema": text()},
 }

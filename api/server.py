@@ -12,6 +12,7 @@ from api.app import create_app
 from api.patience import Worker
 from api.wiring import build_parts
 from pipeline.settings import Settings
+from storage.counts import Publisher
 
 SPARE_THREADS = 32  #: beside those that wait: they take new requests
 
@@ -21,19 +22,27 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self._settings = settings
         self._options = options
         self._worker: Any = None
+        self._publisher: Publisher | None = None
         super().__init__()
 
     def load_config(self) -> None:
         for name, value in self._options.items():
             self.cfg.set(name, value)
         self.cfg.set("post_worker_init", self._keep_worker)
+        self.cfg.set("worker_exit", self._publish_counts)
 
     def load(self) -> Flask:
         """Built in each worker, after the fork: no connection is shared."""
-        return create_app(build_parts(self._settings, stopping=lambda: self._worker is not None and not self._worker.alive))
+        parts = build_parts(self._settings, stopping=lambda: self._worker is not None and not self._worker.alive)
+        self._publisher = Publisher(parts.signals, "web")
+        return create_app(parts)
 
     def _keep_worker(self, worker: Any) -> None:
         self._worker = worker
+
+    def _publish_counts(self, _arbiter: Any, _worker: Any) -> None:
+        if self._publisher:
+            self._publisher.close()
 
 
 def run_web(settings: Settings, *, bind: str = "") -> None:

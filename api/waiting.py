@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from api.errors import ApiError
 from api.wiring import Parts
+from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.types import JobStatus
 from storage.views import status_of
 
@@ -47,10 +48,14 @@ def waiting_place(parts: Parts, *, needed: bool) -> Iterator[None]:
     if not parts.waiting_places.acquire(blocking=False):
         text = "No place to wait is free. Send `Prefer: respond-async` and follow the job, or try again."
         raise ApiError(429, "no_waiting_place", text, {"Retry-After": "5"})
+    WAITING.add()
+    began = time.monotonic()
     try:
         yield
     finally:
         parts.waiting_places.release()
+        WAITING.add(-1)
+        WAIT_SECONDS.observe(time.monotonic() - began)
 
 
 def wait_for_end(parts: Parts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False) -> bool:

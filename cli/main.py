@@ -110,6 +110,7 @@ def worker(*, alone: bool) -> None:
 def supervisor() -> None:
     """Run the supervisor: it rings what is due and reclaims what was lost. One is enough, two do no harm."""
     _end_on_sigterm()
+    from storage.counts import Publisher
     from storage.scratch import open_scratch
     from storage.signals import Signals
     from workers.alive import touch
@@ -124,7 +125,9 @@ def supervisor() -> None:
     database = Database(settings.database_url)
     signals = Signals(settings.redis_url)
     alive = partial(touch, settings.data_dir, "supervisor")
+    publisher = Publisher(signals, "supervisor")
     Supervisor(database=database, scratch=open_scratch(settings), signals=signals, show_alive=alive).run(stop)
+    publisher.close()
     signals.close()
     database.close()
 

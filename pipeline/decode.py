@@ -32,6 +32,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
+from pipeline.metrics import DECODER_RESTARTS
 from pipeline.sniff import NATIVE_FORMATS, sniff
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
@@ -173,9 +174,11 @@ class DecoderPool:
             try:
                 outcome, resident = child.ask(kind, data, seconds=self._seconds)
             except TimeoutError:
+                DECODER_RESTARTS.add(reason="late")
                 seat.vacate()
                 return _took_too_long(self._seconds)
             except _ChildDied:
+                DECODER_RESTARTS.add(reason="died")
                 if seat.vacate() == -signal.SIGXCPU:
                     return _took_too_long(self._seconds)
                 if unused:
@@ -188,6 +191,7 @@ class DecoderPool:
                 raise
             else:
                 if child.pictures >= self._pictures or resident > self._resident:
+                    DECODER_RESTARTS.add(reason="recycled")
                     seat.vacate()
                 return outcome
 

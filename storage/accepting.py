@@ -63,6 +63,7 @@ class NewJob:
     webhook_url: str | None = None  #: who is told of its end
     idempotency: IdempotencyKey | None = None
     options: JobOptions = field(default_factory=JobOptions)
+    request_id: str | None = None  #: of the request that makes it: what is logged for the job carries it
 
 
 def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
@@ -107,6 +108,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
             webhook_url=new.webhook_url,
             metadata=new.options.metadata,
             fail_on_error=new.options.fail_on_error,
+            request_id=new.request_id,
         )
     )
     if new.idempotency:

@@ -14,9 +14,11 @@ from storage import steps
 from storage.accounts import random_id
 from storage.database import now_ms
 from storage.render import job_json, result_json
-from storage.schema import deliveries
+from storage.schema import deliveries, jobs
 from storage.steps import Lease
 from storage.views import job_view, result_view
+
+MOST_ATTEMPTS = 50  #: kept of one delivery: it may be sent again and again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,9 +92,14 @@ def record_attempt(connection: Connection, lease: Lease, answered: Answered, *, 
     else:
         steps.hand_back(connection, lease, delay_ms=int(again * 1000), counts=True)
         state = "pending"
-    row = connection.execute(select(deliveries.c.attempts, now_ms().label("now")).where(*_of(lease))).one()
-    attempt = {"at": row.now, "status": answered.status, "error": answered.error, "ms": ms}
-    connection.execute(update(deliveries).where(*_of(lease)).values(state=state, attempts=[*row.attempts, attempt]))
+    kept = select(jobs.c.expires_at.is_not(None)).where(jobs.c.id == lease.job).scalar_subquery().label("kept")
+    row = connection.execute(
+        select(deliveries.c.attempts, deliveries.c.body, kept, now_ms().label("now")).where(*_of(lease))
+    ).one()
+    attempts = [*row.attempts, {"at": row.now, "status": answered.status, "error": answered.error, "ms": ms}]
+    # Its job's results have expired while it was tried: with the last attempt goes what it said.
+    body = row.body if row.kept or state == "pending" else None
+    connection.execute(update(deliveries).where(*_of(lease)).values(state=state, attempts=attempts[-MOST_ATTEMPTS:], body=body))
     return []
 
 

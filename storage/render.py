@@ -27,10 +27,10 @@ def job_json(job: JobView) -> dict[str, Any]:
             "inputTokens": job.usage.input_tokens,
             "outputTokens": job.usage.output_tokens,
         },
-        "createdAt": _time(job.created_at),
-        "startedAt": _time(job.started_at),
-        "finishedAt": _time(job.finished_at),
-        "expiresAt": _time(job.expires_at),
+        "createdAt": time_json(job.created_at),
+        "startedAt": time_json(job.started_at),
+        "finishedAt": time_json(job.finished_at),
+        "expiresAt": time_json(job.expires_at),
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "warnings": list(job.warnings),
         "metadata": job.metadata,
@@ -84,7 +84,8 @@ def errors_json(failures: Sequence[Failure], custom_ids: Mapping[int, str]) -> l
     ]
 
 
-def _time(milliseconds: int | None) -> str | None:
+def time_json(milliseconds: int | None) -> str | None:
+    """Milliseconds since 1970 as RFC 3339, in UTC."""
     if milliseconds is None:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,6 +6,7 @@ boto3 is imported at the first use: it weighs, and a service on a folder never n
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import re
 import shutil
@@ -18,6 +19,7 @@ from typing import IO, Any
 
 from pipeline.settings import Settings
 from pipeline.types import MB
+from storage.full import S3_CODES
 from storage.scratch import KEY
 
 WHOLE = 8 * MB  #: bytes: up to here a body goes out of memory, and an object that is read stays in it
@@ -201,6 +203,8 @@ class S3Scratch:
         denied = status in (401, 403) or code in _HINTS
         hint = _HINTS.get(code, "look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if denied else "look at S3_ENDPOINT_URL")
         told = f"{self._place} refused to {action} in the bucket {self._bucket}: {status} {code}"
+        if status == 507 or code in S3_CODES:
+            return OSError(errno.ENOSPC, f"{told}: make room in it")
         if status >= 500:
             return OSError(told)
         return PermissionError(f"{told}; {hint}") if denied else OSError(f"{told}; {hint}")

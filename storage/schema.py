@@ -68,6 +68,7 @@ jobs = Table(
     Column("options", JSON, nullable=False),  # what else of the question: json_mode, per_image
     Column("total", Integer, nullable=False),  # images
     Column("request_source", Text),
+    Column("request_id", Text),  # of the HTTP request that made its round: in each line logged for it
     Column("webhook_url", Text),  # who is told of its end
     Column("metadata", JSON),  # of the caller's own, echoed
     Column("fail_on_error", Boolean, nullable=False, default=False, server_default=false()),  # all images or nothing
@@ -162,6 +163,7 @@ steps = Table(
     Column("not_before", BigInteger, nullable=False, default=0),
     Column("rung_at", BigInteger),
     Column("rings", Integer, nullable=False, default=0),
+    Column("added_at", BigInteger, nullable=False, default=0, server_default="0"),  # with not_before: since when it waits
     UniqueConstraint("job", "round", "kind", "part"),
     Index(
         "ix_steps_open",
@@ -176,13 +178,15 @@ ledger = Table(
     "ledger",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False),
     Column("job", Text),  # no foreign key: the ledger outlives the job
     Column("round", Integer),
     Column("kind", Text, nullable=False),  # grant, reserve, charge, release
     Column("amount", BigInteger, nullable=False),  # credits, never negative
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("job", "round", "kind"),
+    Index("ix_ledger_account_id", "account", "id"),
+    Index("ix_ledger_account_created_at", "account", "created_at"),
 )
 
 deliveries = Table(

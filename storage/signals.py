@@ -32,6 +32,8 @@ WAITED_QUEUE = "steps-waited"  #: of those whose caller holds a connection: read
 TASK = "workers.run_step"
 CHANNEL = "extract-image:jobs"  #: where the ids of jobs that have changed are published
 AGAIN_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
+PROCESSES = "extract-image:counts"
+COUNTS_TTL = 300  #: seconds: what an ended process has counted is read so long, several times
 AWAY = (RedisError, KombuError, OSError)  #: what shows that Redis is not there
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
 
@@ -167,12 +169,34 @@ class Signals:
         else:  # subscribed, for the first time or anew
             self._watches.tell_all()
 
+    def publish(self, process: str, text: str) -> None:
+        """Puts up what a process has counted, in place of what it had put up before. Raises one of AWAY."""
+        pipe = self.redis.pipeline(transaction=False)
+        pipe.sadd(PROCESSES, process)
+        pipe.set(_counts(process), text, ex=COUNTS_TTL)
+        pipe.execute()
+
+    def published(self) -> dict[str, str]:
+        """What each process has put up within COUNTS_TTL. Raises one of AWAY."""
+        known: Any = self.redis.smembers(PROCESSES)
+        processes = sorted(name.decode() for name in known)
+        texts: Any = self.redis.mget([_counts(process) for process in processes]) if processes else []
+        found = {process: text.decode() for process, text in zip(processes, texts, strict=True) if text is not None}
+        gone = [process for process in processes if process not in found]
+        if gone:
+            self.redis.srem(PROCESSES, *gone)
+        return found
+
     def close(self) -> None:
         self._closed.set()
         if self._listener is not None:
             self._listener.join()
         self.redis.close()
         self._celery.close()
+
+
+def _counts(process: str) -> str:
+    return f"{PROCESSES}:{process}"
 
 
 def owner_name() -> str:

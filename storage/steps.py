@@ -65,6 +65,7 @@ class Lease:
     part: int  #: the chunk's number
     epoch: int
     tries: int  #: failures so far that counted
+    request: str | None = None  #: id of the HTTP request that made the job's round, for the log
     alone: bool = False  #: to be worked on in a process of its own: it was there when others died
 
 
@@ -81,7 +82,7 @@ def add(
     """New ready steps; their ids, in the order of `parts`."""
     same = {"job": job, "round": round_, "kind": kind, "state": "ready", "not_before": 0}
     rows = connection.execute(
-        insert(steps).returning(steps.c.id, sort_by_parameter_order=True),
+        insert(steps).values(added_at=now_ms()).returning(steps.c.id, sort_by_parameter_order=True),
         [{**same, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts],
     )
     ids = [int(row.id) for row in rows]
@@ -101,11 +102,14 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int) -> Le
         .where(jobs.c.id == of_step, jobs.c.status == JobStatus.QUEUED.value)
         .values(status=JobStatus.RUNNING.value, started_at=now_ms())
     )
+    request = select(jobs.c.request_id).where(jobs.c.id == steps.c.job).scalar_subquery().label("request")
     row = connection.execute(
         update(steps)
         .where(steps.c.id == step, steps.c.state == "ready", steps.c.not_before <= now_ms())
         .values(state="leased", owner=owner, epoch=steps.c.epoch + 1, lease_until=now_ms() + lease_ms)
-        .returning(steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries, steps.c.expiries)
+        .returning(
+            steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries, steps.c.expiries, request
+        )
     ).one_or_none()
     if row is None:
         return None
@@ -117,6 +121,7 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int) -> Le
         part=row.part,
         epoch=row.epoch,
         tries=row.tries,
+        request=row.request,
         alone=row.expiries >= ALONE_AFTER,
     )
 

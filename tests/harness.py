@@ -25,6 +25,7 @@ from api.app import create_app
 from pipeline.settings import Settings, load_settings
 from storage import accounts, ledger, schema
 from storage.database import Database, migrate
+from tests.described import DescribedClient
 from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
@@ -88,6 +89,7 @@ class Harness:
         self.supervisor = Supervisor(database=self.database, scratch=self.scratch, signals=self.signals)
         self.account, self.key = self.new_key(CREDITS)
         self.app = create_app(self.web)
+        self.app.test_client_class = DescribedClient
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work) for _ in range(workers_count)]
         for thread in self._threads:

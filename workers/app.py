@@ -13,6 +13,7 @@ from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
 
 from pipeline.settings import Settings
+from storage.counts import Publisher
 from storage.signals import QUEUE, TASK, WAITED_QUEUE
 from storage.steps import Lease
 from workers import alone
@@ -54,6 +55,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
 
     worker_shutting_down.connect(drain)
     parts.drain.watch(parts.database, parts.signals, parts.leases, stop_taking=_stop_taking)
+    publisher = Publisher(parts.signals, "worker")
     every, waited = threads_of(settings.worker_concurrency)
     reserved = WaitedThreads(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
     try:
@@ -70,6 +72,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     finally:
         parts.drain.begin()
         reserved.close()
+        publisher.close()
         close()
 
 
@@ -84,6 +87,7 @@ def run_alone(settings: Settings, build: Build = build_parts) -> None:
     answers = alone.answers_apart()
     parts, _, _ = build(settings)
     parts = parts.for_one_step()
+    Publisher(parts.signals, "alone")  # it ends with the process
 
     def run(lease: Lease) -> None:
         run_lease(parts, lease)

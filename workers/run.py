@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -11,10 +12,12 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from pipeline.finalize import Verdict
+from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
 from storage import closing, jobs, steps
 from storage.database import SQL_AWAY
+from storage.full import WARNING, is_full
 from storage.steps import Lease, LostLease
 from workers.alone import Died, NoSeat
 from workers.cleanup import cleanup
@@ -28,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 MOST_TRIES = 3  #: failures of its own after which a step is given up
 OUTAGE_SECONDS = 5.0
+FULL_SECONDS = 15.0  #: somebody has to make room
 BACK_OFF_SECONDS = 2.0
 NO_SEAT_SECONDS = 2.0
 
@@ -61,7 +65,9 @@ def run_step(parts: Parts, step: int) -> None:
 
 def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
     """Works on a step that is claimed; the leases of those to go on with."""
-    with structlog.contextvars.bound_contextvars(job=lease.job, step=lease.step, kind=lease.kind, part=lease.part):
+    with structlog.contextvars.bound_contextvars(
+        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind, part=lease.part
+    ):
         return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
 
 
@@ -75,34 +81,51 @@ def _claim(parts: Parts, connection: Connection, ids: list[int]) -> list[Lease]:
 
 def _run(parts: Parts, lease: Lease) -> list[Lease]:
     """The leases of the steps to go on with."""
+    began = time.monotonic()
     try:
         with parts.leases.holding(lease):
             commit = WORK[lease.kind](parts, lease)
             follow = _commit(parts, lease, commit)
     except LostLease:
+        _count(lease, "lost")
         log.info("lease_lost")
         return []
     except StepPaused:
+        _count(lease, "paused")
         log.info("step_paused")
         _hand_back(parts, lease, seconds=0, counts=False)
         return []
     except ModelUnavailable as error:
+        _count(lease, "unavailable")
         log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
         _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
         return []
     except FileNotFoundError:
         # Its scratch object is gone, which no waiting brings back.
+        _count(lease, "failed")
         log.exception("scratch_object_missing", tries=lease.tries + 1)
         return _after_failure(parts, lease)
-    except OUTAGES:
-        log.warning("step_interrupted", exc_info=True)
-        _hand_back(parts, lease, seconds=OUTAGE_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
+    except OUTAGES as outage:
+        _count(lease, "interrupted")
+        if is_full(outage):
+            log.warning("storage_full", exc_info=True)
+            _hand_back(parts, lease, seconds=FULL_SECONDS, counts=False, warning=WARNING)
+        else:
+            log.warning("step_interrupted", exc_info=True)
+            _hand_back(parts, lease, seconds=OUTAGE_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
         return []
     except Exception:
+        _count(lease, "failed")
         log.exception("step_failed", tries=lease.tries + 1)
         return _after_failure(parts, lease)
+    _count(lease, "done")
+    STEP_SECONDS.observe(time.monotonic() - began, kind=lease.kind)
     log.info("step_done")
     return follow
+
+
+def _count(lease: Lease, outcome: str) -> None:
+    STEPS.add(kind=lease.kind, outcome=outcome)
 
 
 def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
@@ -113,6 +136,7 @@ def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
             try:
                 parts.alone.run(lease, seconds=parts.settings.step_seconds * 0.9)  # while the lease still holds
             except Died as death:
+                _count(lease, "died")
                 log.warning("step_died_alone", reason=str(death))
                 if lease.kind not in {"stage", "extract"}:
                     return _after_failure(parts, lease)

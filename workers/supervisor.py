@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
 from storage import closing, steps, upkeep
 from storage.database import Database
@@ -53,6 +54,7 @@ class Supervisor:
         with self.database.write() as connection:
             expired = steps.reclaim_expired(connection)
         if expired:
+            LEASES_EXPIRED.add(expired)
             log.warning("leases_expired", steps=expired)
 
     def ring(self) -> None:
@@ -73,6 +75,7 @@ class Supervisor:
     def _end(self, job: str) -> None:
         with self.database.write() as connection:
             closing.close_overdue(connection, job)
+        JOBS_OVERDUE.add()
         log.info("job_overdue", job=job)
         self.signals.tell(job)
 

@@ -10,6 +10,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
+from pipeline.metrics import WEBHOOKS
 from pipeline.webhook import Answered, headers, next_try
 from storage import deliveries, steps
 from storage.steps import Lease
@@ -58,6 +59,7 @@ def _done(connection: Connection, lease: Lease) -> list[int]:
 
 
 def _tell(answered: Answered, again: float | None) -> None:
+    WEBHOOKS.add(outcome="delivered" if answered.accepted else "dead" if again is None else "failed")
     if answered.accepted:
         log.info("webhook_delivered", status=answered.status)
     elif again is None:

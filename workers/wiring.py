@@ -19,6 +19,7 @@ from storage.scratch import open_scratch
 from storage.secret import secret_key
 from storage.signals import Signals, celery_app, owner_name
 from workers.alone import COMMAND, Alone
+from workers.counted import CountedEngine
 from workers.drain import Drain
 from workers.leases import LeaseKeeper
 
@@ -75,7 +76,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     database = Database(settings.database_url)
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
-    engine = build_engine(settings)
+    engine = CountedEngine(build_engine(settings))
     fetch = Fetcher(settings.fetch_allow)
     drain = Drain()
     leases = LeaseKeeper(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from limits.errors import StorageError
@@ -51,12 +52,17 @@ def send(harness: Harness, authorization: str | None, **options: object):
     return harness.client.post(URL, json=BODY, headers={**sent, **options})
 
 
+def told(answer):
+    """All headers but the one that each answer has of its own."""
+    return sorted(header for header in answer.headers if header[0] != "X-Request-Id")
+
+
 @pytest.mark.parametrize("spoil", NO_KEYS.values(), ids=NO_KEYS.keys())
 def test_every_way_of_having_no_key_is_the_same_401_byte_for_byte(harness, spoil):
     refused = send(harness, spoil(harness.key))
     assert refused.status_code == 401
     assert refused.data == REFUSAL
-    assert sorted(refused.headers) == [
+    assert told(refused) == [
         ("Content-Length", str(len(REFUSAL))),
         ("Content-Type", "application/json"),
         ("WWW-Authenticate", "Bearer"),
@@ -71,7 +77,7 @@ def test_a_revoked_key_is_refused_like_one_that_never_was(harness):
         assert revoke_key(connection, key_id(harness.key) or "") == 1
     refused, unknown = send(harness, f"Bearer {harness.key}"), send(harness, f"Bearer {new_key()}")
     assert (refused.status_code, refused.data) == (401, REFUSAL)
-    assert sorted(refused.headers) == sorted(unknown.headers)
+    assert told(refused) == told(unknown)
 
 
 def test_a_key_with_another_s_id_is_refused(harness):
@@ -135,3 +141,15 @@ def test_without_redis_nothing_is_counted_and_everyone_is_served(make_harness, f
         answer = app.test_client().post(URL, json=BODY, headers={"Authorization": f"Bearer {harness.key}"})
         assert answer.status_code == 200
         assert answer.headers["X-RateLimit-Limit"] == "1"
+        assert answer.headers["RateLimit"] == '"key";r=1'
+
+
+def test_every_answer_to_a_valid_key_says_what_is_left_of_its_rate_in_both_spellings(make_harness):
+    harness = make_harness(RATE_LIMIT="2/hour")
+    for path, left in (("/api/v1/jobs/none", 1), (URL, 0), ("/nothing", 0)):
+        answer = harness.get(path)
+        assert (answer.headers["X-RateLimit-Limit"], answer.headers["X-RateLimit-Remaining"]) == ("2", str(left))
+        assert answer.headers["RateLimit-Policy"] == '"key";q=2;w=3600'
+        assert re.fullmatch(rf'"key";r={left};t=3(600|5\d\d)', answer.headers["RateLimit"])
+    assert (answer.status_code, answer.json["code"]) == (429, "rate_limited")
+    assert answer.headers["RateLimit"].rpartition("=")[2] == answer.headers["Retry-After"]

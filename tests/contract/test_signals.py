@@ -13,7 +13,7 @@ import pytest
 from redis.exceptions import RedisError
 
 from storage.accounts import random_id
-from storage.signals import CHANNEL, QUEUE, TASK, WAITED_QUEUE, Signals, celery_app
+from storage.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, Signals, celery_app
 from storage.steps import Ring
 from tests.fakes.signals import MemorySignals
 from tests.rows import eventually
@@ -48,6 +48,23 @@ def in_threads(actions: list[Callable[[], bool]]) -> tuple[list[threading.Thread
     for thread in threads:
         thread.start()
     return threads, given
+
+
+def test_what_processes_put_up_stands_side_by_side_and_the_later_in_place_of_the_earlier(signals):
+    before = signals.published()
+    for process, text in (("worker@a:1", "1"), ("web@a:2", "1"), ("worker@a:1", '{"é": 2}')):
+        signals.publish(process, text)
+    assert signals.published() == {**before, "worker@a:1": '{"é": 2}', "web@a:2": "1"}
+
+
+def test_what_an_ended_process_put_up_is_there_for_a_while_and_then_forgotten(redis_url):
+    signals = Signals(redis_url)
+    signals.publish("worker@a:3", "1")
+    assert 0 < signals.redis.ttl(f"{PROCESSES}:worker@a:3") <= COUNTS_TTL
+    signals.redis.delete(f"{PROCESSES}:worker@a:3")  # as if that time was over
+    assert "worker@a:3" not in signals.published()
+    assert not signals.redis.sismember(PROCESSES, "worker@a:3")
+    signals.close()
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def check_long_running(call: re.Match[str], answer: str | None, folder: Path) ->
     settings = load_settings({name: str(secret) if name.endswith("_FILE") else value for name, value in given.items()})
     if call["target"]:
         assert re.search(rf"^{call['target']}:", (ROOT / "Makefile").read_text(), re.MULTILINE), call["target"]
-        assert re.fullmatch(r"(?: 2> service\.log)?", call["rest"])
+        assert re.fullmatch(r"(?: SEED=\d)?(?: 2> service\.log)?", call["rest"])
     what = call["target"] or call["command"]
     if answer is None or what not in {"serve", "demo"}:
         return False

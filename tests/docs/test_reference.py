@@ -16,12 +16,23 @@ import pipeline.decode as decoding
 from api.app import create_app
 from api.body import FIELDS
 from api.error_codes import ERRORS, ITEM_CODES
+from api.metrics import GAUGES
 from cli.main import main
 from pipeline import sniff
+from pipeline.metrics import COUNTED, PREFIX
 from pipeline.request import RequestFault
 from pipeline.request import check as check_request
 from pipeline.settings import PARTS, SECRETS, Settings, load_settings
-from pipeline.types import INPUT_FAULTS, MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, ItemCode, JobStatus
+from pipeline.types import (
+    INPUT_FAULTS,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGES,
+    MAX_OUTPUT_TOKENS,
+    MAX_TOTAL_BYTES,
+    Finish,
+    ItemCode,
+    JobStatus,
+)
 from storage import steps
 from storage.schema import metadata
 from tests.docs.markdown import ROOT, blocks, prose, read, tables_with
@@ -68,7 +79,7 @@ def test_a_setting_s_default_and_what_it_allows_are_the_code_s(row):
     name = row["setting"].lower()
     field = Settings.model_fields[name]
     default = getattr(load_settings({}), name)
-    shown = f"{default:.0f}" if isinstance(default, float) else str(default)
+    shown = f"{default:.0f}" if isinstance(default, float) else str(default).strip("()")
     assert row["default"] == ("not set" if default in (None, "", ()) else shown)
     lowest: Any = next((found.ge for found in field.metadata if isinstance(found, Ge)), None)
     highest = next((found.le for found in field.metadata if isinstance(found, Le)), None)
@@ -100,7 +111,7 @@ def test_the_reference_of_commands_has_no_command_that_is_gone():
 
 def test_every_endpoint_is_in_the_reference_and_no_other(harness: Harness):
     routed = {
-        f"{method} {re.sub(r'<[^>]*>', '<job>', rule.rule)}"
+        f"{method} {rule.rule}"
         for rule in create_app(harness.web).url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
@@ -224,3 +235,32 @@ def test_the_events_that_the_how_to_explains_are_logged():
     explained = {(event, row["level"]) for row in rows for event in row["event"].replace("`", "").split(", ")}
     assert explained
     assert explained <= logged
+
+
+def test_every_metric_is_in_the_reference():
+    rows = tables_with("docs/reference/metrics.md", "metric", "type", "labels", "what")
+    stated = [(row["metric"], row["type"], re.findall(r"\w+", row["labels"]), row["what"]) for row in rows]
+    counted = [(metric.name, metric.kind, list(metric.labels), metric.what) for metric in COUNTED]
+    assert stated == counted + [(PREFIX + gauge.name, "gauge", list(gauge.labels), gauge.what) for gauge in GAUGES]
+
+
+def test_every_outcome_that_is_counted_is_in_the_reference():
+    rows = tables_with("docs/reference/metrics.md", "label", "values")
+    stated = {value for row in rows for value in re.findall(r"`(\w+)`", row["values"])}
+    counted = {finish.value for finish in Finish}
+    for tree in source_trees("pipeline", "workers"):
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "_count":
+                counted.add(ast.literal_eval(call.args[1]))
+            elif isinstance(call, ast.Call) and re.fullmatch(r"[A-Z_]+\.add", ast.unparse(call.func)):
+                given = [keyword.value for keyword in call.keywords if keyword.arg in {"outcome", "reason"}]
+                counted |= {
+                    node.value for value in given for node in ast.walk(value) if isinstance(node, ast.Constant) and node.value
+                }
+            elif (
+                isinstance(call, ast.Assign)
+                and ast.unparse(call.targets[0]) == "outcome"
+                and isinstance(call.value, ast.Constant)
+            ):
+                counted.add(call.value.value)
+    assert stated == counted

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -61,6 +62,22 @@ def test_an_image_is_answered_through_the_real_queue(service):
     }
     assert headers["x-ratelimit-limit"] == "600"
     service.wait_for(lambda: not service.scratch())
+
+
+def test_one_page_shows_what_the_processes_have_counted_each_for_itself(service):
+    def page():
+        with urlopen(f"{service.url}/metrics") as answer:
+            return answer.read().decode()
+
+    service.extract({"inputMethod": "base64", "images": [picture(1)], "prompt": "p"})
+    service.wait_for(lambda: all(f'process_up{{role="{role}"' in page() for role in ("web", "worker", "supervisor")))
+    service.wait_for(
+        lambda: re.search(r'steps_total{kind="extract",outcome="done",role="worker",process="[^"]+:\d+"} [1-9]', page())
+    )
+    assert re.search(
+        r'http_requests_total{method="POST",route="/api/v1/extract-image",status="200",role="web",[^}]*} [1-9]', page()
+    )
+    assert re.search(r'model_calls_total{engine="gemini",outcome="complete",role="worker",[^}]*} [1-9]', page())
 
 
 def test_the_curl_line_that_serve_prints_works_when_pasted(tmp_path):

@@ -18,6 +18,7 @@ class MemorySignals:
         self.rung: queue.Queue[int] = queue.Queue()
         self.lose_rings = False
         self._watches = Watches()
+        self._published: dict[str, str] = {}
 
     def ring(self, rings: Iterable[Ring]) -> None:
         for ring in rings:
@@ -35,6 +36,12 @@ class MemorySignals:
 
     def watch(self, job: str) -> AbstractContextManager[Watch]:
         return self._watches.watch(job)
+
+    def publish(self, process: str, text: str) -> None:
+        self._published[process] = text
+
+    def published(self) -> dict[str, str]:
+        return dict(self._published)
 
     def close(self) -> None:
         """Holds nothing."""

@@ -46,6 +46,7 @@ FAULTS: dict[str, dict[str, int]] = {
     },
     "receiver": {"down receiver": 2, "refuse receiver": 2, "lost receiver": 3},
 }
+LONG = {"pause worker", "hang model"}  #: kinds that hold a step until its lease or its call has run out
 SHORT = {"process": 6, "redis": 2, "postgres": 2, "s3": 2, "model": 3, "receiver": 1}  #: kinds of each in a short run
 CANCELLED = {False: 6, True: 2}  #: jobs of 40 that are cancelled in the midst, by whether the run is short
 LASTING = {False: 300.0, True: 45.0}  #: seconds of faults, by whether the run is short
@@ -143,6 +144,14 @@ def _poison(rng: random.Random, jobs: list[Job], hosts: list[int], blocked: froz
     return poison
 
 
+def _long_ones_early(rng: random.Random, kinds: list[str], *, before: int) -> None:
+    """None of those that last long is under way when the last fault comes: after that one the clock runs."""
+    for place in range(before, len(kinds)):
+        if kinds[place] in LONG:
+            other = rng.choice([early for early in range(before) if kinds[early] not in LONG])
+            kinds[place], kinds[other] = kinds[other], kinds[place]
+
+
 def _faults(rng: random.Random, seconds: float, *, short: bool, processes_only: bool) -> tuple[Fault, ...]:
     families = {"process": FAULTS["process"]} if processes_only else FAULTS
     if short:
@@ -151,11 +160,10 @@ def _faults(rng: random.Random, seconds: float, *, short: bool, processes_only: 
         weights = {kind: weight for known in families.values() for kind, weight in known.items()}
         kinds = [*weights, *rng.choices(list(weights), list(weights.values()), k=100 - len(LAST) - len(weights))]
     rng.shuffle(kinds)
-    # What lasts long comes in the first part: after the last fault the clock runs.
-    kinds.sort(key=lambda kind: kind in {"pause worker", "hang model"} and rng.random() < 0.7, reverse=short)
     first = 3.0
     last = () if processes_only else tuple(replace(fault, at=seconds + fault.at) for fault in LAST)
     end = seconds - CALM_SECONDS
+    _long_ones_early(rng, kinds, before=int(len(kinds) * (1 - PAUSE_SECONDS / (end - first))))
     return (
         tuple(
             Fault(

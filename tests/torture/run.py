@@ -26,7 +26,7 @@ from tests.torture.receiver import Receiver
 from tests.torture.servers import Postgres, Proxies, Valkey, postgres, s3
 
 CREDITS = 1_000_000
-LATENCY = {"base": 0.02, "run": 1.5}  #: seconds of a model call
+LATENCY = {"base": 0.02, "run": 1.0}  #: seconds of a model call
 BASELINE_SECONDS = 150.0
 AFTER_SECONDS = 100.0  #: after the last fault: what is not over by then is a fault of the service's
 EVENT_SECONDS = 60.0  #: for what is still to be told then

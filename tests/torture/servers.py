@@ -92,7 +92,7 @@ class Proxies:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes its pipes
 
 
 class Postgres:

@@ -1,0 +1,78 @@
+"""What became of a job's webhooks, and sending one again."""
+
+from __future__ import annotations
+
+import structlog
+from flask import Blueprint, Response
+
+from api.auth import authenticate
+from api.errors import ApiError, json_response
+from api.openapi import Answer, describe
+from api.paging import own_job
+from api.wiring import Parts
+from storage import redelivery, steps
+from storage.redelivery import DeliveryView, deliveries_of
+from storage.render import time_json
+
+log = structlog.get_logger(__name__)
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("deliveries", __name__)
+
+    @routes.get("/api/v1/jobs/<job>/deliveries")
+    @describe(
+        "What became of a job's webhooks",
+        tag="Webhooks",
+        answers=[Answer(status=200, what="One for each end of the job, the newest first.", schema="DeliveryList")],
+        errors=["not_found"],
+    )
+    def show(job: str) -> Response:
+        """Every attempt with its answer."""
+        own_job(parts, job, authenticate(parts))
+        with parts.database.read() as connection:
+            found = deliveries_of(connection, job)
+        return json_response({"deliveries": [_delivery(view) for view in found]})
+
+    @routes.post("/api/v1/deliveries/<delivery>/redeliver")
+    @describe(
+        "Send a webhook again",
+        tag="Webhooks",
+        details="The same `webhook-id` and the same bytes, signed anew. One that waits for its next attempt does not wait longer.",
+        answers=[Answer(status=202, what="It is sent soon.", schema="Delivery")],
+        errors=["not_found", "delivery_gone"],
+    )
+    def redeliver(delivery: str) -> Response:
+        """A new round of attempts, or the next one now."""
+        account = authenticate(parts)
+        try:
+            with parts.database.write() as connection:
+                job = redelivery.redeliver(connection, delivery, account)
+                rings = steps.to_ring(connection, beside=job)
+                view = next(view for view in deliveries_of(connection, job) if view.id == delivery)
+        except redelivery.NoDelivery:
+            raise ApiError(404, "not_found", "There is no such delivery.") from None
+        except redelivery.BodyGone:
+            text = "What this webhook said is gone: its job was deleted, or its results have expired."
+            raise ApiError(410, "delivery_gone", text) from None
+        parts.signals.ring(rings)
+        log.info("webhook_redelivered", job=job)
+        return json_response(_delivery(view), 202)
+
+    return routes
+
+
+def _delivery(view: DeliveryView) -> dict[str, object]:
+    return {
+        "id": view.id,
+        "round": view.round,
+        "event": view.event,
+        "url": view.url,
+        "status": view.state,
+        "attempts": [
+            {"at": time_json(made["at"]), "status": made["status"], "error": made["error"] or None, "ms": made["ms"]}
+            for made in view.attempts
+        ],
+        "createdAt": time_json(view.created_at),
+        "nextAttemptAt": time_json(view.next_at),
+    }

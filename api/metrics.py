@@ -1,0 +1,156 @@
+"""/metrics: what all processes have counted, and what the database shows, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+from flask import Blueprint, Flask, Response, g, request
+
+from api.errors import AWAY, UNAUTHORIZED
+from api.health import may_see_details
+from api.openapi import Answer, describe
+from api.openapi_schemas import text
+from api.wiring import Parts
+from pipeline.metrics import BUCKETS, COUNTED, PREFIX, REQUEST_SECONDS, REQUESTS, Counts, Metric, counts
+from storage import signals
+from storage.counts import counts_of_others, process_name
+from storage.gauges import Gauges, gauges
+
+log = structlog.get_logger(__name__)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A family of values that are looked up, not counted."""
+
+    name: str
+    what: str
+    labels: Sequence[str] = ()
+
+
+UP = Gauge("process_up", "Processes that have published their counts lately.", ("role", "process"))
+PART_UP = Gauge("part_up", "Whether what this page is made of could be read.", ("part",))
+QUEUE_STEPS = Gauge("queue_steps", "Open steps: due, waiting for their time, or leased.", ("kind", "state"))
+QUEUE_AGE = Gauge("queue_age_seconds", "For how long the step that is due longest has been due.", ("kind",))
+OPEN_JOBS = Gauge("open_jobs", "Jobs that have not ended.", ("status",))
+SCRATCH_BYTES = Gauge("scratch_bytes", "Put into scratch for open jobs.")
+CREDITS = Gauge("credits", "Of all accounts together.", ("state",))
+GAUGES = (UP, PART_UP, QUEUE_STEPS, QUEUE_AGE, OPEN_JOBS, SCRATCH_BYTES, CREDITS)
+
+Values = list[tuple[Sequence[str], float]]
+
+
+def count_requests(app: Flask) -> None:
+    """Counts each request of the app when its answer is ready."""
+
+    @app.before_request
+    def begin() -> None:
+        g.began = time.monotonic()
+
+    @app.after_request
+    def count(response: Response) -> Response:
+        # Only what the routes have: whoever calls chooses neither labels nor how many there are.
+        route = request.url_rule.rule if request.url_rule else "none"
+        REQUESTS.add(method=request.method if request.url_rule else "any", route=route, status=str(response.status_code))
+        REQUEST_SECONDS.observe(time.monotonic() - g.began, route=route)
+        return response
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("metrics", __name__)
+    own = process_name("web")
+
+    @routes.get("/metrics")
+    @describe(
+        "Metrics for Prometheus",
+        tag="Health",
+        key="token",
+        answers=[Answer(status=200, what="Of all processes, in the text format.", schema=text(), media=["text/plain"])],
+    )
+    def metrics() -> Response:
+        """What can't be read is left out, and shown as a part that is not up."""
+        if not may_see_details(parts):
+            raise UNAUTHORIZED
+        counted = {own: counts()}
+        redis, database = True, True
+        try:
+            counted |= counts_of_others(parts.signals, own)
+        except signals.AWAY as error:
+            log.warning("counts_not_read", reason=repr(error))
+            redis = False
+        looked_up: dict[str, Values] = {}
+        try:
+            with parts.database.read() as connection:
+                looked_up = _values(gauges(connection))
+        except AWAY:
+            log.warning("gauges_not_read", exc_info=True)
+            database = False
+        looked_up[UP.name] = [(_names(process), 1) for process in counted]
+        looked_up[PART_UP.name] = [(["redis"], redis), (["database"], database)]
+        return Response("".join(render(counted, looked_up)), content_type=CONTENT_TYPE)
+
+    return routes
+
+
+def _values(found: Gauges) -> dict[str, Values]:
+    return {
+        QUEUE_STEPS.name: [
+            ((kind, state), getattr(queue, state))
+            for kind, queue in found.queues.items()
+            for state in ("due", "waiting", "leased")
+        ],
+        QUEUE_AGE.name: [((kind,), queue.age) for kind, queue in found.queues.items()],
+        OPEN_JOBS.name: [((status,), number) for status, number in found.open_jobs.items()],
+        SCRATCH_BYTES.name: [((), found.scratch_bytes)],
+        CREDITS.name: [((state,), amount) for state, amount in found.credits.items()],
+    }
+
+
+def render(counted: Mapping[str, Counts], looked_up: Mapping[str, Values]) -> Iterable[str]:
+    """The text format: the counts by process, and values of GAUGES by their names."""
+    for metric in COUNTED:
+        yield from _head(metric.name, metric.what, metric.kind)
+        for process, known in counted.items():
+            for place, value in known.get(metric.name, ()):
+                names = (*metric.labels, "role", "process")
+                labels = list(zip(names, (*place, *_names(process)), strict=True))
+                yield from (
+                    _histogram(metric, labels, value) if metric.kind == "histogram" else [_line(metric.name, labels, value)]
+                )
+    for gauge in GAUGES:
+        yield from _head(PREFIX + gauge.name, gauge.what, "gauge")
+        for given, number in looked_up.get(gauge.name, ()):
+            yield _line(PREFIX + gauge.name, list(zip(gauge.labels, given, strict=True)), number)
+
+
+def _names(process: str) -> tuple[str, str]:
+    role, _, name = process.partition("@")
+    return role, name
+
+
+def _histogram(metric: Metric, labels: list[tuple[str, str]], value: Sequence[float]) -> Iterable[str]:
+    *buckets, total = value
+    below = 0.0
+    for end, number in zip((*BUCKETS, None), buckets, strict=True):
+        below += number
+        yield _line(f"{metric.name}_bucket", [*labels, ("le", "+Inf" if end is None else f"{end:g}")], below)
+    yield _line(f"{metric.name}_sum", labels, total)
+    yield _line(f"{metric.name}_count", labels, below)
+
+
+def _head(name: str, what: str, kind: str) -> list[str]:
+    return [f"# HELP {name} {what}\n", f"# TYPE {name} {kind}\n"]
+
+
+def _line(name: str, labels: Sequence[tuple[str, str]], value: float) -> str:
+    shown = ",".join(f'{label}="{_escaped(given)}"' for label, given in labels)
+    return f"{name}{{{shown}}} {float(value):.17g}\n" if shown else f"{name} {float(value):.17g}\n"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,30 @@
+"""One id for a request, in its answer, in each line that is logged for it, and on the job that it makes."""
+
+from __future__ import annotations
+
+import re
+
+import structlog
+from flask import Flask, Response, g, request
+
+from storage.accounts import random_id
+
+HEADER = "X-Request-Id"
+_SANE = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")  #: what may stand in a log and in a header as it is
+
+
+def register(app: Flask) -> None:
+    """Gives every request of the app its id, before anything else looks at it."""
+
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get(HEADER, "")
+        g.request_id = given if _SANE.fullmatch(given) else random_id("req_", 16)
+        # Not at the end of the request: a streamed answer is still being made then, in this thread.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request=g.request_id)
+
+    @app.after_request
+    def name(response: Response) -> Response:
+        response.headers[HEADER] = g.request_id
+        return response

@@ -1,0 +1,87 @@
+"""What the caller's account has, and what it was spent on."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from api.auth import authenticate
+from api.errors import ApiError, json_response
+from api.openapi import Answer, Parameter, describe
+from api.openapi_schemas import number, text
+from api.paging import asked_limit, asked_place, cursor_of
+from api.wiring import Parts
+from storage.render import time_json
+from storage.usage import Balance, Day, Movement, balance_of, days_of, movements_of
+
+DEFAULT_LIMIT, MOST = 50, 500
+DEFAULT_DAYS, MOST_DAYS = 31, 366
+
+
+def blueprint(parts: Parts) -> Blueprint:
+    routes = Blueprint("usage", __name__)
+
+    @routes.get("/api/v1/usage")
+    @describe(
+        "Credits: what there is, and what it was spent on",
+        tag="Account",
+        parameters=[
+            Parameter(
+                name="limit", schema=number(minimum=1, maximum=MOST, default=DEFAULT_LIMIT), what="Rows of the ledger at once."
+            ),
+            Parameter(name="cursor", schema=text(), what="`nextCursor` of the page before."),
+            Parameter(
+                name="days", schema=number(minimum=1, maximum=MOST_DAYS, default=DEFAULT_DAYS), what="How far back `days` goes."
+            ),
+        ],
+        answers=[Answer(status=200, what="Of the key's account.", schema="Usage")],
+        errors=["invalid_limit", "invalid_cursor", "invalid_days"],
+    )
+    def show() -> Response:
+        """The balance, the ledger from its newest row on, and the charges by day."""
+        account = authenticate(parts)
+        limit, place, count = asked_limit(DEFAULT_LIMIT, MOST), asked_place(int), _asked_days()
+        with parts.database.read() as connection:
+            balance = balance_of(connection, account)
+            # One more than asked for shows whether there is another page.
+            rows = movements_of(connection, account, before=place[0] if place else None, limit=limit + 1)
+            days = days_of(connection, account, count=count)
+        page = rows[:limit]
+        return json_response(
+            {
+                "balance": _balance(balance),
+                "ledger": [_movement(row) for row in page],
+                "nextCursor": cursor_of(page[-1].id) if len(rows) > limit else None,
+                "days": [_day(day) for day in days],
+            }
+        )
+
+    return routes
+
+
+def _asked_days() -> int:
+    given = request.args.get("days", "")
+    if given == "":
+        return DEFAULT_DAYS
+    if not given.isascii() or not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= MOST_DAYS:
+        raise ApiError(400, "invalid_days", f"days must be a whole number from 1 to {MOST_DAYS}.")
+    return int(given)
+
+
+def _balance(balance: Balance) -> dict[str, int]:
+    return {"available": balance.available, "held": balance.held, "charged": balance.charged}
+
+
+def _movement(row: Movement) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "credits": row.amount,
+        "job": row.job,
+        "round": row.round,
+        "requestSource": row.request_source,
+        "createdAt": time_json(row.created_at),
+    }
+
+
+def _day(day: Day) -> dict[str, object]:
+    return {"date": day.date.isoformat(), "jobs": day.jobs, "credits": day.credits}

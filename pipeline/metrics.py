@@ -1,0 +1,95 @@
+"""What a process counts, and all that is counted, by the names that /metrics shows it under. Standard library only.
+
+A process counts for itself, from its start on; nothing is shared here. How the counts of several processes come
+together: docs/adr/0011-each-process-counts-for-itself.md.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal
+
+PREFIX = "extract_image_"
+
+#: Upper ends of a histogram's buckets, in seconds: from a cached answer to a long job that somebody waits for.
+BUCKETS = (0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
+
+_lock = threading.Lock()
+
+
+class Metric:
+    """A family of counts, one for each combination of its labels' values. Thread-safe."""
+
+    def __init__(
+        self, name: str, what: str, labels: Sequence[str] = (), kind: Literal["counter", "gauge", "histogram"] = "counter"
+    ) -> None:
+        self.name = PREFIX + name
+        self.what = what
+        self.labels = tuple(labels)
+        self.kind = kind
+        self._values: dict[tuple[str, ...], Any] = {}
+
+    def add(self, amount: float = 1, **labels: str) -> None:
+        """Counts; a gauge may go down too."""
+        with _lock:
+            place = self._place(labels)
+            self._values[place] = self._values.get(place, 0) + amount
+
+    def observe(self, value: float, **labels: str) -> None:
+        """Puts a value into the histogram: counts of the buckets (each without those below it), then the sum."""
+        with _lock:
+            place = self._place(labels)
+            counts = self._values.setdefault(place, [0] * (len(BUCKETS) + 1) + [0.0])
+            counts[next((at for at, end in enumerate(BUCKETS) if value <= end), len(BUCKETS))] += 1
+            counts[-1] += value
+
+    def values(self) -> list[tuple[list[str], Any]]:
+        """Each combination of labels that was counted, with its count as it is now."""
+        with _lock:
+            return [(list(place), list(value) if isinstance(value, list) else value) for place, value in self._values.items()]
+
+    def _place(self, labels: dict[str, str]) -> tuple[str, ...]:
+        if labels.keys() != set(self.labels):
+            raise ValueError(f"{self.name} has the labels {self.labels}, not {tuple(labels)}")
+        return tuple(labels[name] for name in self.labels)
+
+
+REQUESTS = Metric("http_requests_total", "Requests answered.", ("method", "route", "status"))
+REQUEST_SECONDS = Metric(
+    "http_request_seconds", "From a request's head to its answer, waiting included.", ("route",), "histogram"
+)
+WAITING = Metric("waiting_connections", "Connections held until a job ends.", kind="gauge")
+WAIT_SECONDS = Metric("wait_seconds", "How long connections were held until a job's end.", kind="histogram")
+STEPS = Metric("steps_total", "Steps that a worker took, by what became of them.", ("kind", "outcome"))
+STEP_SECONDS = Metric("step_seconds", "What steps took, from claim to commit.", ("kind",), "histogram")
+LEASES_EXPIRED = Metric("leases_expired_total", "Steps that were taken back from a worker that stopped renewing.")
+JOBS_OVERDUE = Metric("jobs_overdue_total", "Jobs that came to their deadline.")
+MODEL_CALLS = Metric("model_calls_total", "Calls of the model, by what came of them.", ("engine", "outcome"))
+MODEL_SECONDS = Metric("model_call_seconds", "What calls of the model took.", ("engine",), "histogram")
+MODEL_TOKENS = Metric("model_tokens_total", "Tokens sent to the model and received.", ("engine", "direction"))
+DECODER_RESTARTS = Metric("decoder_restarts_total", "Decoder processes that were ended: died, late or recycled.", ("reason",))
+WEBHOOKS = Metric("webhook_attempts_total", "Calls of webhooks: delivered, failed (to be tried again) or dead.", ("outcome",))
+
+COUNTED = (
+    REQUESTS,
+    REQUEST_SECONDS,
+    WAITING,
+    WAIT_SECONDS,
+    STEPS,
+    STEP_SECONDS,
+    LEASES_EXPIRED,
+    JOBS_OVERDUE,
+    MODEL_CALLS,
+    MODEL_SECONDS,
+    MODEL_TOKENS,
+    DECODER_RESTARTS,
+    WEBHOOKS,
+)
+
+Counts = dict[str, list[tuple[list[str], Any]]]
+
+
+def counts() -> Counts:
+    """All that this process has counted, by the metrics' names."""
+    return {metric.name: metric.values() for metric in COUNTED}

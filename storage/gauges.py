@@ -1,0 +1,58 @@
+"""What the database shows of the service at a moment: for /metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, and_, case, func, select
+
+from storage.database import now_ms
+from storage.schema import accounts, jobs, steps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queue:
+    """The open steps of one kind."""
+
+    due: int  #: a worker could take them
+    waiting: int  #: for their time: a model that is away, a webhook's next attempt
+    leased: int  #: a worker has them
+    age: float  #: seconds that the one due longest has been due
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gauges:
+    """The service at a moment."""
+
+    queues: dict[str, Queue]  #: by kind of step
+    open_jobs: dict[str, int]  #: by status
+    scratch_bytes: int  #: put for open jobs
+    credits: dict[str, int]  #: of all accounts: available, held, charged
+
+
+def gauges(connection: Connection) -> Gauges:
+    """By indexes of open rows: what is over costs nothing here."""
+    queues = {kind: Queue(due=0, waiting=0, leased=0, age=0.0) for kind in ("stage", "extract", "finalize", "cleanup", "webhook")}
+    ready = steps.c.state == "ready"
+    is_due = and_(ready, steps.c.not_before <= now_ms())
+    since = case((steps.c.not_before > steps.c.added_at, steps.c.not_before), else_=steps.c.added_at)
+    found = select(
+        steps.c.kind,
+        func.count(case((is_due, 1))).label("due"),
+        func.count(case((ready, 1))).label("ready"),
+        func.count(case((steps.c.state == "leased", 1))).label("leased"),
+        func.max(case((is_due, now_ms() - since), else_=0)).label("age"),
+    )
+    for row in connection.execute(found.where(steps.c.state.in_(("ready", "leased"))).group_by(steps.c.kind)):
+        queues[row.kind] = Queue(due=row.due, waiting=row.ready - row.due, leased=row.leased, age=max(row.age, 0) / 1000)
+    of_open = select(jobs.c.status, func.count().label("jobs"), func.sum(jobs.c.scratch_bytes).label("bytes"))
+    rows = connection.execute(of_open.where(jobs.c.finished_at.is_(None)).group_by(jobs.c.status)).all()
+    money = connection.execute(
+        select(func.sum(accounts.c.available), func.sum(accounts.c.held), func.sum(accounts.c.charged))
+    ).one()
+    return Gauges(
+        queues=queues,
+        open_jobs={"queued": 0, "running": 0, "finalizing": 0} | {row.status: row.jobs for row in rows},
+        scratch_bytes=sum(int(row.bytes) for row in rows),
+        credits={state: int(amount or 0) for state, amount in zip(("available", "held", "charged"), money, strict=True)},
+    )

@@ -1,0 +1,58 @@
+"""An engine whose calls are counted."""
+
+from __future__ import annotations
+
+import time
+
+from pipeline.metrics import MODEL_CALLS, MODEL_SECONDS, MODEL_TOKENS
+from pipeline.ports import Engine, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.types import Answer, Call
+
+
+class CountedEngine:
+    """Another engine, with what comes of each call counted. Implements pipeline.ports.Engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def name(self) -> str:
+        return self._engine.name
+
+    @property
+    def model(self) -> str:
+        return self._engine.model
+
+    @property
+    def limits(self) -> EngineLimits:
+        return self._engine.limits
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self._engine.warnings
+
+    def ask(self, call: Call) -> Answer:
+        """As the engine's: what it raises is counted and raised."""
+        began = time.monotonic()
+        outcome = "error"
+        try:
+            answer = self._engine.ask(call)
+            outcome = answer.finish.value
+        except ModelUnavailable:
+            outcome = "unavailable"
+            raise
+        except ModelFault:
+            outcome = "fault"
+            raise
+        except ModelRefused:
+            outcome = "refused"
+            raise
+        finally:
+            MODEL_CALLS.add(engine=self.name, outcome=outcome)
+            MODEL_SECONDS.observe(time.monotonic() - began, engine=self.name)
+        MODEL_TOKENS.add(answer.input_tokens, engine=self.name, direction="input")
+        MODEL_TOKENS.add(answer.output_tokens, engine=self.name, direction="output")
+        return answer
+
+    def close(self) -> None:
+        self._engine.close()
