@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import structlog
-from flask import Blueprint, Response
+from flask import Blueprint, Response, g
 from sqlalchemy import Connection
 
 from api.accept import Accepted, accepted_answer, too_few_credits, too_many_open_jobs
@@ -114,7 +114,7 @@ def _begin_round(parts: Parts, connection: Connection, job: str) -> None:
         return parts.settings.images_per_call if question.per_image else parts.settings.merged_per_call
 
     try:
-        rounds.retry(connection, job, size=size, max_open=parts.settings.max_open_jobs)
+        rounds.retry(connection, job, size=size, max_open=parts.settings.max_open_jobs, request_id=g.request_id)
     except rounds.NotEnded:
         raise ApiError(409, "not_finished", "The job has not ended; what fails can be tried again afterwards.") from None
     except rounds.Expired:

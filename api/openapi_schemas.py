@@ -50,12 +50,12 @@ TIME = text("RFC 3339, in UTC", format="date-time")
 REQUEST_FIELDS: dict[str, Schema] = {
     "inputMethod": text("What `images` holds.", enum=list(METHODS)),
     "images": several(
-        text("A URL, or an image's bytes as base64."),
+        text("A URL, or an image's bytes as base64.", pattern=r"\S"),
         "All of them URLs, or all base64. Where it is missing and `image` is a string, that counts as the one image.",
         minItems=1,
         maxItems=MAX_IMAGES,
     ),
-    "image": text("See `images`."),
+    "image": text("See `images`.", pattern=r"\S"),
     "prompt": text("What to extract. Not blank.", pattern=r"\S"),
     "jsonMode": {
         "description": "Whether `results` is JSON.",
@@ -100,6 +100,14 @@ REQUEST_FIELDS: dict[str, Schema] = {
 #: What a form has otherwise.
 _OF_JSON = {"inputMethod", "images", "image"}
 
+_DIGIT, _BREAKS = "[A-Za-z0-9+/]", r"[\r\n]*"
+_FOUR = f"(?:{_DIGIT}{_BREAKS})"
+#: What pipeline/request.py takes: the standard alphabet with its padding, line breaks anywhere, after a `data:` prefix or not.
+BASE64 = (
+    r"^(?:[Dd][Aa][Tt][Aa]:[^,]{0,200};[Bb][Aa][Ss][Ee]64,)?"
+    f"{_BREAKS}(?:{_FOUR}{{4}})*(?:{_FOUR}{{4}}|{_FOUR}{{3}}={_BREAKS}|{_FOUR}{{2}}={_BREAKS}={_BREAKS})$"
+)
+
 COMPONENTS: dict[str, Schema] = {
     "Request": {
         **record(
@@ -108,6 +116,8 @@ COMPONENTS: dict[str, Schema] = {
             "Unknown fields are ignored.",
         ),
         "anyOf": [{"required": ["images"]}, {"required": ["image"]}],
+        "if": {"properties": {"inputMethod": {"const": "base64"}}},
+        "then": {"properties": {"images": {"items": {"pattern": BASE64}}, "image": {"pattern": BASE64}}},
     },
     "Form": record(
         {
@@ -162,6 +172,13 @@ COMPONENTS: dict[str, Schema] = {
     "AcceptedJob": record(
         {"id": text("`job_…`"), "status": ref("JobStatus"), "links": ref("Links")},
         what="What is left of a job to show when SQL is away just after it was accepted.",
+    ),
+    "JobEvent": record(
+        {
+            "event": text(enum=["job"]),
+            "id": text("For `Last-Event-ID`."),
+            "data": text("The job.", contentMediaType="application/json", contentSchema=ref("Job")),
+        }
     ),
     "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
     "JobStatus": text(enum=[status.value for status in JobStatus]),

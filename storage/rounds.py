@@ -33,8 +33,11 @@ class InputsGone(Exception):
     """The images came with the request, and were deleted when the job ended."""
 
 
-def retry(connection: Connection, job: str, *, size: Callable[[Question], int], max_open: int) -> None:
-    """Begins the job's next round, over its failed images. `size`: how many of them go in a chunk.
+def retry(
+    connection: Connection, job: str, *, size: Callable[[Question], int], max_open: int, request_id: str | None = None
+) -> None:
+    """Begins the job's next round, over its failed images. `size`: how many of them go in a chunk; `request_id`: of the request
+    that asks for it.
 
     Raises NotEnded, Expired, NothingFailed, InputsGone, InsufficientCredits, TooManyOpenJobs, or LostLease where the job is
     gone; then nothing may be committed.
@@ -66,6 +69,7 @@ def retry(connection: Connection, job: str, *, size: Callable[[Question], int], 
             round=round_,
             status=JobStatus.QUEUED.value,
             waited=False,
+            request_id=request_id,
             started_at=None,
             finished_at=None,
             expires_at=None,
