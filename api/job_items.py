@@ -20,7 +20,7 @@ from storage.render import ITEM_STATUSES, item_json, result_json
 from storage.views import JobView, finished_at_of, result_view
 
 DEFAULT_LIMIT, MOST_ITEMS = 100, 1000
-PAGE = 100  #: images read at once for a stream: the record of one may have 30 kB
+PAGE = 50  #: images read at once for a stream: the record of one may have 30 kB
 STATES = {status: state for state, status in ITEM_STATUSES.items()}
 FORMATS = ["json", "jsonl", "csv"]
 

@@ -196,7 +196,7 @@ COMPONENTS: dict[str, Schema] = {
     "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
     "JobStatus": text(enum=[status.value for status in JobStatus]),
     "Links": record(
-        {name: text() for name in ("self", "events", "items", "results", "cancel", "retry")},
+        {name: text() for name in ("self", "events", "items", "results", "deliveries", "cancel", "retry")},
         what="Paths.",
     ),
     "JobList": record({"jobs": several(ref("Job")), "nextCursor": NEXT}),
