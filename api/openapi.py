@@ -198,6 +198,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "required": False,
         "description": parameter.what,
         "schema": parameter.schema,
+        **({"allowEmptyValue": True} if parameter.place == "query" else {}),  # an empty one is none
     }
 
 

@@ -74,7 +74,11 @@ REQUEST_FIELDS: dict[str, Schema] = {
         "maximum": LONGEST_DEADLINE,
         "default": 3600,
     },
-    "webhookUrl": {"description": "Who is told of the job's end.", "type": ["string", "null"]},
+    "webhookUrl": {
+        "description": "Who is told of the job's end: an http or https URL that leads to a public address.",
+        "type": ["string", "null"],
+        "pattern": r"^\s*(?:[Hh][Tt][Tt][Pp][Ss]?://[!-~]+\s*)?$",
+    },
     "customIds": {
         "description": "The caller's names of the images, one for each, echoed.",
         "type": ["array", "null"],
@@ -115,16 +119,25 @@ COMPONENTS: dict[str, Schema] = {
             {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {"inputMethod", "prompt"}},
             "Unknown fields are ignored.",
         ),
-        "anyOf": [{"required": ["images"]}, {"required": ["image"]}],
+        # Not without both of them. Generators of clients make nothing of an `anyOf` here.
+        "not": {"properties": {"images": {"not": {}}, "image": {"not": {}}}},
         "if": {"properties": {"inputMethod": {"const": "base64"}}},
         "then": {"properties": {"images": {"items": {"pattern": BASE64}}, "image": {"pattern": BASE64}}},
     },
     "Form": record(
         {
-            "images": several(text(format="binary"), "Files, each with a filename.", minItems=1, maxItems=MAX_IMAGES),
+            "images": several(
+                text(format="binary", minLength=1), "Files, each with a filename.", minItems=1, maxItems=MAX_IMAGES
+            ),
             "prompt": REQUEST_FIELDS["prompt"],
         },
-        {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {*_OF_JSON, "prompt"}},
+        {
+            **{name: schema for name, schema in REQUEST_FIELDS.items() if name not in {*_OF_JSON, "prompt"}},
+            "customIds": {
+                "description": "As JSON, or a part for each image.",
+                "anyOf": [REQUEST_FIELDS["customIds"], REQUEST_FIELDS["customIds"]["items"]],
+            },
+        },
         "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",
     ),
     "Result": record(

@@ -99,6 +99,8 @@ def _deadline(value: Any) -> int:
         return DEADLINE_SECONDS
     if isinstance(value, str) and value.strip().isdecimal():  # as jsonMode: forms send strings
         value = int(value) if len(value) < 10 else LONGEST_DEADLINE + 1
+    if isinstance(value, float) and value.is_integer():  # 3600.0 is a whole number in JSON
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not SHORTEST_DEADLINE <= value <= LONGEST_DEADLINE:
         text = f"deadlineSeconds must be a whole number from {SHORTEST_DEADLINE} to {LONGEST_DEADLINE}, not {_shown(value)}."
         raise RequestFault("invalid_deadline_seconds", text)
