@@ -152,8 +152,8 @@ def _make_job(
             deadline_ms=wanted.deadline_seconds * 1000,
             ttl_ms=int(parts.settings.result_ttl * 1000),
             webhook_url=wanted.webhook_url,
-            idempotency=idempotency,
             request_id=g.request_id,
+            idempotency=idempotency,
             options=options,
         )
         rings = _commit(parts, new)

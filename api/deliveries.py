@@ -24,7 +24,14 @@ def blueprint(parts: Parts) -> Blueprint:
     @describe(
         "What became of a job's webhooks",
         tag="Webhooks",
-        answers=[Answer(status=200, what="One for each end of the job, the newest first.", schema="DeliveryList")],
+        answers=[
+            Answer(
+                status=200,
+                what="One for each end of the job, the newest first.",
+                schema="DeliveryList",
+                names={"delivery": "/deliveries/0/id"},
+            )
+        ],
         errors=["not_found"],
     )
     def show(job: str) -> Response:

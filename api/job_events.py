@@ -44,7 +44,7 @@ def blueprint(parts: Parts) -> Blueprint:
             Answer(
                 status=200,
                 what="Server-Sent Events: the job at once and whenever it has changed, until it has ended.",
-                schema=text(),
+                schema="JobEvent",
                 media=["text/event-stream"],
             ),
             Answer(status=204, what="The job has ended, and its end is the event that was seen: a client comes back no more."),

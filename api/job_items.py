@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.openapi import Answer, Parameter, describe
 from api.openapi_schemas import text
-from api.paging import asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
+from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.spreadsheet import BOM, Sheet
 from api.wiring import Parts
 from storage.listing import ItemView, has_records, items_page
@@ -20,7 +20,7 @@ from storage.render import ITEM_STATUSES, item_json, result_json
 from storage.views import JobView, finished_at_of, result_view
 
 DEFAULT_LIMIT, MOST_ITEMS = 100, 1000
-PAGE = 100  #: images read at once for a stream: the record of one may have 30 kB
+PAGE = 50  #: images read at once for a stream: the record of one may have 30 kB
 STATES = {status: state for state, status in ITEM_STATUSES.items()}
 FORMATS = ["json", "jsonl", "csv"]
 
@@ -70,7 +70,7 @@ def blueprint(parts: Parts) -> Blueprint:
     def results(job: str) -> Response:
         """The compatible body, or one record a line, read and sent page by page."""
         view = own_job(parts, job, authenticate(parts))
-        wanted = request.args.get("format", "") or "json"
+        wanted = asked("format") or "json"
         if wanted not in FORMATS:
             raise ApiError(400, "invalid_format", f"format must be one of {', '.join(FORMATS)}.")
         if not view.status.ended:

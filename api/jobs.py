@@ -12,7 +12,7 @@ from api.error_codes import OF_REQUESTS
 from api.errors import ApiError, json_response
 from api.openapi import Answer, describe
 from api.openapi_shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, REQUEST_SOURCE, WAIT
-from api.paging import asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
+from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.patience import hung_up
 from api.waiting import wait_for_end, waiting_place
 from api.wiring import Parts
@@ -78,7 +78,7 @@ def blueprint(parts: Parts) -> Blueprint:
         """The job; with `wait` as soon as it has ended, or after so many seconds."""
         account = authenticate(parts)
         view = own_job(parts, job, account)
-        seconds = min(_seconds(request.args.get("wait")), parts.settings.sync_wait)
+        seconds = min(_seconds(asked("wait")), parts.settings.sync_wait)
         if seconds and not view.status.ended:
             with waiting_place(parts, needed=True):
                 wait_for_end(parts, job, seconds, partial(hung_up, request.environ))
@@ -89,8 +89,8 @@ def blueprint(parts: Parts) -> Blueprint:
     return routes
 
 
-def _seconds(text: str | None) -> float:
-    if text is None or text == "":
+def _seconds(text: str) -> float:
+    if text == "":
         return 0.0
     if not text.isascii() or not text.isdigit():
         raise ApiError(400, "invalid_wait", "wait must be a whole number of seconds.")

@@ -50,6 +50,7 @@ class Answer:
     media: Sequence[str] = (JSON,)
     others: dict[str, Schema | str] = field(default_factory=dict)  #: further media types, each with its own schema
     headers: Sequence[str] = ()  #: names in openapi_schemas.HEADERS, beside those of every answer
+    names: dict[str, str] = field(default_factory=dict)  #: path parameter → where its value stands in the body, a JSON Pointer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,9 +106,10 @@ def operations(app: Flask) -> dict[tuple[str, str], Operation]:
 
 def document(app: Flask) -> dict[str, Any]:
     """The OpenAPI 3.1 document of all routes. Raises NotDescribed."""
+    known = operations(app)
     paths: dict[str, dict[str, Any]] = {}
-    for (method, path), operation in sorted(operations(app).items(), key=lambda item: item[0][1]):
-        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation)
+    for (method, path), operation in sorted(known.items(), key=lambda item: item[0][1]):
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation, _links(known, operation))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -128,13 +130,27 @@ def document(app: Flask) -> dict[str, Any]:
     }
 
 
-def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
+def _links(known: dict[tuple[str, str], Operation], operation: Operation) -> dict[int, dict[str, Any]]:
+    """By status: the operations that can be called with what its answer names."""
+    return {
+        answer.status: {
+            _id(method, path): {"operationId": _id(method, path), "parameters": {name: f"$response.body#{pointer}"}}
+            for name, pointer in answer.names.items()
+            for method, path in known
+            if f"{{{name}}}" in path
+        }
+        for answer in operation.answers
+        if answer.names
+    }
+
+
+def _operation(method: str, path: str, operation: Operation, links: dict[int, dict[str, Any]]) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "operationId": _id(method, path),
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": [*_path_parameters(path), *map(_parameter, operation.parameters)],
-        "responses": _answers(operation) | _refusals(path, operation),
+        "responses": _answers(operation, links) | _refusals(path, operation),
         "security": {"needed": [{"key": []}], "optional": [{}, {"key": []}], "token": [{}, {"token": []}], "none": []}[
             operation.key
         ],
@@ -142,8 +158,20 @@ def _operation(method: str, path: str, operation: Operation) -> dict[str, Any]:
     if operation.details:
         shown["description"] = operation.details
     if operation.bodies:
-        content = {media: {"schema": _schema(schema)} for media, schema in operation.bodies.items()}
+        content = {media: _body(media, schema) for media, schema in operation.bodies.items()}
         shown["requestBody"] = {"required": True, "content": content}
+    return shown
+
+
+def _body(media: str, schema: Schema | str) -> dict[str, Any]:
+    """What is neither text nor a file is sent as JSON in a part of a form."""
+    shown: dict[str, Any] = {"schema": _schema(schema)}
+    if media == "multipart/form-data" and isinstance(schema, str):
+        fields = COMPONENTS[schema]["properties"]
+        as_json = [
+            name for name, inner in fields.items() if {"array", "object"} & set(inner.get("type", ())) and name != "images"
+        ]
+        shown["encoding"] = {name: {"contentType": JSON} for name in as_json}
     return shown
 
 
@@ -170,16 +198,19 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "required": False,
         "description": parameter.what,
         "schema": parameter.schema,
+        **({"allowEmptyValue": True} if parameter.place == "query" else {}),  # an empty one is none
     }
 
 
-def _answers(operation: Operation) -> dict[str, Any]:
+def _answers(operation: Operation, links: dict[int, dict[str, Any]]) -> dict[str, Any]:
     answers = {}
     for answer in operation.answers:
         shown: dict[str, Any] = {"description": answer.what, "headers": _headers(operation, answer.headers)}
         if answer.schema is not None:
             bodies = dict.fromkeys(answer.media, answer.schema) | answer.others
             shown["content"] = {media: {"schema": _schema(schema)} for media, schema in bodies.items()}
+        if answer.status in links:
+            shown["links"] = links[answer.status]
         answers[str(answer.status)] = shown
     return answers
 

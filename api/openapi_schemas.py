@@ -51,12 +51,12 @@ TIME = text("RFC 3339, in UTC", format="date-time")
 REQUEST_FIELDS: dict[str, Schema] = {
     "inputMethod": text("What `images` holds.", enum=list(METHODS)),
     "images": several(
-        text("A URL, or an image's bytes as base64."),
+        text("A URL, or an image's bytes as base64.", pattern=r"\S"),
         "All of them URLs, or all base64. Where it is missing and `image` is a string, that counts as the one image.",
         minItems=1,
         maxItems=MAX_IMAGES,
     ),
-    "image": text("See `images`."),
+    "image": text("See `images`.", pattern=r"\S"),
     "prompt": text("What to extract. Not blank.", pattern=r"\S"),
     "jsonMode": {
         "description": "Whether `results` is JSON.",
@@ -106,7 +106,11 @@ REQUEST_FIELDS: dict[str, Schema] = {
         "maximum": LONGEST_DEADLINE,
         "default": 3600,
     },
-    "webhookUrl": {"description": "Who is told of the job's end.", "type": ["string", "null"]},
+    "webhookUrl": {
+        "description": "Who is told of the job's end: an http or https URL that leads to a public address.",
+        "type": ["string", "null"],
+        "pattern": r"^\s*(?:[Hh][Tt][Tt][Pp][Ss]?://[!-~]+\s*)?$",
+    },
     "customIds": {
         "description": "The caller's names of the images, one for each, echoed.",
         "type": ["array", "null"],
@@ -132,6 +136,14 @@ REQUEST_FIELDS: dict[str, Schema] = {
 #: What a form has otherwise.
 _OF_JSON = {"inputMethod", "images", "image"}
 
+_DIGIT, _BREAKS = "[A-Za-z0-9+/]", r"[\r\n]*"
+_FOUR = f"(?:{_DIGIT}{_BREAKS})"
+#: What pipeline/request.py takes: the standard alphabet with its padding, line breaks anywhere, after a `data:` prefix or not.
+BASE64 = (
+    r"^(?:[Dd][Aa][Tt][Aa]:[^,]{0,200};[Bb][Aa][Ss][Ee]64,)?"
+    f"{_BREAKS}(?:{_FOUR}{{4}})*(?:{_FOUR}{{4}}|{_FOUR}{{3}}={_BREAKS}|{_FOUR}{{2}}={_BREAKS}={_BREAKS})$"
+)
+
 COMPONENTS: dict[str, Schema] = {
     "Request": {
         **record(
@@ -139,14 +151,25 @@ COMPONENTS: dict[str, Schema] = {
             {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {"inputMethod", "prompt"}},
             "Unknown fields are ignored.",
         ),
-        "anyOf": [{"required": ["images"]}, {"required": ["image"]}],
+        # Not without both of them. Generators of clients make nothing of an `anyOf` here.
+        "not": {"properties": {"images": {"not": {}}, "image": {"not": {}}}},
+        "if": {"properties": {"inputMethod": {"const": "base64"}}},
+        "then": {"properties": {"images": {"items": {"pattern": BASE64}}, "image": {"pattern": BASE64}}},
     },
     "Form": record(
         {
-            "images": several(text(format="binary"), "Files, each with a filename.", minItems=1, maxItems=MAX_IMAGES),
+            "images": several(
+                text(format="binary", minLength=1), "Files, each with a filename.", minItems=1, maxItems=MAX_IMAGES
+            ),
             "prompt": REQUEST_FIELDS["prompt"],
         },
-        {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {*_OF_JSON, "prompt"}},
+        {
+            **{name: schema for name, schema in REQUEST_FIELDS.items() if name not in {*_OF_JSON, "prompt"}},
+            "customIds": {
+                "description": "As JSON, or a part for each image.",
+                "anyOf": [REQUEST_FIELDS["customIds"], REQUEST_FIELDS["customIds"]["items"]],
+            },
+        },
         "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",
     ),
     "Result": record(
@@ -198,10 +221,17 @@ COMPONENTS: dict[str, Schema] = {
         {"id": text("`job_…`"), "status": ref("JobStatus"), "links": ref("Links")},
         what="What is left of a job to show when SQL is away just after it was accepted.",
     ),
+    "JobEvent": record(
+        {
+            "event": text(enum=["job"]),
+            "id": text("For `Last-Event-ID`."),
+            "data": text("The job.", contentMediaType="application/json", contentSchema=ref("Job")),
+        }
+    ),
     "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
     "JobStatus": text(enum=[status.value for status in JobStatus]),
     "Links": record(
-        {name: text() for name in ("self", "events", "items", "results", "cancel", "retry")},
+        {name: text() for name in ("self", "events", "items", "results", "deliveries", "cancel", "retry")},
         what="Paths.",
     ),
     "JobList": record({"jobs": several(ref("Job")), "nextCursor": NEXT}),

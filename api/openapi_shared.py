@@ -12,6 +12,7 @@ ACCEPTED = Answer(
     what="It goes on: the job.",
     schema={"anyOf": [ref("Job"), ref("AcceptedJob")]},
     headers=("Location", "Retry-After", *REPLAYED),
+    names={"job": "/id"},
 )
 
 #: What both POSTs take.

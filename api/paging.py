@@ -26,9 +26,17 @@ def own_job(parts: Parts, job: str, account: str) -> JobView:
     return view
 
 
+def asked(name: str) -> str:
+    """What the query has by this name, "" without it. Raises ApiError 400 where it is there several times."""
+    given = request.args.getlist(name)
+    if len(given) > 1:
+        raise ApiError(400, f"invalid_{name}", f"{name} may stand once in the query.")
+    return given[0] if given else ""
+
+
 def asked_limit(default: int, most: int) -> int:
     """How many the query asks for at once. Raises ApiError 400."""
-    given = request.args.get("limit", "")
+    given = asked("limit")
     if given == "":
         return default
     if not given.isascii() or not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= most:
@@ -38,7 +46,7 @@ def asked_limit(default: int, most: int) -> int:
 
 def asked_status(known: list[str]) -> str | None:
     """The status that the query asks for. Raises ApiError 400."""
-    given = request.args.get("status", "")
+    given = asked("status")
     if given == "":
         return None
     if given not in known:
@@ -53,7 +61,7 @@ def cursor_of(*place: int | str) -> str:
 
 def asked_place(*kinds: type) -> list[Any] | None:
     """The place that the query's cursor names, None without one. Raises ApiError 400."""
-    given = request.args.get("cursor", "")
+    given = asked("cursor")
     if given == "":
         return None
     place = _decoded(given[: LONGEST_CURSOR + 1])

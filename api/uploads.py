@@ -25,7 +25,7 @@ from pipeline.types import MAX_IMAGES, MB
 
 PIECE = 1 << 16  #: bytes read at a time
 MOST_HEADERS = 1 << 16  #: bytes, of one part
-MOST_FIELDS = 100  #: parts beside the images
+MOST_FIELDS = 100  #: parts beside the images and their customIds, where each of those is one
 MOST_FIELD_BYTES = 2 * MB  #: of all fields together
 LONGEST_BOUNDARY = 200
 IMAGES = ("images", "images[]", "image")  #: what the parts with files may be called
@@ -63,7 +63,9 @@ def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, has
     boundary = request.mimetype_params.get("boundary", "")
     if not 1 <= len(boundary) <= LONGEST_BOUNDARY:
         raise RequestFault("invalid_multipart", "multipart/form-data needs a boundary in its Content-Type.")
-    decoder = MultipartDecoder(boundary.encode(), max_form_memory_size=MOST_HEADERS + PIECE, max_parts=MAX_IMAGES + MOST_FIELDS)
+    decoder = MultipartDecoder(
+        boundary.encode(), max_form_memory_size=MOST_HEADERS + PIECE, max_parts=2 * MAX_IMAGES + MOST_FIELDS
+    )
     with place(large_bodies) if length > IN_MEMORY else nullcontext(), tempfile.TemporaryFile() as file:
         form = _Form(file)
         for piece in pieces(request.stream, length, PIECE):
@@ -144,7 +146,7 @@ def _feed(decoder: MultipartDecoder, piece: bytes | None, form: _Form) -> None:
         while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
             form.take(event)
     except RequestEntityTooLarge:
-        text = f"The form has over {MAX_IMAGES} images and {MOST_FIELDS} fields, or a part with over {MOST_HEADERS} bytes of headers."
+        text = f"The form has over {2 * MAX_IMAGES + MOST_FIELDS} parts, or a part with over {MOST_HEADERS} bytes of headers."
         raise RequestFault("invalid_multipart", text) from None
     except ValueError as error:  # among them text that is no UTF-8
         raise RequestFault("invalid_multipart", f"The body is not valid multipart/form-data: {error}.") from None
@@ -153,7 +155,11 @@ def _feed(decoder: MultipartDecoder, piece: bytes | None, form: _Form) -> None:
 def _fields(texts: dict[str, list[bytes]]) -> dict[str, Any]:
     """The fields as JSON would have them; one that comes several times is an array; an empty one is none."""
     values = {name: [_value(name, text) for text in found if text] for name, found in texts.items()}
-    return {name: found if len(found) > 1 else found[0] for name, found in values.items() if found}
+    fields = {name: found if len(found) > 1 else found[0] for name, found in values.items() if found}
+    if "customIds" in fields and not (len(values["customIds"]) == 1 and isinstance(fields["customIds"], list)):
+        # A part for each image, whose text is the id as it stands: a number is no number here.
+        fields["customIds"] = [_text("customIds", text) for text in texts["customIds"] if text]
+    return fields
 
 
 def _value(name: str, text: bytes) -> Any:
@@ -163,6 +169,10 @@ def _value(name: str, text: bytes) -> Any:
             return msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             pass
+    return _text(name, text)
+
+
+def _text(name: str, text: bytes) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError:

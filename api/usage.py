@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.openapi import Answer, Parameter, describe
 from api.openapi_schemas import number, text
-from api.paging import asked_limit, asked_place, cursor_of
+from api.paging import asked, asked_limit, asked_place, cursor_of
 from api.wiring import Parts
 from storage.render import time_json
 from storage.usage import Balance, Day, Movement, balance_of, days_of, movements_of
@@ -59,7 +59,7 @@ def blueprint(parts: Parts) -> Blueprint:
 
 
 def _asked_days() -> int:
-    given = request.args.get("days", "")
+    given = asked("days")
     if given == "":
         return DEFAULT_DAYS
     if not given.isascii() or not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= MOST_DAYS:

@@ -64,6 +64,8 @@ def _max_credits(value: Any) -> int | None:
         return None
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 12:  # as deadlineSeconds: forms send strings
         value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_CREDITS:
         raise RequestFault("invalid_max_credits", f"maxCredits must be a whole number from 0 to {MOST_CREDITS}.")
     return value

@@ -196,6 +196,8 @@ def _whole(value: Any) -> int | None:
     """The number, also of a text: as jsonMode, forms send strings. None: it is no whole number."""
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
         return int(value)
+    if isinstance(value, float) and value.is_integer():  # 3600.0 is a whole number in JSON
+        return int(value)
     return None if isinstance(value, bool) or not isinstance(value, int) else value
 
 

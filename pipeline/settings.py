@@ -96,7 +96,7 @@ class Settings(BaseModel):
     max_body: int = Field(default=160 * MB, ge=1)  #: bytes
     max_scratch_bytes: int = Field(default=20 * 1024 * MB, ge=1)  #: of all open jobs together
     max_large_bodies: int = Field(default=4, ge=1)  #: bodies over 1 MB that a web process reads at once
-    max_waiters: int = Field(default=200, ge=1)  #: requests a web process holds open
+    max_waiters: int = Field(default=600, ge=1)  #: requests a web process holds open
 
     images_per_call: int = Field(default=20, ge=1, le=50)
     merged_per_call: int = Field(default=50, ge=1, le=900)

@@ -63,8 +63,8 @@ class NewJob:
     ttl_ms: int  #: how long its results are kept once it has ended
     webhook_url: str | None = None  #: who is told of its end
     idempotency: IdempotencyKey | None = None
-    request_id: str | None = None  #: of the request that makes it: what is logged for the job carries it
     options: JobOptions = field(default_factory=JobOptions)
+    request_id: str | None = None  #: of the request that makes it: what is logged for the job carries it
 
 
 def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
@@ -107,9 +107,9 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
             ttl_ms=new.ttl_ms,
             scratch_bytes=new.scratch_bytes,
             webhook_url=new.webhook_url,
-            request_id=new.request_id,
             metadata=new.options.metadata,
             fail_on_error=new.options.fail_on_error,
+            request_id=new.request_id,
         )
     )
     if new.idempotency:

@@ -71,7 +71,10 @@ def item_json(item: ItemView) -> dict[str, Any]:
 def links_json(job: str) -> dict[str, str]:
     """Where a job and what came of it can be read."""
     address = f"/api/v1/jobs/{job}"
-    return {"self": address, **{name: f"{address}/{name}" for name in ("events", "items", "results", "cancel", "retry")}}
+    return {
+        "self": address,
+        **{name: f"{address}/{name}" for name in ("events", "items", "results", "deliveries", "cancel", "retry")},
+    }
 
 
 def errors_json(failures: Sequence[Failure], custom_ids: Mapping[int, str]) -> list[dict[str, Any]]:

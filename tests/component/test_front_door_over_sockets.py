@@ -24,6 +24,7 @@ from storage.schema import jobs
 from storage.secret import secret_key
 from tests.e2e.service import ROOT, environment
 from tests.harness import URL, b64
+from tests.rows import eventually
 
 BODY = json.dumps({"inputMethod": "base64", "images": [b64(b"img")], "prompt": "p"}).encode()
 
@@ -104,6 +105,30 @@ def test_a_connection_that_is_closed_in_the_middle_of_a_body_gets_a_400_and_leav
         assert (status, headers["x-error-code"]) == (400, "body_cut_short")
         assert json.loads(body) == {"error": f"The body ended after {len(BODY)} of {length} bytes."}
     assert web.jobs() == 0
+
+
+def test_who_follows_a_job_and_hangs_up_frees_the_place(start_web):
+    web = start_web(MAX_WAITERS="1")
+    sent = (b"Prefer: respond-async\r\n" + f"Content-Length: {len(BODY)}\r\n".encode(), BODY)
+    path = json.loads(web.exchange(*sent)[2])["links"]["events"]
+
+    def follow() -> tuple[bytes, socket.socket]:
+        connection = socket.create_connection(web.address, timeout=60)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {web.key}\r\n\r\n".encode())
+        return connection.recv(12), connection
+
+    first, connection = follow()
+    refused, other = follow()
+    assert (first, refused) == (b"HTTP/1.1 200", b"HTTP/1.1 429")
+    other.close()
+    connection.close()
+
+    def is_free() -> bool:
+        status, again = follow()
+        again.close()
+        return status == b"HTTP/1.1 200"
+
+    eventually(is_free)
 
 
 def test_a_chunked_body_is_a_411_in_json(web):

@@ -99,6 +99,26 @@ def test_fifty_at_once_are_one_job_and_fifty_equal_answers(house):
     assert house.balance() == (CREDITS - 11, 0, 11)
 
 
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/api/v1/extract-image"])
+def test_fifty_connections_at_once_are_one_job_on_either_database(database_url, tmp_path, path):
+    with running(tmp_path, DATABASE_URL=database_url, workers_count=0) as house:
+        answers = at_once(*[lambda: house.ask("POST", path, json=BODY, headers={**KEY, **ASYNC})] * 50)
+        assert {answer.status_code for answer in answers} == {202}
+        assert len({answer.data for answer in answers}) == 1
+        assert sum("Idempotent-Replayed" in answer.headers for answer in answers) == 49
+        assert [house.count_rows(name) for name in ("jobs", "images", "idempotency_keys")] == [1, 1, 1]
+        assert len(house.scratch.objects) == 1
+        assert house.balance() == (CREDITS - 11, 11, 0)
+
+
+def test_both_posts_know_each_other_s_keys(house):
+    job = house.ask("POST", "/api/v1/jobs", json=BODY, headers=KEY)
+    assert house.ask("POST", "/api/v1/jobs", json=BODY, headers=KEY).json["id"] == job.json["id"]
+    again = house.ask("POST", "/api/v1/extract-image", json=BODY, headers=KEY)
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
+    assert house.count_rows("jobs") == 1
+
+
 def test_of_two_that_are_accepted_at_once_one_makes_the_job_and_the_other_learns_of_it(database):
     owner = new_account(database)
     key = IdempotencyKey(key="k", body_hash="h")

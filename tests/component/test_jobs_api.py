@@ -8,8 +8,11 @@ import json
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from api.job_items import Changed
+from api.job_items import PAGE, Changed
+from api.spreadsheet import _line
 from pipeline.types import Answer, Finish
 from pipeline.webhook import Answered
 from storage import schema
@@ -255,6 +258,23 @@ def test_jsonl_is_one_item_a_line_in_image_order(house):
     assert [json.loads(line)["index"] for line in lines] == list(range(250))
     assert json.loads(lines[249])["result"] == "img249"
     assert answer.text.endswith("\n")
+
+
+@pytest.mark.parametrize("wanted", ["jsonl", "csv"])
+def test_records_are_read_and_sent_a_page_at_a_time(house, wanted):
+    job = done(house, 250)
+    pieces = list(house.get(f"{JOBS}/{job}/results?format={wanted}").iter_encoded())
+    assert max(piece.count(b"img") for piece in pieces) <= PAGE
+    assert len(pieces) >= 250 / PAGE
+
+
+@given(cells=st.lists(st.text(), min_size=1))
+def test_any_cells_are_read_back_by_the_standard_library_as_they_were_but_for_what_would_be_a_formula(cells):
+    [row] = csv.reader(io.StringIO("\ufeff" + _line(["a", *cells]), newline=""))
+    assert len(row) == len(cells) + 1
+    for sent, read in zip(cells, row[1:], strict=True):
+        assert read.removeprefix("'") == sent.replace("\x00", "").removeprefix("'")
+        assert not read.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
 
 
 def records(*values):

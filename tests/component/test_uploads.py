@@ -94,6 +94,12 @@ def test_a_field_that_comes_several_times_is_an_array(house):
     assert [item["customId"] for item in house.get(f"{JOBS}/{answer.json['id']}/items").json["items"]] == ["x", "y"]
 
 
+@pytest.mark.parametrize("ids", [["7"], ["7", "08"], ["x"], ["true", "null"]])
+def test_custom_ids_in_parts_of_their_own_are_texts_whatever_they_look_like(house, ids):
+    answer = send(house, **files(*[b"img a"] * len(ids)), customIds=ids)
+    assert [item["customId"] for item in house.get(f"{JOBS}/{answer.json['id']}/items").json["items"]] == ids
+
+
 @pytest.mark.parametrize("name", ["images", "images[]", "image"])
 def test_files_may_be_called_as_forms_call_them(house, name):
     assert send(house, **files(b"img a", name=name)).json["counts"]["total"] == 1
@@ -154,7 +160,7 @@ def test_images_of_a_form_are_over_the_limit_together_as_others_are(house, monke
 def test_more_than_three_thousand_files_are_refused(house):
     refused = send(house, **files(*[b"img"] * 3001))
     assert (refused.status_code, refused.json["code"]) == (400, "invalid_image_count")
-    refused = send(house, **files(*[b"img"] * 3101))
+    refused = send(house, **files(*[b"img"] * 6101))
     assert (refused.status_code, refused.json["code"]) == (400, "invalid_multipart")
 
 

@@ -213,7 +213,7 @@ def test_the_diagram_of_a_step_has_the_states_that_the_code_writes():
 def test_the_diagram_of_a_job_has_its_statuses():
     [diagram] = [block.text for block in blocks("docs/architecture.md") if "[*] --> queued" in block.text]
     drawn = set(re.findall(r"--> (\w+)", diagram))
-    assert drawn == {status.value for status in JobStatus} - {"cancelled"}  # no request cancels a job yet
+    assert drawn == {status.value for status in JobStatus}
 
 
 def test_the_tables_of_the_database_are_all_described():

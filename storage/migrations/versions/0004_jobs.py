@@ -1,4 +1,4 @@
-"""What a request says of its job, jobs of several rounds, requests that can be followed, a ledger that is read by account.
+"""What a request says of its job, jobs of several rounds, and what can be followed: requests, waits, the ledger.
 
 Revision ID: 0004
 """

@@ -1,0 +1,106 @@
+"""500 clients that wait at once, half on long polls, half on Server-Sent Events: what they cost the front door."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import socket
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from bench.front_door import front_door, memory
+from bench.report import print_report, spread
+from tests.e2e.service import Service, serving
+from tests.fakes.gemini import numbered_picture
+
+CLIENTS = 500
+JOBS = 50  #: that they wait for
+BODY = {"inputMethod": "base64", "images": [base64.b64encode(numbered_picture(1, format="PNG")).decode()], "prompt": "p"}
+#: A model that is away: no job ends.
+SETTINGS = {"GEMINI_API_KEY": "none", "GEMINI_BASE_URL": "http://127.0.0.1:9", "RATE_LIMIT": "1000000/minute"}
+
+
+def wait_for(service: Service, job: str, *, events: bool) -> socket.socket | None:
+    """A client's connection, which waits for the job; None if there was no place to follow it."""
+    address = urlsplit(service.url)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
+    path = f"/api/v1/jobs/{job}/events" if events else f"/api/v1/jobs/{job}?wait=300"
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {service.key}\r\n\r\n".encode())
+    if events and connection.recv(12) != b"HTTP/1.1 200":
+        connection.close()
+        return None
+    return connection
+
+
+def seconds_to_free(service: Service, job: str, waiting: list[socket.socket]) -> float:
+    """From a client's hanging up until its place is another's."""
+    started = time.perf_counter()
+    waiting.pop(0).close()
+    while (fresh := wait_for(service, job, events=True)) is None:
+        time.sleep(0.01)
+    waiting.append(fresh)
+    return time.perf_counter() - started
+
+
+def post_seconds(service: Service) -> float:
+    started = time.perf_counter()
+    status, _, _ = service.extract(BODY, {"Prefer": "respond-async"})
+    assert status == 202
+    return time.perf_counter() - started
+
+
+def is_full(service: Service, job: str) -> bool:
+    """Whether there is no place for one more; takes one for a moment where there is."""
+    return service.send("GET", f"/api/v1/jobs/{job}?wait=1")[0] == 429
+
+
+def cpu_share(process: psutil.Process, seconds: float) -> float:
+    before = process.cpu_times()
+    time.sleep(seconds)
+    after = process.cpu_times()
+    return (after.user + after.system - before.user - before.system) / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--posts", type=int, default=40)
+    posts = parser.parse_args().posts
+    settings = {**SETTINGS, "MAX_WAITERS": str(CLIENTS), "MAX_OPEN_JOBS": "10000"}
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), **settings) as service:
+        jobs = [service.extract(BODY, {"Prefer": "respond-async"})[2]["id"] for _ in range(JOBS)]
+        alone = [post_seconds(service) for _ in range(posts)]
+        process = front_door(service)
+        at_rest = memory(process, "VmRSS")
+        opened = [wait_for(service, jobs[place % JOBS], events=place % 2 == 0) for place in range(CLIENTS)]
+        waiting = [connection for connection in opened if connection]
+        while process.num_threads() < CLIENTS:  # one for each who waits
+            time.sleep(0.1)
+        time.sleep(2.0)  # the last of them: who asked for a place before they have theirs would take it
+        assert is_full(service, jobs[0]), "the clients do not hold all places"
+        beside = [post_seconds(service) for _ in range(posts)]
+        with_them = memory(process, "VmRSS")
+        share = cpu_share(process, 5.0)
+        freed = [seconds_to_free(service, jobs[place], waiting) for place in range(10)]
+        for connection in waiting:
+            connection.close()
+    print_report(
+        f"{CLIENTS} clients wait at once for {JOBS} jobs, {posts} posts beside them",
+        [
+            ("the front door's memory with them", f"{with_them / 1e6:.0f} MB", "400 MB"),
+            ("of which for each of them", f"{(with_them - at_rest) / CLIENTS / 1e3:.0f} kB", ""),
+            ("its CPU while they wait", f"{share:.0%} of a core", ""),
+            ("POST to 202 without them", spread([each * 1000 for each in alone], "ms", 0), ""),
+            ("POST to 202 beside them", spread([each * 1000 for each in beside], "ms", 0), "100 ms"),
+            ("as a ratio", f"{statistics.median(beside) / statistics.median(alone):.1f} x", ""),
+            ("a client hangs up, until its place is another's", spread(freed, "s"), "2 s"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
