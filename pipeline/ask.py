@@ -175,6 +175,9 @@ class _Asking:
             return self._after_garbage(group, usage)
         if self.question.form is Form.JSON:
             return Outcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
+        if len(group) > 1 and not _labels(document) <= set(range(1, len(group) + 1)):
+            # It numbers the images in a way of its own, from 0 say: a record that seems right may be its neighbour's.
+            return self._after_garbage(group, usage)
         return self._after_records(group, _results(document), usage)
 
     def _after_refusal(self, group: Group, answer: Answer, usage: Usage) -> Outcome:
@@ -186,7 +189,7 @@ class _Asking:
         return _failed(group, code, f"The model refused this image: {answer.detail}", usage)
 
     def _after_garbage(self, group: Group, usage: Usage) -> Outcome:
-        """What is cut short or no JSON is never repaired."""
+        """What is cut short, no JSON or wrongly numbered is never repaired."""
         self.progress.spoiled.update(group)
         detail = "The model's answer for this image is not JSON."
         (index, *others) = group
@@ -207,7 +210,7 @@ class _Asking:
             for place, index in enumerate(group, start=1)
             if not wrong[index]
         )
-        again = tuple(index for index in group if wrong[index] and self.progress.re_asked[index] < RE_ASKS)
+        again = tuple(index for index in group if wrong[index] and self._may_ask_again(index, alone=len(group) == 1))
         self.progress.re_asked.update(again)
         self.progress.wrong |= {index: wrong[index] for index in again}
         if again:
@@ -223,6 +226,10 @@ class _Asking:
         )
         return Outcome(replies=replies, failures=failures, usage=usage)
 
+    def _may_ask_again(self, index: int, *, alone: bool) -> bool:
+        """Alone it has been in every answer that was spoiled on the way: those count too."""
+        return self.progress.re_asked[index] + (self.progress.spoiled[index] if alone else 0) < RE_ASKS
+
     def _fault(self, result: Any) -> str:
         if self.validate:
             fault = self.validate(result)
@@ -237,16 +244,20 @@ class _Asking:
         return Outcome(usage=usage)
 
 
+def _entries(document: Any) -> list[dict[str, Any]]:
+    entries = document if isinstance(document, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and type(entry.get("index")) is int]
+
+
+def _labels(document: Any) -> set[int]:
+    return {entry["index"] for entry in _entries(document)}
+
+
 def _results(document: Any) -> dict[int, Any]:
     """The result of each label, less the labels that were named twice: which of the two is right, nobody can tell."""
-    entries = document if isinstance(document, list) else []
-    named = [
-        (entry["index"], entry["result"])
-        for entry in entries
-        if isinstance(entry, dict) and type(entry.get("index")) is int and "result" in entry
-    ]
-    times = Counter(label for label, _ in named)
-    return {label: result for label, result in named if times[label] == 1}
+    entries = _entries(document)
+    times = Counter(entry["index"] for entry in entries)
+    return {entry["index"]: entry["result"] for entry in entries if times[entry["index"]] == 1 and "result" in entry}
 
 
 def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> Outcome:
