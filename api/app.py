@@ -7,7 +7,7 @@ from contextlib import suppress
 from flask import Flask, Response, request
 from werkzeug.exceptions import ClientDisconnected
 
-from api import errors, extract_image, health, jobs
+from api import errors, estimate, extract_image, health, jobs
 from api.auth import add_rate_headers, optional_account
 from api.patience import expect_body
 from api.wiring import Parts
@@ -21,6 +21,7 @@ def create_app(parts: Parts) -> Flask:
     app.url_map.merge_slashes = False  # else `//` is answered with a redirect in HTML
     errors.register(app)
     app.register_blueprint(extract_image.blueprint(parts))
+    app.register_blueprint(estimate.blueprint(parts))
     app.register_blueprint(jobs.blueprint(parts))
     app.register_blueprint(health.blueprint(parts))
     app.after_request(add_rate_headers)

@@ -38,6 +38,7 @@ FIELDS = (
     "schema",
     "merge",
     "imagesPerCall",
+    "cache",
 )
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 MOST_WAITED_CHUNKS = 4  #: a larger job does not go before others because its caller waits: it takes its time anyway
 LONGEST_REQUEST_SOURCE = 200
 IN_MEMORY = 1 << 20
+NO_CACHE = "This service keeps no answers (CACHE_TTL is 0): cache had no effect."
 _KEY = re.compile(r"[!-~]{1,255}")
 
 FORMATS = {
@@ -103,9 +104,9 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
             # Before anything else is looked at: what was accepted once needs no credits and no room now.
             with parts.database.read() as connection:
                 accepting.check_not_sent_before(connection, account, idempotency)
-        wanted = _wanted(parts, body)
+        wanted = wanted_of(parts, body)
         _check_balance(parts, account, len(wanted.images))
-        plan = cut(len(wanted.images), images_per_call(parts, wanted.question))
+        plan = plan_of(parts, wanted)
         try:
             inputs = _put_texts(parts, job, wanted, plan) if wanted.input_method == "base64" else {}
             by_url = wanted.input_method == "url"
@@ -122,7 +123,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
                 request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
                 engine=parts.engine,
                 model=wanted.question.model,
-                warnings=parts.warnings,
+                warnings=_warnings(parts, wanted.question),
                 deadline_ms=wanted.deadline_seconds * 1000,
                 ttl_ms=int(parts.settings.result_ttl * 1000),
                 webhook_url=wanted.webhook_url,
@@ -141,7 +142,7 @@ def _accept(parts: Parts, account: str, *, waited: bool) -> str:
     return job
 
 
-def _wanted(parts: Parts, body: bytes | mmap.mmap) -> Request:
+def wanted_of(parts: Parts, body: bytes | mmap.mmap) -> Request:
     """What the body asks for. Raises ApiError."""
     try:
         fields, images = parse_body(body)
@@ -155,10 +156,16 @@ def _wanted(parts: Parts, body: bytes | mmap.mmap) -> Request:
     return wanted
 
 
-def images_per_call(parts: Parts, question: Question) -> int:
-    """How many images a chunk has, and so a call at most."""
-    usual = parts.settings.images_per_call if question.per_image else parts.settings.merged_per_call
-    return question.images_per_call or usual
+def _warnings(parts: Parts, question: Question) -> tuple[str, ...]:
+    useless = question.cache and not parts.settings.cache_ttl
+    return (*parts.warnings, NO_CACHE) if useless else parts.warnings
+
+
+def plan_of(parts: Parts, wanted: Request) -> list[ChunkPlan]:
+    """The chunks that the request is cut into: each has the images of one call, if their bytes fit."""
+    question, settings = wanted.question, parts.settings
+    usual = settings.images_per_call if question.per_image else settings.merged_per_call
+    return cut(len(wanted.images), question.images_per_call or usual)
 
 
 def _idempotency_key() -> str | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.types import Staged
 
+RAW_BYTES = 14_000_000  #: of the pictures of one call: a request must stay below 20 MB, base64 and all
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkPlan:

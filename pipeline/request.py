@@ -76,6 +76,7 @@ def check(
         schema=schema,
         merge=_merge(fields.get("merge")),
         images_per_call=_images_per_call(fields.get("imagesPerCall")),
+        cache=_boolean(fields.get("cache"), "cache"),
         model=_model(fields.get("model"), models),
         fallback_models=_fallback_models(fields.get("fallbackModels"), models),
         detail=_detail(fields.get("detail")),

@@ -104,6 +104,7 @@ class Settings(BaseModel):
 
     sync_wait: Seconds = Field(default=300, ge=0, le=3600)
     result_ttl: Seconds = Field(default=86_400, ge=1, le=LONGEST_TTL)
+    cache_ttl: Seconds = Field(default=0, ge=0, le=LONGEST_TTL)  #: how long a record may answer a later request; 0: never
     metrics_token: SecretStr | None = None  #: shows the details of /readyz to who is not on this machine
     lease_seconds: Seconds = Field(default=60, ge=1)
     step_seconds: Seconds = Field(default=600, ge=10, validate_default=True)

@@ -243,6 +243,7 @@ class Question:
     schema: dict[str, Any] | None = None  #: JSON Schema of each image's result; only with `per_image`
     merge: MergeMode = "auto"  #: how merged answers of several calls become one
     images_per_call: int | None = None  #: at most; None: as the settings say
+    cache: bool = False  #: records that were answered before will do
     model: str = ""  #: as Call has it
     fallback_models: tuple[str, ...] = ()
     detail: Detail = Detail.HIGH

@@ -1,6 +1,6 @@
 """Checks records against their schema, by jsonschema-rs: linear-time patterns, nothing fetched.
 
-A `pattern` runs in Rust's regex engine, which never backtracks: `^(a+)+$` on 30,000 characters takes 0.2 ms.
+A `pattern` runs in Rust's regex engine, which never backtracks: see docs/adr/0009.
 Look-around and back-references, which need backtracking, are refused with the schema.
 """
 

@@ -36,6 +36,7 @@ class Work:
     """What a stage or extract step has to know."""
 
     job: str
+    account: str
     question: Question
     waited: bool  #: the caller holds a connection
     first: int
@@ -51,6 +52,7 @@ def work_of(connection: Connection, lease: Lease) -> Work:
     """What the lease's chunk asks for."""
     row = connection.execute(
         select(
+            jobs.c.account,
             jobs.c.prompt,
             jobs.c.options,
             jobs.c.waited,
@@ -73,6 +75,7 @@ def work_of(connection: Connection, lease: Lease) -> Work:
     )
     return Work(
         job=lease.job,
+        account=row.account,
         question=question_of(row.prompt, row.options),
         waited=row.waited,
         first=row.first,

@@ -149,6 +149,16 @@ merges = Table(
     Column("usage", JSON, nullable=False),  # pipeline.types.Usage
 )
 
+#: Records that were answered before: what a request with `cache` takes instead of a call.
+answers = Table(
+    "answers",
+    metadata,
+    Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
+    Column("key", Text, primary_key=True),  # pipeline.answer_key
+    Column("result", JSON, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
 steps = Table(
     "steps",
     metadata,

@@ -22,7 +22,8 @@ from werkzeug.test import TestResponse
 import api.wiring
 import workers.wiring
 from api.app import create_app
-from pipeline.models import Model
+from pipeline.models import known
+from pipeline.ports import Engine
 from pipeline.settings import Settings, load_settings
 from storage import accounts, ledger, schema
 from storage.database import Database, migrate
@@ -42,14 +43,14 @@ CREDITS = 100_000
 class Harness:
     """A service with one account. `workers` threads take what is rung; without any, `drain` works."""
 
-    def __init__(self, folder: Path, *, engine: FakeEngine | None = None, workers_count: int = 2, **settings: str) -> None:
+    def __init__(self, folder: Path, *, engine: Engine | None = None, workers_count: int = 2, **settings: str) -> None:
         self.settings: Settings = load_settings({"DATA_DIR": str(folder), **settings})
         self.database = Database(self.settings.database_url)
         migrate(self.database)
         self.scratch = MemoryScratch()
         self.signals = MemorySignals()
         self.engine = engine or FakeEngine()
-        self.models = {name: Model(name=name) for name in (self.engine.model, "fake-2", "fake-3")}
+        self.models = {name: known(name) for name in (self.engine.model, "fake-2", "fake-3")}
         self.fetch = FakeFetch()
         self.deliver = FakeDeliver()
         self.decoding = ThreadPoolExecutor(2)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic
 
 from sqlalchemy import Connection
 
-from pipeline.ask import ask
+from pipeline.answer_key import answer_key
+from pipeline.ask import Outcome, ask
 from pipeline.models import most_pictures
 from pipeline.packed import PackReader
 from pipeline.stage import staged_in
+from pipeline.types import Form, Reply, Staged, Usage
 from pipeline.validate import compile_schema
-from storage import jobs
+from storage import answers, jobs
+from storage.jobs import Work
 from storage.steps import Lease
 from workers.turns import StepPaused, call_seconds, turn_seconds
 from workers.wiring import Parts
@@ -25,28 +28,16 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
         work = jobs.work_of(connection, lease)
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
-    ends = monotonic() + work.left
     turn_ends = monotonic() + turn_seconds(parts.settings)
     with parts.scratch.open(work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
+        keys = _keys(parts, work, staged)
         unsettled = {image.index for image in staged}
-        outcomes = ask(
-            staged,
-            engine=parts.engine,
-            question=work.question,
-            load=pack.read,
-            pictures=most_pictures(parts.models, [work.question.model, *work.question.fallback_models]),
-            waited=work.waited,
-            room=parts.room,
-            timeout=partial(call_seconds, parts.settings, ends),
-            validate=compile_schema(work.question.schema) if work.question.schema is not None else None,
-            progress=work.progress,
-        )
-        for outcome in outcomes:
+        for outcome in _outcomes(parts, work, staged, pack, keys):
             unsettled -= {index for reply in outcome.replies for index in reply.indexes}
             unsettled -= {failure.index for failure in outcome.failures}
-            commit = partial(jobs.record_outcome, lease=lease, outcome=outcome, last=not unsettled)
+            commit = partial(_record, parts, work, keys, outcome, lease=lease, last=not unsettled)
             if not unsettled:
                 return commit
             with parts.database.write() as connection:
@@ -55,3 +46,50 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             if monotonic() > turn_ends:
                 raise StepPaused
     raise RuntimeError(f"chunk {lease.part} of job {lease.job} has images without an outcome: {sorted(unsettled)}")
+
+
+def _outcomes(parts: Parts, work: Work, staged: Sequence[Staged], pack: PackReader, keys: dict[int, str]) -> Iterator[Outcome]:
+    """What is known without a call, then what the model says of the rest."""
+    question = work.question
+    known = _known(parts, work, keys)
+    if known:
+        replies = tuple(Reply(indexes=(index,), text="", result=result) for index, result in known.items())
+        yield Outcome(replies=replies, usage=Usage(cache_hits=len(known)), progress=work.progress)
+    yield from ask(
+        [image for image in staged if image.index not in known],
+        engine=parts.engine,
+        question=question,
+        load=pack.read,
+        pictures=most_pictures(parts.models, [question.model, *question.fallback_models]),
+        waited=work.waited,
+        room=parts.room,
+        timeout=partial(call_seconds, parts.settings, monotonic() + work.left),
+        validate=compile_schema(question.schema) if question.schema is not None else None,
+        progress=work.progress,
+    )
+
+
+def _keys(parts: Parts, work: Work, staged: Sequence[Staged]) -> dict[int, str]:
+    """By image, what its record is kept under; none where records are not to be kept."""
+    if not (work.question.cache and parts.settings.cache_ttl and work.question.form is Form.RECORDS):
+        return {}
+    return {image.index: answer_key(work.question, engine=parts.engine.name, sha256=image.sha256) for image in staged}
+
+
+def _known(parts: Parts, work: Work, keys: dict[int, str]) -> dict[int, object]:
+    if not keys:
+        return {}
+    with parts.database.read() as connection:
+        known = answers.known_answers(connection, work.account, keys.values())
+    return {index: known[key] for index, key in keys.items() if key in known}
+
+
+def _record(
+    parts: Parts, work: Work, keys: dict[int, str], outcome: Outcome, connection: Connection, *, lease: Lease, last: bool
+) -> list[int]:
+    """One outcome, and its records for whoever asks the same again. Ids of the steps that follow. Raises LostLease."""
+    follow = jobs.record_outcome(connection, lease, outcome, last=last)
+    if keys and not outcome.usage.cache_hits:
+        records = {keys[reply.indexes[0]]: reply.result for reply in outcome.replies}
+        answers.keep_answers(connection, work.account, records, ttl_ms=int(parts.settings.cache_ttl * 1000))
+    return follow

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from pipeline.ports import Scratch
-from storage import closing, steps, upkeep
+from storage import answers, closing, steps, upkeep
 from storage.database import Database
 from storage.signals import Signals
 
@@ -85,6 +85,7 @@ class Supervisor:
     def purge(self) -> None:
         with self.database.write() as connection:
             purged = upkeep.purge_expired(connection)
+            answers.forget_expired(connection)
         if purged:
             log.info("results_expired", jobs=len(purged))
 

@@ -22,13 +22,14 @@ from google.genai import errors, types
 from pydantic import ValidationError
 
 from pipeline.engines.wording import instruction
+from pipeline.plan import RAW_BYTES
 from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
 from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Detail, Finish, Form, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
 
 MOST_PICTURES = 900  #: a picture is up to 1,120 tokens, the context 1,048,576: about 936 fit
-MOST_RAW_BYTES = 14_000_000  #: a request must stay below 20 MB, base64 and all; a larger picture goes by the Files API
+MOST_RAW_BYTES = RAW_BYTES  #: a larger picture goes by the Files API
 OVERLOAD_SECONDS = 15.0
 QUOTA_SECONDS = 20.0  #: for a 429 that names no time
 DAILY_SECONDS = 600.0

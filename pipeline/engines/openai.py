@@ -18,11 +18,12 @@ import pybase64
 
 from pipeline.engines.openai_errors import BadRequest, Unreadable, meaning
 from pipeline.engines.wording import instruction
+from pipeline.plan import RAW_BYTES
 from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable, Reencode
 from pipeline.types import MAX_OUTPUT_TOKENS, MB, Answer, Call, Detail, Finish, Form, ItemCode, Picture, Refused
 
 MOST_PICTURES = 900
-MOST_RAW_BYTES = 14_000_000  #: of a call: as base64 it stays below the 20 MB that servers and proxies take
+MOST_RAW_BYTES = RAW_BYTES
 TAKEN = frozenset({"image/png", "image/jpeg"})  #: what all of these servers decode; llama.cpp knows no other
 OVERLOAD_SECONDS = 15.0
 MOST_ANSWERED = 16 * MB  #: bytes of an answer

@@ -68,6 +68,14 @@ SCENARIOS = {
         script=refuse_img1,
         settings=(("MERGED_PER_CALL", "3"),),
     ),
+    "three answers that the model makes one": Scenario(
+        lambda house: {"inputMethod": "url", "images": house.urls(3), "prompt": "p", "merge": "synthesize"},
+        settings=(("MERGED_PER_CALL", "1"),),
+    ),
+    "records that are known, and kept": Scenario(
+        lambda house: {"inputMethod": "url", "images": house.urls(3), "prompt": "p", "schema": {}, "cache": True},
+        settings=(("IMAGES_PER_CALL", "2"), ("CACHE_TTL", "60")),
+    ),
     "nothing but a file that is no image": Scenario(
         lambda _house: {"inputMethod": "base64", "images": [b64(b"none")], "prompt": "p", "jsonMode": True}
     ),

@@ -148,7 +148,7 @@ def test_every_error_code_is_in_the_reference_with_its_status():
         for code, *_ in map(constants, calls(tree, "RequestFault"))
         if code
     }
-    for name in ("jsonMode", "granularity"):
+    for name in ("jsonMode", "granularity", "cache"):
         with pytest.raises(RequestFault) as refused:
             check_request({"inputMethod": "url", "prompt": "p", name: 5}, [b"https://a.example/"])
         raised.add((400, refused.value.code))

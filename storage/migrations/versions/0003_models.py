@@ -1,4 +1,4 @@
-"""How far a chunk's questions have come, and answers that are made of others.
+"""How far a chunk's questions have come, answers made of others, and answers that are known for a while.
 
 Revision ID: 0003
 """
@@ -25,8 +25,19 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_merges_job"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job", "key", name=op.f("pk_merges")),
     )
+    op.create_table(
+        "answers",
+        sa.Column("account", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("result", sa.JSON(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["account"], ["accounts.id"], name=op.f("fk_answers_account")),
+        sa.PrimaryKeyConstraint("account", "key", name=op.f("pk_answers")),
+    )
+    op.create_index(op.f("ix_answers_expires_at"), "answers", ["expires_at"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_table("answers")
     op.drop_table("merges")
     op.drop_column("chunks", "progress")

@@ -1,0 +1,77 @@
+"""What a request would cost, reckoned without running it. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.credits import reservation
+from pipeline.models import RECORD_TOKENS, Model
+from pipeline.plan import RAW_BYTES, ChunkPlan, pack_calls
+from pipeline.request import Request
+from pipeline.synthesize import MOST_PIECES, calls_of
+from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged
+
+INSTRUCTIONS = 400  #: characters, about, of what is said to the model beside the prompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """If every image can be had, no call goes wrong, and nothing is known from before."""
+
+    images: int
+    model_calls: int
+    input_tokens: int
+    output_tokens: int
+    credits: int  #: at most
+    nanodollars: int  #: for the model, in billionths of a dollar
+
+
+def estimate(request: Request, *, plan: Sequence[ChunkPlan], model: Model) -> Estimate:
+    """`plan`: the chunks that the request would be cut into; `model`: the first that would be asked.
+
+    How large images are behind URLs is not known: they are reckoned small enough for their calls.
+    """
+    question = request.question
+    calls = [len(call) for chunk in plan for call in _calls(request, chunk, model)]
+    characters = _characters(question)
+    given = [
+        model.input_tokens(characters=characters, pictures=pictures, detail=question.detail) if model.high else 0
+        for pictures in calls
+    ]
+    taken = [min(pictures * RECORD_TOKENS, MAX_OUTPUT_TOKENS) for pictures in calls]
+    if question.merge == "synthesize" and question.form is not Form.RECORDS:
+        joined = calls_of(len(calls))
+        given += [MAX_OUTPUT_TOKENS // 2 * min(len(calls), MOST_PIECES)] * joined
+        taken += [MAX_OUTPUT_TOKENS // 2] * joined
+    return Estimate(
+        images=len(request.images),
+        model_calls=len(taken),
+        input_tokens=sum(given),
+        output_tokens=sum(taken),
+        credits=reservation(len(request.images)),
+        nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken)),
+    )
+
+
+def _calls(request: Request, chunk: ChunkPlan, model: Model) -> list[tuple[Staged, ...]]:
+    by_value = request.input_method == "base64"
+    images = [
+        Staged(
+            index=index,
+            mime="",
+            size=len(request.images[index]) * 3 // 4 if by_value else 0,
+            received=0,
+            sha256="",
+            width=0,
+            height=0,
+        )
+        for index in range(chunk.first, chunk.first + chunk.count)
+    ]
+    return pack_calls(images, pictures=model.pictures, raw_bytes=RAW_BYTES)
+
+
+def _characters(question: Question) -> int:
+    schema = len(json.dumps(question.schema)) if question.schema is not None else 0
+    return len(question.prompt) + schema + INSTRUCTIONS

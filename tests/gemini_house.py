@@ -1,0 +1,55 @@
+"""The whole service in one process, asking the fake Gemini through the real SDK about numbered pictures."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.engines.gemini import GeminiEngine
+from pipeline.engines.governed import Governed
+from pipeline.limiter import LocalLimiter
+from pipeline.models import KNOWN
+from pipeline.types import ItemCode, Prepared, Refused
+from tests.fakes.gemini import FakeGemini, numbered_picture
+from tests.fakes.gemini_pictures import sniff
+from tests.harness import Harness, running
+
+MODEL = "gemini-3.5-flash-lite"
+RECORD = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+
+
+@contextmanager
+def gemini_house(folder: Path, fake: FakeGemini, **options: Any) -> Iterator[Harness]:
+    """`options` as `running` takes them. What Gemini's contract forbids is seen at the end."""
+    gemini = GeminiEngine(api_key=fake.key, model=MODEL, base_url=fake.base_url)
+    engine = Governed(gemini, limiter=LocalLimiter(concurrency=100), models=KNOWN, pause=lambda _seconds: None)
+    try:
+        with running(folder, engine=engine, **options) as house:
+            house.work = replace(house.work, decode=take)
+            yield house
+    finally:
+        engine.close()
+    assert fake.faults == []
+    assert fake.refused == []
+
+
+def take(data: bytes) -> Prepared | Refused:
+    """Takes what begins like a picture for one: that it decodes, the fake sees to."""
+    mime = sniff(data)
+    if mime is None:
+        return Refused(code=ItemCode.UNSUPPORTED_FORMAT, detail="This is not an image.")
+    return Prepared(data=data, mime=mime, width=64, height=48, source_format="PNG")
+
+
+@functools.cache
+def picture(number: int, pad_to: int | None = None) -> bytes:
+    return numbered_picture(number, pad_to=pad_to)
+
+
+def numbered_urls(house: Harness, count: int) -> list[str]:
+    """URLs with the pictures 0, 1 and so on behind them."""
+    return [house.page(f"https://pictures.example/{n}.png", picture(n)) for n in range(count)]
