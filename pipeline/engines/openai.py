@@ -70,6 +70,7 @@ class OpenAiEngine:
             if isinstance(taken, Refused):
                 return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=taken.detail)
             pictures.append(taken)
+        reencoded = frozenset(before.number for before, after in zip(call.pictures, pictures, strict=True) if after is not before)
         told, schema = instruction(call)
         content = msgspec.Raw(msgspec.json.encode(_content(call, pictures)))
         kind = (call.model, call.form, call.json_mode, msgspec.json.encode(schema))
@@ -89,7 +90,7 @@ class OpenAiEngine:
             if len(self._manners) >= MOST_KNOWN:
                 self._manners.clear()
             self._manners[kind] = manner
-            return _answer(document, call.form)
+            return replace(_answer(document, call.form), reencoded=reencoded)
 
     def close(self) -> None:
         self._client.close()
