@@ -122,6 +122,7 @@ images = Table(
     Column("bytes", BigInteger),  # as received
     Column("attempts", Integer, nullable=False, default=0),
     Column("result", JSON),  # with one result for each image: this one's
+    Column("note", Text),  # "reencoded": the model was not shown it as it was
 )
 
 chunks = Table(
