@@ -34,8 +34,15 @@ KEPT = ("type", "title", "description", "format", "minimum", "maximum", "require
 SILENT = ("$schema", "$id", "$comment", "$defs", "definitions", "$anchor", "default", "examples", "deprecated", "readOnly")
 
 
+LONGEST_FAULT = 240  #: characters: names in a schema may be of any length
+
+
 class SchemaFault(ValueError):
     """The schema can't be used; the text says where and why."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST_FAULT else f"{text[:LONGEST_FAULT]}…"
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:

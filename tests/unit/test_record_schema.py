@@ -95,6 +95,13 @@ def test_a_schema_that_cannot_be_used_is_refused_with_where_and_why(schema, said
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize("schema", [{"type": 1}, {"$ref": "#/x"}, {"pattern": "("}], ids=str)
+def test_what_is_said_of_a_schema_stays_short(schema):
+    with pytest.raises(SchemaFault) as refused:
+        checked({"properties": {"n" * 10_000: schema}})
+    assert len(str(refused.value)) < 300
+
+
 @pytest.mark.parametrize(
     "schema",
     [
