@@ -49,6 +49,7 @@ class Outcome:
     replies: tuple[Reply, ...] = ()
     failures: tuple[Failure, ...] = ()
     usage: Usage = field(default_factory=Usage)
+    reencoded: tuple[int, ...] = ()  #: images that the model was not shown as they were
     progress: Mapping[str, Any] | None = None  #: what `ask` goes on from in another turn, as JSON; None: nothing is open
 
 
@@ -79,15 +80,15 @@ def ask(
         question=question, validate=validate, progress=_begun(staged, progress, pictures=most, raw_bytes=engine.limits.raw_bytes)
     )
     while group := asking.progress.next():
+        numbers = _numbers(group, question.form)
+        reencoded: tuple[int, ...] = ()
         try:
             with room(sum(images[index].size for index in group)):
                 call = Call(
                     prompt=asking.prompt(group),
                     form=question.form,
                     json_mode=question.json_mode or question.schema is not None,
-                    pictures=tuple(
-                        _picture(place, images[index], question.form, load) for place, index in enumerate(group, start=1)
-                    ),
+                    pictures=tuple(_picture(number, images[index], load) for number, index in numbers.items()),
                     schema=question.schema,
                     timeout=timeout(),
                     model=question.model,
@@ -103,7 +104,8 @@ def ask(
             outcome = asking.after_fault(group, str(error))
         else:
             outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
-        yield replace(outcome, progress=asking.progress.kept() if asking.progress.turns else None)
+            reencoded = tuple(index for number, index in numbers.items() if number in answer.reencoded)
+        yield replace(outcome, reencoded=reencoded, progress=asking.progress.kept() if asking.progress.turns else None)
 
 
 def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:
@@ -115,20 +117,20 @@ def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures
     return progress
 
 
-def _picture(place: int, image: Staged, form: Form, load: Callable[[int], bytes]) -> Picture:
+def _numbers(group: Group, form: Form) -> dict[int, int]:
+    """Label → image. Records are labelled 1, 2, … in each call and mapped back here. Merged answers speak of the pictures in
+    free text, which nothing can map back: they get the job's own numbers (docs/adr/0003)."""
+    return {place if form is Form.RECORDS else index + 1: index for place, index in enumerate(group, start=1)}
+
+
+def _picture(number: int, image: Staged, load: Callable[[int], bytes]) -> Picture:
     return Picture(
-        number=_label(place, image.index, form),
+        number=number,
         mime=image.mime,
         data=load(image.index),
         width=image.width,
         height=image.height,
     )
-
-
-def _label(place: int, index: int, form: Form) -> int:
-    """Records are labelled 1, 2, … in each call and mapped back here. Merged answers speak of the pictures in free text,
-    which nothing can map back: they get the job's own numbers (docs/adr/0003)."""
-    return place if form is Form.RECORDS else index + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,11 +143,9 @@ class _Asking:
 
     def prompt(self, group: Group) -> str:
         """The prompt; behind it, where an image is asked for again, what was wrong with its last result."""
-        said = [
-            f"Image {_label(place, index, self.question.form)}: {self.progress.wrong[index]}"
-            for place, index in enumerate(group, start=1)
-            if index in self.progress.wrong
-        ]
+        numbers = _numbers(group, self.question.form)
+        wrong = self.progress.wrong
+        said = [f"Image {number}: {wrong[index]}" for number, index in numbers.items() if index in wrong]
         if not said:
             return self.question.prompt
         return "\n".join((self.question.prompt, "", "Your last answer could not be used. Mend what was wrong with it:", *said))
@@ -175,6 +175,9 @@ class _Asking:
             return self._after_garbage(group, usage)
         if self.question.form is Form.JSON:
             return Outcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
+        if len(group) > 1 and not _labels(document) <= set(range(1, len(group) + 1)):
+            # It numbers the images in a way of its own, from 0 say: a record that seems right may be its neighbour's.
+            return self._after_garbage(group, usage)
         return self._after_records(group, _results(document), usage)
 
     def _after_refusal(self, group: Group, answer: Answer, usage: Usage) -> Outcome:
@@ -186,7 +189,7 @@ class _Asking:
         return _failed(group, code, f"The model refused this image: {answer.detail}", usage)
 
     def _after_garbage(self, group: Group, usage: Usage) -> Outcome:
-        """What is cut short or no JSON is never repaired."""
+        """What is cut short, no JSON or wrongly numbered is never repaired."""
         self.progress.spoiled.update(group)
         detail = "The model's answer for this image is not JSON."
         (index, *others) = group
@@ -207,7 +210,7 @@ class _Asking:
             for place, index in enumerate(group, start=1)
             if not wrong[index]
         )
-        again = tuple(index for index in group if wrong[index] and self.progress.re_asked[index] < RE_ASKS)
+        again = tuple(index for index in group if wrong[index] and self._may_ask_again(index, alone=len(group) == 1))
         self.progress.re_asked.update(again)
         self.progress.wrong |= {index: wrong[index] for index in again}
         if again:
@@ -223,6 +226,10 @@ class _Asking:
         )
         return Outcome(replies=replies, failures=failures, usage=usage)
 
+    def _may_ask_again(self, index: int, *, alone: bool) -> bool:
+        """Alone it has been in every answer that was spoiled on the way: those count too."""
+        return self.progress.re_asked[index] + (self.progress.spoiled[index] if alone else 0) < RE_ASKS
+
     def _fault(self, result: Any) -> str:
         if self.validate:
             fault = self.validate(result)
@@ -237,16 +244,20 @@ class _Asking:
         return Outcome(usage=usage)
 
 
+def _entries(document: Any) -> list[dict[str, Any]]:
+    entries = document if isinstance(document, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and type(entry.get("index")) is int]
+
+
+def _labels(document: Any) -> set[int]:
+    return {entry["index"] for entry in _entries(document)}
+
+
 def _results(document: Any) -> dict[int, Any]:
     """The result of each label, less the labels that were named twice: which of the two is right, nobody can tell."""
-    entries = document if isinstance(document, list) else []
-    named = [
-        (entry["index"], entry["result"])
-        for entry in entries
-        if isinstance(entry, dict) and type(entry.get("index")) is int and "result" in entry
-    ]
-    times = Counter(label for label, _ in named)
-    return {label: result for label, result in named if times[label] == 1}
+    entries = _entries(document)
+    times = Counter(entry["index"] for entry in entries)
+    return {entry["index"]: entry["result"] for entry in entries if times[entry["index"]] == 1 and "result" in entry}
 
 
 def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> Outcome:

@@ -17,7 +17,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MOST_CHARACTERS = 32_768  #: as compact JSON: it goes with each call
 DEEPEST = 64  #: levels of JSON
 MOST_PARTS = 2_000  #: subschemas, each counted as often as a $ref leads to it: bounds the time that checking takes
-PATTERN_PARTS = 40  #: what a pattern counts as: the costliest take 10 microseconds a character
+PATTERN_PARTS = 40  #: what a pattern counts as: the costliest take microseconds a character
 
 #: Keywords by what they hold: a subschema, an array of them, or an object of them.
 ONE = frozenset(
@@ -34,8 +34,15 @@ KEPT = ("type", "title", "description", "format", "minimum", "maximum", "require
 SILENT = ("$schema", "$id", "$comment", "$defs", "definitions", "$anchor", "default", "examples", "deprecated", "readOnly")
 
 
+LONGEST_FAULT = 240  #: characters: names in a schema may be of any length
+
+
 class SchemaFault(ValueError):
     """The schema can't be used; the text says where and why."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST_FAULT else f"{text[:LONGEST_FAULT]}…"
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:

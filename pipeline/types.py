@@ -178,6 +178,7 @@ class Answer:
     output_tokens: int = 0  #: thinking included: it is billed so
     model_version: str = ""
     nanodollars: int = 0  #: what it cost by the prices of the settings, in billionths of a dollar
+    reencoded: frozenset[int] = frozenset()  #: numbers of the pictures that the model does not take as they were
 
 
 def storable(text: str) -> str:

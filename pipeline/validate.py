@@ -44,7 +44,7 @@ def _refusal(error: Exception) -> str:
 
 
 def _place(path: list[str | int]) -> str:
-    return f"/{'/'.join(map(str, path))}: " if path else ""
+    return f"{_short('/' + '/'.join(map(str, path)))}: " if path else ""
 
 
 def _short(text: str) -> str:

@@ -126,6 +126,7 @@ def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, la
     else:
         steps.check(connection, lease)
     _mark_failed(connection, lease.job, outcome.failures)
+    _mark(connection, lease.job, [{"at": index, "note": "reencoded"} for index in outcome.reencoded])
     _mark(
         connection,
         lease.job,

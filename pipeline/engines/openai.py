@@ -18,11 +18,12 @@ import pybase64
 
 from pipeline.engines.openai_errors import BadRequest, Unreadable, meaning
 from pipeline.engines.wording import instruction
+from pipeline.plan import RAW_BYTES
 from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable, Reencode
 from pipeline.types import MAX_OUTPUT_TOKENS, MB, Answer, Call, Detail, Finish, Form, ItemCode, Picture, Refused
 
 MOST_PICTURES = 900
-MOST_RAW_BYTES = 14_000_000  #: of a call: as base64 it stays below the 20 MB that servers and proxies take
+MOST_RAW_BYTES = RAW_BYTES
 TAKEN = frozenset({"image/png", "image/jpeg"})  #: what all of these servers decode; llama.cpp knows no other
 OVERLOAD_SECONDS = 15.0
 MOST_ANSWERED = 16 * MB  #: bytes of an answer
@@ -69,6 +70,7 @@ class OpenAiEngine:
             if isinstance(taken, Refused):
                 return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=taken.detail)
             pictures.append(taken)
+        reencoded = frozenset(before.number for before, after in zip(call.pictures, pictures, strict=True) if after is not before)
         told, schema = instruction(call)
         content = msgspec.Raw(msgspec.json.encode(_content(call, pictures)))
         kind = (call.model, call.form, call.json_mode, msgspec.json.encode(schema))
@@ -88,7 +90,7 @@ class OpenAiEngine:
             if len(self._manners) >= MOST_KNOWN:
                 self._manners.clear()
             self._manners[kind] = manner
-            return _answer(document, call.form)
+            return replace(_answer(document, call.form), reencoded=reencoded)
 
     def close(self) -> None:
         self._client.close()

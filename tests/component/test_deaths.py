@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from pipeline.ask import Outcome
 from pipeline.finalize import conclude
+from pipeline.progress import Progress
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, Question, Reply, Usage
 from storage import accepting, closing, jobs, schema, steps
@@ -152,6 +153,20 @@ def test_each_half_runs_alone_and_can_do_all_that_its_images_need(database, kind
         settle(database, lease, replies=pending(database, lease), last=True)
     assert finalized(database, job).status.value == "succeeded"
     assert movements(database, job) == [("reserve", 15), ("charge", 15), ("release", 0)]
+
+
+def test_each_half_goes_on_from_how_far_the_chunk_had_come(database):
+    job = accepted(database, 5)
+    lease = suspected(database, job, "extract")
+    progress = {"turns": [[[0, 1], []], [[2, 3, 4], [0, 1]]], "culprits": [], "faults": {"0": 1}, "spoiled": {}, "re_asked": {}}
+    with database.write() as connection:
+        jobs.record_outcome(connection, lease, Outcome(progress={**progress, "wrong": {}}), last=False)
+    halves = [claimed(database, step) for step in died(database, lease)]
+    assert [chunk.progress for chunk in chunk_rows(database, job)[1:]] == [{**progress, "wrong": {}}] * 2
+    with database.read() as connection:
+        works = [jobs.work_of(connection, half) for half in halves]
+    left = [Progress.of(work.progress, open_=work.pending) for work in works]
+    assert [[turn.images for turn in begun.turns] for begun in left] == [[(0, 1)], [(2, 3, 4)]]
 
 
 def test_what_was_settled_before_stays_and_only_the_others_are_split(database):

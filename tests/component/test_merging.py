@@ -8,9 +8,16 @@ import pytest
 
 from pipeline.finalize import NOT_SYNTHESIZED
 from pipeline.ports import ModelUnavailable
-from pipeline.types import Answer, Finish
+from pipeline.synthesize import Merged
+from pipeline.types import Answer, Finish, Usage
+from storage import merges
+from storage.steps import LostLease
+from storage.views import job_view
 from tests.fakes.engine import FakeEngine
+from tests.fakes.gemini import FakeGemini
+from tests.gemini_house import gemini_house, numbered_urls
 from tests.harness import Harness
+from tests.rows import extract_lease, new_account, new_job, stolen
 
 IMAGES = 7
 
@@ -135,3 +142,30 @@ def test_a_call_of_the_tree_that_was_paid_for_is_not_made_again_when_the_step_be
     trees = [call.prompt for call in harness.engine.calls if not call.pictures]
     assert len(trees) == 4  # of 20, of 2 (away), of 2, of the two
     assert len(set(trees)) == 3
+
+
+def test_gemini_makes_one_document_of_many_by_the_real_sdk(tmp_path):
+    with FakeGemini() as fake, gemini_house(tmp_path, fake) as house:
+        body = {"inputMethod": "url", "images": numbered_urls(house, 45), "prompt": "p", "imagesPerCall": 2}
+        answer = house.post({**body, "jsonMode": True, "merge": "synthesize"})
+        assert [entry["number"] for entry in json.loads(answer.json["results"])["pictures"]] == list(range(45))
+        assert [len(call.numbers) for call in fake.calls].count(0) == 3
+
+
+def test_what_a_call_of_the_tree_came_to_is_kept_fenced_and_counted(database):
+    account = new_account(database)
+    job = new_job(database, account)
+    lease = extract_lease(database, job, 0)
+    with database.write() as connection:
+        merges.record_merged(connection, lease, Merged(key="a", text="one", usage=Usage(model_calls=1, input_tokens=7)))
+        merges.record_merged(connection, lease, Merged(key="b", text=None, usage=Usage(model_calls=2)))
+    with database.read() as connection:
+        assert merges.known_merges(connection, job) == {"a": "one", "b": None}
+        view = job_view(connection, job, account)
+        assert view is not None
+        assert (view.usage.model_calls, view.usage.input_tokens) == (3, 7)
+    stolen(database, lease)
+    with pytest.raises(LostLease), database.write() as connection:
+        merges.record_merged(connection, lease, Merged(key="c", text="late", usage=Usage()))
+    with database.read() as connection:
+        assert "c" not in merges.known_merges(connection, job)

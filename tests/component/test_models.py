@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+from sqlalchemy import select
+
 from pipeline.engines.governed import Governed
 from pipeline.limiter import LocalLimiter
 from pipeline.models import Model
 from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import Answer, Detail, Finish
-from tests.fakes.engine import FakeEngine
+from storage.schema import images
+from tests.fakes.engine import FakeEngine, answer_text
 
 
 def test_what_a_request_says_of_its_model_reaches_every_call(make_harness):
@@ -111,3 +115,18 @@ def test_a_job_shows_that_a_fallback_answered(make_harness):
     harness.drain()
     usage = harness.get(f"/api/v1/jobs/{job}").json["usage"]
     assert (usage["modelVersion"], usage["money"]) == ("fake-2.0", 0.00001)
+
+
+@pytest.mark.parametrize("fields", [{}, {"granularity": "perImage"}])
+def test_an_image_that_the_model_was_not_shown_as_it_was_is_noted(make_harness, fields):
+    def script(call, _number):
+        text = answer_text(call)
+        return Answer(finish=Finish.COMPLETE, text=text, reencoded=frozenset({call.pictures[1].number}))
+
+    harness = make_harness(engine=FakeEngine(script=script), workers_count=0)
+    body = {"inputMethod": "url", "images": harness.urls(3), "prompt": "p", **fields}
+    harness.post(body, headers={"Prefer": "respond-async"})
+    harness.drain()
+    with harness.database.read() as connection:
+        notes = connection.execute(select(images.c.note).order_by(images.c.index)).scalars().all()
+    assert notes == [None, "reencoded", None]

@@ -128,7 +128,9 @@ def test_what_such_servers_do_not_take_goes_as_a_jpeg_that_shows_the_same(fake, 
         Picture(number=place, mime=mime, data=numbered_picture(place, format=kind))
         for place, (kind, mime) in enumerate((("HEIC", "image/heic"), ("WEBP", "image/webp"), ("JPEG", "image/jpeg")), start=1)
     )
-    assert engine.ask(replace(call(), pictures=pictures)).text.splitlines() == [f"Image {n} shows {n}." for n in (1, 2, 3)]
+    answer = engine.ask(replace(call(), pictures=pictures))
+    assert answer.text.splitlines() == [f"Image {n} shows {n}." for n in (1, 2, 3)]
+    assert answer.reencoded == {1, 2}
     assert set(fake.calls[0].mimes) == {"image/jpeg"}
 
 

@@ -137,7 +137,14 @@ def _document(call: SeenCall) -> Any:
     schema = resolved(call.schema, call.schema)
     if schema.get("properties") or schema.get("items"):
         return example_of(schema, next(iter(call.numbers), None), call.schema)
+    if not call.numbers:
+        return {"pictures": [picture for line in _documents(call) for picture in json.loads(line)["pictures"]]}
     return {"pictures": [{"label": label, "number": n} for label, n in zip(call.labels, call.numbers, strict=True)]}
+
+
+def _documents(call: SeenCall) -> list[str]:
+    """Without a picture: every line of the prompt that is such a document."""
+    return re.findall(r'^\{"pictures": .*\}$', "\n".join(call.prompt), re.MULTILINE)
 
 
 def _retold(call: SeenCall) -> str:

@@ -124,7 +124,6 @@ def test_only_missing_and_doubled_records_are_asked_for_again():
             {"index": 1, "result": "i0"},
             {"index": 2, "result": "x"},
             {"index": 2, "result": "y"},
-            {"index": 9, "result": "z"},
         ]
         return Answer(finish=Finish.COMPLETE, text=json.dumps(said))
 
@@ -148,6 +147,26 @@ def test_a_fault_is_tried_once_more_and_then_the_call_is_split():
 def test_a_request_the_model_will_never_take_fails_its_images():
     outcomes = run(FakeEngine(script=lambda _c, _n: ModelRefused("bad request")), staged(0, 1))
     assert set(failed(outcomes).values()) == {ItemCode.MODEL_REFUSED}
+
+
+def test_of_an_answer_that_numbers_the_images_in_its_own_way_nothing_is_taken():
+    def from_zero(call: Call, number: int) -> Answer | None:
+        said = json.loads(answer_text(call))
+        for record in said:
+            record["index"] -= 1
+        return Answer(finish=Finish.COMPLETE, text=json.dumps(said)) if number == 1 else None
+
+    engine = FakeEngine(script=from_zero)
+    outcomes = run(engine, staged(0, 1, 2, 3), RECORDS)
+    assert {reply.indexes[0]: reply.result for o in outcomes for reply in o.replies} == {i: f"i{i}" for i in range(4)}
+    assert [shown(call) for call in engine.calls] == [["i0", "i1", "i2", "i3"], ["i0", "i1"], ["i2", "i3"]]
+
+
+def test_of_an_answer_about_one_image_what_is_said_of_others_is_left_out():
+    said = [{"index": 1, "result": "i0"}, {"index": 2, "result": "none such"}]
+    engine = FakeEngine(script=lambda _call, _number: Answer(finish=Finish.COMPLETE, text=json.dumps(said)))
+    outcomes = run(engine, staged(0), RECORDS)
+    assert [reply.result for outcome in outcomes for reply in outcome.replies] == ["i0"]
 
 
 SCHEMA = Question(prompt="p", per_image=True, schema={"type": "object"})

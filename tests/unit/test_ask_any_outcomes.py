@@ -27,7 +27,7 @@ QUESTIONS = [
     Question(prompt="p", per_image=True, schema=SCHEMA),
 ]
 REFUSALS = {"block": Finish.BLOCKED, "unreadable": Finish.UNREADABLE}
-OF_RECORDS = {"missing", "doubled", "wrong label", "invalid"}
+OF_RECORDS = {"missing", "doubled", "wrong label", "invalid", "shifted"}
 #: What a call can come to, whatever it shows, and what an image can make of each call that shows it.
 KINDS = ("block", "unreadable", "truncate", "fault", "garbage", *sorted(OF_RECORDS))
 
@@ -84,7 +84,10 @@ class Model:
 
 def _records(call: Call, kind_of: Callable[[int], str]) -> Answer:
     said: list[dict[str, Any]] = []
-    for record in json.loads(answer_text(call)):
+    records = json.loads(answer_text(call))
+    if any(kind_of(record["index"]) == "shifted" for record in records):
+        return Answer(finish=Finish.COMPLETE, text=json.dumps([{**one, "index": one["index"] - 1} for one in records]))
+    for record in records:
         kind = kind_of(record["index"])
         if kind == "ok":
             said.append(record)

@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.record_schema import MOST_CHARACTERS, SchemaFault, check_schema, records_schema
 from pipeline.validate import compile_schema
@@ -95,6 +97,13 @@ def test_a_schema_that_cannot_be_used_is_refused_with_where_and_why(schema, said
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize("schema", [{"type": 1}, {"$ref": "#/x"}, {"pattern": "("}], ids=str)
+def test_what_is_said_of_a_schema_stays_short(schema):
+    with pytest.raises(SchemaFault) as refused:
+        checked({"properties": {"n" * 10_000: schema}})
+    assert len(str(refused.value)) < 300
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -155,3 +164,45 @@ def test_without_a_schema_a_record_is_a_text_or_in_json_mode_an_object(json_mode
     shown, words = records_schema(None, json_mode=json_mode)
     assert shown["items"]["properties"]["result"]["type"] == ("object" if json_mode else "string")
     assert words == ""
+
+
+NAMES = [
+    "type",
+    "properties",
+    "items",
+    "required",
+    "enum",
+    "const",
+    "anyOf",
+    "allOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "$ref",
+    "$defs",
+]
+NAMES += ["pattern", "minItems", "maxItems", "minimum", "additionalProperties", "patternProperties", "prefixItems", "format"]
+NAMES += ["dependentSchemas", "propertyNames", "contains", "uniqueItems", "unevaluatedProperties", "$anchor", "description", "a"]
+TEXTS = st.sampled_from(
+    ["string", "object", "array", "null", "#", "#/$defs/a", "#/properties/a", "#/a/0", "^a+$", "(", "a", "date"]
+)
+LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | TEXTS
+SCHEMAS = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(schema=st.dictionaries(st.sampled_from(NAMES), SCHEMAS, max_size=5), record=SCHEMAS)
+def test_whatever_the_schema_it_is_refused_or_can_be_shown_and_checked(schema, record):
+    try:
+        check_schema(schema)
+        fault_of = compile_schema(schema)
+    except SchemaFault:
+        return
+    shown, _ = records_schema(schema, json_mode=True)
+    check_schema(shown)
+    assert isinstance(fault_of(record), str)

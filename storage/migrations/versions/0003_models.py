@@ -1,4 +1,4 @@
-"""How far a chunk's questions have come, answers made of others, and answers that are known for a while.
+"""How far a chunk's questions have come, answers made of others, answers that are known for a while, and notes on images.
 
 Revision ID: 0003
 """
@@ -15,6 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("images", sa.Column("note", sa.Text(), nullable=True))
     op.add_column("chunks", sa.Column("progress", sa.JSON(none_as_null=True), nullable=True))
     op.create_table(
         "merges",
@@ -41,3 +42,4 @@ def downgrade() -> None:
     op.drop_table("answers")
     op.drop_table("merges")
     op.drop_column("chunks", "progress")
+    op.drop_column("images", "note")
