@@ -87,6 +87,11 @@ def test_every_operation_refuses_by_rfc_9457_for_who_asks_for_it(harness, descri
                 assert (refused.json["status"], refused.json["code"]) == (401, "unauthorized")
 
 
+def test_every_operation_stands_under_one_of_the_tags_and_none_is_empty(described):
+    used = {tuple(operation["tags"]) for methods in described["paths"].values() for operation in methods.values()}
+    assert used == {(tag["name"],) for tag in described["tags"]}
+
+
 class Links(HTMLParser):
     def __init__(self):
         super().__init__()
