@@ -138,6 +138,8 @@ TEMPLATE = """<!doctype html>
 </html>
 """
 
+LONG_PATTERN = "x" * 24  #: what is as long helps nobody who reads
+
 KEYS = {
     "needed": "Needs a key.",
     "optional": "Needs no key; one is tolerated.",
@@ -150,11 +152,11 @@ def page(document: dict[str, Any]) -> str:
     """The page about an OpenAPI document of api/openapi.py."""
     environment = Environment(autoescape=True, trim_blocks=True)
     environment.filters.update(kind=_kind, marked=_marked)
-    tags: dict[str, list[dict[str, Any]]] = {}
+    tags: dict[str, list[dict[str, Any]]] = {tag["name"]: [] for tag in document["tags"]}
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             shown = {**operation, "path": path, "method": method, "key": _key(operation)}
-            tags.setdefault(operation["tags"][0], []).append(shown)
+            tags[operation["tags"][0]].append(shown)
     return environment.from_string(TEMPLATE).render(
         info=document["info"],
         openapi=document["openapi"],
@@ -210,6 +212,6 @@ def _limits(schema: dict[str, Any]) -> list[Markup]:
         said.append(f"{least or 0} to {most}")
     if "default" in schema:
         said.append(f"default {json.dumps(schema['default'])}")
-    if "pattern" in schema:
+    if len(schema.get("pattern", LONG_PATTERN)) < len(LONG_PATTERN):
         said.append(f"matching `{schema['pattern']}`")
     return [_marked(text) for text in said]

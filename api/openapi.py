@@ -19,6 +19,8 @@ from api.errors import COMPATIBLE, PROBLEM
 from api.openapi_schemas import COMPONENTS, EVERY_ANSWER, HEADERS, PATH_PARAMETERS, Schema, ref
 
 JSON = "application/json"
+#: What operations are put under, in the order that they are shown in.
+TAGS = ("Extract", "Jobs", "Webhooks", "Account", "Health", "About")
 View = TypeVar("View", bound=Callable[..., Any])
 
 #: What an operation may answer with beside its own codes, by whether it looks at a key.
@@ -118,6 +120,7 @@ def document(app: Flask) -> dict[str, Any]:
             "summary": "Extracts what a prompt asks for from 1 to 3000 images a request.",
         },
         "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in TAGS],
         "paths": paths,
         "components": {
             "schemas": COMPONENTS,

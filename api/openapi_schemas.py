@@ -57,7 +57,7 @@ REQUEST_FIELDS: dict[str, Schema] = {
         maxItems=MAX_IMAGES,
     ),
     "image": text("See `images`.", pattern=r"\S"),
-    "prompt": text("What to extract. Not blank.", pattern=r"\S"),
+    "prompt": text("What to extract. Not blank.", pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
     "jsonMode": {
         "description": "Whether `results` is JSON.",
         "anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}],
@@ -114,7 +114,7 @@ REQUEST_FIELDS: dict[str, Schema] = {
     "customIds": {
         "description": "The caller's names of the images, one for each, echoed.",
         "type": ["array", "null"],
-        "items": text(minLength=1, maxLength=LONGEST_CUSTOM_ID),
+        "items": text(minLength=1, maxLength=LONGEST_CUSTOM_ID, pattern=r"^[^\x00]*$"),
         "maxItems": MAX_IMAGES,
     },
     "onError": {
@@ -166,8 +166,8 @@ COMPONENTS: dict[str, Schema] = {
         {
             **{name: schema for name, schema in REQUEST_FIELDS.items() if name not in {*_OF_JSON, "prompt"}},
             "customIds": {
-                "description": "As JSON, or a part for each image.",
-                "anyOf": [REQUEST_FIELDS["customIds"], REQUEST_FIELDS["customIds"]["items"]],
+                "description": "As JSON, or a part for each image, whose text is taken as it stands.",
+                "anyOf": [REQUEST_FIELDS["customIds"], {"type": ["string", "number", "boolean"], "minLength": 1}],
             },
         },
         "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",

@@ -156,7 +156,7 @@ def _fields(texts: dict[str, list[bytes]]) -> dict[str, Any]:
     """The fields as JSON would have them; one that comes several times is an array; an empty one is none."""
     values = {name: [_value(name, text) for text in found if text] for name, found in texts.items()}
     fields = {name: found if len(found) > 1 else found[0] for name, found in values.items() if found}
-    if "customIds" in fields and not (len(values["customIds"]) == 1 and isinstance(fields["customIds"], list)):
+    if "customIds" in fields and not (len(values["customIds"]) == 1 and isinstance(fields["customIds"], list | None)):
         # A part for each image, whose text is the id as it stands: a number is no number here.
         fields["customIds"] = [_text("customIds", text) for text in texts["customIds"] if text]
     return fields

@@ -17,6 +17,7 @@ from storage.signals import AWAY, owner_name
 log = structlog.get_logger(__name__)
 
 PUBLISH_SECONDS = 5.0
+END_SECONDS = 2.0  #: for the last time
 
 
 class Board(Protocol):
@@ -48,10 +49,9 @@ class Publisher:
         self._thread.start()
 
     def close(self) -> None:
-        """Publishes once more."""
+        """Publishes once more; a Redis that does not answer holds nobody up."""
         self._ending.set()
-        self._thread.join()
-        self.publish()
+        self._thread.join(END_SECONDS)
 
     def publish(self) -> None:
         """Where Redis is away the counts go on here, and are published when it is back."""
@@ -66,3 +66,4 @@ class Publisher:
     def _run(self) -> None:
         while not self._ending.wait(PUBLISH_SECONDS):
             self.publish()
+        self.publish()

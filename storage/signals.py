@@ -35,6 +35,7 @@ TASK = "workers.run_step"
 CHANNEL = "extract-image:jobs"  #: where the ids of jobs that have changed are published
 AGAIN_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
 PROCESSES = "extract-image:counts"
+COUNTS_SECONDS = 2.0  #: for Redis to take or give them
 COUNTS_TTL = 300  #: seconds: what an ended process has counted is read so long, several times
 AWAY = (RedisError, KombuError, OSError)  #: what shows that Redis is not there
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
@@ -113,6 +114,8 @@ class Signals:
 
     def __init__(self, redis_url: str, app: Celery | None = None) -> None:
         self.redis = connect(redis_url)
+        # Who ends, and who asks for /metrics, is not held up by a Redis that has stopped answering.
+        self._counts = connect(redis_url, seconds=COUNTS_SECONDS)
         self._celery = app or celery_app(redis_url)
         self._watches = Watches()
         self._closed = threading.Event()
@@ -178,20 +181,20 @@ class Signals:
 
     def publish(self, process: str, text: str) -> None:
         """Puts up what a process has counted, in place of what it had put up before. Raises one of AWAY."""
-        pipe = self.redis.pipeline(transaction=False)
+        pipe = self._counts.pipeline(transaction=False)
         pipe.sadd(PROCESSES, process)
         pipe.set(_counts(process), text, ex=COUNTS_TTL)
         pipe.execute()
 
     def published(self) -> dict[str, str]:
         """What each process has put up within COUNTS_TTL. Raises one of AWAY."""
-        known: Any = self.redis.smembers(PROCESSES)
+        known: Any = self._counts.smembers(PROCESSES)
         processes = sorted(name.decode() for name in known)
-        texts: Any = self.redis.mget([_counts(process) for process in processes]) if processes else []
+        texts: Any = self._counts.mget([_counts(process) for process in processes]) if processes else []
         found = {process: text.decode() for process, text in zip(processes, texts, strict=True) if text is not None}
         gone = [process for process in processes if process not in found]
         if gone:
-            self.redis.srem(PROCESSES, *gone)
+            self._counts.srem(PROCESSES, *gone)
         return found
 
     def close(self) -> None:
@@ -199,6 +202,7 @@ class Signals:
         if self._listener is not None:
             self._listener.join()
         self.redis.close()
+        self._counts.close()
         self._celery.close()
 
 

@@ -77,6 +77,21 @@ def test_every_operation_has_a_name_of_its_own_and_says_who_may_call_it(describe
         assert may_be_refused == ("401" in operation["responses"]), operation["operationId"]
 
 
+def test_every_operation_refuses_by_rfc_9457_for_who_asks_for_it(harness, described):
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            if operation["security"] == [{"key": []}]:
+                accept = {"Accept": "application/problem+json"}
+                refused = harness.client.open(re.sub("{.*?}", "x", path), method=method.upper(), headers=accept)
+                assert refused.content_type == "application/problem+json"
+                assert (refused.json["status"], refused.json["code"]) == (401, "unauthorized")
+
+
+def test_every_operation_stands_under_one_of_the_tags_and_none_is_empty(described):
+    used = {tuple(operation["tags"]) for methods in described["paths"].values() for operation in methods.values()}
+    assert used == {(tag["name"],) for tag in described["tags"]}
+
+
 class Links(HTMLParser):
     def __init__(self):
         super().__init__()

@@ -32,6 +32,20 @@ def test_one_request_s_log_lines_are_found_by_its_id_from_the_front_door_to_the_
     assert {line["request"] for line in lines if "job" in line} == {"another", "order-4711"}
 
 
+def test_what_is_tried_again_carries_the_id_of_the_request_that_asked_for_it(tmp_path):
+    with running(tmp_path, workers_count=0) as house:
+        images = [house.page("https://pictures.example/1"), "https://pictures.example/none"]
+        job = house.post({**BODY, "inputMethod": "url", "images": images}, headers=ASYNC).json["id"]
+        house.drain()
+        house.page(images[1])
+        sent = {"Authorization": f"Bearer {house.key}", "X-Request-Id": "once-more"}
+        with capture_logs([merge_contextvars]) as lines:
+            assert house.client.post(f"/api/v1/jobs/{job}/retry", headers=sent).status_code == 202
+            house.drain()
+    assert {line["request"] for line in lines if line.get("job") == job} == {"once-more"}
+    assert "finalize" in {line.get("kind") for line in lines}
+
+
 def test_a_fault_of_ours_is_logged_with_the_request_s_id(harness):
     @functools.wraps(harness.app.view_functions["jobs.show"])
     def broken(job):

@@ -14,7 +14,7 @@ def map_case(context: Any, case: Any) -> Any:
     if case.meta and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
         images = case.body.get("images")
         count = len(images) if isinstance(images, list) else 1
-        if isinstance(case.body.get("customIds"), list):
+        if case.body.get("customIds") is not None:
             case.body["customIds"] = [f"image {number}" for number in range(count)]
         if isinstance(case.body.get("maxCredits"), int | float):
             case.body["maxCredits"] = max(case.body["maxCredits"], 10 + count)
