@@ -92,8 +92,7 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
     if received > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
     connection.execute(_of_chunk(lease).values(object=key))
-    put = sum(image.size for image in chunk.staged)
-    connection.execute(update(jobs).where(jobs.c.id == lease.job).values(scratch_bytes=jobs.c.scratch_bytes + put))
+    connection.execute(update(jobs).where(jobs.c.id == lease.job).values(scratch_bytes=jobs.c.scratch_bytes + chunk.stored))
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
     return steps.add(connection, job=lease.job, round_=lease.round, kind="extract", parts=[lease.part])

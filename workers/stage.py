@@ -48,10 +48,10 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
 
 def _received(parts: Parts, work: Work) -> Iterator[Fetched | Failure]:
     if work.input is None:
-        urls = [(index, url or "") for index, url in work.pending.items()]
+        urls = {index: url or "" for index, url in work.pending.items()}
         # With room for one image that turns out too large as it streams in: the commit counts exactly.
         most = MAX_TOTAL_BYTES + MAX_IMAGE_BYTES
-        yield from parts.fetch(urls, total=most, timeout=max(work.left, 1.0))
+        yield from staging.fetch_once(parts.fetch, urls, total=most, timeout=max(work.left, 1.0))
         return
     with parts.scratch.open(work.input) as source:
         yield from decode_texts(PackReader(source), work.pending)
