@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms
 
 from pipeline.decode import DecoderPool
+from pipeline.png import to_png
 from pipeline.ports import Decode
 from pipeline.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.types import ItemCode, Prepared, Refused
@@ -141,6 +142,29 @@ def test_of_a_moving_picture_the_first_frame_is_shown(pool, kind, source):
     assert (outcome.mime, outcome.source_format) == ("image/png", source)
 
 
+def test_a_moving_jpeg_xl_is_refused_by_name(pool):
+    outcome = refused(pool, picture_files.ANIMATED_JPEG_XL)
+    assert outcome.code is ItemCode.UNSUPPORTED_FORMAT
+    assert "JPEG XL is an animation" in outcome.detail
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 3000), (3000, 1), (1234, 567), (2100, 2000)])
+def test_every_shape_of_picture_survives_the_png_writer(mode, width, height):
+    image = photo(37, 23).resize((width, height)).convert(mode)
+    if "A" in mode:
+        image.putalpha(image.getchannel(0))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with Image.open(io.BytesIO(to_png(image, icc_profile=profile)), formats=["PNG"]) as shown:
+        assert (shown.mode, shown.size, shown.tobytes()) == (mode, image.size, image.tobytes())
+        assert shown.info["icc_profile"] == profile
+
+
+def test_a_colour_that_stands_for_clear_stays_clear(pool):
+    data = encoded(photo().convert("L").point(lambda grey: grey * (grey > 90)), "GIF", transparency=0)
+    assert picture(prepared(pool, data)).convert("RGBA").getextrema()[3] == (0, 255)
+
+
 # Depth
 
 
@@ -247,6 +271,12 @@ def test_a_heic_is_seen_as_its_properties_say(pool):
     data = encoded(photo(64, 32), "HEIF", exif=exif(6).tobytes())
     assert b"irot" in data, "the property, which counts, not the tag beside it"
     assert (prepared(pool, data).width, prepared(pool, data).height) == (32, 64)
+
+
+def test_a_jpeg_xl_is_turned_as_its_header_says(pool):
+    shown = picture(prepared(pool, picture_files.TURNED_JPEG_XL))
+    assert shown.size == (32, 64)
+    assert (shown.getpixel((31, 0)), shown.getpixel((31, 63))) == ((255, 0, 0), (0, 0, 255))
 
 
 def test_a_damaged_orientation_tag_refuses_no_picture(pool):

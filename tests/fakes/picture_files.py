@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -9,11 +10,22 @@ from functools import cache
 from typing import Any
 
 import pillow_heif
+import pylibjxl
 from PIL import Image
 
 WIDTH, HEIGHT = 48, 32
 
 pillow_heif.register_heif_opener()
+pylibjxl.register_pillow()
+
+# Made by cjxl 0.7, which writes what pylibjxl does not: three frames (red, blue, lime) of 20 x 10 pixels; and a picture of
+# 64 x 32 whose upper left quarter is red and upper right blue, stored with a tag that turns it to the right.
+ANIMATED_JPEG_XL = base64.b64decode(
+    "/wpIcEEAFhSXBAgIoAIAAKAASxIJEhg4BEFIgQ0ZY/A+MU6cGOPEGPMAiA1/ABRyux9P3j8zaWjTPggIoAIAAKwASxIJEhg4BEFIgQ0ZY/A+Mc5MnDgxxjwAYCOQCe6p3ds1Igvc7QMYNPJeHwgIoEIAAHgASxIJEhg4BEFIgQ0ZYzBxYox5AMaHGABi9j00pO8D"
+)
+TURNED_JPEG_XL = base64.b64decode(
+    "AAAADEpYTCANCocKAAAAFGZ0eXBqeGwgAAAAAGp4bCAAAAA/anhsY/8Kxy0QUFwSCAIBAKQASzhpmMqD9ysoCIA6f2IMygvEAABoSAHQO+7fX0jg7x8a1F8L6w8bhDs="
+)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -71,6 +83,7 @@ def converted() -> dict[str, bytes]:
         "ICNS": encoded(image.resize((64, 64)), "ICNS"),
         "ICO": encoded(image.resize((32, 32)), "ICO", sizes=[(32, 32)]),
         "JPEG 2000": encoded(image, "JPEG2000"),
+        "JPEG XL": encoded(image, "JXL", lossless=True),
         "MSP": encoded(line, "MSP"),
         "PCX": pcx,
         "PPM": encoded(image, "PPM"),
