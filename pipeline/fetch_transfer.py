@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from urllib.parse import quote_from_bytes, urljoin
 
 import pycurl
@@ -187,7 +186,7 @@ class Transfer:
             return unreachable("redirect to what is no URL")
 
     def _is_success(self) -> bool:
-        return HTTPStatus.OK <= self._status < HTTPStatus.MULTIPLE_CHOICES
+        return 200 <= self._status < 300
 
     def _take_header(self, line: bytes) -> int | None:
         """Called with each header line; 0 ends the transfer."""
@@ -197,7 +196,7 @@ class Transfer:
             self._status = int(status[1])
             self._length, self._location, self._encoding = -1, b"", b""
         elif line in (b"\r\n", b"\n"):
-            self._head_ended = self._status >= HTTPStatus.OK  # else more lines follow, of the final answer
+            self._head_ended = self._status >= 200  # else more lines follow, of the final answer
             if self._head_ended and self._is_success():
                 self._fault = self._judge_head()
                 return 0 if self._fault is not None else None

@@ -125,6 +125,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"FLV\x01", "VIDEO"),
 )
 
+_MAGIC_BY_FIRST_BYTE = {first: [entry for entry in _MAGIC if entry[0][0] == first] for first in {entry[0][0] for entry in _MAGIC}}
+
 #: (offset, bytes there, format): looked for only in what begins like no picture.
 _MAGIC_WITHIN: tuple[tuple[int, bytes, str], ...] = ((40, b" EMF", "EMF"), (128, b"DICM", "DICOM"), (257, b"ustar", "ARCHIVE"))
 
@@ -155,7 +157,7 @@ def sniff(data: bytes) -> str | Refused:
 
 
 def _kind(data: bytes) -> str:
-    for magic, kind in _MAGIC:
+    for magic, kind in _MAGIC_BY_FIRST_BYTE.get(data[0], ()):
         if data.startswith(magic):
             return kind
     return next((found for look in _LOOKS if (found := look(data))), "")

@@ -35,7 +35,8 @@ def fetch_once(fetch: Fetch, urls: Mapping[int, str], *, total: int, timeout: fl
     for index, url in urls.items():
         same[url].append(index)
     for fetched in fetch([(indexes[0], url) for url, indexes in same.items()], total=total, timeout=timeout):
-        for index in same[urls[fetched.index]]:
+        yield fetched
+        for index in same[urls[fetched.index]][1:]:
             yield replace(fetched, index=index)
 
 
@@ -130,7 +131,8 @@ class _Staging:
             return
         if index != became.index:
             self._pack.add_again(index, became.index)
-        self._staged.append(replace(became, index=index))
+            became = replace(became, index=index)
+        self._staged.append(became)
 
     def finish(self, received: dict[int, int]) -> StagedChunk:
         self._pack.finish()
