@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test pythons check clean
+.PHONY: help install demo serve test fuzz pythons check clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ serve: install ## run the service here, with a ready key and a curl line to past
 
 test: install ## run the whole suite
 	@$(BIN)/python -m pytest -n auto --dist loadgroup
+
+fuzz: install ## damage pictures at random for ten minutes and see that only decoders suffer
+	@FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/component/test_fuzz.py -s -q --timeout=1200
 
 pythons: ## run the suite on each Python from 3.11 to 3.13 that is found
 	@for version in 3.11 3.12 3.13; do \

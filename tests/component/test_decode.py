@@ -6,8 +6,6 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms
 
 from pipeline.decode import DecoderPool
@@ -399,26 +397,3 @@ def test_a_picture_that_needs_more_memory_than_there_is_is_too_complex():
         assert outcome.code is ItemCode.IMAGE_TOO_COMPLEX
         assert "memory" in outcome.detail
         assert prepared(pool, GOOD)
-
-
-# Anything
-
-
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    kind=st.sampled_from([*NATIVE_FORMATS, *CONVERTED_FORMATS]),
-    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12),
-    cut=st.floats(0.2, 1),
-    tail=st.binary(max_size=40),
-)
-def test_no_mutation_of_a_real_file_raises_or_ends_the_pool(pool, kind, edits, cut, tail):
-    data = bytearray({**picture_files.native(), **picture_files.converted()}[kind])
-    for where, value in edits:
-        data[int(where * len(data))] = value
-    outcome = pool(bytes(data[: max(1, int(cut * len(data)))]) + tail)
-    if isinstance(outcome, Prepared):
-        assert outcome.width * outcome.height <= 50_000_000
-        assert outcome.mime in NATIVE_FORMATS.values()
-    else:
-        assert outcome.detail
-    assert prepared(pool, GOOD).data == GOOD
