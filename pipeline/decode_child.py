@@ -29,7 +29,10 @@ from pipeline.types import ItemCode, Prepared, Refused
 Decode = Callable[[str, bytes], Prepared | Refused]
 
 #: Pillow's modules for the formats of pipeline.sniff, loaded before the limits are set and the first picture comes.
-_PLUGINS = "Bmp Dcx Dds Fli Gif Icns Ico Jpeg Jpeg2K Mpo Msp Pcx Png Ppm Psd Qoi Sgi Sun Tga Tiff WebP Xbm Xpm"
+_PLUGINS = (
+    "Blp Bmp Cur Dcx Dds Fits Fli Ftex Gbr Gif Icns Ico Jpeg Jpeg2K Mpo Msp Pcd Pcx Pixar Png Ppm Psd Qoi Sgi Sun Tga Tiff "
+    "WebP Xbm Xpm"
+)
 #: Pillow's name for a format, where it is not ours.
 _PILLOW_NAMES = {"HEIC": "HEIF", "HEIF sequence": "HEIF", "JPEG 2000": "JPEG2000"}
 #: What PNG can hold of Pillow's modes, as 8 bits a sample or fewer.
