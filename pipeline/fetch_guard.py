@@ -64,15 +64,16 @@ class Names:
         One record that is not allowed refuses the whole name. An answer is kept for 30 s, a failure for 5.
         """
         host, port = target.host, target.port
-        future: Future[tuple[str, ...]] = Future()
         if target.literal:
-            future.set_result((host,))
-            return future
+            literal: Future[tuple[str, ...]] = Future()
+            literal.set_result((host,))
+            return literal
         now = time.monotonic()
         with self._lock:
             known = self._known.get((host, port))
             if known is not None and not _stale(known[1], now - known[0]):
                 return known[1]
+            future: Future[tuple[str, ...]] = Future()
             self._forget(now)
             self._known[host, port] = (now, future)
             if self._threads == _MOST_LOOKUPS:

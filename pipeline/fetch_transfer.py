@@ -35,6 +35,7 @@ _WASTE = 64 * 1024  # bytes of an error page that are read away, so that its con
 # would take 20 million, which is no image but a way to burn this machine's CPU.
 _MOST_PIECES = 65_536
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
+_FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L"))  # of the headers that are read: a server sends a dozen others
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -200,7 +201,7 @@ class Transfer:
             if self._head_ended and self._is_success():
                 self._fault = self._judge_head()
                 return 0 if self._fault is not None else None
-        else:
+        elif line[:1] in _FIRST_LETTERS:
             name, _, value = line.partition(b":")
             value = value.strip()
             match name.lower().strip():
