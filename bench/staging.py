@@ -29,6 +29,7 @@ from pipeline import stage as staging
 from pipeline.addresses import parse_allow
 from pipeline.decode import DecoderPool
 from pipeline.fetch import Fetcher
+from pipeline.fetch_once import SharedFetches
 from pipeline.plan import ChunkPlan, cut
 from pipeline.types import MAX_TOTAL_BYTES
 from storage.scratch import FileScratch
@@ -110,6 +111,7 @@ def cpu() -> float:
 def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
     """What stages all images, and gives the seconds and the CPU seconds it took. Its parts are built once and warm."""
     fetch = Fetcher(parse_allow(f"127.0.0.1/32:{port}"))
+    shared = SharedFetches()
     decode = DecoderPool()
     decoding = ThreadPoolExecutor(psutil.cpu_count() or 1)
     threads = ThreadPoolExecutor(THREADS)
@@ -118,7 +120,7 @@ def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
     def chunk(plan: ChunkPlan) -> int:
         urls = {index: f"http://127.0.0.1:{port}/{index}.jpg" for index in range(plan.first, plan.first + plan.count)}
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
-            received = staging.fetch_once(fetch, urls, total=MAX_TOTAL_BYTES, timeout=100.0)
+            received = shared.fetch_once(fetch, urls, scope="job", elsewhere=(), total=MAX_TOTAL_BYTES, timeout=100.0)
             staged = staging.stage(received, decode=decode, out=out, executor=decoding)
             scratch.put(f"job/c{plan.no}", out)
         assert staged.failures == []

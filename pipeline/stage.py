@@ -1,21 +1,19 @@
 """From what was sent to images the model can take, in one scratch object.
 
-Images of a chunk that are the same are fetched, decoded and stored once: by the text of their URL, then by the SHA-256 of
-their bytes. Each has its own record all the same.
+Images of a chunk whose bytes are the same are decoded and stored once. Each has its own record all the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import IO
 
 from pipeline.packed import PackReader, PackWriter
-from pipeline.ports import Decode, Fetch
+from pipeline.ports import Decode
 from pipeline.types import Failure, Fetched, ItemCode, Prepared, Refused, Staged
 
 
@@ -27,17 +25,6 @@ class StagedChunk:
     failures: list[Failure] = field(default_factory=list)
     received: dict[int, int] = field(default_factory=dict)  #: bytes of each image that came, by index, decodable or not
     stored: int = 0  #: bytes of all bodies in the object: less than the sum of `staged` where images are the same
-
-
-def fetch_once(fetch: Fetch, urls: Mapping[int, str], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
-    """One value for each index of `urls`, each URL being fetched once. Otherwise as pipeline.ports.Fetch says."""
-    same: dict[str, list[int]] = defaultdict(list)
-    for index, url in urls.items():
-        same[url].append(index)
-    for fetched in fetch([(indexes[0], url) for url, indexes in same.items()], total=total, timeout=timeout):
-        yield fetched
-        for index in same[urls[fetched.index]][1:]:
-            yield replace(fetched, index=index)
 
 
 def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[bytes], executor: Executor) -> StagedChunk:

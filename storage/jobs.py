@@ -36,6 +36,7 @@ class Work:
 
     job: str
     question: Question
+    total: int  #: images of the job
     first: int
     count: int
     input: str | None  #: scratch key of the chunk's base64 texts
@@ -50,6 +51,7 @@ def work_of(connection: Connection, lease: Lease) -> Work:
         select(
             jobs.c.prompt,
             jobs.c.options,
+            jobs.c.total,
             (jobs.c.deadline_at - now_ms()).label("left"),
             chunks.c.first,
             chunks.c.count.label("size"),
@@ -69,6 +71,7 @@ def work_of(connection: Connection, lease: Lease) -> Work:
     return Work(
         job=lease.job,
         question=Question(prompt=row.prompt, **row.options),
+        total=row.total,
         first=row.first,
         count=row.size,
         input=row.input,
@@ -76,6 +79,16 @@ def work_of(connection: Connection, lease: Lease) -> Work:
         left=row.left / 1000,
         pending={image.at: image.source for image in pending},
     )
+
+
+def urls_elsewhere(connection: Connection, lease: Lease, work: Work) -> set[str]:
+    """Those of the chunk's URLs that other chunks of the job have too."""
+    urls = {url for url in work.pending.values() if url}
+    if not urls or work.count == work.total:
+        return set()
+    outside = ~images.c.index.between(work.first, work.first + work.count - 1)
+    query = select(images.c.source).where(images.c.job == lease.job, outside, images.c.source.in_(urls)).distinct()
+    return {url for url in connection.scalars(query) if url}
 
 
 def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:

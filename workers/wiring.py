@@ -12,6 +12,7 @@ from functools import partial
 from celery import Celery
 
 from pipeline.engines.build import build_engine
+from pipeline.fetch_once import SharedFetches
 from pipeline.ports import Decode, Deliver, Engine, Fetch, Scratch
 from pipeline.settings import Settings
 from storage.database import Database
@@ -43,6 +44,7 @@ class Parts:
     webhook_places: threading.Semaphore  #: calls of webhooks at once
     owner: str
     drain: Drain = field(default_factory=Drain)
+    shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
 
     @property

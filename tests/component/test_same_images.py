@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.fetch_once import SharedFetches
 from pipeline.packed import PackReader
-from pipeline.stage import fetch_once, stage, staged_in
+from pipeline.stage import stage, staged_in
 from pipeline.types import Failure, Fetched, ItemCode, Prepared, Refused
 from tests.fakes.images import FakeFetch, fake_decode
 from tests.harness import b64
@@ -89,10 +90,99 @@ def test_the_same_url_is_fetched_once_and_fails_once_for_each():
     fetch = FakeFetch()
     fetch.pages["https://a.example/"] = b"img"
     urls = {4: "https://a.example/", 5: "https://none.example/", 6: "https://a.example/", 7: "https://none.example/"}
-    values = {value.index: value for value in fetch_once(fetch, urls, total=1000, timeout=1.0)}
+    got = SharedFetches().fetch_once(fetch, urls, scope="job", elsewhere=(), total=1000, timeout=1.0)
+    values = {value.index: value for value in got}
     assert fetch.fetched == ["https://a.example/", "https://none.example/"]
     assert (values[4], values[6]) == (Fetched(index=4, data=b"img"), Fetched(index=6, data=b"img"))
     assert [isinstance(values[n], Failure) and values[n].code for n in (5, 7)] == [ItemCode.FETCH_FAILED] * 2
+
+
+A, B = "https://a.example/", "https://b.example/"
+
+
+def fetch_chunk(shared: SharedFetches, fetch, first: int, urls: list[str], scope: str = "job", timeout: float = 20.0):
+    numbered = dict(enumerate(urls, start=first))
+    return list(shared.fetch_once(fetch, numbered, scope=scope, elsewhere={A, B}, total=10**9, timeout=timeout))
+
+
+def test_chunks_that_are_staged_at_once_fetch_a_common_url_once():
+    shared, fetch = SharedFetches(), FakeFetch()
+    fetch.pages = {A: b"img a", **{f"https://p.example/{n}": b"img" for n in range(40)}}
+
+    def chunk(number: int):
+        return fetch_chunk(shared, fetch, 10 * number, [f"https://p.example/{number}", A, B, A])
+
+    with ThreadPoolExecutor(8) as executor:
+        for number, values in enumerate(executor.map(chunk, range(40))):
+            found = {value.index - 10 * number: value for value in values}
+            assert sorted(found) == [0, 1, 2, 3]
+            assert found[1].data == found[3].data == b"img a"
+            assert found[2].code is ItemCode.FETCH_FAILED
+    assert (fetch.fetched.count(A), fetch.fetched.count(B)) == (1, 1)
+
+
+def test_another_round_of_a_job_fetches_anew():
+    shared, fetch = SharedFetches(), FakeFetch()
+    for scope in ("job, round 1", "job, round 2", "other job"):
+        fetch_chunk(shared, fetch, 0, [A], scope)
+    assert fetch.fetched == [A] * 3
+
+
+def test_a_chunk_that_gives_up_leaves_its_urls_to_those_that_wait_for_them():
+    shared, fetch = SharedFetches(), FakeFetch()
+    fetch.pages[A] = b"img a"
+    begun, give_up = threading.Event(), threading.Event()
+
+    def never_done(urls, *, total, timeout):
+        begun.set()
+        assert give_up.wait(20)
+        raise RuntimeError("the step has ended")
+        yield
+
+    with ThreadPoolExecutor(2) as executor:
+        first = executor.submit(fetch_chunk, shared, never_done, 0, [A])
+        assert begun.wait(20)
+        second = executor.submit(fetch_chunk, shared, fetch, 10, [A])
+        give_up.set()
+        assert second.result(20) == [Fetched(index=10, data=b"img a")]
+        assert isinstance(first.exception(20), RuntimeError)
+
+
+def test_a_chunk_whose_time_is_over_waits_for_no_other():
+    shared, fetch = SharedFetches(), FakeFetch()
+    fetch.pages[A] = b"img a"
+    begun, end = threading.Event(), threading.Event()
+
+    def slow(urls, *, total, timeout):
+        begun.set()
+        assert end.wait(20)
+        yield from fetch(urls, total=total, timeout=timeout)
+
+    with ThreadPoolExecutor(1) as executor:
+        first = executor.submit(fetch_chunk, shared, slow, 0, [A])
+        assert begun.wait(20)
+        assert fetch_chunk(shared, fetch, 10, [A], timeout=0.05) == [Fetched(index=10, data=b"img a")]
+        end.set()
+        assert first.result(20) == [Fetched(index=0, data=b"img a")]
+
+
+def test_what_is_kept_for_others_has_a_limit():
+    shared, fetch = SharedFetches(), FakeFetch()
+    urls = [f"https://p.example/{n}" for n in range(10)]
+    fetch.pages = {url: b"img" + bytes(5_000_000) for url in urls}
+    for first in (0, 10):
+        numbered = dict(enumerate(urls, start=first))
+        assert len(list(shared.fetch_once(fetch, numbered, scope="job", elsewhere=urls, total=10**9, timeout=1.0))) == 10
+    assert len(fetch.fetched) == 14, "six of five megabytes each were still there"
+    assert shared._kept <= 32 * 1024 * 1024
+
+
+def test_a_url_that_stands_in_every_chunk_of_a_job_is_fetched_once(make_harness):
+    harness = make_harness(workers_count=4, MERGED_PER_CALL="2")
+    images = [harness.page("https://p.example/logo", b"img logo"), *harness.urls(4), "https://p.example/logo"]
+    answer = harness.post({"inputMethod": "url", "images": images * 3, "prompt": "p"})
+    assert answer.json["imageCount"] == 18
+    assert sorted(set(harness.fetch.fetched)) == sorted(harness.fetch.fetched)
 
 
 @pytest.mark.parametrize("method", ["url", "base64"])
