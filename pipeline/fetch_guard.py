@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 
 import certifi
 import pycurl
@@ -65,9 +66,7 @@ class Names:
         """
         host, port = target.host, target.port
         if target.literal:
-            literal: Future[tuple[str, ...]] = Future()
-            literal.set_result((host,))
-            return literal
+            return _itself(host)
         now = time.monotonic()
         with self._lock:
             known = self._known.get((host, port))
@@ -116,6 +115,13 @@ class Names:
             if not address_allowed(address, port, self._allow):
                 raise NameRefused(f"address not allowed: {address} port {port}")
         return addresses
+
+
+@lru_cache(maxsize=_KEPT_NAMES)  # a chunk's images mostly share a host
+def _itself(address: str) -> Future[tuple[str, ...]]:
+    future: Future[tuple[str, ...]] = Future()
+    future.set_result((address,))
+    return future
 
 
 def _stale(future: Future[tuple[str, ...]], age: float) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageCms
 
+from pipeline import jpeg_xl
 from pipeline.decode import DecoderPool
 from pipeline.png import to_png
 from pipeline.ports import Decode
@@ -144,6 +146,20 @@ def test_a_moving_jpeg_xl_is_refused_by_name(pool):
     outcome = refused(pool, picture_files.ANIMATED_JPEG_XL)
     assert outcome.code is ItemCode.UNSUPPORTED_FORMAT
     assert "JPEG XL is an animation" in outcome.detail
+
+
+def test_where_there_is_no_decoder_for_jpeg_xl_the_message_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pylibjxl", None)
+    jpeg_xl._codec.cache_clear()
+    outcome = jpeg_xl.open_jpeg_xl(picture_files.TURNED_JPEG_XL)
+    assert isinstance(outcome, Refused)
+    assert outcome.code is ItemCode.UNSUPPORTED_FORMAT
+    assert "on this machine" in outcome.detail
+
+
+def test_a_jpeg_xl_of_too_many_pixels_is_refused_by_its_header(pool):
+    wide = Image.new("L", (30_001, 4))
+    assert refused(pool, encoded(wide, "JXL", lossless=True)).code is ItemCode.IMAGE_TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
