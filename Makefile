@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test torture torture-checked pythons check clean
+.PHONY: help install demo serve test torture torture-checked fuzz pythons check clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ torture-checked: install ## see that the torture fails with a safeguard taken ou
 	@for safeguard in fence ledger ring; do \
 		if $(BIN)/python -m tests.torture --short --seed $(or $(SEED),1) --without $$safeguard > /dev/null 2>&1; \
 		then echo "without $$safeguard: not noticed"; exit 1; else echo "without $$safeguard: the run failed, as it must"; fi; done
+
+fuzz: install ## damage pictures at random for ten minutes and see that only decoders suffer
+	@FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/component/test_fuzz.py -s -q --timeout=1200
 
 pythons: ## run the suite on each Python from 3.11 to 3.13 that is found
 	@for version in 3.11 3.12 3.13; do \

@@ -41,6 +41,7 @@ _REFUSED_V6 = tuple(
     ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
 
+_PRINTABLE = re.compile(r"[!-~]*")
 _URL = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]{0,5}))?")
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
@@ -142,7 +143,7 @@ def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
     """
     if len(url) > MAX_URL:
         return f"The URL is longer than {MAX_URL} characters."
-    if not all("!" <= character <= "~" for character in url):
+    if not _PRINTABLE.fullmatch(url):
         return "The URL has a space or another character that is not printable ASCII: percent-encode it."
     if "\\" in url:
         return "The URL has a backslash: write / or %5C."

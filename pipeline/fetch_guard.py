@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 
 import certifi
 import pycurl
@@ -64,15 +65,14 @@ class Names:
         One record that is not allowed refuses the whole name. An answer is kept for 30 s, a failure for 5.
         """
         host, port = target.host, target.port
-        future: Future[tuple[str, ...]] = Future()
         if target.literal:
-            future.set_result((host,))
-            return future
+            return _itself(host)
         now = time.monotonic()
         with self._lock:
             known = self._known.get((host, port))
             if known is not None and not _stale(known[1], now - known[0]):
                 return known[1]
+            future: Future[tuple[str, ...]] = Future()
             self._forget(now)
             self._known[host, port] = (now, future)
             if self._threads == _MOST_LOOKUPS:
@@ -115,6 +115,13 @@ class Names:
             if not address_allowed(address, port, self._allow):
                 raise NameRefused(f"address not allowed: {address} port {port}")
         return addresses
+
+
+@lru_cache(maxsize=_KEPT_NAMES)  # a chunk's images mostly share a host
+def _itself(address: str) -> Future[tuple[str, ...]]:
+    future: Future[tuple[str, ...]] = Future()
+    future.set_result((address,))
+    return future
 
 
 def _stale(future: Future[tuple[str, ...]], age: float) -> bool:

@@ -33,6 +33,7 @@ class Loop:
         self._busy: dict[pycurl.Curl, Transfer] = {}
         self._due: float | None = None  # when libcurl's own timer is to be told
         self._selector = selectors.DefaultSelector()
+        self._watched: set[int] = set()  # what of it is libcurl's
         self._ear, self._mouth = socket.socketpair()
         self._ear.settimeout(0)
         self._mouth.settimeout(0)
@@ -104,11 +105,13 @@ class Loop:
 
     def _watch(self, what: int, fd: int, _multi: pycurl.CurlMulti, _data: object) -> None:
         if what == pycurl.POLL_REMOVE:
-            with contextlib.suppress(KeyError):
+            if fd in self._watched:
+                self._watched.remove(fd)
                 self._selector.unregister(fd)
-        elif fd in self._selector.get_map():
+        elif fd in self._watched:
             self._selector.modify(fd, _EVENTS[what])
         else:
+            self._watched.add(fd)
             self._selector.register(fd, _EVENTS[what])
 
     def _set_timer(self, milliseconds: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from urllib.parse import quote_from_bytes, urljoin
 
 import pycurl
@@ -36,6 +35,7 @@ _WASTE = 64 * 1024  # bytes of an error page that are read away, so that its con
 # would take 20 million, which is no image but a way to burn this machine's CPU.
 _MOST_PIECES = 65_536
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
+_FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L"))  # of the headers that are read: a server sends a dozen others
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -187,7 +187,7 @@ class Transfer:
             return unreachable("redirect to what is no URL")
 
     def _is_success(self) -> bool:
-        return HTTPStatus.OK <= self._status < HTTPStatus.MULTIPLE_CHOICES
+        return 200 <= self._status < 300
 
     def _take_header(self, line: bytes) -> int | None:
         """Called with each header line; 0 ends the transfer."""
@@ -197,11 +197,11 @@ class Transfer:
             self._status = int(status[1])
             self._length, self._location, self._encoding = -1, b"", b""
         elif line in (b"\r\n", b"\n"):
-            self._head_ended = self._status >= HTTPStatus.OK  # else more lines follow, of the final answer
+            self._head_ended = self._status >= 200  # else more lines follow, of the final answer
             if self._head_ended and self._is_success():
                 self._fault = self._judge_head()
                 return 0 if self._fault is not None else None
-        else:
+        elif line[:1] in _FIRST_LETTERS:
             name, _, value = line.partition(b":")
             value = value.strip()
             match name.lower().strip():

@@ -30,6 +30,15 @@ class PackWriter:
         self._entries[str(index)] = {"offset": self._offset, "size": size, **facts}
         self._offset += size
 
+    def add_again(self, index: int, earlier: int) -> None:
+        """Image `index` is the same as the one added as `earlier`: its body is not stored again."""
+        self._entries[str(index)] = self._entries[str(earlier)]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the bodies stored so far."""
+        return self._offset
+
     def finish(self) -> None:
         index = json.dumps(self._entries).encode()
         self._out.write(index + len(index).to_bytes(8, "big") + MAGIC)

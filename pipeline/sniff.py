@@ -20,17 +20,25 @@ NATIVE_FORMATS: Mapping[str, str] = {
 #: The formats that become PNG. Each decodes from memory, without a helper program, and is known by its own bytes.
 CONVERTED_FORMATS = (
     "AVIF",
+    "BLP",
     "BMP",
+    "CUR",
     "DCX",
     "DDS",
+    "FITS",
     "FLI",
+    "FTEX",
+    "GBR",
     "GIF",
     "HEIF sequence",
     "ICNS",
     "ICO",
     "JPEG 2000",
+    "JPEG XL",
     "MSP",
+    "PCD",
     "PCX",
+    "PIXAR",
     "PPM",
     "PSD",
     "QOI",
@@ -59,10 +67,8 @@ _REFUSED: Mapping[str, str] = {
     "EMF": f"EMF {_RENDER}",
     "EPS": f"PostScript (EPS) {_RENDER}",
     "EXR": f"OpenEXR {_EXPORT}",
-    "FITS": f"FITS {_EXPORT}",
     "HDR": f"Radiance HDR {_EXPORT}",
     "HTML": "This is an HTML page, not an image: check that the address leads to the image itself.",
-    "JPEG XL": f"JPEG XL {_EXPORT}",
     "JPEG XR": f"JPEG XR {_EXPORT}",
     "OFFICE": f"An Office document {_UNPACK}",
     "PAM": f"PAM or colour PFM {_EXPORT}",
@@ -91,6 +97,10 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"8BPS\x00\x02", "PSB"),
     (b"/* XPM */", "XPM"),
     (b"DDS ", "DDS"),
+    (b"BLP1", "BLP"),
+    (b"BLP2", "BLP"),
+    (b"FTEX", "FTEX"),
+    (b"\x80\xe8\x00\x00", "PIXAR"),
     (b"DanM", "MSP"),
     (b"LinS", "MSP"),
     (b"icns", "ICNS"),
@@ -125,8 +135,16 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"FLV\x01", "VIDEO"),
 )
 
+_MAGIC_BY_FIRST_BYTE = {first: [entry for entry in _MAGIC if entry[0][0] == first] for first in {entry[0][0] for entry in _MAGIC}}
+
 #: (offset, bytes there, format): looked for only in what begins like no picture.
-_MAGIC_WITHIN: tuple[tuple[int, bytes, str], ...] = ((40, b" EMF", "EMF"), (128, b"DICM", "DICOM"), (257, b"ustar", "ARCHIVE"))
+_MAGIC_WITHIN: tuple[tuple[int, bytes, str], ...] = (
+    (20, b"GIMP", "GBR"),
+    (40, b" EMF", "EMF"),
+    (128, b"DICM", "DICOM"),
+    (257, b"ustar", "ARCHIVE"),
+    (2048, b"PCD_", "PCD"),
+)
 
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis"))
 _HEIF_SEQUENCE_BRANDS = frozenset((b"hevc", b"hevx", b"hevm", b"hevs", b"msf1"))
@@ -155,7 +173,7 @@ def sniff(data: bytes) -> str | Refused:
 
 
 def _kind(data: bytes) -> str:
-    for magic, kind in _MAGIC:
+    for magic, kind in _MAGIC_BY_FIRST_BYTE.get(data[0], ()):
         if data.startswith(magic):
             return kind
     return next((found for look in _LOOKS if (found := look(data))), "")
@@ -229,7 +247,9 @@ def _bmp(data: bytes) -> str:
 
 def _ico(data: bytes) -> str:
     # A TGA may begin like an icon: an icon has at least one entry, and its entries a reserved zero.
-    return "ICO" if data.startswith(b"\x00\x00\x01\x00") and data[4:6] != b"\x00\x00" and data[9:10] == b"\x00" else ""
+    if data[4:6] == b"\x00\x00" or data[9:10] != b"\x00":
+        return ""
+    return {b"\x00\x00\x01\x00": "ICO", b"\x00\x00\x02\x00": "CUR"}.get(data[:4], "")
 
 
 def _pnm(data: bytes) -> str:

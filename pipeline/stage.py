@@ -1,4 +1,7 @@
-"""From what was sent to images the model can take, in one scratch object."""
+"""From what was sent to images the model can take, in one scratch object.
+
+Images of a chunk whose bytes are the same are decoded and stored once. Each has its own record all the same.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
-from pipeline.types import Failure, Fetched, ItemCode, Refused, Staged
+from pipeline.types import Failure, Fetched, ItemCode, Prepared, Refused, Staged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +24,7 @@ class StagedChunk:
     staged: list[Staged] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     received: dict[int, int] = field(default_factory=dict)  #: bytes of each image that came, by index, decodable or not
+    stored: int = 0  #: bytes of all bodies in the object: less than the sum of `staged` where images are the same
 
 
 def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[bytes], executor: Executor) -> StagedChunk:
@@ -29,37 +33,16 @@ def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[byte
     Decoding runs in `executor` beside the fetching, and each image is written by the thread that decoded it: so no more
     converted images are in memory than the executor has threads. Raises what `received` raises.
     """
-    chunk = StagedChunk()
-    pack = PackWriter(out)
-    lock = threading.Lock()
-
-    def prepare(image: Fetched) -> None:
-        outcome = _decode(image, decode)
-        with lock:
-            if isinstance(outcome, Failure):
-                chunk.failures.append(outcome)
-            else:
-                staged, data = outcome
-                pack.add(
-                    staged.index,
-                    data,
-                    mime=staged.mime,
-                    received=staged.received,
-                    sha256=staged.sha256,
-                    width=staged.width,
-                    height=staged.height,
-                )
-                chunk.staged.append(staged)
-
+    work = _Staging(decode, out)
     running: list[Future[None]] = []
+    sizes: dict[int, int] = {}
     try:
         for image in received:
             if isinstance(image, Failure):
-                with lock:
-                    chunk.failures.append(image)
+                work.fail(image)
             else:
-                chunk.received[image.index] = len(image.data)
-                running.append(executor.submit(prepare, image))
+                sizes[image.index] = len(image.data)
+                running.append(executor.submit(work.prepare, image))
         for future in running:
             future.result()
     except BaseException:
@@ -67,28 +50,85 @@ def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[byte
             future.cancel()
         wait(running)  # none may write to `out` after it is the caller's again
         raise
-    pack.finish()
-    chunk.staged.sort(key=lambda image: image.index)
-    chunk.failures.sort(key=lambda failure: failure.index)
-    return chunk
+    return work.finish(sizes)
 
 
-def _decode(image: Fetched, decode: Decode) -> tuple[Staged, bytes] | Failure:
-    if not image.data:
-        return Failure(index=image.index, code=ItemCode.IMAGE_EMPTY, detail="There are no bytes in this image.")
-    prepared = decode(image.data)
-    if isinstance(prepared, Refused):
-        return Failure(index=image.index, code=prepared.code, detail=prepared.detail)
-    staged = Staged(
-        index=image.index,
-        mime=prepared.mime,
-        size=len(prepared.data),
-        received=len(image.data),
-        sha256=hashlib.sha256(image.data).hexdigest(),
-        width=prepared.width,
-        height=prepared.height,
-    )
-    return staged, prepared.data
+class _Staging:
+    """What the threads that stage one chunk share."""
+
+    def __init__(self, decode: Decode, out: IO[bytes]) -> None:
+        self._decode = decode
+        self._pack = PackWriter(out)
+        self._lock = threading.Lock()
+        self._staged: list[Staged] = []
+        self._failures: list[Failure] = []
+        #: by SHA-256: what the picture became, or the indexes that wait for whoever decodes it
+        self._known: dict[str, Staged | Refused | list[int]] = {}
+
+    def fail(self, failure: Failure) -> None:
+        with self._lock:
+            self._failures.append(failure)
+
+    def prepare(self, image: Fetched) -> None:
+        if not image.data:
+            detail = "There are no bytes in this image."
+            self.fail(Failure(index=image.index, code=ItemCode.IMAGE_EMPTY, detail=detail))
+            return
+        digest = hashlib.sha256(image.data).hexdigest()
+        with self._lock:
+            known = self._known.setdefault(digest, [])
+            if isinstance(known, list):
+                known.append(image.index)
+                if len(known) > 1:  # another thread is at it
+                    return
+            else:
+                self._settle(image.index, known)
+                return
+        outcome = self._decode(image.data)
+        with self._lock:
+            became = outcome if isinstance(outcome, Refused) else self._store(image, digest, outcome)
+            self._known[digest] = became
+            for index in known:
+                self._settle(index, became)
+
+    def _store(self, image: Fetched, digest: str, prepared: Prepared) -> Staged:
+        staged = Staged(
+            index=image.index,
+            mime=prepared.mime,
+            size=len(prepared.data),
+            received=len(image.data),
+            sha256=digest,
+            width=prepared.width,
+            height=prepared.height,
+        )
+        self._pack.add(
+            staged.index,
+            prepared.data,
+            mime=staged.mime,
+            received=staged.received,
+            sha256=staged.sha256,
+            width=staged.width,
+            height=staged.height,
+        )
+        return staged
+
+    def _settle(self, index: int, became: Staged | Refused) -> None:
+        if isinstance(became, Refused):
+            self._failures.append(Failure(index=index, code=became.code, detail=became.detail))
+            return
+        if index != became.index:
+            self._pack.add_again(index, became.index)
+            became = replace(became, index=index)
+        self._staged.append(became)
+
+    def finish(self, received: dict[int, int]) -> StagedChunk:
+        self._pack.finish()
+        return StagedChunk(
+            staged=sorted(self._staged, key=lambda image: image.index),
+            failures=sorted(self._failures, key=lambda failure: failure.index),
+            received=received,
+            stored=self._pack.size,
+        )
 
 
 def staged_in(pack: PackReader) -> list[Staged]:

@@ -39,6 +39,7 @@ class Work:
     account: str
     question: Question
     waited: bool  #: the caller holds a connection
+    total: int  #: images of the job
     first: int
     count: int
     input: str | None  #: scratch key of the chunk's base64 texts
@@ -56,6 +57,7 @@ def work_of(connection: Connection, lease: Lease) -> Work:
             jobs.c.prompt,
             jobs.c.options,
             jobs.c.waited,
+            jobs.c.total,
             (jobs.c.deadline_at - now_ms()).label("left"),
             chunks.c.first,
             chunks.c.count.label("size"),
@@ -80,6 +82,7 @@ def work_of(connection: Connection, lease: Lease) -> Work:
         account=row.account,
         question=question_of(row.prompt, row.options),
         waited=row.waited,
+        total=row.total,
         first=row.first,
         count=row.size,
         input=row.input,
@@ -88,6 +91,16 @@ def work_of(connection: Connection, lease: Lease) -> Work:
         left=row.left / 1000,
         pending={image.at: image.source for image in pending},
     )
+
+
+def urls_elsewhere(connection: Connection, lease: Lease, work: Work) -> set[str]:
+    """Those of the chunk's URLs that other chunks of the job have too."""
+    urls = {url for url in work.pending.values() if url}
+    if not urls or work.count == work.total:
+        return set()
+    outside = ~images.c.index.between(work.first, work.first + work.count - 1)
+    query = select(images.c.source).where(images.c.job == lease.job, outside, images.c.source.in_(urls)).distinct()
+    return {url for url in connection.scalars(query) if url}
 
 
 def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
@@ -104,8 +117,7 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
     if received > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
     connection.execute(_of_chunk(lease).values(object=key))
-    put = sum(image.size for image in chunk.staged)
-    connection.execute(update(jobs).where(jobs.c.id == lease.job).values(scratch_bytes=jobs.c.scratch_bytes + put))
+    connection.execute(update(jobs).where(jobs.c.id == lease.job).values(scratch_bytes=jobs.c.scratch_bytes + chunk.stored))
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
     return steps.add(connection, job=lease.job, round_=lease.round, kind="extract", parts=[lease.part])

@@ -25,9 +25,10 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Fetches or decodes, converts, and puts the object; the commit records what became of each image."""
     with parts.database.read() as connection:
         work = jobs.work_of(connection, lease)
+        elsewhere = jobs.urls_elsewhere(connection, lease, work)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
         try:
-            chunk = staging.stage(_received(parts, work), decode=parts.decode, out=out, executor=parts.decoding)
+            chunk = staging.stage(_received(parts, lease, work, elsewhere), decode=parts.decode, out=out, executor=parts.decoding)
         except TotalTooLarge:
             return partial(jobs.fail_too_large, lease=lease)
         # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.
@@ -46,12 +47,15 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     return commit
 
 
-def _received(parts: Parts, work: Work) -> Iterator[Fetched | Failure]:
+def _received(parts: Parts, lease: Lease, work: Work, elsewhere: set[str]) -> Iterator[Fetched | Failure]:
     if work.input is None:
-        urls = [(index, url or "") for index, url in work.pending.items()]
+        urls = {index: url or "" for index, url in work.pending.items()}
         # With room for one image that turns out too large as it streams in: the commit counts exactly.
         most = MAX_TOTAL_BYTES + MAX_IMAGE_BYTES
-        yield from parts.fetch(urls, total=most, timeout=max(work.left, 1.0))
+        scope = (lease.job, lease.round)
+        yield from parts.shared_fetches.fetch_once(
+            parts.fetch, urls, scope=scope, elsewhere=elsewhere, total=most, timeout=max(work.left, 1.0)
+        )
         return
     with parts.scratch.open(work.input) as source:
         yield from decode_texts(PackReader(source), work.pending)

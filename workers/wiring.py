@@ -12,6 +12,7 @@ from functools import partial
 from celery import Celery
 
 from pipeline.engines.build import build_engine, models_of
+from pipeline.fetch_once import SharedFetches
 from pipeline.models import Model
 from pipeline.ports import Decode, Deliver, Engine, Fetch, Limiter, Reencode, Scratch
 from pipeline.room import Room
@@ -51,6 +52,7 @@ class Parts:
     webhook_places: threading.Semaphore  #: calls of webhooks at once
     owner: str
     drain: Drain = field(default_factory=Drain)
+    shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
 
     @property

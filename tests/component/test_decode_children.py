@@ -69,10 +69,12 @@ def test_cpu_time_is_counted_for_each_picture_by_itself():
         first = tell(pool)
         assert first["cpu"] <= 3 + 2, "what the start took, rounded up, and 3 s more"
         busy = encoded(Image.effect_noise((3000, 3000), 80), "TIFF", compression="tiff_lzw")
-        for _ in range(6):
+        for _ in range(500):
+            if tell(pool)["cpu"] > first["cpu"] + 3:
+                break
             prepared(pool, busy)
         assert tell(pool)["pid"] == first["pid"]
-        assert tell(pool)["cpu"] > first["cpu"]
+        assert tell(pool)["cpu"] > first["cpu"] + 3
 
 
 def test_a_child_that_was_killed_while_idle_accuses_nobody(hooked):

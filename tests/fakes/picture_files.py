@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -9,11 +10,22 @@ from functools import cache
 from typing import Any
 
 import pillow_heif
+import pylibjxl
 from PIL import Image
 
 WIDTH, HEIGHT = 48, 32
 
 pillow_heif.register_heif_opener()
+pylibjxl.register_pillow()
+
+# Made by cjxl 0.7, which writes what pylibjxl does not: three frames (red, blue, lime) of 20 x 10 pixels; and a picture of
+# 64 x 32 whose upper left quarter is red and upper right blue, stored with a tag that turns it to the right.
+ANIMATED_JPEG_XL = base64.b64decode(
+    "/wpIcEEAFhSXBAgIoAIAAKAASxIJEhg4BEFIgQ0ZY/A+MU6cGOPEGPMAiA1/ABRyux9P3j8zaWjTPggIoAIAAKwASxIJEhg4BEFIgQ0ZY/A+Mc5MnDgxxjwAYCOQCe6p3ds1Igvc7QMYNPJeHwgIoEIAAHgASxIJEhg4BEFIgQ0ZYzBxYox5AMaHGABi9j00pO8D"
+)
+TURNED_JPEG_XL = base64.b64decode(
+    "AAAADEpYTCANCocKAAAAFGZ0eXBqeGwgAAAAAGp4bCAAAAA/anhsY/8Kxy0QUFwSCAIBAKQASzhpmMqD9ysoCIA6f2IMygvEAABoSAHQO+7fX0jg7x8a1F8L6w8bhDs="
+)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -59,20 +71,28 @@ def converted() -> dict[str, bytes]:
     """One file of each format that becomes PNG."""
     image = photo()
     grey, palette, line = image.convert("L"), image.quantize(32), image.convert("1")
-    pcx = encoded(palette, "PCX")
+    pcx, pixels = encoded(palette, "PCX"), image.tobytes()
     return {
         "AVIF": encoded(image, "AVIF"),
+        "BLP": encoded(palette, "BLP"),
         "BMP": encoded(image, "BMP"),
+        "CUR": b"\0\0\2\0" + encoded(image.resize((32, 32)), "ICO", sizes=[(32, 32)], bitmap_format="bmp")[4:],
         "DCX": struct.pack("<4I", 0x3ADE68B1, 16, 0, 0) + pcx,
         "DDS": encoded(image.convert("RGBA"), "DDS"),
+        "FITS": fits(grey),
         "FLI": fli(grey),
+        "FTEX": b"FTEX" + struct.pack("<8i", 0, WIDTH, HEIGHT, 1, 1, 1, 32, len(pixels)) + pixels,
+        "GBR": struct.pack(">5I4sI", 29, 2, WIDTH, HEIGHT, 1, b"GIMP", 10) + b"\0" + grey.tobytes(),
         "GIF": encoded(palette, "GIF"),
         "HEIF sequence": with_brand(encoded(image, "HEIF"), b"hevc"),
         "ICNS": encoded(image.resize((64, 64)), "ICNS"),
         "ICO": encoded(image.resize((32, 32)), "ICO", sizes=[(32, 32)]),
         "JPEG 2000": encoded(image, "JPEG2000"),
+        "JPEG XL": encoded(image, "JXL", lossless=True),
         "MSP": encoded(line, "MSP"),
+        "PCD": pcd(),
         "PCX": pcx,
+        "PIXAR": pixar(image),
         "PPM": encoded(image, "PPM"),
         "PSD": psd(image),
         "QOI": qoi(image),
@@ -102,6 +122,28 @@ def psd(image: Image.Image) -> bytes:
     """The flattened picture alone: no layers, no resources, not compressed."""
     head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, image.height, image.width, 8, 3)
     return head + struct.pack(">III", 0, 0, 0) + struct.pack(">H", 0) + b"".join(band.tobytes() for band in image.split())
+
+
+def fits(grey: Image.Image) -> bytes:
+    """One unit of 8 bits a pixel."""
+    cards = {"SIMPLE": "T", "BITPIX": 8, "NAXIS": 2, "NAXIS1": grey.width, "NAXIS2": grey.height}
+    head = "".join(f"{name:8}= {value:>20}".ljust(80) for name, value in cards.items()) + "END".ljust(80)
+    return head.ljust(2880).encode() + grey.tobytes().ljust(2880, b"\0")
+
+
+def pixar(image: Image.Image) -> bytes:
+    """Uncompressed RGB behind a header of 1024 bytes."""
+    head = bytearray(b"\x80\xe8\0\0".ljust(1024, b"\0"))
+    struct.pack_into("<HH", head, 416, image.height, image.width)
+    struct.pack_into("<HH", head, 424, 14, 2)
+    return bytes(head) + image.tobytes()
+
+
+def pcd() -> bytes:
+    """The one size a PhotoCD's base picture has; dark above, light below."""
+    head = bytes(2048) + b"PCD_OPA".ljust(2048, b"\0")
+    rows = (bytes((40 + row // 2,)) * 1536 + bytes((128,)) * 768 for row in range(256))
+    return head.ljust(96 * 2048, b"\0") + b"".join(rows)
 
 
 def qoi(image: Image.Image) -> bytes:

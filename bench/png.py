@@ -1,0 +1,85 @@
+"""BMP, TIFF and AVIF of 12 million pixels to PNG: what the decoder child does, against Pillow at its fastest level.
+
+Both decode the same bytes in this process, in turn, and both results are compared with the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from bench.report import print_report, spread
+from pipeline.decode_child import _prepare_libraries, decode
+from pipeline.types import Prepared
+
+GOAL = 0.5
+SIZE = (4000, 3000)
+
+
+def photo() -> Image.Image:
+    """The crumpled receipt of examples/, enlarged, with the noise of a sensor, without which it would shrink too well."""
+    with Image.open("examples/02-crumpled-receipt.jpg") as small:
+        pixels = np.asarray(small.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC)).astype(np.int16)
+    noise = np.random.default_rng(5).normal(0, 2, pixels.shape).astype(np.int16)
+    return Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))
+
+
+def by_pillow(data: bytes) -> bytes:
+    out = BytesIO()
+    with Image.open(BytesIO(data)) as image:
+        image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def by_us(kind: str, data: bytes) -> bytes:
+    outcome = decode(kind, data)
+    assert isinstance(outcome, Prepared)
+    return outcome.data
+
+
+def same(one: bytes, other: bytes) -> bool:
+    with Image.open(BytesIO(one)) as a, Image.open(BytesIO(other)) as b:
+        return a.mode == b.mode and ImageChops.difference(a, b).getbbox() is None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    runs = parser.parse_args().runs
+    _prepare_libraries()
+    picture = photo()
+    rows = []
+    for name, kind, options in (
+        ("BMP", "BMP", {}),
+        ("TIFF", "TIFF", {}),
+        ("TIFF, LZW", "TIFF", {"compression": "tiff_lzw"}),
+        ("AVIF", "AVIF", {"quality": 75, "speed": 9}),
+    ):
+        body = BytesIO()
+        picture.save(body, kind, **options)
+        data = body.getvalue()
+        ours, theirs = by_us(kind, data), by_pillow(data)
+        assert same(ours, theirs)
+        taken: list[float] = []
+        ratios: list[float] = []
+        for _ in range(runs):
+            started = time.process_time()
+            by_us(kind, data)
+            middle = time.process_time()
+            by_pillow(data)
+            taken.append(middle - started)
+            ratios.append((middle - started) / (time.process_time() - middle))
+        rows += [
+            (f"{name} to PNG, CPU", spread(taken, "s"), ""),
+            (f"{name}, ours / Pillow's", spread(ratios, "x"), f"{GOAL} x"),
+            (f"{name}, size of the PNG, ours / Pillow's", f"{len(ours) / len(theirs):.2f} x", ""),
+        ]
+    print_report(f"{SIZE[0]} x {SIZE[1]} pixels to PNG, {runs} runs", rows)
+
+
+if __name__ == "__main__":
+    main()

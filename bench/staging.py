@@ -1,0 +1,201 @@
+"""3000 URLs of 33 KB on loopback to packed objects in a folder: fetched, checked, decoded, stored. Beside it img2dataset.
+
+The server answers after 50 ms, from a process of its own. Ours is what a worker's stage steps do, without SQL: chunks of 50
+images, as many threads as a worker has, every check on. img2dataset fetches the same URLs, with raw output (it then checks
+nothing) and with its defaults (it then decodes and resizes). Only its shards' own time is counted, not its start. It needs
+numpy and OpenCV in versions of its own, so it lives in a virtual environment of its own, which this makes once, with pip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from bench.report import print_report, spread
+from pipeline import stage as staging
+from pipeline.addresses import parse_allow
+from pipeline.decode import DecoderPool
+from pipeline.fetch import Fetcher
+from pipeline.fetch_once import SharedFetches
+from pipeline.plan import ChunkPlan, cut
+from pipeline.types import MAX_TOTAL_BYTES
+from storage.scratch import FileScratch
+from tests.e2e.service import ROOT
+from workers.stage import IN_MEMORY
+
+IMAGES, SIZE, LATENCY = 3000, 33_000, 0.05
+CHUNK, THREADS = 50, 40
+RIVAL = ROOT / "var" / "bench-img2dataset"
+RIVAL_OPTIONS = {
+    "raw": {"disable_all_reencoding": True, "resize_mode": "no"},
+    "defaults": {},
+}
+RIVAL_SCRIPT = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from img2dataset import download
+if __name__ == "__main__":
+    options = json.loads(sys.argv[1])
+    download(input_format="txt", processes_count=2, enable_wandb=False, **options)
+"""
+
+
+def photos() -> list[bytes]:
+    """Different JPEGs of a picture with about as much in it as a photo of that many bytes; padded to SIZE."""
+    pixels = np.random.default_rng(1).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((480, 360), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(2).normal(0, 6, (360, 480, 3))
+    out = BytesIO()
+    Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=70)
+    body = out.getvalue()
+    assert SIZE * 0.8 < len(body) < SIZE, len(body)
+    made = []
+    for number in range(IMAGES):
+        comment = str(number).encode().ljust(SIZE - len(body) - 4)
+        made.append(body[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + body[2:])
+    return made
+
+
+class Web(asyncio.Protocol):
+    """Answers `GET /<number>.jpg` after LATENCY."""
+
+    def __init__(self, pages: list[bytes]) -> None:
+        self._pages = pages
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while b"\r\n\r\n" in self._received:
+            head, _, self._received = self._received.partition(b"\r\n\r\n")
+            page = self._pages[int(head.split(b" ")[1][1:-4])]
+            asyncio.get_running_loop().call_later(LATENCY, self._answer, page)
+
+    def _answer(self, page: bytes) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(page)
+        self._transport.write(head + page)
+
+
+async def serve() -> None:
+    """The web server's process: prints its port, ends with its standard input."""
+    pages = photos()
+    server = await asyncio.get_running_loop().create_server(lambda: Web(pages), "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    server.close()
+
+
+def cpu() -> float:
+    """CPU seconds of this process and those it started, the web server left out; decoders that were replaced too."""
+    me = psutil.Process()
+    living = [me, *(child for child in me.children() if "--serve" not in child.cmdline())]
+    ended = me.cpu_times().children_user + me.cpu_times().children_system
+    return ended + sum(times.user + times.system for times in (process.cpu_times() for process in living))
+
+
+def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
+    """What stages all images, and gives the seconds and the CPU seconds it took. Its parts are built once and warm."""
+    fetch = Fetcher(parse_allow(f"127.0.0.1/32:{port}"))
+    shared = SharedFetches()
+    decode = DecoderPool()
+    decoding = ThreadPoolExecutor(psutil.cpu_count() or 1)
+    threads = ThreadPoolExecutor(THREADS)
+    scratch = FileScratch(folder)
+
+    def chunk(plan: ChunkPlan) -> int:
+        urls = {index: f"http://127.0.0.1:{port}/{index}.jpg" for index in range(plan.first, plan.first + plan.count)}
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
+            received = shared.fetch_once(fetch, urls, scope="job", elsewhere=(), total=MAX_TOTAL_BYTES, timeout=100.0)
+            staged = staging.stage(received, decode=decode, out=out, executor=decoding)
+            scratch.put(f"job/c{plan.no}", out)
+        assert staged.failures == []
+        return len(staged.staged)
+
+    def run() -> tuple[float, float]:
+        before, started = cpu(), time.perf_counter()
+        assert sum(threads.map(chunk, cut(IMAGES, CHUNK))) == IMAGES
+        return time.perf_counter() - started, cpu() - before
+
+    assert chunk(ChunkPlan(no=0, first=0, count=CHUNK)) == CHUNK
+    return run
+
+
+def rival(port: int, options: dict[str, object], output: str) -> float:
+    """Seconds of img2dataset, from the start of its first shard to the end of its last."""
+    with tempfile.TemporaryDirectory() as folder:
+        urls = Path(folder) / "urls.txt"
+        urls.write_text("".join(f"http://127.0.0.1:{port}/{number}.jpg\n" for number in range(IMAGES)))
+        script = Path(folder) / "rival.py"
+        script.write_text(RIVAL_SCRIPT)
+        out = Path(folder) / "out"
+        shards = {"number_sample_per_shard": IMAGES // 4, "thread_count": 128}
+        arguments = {"url_list": str(urls), "output_folder": str(out), "output_format": output, **shards, **options}
+        subprocess.run([RIVAL / "bin" / "python", script, json.dumps(arguments)], check=True, capture_output=True, timeout=300)
+        stats = [json.loads(path.read_text()) for path in out.glob("*_stats.json")]
+        assert sum(shard["successes"] for shard in stats) == IMAGES
+        return max(shard["end_time"] for shard in stats) - min(shard["start_time"] for shard in stats)
+
+
+def prepare_rival() -> None:
+    if not (RIVAL / "bin" / "img2dataset").exists():
+        subprocess.run([sys.executable, "-m", "venv", RIVAL], check=True)
+        subprocess.run([RIVAL / "bin" / "pip", "install", "--quiet", "img2dataset==1.47.0", "setuptools"], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--alone", action="store_true", help="without img2dataset")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve())
+        return
+    if not options.alone:
+        prepare_rival()
+    command = [sys.executable, "-m", "bench.staging", "--serve"]
+    web = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert web.stdin
+    assert web.stdout
+    rates: list[float] = []
+    costs: list[float] = []
+    theirs: dict[str, list[float]] = {name: [] for name in ("raw, webdataset", "raw, files", "defaults, files")}
+    with tempfile.TemporaryDirectory() as folder:
+        port = int(web.stdout.readline())
+        run = ours(port, Path(folder))
+        for _ in range(options.runs):
+            seconds, burnt = run()
+            rates.append(IMAGES / seconds)
+            costs.append(burnt / IMAGES * 1000)
+            for name, measured in theirs.items() if not options.alone else ():
+                mode, _, output = name.partition(", ")
+                measured.append(IMAGES / rival(port, RIVAL_OPTIONS[mode], output))
+    web.stdin.close()
+    web.wait()
+    rows = [("staging", spread(rates, "images/s", 0), ""), ("CPU a 1000 images", spread(costs, "s"), "1.0 s")]
+    for name, measured in theirs.items() if not options.alone else ():
+        ratios = [mine / other for mine, other in zip(rates, measured, strict=True)]
+        rows += [
+            (f"img2dataset, {name}", spread(measured, "images/s", 0), ""),
+            ("ours / that, run by run", spread(ratios, "x"), "6 x" if name.startswith("defaults") else "1.5 x"),
+        ]
+    print_report(f"{IMAGES} URLs of {SIZE / 1000:.0f} KB, latency {LATENCY * 1000:.0f} ms, {options.runs} runs", rows)
+
+
+if __name__ == "__main__":
+    main()

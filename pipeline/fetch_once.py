@@ -1,0 +1,108 @@
+"""A URL that stands several times in a job is fetched once: within a chunk, and among the chunks that a process stages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as WaitTimeout
+from dataclasses import replace
+
+from pipeline.ports import Fetch
+from pipeline.types import MB, Failure, Fetched
+
+_KEPT_BYTES = 32 * MB  # of images that other chunks have too
+
+Shared = Future[Fetched | Failure]
+
+
+class SharedFetches:
+    """What the chunks that a process stages have fetched for each other. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._shared: OrderedDict[Hashable, Shared] = OrderedDict()  # the one asked for last at the end
+        self._kept = 0  # bytes of those that are done
+
+    def fetch_once(
+        self,
+        fetch: Fetch,
+        urls: Mapping[int, str],
+        *,
+        scope: Hashable,
+        elsewhere: Collection[str],
+        total: int,
+        timeout: float,
+    ) -> Iterator[Fetched | Failure]:
+        """One value for each index of `urls`, as they complete. Otherwise as pipeline.ports.Fetch says.
+
+        `elsewhere`: those of the URLs that other calls of the same `scope` ask for too. What such a call fetches, or has
+        fetched and still keeps, is not fetched again; if it gives up, it is. `total` counts what this call fetches itself.
+        """
+        ends = time.monotonic() + timeout
+        same: dict[str, list[int]] = defaultdict(list)
+        for index, url in urls.items():
+            same[url].append(index)
+        mine, others = self._divide([url for url in same if url in elsewhere], scope)
+        try:
+            first = {indexes[0]: url for url, indexes in same.items() if url not in others}
+            for value in fetch(first.items(), total=total, timeout=timeout):
+                if (shared := mine.pop(urls[value.index], None)) is not None:
+                    self._keep(shared, value)
+                yield from _for_each(value, same[urls[value.index]])
+        finally:
+            self._give_up(mine, scope)
+        left: dict[int, str] = {}
+        for url, shared in others.items():
+            try:
+                value = shared.result(timeout=max(ends - time.monotonic(), 0.0))
+            except (CancelledError, WaitTimeout):
+                left[same[url][0]] = url
+            else:
+                yield from _for_each(value, same[url])
+        if left:
+            for value in fetch(left.items(), total=total, timeout=max(ends - time.monotonic(), 0.0)):
+                yield from _for_each(value, same[urls[value.index]])
+
+    def _divide(self, urls: list[str], scope: Hashable) -> tuple[dict[str, Shared], dict[str, Shared]]:
+        """What this call is to fetch for the others, and what others fetch or have fetched for it."""
+        mine: dict[str, Shared] = {}
+        others: dict[str, Shared] = {}
+        with self._lock:
+            for url in urls:
+                known = self._shared.get((scope, url))
+                if known is None:
+                    mine[url] = self._shared[scope, url] = Future()
+                else:
+                    others[url] = known
+                    self._shared.move_to_end((scope, url))
+        return mine, others
+
+    def _keep(self, shared: Shared, value: Fetched | Failure) -> None:
+        shared.set_result(value)
+        with self._lock:
+            self._kept += _size(shared)
+            for key in list(self._shared) if self._kept > _KEPT_BYTES else ():
+                if self._kept <= _KEPT_BYTES:
+                    break
+                if self._shared[key].done():
+                    self._kept -= _size(self._shared.pop(key))
+
+    def _give_up(self, mine: Mapping[str, Shared], scope: Hashable) -> None:
+        with self._lock:
+            for url, shared in mine.items():
+                shared.cancel()
+                del self._shared[scope, url]
+
+
+def _for_each(value: Fetched | Failure, indexes: list[int]) -> Iterator[Fetched | Failure]:
+    for index in indexes:
+        yield value if index == value.index else replace(value, index=index)
+
+
+def _size(shared: Shared) -> int:
+    """Bytes; failures count a little, so that they are not kept without end."""
+    value = shared.result()
+    return len(value.data) if isinstance(value, Fetched) else 1024
