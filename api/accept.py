@@ -120,9 +120,13 @@ def wanted_of(parts: Parts, sent: Sent) -> Request:
 
 def plan_of(parts: Parts, wanted: Request) -> list[ChunkPlan]:
     """The chunks that the request is cut into: each has the images of one call, if their bytes fit."""
-    question, settings = wanted.question, parts.settings
-    usual = settings.images_per_call if question.per_image else settings.merged_per_call
-    return cut(len(wanted.images), question.images_per_call or usual)
+    return cut(len(wanted.images), chunk_size(parts, wanted.question))
+
+
+def chunk_size(parts: Parts, question: Question) -> int:
+    """How many images go in a chunk."""
+    usual = parts.settings.images_per_call if question.per_image else parts.settings.merged_per_call
+    return question.images_per_call or usual
 
 
 def _make_job(

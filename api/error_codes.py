@@ -100,7 +100,7 @@ ITEM_CODES: dict[str, str] = {
     "safety_blocked": "the model refused it for its content",
     "recitation": "the model would have recited known text",
     "output_truncated": "the answer for this image alone is longer than 8192 tokens",
-    "schema_mismatch": "the model gave no usable JSON for it, three times",
+    "schema_mismatch": "the model gave no record for it that is JSON and fits the schema, asked three times",
     "model_refused": "the model never takes this image",
     "model_unavailable": "the model failed on this image twice",
     "deadline_exceeded": "the job's time was over",

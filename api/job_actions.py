@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 from flask import Blueprint, Response, g
 from sqlalchemy import Connection
 
-from api.accept import Accepted, accepted_answer, too_few_credits, too_many_open_jobs
+from api.accept import Accepted, accepted_answer, chunk_size, too_few_credits, too_many_open_jobs
 from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.openapi import Answer, describe
 from api.paging import own_job
 from api.wiring import Parts
-from pipeline.types import JobStatus, Question
+from pipeline.types import JobStatus
 from storage import closing, rounds, steps
 from storage.accepting import TooManyOpenJobs
 from storage.ledger import InsufficientCredits
@@ -110,9 +111,7 @@ def gone_is_404() -> Iterator[None]:
 
 
 def _begin_round(parts: Parts, connection: Connection, job: str) -> None:
-    def size(question: Question) -> int:
-        return parts.settings.images_per_call if question.per_image else parts.settings.merged_per_call
-
+    size = partial(chunk_size, parts)
     try:
         rounds.retry(connection, job, size=size, max_open=parts.settings.max_open_jobs, request_id=g.request_id)
     except rounds.NotEnded:

@@ -61,9 +61,16 @@ def merge(replies: Sequence[Reply], form: Form, mode: MergeMode = "auto") -> str
 
 
 def heading(indexes: Sequence[int]) -> str:
-    """The line above one of several texts: which images it speaks of, from 1."""
-    first, last = indexes[0] + 1, indexes[-1] + 1
-    return f"Image {first}" if first == last else f"Images {first} to {last}"
+    """The line above one of several texts: which images it speaks of, from 1. `Images 4 to 9`, and where some between were
+    answered elsewhere or failed, `Images 4 to 6, 9`."""
+    runs: list[list[int]] = []
+    for number in (index + 1 for index in indexes):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    named = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+    return f"Images {named}" if len(indexes) > 1 else f"Image {named}"
 
 
 def merge_documents(values: Sequence[Any]) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, select, tuple_
 
-from pipeline.types import Form, JobStatus, Question
+from pipeline.types import Form, JobStatus
+from storage.questions import question_of
 from storage.schema import images, jobs
 from storage.views import JobView, select_jobs, views_of
 
@@ -23,6 +24,7 @@ class ItemView:
     code: str | None  #: pipeline.types.ItemCode of a failed one
     message: str | None
     attempts: int  #: rounds it was in
+    note: str | None  #: `reencoded`: the model was not shown it as it was
     result: Any  #: where each image has its own, and the job has ended with results
 
 
@@ -49,6 +51,7 @@ def items_page(connection: Connection, job: JobView, *, limit: int, state: str |
         columns.code,
         columns.detail,
         columns.attempts,
+        columns.note,
         *([columns.result] if job.has_result else []),
     ).where(columns.job == job.id, columns.index > after)
     if state is not None:
@@ -62,6 +65,7 @@ def items_page(connection: Connection, job: JobView, *, limit: int, state: str |
             code=row.code,
             message=row.detail,
             attempts=row.attempts,
+            note=row.note,
             result=row.result if job.has_result else None,
         )
         for row in connection.execute(query.order_by(columns.index).limit(limit))
@@ -71,4 +75,4 @@ def items_page(connection: Connection, job: JobView, *, limit: int, state: str |
 def has_records(connection: Connection, job: str) -> bool:
     """Whether each image of the job has a result of its own."""
     row = connection.execute(select(jobs.c.prompt, jobs.c.options).where(jobs.c.id == job)).one_or_none()
-    return row is not None and Question(prompt=row.prompt, **row.options).form is Form.RECORDS
+    return row is not None and question_of(row.prompt, row.options).form is Form.RECORDS

@@ -64,6 +64,7 @@ def item_json(item: ItemView) -> dict[str, Any]:
         "code": item.code,
         "message": item.message,
         "attempts": item.attempts,
+        "note": item.note,
         "result": item.result,
     }
 

@@ -14,6 +14,7 @@ from storage import ledger
 from storage.accepting import TooManyOpenJobs, add_chunks
 from storage.closing import lock_job
 from storage.database import now_ms
+from storage.questions import question_of
 from storage.schema import chunks, deliveries, images, jobs, steps
 
 
@@ -54,7 +55,7 @@ def retry(
     # Those of a round that was cut short are open still, and the round ends when none is.
     connection.execute(update(chunks).where(chunks.c.job == job).values(open=False))
     fresh = 1 + (connection.scalar(select(func.max(chunks.c.no)).where(chunks.c.job == job)) or 0)
-    most = size(Question(prompt=row.prompt, **row.options))
+    most = size(question_of(row.prompt, row.options))
     groups = [failed[first : first + most] for first in range(0, len(failed), most)]
     # A chunk reaches from its first failed image to its last; those between that have an answer are not open, and stay.
     plan = [ChunkPlan(no=fresh + place, first=group[0], count=group[-1] - group[0] + 1) for place, group in enumerate(groups)]

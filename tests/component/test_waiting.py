@@ -79,7 +79,15 @@ def test_a_job_that_does_not_end_in_time_is_a_202_with_the_job_as_its_body(make_
         "status": "queued",
         "progress": 0.0,
         "counts": {"total": 2, "succeeded": 0, "failed": 0},
-        "usage": {"credits": 0, "modelCalls": 0, "inputTokens": 0, "outputTokens": 0},
+        "usage": {
+            "credits": 0,
+            "modelCalls": 0,
+            "inputTokens": 0,
+            "outputTokens": 0,
+            "cacheHits": 0,
+            "money": 0.0,
+            "modelVersion": None,
+        },
         "startedAt": None,
         "finishedAt": None,
         "expiresAt": None,
@@ -129,7 +137,15 @@ def test_an_open_job_asks_to_be_looked_at_again_and_an_ended_one_does_not(make_h
     harness.drain()
     ended = harness.get(f"{place}?wait=0")
     assert "Retry-After" not in ended.headers
-    assert ended.json["usage"] == {"credits": 12, "modelCalls": 1, "inputTokens": 10, "outputTokens": 2}
+    assert ended.json["usage"] == {
+        "credits": 12,
+        "modelCalls": 1,
+        "inputTokens": 10,
+        "outputTokens": 2,
+        "cacheHits": 0,
+        "money": 0.0,
+        "modelVersion": "fake-1.0",
+    }
     assert ended.json["createdAt"] <= ended.json["startedAt"] <= ended.json["finishedAt"] < ended.json["expiresAt"]
 
 
