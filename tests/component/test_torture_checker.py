@@ -109,7 +109,7 @@ def history() -> dict:
             {"kind": "pause worker", "at": NOON - 19, "ended": NOON},
         ],
         "reclaims": [{"step": 7, "process": "worker-1", "seconds": 16.0}],
-        "stops": [{"process": "worker-2", "seconds": 3.0, "code": 0}],
+        "stops": [{"process": "worker-2", "age": 60.0, "seconds": 3.0, "code": 0}],
     }
 
 
@@ -195,6 +195,7 @@ DAMAGE = [
     (RECLAIMED, "never", ("reclaims", 0, "seconds"), None),
     (STOPPED, "late", ("stops", 0, "seconds"), 26.0),
     (STOPPED, "killed", ("stops", 0, "code"), -9),
+    (STOPPED, "without its handlers", ("stops", 0, "code"), -15),
     (CALLS, "too many", ("calls",), [{"outcome": "complete"}] * 4),
 ]
 

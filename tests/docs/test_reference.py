@@ -37,6 +37,7 @@ from storage import steps
 from storage.schema import metadata
 from tests.docs.markdown import ROOT, blocks, prose, read, tables_with
 from tests.harness import Harness
+from tests.torture.checker import PROMISES
 
 API = "docs/reference/api.md"
 CLI = "docs/reference/cli.md"
@@ -217,6 +218,11 @@ def test_the_diagram_of_a_job_has_its_statuses():
 
 def test_the_tables_of_the_database_are_all_described():
     assert {row["table"] for row in tables_with("docs/architecture.md", "table", "a row is")} == set(metadata.tables)
+
+
+def test_the_promises_that_were_measured_are_the_checker_s():
+    rows = tables_with("docs/reference/promises.md", "promise", "seed 1", "seed 2", "seed 3")
+    assert [row["promise"] for row in rows] == list(PROMISES)
 
 
 def test_the_events_that_the_how_to_explains_are_logged():

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import math
+import signal
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ Row = dict[str, Any]
 HALF_SECONDS, ALL_SECONDS = 20.0, 90.0
 RECLAIM_SECONDS = 25.0
 STOP_SECONDS = 25.0
+START_SECONDS = 10.0  #: a process that is younger may not have come to its handlers yet, and holds nothing
 QUIET_SECONDS = 60.0
 MOST_CALLS = 1.5  #: times those without faults
 CLOCK_SECONDS = 60  #: that a webhook's timestamp may be off
@@ -48,7 +50,7 @@ class Record:
     scratch: Row  #: after (seconds from quiet until scratch was empty, or None), left (names)
     faults: list[Row]  #: what was done to the service: kind, at, ended
     reclaims: list[Row]  #: each step that a dead or paused process held: step, process, seconds until it was free, or None
-    stops: list[Row]  #: each process that was told to end: process, seconds, code
+    stops: list[Row]  #: each process that was told to end: process, age (seconds since its start), seconds, code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -281,7 +283,7 @@ def stopped(record: Record) -> Looked:
     faults = [
         f"{stop['process']} ended {stop['seconds']:.0f} s after SIGTERM with code {stop['code']}"
         for stop in record.stops
-        if stop["seconds"] > STOP_SECONDS or stop["code"] != 0
+        if stop["seconds"] > STOP_SECONDS or stop["code"] not in ({0, -signal.SIGTERM} if stop["age"] < START_SECONDS else {0})
     ]
     slowest = max((stop["seconds"] for stop in record.stops), default=0)
     return f"{len(record.stops)} deploys, the slowest in {slowest:.0f} s", faults

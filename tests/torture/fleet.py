@@ -41,7 +41,8 @@ class Fleet:
         self._on_held = on_held
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._since: dict[str, float] = {}
+        self._since: dict[str, float] = {}  # since when each that has ended is gone
+        self._started: dict[str, float] = {}
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
 
@@ -85,6 +86,7 @@ class Fleet:
             )
         with self._lock:
             self._running[name] = process
+            self._started[name] = time.monotonic()
 
     def _keep(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
@@ -140,6 +142,7 @@ class Fleet:
         if process.poll() is not None:
             return f"{name} was gone"
         began = time.monotonic()
+        age = began - self._started[name]
         process.send_signal(signal.SIGTERM)
         try:
             code: int | None = process.wait(timeout=END_SECONDS)
@@ -148,7 +151,7 @@ class Fleet:
             os.killpg(process.pid, signal.SIGKILL)
         if code == -signal.SIGKILL:
             return f"{name} was killed meanwhile"
-        self.stops.append({"process": name, "seconds": round(time.monotonic() - began, 2), "code": code})
+        self.stops.append({"process": name, "age": round(age, 2), "seconds": round(time.monotonic() - began, 2), "code": code})
         return name
 
     def pause(self, role: str, place: int) -> str:

@@ -37,7 +37,7 @@ SETTINGS = {
     "STEP_SECONDS": "60",
     "IMAGES_PER_CALL": "8",  # more chunks: more that a fault can hit
     "MERGED_PER_CALL": "20",
-    "WORKER_CONCURRENCY": "8",
+    "WORKER_CONCURRENCY": "24",
     "RATE_LIMIT": "100000/minute",
     "FETCH_ALLOW": "127.0.0.1/32:*",
     "WEBHOOK_ALLOW": "127.0.0.1/32:*",
