@@ -12,6 +12,7 @@ from api.openapi import Answer, describe
 from api.openapi_shared import BODIES
 from api.wiring import Parts
 from pipeline.estimate import estimate
+from pipeline.job_options import check_options
 from pipeline.request import RequestFault
 
 
@@ -32,6 +33,7 @@ def blueprint(parts: Parts) -> Blueprint:
         try:
             with read_sent(parts) as sent:
                 wanted = wanted_of(parts, sent)
+                check_options(sent.fields, len(wanted.images))  # as the request itself would be
                 reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=parts.models[wanted.question.model])
         except RequestFault as fault:
             raise ApiError(400, fault.code, fault.message) from None

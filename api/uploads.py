@@ -28,6 +28,7 @@ MOST_HEADERS = 1 << 16  #: bytes, of one part
 MOST_FIELDS = 100  #: parts beside the images and their customIds, where each of those is one
 MOST_FIELD_BYTES = 2 * MB  #: of all fields together
 LONGEST_BOUNDARY = 200
+ARRAYS = ("customIds", "fallbackModels")  #: fields that are arrays of texts: also one part for each
 IMAGES = ("images", "images[]", "image")  #: what the parts with files may be called
 
 
@@ -156,9 +157,10 @@ def _fields(texts: dict[str, list[bytes]]) -> dict[str, Any]:
     """The fields as JSON would have them; one that comes several times is an array; an empty one is none."""
     values = {name: [_value(name, text) for text in found if text] for name, found in texts.items()}
     fields = {name: found if len(found) > 1 else found[0] for name, found in values.items() if found}
-    if "customIds" in fields and not (len(values["customIds"]) == 1 and isinstance(fields["customIds"], list | None)):
-        # A part for each image, whose text is the id as it stands: a number is no number here.
-        fields["customIds"] = [_text("customIds", text) for text in texts["customIds"] if text]
+    for name in ARRAYS:
+        if name in fields and not (len(values[name]) == 1 and isinstance(fields[name], list | None)):
+            # A part for each text, as it stands: a number is no number here.
+            fields[name] = [_text(name, text) for text in texts[name] if text]
     return fields
 
 

@@ -224,3 +224,11 @@ def test_whatever_bytes_files_have_they_come_out_the_same_and_a_form_that_is_cut
     if 2 < cut < len(body):
         with pytest.raises((RequestFault, ApiError)):
             read(body[: len(body) - cut])
+
+
+def test_a_single_fallback_model_is_a_part_like_any_other(house):
+    [model, *_] = house.web.models
+    answer = send(house, fallbackModels=model, **files(b"img a"))
+    assert answer.status_code == 202
+    assert job_row(house.database, answer.json["id"]).options["fallback_models"] == [model]
+    house.drain()

@@ -6,11 +6,15 @@ from typing import Any
 
 import schemathesis
 
+from pipeline.settings import Settings
+
+MODEL = Settings.model_fields["model"].default
+
 
 @schemathesis.hook
 def map_case(context: Any, case: Any) -> Any:
-    """A `customIds` for each image, `maxCredits` that are enough, a `webhookUrl` that may be called: in requests that are
-    meant to be right."""
+    """A `customIds` for each image, `maxCredits` that are enough, a `webhookUrl` that may be called, a `schema` that is one,
+    models that the service has: in requests that are meant to be right."""
     if case.meta and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
         images = case.body.get("images")
         count = len(images) if isinstance(images, list) else 1
@@ -20,4 +24,11 @@ def map_case(context: Any, case: Any) -> Any:
             case.body["maxCredits"] = max(case.body["maxCredits"], 10 + count)
         if isinstance(case.body.get("webhookUrl"), str) and case.body["webhookUrl"].strip():
             case.body["webhookUrl"] = "https://hooks.example/"
+        if case.body.get("schema") is not None:
+            case.body["schema"] = {"type": "object"}
+            case.body.pop("granularity", None)  # it can't be merged beside a schema
+        if case.body.get("model") is not None:
+            case.body["model"] = MODEL
+        if case.body.get("fallbackModels"):
+            case.body["fallbackModels"] = [MODEL]
     return case

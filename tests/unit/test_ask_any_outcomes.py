@@ -57,8 +57,8 @@ class Model:
         kind = self.script[number - 1] if number <= len(self.script) else "ok"
         if kind == "away":
             return ModelUnavailable("429", retry_after=1)
-        if kind in OF_RECORDS and call.form is not Form.RECORDS:
-            kind = "ok"
+        if (kind in OF_RECORDS and call.form is not Form.RECORDS) or (kind == "garbage" and call.form is Form.TEXT):
+            kind = "ok"  # there is no such thing
         self.transient += kind != "ok"
         said = [index for index in shown(call) if index in self.culprits]
         if kind == "ok" and said:
@@ -76,7 +76,6 @@ class Model:
             return ModelFault("HTTP 500")
         if kind == "garbage":
             if call.form is Form.TEXT:
-                self.transient -= kind in self.script[number - 1 : number]
                 return None
             return Answer(finish=Finish.COMPLETE, text='Sure! Here you are: [{"index"')
         return _records(call, lambda label: kind if label == 1 else "ok") if kind in OF_RECORDS else None
