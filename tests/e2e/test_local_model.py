@@ -42,7 +42,7 @@ def test_records_of_pictures_of_every_kind_come_from_the_local_model(tmp_path: P
         assert [record["result"]["number"] for record in records] == [1, 2, 3, 4, 5]
         assert set(fake.calls[0].mimes) == {"image/png", "image/jpeg"}
         assert fake.faults == fake.refused == []
-        assert service.scratch() == []
+        service.wait_for(lambda: not service.scratch())
 
 
 def is_away(service: Service) -> bool:
