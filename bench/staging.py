@@ -113,7 +113,7 @@ def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
     fetch = Fetcher(parse_allow(f"127.0.0.1/32:{port}"))
     shared = SharedFetches()
     decode = DecoderPool()
-    decoding = ThreadPoolExecutor(psutil.cpu_count() or 1)
+    decoding = ThreadPoolExecutor(2 * (psutil.cpu_count() or 1))
     threads = ThreadPoolExecutor(THREADS)
     scratch = FileScratch(folder)
 

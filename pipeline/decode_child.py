@@ -1,38 +1,39 @@
 """What runs inside a decoder child: with jpeg_xl.py and png.py, which it uses, all that imports an image library.
 
-Started as `python -m pipeline.decode_child <seconds> <bytes>` by pipeline.decode, which says what the two ends tell each
-other. It takes one picture at a time and ends when its standard input does: with its parent, however that ended. (The
+Started as `python -S -m pipeline.decode_child <seconds> <bytes>` by pipeline.decode_process; pipeline.decode_wire says what
+the two tell each other. It takes one picture at a time and ends when its standard input does: with its parent, however that ended. (The
 kernel's death signal is not used: it follows the thread that started a child, and threads of a worker come and go.)
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import math
 import os
 import resource
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from io import BytesIO
 from typing import BinaryIO
 
-import pillow_heif
-from PIL import AvifImagePlugin, Image, ImageFile
+from PIL import Image, ImageFile
 
-from pipeline.decode import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SCANS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
+from pipeline.decode_wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SCANS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
 from pipeline.sniff import NATIVE_FORMATS, jpeg_scans
 from pipeline.types import ItemCode, Prepared, Refused
 
 Decode = Callable[[str, bytes], Prepared | Refused]
 
-#: Pillow's modules for the formats of pipeline.sniff, loaded before the limits are set and the first picture comes.
-_PLUGINS = (
-    "Blp Bmp Cur Dcx Dds Fits Fli Ftex Gbr Gif Icns Ico Jpeg Jpeg2K Mpo Msp Pcd Pcx Pixar Png Ppm Psd Qoi Sgi Sun Tga Tiff "
-    "WebP Xbm Xpm"
-)
+#: Formats that are loaded before the first picture, beside those Pillow loads itself; the others when one comes.
+_USUAL = ("JPEG", "PNG", "WebP")
+#: The modules of formats whose name, with its first letter alone a capital, is not the module's.
+_MODULES = {"JPEG 2000": "Jpeg2K", "WebP": "WebP"}
 #: Pillow's name for a format, where it is not ours.
 _PILLOW_NAMES = {"HEIC": "HEIF", "HEIF sequence": "HEIF", "JPEG 2000": "JPEG2000"}
 #: What PNG can hold of Pillow's modes, as 8 bits a sample or fewer.
@@ -53,6 +54,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_READ_BYTES = 256 * 1024  # several small pictures at once
+_TELL_SECONDS = 0.02  # replies are held back no longer than about this
 _JPEG_QUALITY = 90
 _SMALLER = 0.7  # a side, where a JPEG comes out too large: half the pixels
 _TIFF_PHOTOMETRIC = 262  # 0: white is zero
@@ -125,12 +128,33 @@ def _open(kind: str, data: bytes) -> Image.Image | Refused:
         from pipeline.jpeg_xl import open_jpeg_xl
 
         return open_jpeg_xl(data)
+    _load(kind)
     # From memory, never by a path: a cut BMP that is mapped into memory kills the process with SIGBUS.
     return Image.open(BytesIO(data), formats=[_PILLOW_NAMES.get(kind, kind)])
 
 
+@lru_cache
+def _load(kind: str) -> None:
+    """Loads what opens a format. One child a core is the parallelism there is, so decoders start no threads."""
+    if _PILLOW_NAMES.get(kind, kind) == "HEIF":
+        import pillow_heif
+
+        # Thumbnails and depth maps are not what is asked about.
+        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+        return
+    if kind == "AVIF":
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        return
+    importlib.import_module(f"PIL.{_MODULES.get(kind, kind.capitalize())}ImagePlugin")
+
+
 def _as_jpeg(kind: str, data: bytes) -> Prepared | Refused:
-    with Image.open(BytesIO(data), formats=[_PILLOW_NAMES.get(kind, kind)]) as image:
+    opened = _open(kind, data)
+    if isinstance(opened, Refused):
+        return opened
+    with opened as image:
         if _is_too_large(image.size):
             return _TOO_MANY_PIXELS
         image.load()
@@ -230,25 +254,31 @@ def main(decode: Decode = decode) -> None:
     seconds, memory = int(sys.argv[1]), int(sys.argv[2])
     _prepare_libraries()
     _confine(memory)
+    gc.freeze()  # what is loaded stays: no collection need look at it again
     resident = _resident_reader()
     replies.write(READY)
     replies.flush()
     _silence()
+    told = time.monotonic()
     while len(head := requests.read(REQUEST.size)) == REQUEST.size:
-        kind, length = REQUEST.unpack(head)
+        kind, more, length = REQUEST.unpack(head)
         data = requests.read(length)
         if len(data) < length:
             break
         _allow(seconds)
         outcome = decode(kind.rstrip(b"\0").decode(), data)
-        signal.setitimer(signal.ITIMER_REAL, 0)
         del data
         _answer(replies, outcome, resident())
+        if more and time.monotonic() - told < _TELL_SECONDS:
+            continue  # these replies go with the next: the parent need not wake for each
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        replies.flush()
+        told = time.monotonic()
 
 
 def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
     """The two pipes to the parent, out of reach of what a library prints or reads."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    requests, replies = os.fdopen(os.dup(0), "rb", _READ_BYTES), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device, not a path to compute with
         os.dup2(nothing.fileno(), 0)
@@ -258,11 +288,9 @@ def _take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _prepare_libraries() -> None:
-    for name in _PLUGINS.split():
-        importlib.import_module(f"PIL.{name}ImagePlugin")
-    # One child a core is the parallelism there is; thumbnails and depth maps are not what is asked about.
-    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    Image.preinit()
+    for kind in _USUAL:
+        _load(kind)
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     warnings.simplefilter("ignore")
@@ -317,7 +345,6 @@ def _answer(replies: BinaryIO, outcome: Prepared | Refused, resident: int) -> No
         verdict = Outcome.CONVERTED if outcome.data else Outcome.AS_RECEIVED
         replies.write(REPLY.pack(verdict, b"", outcome.width, outcome.height, resident, len(outcome.data)))
         replies.write(outcome.data)
-    replies.flush()
 
 
 if __name__ == "__main__":

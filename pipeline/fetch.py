@@ -6,10 +6,11 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.addresses import Allowed
-from pipeline.fetch_call import Call, Places
+from pipeline.fetch_call import Call
 from pipeline.fetch_guard import Names, Resolve, system_lookup
 from pipeline.fetch_loop import Loop
-from pipeline.fetch_transfer import Budget, Transfer
+from pipeline.fetch_thread import FetchThread
+from pipeline.fetch_transfer import Transfer
 from pipeline.types import MAX_IMAGE_BYTES, Failure, Fetched
 
 
@@ -35,55 +36,46 @@ class Fetcher:
         self._parallel = parallel
         self._deadline = deadline
         self._max_bytes = max_bytes
+        self._per_host = per_host
         self._names = Names(self._allow, resolve=resolve)
-        self._places = Places(per_host)
         self._lock = threading.Lock()
-        self._loops: list[Loop] = []
-        self._closed = False
+        self._thread: FetchThread | None = None  # started when first needed: not before a process has forked
 
     def __call__(self, urls: Iterable[tuple[int, str]], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
         """One value for each (index, url), as they complete, in any order. See pipeline.ports.Fetch.
 
-        A fetch's deadline does not run while the caller holds a value; `timeout` does. Raises TotalTooLarge, and
-        nothing else for what URLs, names and servers do. What is under way when the iterator is closed is given up.
+        Fetching goes on while the caller holds a value, until 32 MB wait for it. Raises TotalTooLarge, and nothing else for
+        what URLs, names and servers do. What is under way when the iterator is closed is given up.
         """
-        loop = self._borrow()
-        call = Call(
-            loop=loop,
-            names=self._names,
-            places=self._places,
-            allow=self._allow,
-            budget=Budget(total),
-            parallel=self._parallel,
-            deadline=self._deadline,
-            timeout=timeout,
-        )
+        call = Call(urls, allow=self._allow, total=total, parallel=self._parallel, timeout=timeout)
+        thread = self._begin(call)
         try:
-            yield from call.results(urls)
-        finally:
-            call.give_up()
-            self._return(loop)
+            for value, look_again in call.results():
+                if look_again:
+                    thread.look_again(call)
+                yield value
+        except GeneratorExit:
+            thread.give_up(call)
+            raise
 
     def close(self) -> None:
         """Closes the connections that are kept; those of calls under way go when the calls end."""
         with self._lock:
-            self._closed = True
-            loops, self._loops = self._loops, []
-        for loop in loops:
-            loop.close()
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
 
-    def _borrow(self) -> Loop:
+    def _begin(self, call: Call) -> FetchThread:
         with self._lock:
-            if self._loops:
-                return self._loops.pop()
-        return Loop(self._make, connections=self._parallel)
-
-    def _return(self, loop: Loop) -> None:
-        with self._lock:
-            if not self._closed:
-                self._loops.append(loop)  # the one used last is lent first: its connections are the freshest
-                return
-        loop.close()
+            while self._thread is None or not self._thread.begin(call):
+                self._thread = FetchThread(
+                    Loop(self._make, connections=self._parallel),
+                    names=self._names,
+                    per_host=self._per_host,
+                    allow=self._allow,
+                    deadline=self._deadline,
+                )
+            return self._thread
 
     def _make(self) -> Transfer:
         # Half the deadline, so that of a host's several addresses a dead one leaves time for the next.

@@ -7,8 +7,6 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
 
 import pycurl
 
@@ -88,7 +86,7 @@ class Loop:
             self.stop(transfer)
         return ended
 
-    def wake(self, _: Future[Any]) -> None:
+    def wake(self) -> None:
         """Ends the wait of `turn`; from any thread."""
         with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody waits
             self._mouth.send(b"\0")

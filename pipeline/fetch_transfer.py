@@ -31,7 +31,7 @@ _TLS = frozenset(
     }
 )
 _WASTE = 64 * 1024  # bytes of an error page that are read away, so that its connection can be used again
-# Calls of the body callback for one image. A 20 MB image in packets of 1.4 KB takes 15,000; one in chunks of a byte each
+# Calls of the body callback for one image's bytes. A 20 MB image in packets of 1.4 KB takes 15,000; one in chunks of a byte each
 # would take 20 million, which is no image but a way to burn this machine's CPU.
 _MOST_PIECES = 65_536
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
@@ -104,14 +104,16 @@ class Transfer:
         self._budget = Budget(0)
         self.curl = self._guard.curl
         self.curl.setopt(pycurl.HTTPHEADER, ["Accept: image/*, */*;q=0.1", "Accept-Encoding: identity"])
-        self.curl.setopt(pycurl.BUFFERSIZE, 128 * 1024)  # bytes: one callback for most images; libcurl has one such buffer
+        self.curl.setopt(
+            pycurl.BUFFERSIZE, 128 * 1024
+        )  # bytes a read; libcurl has one such buffer, and calls back for each 16 KB
         self.curl.setopt(pycurl.HEADERFUNCTION, self._take_header)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._take_body)
         self._clear()
 
     def _clear(self) -> None:
-        self._body = bytearray()
-        self._pieces = 0
+        self._pieces: list[bytes] = []  # of the body
+        self._size = 0  # bytes of it
         self._wasted = 0
         self._status = 0
         self._head_ended = False
@@ -133,7 +135,7 @@ class Transfer:
 
     def drop(self) -> None:
         """Forgets what was received and gives its bytes back to the budget."""
-        self._budget.give_back(len(self._body))
+        self._budget.give_back(self._size)
         self._clear()
 
     def result(self, code: int) -> bytes | Redirect | Fault:
@@ -166,9 +168,9 @@ class Transfer:
 
     def _answered(self) -> bytes | Redirect | Fault:
         if self._is_success():
-            if not self._body:
+            if not self._size:
                 return Fault(code=ItemCode.IMAGE_EMPTY, detail="The server sent no bytes for this image.", reason="empty")
-            return bytes(self._body)
+            return b"".join(self._pieces)
         if self._status in _REDIRECTS and self._location:
             return self._redirect()
         return _failed(
@@ -220,15 +222,15 @@ class Transfer:
 
     def _take_body(self, piece: bytes) -> int | None:
         """Called with each part of the body; 0 ends the transfer."""
-        self._pieces += 1
         if not self._is_success():
             self._wasted += len(piece)
             return 0 if self._wasted > _WASTE else None
-        self._body += piece
+        self._pieces.append(piece)
+        self._size += len(piece)
         if not self._budget.take(len(piece)):
             return 0  # the call ends with TotalTooLarge
-        if len(self._body) > self._max_bytes:
+        if self._size > self._max_bytes:
             self._fault = _too_large(self._max_bytes)
-        elif self._pieces > _MOST_PIECES:
+        elif len(self._pieces) > _MOST_PIECES:
             self._fault = _failed("The server sent the image in pieces of a few bytes.", "pieces")
         return 0 if self._fault is not None else None

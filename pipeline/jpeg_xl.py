@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pipeline.decode import MAX_PIXELS, MAX_SIDE
+from pipeline.decode_wire import MAX_PIXELS, MAX_SIDE
 from pipeline.types import ItemCode, Refused
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Protocol
@@ -46,8 +46,11 @@ class TotalTooLarge(Exception):
 class Decode(Protocol):
     """Shows that bytes are an image the model can take, or makes them one."""
 
-    def __call__(self, data: bytes) -> Prepared | Refused:
-        """Never raises for what is in `data`, not even if decoding it kills the decoder. Thread-safe."""
+    def __call__(self, pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
+        """What each becomes, in their order, as it is known.
+
+        Never raises for what is in `pictures`, not even if decoding one kills the decoder. Thread-safe.
+        """
 
 
 class Reencode(Protocol):

@@ -344,6 +344,7 @@ _LOOKS: tuple[Callable[[bytes], str], ...] = (
 
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])")
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # TEM and the restart markers: no length follows
+_SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))  # baseline, extended, arithmetic
 
 
 def jpeg_scans(data: bytes, *, most: int) -> int:
@@ -351,6 +352,8 @@ def jpeg_scans(data: bytes, *, most: int) -> int:
 
     Each scan of a progressive JPEG passes over the whole picture again: 10,000 of them in a small file take over 40 s.
     """
+    if _is_one_scan(data):
+        return 1
     at_most = data.count(b"\xff\xda")  # scan markers, and perhaps some in thumbnails: never fewer than the scans
     if at_most <= most:
         return at_most
@@ -365,3 +368,17 @@ def jpeg_scans(data: bytes, *, most: int) -> int:
         scans += marker == 0xDA
         at += max(int.from_bytes(data[at : at + 2], "big"), 2)
     return scans
+
+
+def _is_one_scan(data: bytes) -> bool:
+    """Whether the header says so: libjpeg takes no second scan of a sequential JPEG whose first has all components."""
+    components, at = -1, 2
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        if marker == 0xDA:
+            return data[at + 2 : at + 3] == bytes([components]) if components > 0 else False
+        if marker in _SEQUENTIAL:
+            components = int.from_bytes(data[at + 7 : at + 8])
+        if marker not in _STANDALONE:
+            at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+    return False

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field, replace
@@ -14,7 +16,12 @@ from typing import IO
 
 from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
-from pipeline.types import Failure, Fetched, ItemCode, Prepared, Refused, Staged
+from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused, Staged
+
+_TURN_SECONDS = 0.02  # of decoding in one thread before others' images have their turn
+_MOST_A_TURN = 16
+_TURN_BYTES = MB
+_MOST_WAITING = 32 * MB  # bytes of images that wait for a turn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +40,7 @@ def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[byte
     Decoding runs in `executor` beside the fetching, and each image is written by the thread that decoded it: so no more
     converted images are in memory than the executor has threads. Raises what `received` raises.
     """
-    work = _Staging(decode, out)
-    running: list[Future[None]] = []
+    work = _Staging(decode, out, executor)
     sizes: dict[int, int] = {}
     try:
         for image in received:
@@ -42,24 +48,32 @@ def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[byte
                 work.fail(image)
             else:
                 sizes[image.index] = len(image.data)
-                running.append(executor.submit(work.prepare, image))
-        for future in running:
-            future.result()
+                work.add(image)
+        work.join()
     except BaseException:
-        for future in running:
-            future.cancel()
-        wait(running)  # none may write to `out` after it is the caller's again
+        work.stop()  # none may write to `out` after it is the caller's again
         raise
     return work.finish(sizes)
 
 
 class _Staging:
-    """What the threads that stage one chunk share."""
+    """What the threads that stage one chunk share.
 
-    def __init__(self, decode: Decode, out: IO[bytes]) -> None:
+    Images wait in one queue and are decoded a few at a time: as many as take _TURN_SECONDS, going by those before, so that
+    small ones cost no thread a wait each and large ones are spread over all decoders.
+    """
+
+    def __init__(self, decode: Decode, out: IO[bytes], executor: Executor) -> None:
         self._decode = decode
+        self._executor = executor
         self._pack = PackWriter(out)
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._waiting: deque[Fetched] = deque()
+        self._size = 0  #: bytes of all that wait
+        self._turns: deque[Future[None]] = deque()
+        self._called = False  #: a turn was asked for that has not begun: it will see all that waits
+        self._stopped = False
+        self._most = 1  #: images a turn
         self._staged: list[Staged] = []
         self._failures: list[Failure] = []
         #: by SHA-256: what the picture became, or the indexes that wait for whoever decodes it
@@ -69,27 +83,80 @@ class _Staging:
         with self._lock:
             self._failures.append(failure)
 
-    def prepare(self, image: Fetched) -> None:
+    def add(self, image: Fetched) -> None:
+        """Takes it on; returns when not too much waits for a turn, so that whoever brings images rests meanwhile."""
         if not image.data:
             detail = "There are no bytes in this image."
             self.fail(Failure(index=image.index, code=ItemCode.IMAGE_EMPTY, detail=detail))
             return
-        digest = hashlib.sha256(image.data).hexdigest()
         with self._lock:
-            known = self._known.setdefault(digest, [])
-            if isinstance(known, list):
+            self._lock.wait_for(lambda: self._size < _MOST_WAITING)
+            self._waiting.append(image)
+            self._size += len(image.data)
+            self._call()
+
+    def join(self) -> None:
+        """Returns when all images were dealt with. Raises what a turn raised."""
+        while self._turns:  # a turn asks for the next one before it ends
+            self._turns.popleft().result()
+
+    def stop(self) -> None:
+        """Returns when no turn runs, and none will."""
+        with self._lock:
+            self._stopped = True
+        for turn in self._turns:
+            turn.cancel()
+        wait(self._turns)
+
+    def _call(self) -> None:
+        if self._waiting and not self._called and not self._stopped:
+            self._called = True
+            self._turns.append(self._executor.submit(self._turn))
+
+    def _turn(self) -> None:
+        with self._lock:
+            self._called = False
+            images = self._next()
+            self._call()  # for another thread, if there is one
+        began = time.monotonic()
+        self._prepare(images)
+        took = time.monotonic() - began
+        with self._lock:
+            if took > _TURN_SECONDS:
+                self._most = max(len(images) // 2, 1)
+            elif len(images) == self._most:
+                self._most = min(2 * len(images), _MOST_A_TURN)
+
+    def _next(self) -> list[Fetched]:
+        images: list[Fetched] = []
+        size = 0
+        while self._waiting and len(images) < self._most and (not images or size + len(self._waiting[0].data) <= _TURN_BYTES):
+            images.append(self._waiting.popleft())
+            size += len(images[-1].data)
+        self._size -= size
+        self._lock.notify()
+        return images
+
+    def _prepare(self, images: list[Fetched]) -> None:
+        fresh: list[tuple[Fetched, str]] = []
+        for image in images:
+            digest = hashlib.sha256(image.data).hexdigest()
+            with self._lock:
+                known = self._known.setdefault(digest, [])
+                if not isinstance(known, list):
+                    self._settle(image.index, known)
+                    continue
                 known.append(image.index)
-                if len(known) > 1:  # another thread is at it
-                    return
-            else:
-                self._settle(image.index, known)
-                return
-        outcome = self._decode(image.data)
-        with self._lock:
-            became = outcome if isinstance(outcome, Refused) else self._store(image, digest, outcome)
-            self._known[digest] = became
-            for index in known:
-                self._settle(index, became)
+                if len(known) == 1:  # else it is being decoded, here or in another thread
+                    fresh.append((image, digest))
+        outcomes = self._decode([image.data for image, _ in fresh])
+        for (image, digest), outcome in zip(fresh, outcomes, strict=True):
+            with self._lock:
+                became = outcome if isinstance(outcome, Refused) else self._store(image, digest, outcome)
+                waiting, self._known[digest] = self._known[digest], became
+                assert isinstance(waiting, list)
+                for index in waiting:
+                    self._settle(index, became)
 
     def _store(self, image: Fetched, digest: str, prepared: Prepared) -> Staged:
         staged = Staged(

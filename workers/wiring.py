@@ -43,7 +43,7 @@ class Parts:
     leases: LeaseKeeper
     fetch: Fetch
     decode: Decode
-    decoding: Executor  #: one thread a decoder child
+    decoding: Executor  #: two threads a decoder child: while one waits for it, the other readies what it is to be sent next
     engine: Engine
     models: Mapping[str, Model]  #: those that a job may name
     room: Room = field(default_factory=lambda: Room(CALL_BYTES))  #: for the pictures of model calls
@@ -94,10 +94,10 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     app = celery_app(settings.redis_url)
     database = Database(settings.database_url)
     decode = DecoderPool(children=cores)
-    decoding = ThreadPoolExecutor(cores, thread_name_prefix="decoding")
+    decoding = ThreadPoolExecutor(2 * cores, thread_name_prefix="decoding")
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
     engine = governed_engine(settings, limiter, decode.as_jpeg)
-    fetch = Fetcher(settings.fetch_allow)
+    fetch = Fetcher(settings.fetch_allow, per_host=settings.fetch_per_host)
     drain = Drain()
     leases = LeaseKeeper(
         database,

@@ -28,13 +28,13 @@ def pool():
 
 
 def prepared(decode: Decode, data: bytes) -> Prepared:
-    outcome = decode(data)
+    [outcome] = decode([data])
     assert isinstance(outcome, Prepared), outcome
     return outcome
 
 
 def refused(decode: Decode, data: bytes) -> Refused:
-    outcome = decode(data)
+    [outcome] = decode([data])
     assert isinstance(outcome, Refused), outcome.source_format
     return outcome
 
@@ -59,7 +59,7 @@ def same(one: Image.Image, other: Image.Image) -> bool:
 @pytest.mark.parametrize("kind", NATIVE_FORMATS)
 def test_a_native_picture_goes_on_as_it_came(pool, kind):
     data = picture_files.native()[kind]
-    assert pool(data) == Prepared(data=data, mime=NATIVE_FORMATS[kind], width=48, height=32, source_format=kind)
+    assert list(pool([data])) == [Prepared(data=data, mime=NATIVE_FORMATS[kind], width=48, height=32, source_format=kind)]
 
 
 @pytest.mark.parametrize("kind", CONVERTED_FORMATS)
@@ -408,7 +408,7 @@ def test_a_tiff_of_very_many_pages_costs_no_more_than_its_first(pool):
 
 
 def test_a_picture_that_needs_more_memory_than_there_is_is_too_complex():
-    with DecoderPool(1, memory=250_000_000) as pool:
+    with DecoderPool(1, memory=200_000_000) as pool:
         outcome = refused(pool, encoded(Image.new("RGB", (7000, 7000)), "PNG"))
         assert outcome.code is ItemCode.IMAGE_TOO_COMPLEX
         assert "memory" in outcome.detail

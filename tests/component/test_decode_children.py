@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
-from pipeline.decode import REQUEST, DecoderNotStarted, DecoderPool
+from pipeline.decode import DecoderPool
+from pipeline.decode_process import DecoderNotStarted
+from pipeline.decode_wire import REQUEST
 from pipeline.ports import Decode
 from pipeline.types import ItemCode, Prepared, Refused
 from tests.fakes import picture_files
@@ -32,13 +33,13 @@ def hooked():
 
 
 def prepared(decode: Decode, data: bytes) -> Prepared:
-    outcome = decode(data)
+    [outcome] = decode([data])
     assert isinstance(outcome, Prepared), outcome
     return outcome
 
 
 def refused(decode: Decode, data: bytes) -> Refused:
-    outcome = decode(data)
+    [outcome] = decode([data])
     assert isinstance(outcome, Refused), outcome.source_format
     return outcome
 
@@ -54,6 +55,53 @@ def test_a_picture_that_kills_its_decoder_is_named_and_the_next_succeeds(hooked,
     assert outcome.code is ItemCode.IMAGE_CRASHED_DECODER
     assert "JPEG" in outcome.detail
     assert prepared(hooked, GOOD)
+
+
+@pytest.mark.parametrize("end", [b"!crash", b"!exit", b"!lie", b"!garbage", b"!hang", b"!cpu"])
+@pytest.mark.parametrize("at", [0, 3, 7])
+def test_of_pictures_sent_together_only_the_one_that_kills_its_decoder_is_named(hooked, end, at):
+    pictures = [GOOD + b"!print"] * 8
+    pictures[at] = GOOD + end
+    outcomes = list(hooked(pictures))
+    spoilt = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Refused)]
+    assert spoilt == [at]
+    assert outcomes[at].code in {ItemCode.IMAGE_CRASHED_DECODER, ItemCode.IMAGE_TOO_COMPLEX}
+    assert all(outcome.data == GOOD + b"!print" for number, outcome in enumerate(outcomes) if number != at)
+
+
+def test_pictures_sent_together_are_answered_in_their_order_by_one_child(hooked):
+    assert [json.loads(outcome.detail)["seen"] for outcome in hooked([GOOD + b"!tell"] * 40)] == list(range(1, 41))
+
+
+def test_what_is_no_picture_gets_its_answer_between_others_without_a_decoder(hooked):
+    outcomes = list(hooked([b"", GOOD, b"no picture", GOOD + b"!tell", b"%PDF-1.7"]))
+    assert [isinstance(outcome, Refused) for outcome in outcomes] == [True, False, True, True, True]
+    assert json.loads(outcomes[3].detail)["seen"] == 2
+    assert list(hooked([])) == []
+
+
+def test_large_pictures_sent_together_flow_both_ways():
+    noise = Image.frombytes("RGB", (1500, 1500), os.urandom(1500 * 1500 * 3))
+    data = encoded(noise, "TIFF")
+    with DecoderPool(1) as pool:
+        for outcome in pool([data] * 5):
+            assert isinstance(outcome, Prepared)
+            assert Image.open(io.BytesIO(outcome.data), formats=["PNG"]).tobytes() == noise.tobytes()
+
+
+def test_a_caller_that_gives_up_spoils_nothing_for_the_next(hooked):
+    outcomes = hooked([GOOD] * 5)
+    assert isinstance(next(outcomes), Prepared)
+    outcomes.close()
+    assert tell(hooked)["seen"] == 1, "a new child: the other was in the midst of answers"
+
+
+def test_a_caller_that_has_all_its_answers_leaves_the_child(hooked):
+    outcomes = hooked([GOOD] * 3)
+    for _ in range(3):
+        next(outcomes)
+    del outcomes
+    assert tell(hooked)["seen"] == 4
 
 
 @pytest.mark.parametrize("end", [b"!hang", b"!spin", b"!cpu"])
@@ -129,7 +177,7 @@ def test_a_child_ends_with_its_parent():
 def test_a_child_that_hangs_ends_by_itself_when_no_parent_is_left(hooked):
     assert prepared(hooked, GOOD)
     child = hooked._idle[0].child
-    child._write(REQUEST.pack(b"JPEG", len(GOOD) + 5), GOOD + b"!hang", time.monotonic() + 20)
+    os.write(child._to, REQUEST.pack(b"JPEG", False, len(GOOD) + 5) + GOOD + b"!hang")
     child._process.stdin.close()
     assert child._process.wait(timeout=20) == -signal.SIGALRM
 
@@ -178,7 +226,7 @@ def test_a_closed_pool_takes_no_more_pictures_and_leaves_no_child():
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     with pytest.raises(RuntimeError, match="closed"):
-        pool(GOOD)
+        list(pool([GOOD]))
 
 
 @pytest.mark.parametrize("command", [("/no/such/program",), (sys.executable, "-c", "raise SystemExit(7)")])
@@ -186,7 +234,7 @@ def test_a_decoder_that_does_not_start_is_no_fault_of_the_picture(command):
     with DecoderPool(1, command=command) as pool:
         for _ in range(2):
             with pytest.raises(DecoderNotStarted):
-                pool(GOOD)
+                list(pool([GOOD]))
 
 
 def test_a_pool_of_no_children_is_refused():

@@ -244,19 +244,24 @@ def test_the_time_of_the_whole_call_ends_all_that_is_left(serve, make_fetcher):
 
 
 def test_a_caller_that_takes_its_time_makes_no_server_late(serve, make_fetcher):
-    taken = threading.Event()
-
-    def late(connection):
-        taken.wait(30)
-        connection.sendall(answer())
-
-    server = serve({"/now": answer(), "/late": late})
-    urls = [f"http://a.test:{server.port}/{path}" for path in ("now", "late")]
-    results = make_fetcher(deadline=0.5)(enumerate(urls), total=MB, timeout=30.0)
+    server = serve({"/now": answer(), "/next": answer()})
+    results = make_fetcher(deadline=0.5, parallel=1)(
+        enumerate([f"http://a.test:{server.port}/now", f"http://a.test:{server.port}/next"]), total=MB, timeout=30.0
+    )
     assert next(results) == Fetched(index=0, data=BODY)
     time.sleep(0.6)  # longer than the deadline: what is tested
-    taken.set()
     assert list(results) == [Fetched(index=1, data=BODY)]
+
+
+def test_no_more_is_asked_for_while_much_waits_for_the_caller(serve, make_fetcher):
+    server = serve({"*": answer(b"x" * 10 * MB)})
+    results = make_fetcher(parallel=2)([(n, f"http://a.test:{server.port}/{n}") for n in range(9)], total=99 * MB, timeout=30.0)
+    next(results)
+    while len(server.requests) < 5:
+        time.sleep(0.001)
+    one(make_fetcher(), f"http://a.test:{server.port}/other")  # time enough to ask for more
+    assert len(server.requests) <= 7
+    assert len(list(results)) == 8
 
 
 # ---- asking again

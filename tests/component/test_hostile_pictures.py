@@ -28,7 +28,7 @@ def pool():
 @pytest.fixture(autouse=True)
 def the_next_one_is_unharmed(pool):
     yield
-    assert pool(GOOD) == Prepared(data=GOOD, mime="image/jpeg", width=48, height=32, source_format="JPEG")
+    assert list(pool([GOOD])) == [Prepared(data=GOOD, mime="image/jpeg", width=48, height=32, source_format="JPEG")]
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -84,7 +84,7 @@ def webp_of_many_frames() -> bytes:
 def test_of_a_hundred_thousand_frames_the_first_is_shown(pool, make):
     data = make()
     assert len(data) > 2_000_000
-    assert is_red(pool(data))
+    assert is_red(*pool([data]))
 
 
 # Loops
@@ -95,12 +95,12 @@ def test_a_tiff_directory_that_follows_itself_is_read_once(pool):
     first = int.from_bytes(data[4:8], "little")
     end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
     data[end : end + 4] = data[4:8]
-    assert is_red(pool(bytes(data)))
+    assert is_red(*pool([bytes(data)]))
 
 
 def test_an_exif_directory_that_holds_itself_ends(pool):
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 0x8769, 4, 1, 8) + struct.pack("<I", 8)
-    assert isinstance(pool(encoded(photo(), "JPEG", exif=exif)), Prepared)
+    assert isinstance(next(pool([encoded(photo(), "JPEG", exif=exif)])), Prepared)
 
 
 def test_an_mpo_whose_pictures_are_itself_ends(pool):
@@ -112,14 +112,14 @@ def test_an_mpo_whose_pictures_are_itself_ends(pool):
         + data[entries : entries + 60].replace(data[entries + 20 : entries + 24], b"\0\0\0\0")
         + data[entries + 60 :]
     )
-    assert isinstance(pool(broken), Prepared)
+    assert isinstance(next(pool([broken])), Prepared)
 
 
 def test_a_heif_grid_that_is_made_of_itself_ends(pool):
     data = bytearray(picture_files.native()["HEIC"])
     at = data.index(b"infe")
     data[at:] = bytes(data[at:]).replace(b"hvc1", b"grid", 1)
-    outcome = pool(bytes(data))
+    [outcome] = pool([bytes(data)])
     assert isinstance(outcome, Refused)
     assert outcome.code in REFUSALS
 
@@ -157,7 +157,7 @@ ZERO = {
 
 @pytest.mark.parametrize("name", ZERO)
 def test_a_picture_without_any_size_has_its_code(pool, name):
-    outcome = pool(ZERO[name])
+    [outcome] = pool([ZERO[name]])
     if isinstance(outcome, Prepared):  # a header that a second one overrules
         assert (outcome.width > 0, outcome.height > 0) == (True, True)
     else:
@@ -168,13 +168,13 @@ def test_a_picture_without_any_size_has_its_code(pool, name):
 def test_what_swells_beside_the_pixels_of_a_png_takes_no_memory(pool, name):
     body = zlib.compress(bytes(200_000_000), 1)
     head = {b"iCCP": b"x\0\0", b"zTXt": b"x\0\0", b"iTXt": b"x\0\x01\0\0\0"}[name]
-    outcome = pool(png((name, head + body)))
+    [outcome] = pool([png((name, head + body))])
     assert isinstance(outcome, Prepared) or outcome.code in REFUSALS
 
 
 def test_many_text_chunks_that_swell_together_take_no_memory(pool):
     body = zlib.compress(bytes(1_000_000), 9)
-    outcome = pool(png(*[(b"zTXt", b"x\0\0" + body)] * 2000))
+    [outcome] = pool([png(*[(b"zTXt", b"x\0\0" + body)] * 2000)])
     assert isinstance(outcome, Prepared) or outcome.code in REFUSALS
 
 
@@ -182,14 +182,14 @@ def test_a_strip_that_swells_beyond_its_picture_takes_no_memory(pool):
     data = encoded(Image.new("L", (64, 64)), "TIFF", compression="tiff_adobe_deflate")
     bomb = zlib.compress(bytes(200_000_000), 1)
     strip = data.index(b"\x78")
-    outcome = pool(data[:strip] + bomb + data[strip:])
+    [outcome] = pool([data[:strip] + bomb + data[strip:]])
     assert isinstance(outcome, Prepared) or outcome.code in REFUSALS
 
 
 def test_an_icon_of_sixty_thousand_pictures_ends(pool):
     picture = encoded(Image.new("RGB", (8, 8), "red"), "PNG")
     entry = struct.pack("<BBBBHHII", 8, 8, 0, 0, 1, 32, len(picture), 6 + 16 * 60_000)
-    outcome = pool(b"\0\0\x01\0" + struct.pack("<H", 60_000) + entry * 60_000 + picture)
+    [outcome] = pool([b"\0\0\x01\0" + struct.pack("<H", 60_000) + entry * 60_000 + picture])
     assert isinstance(outcome, Prepared) or outcome.code in REFUSALS
 
 
@@ -202,7 +202,7 @@ def test_an_icon_of_sixty_thousand_pictures_ends(pool):
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WebP", "BMP"])
 def test_what_hangs_behind_a_picture_changes_nothing_of_it(pool, kind, tail):
     data = {**picture_files.native(), **picture_files.converted()}[kind]
-    plain, outcome = pool(data), pool(data + tail)
+    plain, outcome = pool([data, data + tail])
     assert isinstance(plain, Prepared)
     assert isinstance(outcome, Prepared)
     assert (outcome.source_format, outcome.width, outcome.height) == (kind, plain.width, plain.height)
@@ -224,6 +224,6 @@ def test_what_hangs_behind_a_picture_changes_nothing_of_it(pool, kind, tail):
 )
 def test_what_other_programs_would_run_or_read_is_not_opened_at_all(data):
     with DecoderPool(1, command=("/no/such/program",)) as none:
-        outcome = none(data)
+        [outcome] = none([data])
     assert isinstance(outcome, Refused)
     assert outcome.code is ItemCode.UNSUPPORTED_FORMAT

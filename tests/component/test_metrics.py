@@ -153,7 +153,7 @@ def test_model_calls_that_answer_are_counted_with_their_tokens(harness):
 def test_decoder_processes_that_are_replaced_are_counted(harness):
     before = shown(harness)
     with DecoderPool(children=1, pictures=1) as decode:
-        decode(native()["PNG"])
+        list(decode([native()["PNG"]]))
     assert difference(before, shown(harness), "decoder_restarts_total", reason="recycled") == 1
 
 

@@ -11,7 +11,8 @@ from threading import Event
 import pytest
 from PIL import Image
 
-from pipeline.decode import MAX_JPEG, DecoderPool
+from pipeline.decode import DecoderPool
+from pipeline.decode_wire import MAX_JPEG
 from pipeline.engines.openai import OpenAiEngine, check_model
 from pipeline.engines.openai_errors import BadRequest, Unreadable, meaning
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -31,9 +32,9 @@ class Counting:
     def __init__(self) -> None:
         self.seen: list[bytes] = []
 
-    def __call__(self, data: bytes) -> Prepared | Refused:
-        self.seen.append(data)
-        return fake_decode(data)
+    def __call__(self, pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
+        self.seen += pictures
+        return fake_decode(pictures)
 
 
 def staged(bodies: list[bytes], decode, executor):
@@ -60,11 +61,12 @@ def test_same_bytes_are_decoded_and_stored_once_and_each_image_has_its_own_recor
 def test_an_image_that_is_being_decoded_is_not_decoded_again_meanwhile(threads):
     started, go_on, calls = threading.Event(), threading.Event(), []
 
-    def slowly(data: bytes) -> Prepared | Refused:
-        calls.append(data)
-        started.set()
-        assert go_on.wait(20)
-        return fake_decode(data)
+    def slowly(pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
+        for data in pictures:
+            calls.append(data)
+            started.set()
+            assert go_on.wait(20)
+            yield from fake_decode([data])
 
     def received():
         yield Fetched(index=0, data=b"img")

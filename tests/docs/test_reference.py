@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 from click.testing import CliRunner
 
 import pipeline.decode as decoding
+import pipeline.decode_wire as decoders
 from api.app import create_app
 from api.body import FIELDS
 from api.error_codes import ERRORS, ITEM_CODES
@@ -132,11 +133,11 @@ def test_the_limits_are_the_code_s():
             "an image, as received": MAX_IMAGE_BYTES,
             "bytes, as received": MAX_IMAGE_BYTES,
             "all images of a request, as received": MAX_TOTAL_BYTES,
-            "pixels of an image": decoding.MAX_PIXELS,
-            "pixels": decoding.MAX_PIXELS,
-            "a side of an image": decoding.MAX_SIDE,
-            "a side": decoding.MAX_SIDE,
-            "scans of a progressive JPEG": decoding.MAX_SCANS,
+            "pixels of an image": decoders.MAX_PIXELS,
+            "pixels": decoders.MAX_PIXELS,
+            "a side of an image": decoders.MAX_SIDE,
+            "a side": decoders.MAX_SIDE,
+            "scans of a progressive JPEG": decoders.MAX_SCANS,
             "time to decode": decoding.MAX_SECONDS,
             "memory to decode": decoding.MAX_MEMORY,
             "the body": settings.max_body,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.ports import TotalTooLarge
 from pipeline.types import Failure, Fetched, ItemCode, Prepared, Refused
@@ -28,8 +28,12 @@ class FakeFetch:
                 yield Fetched(index=index, data=self.pages[url])
 
 
-def fake_decode(data: bytes) -> Prepared | Refused:
+def fake_decode(pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
     """Takes bytes that begin with `img` for a picture."""
+    return map(_decoded, pictures)
+
+
+def _decoded(data: bytes) -> Prepared | Refused:
     if not data:
         return Refused(code=ItemCode.IMAGE_EMPTY, detail="There are no bytes in this image.")
     if not data.startswith(b"img"):

@@ -1,0 +1,37 @@
+"""What a decoder child and its parent tell each other, and the limits both hold to.
+
+On the child's standard input, for each picture:
+
+    REQUEST, the bytes
+
+(the format's name with AS_JPEG before it asks for a JPEG) and on its standard output first of all READY, then for each
+request, in their order:
+
+    REPLY, a PNG or JPEG or (where refused) one sentence
+
+Requests may be written ahead of their replies: a child that finds the next one waiting need not be woken for it, nor its
+parent for each reply. Standard library only, and little of it: each child imports this as it starts.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+MAX_PIXELS = 50_000_000  # 8165 x 6123: above what scanners and phones send; 200 MB as RGBA
+MAX_SIDE = 30_000  # pixels
+MAX_SCANS = 100  # of a JPEG: encoders write about 10
+MAX_JPEG = 14_000_000  # bytes: what a model call may have
+
+READY = b"\x06decode2"
+AS_JPEG = ">"
+#: The format's name, padded with zeros; whether another request follows at once; the length of the bytes that follow.
+REQUEST = struct.Struct("!16s?I")
+#: Outcome; an ItemCode where refused; width, height; bytes resident; length of what follows.
+REPLY = struct.Struct("!B32sIIQI")
+
+
+class Outcome(IntEnum):
+    AS_RECEIVED = 1  #: nothing follows
+    CONVERTED = 2  #: a PNG follows, or the JPEG that was asked for
+    REFUSED = 3  #: a sentence follows
