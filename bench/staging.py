@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from pipeline.plan import ChunkPlan, cut
 from pipeline.types import MAX_TOTAL_BYTES
 from storage.scratch import FileScratch
 from tests.e2e.service import ROOT
+from workers.app import collect_less
 from workers.stage import IN_MEMORY
 
 IMAGES, SIZE, LATENCY = 3000, 33_000, 0.05
@@ -113,9 +115,11 @@ def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
     fetch = Fetcher(parse_allow(f"127.0.0.1/32:{port}"))
     shared = SharedFetches()
     decode = DecoderPool()
-    decoding = ThreadPoolExecutor(2 * (psutil.cpu_count() or 1))
+    decoding = ThreadPoolExecutor(2 * (os.cpu_count() or 1))
     threads = ThreadPoolExecutor(THREADS)
     scratch = FileScratch(folder)
+
+    collect_less()
 
     def chunk(plan: ChunkPlan) -> int:
         urls = {index: f"http://127.0.0.1:{port}/{index}.jpg" for index in range(plan.first, plan.first + plan.count)}

@@ -18,8 +18,8 @@ from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
 from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused, Staged
 
-_TURN_SECONDS = 0.02  # of decoding in one thread before others' images have their turn
-_MOST_A_TURN = 16
+_TURN_SECONDS = 0.1  # of decoding in one thread before others' images have their turn
+_MOST_A_TURN = 25
 _TURN_BYTES = MB
 _MOST_WAITING = 32 * MB  # bytes of images that wait for a turn
 
@@ -124,7 +124,7 @@ class _Staging:
         with self._lock:
             if took > _TURN_SECONDS:
                 self._most = max(len(images) // 2, 1)
-            elif len(images) == self._most:
+            elif len(images) == self._most and 2 * took < _TURN_SECONDS:
                 self._most = min(2 * len(images), _MOST_A_TURN)
 
     def _next(self) -> list[Fetched]:
