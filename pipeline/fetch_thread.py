@@ -105,10 +105,9 @@ class FetchThread:
                     self._answered(transfer, code)
                 self._look_at_the_clock()
                 self._hand_over()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is, every caller gets it
             _log.exception("the fetching thread failed")
             self._fail_all(error)
-            raise
         finally:
             self._loop.close()
 

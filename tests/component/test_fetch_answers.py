@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pipeline.fetch_thread import FetchThread
 from pipeline.ports import TotalTooLarge
 from pipeline.types import MB, Fetched, ItemCode
 from tests.fakes import loopback_web
@@ -437,6 +438,35 @@ def test_a_closed_fetcher_ends_its_connections_and_calls_under_way_end_well(serv
     first = next(results)
     fetcher.close()
     assert [first.index, *(result.index for result in results)] == [0, 1, 2]
+
+
+def test_a_fault_of_the_fetching_thread_reaches_every_caller_and_the_next_call_works(serve, make_fetcher, monkeypatch):
+    server = serve({"/slow": lambda _: server.gone.wait(), "*": answer()})
+    fetcher = make_fetcher()
+    waiting = [fetcher([(0, f"http://a.test:{server.port}/slow")], total=MB, timeout=30.0) for _ in range(3)]
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = [threads.submit(lambda results=results: list(results)) for results in waiting]
+        while server.asked("/slow") < 3:
+            time.sleep(0.001)
+        monkeypatch.setattr(FetchThread, "_answered", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            one(fetcher, f"http://a.test:{server.port}/now")
+        for outcome in outcomes:
+            with pytest.raises(ZeroDivisionError):
+                outcome.result(timeout=20)
+    monkeypatch.undo()
+    assert one(fetcher, f"http://a.test:{server.port}/now") == Fetched(index=0, data=BODY)
+
+
+def test_a_thread_stays_no_longer_than_its_fetcher(serve, make_fetcher):
+    server = serve({"*": answer()})
+    fetcher = make_fetcher()
+    before = {thread for thread in threading.enumerate() if thread.name == "fetch"}
+    one(fetcher, f"http://a.test:{server.port}/")
+    [mine] = {thread for thread in threading.enumerate() if thread.name == "fetch"} - before
+    fetcher.close()
+    mine.join(timeout=20)
+    assert not mine.is_alive()
 
 
 def test_the_log_has_the_reason_and_the_host_and_no_more_of_the_url(serve, make_fetcher, caplog):
