@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
@@ -60,7 +61,7 @@ class DecoderPool:
         self._waiting: deque[SimpleQueue[_Seat]] = deque()  # empty unless _idle is
         self._closed = False
 
-    def __call__(self, pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
+    def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
         """What each becomes, in their order; all in one child, which is sent the next while it decodes one. Thread-safe.
 
         Never raises for what is in `pictures`. Raises DecoderNotStarted if no child can be started, and RuntimeError after
@@ -68,9 +69,9 @@ class DecoderPool:
         """
         kinds = [sniff(data) for data in pictures]
         known = [(kind, data) for kind, data in zip(kinds, pictures, strict=True) if not isinstance(kind, Refused)]
-        outcomes = self._outcomes(known)
-        for kind in kinds:
-            yield kind if isinstance(kind, Refused) else next(outcomes)
+        with closing(self._outcomes(known)) as outcomes:
+            for kind in kinds:
+                yield kind if isinstance(kind, Refused) else next(outcomes)
 
     def as_jpeg(self, data: bytes) -> Prepared | Refused:
         """The picture as a JPEG of at most MAX_JPEG bytes, upright and smaller where it must be: pipeline.ports.Reencode."""
@@ -92,12 +93,12 @@ class DecoderPool:
         self.close()
 
     def _take(self) -> _Seat:
+        turn: SimpleQueue[_Seat] = SimpleQueue()
         with self._lock:
             if self._closed:
                 raise RuntimeError("the decoder pool is closed")
             if self._idle:
                 return self._idle.pop()  # the one last given back: warm, and the others need not start
-            turn: SimpleQueue[_Seat] = SimpleQueue()
             self._waiting.append(turn)
         try:
             return turn.get()
@@ -120,27 +121,26 @@ class DecoderPool:
         if closed:
             seat.vacate()
 
-    def _outcomes(self, requests: Sequence[Request]) -> Iterator[Prepared | Refused]:
-        if not requests:
-            return
-        seat = self._take()
-        try:
-            yield from self._decode_all(seat, requests)
-        finally:
-            self._give(seat)
-
-    def _decode_all(self, seat: _Seat, requests: Sequence[Request]) -> Iterator[Prepared | Refused]:
+    def _outcomes(self, requests: Sequence[Request]) -> Generator[Prepared | Refused]:
         done = 0
         if len(requests) > 1:
-            try:
-                for outcome in self._ask(seat, requests):
+            with suppress(DecoderDied, TimeoutError), self._seat() as seat, closing(self._ask(seat, requests)) as outcomes:
+                for outcome in outcomes:
                     done += 1
                     yield outcome
-            except (DecoderDied, TimeoutError):
-                pass
-        # Which of them it was that ended the child is seen when each is asked about by itself.
+        # Which of them it was that ended the child is seen when each is asked about by itself; others' pictures come between.
         for request in requests[done:]:
-            yield self._decode(seat, request)
+            with self._seat() as seat:
+                outcome = self._decode(seat, request)
+            yield outcome
+
+    @contextmanager
+    def _seat(self) -> Iterator[_Seat]:
+        seat = self._take()
+        try:
+            yield seat
+        finally:
+            self._give(seat)
 
     def _decode(self, seat: _Seat, request: Request) -> Prepared | Refused:
         """Asks a child, and once more a new one if a used one died: of what is left of other pictures, or killed from outside.
@@ -165,7 +165,7 @@ class DecoderPool:
             else:
                 return outcome
 
-    def _ask(self, seat: _Seat, requests: Sequence[Request]) -> Iterator[Prepared | Refused]:
+    def _ask(self, seat: _Seat, requests: Sequence[Request]) -> Generator[Prepared | Refused]:
         """The child's answers. Raises DecoderDied and TimeoutError. Whatever happens, what is left in the seat can be used."""
         child = seat.child = seat.child or DecoderProcess(self._command)
         try:
@@ -178,7 +178,7 @@ class DecoderPool:
             died.status = seat.vacate()
             raise
         finally:
-            if child.unanswered:  # it ended, or is in the midst of an answer nobody waits for
+            if child.unanswered or child.has_said_more():  # it ended, or is in the midst of an answer nobody waits for
                 seat.vacate()
             elif child.pictures >= self._pictures or child.resident > self._resident:
                 DECODER_RESTARTS.add(reason="recycled")

@@ -177,11 +177,11 @@ def main(decode: Decode = decode) -> None:
             break
         _allow(seconds)
         outcome = decode(kind.rstrip(b"\0").decode(), data)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         del data
         _answer(replies, outcome, resident())
         if more and time.monotonic() - told < _TELL_SECONDS:
             continue  # these replies go with the next: the parent need not wake for each
-        signal.setitimer(signal.ITIMER_REAL, 0)
         replies.flush()
         told = time.monotonic()
 

@@ -90,6 +90,8 @@ class DecoderProcess:
         it. The picture at fault is the first without an answer only if it was asked about alone.
         """
         self.unanswered = len(requests)
+        if self.has_said_more():
+            raise DecoderDied
         last = len(requests) - 1
         for number, (kind, data) in enumerate(requests):
             self._unsent += [memoryview(REQUEST.pack(kind.encode(), number < last, len(data))), memoryview(data)]
@@ -97,6 +99,10 @@ class DecoderProcess:
             outcome = self._answer(kind, data, time.monotonic() + seconds)
             self.unanswered -= 1
             yield outcome
+
+    def has_said_more(self) -> bool:
+        """Whether there is an answer that nobody asked for, or the end: what it says next is not to be believed."""
+        return bool(self._ahead) or bool(self._readable.poll(0))
 
     def _answer(self, kind: str, data: bytes, deadline: float) -> Prepared | Refused:
         verdict, code, width, height, resident, length = REPLY.unpack(self._read(REPLY.size, deadline))

@@ -54,7 +54,7 @@ class Fetcher:
                 if look_again:
                     thread.look_again(call)
                 yield value
-        except GeneratorExit:
+        except BaseException:  # the iterator was closed, or its caller interrupted
             thread.give_up(call)
             raise
 

@@ -34,7 +34,7 @@ class Job:
 
 
 class Call:
-    """Belongs to the fetching thread once it was handed over, but for `results` and `taken`, which are the caller's."""
+    """Belongs to the fetching thread once it was handed over; only `results` is the caller's."""
 
     def __init__(
         self, urls: Iterable[tuple[int, str]], *, allow: Sequence[Allowed], total: int, parallel: int, timeout: float
@@ -44,6 +44,7 @@ class Call:
         self.ends = time.monotonic() + timeout
         self.jobs: list[Job] = []
         self.open = 0  #: jobs that have not ended
+        self.paused = False  #: the fetching thread starts nothing more until it is told to look again
         self._parallel = parallel
         self._placed = 0  # jobs that hold a place
         self._queues: dict[str, deque[Job]] = {}  # what may start, by host
@@ -71,12 +72,18 @@ class Call:
         more = True
         while more:
             values, more = self._results.get()
-            for value in values:
-                full = self.is_full()
+            values.reverse()
+            while values:
+                value = values.pop()  # no list holds the bodies that the caller has done with
                 self._taken += _size(value)
-                yield value, full and not self.is_full()
-        if self._over is not None:
-            raise self._over
+                # In this order: the thread sets `paused`, and then looks again at what was taken.
+                yield value, self.paused and not self.is_full()
+        over, self._over = self._over, None
+        if over is not None:
+            try:
+                raise over
+            finally:
+                del over  # it holds this frame
 
     def is_full(self) -> bool:
         """Whether so much waits for the caller that nothing more is to be started."""
@@ -129,6 +136,12 @@ class Call:
         job.ended = True
         self.open -= 1
         self._ready.append(value)
+
+    def forget(self) -> None:
+        """Lets go of the jobs, which hold the call."""
+        self.jobs.clear()
+        self._queues.clear()
+        self._turns.clear()
 
     def fail(self, error: BaseException) -> None:
         """The whole call comes to this."""

@@ -79,7 +79,12 @@ class Names:
                 self._queue.append((host, port, future))
                 return future
             self._threads += 1
-        threading.Thread(target=self._work, args=(host, port, future), name="lookup", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(host, port, future), name="lookup", daemon=True).start()
+        except RuntimeError as error:  # no more threads or memory for one: a lookup that failed, and is tried again
+            with self._lock:
+                self._threads -= 1
+            future.set_exception(NameRefused(f"lookup: {error}"))
         return future
 
     def _forget(self, now: float) -> None:

@@ -49,8 +49,8 @@ class Loop:
         self._idle.append(transfer)
 
     def start(self, transfer: Transfer) -> None:
-        self._busy[transfer.curl] = transfer
         self._multi.add_handle(transfer.curl)
+        self._busy[transfer.curl] = transfer
 
     def stop(self, transfer: Transfer) -> None:
         """Takes it out; if it was under way, its connection is closed."""

@@ -5,6 +5,7 @@ One thread for them all: threads that each drive a few transfers spend as much C
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -50,7 +51,6 @@ class FetchThread:
         self._touched: set[Call] = set()  # calls to which something happened in this turn
         self._asking: dict[Transfer, Job] = {}
         self._deadlines: deque[Job] = deque()  # of jobs, in their order
-        self._ends: list[tuple[float, int, Call]] = []  # of calls: a heap
         self._sleeping: list[tuple[float, int, Job]] = []  # a heap: when to try again
         self._serial = itertools.count()
         threading.Thread(target=self._run, name="fetch", daemon=True).start()
@@ -64,15 +64,8 @@ class FetchThread:
         self._post(lambda: self._look_again(call))
 
     def give_up(self, call: Call) -> None:
-        """Ends what is under way for the call and gives its places back; returns when that is done."""
-        done = threading.Event()
-
-        def give_up() -> None:
-            self._forget(call)
-            done.set()
-
-        if self._post(give_up):
-            done.wait()
+        """Ends what is under way for the call and gives its places back, before anything that is asked for later begins."""
+        self._post(lambda: self._forget(call))
 
     def stop(self) -> None:
         """Lets the thread end, and close its connections, when no call is left."""
@@ -121,7 +114,9 @@ class FetchThread:
         """No caller waits for a thread that is no more."""
         with self._lock:
             self._gone = True
-        self._take_posted()
+        while self._posted:
+            with contextlib.suppress(Exception):
+                self._posted.popleft()()
         for call in self._calls:
             call.fail(error)
             call.hand_over()
@@ -134,18 +129,29 @@ class FetchThread:
         self._calls.add(call)
         self._waiting[call] = None
         self._touched.add(call)  # what its URLs' text alone shows is ready
-        heapq.heappush(self._ends, (call.ends, next(self._serial), call))
 
     def _look_again(self, call: Call) -> None:
+        call.paused = False
         if call in self._calls:
             self._waiting[call] = None
 
     def _start_what_fits(self) -> None:
         for call in list(self._waiting):
+            started = False
             for job in call.startable(self._places):
+                started = True
                 self._start(job)
-            del self._waiting[call]
-            if call.waits() and not call.is_full():
+            if call not in self._calls:  # what it wanted to start has failed it
+                continue
+            if call.is_full():
+                call.paused = True
+                if call.is_full():  # still: its caller sees `paused` when it takes the next value
+                    self._waiting.pop(call, None)
+                    continue
+                call.paused = False
+            if started or not call.waits():
+                self._waiting.pop(call, None)
+            if started and call.waits():
                 self._waiting[call] = None  # behind the others: a host's next place is not its again
 
     def _start(self, job: Job) -> None:
@@ -159,10 +165,11 @@ class FetchThread:
             self._ask(job, addresses)
         else:
             job.looking = addresses
-            addresses.add_done_callback(partial(self._post_looked_up, job))
+            addresses.add_done_callback(partial(self._post_looked_up, [job]))
 
-    def _post_looked_up(self, job: Job, addresses: Future[tuple[str, ...]]) -> None:
-        self._post(lambda: self._looked_up(job, addresses))
+    def _post_looked_up(self, waits: list[Job], addresses: Future[tuple[str, ...]]) -> None:
+        """Empties the list: a future keeps its callbacks as long as it is kept itself, and the job leads to all of its call."""
+        self._post(partial(self._looked_up, waits.pop(), addresses))
 
     def _looked_up(self, job: Job, addresses: Future[tuple[str, ...]]) -> None:
         if job.looking is addresses and not job.ended:
@@ -174,10 +181,16 @@ class FetchThread:
         if refused is not None:
             self._end(job, unreachable(str(refused)))
             return
-        job.transfer = self._loop.lend()
-        job.transfer.aim(job.target, addresses.result(), job.call.budget)
-        self._asking[job.transfer] = job
-        self._loop.start(job.transfer)
+        try:
+            transfer = self._loop.lend()
+            transfer.aim(job.target, addresses.result(), job.call.budget)
+            self._loop.start(transfer)
+        except Exception as error:  # noqa: BLE001 - out of memory or descriptors, say: it ends this call, not those of others
+            _log.exception("a request could not be made")
+            self._fail(job.call, error)
+            return
+        job.transfer = transfer
+        self._asking[transfer] = job
 
     def _answered(self, transfer: Transfer, code: int) -> None:
         job = self._asking.pop(transfer)
@@ -225,7 +238,7 @@ class FetchThread:
             self._deadlines.popleft()
         due = [self._deadlines[0].deadline] if self._deadlines else []
         due += [self._sleeping[0][0]] if self._sleeping else []
-        due += [self._ends[0][0]] if self._ends else []
+        due += [call.ends for call in self._calls]
         return min(due) - time.monotonic() if due else _IDLE_SECONDS
 
     def _look_at_the_clock(self) -> None:
@@ -238,11 +251,11 @@ class FetchThread:
             job = heapq.heappop(self._sleeping)[2]
             if not job.ended:
                 self._enqueue(job)
-        while self._ends and (self._ends[0][0] <= now or self._ends[0][2] not in self._calls):
-            call = heapq.heappop(self._ends)[2]
-            for job in call.jobs if call in self._calls else ():
-                if not job.ended:
-                    self._end(job, _out_of_time(job, call.timeout))
+        for call in self._calls:
+            if call.ends <= now:
+                for job in call.jobs:
+                    if not job.ended:
+                        self._end(job, _out_of_time(job, call.timeout))
 
     def _end(self, job: Job, outcome: bytes | Fault) -> None:
         self._release(job)
@@ -269,17 +282,23 @@ class FetchThread:
     def _hand_over(self) -> None:
         for call in self._touched:
             if call.budget.spent:
-                self._forget(call)
                 call.fail(TotalTooLarge())
-            elif not call.open:
-                self._forget(call)
             call.hand_over()
+            if not call.open:
+                self._forget(call)
         self._touched.clear()
+
+    def _fail(self, call: Call, error: Exception) -> None:
+        call.fail(error)
+        call.hand_over()
+        self._forget(call)
+        self._touched.discard(call)
 
     def _forget(self, call: Call) -> None:
         for job in call.jobs:
             self._release(job)
             job.ended = True
+        call.forget()
         self._calls.discard(call)
         self._waiting.pop(call, None)
 

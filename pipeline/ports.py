@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Protocol
@@ -46,8 +46,8 @@ class TotalTooLarge(Exception):
 class Decode(Protocol):
     """Shows that bytes are an image the model can take, or makes them one."""
 
-    def __call__(self, pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
-        """What each becomes, in their order, as it is known.
+    def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
+        """What each becomes, in their order, as it is known. To be closed by who does not take them all.
 
         Never raises for what is in `pictures`, not even if decoding one kills the decoder. Thread-safe.
         """

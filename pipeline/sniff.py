@@ -342,8 +342,8 @@ _LOOKS: tuple[Callable[[bytes], str], ...] = (
     _text,
 )
 
-_MARKER = re.compile(rb"\xff+([\x01-\xfe])")
-_STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # TEM and the restart markers: no length follows
+_MARKER = re.compile(rb"\xff([\x01-\xfe])")
+_STANDALONE = frozenset((0x01, *range(0xD0, 0xDA)))  # TEM, restarts, start and end of an image: no length follows
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))  # baseline, extended, arithmetic
 
 
@@ -361,7 +361,7 @@ def jpeg_scans(data: bytes, *, most: int) -> int:
     # As libjpeg reads: from marker to marker, over the lengths; garbage and entropy-coded data between them are skipped.
     while scans <= most and (found := _MARKER.search(data, at)):
         marker, at = found[1][0], found.end()
-        if marker == 0xD9:  # the end of the image: what follows is not decoded
+        if marker == 0xD9 and scans:  # the end of the image: what follows is not decoded, but for what follows mere tables
             break
         if marker in _STANDALONE:
             continue
@@ -377,8 +377,9 @@ def _is_one_scan(data: bytes) -> bool:
         marker, at = found[1][0], found.end()
         if marker == 0xDA:
             return data[at + 2 : at + 3] == bytes([components]) if components > 0 else False
+        if marker in _STANDALONE:  # no such thing is in a header: let it be counted
+            return False
         if marker in _SEQUENTIAL:
             components = int.from_bytes(data[at + 7 : at + 8])
-        if marker not in _STANDALONE:
-            at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
     return False

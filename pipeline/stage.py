@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import IO
 
@@ -73,6 +74,7 @@ class _Staging:
         self._turns: deque[Future[None]] = deque()
         self._called = False  #: a turn was asked for that has not begun: it will see all that waits
         self._stopped = False
+        self._failed = False  #: a turn has raised, or will never come
         self._most = 1  #: images a turn
         self._staged: list[Staged] = []
         self._failures: list[Failure] = []
@@ -90,28 +92,41 @@ class _Staging:
             self.fail(Failure(index=image.index, code=ItemCode.IMAGE_EMPTY, detail=detail))
             return
         with self._lock:
-            self._lock.wait_for(lambda: self._size < _MOST_WAITING)
-            self._waiting.append(image)
-            self._size += len(image.data)
-            self._call()
+            self._lock.wait_for(lambda: self._failed or self._size < _MOST_WAITING)
+            if not self._failed:
+                self._waiting.append(image)
+                self._size += len(image.data)
+                self._call()
+                return
+        self.join()
 
     def join(self) -> None:
         """Returns when all images were dealt with. Raises what a turn raised."""
         while self._turns:  # a turn asks for the next one before it ends
-            self._turns.popleft().result()
+            self._turns[0].result()
+            self._turns.popleft()
 
     def stop(self) -> None:
         """Returns when no turn runs, and none will."""
         with self._lock:
             self._stopped = True
-        for turn in self._turns:
-            turn.cancel()
-        wait(self._turns)
+        wait([turn for turn in self._turns if not turn.cancel()])
+        # What has failed holds this by its traceback, and this what has failed.
+        self._turns.clear()
+        self._waiting.clear()
 
     def _call(self) -> None:
         if self._waiting and not self._called and not self._stopped:
+            turn = self._executor.submit(self._turn)
             self._called = True
-            self._turns.append(self._executor.submit(self._turn))
+            self._turns.append(turn)
+            turn.add_done_callback(self._notice)
+
+    def _notice(self, turn: Future[None]) -> None:
+        if turn.cancelled() or turn.exception() is not None:
+            with self._lock:
+                self._failed = True
+                self._lock.notify()
 
     def _turn(self) -> None:
         with self._lock:
@@ -149,14 +164,17 @@ class _Staging:
                 known.append(image.index)
                 if len(known) == 1:  # else it is being decoded, here or in another thread
                     fresh.append((image, digest))
-        outcomes = self._decode([image.data for image, _ in fresh])
-        for (image, digest), outcome in zip(fresh, outcomes, strict=True):
-            with self._lock:
-                became = outcome if isinstance(outcome, Refused) else self._store(image, digest, outcome)
-                waiting, self._known[digest] = self._known[digest], became
-                assert isinstance(waiting, list)
-                for index in waiting:
-                    self._settle(index, became)
+        # Closed whatever happens: else what it raised keeps the decoder taken for as long as that is remembered.
+        with closing(self._decode([image.data for image, _ in fresh])) as outcomes:
+            for (image, digest), outcome in zip(fresh, outcomes, strict=True):
+                if self._stopped:
+                    return
+                with self._lock:
+                    became = outcome if isinstance(outcome, Refused) else self._store(image, digest, outcome)
+                    waiting, self._known[digest] = self._known[digest], became
+                    assert isinstance(waiting, list)
+                    for index in waiting:
+                        self._settle(index, became)
 
     def _store(self, image: Fetched, digest: str, prepared: Prepared) -> Staged:
         staged = Staged(

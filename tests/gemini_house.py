@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,9 +37,9 @@ def gemini_house(folder: Path, fake: FakeGemini, **options: Any) -> Iterator[Har
     assert fake.refused == []
 
 
-def take(pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
+def take(pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
     """Takes what begins like a picture for one: that it decodes, the fake sees to."""
-    return map(_taken, pictures)
+    yield from map(_taken, pictures)
 
 
 def _taken(data: bytes) -> Prepared | Refused:

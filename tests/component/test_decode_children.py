@@ -89,6 +89,26 @@ def test_large_pictures_sent_together_flow_both_ways():
             assert Image.open(io.BytesIO(outcome.data), formats=["PNG"]).tobytes() == noise.tobytes()
 
 
+def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_picture_s(hooked):
+    assert refused(hooked, GOOD + b"!twice").code is ItemCode.IMAGE_CORRUPT
+    assert prepared(hooked, GOOD)
+    assert len(list(hooked([GOOD, GOOD + b"!twice", GOOD]))) == 3
+    assert prepared(hooked, GOOD)
+
+
+def test_another_caller_s_picture_comes_between_those_that_are_asked_about_one_by_one(hooked):
+    def hostile():
+        return [outcome.code for outcome in hooked([GOOD + b"!hang"] * 4)]
+
+    with ThreadPoolExecutor(1) as thread:
+        four = thread.submit(hostile)
+        while hooked._idle:
+            threading.Event().wait(0.001)
+        assert prepared(hooked, GOOD)
+        assert not four.done()
+        assert four.result() == [ItemCode.IMAGE_TOO_COMPLEX] * 4
+
+
 def test_a_caller_that_gives_up_spoils_nothing_for_the_next(hooked):
     outcomes = hooked([GOOD] * 5)
     assert isinstance(next(outcomes), Prepared)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from pipeline.decode import DecoderPool
 from pipeline.fetch_once import SharedFetches
 from pipeline.packed import PackReader
 from pipeline.stage import stage, staged_in
-from pipeline.types import Failure, Fetched, ItemCode, Prepared, Refused
+from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused
 from tests.fakes.images import FakeFetch, fake_decode
+from tests.fakes.picture_files import encoded
 from tests.harness import b64
 
 
@@ -32,9 +36,9 @@ class Counting:
     def __init__(self) -> None:
         self.seen: list[bytes] = []
 
-    def __call__(self, pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
+    def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
         self.seen += pictures
-        return fake_decode(pictures)
+        yield from fake_decode(pictures)
 
 
 def staged(bodies: list[bytes], decode, executor):
@@ -61,7 +65,7 @@ def test_same_bytes_are_decoded_and_stored_once_and_each_image_has_its_own_recor
 def test_an_image_that_is_being_decoded_is_not_decoded_again_meanwhile(threads):
     started, go_on, calls = threading.Event(), threading.Event(), []
 
-    def slowly(pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
+    def slowly(pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
         for data in pictures:
             calls.append(data)
             started.set()
@@ -202,3 +206,54 @@ def test_images_that_are_the_same_count_each_towards_the_size_of_all(make_harnes
     harness.page("https://p.example/", big)
     answer = harness.post({"inputMethod": "url", "images": ["https://p.example/"] * 6, "prompt": "p"})
     assert (answer.status_code, answer.headers["X-Error-Code"]) == (400, "total_too_large")
+
+
+class Full(io.BytesIO):
+    """A disk with no room."""
+
+    def write(self, _body) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_fails_the_chunk_and_keeps_no_decoder(threads):
+    pictures = [encoded(Image.new("RGB", (n + 1, 9)), "PNG") for n in range(60)]
+    with DecoderPool(2) as pool:
+        received = (Fetched(index=n, data=data) for n, data in enumerate(pictures))
+        with pytest.raises(OSError, match="No space left") as full:
+            stage(received, decode=pool, out=Full(), executor=threads)
+        assert [outcome.width for outcome in pool(pictures)] == [n + 1 for n in range(60)]
+        del full
+
+
+def test_who_brings_images_waits_while_many_wait_to_be_decoded_and_all_are(threads):
+    brought, decoded, most = [], [], []
+
+    def decode(pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
+        for data in pictures:
+            most.append(len(brought) - len(decoded))
+            decoded.append(data)
+            yield Prepared(data=b"", mime="image/png", width=1, height=1, source_format="PNG")
+
+    def received():
+        for index in range(40):
+            brought.append(index)
+            yield Fetched(index=index, data=bytes([index]) * 5 * MB)
+
+    chunk = stage(received(), decode=decode, out=io.BytesIO(), executor=threads)
+    assert len(chunk.staged) == len(decoded) == 40
+    assert max(most) <= 14, "32 MB that wait, and one in each of the four threads"
+
+
+def test_who_brings_images_is_told_when_no_thread_will_decode_them():
+    held = threading.Event()
+    executor = ThreadPoolExecutor(1)
+    executor.submit(held.wait)
+
+    def received():
+        yield Fetched(index=0, data=b"img" * 20 * MB)
+        executor.shutdown(wait=False, cancel_futures=True)
+        yield Fetched(index=1, data=b"img")
+
+    with pytest.raises((CancelledError, RuntimeError)):
+        stage(received(), decode=fake_decode, out=io.BytesIO(), executor=executor)
+    held.set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -128,6 +128,10 @@ def crashing_parts(parts: Parts, crashing: Crashing) -> Parts:
         signals=signals,
         engine=engine,
         fetch=crashing.call("fetch", lambda *values, **options: list(parts.fetch(*values, **options))),
-        decode=crashing.call("decode", parts.decode),
+        decode=crashing.call("decode", lambda pictures: _given(list(parts.decode(pictures)))),
         deliver=crashing.call("deliver", parts.deliver),
     )
+
+
+def _given(values: list[Any]) -> Generator[Any]:
+    yield from values

@@ -7,6 +7,7 @@
 !print        prints to what was standard output and standard error
 !lie      answers with a picture too large to be one
 !garbage  answers with bytes that are no answer
+!twice    is refused twice
 !tell     is refused, with what the process knows of itself as the detail
 """
 
@@ -21,6 +22,7 @@ import threading
 from dataclasses import replace
 
 from pipeline import decode_child
+from pipeline.decode_wire import REPLY, Outcome
 from pipeline.types import ItemCode, Prepared, Refused
 
 _seen = 0
@@ -58,6 +60,10 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
             return replace(outcome, width=1_000_000, height=1)
         case b"garbage":
             os.write(_replies, b"\xff" * 1000)
+        case b"twice":
+            detail = b"This is said of somebody else."
+            os.write(_replies, REPLY.pack(Outcome.REFUSED, b"image_corrupt", 0, 0, 0, len(detail)) + detail)
+            return Refused(code=ItemCode.IMAGE_CORRUPT, detail=detail.decode())
         case b"tell":
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=json.dumps(_state()))
     return outcome

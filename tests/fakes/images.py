@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from pipeline.ports import TotalTooLarge
 from pipeline.types import Failure, Fetched, ItemCode, Prepared, Refused
@@ -28,9 +28,9 @@ class FakeFetch:
                 yield Fetched(index=index, data=self.pages[url])
 
 
-def fake_decode(pictures: Sequence[bytes]) -> Iterator[Prepared | Refused]:
+def fake_decode(pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
     """Takes bytes that begin with `img` for a picture."""
-    return map(_decoded, pictures)
+    yield from map(_decoded, pictures)
 
 
 def _decoded(data: bytes) -> Prepared | Refused:

@@ -157,6 +157,29 @@ def test_scan_markers_in_thumbnails_and_behind_the_end_are_not_counted():
     assert jpeg_scans(jpeg[:2] + app + jpeg[2:] + segment, most=100) == 1
 
 
+def test_tables_before_the_image_do_not_hide_its_scans():
+    image = picture_files.jpeg_of_many_scans(300)
+    assert jpeg_scans(b"\xff\xd8\xff\xd9" + image, most=100) == 101
+    # Where the length of a marker that has none would lead to: a header of one scan, in a comment.
+    header = b"\xff\xc0\x00\x11\x08\x00\x10\x00\x10\x03" + bytes(9) + b"\xff\xda\x00\x0c\x03" + bytes(9)
+    comment = b"\xff\xfe\xff\xff" + bytes(65_533)
+    hidden = comment + b"\xff\xfe\x10\x00" + (header * 200)[:4094]
+    assert jpeg_scans(b"\xff\xd8\xff\xd9\xff\xd8" + hidden + image[2:], most=100) == 101
+
+
+def test_a_baseline_jpeg_is_one_scan_and_no_other_is_believed_to_be():
+    baseline = picture_files.native()["JPEG"]
+    assert jpeg_scans(baseline, most=100) == 1
+    start = baseline.index(b"\xff\xda")
+    two = baseline[:start] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * 300 + baseline[start:]
+    assert jpeg_scans(two, most=100) == 101
+
+
+def test_a_long_run_of_fill_bytes_is_read_once():
+    for head in (b"\xff\xd8", b"\xff\xd8" + b"\xff\xda\x00\x02" * 200):
+        assert jpeg_scans(head + b"\xff" * 5_000_000, most=100) <= 101
+
+
 def test_fill_bytes_and_restart_markers_do_not_hide_scans():
     scan = b"\xff\xff\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + b"\x12\xff\x00\x34\xff\xd0\x56"
     assert jpeg_scans(b"\xff\xd8" + scan * 300 + b"\xff\xd9", most=100) == 101
