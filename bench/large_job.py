@@ -57,7 +57,8 @@ def through_service(place: dict[str, str]) -> float:
         "GEMINI_BASE_URL": place["model"],
         "FETCH_ALLOW": place["allow"],
         "MERGED_PER_CALL": str(PER_CALL),
-        "WORKER_CONCURRENCY": str(AT_ONCE),
+        "WORKER_CONCURRENCY": str(2 * AT_ONCE),
+        "MODEL_CONCURRENCY": str(AT_ONCE),
     }
     body = {"inputMethod": "url", "images": [f"{place['web']}/{n}.jpg" for n in range(IMAGES)], "prompt": "Which number?"}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "data", **settings) as service:

@@ -1,7 +1,8 @@
-"""Gemini through google-genai: one request a call, and what each of its outcomes means for us.
+"""Gemini: one request a call, and what each of its outcomes means for us.
 
-The SDK's own retries are off: they ignore the wait that a 429 asks for. Its defaults have no timeout, so each call sets
-one. A blocked or empty answer raises nothing, so the block reason and the finish reason are read before the text.
+Questions are bytes of our own (gemini_wire.py) over the SDK's connections; files, models and errors are google-genai's. Its own
+retries are off: they ignore the wait that a 429 asks for. Its defaults have no timeout, so each call sets one. A blocked or
+empty answer is HTTP 200, so the block reason and the finish reason are read before the text.
 """
 
 from __future__ import annotations
@@ -13,21 +14,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import ceil
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import structlog
 from google import genai
 from google.genai import errors, types
+from msgspec import MsgspecError
 from pydantic import ValidationError
 
-from pipeline.engines.wording import instruction
+from pipeline.engines.gemini_wire import Response, Tokens, read_response, request_body
 from pipeline.plan import RAW_BYTES
 from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
-from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Detail, Finish, Form, ItemCode, Picture
+from pipeline.types import Answer, Call, Finish, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
 
+GOOGLE = "https://generativelanguage.googleapis.com"
+VERSION = "v1beta"
 MOST_PICTURES = 900  #: a picture is up to 1,120 tokens, the context 1,048,576: about 936 fit
 MOST_RAW_BYTES = RAW_BYTES  #: a larger picture goes by the Files API
 OVERLOAD_SECONDS = 15.0
@@ -39,10 +45,6 @@ FILE_SECONDS = 60.0  #: an uploaded picture is ready at once; this bounds the wa
 RECITATION = {"RECITATION", "IMAGE_RECITATION"}
 BLOCKS = {"SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "MODEL_ARMOR"}
 BLOCKS |= {"JAILBREAK", "OTHER", "IMAGE_OTHER", "LANGUAGE"}
-RESOLUTIONS = {
-    Detail.LOW: types.MediaResolution.MEDIA_RESOLUTION_LOW,
-    Detail.MEDIUM: types.MediaResolution.MEDIA_RESOLUTION_MEDIUM,
-}
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEY = re.compile(r"AIza[\w-]+|(?<=api_key:)[^'\"\s]+")
 
@@ -65,13 +67,18 @@ class GeminiEngine:
     def __init__(self, *, api_key: str, model: str, base_url: str = "", pause: Callable[[float], None] = time.sleep) -> None:
         self.model = model
         self._pause = pause
-        self._client = _client(api_key, base_url)
+        self._key = api_key
+        self._url = f"{(base_url or GOOGLE).rstrip('/')}/{VERSION}"
+        self._http = httpx2.Client(
+            follow_redirects=True, timeout=None, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+        )
+        self._client = _client(api_key, base_url, self._http)
 
     def ask(self, call: Call) -> Answer:
         """One request. What may well succeed if it is sent again at once is OVERLOADED or GARBLED."""
         try:
             with self._uploaded(call) as files:
-                response = self._generate(call, _contents(call, files))
+                response = self._generate(call, request_body(call, {number: file.uri or "" for number, file in files.items()}))
         except _Interrupted as error:
             cause = Cause.GARBLED if isinstance(error, _Garbled) else Cause.OVERLOADED
             raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS, cause=cause) from error
@@ -81,11 +88,23 @@ class GeminiEngine:
 
     def close(self) -> None:
         self._client.close()
+        self._http.close()
 
-    def _generate(self, call: Call, contents: types.Content) -> types.GenerateContentResponse:
-        config = _config(call)
+    def _generate(self, call: Call, body: bytes) -> Response:
+        model = call.model or self.model
         with _translated():
-            return self._client.models.generate_content(model=call.model or self.model, contents=contents, config=config)
+            response = self._http.post(
+                f"{self._url}/{quote(model if '/' in model else f'models/{model}')}:generateContent",
+                content=body,
+                headers={
+                    "Content-Type": "application/json",
+                    "X-Goog-Api-Key": self._key,
+                    "X-Server-Timeout": str(ceil(call.timeout)),
+                },
+                timeout=max(call.timeout, 0.001),
+            )
+            errors.APIError.raise_for_response(response)
+            return read_response(response.content)
 
     @contextmanager
     def _uploaded(self, call: Call) -> Iterator[dict[int, types.File]]:
@@ -150,47 +169,16 @@ def check_model(*, api_key: str, model: str, base_url: str = "", timeout: float)
         raise ModelRefused(f"{model} answers no prompts")
 
 
-def _client(api_key: str, base_url: str) -> genai.Client:
+def _client(api_key: str, base_url: str, http: httpx2.Client | None = None) -> genai.Client:
     return genai.Client(
         api_key=api_key,
         http_options=types.HttpOptions(
-            base_url=base_url or None,
-            api_version="v1beta",
+            base_url=base_url or GOOGLE,
+            api_version=VERSION,
             retry_options=types.HttpRetryOptions(attempts=1),
-            client_args={"limits": httpx2.Limits(max_connections=None, max_keepalive_connections=64)},
+            httpx_client=http,
         ),
     )
-
-
-def _contents(call: Call, files: dict[int, types.File]) -> types.Content:
-    """The prompt once, then each picture behind its label: unlabelled, models describe just the last one."""
-    parts = [types.Part.from_text(text=call.prompt)]
-    for picture in call.pictures:
-        parts.append(types.Part.from_text(text=f"Image {picture.number}:"))
-        file = files.get(picture.number)
-        parts.append(
-            types.Part.from_uri(file_uri=file.uri or "", mime_type=picture.mime)
-            if file
-            else types.Part.from_bytes(data=picture.data, mime_type=picture.mime)
-        )
-    return types.Content(role="user", parts=parts)
-
-
-def _config(call: Call) -> types.GenerateContentConfig:
-    """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
-    told, schema = instruction(call)
-    config = types.GenerateContentConfig(
-        system_instruction=told,
-        max_output_tokens=MAX_OUTPUT_TOKENS,
-        http_options=types.HttpOptions(timeout=max(int(call.timeout * 1000), 1)),
-    )
-    if call.detail is not Detail.HIGH:  # the models' own
-        config.media_resolution = RESOLUTIONS[call.detail]
-    if call.form is not Form.TEXT:
-        config.response_mime_type = "application/json"
-    if schema is not None:
-        config.response_json_schema = schema
-    return config
 
 
 @contextmanager
@@ -200,7 +188,7 @@ def _translated() -> Iterator[None]:
         yield
     except errors.APIError as error:
         raise _meaning(error) from error
-    except (json.JSONDecodeError, ValidationError, errors.UnknownApiResponseError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, MsgspecError, ValidationError, errors.UnknownApiResponseError) as error:
         raise _Garbled(f"{type(error).__name__} while reading the model's answer") from error
     except httpx2.HTTPError as error:
         raise _Interrupted(f"{type(error).__name__} while asking the model") from error
@@ -248,9 +236,9 @@ def _details(error: errors.APIError) -> list[dict[str, Any]]:
     return [detail for detail in details if isinstance(detail, dict)]
 
 
-def _answer(response: types.GenerateContentResponse) -> Answer:
+def _answer(response: Response) -> Answer:
     """Block reason, then finish reason, then text. Raises ModelFault for an answer that says nothing."""
-    usage = response.usage_metadata or types.GenerateContentResponseUsageMetadata()
+    usage = response.usage_metadata or Tokens()
     answered = Answer(
         finish=Finish.COMPLETE,
         input_tokens=usage.prompt_token_count or 0,
@@ -258,16 +246,13 @@ def _answer(response: types.GenerateContentResponse) -> Answer:
         model_version=response.model_version or "",
     )
     blocked = response.prompt_feedback.block_reason if response.prompt_feedback else None
-    candidate = response.candidates[0] if response.candidates else None
-    reason = blocked or (candidate.finish_reason if candidate else None)
-    name = reason.name if reason else ""
+    name = blocked or (response.candidates[0].finish_reason if response.candidates else None) or ""
     if blocked or name in BLOCKS | RECITATION:
         code = ItemCode.RECITATION if name in RECITATION else ItemCode.SAFETY_BLOCKED
         return replace(answered, finish=Finish.BLOCKED, code=code, detail=name)
     if name == "MAX_TOKENS":
         return replace(answered, finish=Finish.TRUNCATED, detail=name)
-    parts = candidate.content.parts or [] if candidate and candidate.content else []
-    text = "".join(part.text or "" for part in parts if not part.thought)
+    text = response.text
     if name not in {"STOP", "FINISH_REASON_UNSPECIFIED", ""} or not text.strip():
         raise ModelFault(f"the answer ended with {name or 'no finish reason'} and {len(text)} characters")
     return replace(answered, text=text)

@@ -240,8 +240,9 @@ def _read_part(part: dict[str, Any], path: str, default: str) -> Part:
     level = part.get("mediaResolution", {}).get("level", default)
     if kinds == ["fileData"]:
         return Part(mime=mime, uri=source.get("fileUri", ""), tokens=PICTURE_TOKENS[level])
-    try:  # both alphabets are taken: the SDK sends the URL-safe one
-        data = pybase64.b64decode(source.get("data", ""), altchars=b"-_", validate=True)
+    text = source.get("data", "")
+    try:  # both alphabets are taken, as by every API of Google's: the SDK sends the URL-safe one
+        data = pybase64.b64decode(text, altchars=b"-_" if "-" in text or "_" in text else None, validate=True)
     except ValueError as error:
         raise bad_request(
             f"Invalid value at '{path}.inline_data.data' (TYPE_BYTES), Base64 decoding failed", field=path
