@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ class Database:
             hide_parameters=True,  # an error's text goes to the log: no prompts, URLs or results with it
             connect_args=_sqlite_arguments() if sqlite else {},
         )
+        #: SQLite has one writer. Who finds it taken sleeps, up to 0.1 s at a time, and finds it taken again by who came later: threads
+        #: of one process queue up here instead.
+        self._writer: AbstractContextManager[object] = threading.Lock() if sqlite else nullcontext()
         if sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -70,7 +73,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction: committed at the end of the block, rolled back when it raises."""
-        with self.engine.connect() as connection, connection.begin():
+        with self.engine.connect() as connection, self._writer, connection.begin():
             yield connection
 
     @contextmanager

@@ -113,11 +113,11 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
         lease.job,
         [{"at": image.index, "state": "staged", "sha256": image.sha256, "bytes": image.received} for image in chunk.staged],
     )
-    received = connection.scalar(select(func.sum(images.c.bytes)).where(images.c.job == lease.job)) or 0
-    if received > MAX_TOTAL_BYTES:
+    received = select(func.sum(images.c.bytes)).where(images.c.job == lease.job).scalar_subquery()
+    stored = update(jobs).where(jobs.c.id == lease.job).values(scratch_bytes=jobs.c.scratch_bytes + chunk.stored)
+    if (connection.scalar(stored.returning(received)) or 0) > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
     connection.execute(_of_chunk(lease).values(object=key))
-    connection.execute(update(jobs).where(jobs.c.id == lease.job).values(scratch_bytes=jobs.c.scratch_bytes + chunk.stored))
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
     return steps.add(connection, job=lease.job, round_=lease.round, kind="extract", parts=[lease.part])
@@ -149,9 +149,9 @@ def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, la
     ).one()
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
     usage = Usage(**row.usage).plus(outcome.usage)
-    kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress}
+    kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
     connection.execute(_of_chunk(lease).values(**kept))
-    return _close_chunk(connection, job, lease) if job is not None else []
+    return _after_chunk(connection, job) if job is not None else []
 
 
 def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
@@ -219,14 +219,18 @@ def _of_chunk(lease: Lease) -> Any:
 
 
 def _close_chunk(connection: Connection, job: Row[Any], lease: Lease) -> list[int]:
-    """Closes the lease's chunk; the one that closes the last one of a job adds its finalize step.
+    connection.execute(_of_chunk(lease).values(open=False))
+    return _after_chunk(connection, job)
+
+
+def _after_chunk(connection: Connection, job: Row[Any]) -> list[int]:
+    """A chunk was closed; who closes the last one of a job adds its finalize step.
 
     The job's row is locked, so of two closers at once the second sees the first one's chunk closed. (On READ COMMITTED
     without the lock each sees the other's open, and the job hangs.)
     """
-    connection.execute(_of_chunk(lease).values(open=False))
-    still_open = select(func.count()).select_from(chunks).where(chunks.c.job == lease.job, chunks.c.open)
-    return finalize_next(connection, job) if connection.scalar(still_open) == 0 else []
+    still_open = select(chunks.c.no).where(chunks.c.job == job.id, chunks.c.open).limit(1)
+    return finalize_next(connection, job) if connection.scalar(still_open) is None else []
 
 
 def _mark_failed(

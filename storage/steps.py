@@ -91,17 +91,18 @@ def add(
     return ids
 
 
-def claim(connection: Connection, step: int, *, owner: str, lease_ms: int) -> Lease | None:
+def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, running: bool = False) -> Lease | None:
     """Takes the step, if it is due; None if it is not (done, leased by another, not yet due).
 
-    The first claim of a job's step shows it as running.
+    The first claim of a job's step shows it as running; `running`: it has been, since the step follows one of its own.
     """
-    of_step = select(steps.c.job).where(steps.c.id == step).scalar_subquery()
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.id == of_step, jobs.c.status == JobStatus.QUEUED.value)
-        .values(status=JobStatus.RUNNING.value, started_at=now_ms())
-    )
+    if not running:
+        of_step = select(steps.c.job).where(steps.c.id == step).scalar_subquery()
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == of_step, jobs.c.status == JobStatus.QUEUED.value)
+            .values(status=JobStatus.RUNNING.value, started_at=now_ms())
+        )
     request = select(jobs.c.request_id).where(jobs.c.id == steps.c.job).scalar_subquery().label("request")
     row = connection.execute(
         update(steps)

@@ -72,11 +72,11 @@ def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
         return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
 
 
-def _claim(parts: Parts, connection: Connection, ids: list[int]) -> list[Lease]:
+def _claim(parts: Parts, connection: Connection, ids: list[int], *, running: bool = False) -> list[Lease]:
     if parts.stopping.is_set():
         return []  # they stay ready, and are rung for somebody else
     lease_ms = int(parts.settings.lease_seconds * 1000)
-    claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms) for step in ids)
+    claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms, running=running) for step in ids)
     return [lease for lease in claimed if lease]
 
 
@@ -182,7 +182,7 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
 def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
     """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
     with parts.database.write() as connection:
-        follow = _claim(parts, connection, commit(connection))
+        follow = _claim(parts, connection, commit(connection), running=True)
         rings = steps.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job)
