@@ -33,6 +33,7 @@ from pipeline import stage as staging
 from pipeline.addresses import parse_allow
 from pipeline.base64_text import decode_texts
 from pipeline.decode import DecoderPool
+from pipeline.decode_once import SharedDecodes
 from pipeline.fetch import Fetcher
 from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
@@ -75,7 +76,7 @@ def files() -> Iterator[tuple[str, bytes]]:
 def staged(received: Iterator[Fetched | Failure], decode: Decode, executor: ThreadPoolExecutor) -> tuple[Staged, bytes] | Failure:
     """What the one image of a chunk became, and what lies in its object."""
     out = io.BytesIO()
-    chunk = staging.stage(received, decode=decode, out=out, executor=executor)
+    chunk = staging.stage(received, decode=decode, out=out, executor=executor, shared=SharedDecodes(), job="")
     return (chunk.staged[0], PackReader(out).read(0)) if chunk.staged else chunk.failures[0]
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from bench.report import print_report, spread
 from pipeline import stage as staging
 from pipeline.addresses import parse_allow
 from pipeline.decode import DecoderPool
+from pipeline.decode_once import SharedDecodes
 from pipeline.fetch import Fetcher
 from pipeline.fetch_once import SharedFetches
 from pipeline.plan import ChunkPlan, cut
@@ -113,7 +115,7 @@ def cpu() -> float:
 def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
     """What stages all images, and gives the seconds and the CPU seconds it took. Its parts are built once and warm."""
     fetch = Fetcher(parse_allow(f"127.0.0.1/32:{port}"))
-    shared = SharedFetches()
+    shared, decodes, runs = SharedFetches(), SharedDecodes(), count()  # a job of its own each time: none has equal images
     decode = DecoderPool()
     decoding = ThreadPoolExecutor(2 * (os.cpu_count() or 1))
     threads = ThreadPoolExecutor(THREADS)
@@ -125,7 +127,7 @@ def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
         urls = {index: f"http://127.0.0.1:{port}/{index}.jpg" for index in range(plan.first, plan.first + plan.count)}
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
             received = shared.fetch_once(fetch, urls, scope="job", elsewhere=(), total=MAX_TOTAL_BYTES, timeout=100.0)
-            staged = staging.stage(received, decode=decode, out=out, executor=decoding)
+            staged = staging.stage(received, decode=decode, out=out, executor=decoding, shared=decodes, job=f"{next(runs)}")
             scratch.put(f"job/c{plan.no}", out)
         assert staged.failures == []
         return len(staged.staged)

@@ -1,6 +1,7 @@
 """From what was sent to images the model can take, in one scratch object.
 
-Images of a chunk whose bytes are the same are decoded and stored once. Each has its own record all the same.
+Images of a chunk whose bytes are the same are decoded and stored once, and what an earlier chunk has decoded is not decoded
+again. Each has its own record all the same.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import IO
 
+from pipeline.decode_once import SharedDecodes
 from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
 from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused, Staged
@@ -35,13 +37,21 @@ class StagedChunk:
     stored: int = 0  #: bytes of all bodies in the object: less than the sum of `staged` where images are the same
 
 
-def stage(received: Iterator[Fetched | Failure], *, decode: Decode, out: IO[bytes], executor: Executor) -> StagedChunk:
-    """Decodes what `received` yields and packs it to `out`.
+def stage(
+    received: Iterator[Fetched | Failure],
+    *,
+    decode: Decode,
+    out: IO[bytes],
+    executor: Executor,
+    shared: SharedDecodes,
+    job: str,
+) -> StagedChunk:
+    """Decodes what `received` yields and packs it to `out`. `shared`: what was decoded for other chunks of the `job`.
 
     Decoding runs in `executor` beside the fetching, and each image is written by the thread that decoded it: so no more
     converted images are in memory than the executor has threads. Raises what `received` raises.
     """
-    work = _Staging(decode, out, executor)
+    work = _Staging(decode, out, executor, shared, job)
     sizes: dict[int, int] = {}
     try:
         for image in received:
@@ -64,8 +74,10 @@ class _Staging:
     small ones cost no thread a wait each and large ones are spread over all decoders.
     """
 
-    def __init__(self, decode: Decode, out: IO[bytes], executor: Executor) -> None:
+    def __init__(self, decode: Decode, out: IO[bytes], executor: Executor, shared: SharedDecodes, job: str) -> None:
         self._decode = decode
+        self._shared = shared
+        self._job = job
         self._executor = executor
         self._pack = PackWriter(out)
         self._lock = threading.Condition()
@@ -162,19 +174,29 @@ class _Staging:
                     self._settle(image.index, known)
                     continue
                 known.append(image.index)
-                if len(known) == 1:  # else it is being decoded, here or in another thread
-                    fresh.append((image, digest))
+                if len(known) > 1:  # it is being decoded, here or in another thread
+                    continue
+            if (became := self._shared.find(self._job, digest, image.data)) is None:
+                fresh.append((image, digest))
+            else:
+                self._record(image, digest, became)
         # Closed whatever happens: else what it raised keeps the decoder taken for as long as that is remembered.
         with closing(self._decode([image.data for image, _ in fresh])) as outcomes:
             for (image, digest), outcome in zip(fresh, outcomes, strict=True):
                 if self._stopped:
                     return
-                with self._lock:
-                    became = outcome if isinstance(outcome, Refused) else self._store(image, digest, outcome)
-                    waiting, self._known[digest] = self._known[digest], became
-                    assert isinstance(waiting, list)
-                    for index in waiting:
-                        self._settle(index, became)
+                if isinstance(outcome, Prepared):
+                    self._shared.keep(self._job, digest, image.data, outcome)
+                self._record(image, digest, outcome)
+
+    def _record(self, image: Fetched, digest: str, outcome: Prepared | Refused) -> None:
+        """Stores what an image became, for all that are the same."""
+        with self._lock:
+            became = outcome if isinstance(outcome, Refused) else self._store(image, digest, outcome)
+            waiting, self._known[digest] = self._known[digest], became
+            assert isinstance(waiting, list)
+            for index in waiting:
+                self._settle(index, became)
 
     def _store(self, image: Fetched, digest: str, prepared: Prepared) -> Staged:
         staged = Staged(

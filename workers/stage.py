@@ -28,7 +28,14 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
         elsewhere = jobs.urls_elsewhere(connection, lease, work)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
         try:
-            chunk = staging.stage(_received(parts, lease, work, elsewhere), decode=parts.decode, out=out, executor=parts.decoding)
+            chunk = staging.stage(
+                _received(parts, lease, work, elsewhere),
+                decode=parts.decode,
+                out=out,
+                executor=parts.decoding,
+                shared=parts.shared_decodes,
+                job=lease.job,
+            )
         except TotalTooLarge:
             return partial(jobs.fail_too_large, lease=lease)
         # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.

@@ -11,6 +11,7 @@ from functools import partial
 
 from celery import Celery
 
+from pipeline.decode_once import SharedDecodes
 from pipeline.engines.build import build_engine, models_of
 from pipeline.fetch_once import SharedFetches
 from pipeline.models import Model
@@ -53,6 +54,7 @@ class Parts:
     owner: str
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
+    shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
     alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
 
     @property

@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.decode import DecoderPool
+from pipeline.decode_once import SharedDecodes
 from pipeline.fetch_once import SharedFetches
 from pipeline.packed import PackReader
 from pipeline.stage import stage, staged_in
@@ -30,6 +32,11 @@ def threads():
         yield executor
 
 
+def fresh():
+    """A process that has decoded nothing yet."""
+    return {"shared": SharedDecodes(), "job": "job"}
+
+
 class Counting:
     """fake_decode, and what it was given."""
 
@@ -43,7 +50,9 @@ class Counting:
 
 def staged(bodies: list[bytes], decode, executor):
     out = io.BytesIO()
-    chunk = stage((Fetched(index=n, data=data) for n, data in enumerate(bodies)), decode=decode, out=out, executor=executor)
+    chunk = stage(
+        (Fetched(index=n, data=data) for n, data in enumerate(bodies)), decode=decode, out=out, executor=executor, **fresh()
+    )
     return chunk, PackReader(out)
 
 
@@ -79,7 +88,7 @@ def test_an_image_that_is_being_decoded_is_not_decoded_again_meanwhile(threads):
             yield Fetched(index=index, data=b"img")
         go_on.set()
 
-    chunk = stage(received(), decode=slowly, out=io.BytesIO(), executor=threads)
+    chunk = stage(received(), decode=slowly, out=io.BytesIO(), executor=threads, **fresh())
     assert [image.index for image in chunk.staged] == list(range(20))
     assert len(calls) == 1
 
@@ -220,7 +229,7 @@ def test_a_full_disk_fails_the_chunk_and_keeps_no_decoder(threads):
     with DecoderPool(2) as pool:
         received = (Fetched(index=n, data=data) for n, data in enumerate(pictures))
         with pytest.raises(OSError, match="No space left") as full:
-            stage(received, decode=pool, out=Full(), executor=threads)
+            stage(received, decode=pool, out=Full(), executor=threads, **fresh())
         assert [outcome.width for outcome in pool(pictures)] == [n + 1 for n in range(60)]
         del full
 
@@ -239,7 +248,7 @@ def test_who_brings_images_waits_while_many_wait_to_be_decoded_and_all_are(threa
             brought.append(index)
             yield Fetched(index=index, data=bytes([index]) * 5 * MB)
 
-    chunk = stage(received(), decode=decode, out=io.BytesIO(), executor=threads)
+    chunk = stage(received(), decode=decode, out=io.BytesIO(), executor=threads, **fresh())
     assert len(chunk.staged) == len(decoded) == 40
     assert max(most) <= 14, "32 MB that wait, and one in each of the four threads"
 
@@ -255,5 +264,47 @@ def test_who_brings_images_is_told_when_no_thread_will_decode_them():
         yield Fetched(index=1, data=b"img")
 
     with pytest.raises((CancelledError, RuntimeError)):
-        stage(received(), decode=fake_decode, out=io.BytesIO(), executor=executor)
+        stage(received(), decode=fake_decode, out=io.BytesIO(), executor=executor, **fresh())
     held.set()
+
+
+@given(chunks=st.lists(st.lists(st.sampled_from([b"img a", b"img b", b"no picture", b"bmp c"]), max_size=6), max_size=6))
+def test_what_a_chunk_has_decoded_is_not_decoded_again_for_the_job_s_others(chunks):
+    decode = Counting()
+    shared = SharedDecodes()
+
+    def converting(pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
+        for data, outcome in zip(pictures, decode([data.replace(b"bmp", b"img") for data in pictures]), strict=True):
+            yield replace(outcome, data=b"png of " + data) if data.startswith(b"bmp") else outcome
+
+    with ThreadPoolExecutor(4) as executor:
+        for number, bodies in enumerate(chunks):
+            out = io.BytesIO()
+            received = (Fetched(index=n, data=data) for n, data in enumerate(bodies))
+            chunk = stage(received, decode=converting, out=out, executor=executor, shared=shared, job="job")
+            pack = PackReader(out)
+            for image in chunk.staged:
+                body = bodies[image.index]
+                assert pack.read(image.index) == (b"png of " + body if body.startswith(b"bmp") else body), number
+            assert [failure.index for failure in chunk.failures] == [n for n, body in enumerate(bodies) if body == b"no picture"]
+        refused = sum(b"no picture" in bodies for bodies in chunks)  # tried again in each chunk
+        taken = len({body for bodies in chunks for body in bodies} - {b"no picture"})
+        assert len(decode.seen) == taken + refused
+        other = [body for bodies in chunks for body in bodies]
+        received = (Fetched(index=n, data=data) for n, data in enumerate(other))
+        stage(received, decode=converting, out=io.BytesIO(), executor=executor, shared=shared, job="another job")
+        assert len(decode.seen) == 2 * taken + refused + (b"no picture" in other)
+
+
+def test_what_was_decoded_long_ago_is_forgotten_before_it_fills_the_memory():
+    shared = SharedDecodes()
+    png = Prepared(data=b"x" * MB, mime="image/png", width=1, height=1, source_format="BMP")
+    for number in range(40):
+        shared.keep("job", str(number), b"bmp", png)
+    assert shared.find("job", "39", b"bmp") == png
+    assert sum(shared.find("job", str(number), b"bmp") is not None for number in range(40)) == 16
+    native = replace(png, data=b"jpeg")
+    for number in range(20_000):
+        shared.keep("job", f"n{number}", native.data, native)
+    assert shared.find("job", "n19999", b"jpeg") == native
+    assert shared.find("job", "n1", b"jpeg") is None
