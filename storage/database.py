@@ -73,7 +73,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction: committed at the end of the block, rolled back when it raises."""
-        with self.engine.connect() as connection, self._writer, connection.begin():
+        with self._writer, self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager

@@ -23,7 +23,6 @@ import structlog
 from google import genai
 from google.genai import errors, types
 from msgspec import MsgspecError
-from pydantic import ValidationError
 
 from pipeline.engines.gemini_wire import Response, Tokens, read_response, request_body
 from pipeline.plan import RAW_BYTES
@@ -67,7 +66,7 @@ class GeminiEngine:
     def __init__(self, *, api_key: str, model: str, base_url: str = "", pause: Callable[[float], None] = time.sleep) -> None:
         self.model = model
         self._pause = pause
-        self._key = api_key
+        self._key = api_key.strip()  # as the SDK does: files often end with a line break
         self._url = f"{(base_url or GOOGLE).rstrip('/')}/{VERSION}"
         self._http = httpx2.Client(
             follow_redirects=True, timeout=None, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64)
@@ -92,9 +91,10 @@ class GeminiEngine:
 
     def _generate(self, call: Call, body: bytes) -> Response:
         model = call.model or self.model
+        path = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
         with _translated():
             response = self._http.post(
-                f"{self._url}/{quote(model if '/' in model else f'models/{model}')}:generateContent",
+                f"{self._url}/{quote(path, safe='/:@')}:generateContent",
                 content=body,
                 headers={
                     "Content-Type": "application/json",
@@ -102,8 +102,13 @@ class GeminiEngine:
                     "X-Server-Timeout": str(ceil(call.timeout)),
                 },
                 timeout=max(call.timeout, 0.001),
+                follow_redirects=False,  # the key would go along
             )
-            errors.APIError.raise_for_response(response)
+            try:
+                errors.APIError.raise_for_response(response)
+            except UnicodeDecodeError:  # a proxy's page: its status counts
+                page = {"message": response.text, "status": response.reason_phrase}
+                errors.APIError.raise_error(response.status_code, page, response)
             return read_response(response.content)
 
     @contextmanager
@@ -172,6 +177,7 @@ def check_model(*, api_key: str, model: str, base_url: str = "", timeout: float)
 def _client(api_key: str, base_url: str, http: httpx2.Client | None = None) -> genai.Client:
     return genai.Client(
         api_key=api_key,
+        vertexai=False,  # whatever the environment says
         http_options=types.HttpOptions(
             base_url=base_url or GOOGLE,
             api_version=VERSION,
@@ -188,7 +194,7 @@ def _translated() -> Iterator[None]:
         yield
     except errors.APIError as error:
         raise _meaning(error) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, MsgspecError, ValidationError, errors.UnknownApiResponseError) as error:
+    except (ValueError, RecursionError, MsgspecError, errors.UnknownApiResponseError) as error:  # pydantic's and json's too
         raise _Garbled(f"{type(error).__name__} while reading the model's answer") from error
     except httpx2.HTTPError as error:
         raise _Interrupted(f"{type(error).__name__} while asking the model") from error
@@ -201,8 +207,8 @@ class _Unreadable(Exception):
 def _meaning(error: errors.APIError) -> Exception:
     """What an HTTP error of the model means. Its own words are kept short, since they may quote the request, and without the
     key: "Consumer 'api_key:…' has been suspended" would be shown to who sent the job."""
-    code, text = error.code, _KEY.sub("…", (error.message or error.status or "").strip())[:300]
-    reasons = {detail.get("reason") for detail in _details(error)}
+    code, text = error.code, _KEY.sub("…", str(error.message or error.status or "").strip())[:300]
+    reasons = {str(detail.get("reason")) for detail in _details(error)}
     if code == 429:
         return _quota(error)
     if code in {408, 502, 503, 504}:
@@ -221,7 +227,7 @@ def _meaning(error: errors.APIError) -> Exception:
 def _quota(error: errors.APIError) -> ModelUnavailable:
     """A 429 says how long to wait in its RetryInfo, which may be missing; a day's quota is not worth waiting for."""
     details = _details(error)
-    daily = any("PerDay" in str(violation.get("quotaId", "")) for detail in details for violation in detail.get("violations", []))
+    daily = any("PerDay" in str(detail.get("violations")) for detail in details)
     if daily:
         notice = "The model's quota for today is used up. The job goes on when there is quota again."
         return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice, cause=Cause.QUOTA)
@@ -232,8 +238,8 @@ def _quota(error: errors.APIError) -> ModelUnavailable:
 
 def _details(error: errors.APIError) -> list[dict[str, Any]]:
     body = error.details.get("error", error.details) if isinstance(error.details, dict) else {}
-    details = body.get("details", []) if isinstance(body, dict) else []
-    return [detail for detail in details if isinstance(detail, dict)]
+    details = body.get("details") if isinstance(body, dict) else None
+    return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
 
 
 def _answer(response: Response) -> Answer:
@@ -246,7 +252,7 @@ def _answer(response: Response) -> Answer:
         model_version=response.model_version or "",
     )
     blocked = response.prompt_feedback.block_reason if response.prompt_feedback else None
-    name = blocked or (response.candidates[0].finish_reason if response.candidates else None) or ""
+    name = (blocked or (response.candidates[0].finish_reason if response.candidates else None) or "").upper()
     if blocked or name in BLOCKS | RECITATION:
         code = ItemCode.RECITATION if name in RECITATION else ItemCode.SAFETY_BLOCKED
         return replace(answered, finish=Finish.BLOCKED, code=code, detail=name)

@@ -7,6 +7,7 @@ the API's reference of generateContent, v1beta.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,5 +93,8 @@ class Response(msgspec.Struct, rename="camel"):
 
 
 def read_response(body: bytes) -> Response:
-    """Raises msgspec.MsgspecError for what is no answer, and UnicodeDecodeError."""
-    return msgspec.json.decode(body, type=Response)
+    """Raises ValueError for what is no answer: msgspec's, json's or that of bytes that are no text."""
+    try:
+        return msgspec.json.decode(body, type=Response)
+    except msgspec.DecodeError:  # half a character (\ud800), or a number as text: the standard library takes both
+        return msgspec.convert(json.loads(body), Response, strict=False)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from threading import Event
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 
 import pytest
 
@@ -221,3 +222,125 @@ def test_an_uploaded_picture_is_deleted_also_when_the_call_fails(fake, engine):
     with pytest.raises(ModelFault):
         engine.ask(call(5, pad_to=MOST_RAW_BYTES + 1000))
     assert not fake.files.kept
+
+
+class Page(BaseHTTPRequestHandler):
+    """Answers with what its server was given; keeps what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, self.headers["x-goog-api-key"]))
+        status, body, headers = self.server.page
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def page() -> Iterator[ThreadingHTTPServer]:
+    """A server in Gemini's place that answers as no Gemini would: `page` is what with, `asked` what for."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        server.daemon_threads = True
+        server.asked = []
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def answered(page: ThreadingHTTPServer, status: int, body: bytes, model: str = "m", key: str = "k", **headers: str):
+    page.page = (status, body, headers)
+    made = GeminiEngine(api_key=key, model=model, base_url=f"{page.url}/")
+    try:
+        return made.ask(call(1))
+    finally:
+        made.close()
+
+
+STOPPED = b'{"candidates":[{"content":{"parts":[{"text":"%s"}]},"finishReason":"%s"}],"usageMetadata":{"promptTokenCount":%s}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (STOPPED % (b"a", b"STOP", b"5"), "a"),
+        (STOPPED % (b"a\\ud800b", b"STOP", b"5"), "a\ud800b"),
+        (STOPPED % (b"a", b"stop", b'"5"'), "a"),
+        (STOPPED % (b"a", b"STOP", b"5.0"), "a"),
+        (b'{"unheardOf":[{}],' + (STOPPED % (b"a", b"STOP", b"5"))[1:], "a"),
+    ],
+)
+def test_an_answer_is_read_as_generously_as_it_can_be(page, body, text):
+    answer = answered(page, 200, body)
+    assert (answer.text, answer.input_tokens, answer.finish) == (text, 5, Finish.COMPLETE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"candidates":[null]}',
+        b'{"candidates":5}',
+        b'{"candidates":[{"finishReason":5}]}',
+        b'{"candidates":[{"content":{"parts":[{"text":{}}]}}]}',
+        b'{"x":' + b"[" * 100_000,
+    ],
+    ids=lambda body: str(body[:40]),
+)
+def test_what_is_no_answer_is_garbled_whatever_it_is(page, body):
+    with pytest.raises(ModelUnavailable) as told:
+        answered(page, 200, body)
+    assert told.value.cause is Cause.GARBLED
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(403, Cause.ACCOUNT), (404, Cause.MODEL), (429, Cause.RATE), (503, Cause.OVERLOADED)]
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<h1>D\u00e9pass\u00e9</h1>".encode("latin-1"),
+        b"",
+        b"[]",
+        b'{"error":{"message":5,"details":null}}',
+        b'{"error":{"details":[{"reason":["a"],"violations":null,"retryDelay":5}]}}',
+        b'{"error":{"details":[{"violations":["a"]}]}}',
+    ],
+)
+def test_an_error_page_of_any_kind_is_known_by_its_status(page, status, cause, body):
+    with pytest.raises(ModelUnavailable) as told:
+        answered(page, status, body)
+    assert told.value.cause is cause
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("m", "/v1beta/models/m:generateContent"),
+        ("models/m", "/v1beta/models/m:generateContent"),
+        ("tunedModels/m", "/v1beta/tunedModels/m:generateContent"),
+        ("gateway/m", "/v1beta/models/gateway/m:generateContent"),
+        ("m:tag", "/v1beta/models/m:tag:generateContent"),
+    ],
+)
+def test_the_model_is_named_in_the_path_and_the_key_in_its_header(page, model, path):
+    answered(page, 200, STOPPED % (b"a", b"STOP", b"5"), model=model, key=" AIza-key\n")
+    assert page.asked == [(path, "AIza-key")]
+
+
+def test_the_key_follows_no_redirect(page):
+    with pytest.raises(ModelRefused, match="307"):
+        answered(page, 307, b"", Location=f"{page.url}/elsewhere")
+    assert len(page.asked) == 1
