@@ -497,23 +497,27 @@ def test_what_a_call_has_brought_goes_with_it(serve, make_fetcher):
 
 
 def test_places_at_a_host_go_to_calls_in_turn(serve, make_fetcher):
-    seen = []
-    server = serve({"*": answer()})
+    both = threading.Event()
+
+    def answer_when_both_are_there(connection):
+        while not both.is_set() and len(fetcher._thread._calls) < 2:
+            time.sleep(0.001)
+        both.set()
+        connection.sendall(answer())
+
+    server = serve({"*": answer_when_both_are_there})
     fetcher = make_fetcher(per_host=4, parallel=4)
 
-    def large():
-        for value in fetcher([(n, f"http://a.test:{server.port}/large{n}") for n in range(200)], total=99 * MB, timeout=30.0):
-            seen.append(("large", value.index))
+    def call(name, count):
+        return run(fetcher, *[f"http://a.test:{server.port}/{name}{n}" for n in range(count)])
 
-    def small():
-        while not seen:
+    with ThreadPoolExecutor(1) as threads:
+        large = threads.submit(call, "large", 200)
+        while len(server.requests) < 4:
             time.sleep(0.001)
-        for value in fetcher([(n, f"http://a.test:{server.port}/small{n}") for n in range(4)], total=99 * MB, timeout=30.0):
-            seen.append(("small", value.index))
-
-    with ThreadPoolExecutor(2) as threads:
-        list(threads.map(lambda call: call(), [large, small]))
-    assert max(place for place, (name, _) in enumerate(seen) if name == "small") < 150
+        call("small", 4)
+        large.result(timeout=20)
+    assert max(place for place, request in enumerate(server.requests) if "/small" in request) < 20
 
 
 def test_a_fault_of_the_fetching_thread_reaches_every_caller_and_the_next_call_works(serve, make_fetcher, monkeypatch):

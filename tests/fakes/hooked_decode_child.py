@@ -7,7 +7,7 @@
 !print        prints to what was standard output and standard error
 !lie      answers with a picture too large to be one
 !garbage  answers with bytes that are no answer
-!twice    is refused twice
+!twice    is refused twice at once, and then once more
 !tell     is refused, with what the process knows of itself as the detail
 """
 
@@ -62,7 +62,7 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
             os.write(_replies, b"\xff" * 1000)
         case b"twice":
             detail = b"This is said of somebody else."
-            os.write(_replies, REPLY.pack(Outcome.REFUSED, b"image_corrupt", 0, 0, 0, len(detail)) + detail)
+            os.write(_replies, 2 * (REPLY.pack(Outcome.REFUSED, b"image_corrupt", 0, 0, 0, len(detail)) + detail))
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=detail.decode())
         case b"tell":
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=json.dumps(_state()))
