@@ -1,6 +1,6 @@
 """Decoding what strangers send, in child processes that may die of it.
 
-A child (pipeline.decode_process) lives on from picture to picture: it takes 0.06 s to start, and a small picture 0.5 ms.
+A child (pipeline.decode_process) lives on from picture to picture: it takes 0.1 s to start, and a small picture 0.5 ms.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pipeline.decode_wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SIDE, READY,
 from pipeline.sniff import NATIVE_FORMATS
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
-_START_SECONDS = 60.0  # a child that is not ready by then never will be: 0.07 s is usual
+_START_SECONDS = 60.0  # a child that is not ready by then never will be: 0.1 s is usual
 _MAX_PNG = 256 * MB  # 50 million pixels of RGBA are 200 MB, were they not to shrink at all
 _MAX_DETAIL = 1_000  # bytes
 _PIPE_BYTES = MB  # most pictures then pass in one write

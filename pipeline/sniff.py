@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from pipeline.types import ItemCode, Refused
@@ -357,29 +357,35 @@ def jpeg_scans(data: bytes, *, most: int) -> int:
     at_most = data.count(b"\xff\xda")  # scan markers, and perhaps some in thumbnails: never fewer than the scans
     if at_most <= most:
         return at_most
-    scans, at = 0, 2
-    # As libjpeg reads: from marker to marker, over the lengths; garbage and entropy-coded data between them are skipped.
-    while scans <= most and (found := _MARKER.search(data, at)):
-        marker, at = found[1][0], found.end()
+    scans = 0
+    for marker, _ in _markers(data):
         if marker == 0xD9 and scans:  # the end of the image: what follows is not decoded, but for what follows mere tables
             break
-        if marker in _STANDALONE:
-            continue
         scans += marker == 0xDA
-        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
+        if scans > most:
+            break
     return scans
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """A JPEG's markers and where what follows each begins, as libjpeg reads: from marker to marker, over the lengths; garbage and
+    entropy-coded data between them are skipped."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        marker, at = found[1][0], found.end()
+        yield marker, at
+        if marker not in _STANDALONE:
+            at += max(int.from_bytes(data[at : at + 2], "big"), 2)
 
 
 def _is_one_scan(data: bytes) -> bool:
     """Whether the header says so: libjpeg takes no second scan of a sequential JPEG whose first has all components."""
-    components, at = -1, 2
-    while found := _MARKER.search(data, at):
-        marker, at = found[1][0], found.end()
+    components = -1
+    for marker, at in _markers(data):
         if marker == 0xDA:
             return data[at + 2 : at + 3] == bytes([components]) if components > 0 else False
         if marker in _STANDALONE:  # no such thing is in a header: let it be counted
             return False
         if marker in _SEQUENTIAL:
             components = int.from_bytes(data[at + 7 : at + 8])
-        at += max(int.from_bytes(data[at : at + 2], "big"), 2)
     return False

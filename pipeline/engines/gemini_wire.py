@@ -93,7 +93,7 @@ class Response(msgspec.Struct, rename="camel"):
 
 
 def read_response(body: bytes) -> Response:
-    """Raises ValueError for what is no answer: msgspec's, json's or that of bytes that are no text."""
+    """Raises msgspec.MsgspecError, ValueError or RecursionError for what is no answer."""
     try:
         return msgspec.json.decode(body, type=Response)
     except msgspec.DecodeError:  # half a character (\ud800), or a number as text: the standard library takes both
