@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from bench.report import print_report, spread
-from pipeline.decode_child import _prepare_libraries, decode
+from pipeline.decode_picture import decode, prepare_libraries
 from pipeline.types import Prepared
 
 GOAL = 0.5
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     runs = parser.parse_args().runs
-    _prepare_libraries()
+    prepare_libraries()
     picture = photo()
     rows = []
     for name, kind, options in (

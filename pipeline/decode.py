@@ -182,13 +182,15 @@ class DecoderPool:
                 seat.vacate()
             elif child.pictures >= self._pictures or child.resident > self._resident:
                 DECODER_RESTARTS.add(reason="recycled")
-                seat.vacate()
+                if not child.renew():
+                    seat.vacate()
 
 
 def _took_too_long(seconds: float) -> Refused:
     return Refused(
         code=ItemCode.IMAGE_TOO_COMPLEX,
         detail=f"The image takes longer than {seconds:g} s to decode: send it smaller or saved anew.",
+        seconds=seconds,
     )
 
 

@@ -1,4 +1,8 @@
-"""An image that a job has several times is decoded once in its chunk, and not again for the chunks a process stages later."""
+"""What the chunks that a process stages tell each other of their job's images.
+
+An image that a job has several times is decoded once in its chunk, and not again for the chunks the process stages later. And
+how many images a decoder is sent at a time is learnt once for each job.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,13 @@ from pipeline.types import MB, Prepared
 
 _MOST = 10_000  # images
 _MOST_BYTES = 16 * MB  # of those that were converted
+_MOST_JOBS = 1_000
+_TURN_SECONDS = 0.1  # of decoding in one thread before others' images have their turn
+_MOST_A_TURN = 25  # images
 
 
 class SharedDecodes:
-    """What the images became that this process has decoded lately, by job and SHA-256. Thread-safe.
+    """What the images became that this process has decoded lately, by job and SHA-256, and how quick it was. Thread-safe.
 
     Refusals are not kept: a decoder that was too slow or died may do better when the image is tried again.
     """
@@ -23,6 +30,7 @@ class SharedDecodes:
         #: The one asked for last at the end. Bytes that stayed as they came are not kept: who asks has them.
         self._known: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
         self._kept = 0  # bytes
+        self._turns: OrderedDict[str, int] = OrderedDict()  # images, by job; the one that was learnt of last at the end
 
     def find(self, job: str, sha256: str, data: bytes) -> Prepared | None:
         """What `data`, of that SHA-256, became in the same job; None if that is not known."""
@@ -42,3 +50,23 @@ class SharedDecodes:
             self._known[job, sha256] = became
             while len(self._known) > _MOST or self._kept > _MOST_BYTES:
                 self._kept -= len(self._known.popitem(last=False)[1].data)
+
+    def most_a_turn(self, job: str) -> int:
+        """How many images of the job are to be decoded together: as many as take _TURN_SECONDS, going by those before.
+
+        So small ones cost no thread a wait each, and large ones are spread over all decoders.
+        """
+        with self._lock:
+            return self._turns.get(job, 1)
+
+    def took(self, job: str, images: int, seconds: float) -> None:
+        """Notes that so many images of the job, decoded together, took a decoder so long. What it took others is not theirs."""
+        with self._lock:
+            most = self._turns.pop(job, 1)
+            if seconds > _TURN_SECONDS:
+                most = max(images // 2, 1)
+            elif images == most and 2 * seconds < _TURN_SECONDS:
+                most = min(2 * images, _MOST_A_TURN)
+            self._turns[job] = most
+            if len(self._turns) > _MOST_JOBS:
+                self._turns.popitem(last=False)

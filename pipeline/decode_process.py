@@ -8,10 +8,12 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.decode_wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
@@ -19,6 +21,7 @@ from pipeline.sniff import NATIVE_FORMATS
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
 _START_SECONDS = 60.0  # a child that is not ready by then never will be: 0.1 s is usual
+_END_SECONDS = 10.0  # it does nothing but wait to be told
 _MAX_PNG = 256 * MB  # 50 million pixels of RGBA are 200 MB, were they not to shrink at all
 _MAX_DETAIL = 1_000  # bytes
 _PIPE_BYTES = MB  # most pictures then pass in one write
@@ -27,6 +30,7 @@ _READ_AHEAD = 16 * 1024  # bytes: replies without a picture come together
 _MOST_PARTS = 64  # of one writev: IOV_MAX is 1024, or 16 by POSIX alone
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
+_NO_PIPE = -1
 _ROOT = Path(__file__).resolve().parent.parent
 #: All a child is told of the environment: where its libraries are. Keys and addresses of other services stay here.
 _INHERITED = ("LD_LIBRARY_PATH",)
@@ -55,17 +59,47 @@ class DecoderProcess:
         self.resident = 0  #: bytes of memory it held after the last one
         environment = _ENVIRONMENT | {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # ours: a child runs no site module to find it
+        self._control, given = socket.socketpair()
+        with given:
+            try:
+                self._process = subprocess.Popen(
+                    command, cwd=_ROOT, env=environment, stdin=given.fileno(), stdout=subprocess.DEVNULL
+                )
+            except OSError as error:
+                self._control.close()
+                raise DecoderNotStarted(f"{command[0]}: {error}") from error
+        self._to = self._from = _NO_PIPE
+        self._since = 0.0  # by the monotonic clock: when it was asked, or gave its last answer
         try:
-            self._process = subprocess.Popen(
-                command, cwd=_ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-            )
-        except OSError as error:
-            raise DecoderNotStarted(f"{command[0]}: {error}") from error
-        assert self._process.stdin
-        assert self._process.stdout
-        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+            ready = self.renew()
+        except BaseException:
+            self.end()
+            raise
+        if not ready:
+            raise DecoderNotStarted(f"a decoder child ended with status {self.end()} before it was ready")
+
+    def renew(self) -> bool:
+        """Has the decoder replaced by one that has seen no picture, by new pipes. If false, it is of no more use: end() it."""
+        before = self._to, self._from
+        self._to = self._from = _NO_PIPE
+        try:
+            self._equip()
+            return self._read(len(READY), time.monotonic() + _START_SECONDS) == READY and not self._ahead
+        except (DecoderDied, OSError):
+            return False
+        finally:
+            _close(before)  # not earlier: a decoder that ended of it would end all
+
+    def _equip(self) -> None:
+        self.pictures = self.unanswered = self.resident = 0
         self._unsent: list[memoryview] = []
         self._ahead = b""  # received, of the next reply
+        with ExitStack() as theirs:
+            asked, self._to = os.pipe()
+            theirs.callback(os.close, asked)
+            self._from, answers = os.pipe()
+            theirs.callback(os.close, answers)
+            socket.send_fds(self._control, [b"\0"], [asked, answers])
         self._readable, self._either = select.poll(), select.poll()  # not select(): it ends at descriptor 1024
         self._readable.register(self._from, select.POLLIN)
         self._either.register(self._from, select.POLLIN)
@@ -73,15 +107,6 @@ class DecoderProcess:
         for end in (self._to, self._from):
             os.set_blocking(end, False)
             _widen(end)
-        try:
-            greeting = self._read(len(READY), time.monotonic() + _START_SECONDS)
-        except (DecoderDied, TimeoutError):
-            greeting = b""
-        except BaseException:
-            self.end()
-            raise
-        if greeting != READY:
-            raise DecoderNotStarted(f"a decoder child ended with status {self.end()} before it was ready")
 
     def ask(self, requests: Sequence[Request], *, seconds: float) -> Iterator[Prepared | Refused]:
         """Its answer to each, in their order, each in `seconds` at most.
@@ -90,6 +115,7 @@ class DecoderProcess:
         it. The picture at fault is the first without an answer only if it was asked about alone.
         """
         self.unanswered = len(requests)
+        self._since = time.monotonic()
         if self.has_said_more():
             raise DecoderDied
         last = len(requests) - 1
@@ -111,28 +137,33 @@ class DecoderProcess:
         body = self._read(length, deadline) if length else b""
         self.pictures += 1
         self.resident = resident
+        since, self._since = self._since, time.monotonic()
+        took = self._since - since
         if verdict == Outcome.REFUSED:
-            return _refused(code, body)
+            return _refused(code, body, took)
         if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
             raise DecoderDied
         if kind.startswith(AS_JPEG):
             if verdict != Outcome.CONVERTED or not body.startswith(_JPEG) or length > MAX_JPEG:
                 raise DecoderDied
-            source = kind.removeprefix(AS_JPEG)
-            return Prepared(data=body, mime=NATIVE_FORMATS["JPEG"], width=width, height=height, source_format=source)
-        if verdict == Outcome.CONVERTED and body.startswith(_PNG):
-            return Prepared(data=body, mime=NATIVE_FORMATS["PNG"], width=width, height=height, source_format=kind)
-        if verdict == Outcome.AS_RECEIVED and kind in NATIVE_FORMATS:
-            return Prepared(data=data, mime=NATIVE_FORMATS[kind], width=width, height=height, source_format=kind)
-        raise DecoderDied
+            kind, data, mime = kind.removeprefix(AS_JPEG), body, NATIVE_FORMATS["JPEG"]
+        elif verdict == Outcome.CONVERTED and body.startswith(_PNG):
+            data, mime = body, NATIVE_FORMATS["PNG"]
+        elif verdict == Outcome.AS_RECEIVED and kind in NATIVE_FORMATS:
+            mime = NATIVE_FORMATS[kind]
+        else:
+            raise DecoderDied
+        return Prepared(data=data, mime=mime, width=width, height=height, source_format=kind, seconds=took)
 
     def end(self) -> int:
-        """Kills the process and gives the status it ended with, negative for a signal."""
-        self._process.kill()
-        status = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
+        """Ends the process and gives the status its decoder ended with, negative for a signal."""
+        self._control.close()
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        _close([self._to, self._from])
         return status
 
     def _read(self, length: int, deadline: float) -> bytes:
@@ -176,11 +207,17 @@ class DecoderProcess:
             raise DecoderDied from error
 
 
-def _refused(code: bytes, detail: bytes) -> Refused:
+def _refused(code: bytes, detail: bytes, seconds: float) -> Refused:
     try:
-        return Refused(code=ItemCode(code.rstrip(b"\0").decode()), detail=detail.decode())
+        return Refused(code=ItemCode(code.rstrip(b"\0").decode()), detail=detail.decode(), seconds=seconds)
     except ValueError as error:
         raise DecoderDied from error
+
+
+def _close(pipes: Iterable[int]) -> None:
+    for pipe in pipes:
+        if pipe != _NO_PIPE:
+            os.close(pipe)
 
 
 def _widen(pipe: int) -> None:

@@ -1,15 +1,18 @@
 """What a decoder child and its parent tell each other, and the limits both hold to.
 
-On the child's standard input, for each picture:
+The child's standard input is a socket. On it come, with one byte each time, the two ends of pipes that a decoder, a fork of the
+child, is to read from and write to; it takes the place of the one before, which is killed. When the socket ends, all ends.
+
+On the first pipe, for each picture:
 
     REQUEST, the bytes
 
-(the format's name with AS_JPEG before it asks for a JPEG) and on its standard output first of all READY, then for each
-request, in their order:
+(the format's name with AS_JPEG before it asks for a JPEG) and on the second first of all READY, then for each request, in
+their order:
 
     REPLY, a PNG or JPEG or (where refused) one sentence
 
-Requests may be written ahead of their replies: a child that finds the next one waiting need not be woken for it, nor its
+Requests may be written ahead of their replies: a decoder that finds the next one waiting need not be woken for it, nor its
 parent for each reply. Standard library only, and little of it: each child imports this as it starts.
 """
 

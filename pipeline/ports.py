@@ -49,7 +49,8 @@ class Decode(Protocol):
     def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
         """What each becomes, in their order, as it is known. To be closed by who does not take them all.
 
-        Never raises for what is in `pictures`, not even if decoding one kills the decoder. Thread-safe.
+        Never raises for what is in `pictures`, not even if decoding one kills the decoder. Their `seconds` are without the wait
+        for a decoder. Thread-safe.
         """
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
@@ -21,9 +20,7 @@ from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
 from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused, Staged
 
-_TURN_SECONDS = 0.1  # of decoding in one thread before others' images have their turn
-_MOST_A_TURN = 25
-_TURN_BYTES = MB
+_TURN_BYTES = MB  # of several images that are decoded together
 _MOST_WAITING = 32 * MB  # bytes of images that wait for a turn
 
 
@@ -68,11 +65,7 @@ def stage(
 
 
 class _Staging:
-    """What the threads that stage one chunk share.
-
-    Images wait in one queue and are decoded a few at a time: as many as take _TURN_SECONDS, going by those before, so that
-    small ones cost no thread a wait each and large ones are spread over all decoders.
-    """
+    """What the threads that stage one chunk share. Images wait in one queue and are decoded a few at a time."""
 
     def __init__(self, decode: Decode, out: IO[bytes], executor: Executor, shared: SharedDecodes, job: str) -> None:
         self._decode = decode
@@ -87,7 +80,6 @@ class _Staging:
         self._called = False  #: a turn was asked for that has not begun: it will see all that waits
         self._stopped = False
         self._failed = False  #: a turn has raised, or will never come
-        self._most = 1  #: images a turn
         self._staged: list[Staged] = []
         self._failures: list[Failure] = []
         #: by SHA-256: what the picture became, or the indexes that wait for whoever decodes it
@@ -141,23 +133,17 @@ class _Staging:
                 self._lock.notify()
 
     def _turn(self) -> None:
+        most = self._shared.most_a_turn(self._job)
         with self._lock:
             self._called = False
-            images = self._next()
+            images = self._next(most)
             self._call()  # for another thread, if there is one
-        began = time.monotonic()
         self._prepare(images)
-        took = time.monotonic() - began
-        with self._lock:
-            if took > _TURN_SECONDS:
-                self._most = max(len(images) // 2, 1)
-            elif len(images) == self._most and 2 * took < _TURN_SECONDS:
-                self._most = min(2 * len(images), _MOST_A_TURN)
 
-    def _next(self) -> list[Fetched]:
+    def _next(self, most: int) -> list[Fetched]:
         images: list[Fetched] = []
         size = 0
-        while self._waiting and len(images) < self._most and (not images or size + len(self._waiting[0].data) <= _TURN_BYTES):
+        while self._waiting and len(images) < most and (not images or size + len(self._waiting[0].data) <= _TURN_BYTES):
             images.append(self._waiting.popleft())
             size += len(images[-1].data)
         self._size -= size
@@ -180,14 +166,18 @@ class _Staging:
                 fresh.append((image, digest))
             else:
                 self._record(image, digest, became)
+        seconds = 0.0
         # Closed whatever happens: else what it raised keeps the decoder taken for as long as that is remembered.
         with closing(self._decode([image.data for image, _ in fresh])) as outcomes:
             for (image, digest), outcome in zip(fresh, outcomes, strict=True):
                 if self._stopped:
                     return
+                seconds += outcome.seconds
                 if isinstance(outcome, Prepared):
                     self._shared.keep(self._job, digest, image.data, outcome)
                 self._record(image, digest, outcome)
+        if fresh:
+            self._shared.took(self._job, len(fresh), seconds)
 
     def _record(self, image: Fetched, digest: str, outcome: Prepared | Refused) -> None:
         """Stores what an image became, for all that are the same."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -120,6 +120,7 @@ class Prepared:
     width: int  #: pixels, after orientation is applied
     height: int  #: pixels, after orientation is applied
     source_format: str  #: what the magic bytes said: PNG, JPEG, TIFF, ...
+    seconds: float = field(default=0.0, compare=False)  #: it took a decoder; of small images one may have others' too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +129,7 @@ class Refused:
 
     code: ItemCode
     detail: str  #: one sentence for the caller, without the image's index
+    seconds: float = field(default=0.0, compare=False)  #: as in Prepared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -46,6 +48,22 @@ def refused(decode: Decode, data: bytes) -> Refused:
 
 def tell(decode: Decode) -> dict:
     return json.loads(refused(decode, GOOD + b"!tell").detail)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def gone(pid: int) -> None:
+    """Returns when the process is, which no child of ours need be."""
+    for _ in range(2_000):
+        if not is_running(pid):
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"{pid} runs on")
 
 
 @pytest.mark.parametrize("end", [b"!crash", b"!exit", b"!lie", b"!garbage"])
@@ -175,31 +193,53 @@ def test_a_child_knows_no_secret_and_can_write_no_file(hooked, monkeypatch):
     assert state["NOFILE"] <= 32
 
 
-def test_a_child_is_replaced_after_so_many_pictures():
+def test_a_decoder_is_replaced_after_so_many_pictures_and_by_the_same_child():
     with DecoderPool(1, pictures=3, command=HOOKED) as pool:
-        pids = [tell(pool)["pid"] for _ in range(7)]
+        states = [(tell(pool), pool._idle[0].child) for _ in range(7)]
+    pids = [state["pid"] for state, _ in states]
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+    assert [state["seen"] for state, _ in states] == [1, 2, 3, 1, 2, 3, 1]
+    assert len({child for _, child in states}) == 1
+    assert not any(is_running(pid) for pid in pids)
 
 
-def test_a_child_that_has_grown_is_replaced():
+def test_a_decoder_that_has_grown_is_replaced():
     with DecoderPool(1, resident=1_000_000, command=HOOKED) as pool:
         assert tell(pool)["pid"] != tell(pool)["pid"]
 
 
-def test_a_child_ends_with_its_parent():
-    with DecoderPool(1, command=HOOKED) as pool:
-        child = pool._idle[0].child if prepared(pool, GOOD) else None
-        assert child
-        child._process.stdin.close()  # as the kernel does when a parent is gone
-        assert child._process.wait(timeout=20) == 0
+def test_what_a_replaced_decoder_left_running_can_answer_for_none_that_comes_after_it():
+    with DecoderPool(1, pictures=1, command=HOOKED) as pool:
+        left = int(refused(pool, GOOD + b"!linger").detail)
+        for _ in range(20):
+            assert tell(pool)["seen"] == 1
+        gone(left)
 
 
-def test_a_child_that_hangs_ends_by_itself_when_no_parent_is_left(hooked):
-    assert prepared(hooked, GOOD)
+def test_a_child_and_its_decoder_end_with_their_parent(hooked):
+    decoder = tell(hooked)["pid"]
     child = hooked._idle[0].child
     os.write(child._to, REQUEST.pack(b"JPEG", False, len(GOOD) + 5) + GOOD + b"!hang")
-    child._process.stdin.close()
-    assert child._process.wait(timeout=20) == -signal.SIGALRM
+    child._control.close()  # as the kernel does when a parent is gone
+    child._process.wait(timeout=20)
+    assert not is_running(decoder)
+
+
+def test_a_decoder_goes_on_without_the_child_that_keeps_it_until_it_is_to_be_replaced():
+    with DecoderPool(1, pictures=3, command=HOOKED) as pool:
+        decoder = tell(pool)["pid"]
+        pool._idle[0].child._process.kill()
+        pool._idle[0].child._process.wait()
+        assert [tell(pool)["seen"] for _ in range(4)] == [2, 3, 1, 2]
+        gone(decoder)
+
+
+def test_a_decoder_that_hangs_ends_by_itself_when_nobody_is_left(hooked):
+    decoder = tell(hooked)["pid"]
+    child = hooked._idle[0].child
+    child._process.kill()
+    os.write(child._to, REQUEST.pack(b"JPEG", False, len(GOOD) + 5) + GOOD + b"!hang")
+    gone(decoder)
 
 
 def test_large_pictures_flow_both_ways():
@@ -236,6 +276,20 @@ def test_callers_are_served_in_the_order_they_came(hooked):
     for caller in callers:
         caller.join()
     assert seen == {0: 1, 1: 2, 2: 3, 3: 4, 4: 5}
+
+
+def test_the_seconds_of_a_picture_are_its_own_not_those_it_waited_for_a_decoder(hooked):
+    assert prepared(hooked, GOOD)
+    seat = hooked._take()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(prepared, hooked, GOOD)
+        while not hooked._waiting:
+            threading.Event().wait(0.001)
+        began = time.monotonic()
+        threading.Event().wait(0.5)
+        held = time.monotonic() - began
+        hooked._give(seat)
+        assert 0 < waiting.result().seconds < held
 
 
 def test_a_closed_pool_takes_no_more_pictures_and_leaves_no_child():

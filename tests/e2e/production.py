@@ -88,7 +88,7 @@ class Production:
 
     def peak_memory(self, name: str) -> int:
         """The most bytes that any of the process's own workers has held in memory."""
-        family = [psutil.Process(self.processes[name].pid), *psutil.Process(self.processes[name].pid).children()]
+        family = [psutil.Process(self.processes[name].pid), *psutil.Process(self.processes[name].pid).children(recursive=True)]
         peaks = [Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1].split()[0] for process in family]
         return max(int(peak) for peak in peaks) * 1024
 

@@ -8,31 +8,34 @@
 !lie      answers with a picture too large to be one
 !garbage  answers with bytes that are no answer
 !twice    is refused twice at once, and then once more
+!linger   leaves a process behind that answers for it once it is gone, and is refused with that one's id as the detail
 !tell     is refused, with what the process knows of itself as the detail
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import signal
+import stat
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 
-from pipeline import decode_child
+from pipeline import decode_child, decode_picture
 from pipeline.decode_wire import REPLY, Outcome
 from pipeline.types import ItemCode, Prepared, Refused
 
 _seen = 0
-_replies = os.dup(1)  # before the child puts it out of reach
 
 
 def decode(kind: str, data: bytes) -> Prepared | Refused:
     global _seen  # noqa: PLW0603
     _seen += 1
-    outcome = decode_child.decode(kind, data)
+    outcome = decode_picture.decode(kind, data)
     match data.rpartition(b"!")[2]:
         case b"crash":
             signal.signal(signal.SIGSEGV, signal.SIG_DFL)
@@ -59,14 +62,37 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
         case b"lie" if isinstance(outcome, Prepared):
             return replace(outcome, width=1_000_000, height=1)
         case b"garbage":
-            os.write(_replies, b"\xff" * 1000)
+            os.write(_replies(), b"\xff" * 1000)
         case b"twice":
             detail = b"This is said of somebody else."
-            os.write(_replies, 2 * (REPLY.pack(Outcome.REFUSED, b"image_corrupt", 0, 0, 0, len(detail)) + detail))
+            os.write(_replies(), 2 * (REPLY.pack(Outcome.REFUSED, b"image_corrupt", 0, 0, 0, len(detail)) + detail))
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=detail.decode())
+        case b"linger":
+            return Refused(code=ItemCode.IMAGE_CORRUPT, detail=str(_left_behind()))
         case b"tell":
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=json.dumps(_state()))
     return outcome
+
+
+def _replies() -> int:
+    """The pipe that the parent reads: the one that is open for writing."""
+    for number in range(32):
+        with suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(number).st_mode) and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_WRONLY:
+                return number
+    raise AssertionError
+
+
+def _left_behind() -> int:
+    decoder = os.getpid()
+    if left := os.fork():
+        return left
+    while os.getppid() == decoder:
+        threading.Event().wait(0.001)
+    with suppress(OSError):
+        while True:
+            os.write(_replies(), b"\xff" * 1000)
+    os._exit(0)
 
 
 def _state() -> dict[str, object]:

@@ -146,7 +146,7 @@ class Fleet:
     def kill_decoder(self, place: int) -> str:
         name, process = self._pick("worker", place)
         with suppress(psutil.Error):
-            for child in psutil.Process(process.pid).children():
+            for child in reversed(psutil.Process(process.pid).children(recursive=True)):  # not what keeps it
                 if any("decode_child" in word for word in child.cmdline()):
                     child.kill()
                     return f"a decoder of {name}"
