@@ -25,7 +25,7 @@ SLACK_MS = 500  #: requests are on their way for different times: the minute tha
 AHEAD_MS = 1_000  #: who is due so soon is told when, and waits in its thread
 AHEAD_WAITED_MS = 2_000  #: the same for steps whose caller waits: they find a place before others do
 CLAIM_MS = 2_500  #: a step whose caller waits comes back this late at most; its place is kept so long
-CROWDED_MS = 500  #: before who found MODEL_CONCURRENCY calls looks again
+CROWDED_MS = 500  #: before who found MODEL_CONCURRENCY calls looks again, where no call of its own process ends
 SPREAD_MS = 30_000  #: those who are sent away come back one after the other over this time
 NARROWEST_MS = 50  #: between two of them
 GRACE_MS = 5_000  #: after its time a call whose end was not told counts no more: its worker is gone
@@ -113,7 +113,7 @@ class LocalLimiter:
             if self._is_crowded(state, now):
                 if waited:
                     state.claimed_until = max(state.claimed_until, now + CLAIM_MS)
-                raise away(model.name, CROWDED_MS, Cause.BUSY)
+                raise away(model.name, CROWDED_MS, Cause.CROWDED)
             state.next_request = max(state.next_request, start) + request_ms
             state.next_token = max(state.next_token, start) + token_ms * tokens
             for breaker in breakers:

@@ -139,6 +139,7 @@ class Cause(StrEnum):
     OVERLOADED = "overloaded"  #: it or the way to it failed on this call; another call may get through
     GARBLED = "garbled"  #: what came is no answer: if it stays so, this call may bring it forth each time
     BUSY = "busy"  #: its limits are in use: nothing is wrong
+    CROWDED = "crowded"  #: as many calls as there may be at once are under way: nothing is wrong
     RATE = "rate"  #: it said itself that it is asked too often
     QUOTA = "quota"  #: its quota of the day is used up
     MODEL = "model"  #: there is no such model for this key

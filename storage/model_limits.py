@@ -102,7 +102,7 @@ if op == 'enter' then
   if adapted == 0 then adapted = most end
   if redis.call('ZCARD', calls) >= math.max(math.floor(math.min(adapted, most)), 1) then
     if waited then set(model, 'claimed_until', math.max(claimed, now + {CLAIM_MS})) end
-    return sent_away({CROWDED_MS}, '{Cause.BUSY}')
+    return sent_away({CROWDED_MS}, '{Cause.CROWDED}')
   end
   if request_ms > 0 then set(model, 'next_request', math.max(get(model, 'next_request'), start) + request_ms) end
   if token_ms > 0 then set(model, 'next_token', math.max(get(model, 'next_token'), start) + token_ms * tokens) end

@@ -98,7 +98,7 @@ def _run(parts: Parts, lease: Lease) -> list[Lease]:
         return []
     except ModelUnavailable as error:
         _count(lease, "unavailable")
-        if error.cause is Cause.BUSY:
+        if error.cause in {Cause.BUSY, Cause.CROWDED}:
             log.info("model_busy", retry_after=error.retry_after)
         else:
             log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -29,8 +30,14 @@ LONG_PAUSE_SECONDS = 90.0  #: of a 429: a minute's quota asks for less, so who a
 INSTRUCTION_CHARACTERS = 1000  #: what engines put around a prompt
 
 _AGAIN = frozenset({Cause.OVERLOADED, Cause.GARBLED})
-_WAITED_FOR = frozenset({Cause.BUSY, Cause.RATE})
+_WAITED_FOR = frozenset({Cause.BUSY, Cause.CROWDED, Cause.RATE})
 _EXHAUSTED = frozenset({Cause.OVERLOADED, Cause.QUOTA, Cause.MODEL})
+
+
+def _wait(condition: threading.Condition, seconds: float) -> float:
+    began = time.monotonic()
+    condition.wait(seconds)
+    return time.monotonic() - began
 
 
 class Governed:
@@ -43,11 +50,15 @@ class Governed:
         limiter: Limiter,
         models: Mapping[str, Model],
         pause: Callable[[float], None] = time.sleep,
+        wait: Callable[[threading.Condition, float], float] = _wait,
     ) -> None:
         self._inner = inner
         self._limiter = limiter
         self._models = models
         self._pause = pause
+        self._wait = wait
+        self._left = threading.Condition()
+        self._leaves = 0  # calls of this process that have ended
 
     @property
     def name(self) -> str:
@@ -122,6 +133,9 @@ class Governed:
             raise
         finally:
             self._limiter.leave(permit, tokens=tokens, trouble=trouble)
+            with self._left:
+                self._leaves += 1
+                self._left.notify()
         return answer
 
     def _enter(self, model: Model, call: Call, ends: float) -> Permit:
@@ -129,6 +143,7 @@ class Governed:
         tokens = model.input_tokens(characters=characters, pictures=len(call.pictures), detail=call.detail)
         left = PATIENCE_SECONDS
         while True:
+            leaves = self._leaves
             try:
                 seconds = max(ends - time.monotonic(), 1.0)
                 return self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds)
@@ -139,8 +154,16 @@ class Governed:
                     if left < PATIENCE_SECONDS:  # it waited for a place, not for a time
                         away.retry_after = max(away.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
                     raise
-                left -= away.retry_after
-                self._pause(away.retry_after)
+                if away.cause is Cause.CROWDED:
+                    left -= self._wait_for_a_place(leaves, away.retry_after)
+                else:
+                    left -= away.retry_after
+                    self._pause(away.retry_after)
+
+    def _wait_for_a_place(self, leaves: int, seconds: float) -> float:
+        """Returns when another call of this process than those `leaves` has ended, or after `seconds`; how many it took."""
+        with self._left:
+            return self._wait(self._left, seconds) if self._leaves == leaves else 0.0
 
 
 def _exhausted(trouble: ModelUnavailable) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Event
 
@@ -43,6 +45,10 @@ class Time:
         self.paused.append(seconds)
         self.now += seconds * 1000
 
+    def wait(self, _condition: threading.Condition, seconds: float) -> float:
+        self.pause(seconds)
+        return seconds
+
 
 @pytest.fixture
 def time() -> Time:
@@ -53,7 +59,7 @@ def time() -> Time:
 def govern(time: Time) -> Callable[..., Governed]:
     def make(engine: object, models: dict[str, Model] | None = None, concurrency: int = 100) -> Governed:
         limiter = LocalLimiter(concurrency=concurrency, clock=lambda: time.now)
-        return Governed(engine, limiter=limiter, models=models or MODELS, pause=time.pause)
+        return Governed(engine, limiter=limiter, models=models or MODELS, pause=time.pause, wait=time.wait)
 
     return make
 
@@ -250,7 +256,7 @@ def test_who_finds_no_place_looks_for_a_moment_and_then_frees_its_thread(govern,
         if number == 1:
             with pytest.raises(ModelUnavailable) as raised:
                 engine.ask(asked())
-            assert raised.value.cause is Cause.BUSY
+            assert raised.value.cause is Cause.CROWDED
             assert raised.value.retry_after >= 1
         return None
 
@@ -258,3 +264,29 @@ def test_who_finds_no_place_looks_for_a_moment_and_then_frees_its_thread(govern,
     assert engine.ask(asked()).finish is Finish.COMPLETE
     assert len(inner.calls) == 1
     assert 0 < sum(time.paused) <= PATIENCE_SECONDS
+
+
+def test_who_finds_no_place_has_the_next_one_that_becomes_free():
+    """Without a clock: nobody would wait for less than the seconds of a test."""
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def until_told(_call: Call, _number: int) -> None:
+        begun.release()
+        go_on.acquire()
+
+    waits: list[float] = []
+
+    def wait(condition: threading.Condition, seconds: float) -> float:
+        waits.append(seconds)
+        condition.wait()
+        return 0.0
+
+    limiter = LocalLimiter(concurrency=2)
+    engine = Governed(FakeEngine(script=until_told), limiter=limiter, models=MODELS, wait=wait)
+    with ThreadPoolExecutor(6) as threads:
+        answers = [threads.submit(engine.ask, asked()) for _ in range(6)]
+        for _ in range(6):
+            begun.acquire()
+            go_on.release()
+        assert [answer.result().finish for answer in answers] == [Finish.COMPLETE] * 6
+    assert waits

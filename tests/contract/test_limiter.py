@@ -171,7 +171,7 @@ def open_at_once(bench: Bench, limiter: Limiter, model: Model = FREE) -> list[Pe
     with pytest.raises(ModelUnavailable) as away:  # noqa: PT012 - one of them
         while True:
             permits.append(bench.enter(model, by=limiter))
-    assert (away.value.cause, away.value.retry_after) == (Cause.BUSY, CROWDED_MS / 1000)
+    assert (away.value.cause, away.value.retry_after) == (Cause.CROWDED, CROWDED_MS / 1000)
     return permits
 
 
@@ -213,7 +213,7 @@ def test_a_call_whose_worker_died_counts_no_more_after_its_time(bench):
     bench.limiter = bench.make(concurrency=1)
     bench.enter(FREE)
     bench.pass_(30)
-    assert bench.sent_away(FREE).cause is Cause.BUSY
+    assert bench.sent_away(FREE).cause is Cause.CROWDED
     bench.pass_(36)
     assert bench.enter(FREE)
 
