@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from cli.lifeline import end_with_parent
 from cli.logs import configure_logs
+from pipeline.private import make_private
 from pipeline.settings import Settings, SettingsFault, load_settings
 from pipeline.webhook import as_text
 from storage import accounts, ledger, webhook_secrets
@@ -75,6 +76,7 @@ def serve(*, ready_key: bool) -> None:
     """Run everything: web, worker, supervisor, and what is embedded. Ctrl-C ends it."""
     from cli.serve import serve as run
 
+    make_private()
     settings = _settings()
     _configure(settings)
     sys.exit(run(settings, with_key=ready_key, announce=sys.stdout))
@@ -87,6 +89,7 @@ def web(fd: int | None) -> None:
     _end_on_sigterm()
     from api.server import run_web
 
+    make_private()
     end_with_parent()
     settings = _running_settings()
     _configure(settings)
@@ -100,6 +103,7 @@ def worker(*, alone: bool) -> None:
     _end_on_sigterm()
     from workers.app import run_alone, run_worker
 
+    make_private()
     end_with_parent()
     settings = _running_settings()
     _configure(settings)
@@ -116,6 +120,7 @@ def supervisor() -> None:
     from workers.alive import touch
     from workers.supervisor import Supervisor
 
+    make_private()
     end_with_parent()
     settings = _running_settings()
     _configure(settings)

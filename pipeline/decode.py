@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -148,7 +149,8 @@ class DecoderPool:
         So a picture is accused only by a child that had seen no other.
         """
         while True:
-            unused = seat.child is None or seat.child.pictures == 0
+            unused = seat.child is None  # one that was renewed has idled since: what ended it may have been anything
+            began = time.monotonic()
             try:
                 [outcome] = self._ask(seat, [request])
             except TimeoutError:
@@ -161,6 +163,7 @@ class DecoderPool:
                     return Refused(
                         code=ItemCode.IMAGE_CRASHED_DECODER,
                         detail=f"Decoding the {kind} image crashed the decoder: save it anew, as PNG or JPEG.",
+                        seconds=time.monotonic() - began,
                     )
             else:
                 return outcome

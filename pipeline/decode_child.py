@@ -25,6 +25,7 @@ from typing import BinaryIO, Never
 
 from pipeline.decode_picture import decode, prepare_libraries
 from pipeline.decode_wire import READY, REPLY, REQUEST, Outcome
+from pipeline.private import make_private
 from pipeline.types import Prepared, Refused
 
 Decode = Callable[[str, bytes], Prepared | Refused]
@@ -39,6 +40,7 @@ def main(decode: Decode = decode) -> None:
     seconds, memory = int(sys.argv[1]), int(sys.argv[2])
     prepare_libraries()
     _confine(memory)
+    make_private()  # what an earlier decoder left running is to find no way to this one's pipes
     gc.freeze()  # what is loaded stays: no collection need look at it again, nor write to the pages that forks share
     decoder = 0
 

@@ -60,11 +60,11 @@ class SharedDecodes:
             return self._turns.get(job, 1)
 
     def took(self, job: str, images: int, seconds: float) -> None:
-        """Notes that so many images of the job, decoded together, took a decoder so long. What it took others is not theirs."""
+        """Notes for how long so many images of the job, decoded together, held a decoder; not how long they waited for one."""
         with self._lock:
             most = self._turns.pop(job, 1)
             if seconds > _TURN_SECONDS:
-                most = max(images // 2, 1)
+                most = min(most, max(images // 2, 1))  # a turn that began long ago raises nothing
             elif images == most and 2 * seconds < _TURN_SECONDS:
                 most = min(2 * images, _MOST_A_TURN)
             self._turns[job] = most

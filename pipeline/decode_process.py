@@ -8,12 +8,13 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pipeline.decode_wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
@@ -21,6 +22,7 @@ from pipeline.sniff import NATIVE_FORMATS
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
 _START_SECONDS = 60.0  # a child that is not ready by then never will be: 0.1 s is usual
+_RENEW_SECONDS = 10.0  # a few milliseconds are usual
 _END_SECONDS = 10.0  # it does nothing but wait to be told
 _MAX_PNG = 256 * MB  # 50 million pixels of RGBA are 200 MB, were they not to shrink at all
 _MAX_DETAIL = 1_000  # bytes
@@ -59,11 +61,14 @@ class DecoderProcess:
         self.resident = 0  #: bytes of memory it held after the last one
         environment = _ENVIRONMENT | {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # ours: a child runs no site module to find it
-        self._control, given = socket.socketpair()
+        try:
+            self._control, given = socket.socketpair()
+        except OSError as error:
+            raise DecoderNotStarted(f"{command[0]}: {error}") from error
         with given:
             try:
                 self._process = subprocess.Popen(
-                    command, cwd=_ROOT, env=environment, stdin=given.fileno(), stdout=subprocess.DEVNULL
+                    command, cwd=_ROOT, env=environment, stdin=given.fileno(), stdout=subprocess.DEVNULL, process_group=0
                 )
             except OSError as error:
                 self._control.close()
@@ -71,20 +76,20 @@ class DecoderProcess:
         self._to = self._from = _NO_PIPE
         self._since = 0.0  # by the monotonic clock: when it was asked, or gave its last answer
         try:
-            ready = self.renew()
+            ready = self.renew(within=_START_SECONDS)
         except BaseException:
             self.end()
             raise
         if not ready:
             raise DecoderNotStarted(f"a decoder child ended with status {self.end()} before it was ready")
 
-    def renew(self) -> bool:
+    def renew(self, *, within: float = _RENEW_SECONDS) -> bool:
         """Has the decoder replaced by one that has seen no picture, by new pipes. If false, it is of no more use: end() it."""
         before = self._to, self._from
         self._to = self._from = _NO_PIPE
         try:
             self._equip()
-            return self._read(len(READY), time.monotonic() + _START_SECONDS) == READY and not self._ahead
+            return self._read(len(READY), time.monotonic() + within) == READY and not self._ahead
         except (DecoderDied, OSError):
             return False
         finally:
@@ -161,8 +166,11 @@ class DecoderProcess:
         try:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+            status = -signal.SIGKILL
+        if status == -signal.SIGKILL:  # perhaps not by its own hand: then the decoder is still there
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
         _close([self._to, self._from])
         return status
 

@@ -177,7 +177,7 @@ class _Staging:
                     self._shared.keep(self._job, digest, image.data, outcome)
                 self._record(image, digest, outcome)
         if fresh:
-            self._shared.took(self._job, len(fresh), seconds)
+            self._shared.took(self._job, len(images), seconds)
 
     def _record(self, image: Fetched, digest: str, outcome: Prepared | Refused) -> None:
         """Stores what an image became, for all that are the same."""

@@ -120,7 +120,7 @@ class Prepared:
     width: int  #: pixels, after orientation is applied
     height: int  #: pixels, after orientation is applied
     source_format: str  #: what the magic bytes said: PNG, JPEG, TIFF, ...
-    seconds: float = field(default=0.0, compare=False)  #: it took a decoder; of small images one may have others' too
+    seconds: float = field(default=0.0, compare=False)  #: it held a decoder; of small images one may have others' too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,8 @@ from storage.signals import connect
 SOCKET = "redis.sock"
 REVIVE_SECONDS = 1.0
 LONGEST_SOCKET_PATH = 100  #: bytes: the kernel takes 108, macOS 104
+#: All it is told of the environment: keys and addresses of other services stay here.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")  #: reads the same in a URL and in the server's configuration
 
 
@@ -43,6 +45,7 @@ class EmbeddedRedis:
             [sys.executable, "-P", "-m", "storage.embedded_redis_server", str(self._socket), str(self._directory)],
             stdin=subprocess.PIPE,
             start_new_session=True,
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
         )
 
     def revive(self) -> bool:

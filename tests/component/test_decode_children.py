@@ -57,9 +57,9 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def gone(pid: int) -> None:
+def gone(pid: int, within: int = 20) -> None:
     """Returns when the process is, which no child of ours need be."""
-    for _ in range(2_000):
+    for _ in range(100 * within):
         if not is_running(pid):
             return
         threading.Event().wait(0.01)
@@ -166,6 +166,30 @@ def test_cpu_time_is_counted_for_each_picture_by_itself():
 def test_a_child_that_was_killed_while_idle_accuses_nobody(hooked):
     os.kill(tell(hooked)["pid"], signal.SIGKILL)
     assert prepared(hooked, GOOD)
+
+
+def test_a_decoder_that_was_killed_before_its_first_picture_accuses_nobody():
+    with DecoderPool(1, pictures=1, command=HOOKED) as pool:
+        assert prepared(pool, GOOD)
+        keeper = psutil.Process(pool._idle[0].child._process.pid)
+        [decoder] = keeper.children()
+        decoder.kill()
+        assert prepared(pool, GOOD)
+
+
+def test_a_picture_that_takes_its_time_and_then_kills_its_decoder_counts_with_that_time(hooked):
+    began = time.monotonic()
+    outcome = refused(hooked, GOOD + b"!later")
+    assert outcome.code is ItemCode.IMAGE_CRASHED_DECODER
+    assert 0.3 <= outcome.seconds <= time.monotonic() - began
+
+
+def test_a_decoder_that_hangs_is_ended_when_it_is_late_even_if_what_keeps_it_was_killed():
+    with DecoderPool(1, seconds=4, command=HOOKED) as pool:
+        decoder = tell(pool)["pid"]
+        pool._idle[0].child._process.kill()
+        assert refused(pool, GOOD + b"!hang").code is ItemCode.IMAGE_TOO_COMPLEX
+        gone(decoder, within=2)  # by itself it would end after 4 more
 
 
 def test_what_other_pictures_did_to_a_child_accuses_nobody(hooked):

@@ -24,7 +24,7 @@ def turns():
     shared = SharedDecodes()
     numbers = iter(range(10**6))  # no two images are the same
 
-    def stage_them(images: int, seconds: float, *, job: str = "job", size: int = 0) -> list[int]:
+    def stage_them(images: int, seconds: float, *, job: str = "job", size: int = 0, copies: int = 1) -> list[int]:
         turns: list[int] = []
         brought = threading.Event()
 
@@ -35,7 +35,8 @@ def turns():
 
         def received():
             for index in range(images):
-                yield Fetched(index=index, data=b"img %d " % next(numbers) + bytes(size))
+                number = next(numbers) // copies
+                yield Fetched(index=index, data=b"img %d " % number + bytes(size))
             brought.set()
 
         with ThreadPoolExecutor(1) as executor:
@@ -63,6 +64,19 @@ def test_what_is_large_in_bytes_is_not_sent_together(turns):
     turns(100, SMALL)
     assert turns(6, SMALL, size=MB // 2) == [1] * 6
     assert turns(50, SMALL) == [25, 25]
+
+
+def test_images_that_are_the_same_count_among_those_of_their_turn(turns):
+    assert turns(62, SMALL, copies=2) == [1, 1, 2, 4, 8, 12, 3]
+
+
+def test_a_turn_that_began_long_ago_raises_nothing():
+    shared = SharedDecodes()
+    for images in (1, 2, 4, 8, 16):
+        shared.took("job", images, images * SMALL)
+    shared.took("job", 1, LARGE)
+    shared.took("job", 25, 25 * LARGE)
+    assert shared.most_a_turn("job") == 1
 
 
 def test_what_was_learnt_of_many_jobs_is_forgotten_before_it_fills_the_memory():

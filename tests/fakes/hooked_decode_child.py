@@ -1,6 +1,7 @@
 """A decoder child that does as a picture's last bytes say: what a hostile picture might do to a decoder.
 
 !crash    dies as of a bad pointer        !exit       ends the process
+!later    dies after 0.3 s
 !used     dies, unless it is its first    !hang       waits for ever
 !spin     computes for ever               !cpu        dies as of too much CPU time
 !memory   wants more than it may have
@@ -43,6 +44,9 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
         case b"cpu":
             os.kill(os.getpid(), signal.SIGXCPU)
         case b"used" if _seen > 1:
+            os._exit(3)
+        case b"later":
+            threading.Event().wait(0.3)
             os._exit(3)
         case b"exit":
             os._exit(0)
