@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, null, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, null, select, update
 
 from pipeline.credits import charge as price
 from pipeline.finalize import Verdict, conclude
@@ -21,10 +22,15 @@ from storage.steps import JobGone, Lease
 def lock_job(connection: Connection, job: str) -> Row[Any]:
     """Against all others who change the job, not against who writes a row that refers to it (`FOR NO KEY UPDATE`): Postgres
     looks the job up for a step that a transaction writes twice, and who does that holds the step already. Raises JobGone."""
-    row = connection.execute(select(jobs).where(jobs.c.id == job).with_for_update(key_share=True)).one_or_none()
+    row = connection.execute(_locked_job(), {"job": job}).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {job}")
     return row
+
+
+@cache
+def _locked_job() -> Select[Any]:
+    return select(jobs).where(jobs.c.id == bindparam("job")).with_for_update(key_share=True)
 
 
 def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, Row, Select, Update, bindparam, func, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.ask import Outcome
 from pipeline.finalize import Verdict
@@ -51,7 +53,33 @@ class Work:
 
 def work_of(connection: Connection, lease: Lease) -> Work:
     """What the lease's chunk asks for. Raises JobGone."""
-    row = connection.execute(
+    row = connection.execute(_chunk(), {"job": lease.job, "no": lease.part}).one_or_none()
+    if row is None:
+        raise JobGone(f"there is no job {lease.job}")
+    between = {"least": row.first, "most": row.first + row.size - 1}
+    pending = connection.execute(_pending(), {"job": lease.job, **between})
+    return Work(
+        job=lease.job,
+        account=row.account,
+        question=question_of(row.prompt, row.options),
+        waited=row.waited,
+        total=row.total,
+        first=row.first,
+        count=row.size,
+        input=row.input,
+        object=row.object,
+        progress=row.progress,
+        left=row.left / 1000,
+        pending={image.at: image.source for image in pending},
+    )
+
+
+# The statements of each step are made once: putting one together costs more than what the database does for it.
+
+
+@cache
+def _chunk() -> Select[Any]:
+    return (
         select(
             jobs.c.account,
             jobs.c.prompt,
@@ -66,30 +94,16 @@ def work_of(connection: Connection, lease: Lease) -> Work:
             chunks.c.progress,
         )
         .join(chunks, chunks.c.job == jobs.c.id)
-        .where(jobs.c.id == lease.job, chunks.c.no == lease.part)
-    ).one_or_none()
-    if row is None:
-        raise JobGone(f"there is no job {lease.job}")
-    pending = connection.execute(
-        select(images.c.index.label("at"), images.c.source).where(
-            images.c.job == lease.job,
-            images.c.index.between(row.first, row.first + row.size - 1),
-            images.c.state.in_(("waiting", "staged")),
-        )
+        .where(jobs.c.id == bindparam("job"), chunks.c.no == bindparam("no"))
     )
-    return Work(
-        job=lease.job,
-        account=row.account,
-        question=question_of(row.prompt, row.options),
-        waited=row.waited,
-        total=row.total,
-        first=row.first,
-        count=row.size,
-        input=row.input,
-        object=row.object,
-        progress=row.progress,
-        left=row.left / 1000,
-        pending={image.at: image.source for image in pending},
+
+
+@cache
+def _pending() -> Select[tuple[int, str | None]]:
+    return select(images.c.index.label("at"), images.c.source).where(
+        images.c.job == bindparam("job"),
+        images.c.index.between(bindparam("least"), bindparam("most")),
+        images.c.state.in_(("waiting", "staged")),
     )
 
 
@@ -113,14 +127,20 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
         lease.job,
         [{"at": image.index, "state": "staged", "sha256": image.sha256, "bytes": image.received} for image in chunk.staged],
     )
-    received = select(func.sum(images.c.bytes)).where(images.c.job == lease.job).scalar_subquery()
-    stored = update(jobs).where(jobs.c.id == lease.job).values(scratch_bytes=jobs.c.scratch_bytes + chunk.stored)
-    if (connection.scalar(stored.returning(received)) or 0) > MAX_TOTAL_BYTES:
+    if (connection.scalar(_stored(), {"of": lease.job, "more": chunk.stored}) or 0) > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
     connection.execute(_of_chunk(lease).values(object=key))
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
     return steps.add(connection, job=lease.job, round_=lease.round, kind="extract", parts=[lease.part])
+
+
+@cache
+def _stored() -> ReturningUpdate[Any]:
+    """Counts what was stored, and gives the bytes of all of the job's images."""
+    received = select(func.sum(images.c.bytes)).where(images.c.job == bindparam("of")).scalar_subquery()
+    more = jobs.c.scratch_bytes + bindparam("more", type_=BigInteger)
+    return update(jobs).where(jobs.c.id == bindparam("of")).values(scratch_bytes=more).returning(received)
 
 
 def fail_too_large(connection: Connection, lease: Lease) -> list[int]:
@@ -144,14 +164,17 @@ def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, la
         lease.job,
         [{"at": index, "state": "done", "result": reply.result} for reply in outcome.replies for index in reply.indexes],
     )
-    row = connection.execute(
-        select(chunks.c.replies, chunks.c.usage).where(chunks.c.job == lease.job, chunks.c.no == lease.part)
-    ).one()
+    row = connection.execute(_answered(), {"job": lease.job, "no": lease.part}).one()
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
     usage = Usage(**row.usage).plus(outcome.usage)
     kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
     connection.execute(_of_chunk(lease).values(**kept))
     return _after_chunk(connection, job) if job is not None else []
+
+
+@cache
+def _answered() -> Select[Any]:
+    return select(chunks.c.replies, chunks.c.usage).where(chunks.c.job == bindparam("job"), chunks.c.no == bindparam("no"))
 
 
 def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
@@ -229,8 +252,12 @@ def _after_chunk(connection: Connection, job: Row[Any]) -> list[int]:
     The job's row is locked, so of two closers at once the second sees the first one's chunk closed. (On READ COMMITTED
     without the lock each sees the other's open, and the job hangs.)
     """
-    still_open = select(chunks.c.no).where(chunks.c.job == job.id, chunks.c.open).limit(1)
-    return finalize_next(connection, job) if connection.scalar(still_open) is None else []
+    return finalize_next(connection, job) if connection.scalar(_still_open(), {"job": job.id}) is None else []
+
+
+@cache
+def _still_open() -> Select[tuple[int]]:
+    return select(chunks.c.no).where(chunks.c.job == bindparam("job"), chunks.c.open).limit(1)
 
 
 def _mark_failed(
@@ -249,5 +276,10 @@ def _mark(connection: Connection, job: str, rows: Sequence[dict[str, Any]]) -> N
     """Writes the same columns of many images, each row with its index as `at`."""
     if not rows:
         return
-    columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "at"}
-    connection.execute(update(images).where(images.c.job == job, images.c.index == bindparam("at")).values(**columns), list(rows))
+    connection.execute(_marking(tuple(rows[0])), [{"of": job, **row} for row in rows])
+
+
+@cache
+def _marking(names: tuple[str, ...]) -> Update:
+    columns: dict[str, Any] = {name: bindparam(name) for name in names if name != "at"}
+    return update(images).where(images.c.job == bindparam("of"), images.c.index == bindparam("at")).values(**columns)

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
     Select,
+    Update,
     and_,
     bindparam,
     case,
@@ -97,21 +98,8 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, runni
     The first claim of a job's step shows it as running; `running`: it has been, since the step follows one of its own.
     """
     if not running:
-        of_step = select(steps.c.job).where(steps.c.id == step).scalar_subquery()
-        connection.execute(
-            update(jobs)
-            .where(jobs.c.id == of_step, jobs.c.status == JobStatus.QUEUED.value)
-            .values(status=JobStatus.RUNNING.value, started_at=now_ms())
-        )
-    request = select(jobs.c.request_id).where(jobs.c.id == steps.c.job).scalar_subquery().label("request")
-    row = connection.execute(
-        update(steps)
-        .where(steps.c.id == step, steps.c.state == "ready", steps.c.not_before <= now_ms())
-        .values(state="leased", owner=owner, epoch=steps.c.epoch + 1, lease_until=now_ms() + lease_ms)
-        .returning(
-            steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries, steps.c.expiries, request
-        )
-    ).one_or_none()
+        connection.execute(_running_statement(), {"step": step})
+    row = connection.execute(_claim_statement(), {"step": step, "by": owner, "for_ms": lease_ms}).one_or_none()
     if row is None:
         return None
     return Lease(
@@ -124,6 +112,27 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, runni
         tries=row.tries,
         request=row.request,
         alone=row.expiries >= ALONE_AFTER,
+    )
+
+
+@cache
+def _running_statement() -> Update:
+    of_step = select(steps.c.job).where(steps.c.id == bindparam("step")).scalar_subquery()
+    queued = update(jobs).where(jobs.c.id == of_step, jobs.c.status == JobStatus.QUEUED.value)
+    return queued.values(status=JobStatus.RUNNING.value, started_at=now_ms())
+
+
+@cache
+def _claim_statement() -> ReturningUpdate[Any]:
+    request = select(jobs.c.request_id).where(jobs.c.id == steps.c.job).scalar_subquery().label("request")
+    until = now_ms() + bindparam("for_ms", type_=BigInteger)
+    return (
+        update(steps)
+        .where(steps.c.id == bindparam("step"), steps.c.state == "ready", steps.c.not_before <= now_ms())
+        .values(state="leased", owner=bindparam("by"), epoch=steps.c.epoch + 1, lease_until=until)
+        .returning(
+            steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries, steps.c.expiries, request
+        )
     )
 
 

@@ -182,8 +182,10 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
 def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
     """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
     with parts.database.write() as connection:
-        follow = _claim(parts, connection, commit(connection), running=True)
-        rings = steps.to_ring(connection, beside=lease.job)
+        ids = commit(connection)
+        follow = _claim(parts, connection, ids, running=True)
+        # Where a step of ours takes the place of the one that ended, its account has no other place than before.
+        rings = [] if ids and len(follow) == len(ids) else steps.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job)
     return follow
