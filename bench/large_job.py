@@ -2,7 +2,7 @@
 
 The fake model answers after 1.0 s, 16 images a call, 32 calls at once: 188 calls, so 6.0 s for anyone who asks it.
 Beside it runs what a user would write: an asyncio script on google-genai that fetches nothing, checks nothing and loses
-everything when it ends. The two take turns; the fake model and the pictures are served by a process of their own.
+everything when it ends. The two take turns; the fake model and the pictures are served by a process each.
 """
 
 from __future__ import annotations
@@ -14,36 +14,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 
 from bench.report import print_report, spread
-from tests.e2e.service import ROOT, pictures, serving
+from bench.web import IMAGES, web
+from tests.e2e.service import ROOT, serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 
-IMAGES, PER_CALL, AT_ONCE, LATENCY = 3000, 16, 32, 1.0
+PER_CALL, AT_ONCE, LATENCY = 16, 32, 1.0
 IDEAL = ceil(ceil(IMAGES / PER_CALL) / AT_ONCE) * LATENCY
 
 
 def outside() -> None:
-    """The process of the model and the pictures: prints where they are, ends with its standard input."""
-    with FakeGemini(latency=LATENCY) as fake, pictures() as web:
-        for number in range(IMAGES):
-            web.page(f"{number}.jpg", numbered_picture(number, format="JPEG", pad_to=30_000))
-        print(json.dumps({"model": fake.base_url, "key": fake.key, "web": web.url, "allow": web.allow}), flush=True)
+    """The model's process: prints where it is, ends with its standard input."""
+    with FakeGemini(latency=LATENCY) as fake:
+        print(json.dumps({"model": fake.base_url, "key": fake.key}), flush=True)
         sys.stdin.read()
 
 
 @contextmanager
-def others():
+def others() -> Iterator[dict[str, str]]:
+    """Where the model and the pictures are."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.large_job", "--outside"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin
     assert process.stdout
     try:
-        yield json.loads(process.stdout.readline())
+        with web("numbered") as port:
+            yield json.loads(process.stdout.readline()) | {"web": f"http://127.0.0.1:{port}", "allow": f"127.0.0.1/32:{port}"}
     finally:
         process.stdin.close()
         process.wait()

@@ -9,7 +9,6 @@ numpy and OpenCV in versions of its own, so it lives in a virtual environment of
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import subprocess
@@ -19,15 +18,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from io import BytesIO
 from itertools import count
 from pathlib import Path
 
-import numpy as np
 import psutil
-from PIL import Image
 
 from bench.report import print_report, spread
+from bench.web import IMAGES, LATENCY, SIZE, web
 from pipeline import stage as staging
 from pipeline.addresses import parse_allow
 from pipeline.decode import DecoderPool
@@ -41,7 +38,6 @@ from tests.e2e.service import ROOT
 from workers.app import collect_less
 from workers.stage import IN_MEMORY
 
-IMAGES, SIZE, LATENCY = 3000, 33_000, 0.05
 CHUNK, THREADS = 50, 40
 RIVAL = ROOT / "var" / "bench-img2dataset"
 RIVAL_OPTIONS = {
@@ -58,57 +54,10 @@ if __name__ == "__main__":
 """
 
 
-def photos() -> list[bytes]:
-    """Different JPEGs of a picture with about as much in it as a photo of that many bytes; padded to SIZE."""
-    pixels = np.random.default_rng(1).integers(0, 256, (36, 48, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels).resize((480, 360), Image.Resampling.BICUBIC)
-    noise = np.random.default_rng(2).normal(0, 6, (360, 480, 3))
-    out = BytesIO()
-    Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=70)
-    body = out.getvalue()
-    assert SIZE * 0.8 < len(body) < SIZE, len(body)
-    made = []
-    for number in range(IMAGES):
-        comment = str(number).encode().ljust(SIZE - len(body) - 4)
-        made.append(body[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + body[2:])
-    return made
-
-
-class Web(asyncio.Protocol):
-    """Answers `GET /<number>.jpg` after LATENCY."""
-
-    def __init__(self, pages: list[bytes]) -> None:
-        self._pages = pages
-        self._received = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        while b"\r\n\r\n" in self._received:
-            head, _, self._received = self._received.partition(b"\r\n\r\n")
-            page = self._pages[int(head.split(b" ")[1][1:-4])]
-            asyncio.get_running_loop().call_later(LATENCY, self._answer, page)
-
-    def _answer(self, page: bytes) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(page)
-        self._transport.write(head + page)
-
-
-async def serve() -> None:
-    """The web server's process: prints its port, ends with its standard input."""
-    pages = photos()
-    server = await asyncio.get_running_loop().create_server(lambda: Web(pages), "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    server.close()
-
-
 def cpu() -> float:
     """CPU seconds of this process and all it started, the web server left out; decoders that were replaced too."""
     me = psutil.Process()
-    ours = [me, *(process for child in me.children() if "--serve" not in child.cmdline() for process in family(child))]
+    ours = [me, *(process for child in me.children() if "bench.web" not in child.cmdline() for process in family(child))]
     times = [process.cpu_times() for process in ours]
     return sum(spent.user + spent.system + spent.children_user + spent.children_system for spent in times)
 
@@ -173,22 +122,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--alone", action="store_true", help="without img2dataset")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        asyncio.run(serve())
-        return
     if not options.alone:
         prepare_rival()
-    command = [sys.executable, "-m", "bench.staging", "--serve"]
-    web = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert web.stdin
-    assert web.stdout
     rates: list[float] = []
     costs: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in ("raw, webdataset", "raw, files", "defaults, files")}
-    with tempfile.TemporaryDirectory() as folder:
-        port = int(web.stdout.readline())
+    with tempfile.TemporaryDirectory() as folder, web("photos") as port:
         run = ours(port, Path(folder))
         for _ in range(options.runs):
             seconds, burnt = run()
@@ -197,8 +137,6 @@ def main() -> None:
             for name, measured in theirs.items() if not options.alone else ():
                 mode, _, output = name.partition(", ")
                 measured.append(IMAGES / rival(port, RIVAL_OPTIONS[mode], output))
-    web.stdin.close()
-    web.wait()
     rows = [("staging", spread(rates, "images/s", 0), ""), ("CPU a 1000 images", spread(costs, "s"), "1.0 s")]
     for name, measured in theirs.items() if not options.alone else ():
         ratios = [mine / other for mine, other in zip(rates, measured, strict=True)]

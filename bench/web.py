@@ -1,0 +1,90 @@
+"""A web server with 3000 pictures in a process of its own, which takes little of the machine: `GET /<number>.jpg`.
+
+`python -m bench.web photos` prints its port and ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from tests.e2e.service import ROOT
+from tests.fakes.gemini import numbered_picture
+
+IMAGES, SIZE, LATENCY = 3000, 33_000, 0.05  #: bytes of a photo; seconds from a request to its answer
+
+
+class Web(asyncio.Protocol):
+    """One connection. Answers after LATENCY."""
+
+    def __init__(self, pages: Sequence[bytes]) -> None:
+        self._pages = pages
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        while b"\r\n\r\n" in self._received:
+            head, _, self._received = self._received.partition(b"\r\n\r\n")
+            page = self._pages[int(head.split(b" ")[1][1:-4])]
+            asyncio.get_running_loop().call_later(LATENCY, self._answer, page)
+
+    def _answer(self, page: bytes) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(page)
+        self._transport.write(head + page)
+
+
+def photos() -> list[bytes]:
+    """Different JPEGs of a picture with about as much in it as a photo of that many bytes; padded to SIZE."""
+    pixels = np.random.default_rng(1).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((480, 360), Image.Resampling.BICUBIC)
+    noise = np.random.default_rng(2).normal(0, 6, (360, 480, 3))
+    out = BytesIO()
+    Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=70)
+    body = out.getvalue()
+    assert SIZE * 0.8 < len(body) < SIZE, len(body)
+    made = []
+    for number in range(IMAGES):
+        comment = str(number).encode().ljust(SIZE - len(body) - 4)
+        made.append(body[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + body[2:])
+    return made
+
+
+def numbered() -> list[bytes]:
+    """JPEGs that show a number, which the fake model reads."""
+    return [numbered_picture(number, format="JPEG", pad_to=30_000) for number in range(IMAGES)]
+
+
+async def serve(pages: Sequence[bytes]) -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: Web(pages), "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    server.close()
+
+
+@contextmanager
+def web(pages: str) -> Iterator[int]:
+    """The port of a server of `photos` or of `numbered` pictures."""
+    command = [sys.executable, "-m", "bench.web", pages]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin
+    assert process.stdout
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve({"photos": photos, "numbered": numbered}[sys.argv[1]]()))
