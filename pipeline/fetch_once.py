@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as WaitTimeout
 from dataclasses import replace
@@ -14,6 +14,7 @@ from pipeline.ports import Fetch
 from pipeline.types import MB, Failure, Fetched
 
 _KEPT_BYTES = 32 * MB  # of images that other chunks have too
+_KEPT_JOBS = 200  # of which it is known what they have more than once
 
 Shared = Future[Fetched | Failure]
 
@@ -25,6 +26,17 @@ class SharedFetches:
         self._lock = threading.Lock()
         self._shared: OrderedDict[Hashable, Shared] = OrderedDict()  # the one asked for last at the end
         self._kept = 0  # bytes of those that are done
+        self._reading = threading.Lock()
+        self._repeated: OrderedDict[Hashable, frozenset[str]] = OrderedDict()
+
+    def repeated(self, scope: Hashable, read: Callable[[], frozenset[str]]) -> frozenset[str]:
+        """The URLs that calls of the `scope` have in common, as `read` says: it is asked once, not for each call."""
+        with self._reading:
+            if scope not in self._repeated:
+                self._repeated[scope] = read()
+                if len(self._repeated) > _KEPT_JOBS:
+                    self._repeated.popitem(last=False)
+            return self._repeated[scope]
 
     def fetch_once(
         self,
@@ -38,8 +50,8 @@ class SharedFetches:
     ) -> Iterator[Fetched | Failure]:
         """One value for each index of `urls`, as they complete. Otherwise as pipeline.ports.Fetch says.
 
-        `elsewhere`: those of the URLs that other calls of the same `scope` ask for too. What such a call fetches, or has
-        fetched and still keeps, is not fetched again; if it gives up, it is. `total` counts what this call fetches itself.
+        `elsewhere`: URLs that other calls of the same `scope` may ask for too. What such a call fetches, or has fetched and still
+        keeps, is not fetched again; if it gives up, it is. `total` counts what this call fetches itself.
         """
         ends = time.monotonic() + timeout
         same: dict[str, list[int]] = defaultdict(list)

@@ -107,14 +107,11 @@ def _pending() -> Select[tuple[int, str | None]]:
     )
 
 
-def urls_elsewhere(connection: Connection, lease: Lease, work: Work) -> set[str]:
-    """Those of the chunk's URLs that other chunks of the job have too."""
-    urls = {url for url in work.pending.values() if url}
-    if not urls or work.count == work.total:
-        return set()
-    outside = ~images.c.index.between(work.first, work.first + work.count - 1)
-    query = select(images.c.source).where(images.c.job == lease.job, outside, images.c.source.in_(urls)).distinct()
-    return {url for url in connection.scalars(query) if url}
+def repeated_urls(connection: Connection, job: str) -> frozenset[str]:
+    """The URLs that stand more than once in the job."""
+    query = select(images.c.source).where(images.c.job == job, images.c.source.is_not(None))
+    repeated = query.group_by(images.c.source).having(func.count() > 1)
+    return frozenset(url for url in connection.scalars(repeated) if url)
 
 
 def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
@@ -129,7 +126,7 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
     )
     if (connection.scalar(_stored(), {"of": lease.job, "more": chunk.stored}) or 0) > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
-    connection.execute(_of_chunk(lease).values(object=key))
+    _set_chunk(connection, lease, object=key)
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
     return steps.add(connection, job=lease.job, round_=lease.round, kind="extract", parts=[lease.part])
@@ -168,7 +165,7 @@ def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, la
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
     usage = Usage(**row.usage).plus(outcome.usage)
     kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
-    connection.execute(_of_chunk(lease).values(**kept))
+    _set_chunk(connection, lease, **kept)
     return _after_chunk(connection, job) if job is not None else []
 
 
@@ -219,7 +216,7 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
 def _split_chunk(connection: Connection, lease: Lease, chunk: Row[Any, Any, Any, Any, Any], *, middle: int) -> list[int]:
     """Two new chunks over the same scratch objects instead of the lease's; the second begins with the image `middle`."""
     steps.finish(connection, lease, state="split")
-    connection.execute(_of_chunk(lease).values(open=False))  # what it has settled stays with it
+    _set_chunk(connection, lease, open=False)  # what it has settled stays with it
     fresh = 1 + (connection.scalar(select(func.max(chunks.c.no)).where(chunks.c.job == lease.job)) or 0)
     end = chunk.first + chunk.size
     same = {"job": lease.job, "open": True, "replies": [], "usage": {}}
@@ -237,12 +234,18 @@ def add_warning(connection: Connection, job: str, warning: str) -> None:
         connection.execute(update(jobs).where(jobs.c.id == job).values(warnings=[*row.warnings, warning]))
 
 
-def _of_chunk(lease: Lease) -> Any:
-    return update(chunks).where(chunks.c.job == lease.job, chunks.c.no == lease.part)
+def _set_chunk(connection: Connection, lease: Lease, **values: Any) -> None:
+    connection.execute(_setting(tuple(values)), {"of": lease.job, "part": lease.part, **values})
+
+
+@cache
+def _setting(names: tuple[str, ...]) -> Update:
+    columns: dict[str, Any] = {name: bindparam(name) for name in names}
+    return update(chunks).where(chunks.c.job == bindparam("of"), chunks.c.no == bindparam("part")).values(**columns)
 
 
 def _close_chunk(connection: Connection, job: Row[Any], lease: Lease) -> list[int]:
-    connection.execute(_of_chunk(lease).values(open=False))
+    _set_chunk(connection, lease, open=False)
     return _after_chunk(connection, job)
 
 

@@ -152,43 +152,53 @@ def _claim_statement() -> ReturningUpdate[Any]:
 
 def renew(connection: Connection, lease: Lease, *, lease_ms: int) -> bool:
     """Prolongs the lease; whether it still holds."""
-    return connection.execute(update(steps).where(_fence(lease)).values(lease_until=now_ms() + lease_ms)).rowcount > 0
+    prolonged = update(steps).where(_fence()).values(lease_until=now_ms() + lease_ms)
+    return connection.execute(prolonged, _of(lease)).rowcount > 0
 
 
 def check(connection: Connection, lease: Lease) -> None:
     """Locks the step's row for this transaction, if the lease still holds. Raises LostLease."""
-    if connection.execute(update(steps).where(_fence(lease)).values(epoch=steps.c.epoch)).rowcount == 0:
-        raise LostLease(f"step {lease.step} of job {lease.job}")
+    _write(connection, lease, update(steps).where(_fence()).values(epoch=steps.c.epoch))
 
 
 def finish(connection: Connection, lease: Lease, *, state: Literal["done", "dead", "split"] = "done") -> None:
     """Ends the step. Raises LostLease."""
-    _write(connection, lease, state=state)
+    _write(connection, lease, _end_statement(state))
+
+
+@cache
+def _end_statement(state: str) -> Update:
+    return update(steps).where(_fence()).values(owner=None, lease_until=None, state=state)
 
 
 def hand_back(connection: Connection, lease: Lease, *, delay_ms: int, counts: bool) -> None:
     """Makes the step ready again, due after `delay_ms`. `counts`: this was a failure of the step's own. Raises LostLease."""
+    ready = update(steps).where(_fence()).values(state="ready", owner=None, lease_until=None, rung_at=None, rings=0)
     tries = steps.c.tries + (1 if counts else 0)
-    _write(connection, lease, state="ready", tries=tries, not_before=now_ms() + delay_ms, rung_at=None, rings=0)
+    _write(connection, lease, ready.values(tries=tries, not_before=now_ms() + delay_ms))
 
 
 def count_death(connection: Connection, lease: Lease) -> int:
     """Notes that a process died of which this step was the only work; how many have. Raises LostLease."""
-    died = update(steps).where(_fence(lease)).values(deaths=steps.c.deaths + 1).returning(steps.c.deaths)
-    deaths = connection.scalar(died)
+    died = update(steps).where(_fence()).values(deaths=steps.c.deaths + 1).returning(steps.c.deaths)
+    deaths = connection.scalar(died, _of(lease))
     if deaths is None:
         raise LostLease(f"step {lease.step} of job {lease.job}")
     return int(deaths)
 
 
-def _write(connection: Connection, lease: Lease, **values: object) -> None:
-    changed = connection.execute(update(steps).where(_fence(lease)).values(owner=None, lease_until=None, **values)).rowcount
-    if changed == 0:
+def _write(connection: Connection, lease: Lease, statement: Update) -> None:
+    if connection.execute(statement, _of(lease)).rowcount == 0:
         raise LostLease(f"step {lease.step} of job {lease.job}")
 
 
-def _fence(lease: Lease) -> ColumnElement[bool]:
-    return and_(steps.c.id == lease.step, steps.c.epoch == lease.epoch, steps.c.state == "leased")
+def _fence() -> ColumnElement[bool]:
+    """The step, as long as the lease holds that `_of` names."""
+    return and_(steps.c.id == bindparam("step"), steps.c.epoch == bindparam("of_epoch"), steps.c.state == "leased")
+
+
+def _of(lease: Lease) -> dict[str, int]:
+    return {"step": lease.step, "of_epoch": lease.epoch}
 
 
 def cancel_open(connection: Connection, *, job: str, round_: int) -> int:

@@ -25,11 +25,10 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Fetches or decodes, converts, and puts the object; the commit records what became of each image."""
     with parts.database.read() as connection:
         work = jobs.work_of(connection, lease)
-        elsewhere = jobs.urls_elsewhere(connection, lease, work)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
         try:
             chunk = staging.stage(
-                _received(parts, lease, work, elsewhere),
+                _received(parts, lease, work),
                 decode=parts.decode,
                 out=out,
                 executor=parts.decoding,
@@ -54,15 +53,21 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     return commit
 
 
-def _received(parts: Parts, lease: Lease, work: Work, elsewhere: set[str]) -> Iterator[Fetched | Failure]:
+def _received(parts: Parts, lease: Lease, work: Work) -> Iterator[Fetched | Failure]:
     if work.input is None:
         urls = {index: url or "" for index, url in work.pending.items()}
         # With room for one image that turns out too large as it streams in: the commit counts exactly.
         most = MAX_TOTAL_BYTES + MAX_IMAGE_BYTES
         scope = (lease.job, lease.round)
+        elsewhere = parts.shared_fetches.repeated(scope, partial(_repeated, parts, work)) if work.count < work.total else ()
         yield from parts.shared_fetches.fetch_once(
             parts.fetch, urls, scope=scope, elsewhere=elsewhere, total=most, timeout=max(work.left, 1.0)
         )
         return
     with parts.scratch.open(work.input) as source:
         yield from decode_texts(PackReader(source), work.pending)
+
+
+def _repeated(parts: Parts, work: Work) -> frozenset[str]:
+    with parts.database.read() as connection:
+        return jobs.repeated_urls(connection, work.job)
