@@ -92,60 +92,46 @@ def add(
     return ids
 
 
-def claim(connection: Connection, ids: Sequence[int], *, owner: str, lease_ms: int, running: bool = False) -> list[Lease]:
-    """Takes those of the steps that are due, in their order; the others are done, leased by another, or not yet due.
+def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, running: bool = False) -> Lease | None:
+    """Takes the step, if it is due; None if it is not (done, leased by another, not yet due).
 
-    The first claim of a job's step shows it as running; `running`: it has been, since the steps follow one of its own.
+    The first claim of a job's step shows it as running; `running`: it has been, since the step follows one of its own.
     """
     if not running:
-        connection.execute(_running_statement(), {"ids": ids})
-    rows = connection.execute(_claim_statement(), {"ids": ids, "by": owner, "for_ms": lease_ms})
-    claimed = {
-        row.id: Lease(
-            step=row.id,
-            job=row.job,
-            round=row.round,
-            kind=row.kind,
-            part=row.part,
-            epoch=row.epoch,
-            tries=row.tries,
-            request=row.request,
-            alone=row.expiries >= ALONE_AFTER,
-        )
-        for row in rows
-    }
-    return [claimed[step] for step in dict.fromkeys(ids) if step in claimed]
+        connection.execute(_running_statement(), {"step": step})
+    row = connection.execute(_claim_statement(), {"step": step, "by": owner, "for_ms": lease_ms}).one_or_none()
+    if row is None:
+        return None
+    return Lease(
+        step=step,
+        job=row.job,
+        round=row.round,
+        kind=row.kind,
+        part=row.part,
+        epoch=row.epoch,
+        tries=row.tries,
+        request=row.request,
+        alone=row.expiries >= ALONE_AFTER,
+    )
 
 
 @cache
 def _running_statement() -> Update:
-    of_steps = select(steps.c.job).where(steps.c.id.in_(bindparam("ids", expanding=True)))
-    queued = select(jobs.c.id).where(jobs.c.id.in_(of_steps), jobs.c.status == JobStatus.QUEUED.value)
-    # In one order, so that two who claim steps of the same jobs wait for each other, and not both.
-    locked = queued.order_by(jobs.c.id).with_for_update(key_share=True)
-    started = update(jobs).where(jobs.c.id.in_(locked), jobs.c.status == JobStatus.QUEUED.value)
-    return started.values(status=JobStatus.RUNNING.value, started_at=now_ms())
+    of_step = select(steps.c.job).where(steps.c.id == bindparam("step")).scalar_subquery()
+    queued = update(jobs).where(jobs.c.id == of_step, jobs.c.status == JobStatus.QUEUED.value)
+    return queued.values(status=JobStatus.RUNNING.value, started_at=now_ms())
 
 
 @cache
 def _claim_statement() -> ReturningUpdate[Any]:
     request = select(jobs.c.request_id).where(jobs.c.id == steps.c.job).scalar_subquery().label("request")
-    wanted = steps.c.id.in_(bindparam("ids", expanding=True))
     until = now_ms() + bindparam("for_ms", type_=BigInteger)
     return (
         update(steps)
-        .where(_free(wanted, steps.c.state == "ready", steps.c.not_before <= now_ms()))
+        .where(steps.c.id == bindparam("step"), steps.c.state == "ready", steps.c.not_before <= now_ms())
         .values(state="leased", owner=bindparam("by"), epoch=steps.c.epoch + 1, lease_until=until)
         .returning(
-            steps.c.id,
-            steps.c.job,
-            steps.c.round,
-            steps.c.kind,
-            steps.c.part,
-            steps.c.epoch,
-            steps.c.tries,
-            steps.c.expiries,
-            request,
+            steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries, steps.c.expiries, request
         )
     )
 

@@ -84,8 +84,7 @@ def set_steps(database: Database, *ids: int, **values: Any) -> None:
 
 def claim(database: Database, step: int, *, owner: str = "test", lease_ms: int = 60_000) -> Lease | None:
     with database.write() as connection:
-        leases = steps.claim(connection, [step], owner=owner, lease_ms=lease_ms)
-    return leases[0] if leases else None
+        return steps.claim(connection, step, owner=owner, lease_ms=lease_ms)
 
 
 def claimed(database: Database, step: int, **options: Any) -> Lease:

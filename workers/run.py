@@ -52,11 +52,14 @@ WORK: dict[str, Callable[[Parts, Lease], Commit]] = {
 def run_step(parts: Parts, step: int) -> None:
     """Works on the step if it is due, then on the steps that it leads to."""
     try:
-        lease = parts.claims(step, partial(_claim_rung, parts))
+        with parts.database.write() as connection:
+            if parts.stopping.is_set():
+                steps.forget_ring(connection, step)
+                return
+            waiting = _claim(parts, connection, [step])
     except OUTAGES:
         log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor rings it again
         return
-    waiting = [lease] if lease else []
     while waiting:
         waiting += run_lease(parts, waiting.pop(0))
 
@@ -69,19 +72,12 @@ def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
         return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
 
 
-def _claim_rung(parts: Parts, ids: list[int]) -> list[Lease]:
-    with parts.database.write() as connection:
-        if parts.stopping.is_set():
-            for step in ids:
-                steps.forget_ring(connection, step)
-        return _claim(parts, connection, ids)
-
-
 def _claim(parts: Parts, connection: Connection, ids: list[int], *, running: bool = False) -> list[Lease]:
-    if not ids or parts.stopping.is_set():
+    if parts.stopping.is_set():
         return []  # they stay ready, and are rung for somebody else
     lease_ms = int(parts.settings.lease_seconds * 1000)
-    return steps.claim(connection, ids, owner=parts.owner, lease_ms=lease_ms, running=running)
+    claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms, running=running) for step in ids)
+    return [lease for lease in claimed if lease]
 
 
 def _run(parts: Parts, lease: Lease) -> list[Lease]:

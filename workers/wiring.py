@@ -25,7 +25,6 @@ from storage.scratch import open_scratch
 from storage.secret import secret_key
 from storage.signals import Signals, celery_app, owner_name
 from workers.alone import COMMAND, Alone
-from workers.claims import Claims
 from workers.counted import CountedEngine
 from workers.drain import Drain
 from workers.leases import LeaseKeeper
@@ -54,7 +53,6 @@ class Parts:
     webhook_places: threading.Semaphore  #: calls of webhooks at once
     owner: str
     drain: Drain = field(default_factory=Drain)
-    claims: Claims = field(default_factory=Claims)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
     alone: Alone | None = None  #: runs steps in a process of their own; None: they run here

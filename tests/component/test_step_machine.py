@@ -286,8 +286,8 @@ class Queue(RuleBasedStateMachine):
 
     def _claim(self, step):
         with self.house.database.write() as connection:
-            leases = steps.claim(connection, [step], owner="machine", lease_ms=60_000)
-        return Work(leases[0]) if leases else multiple()
+            lease = steps.claim(connection, step, owner="machine", lease_ms=60_000)
+        return Work(lease) if lease else multiple()
 
     def _holds(self, lease):
         columns = schema.steps.c
