@@ -22,7 +22,7 @@ from workers.alive import touch
 from workers.listening import Listening, WatchedRequest, while_listening
 from workers.run import run_lease, run_step
 from workers.waited import WaitedThreads
-from workers.wiring import Parts, build_parts
+from workers.wiring import Parts, build_parts, threads_of
 
 Build = Callable[[Settings], tuple[Parts, Celery, Callable[[], None]]]
 
@@ -33,12 +33,6 @@ def register(app: Celery, parts: Parts) -> None:
     @app.task(name=TASK, ignore_result=True, Request=WatchedRequest)  # type: ignore[untyped-decorator]
     def run(step: int) -> None:
         run_step(parts, step)
-
-
-def threads_of(concurrency: int) -> tuple[int, int]:
-    """How many threads serve every step, and how many only those whose caller waits: one in four, but at least one."""
-    waited = max(concurrency // 4, 1)
-    return max(concurrency - waited, 1), waited
 
 
 def collect_less() -> None:

@@ -69,18 +69,24 @@ class Parts:
         return alone
 
 
+def threads_of(concurrency: int) -> tuple[int, int]:
+    """How many threads serve every step, and how many only those whose caller waits: one in four, but at least one."""
+    waited = max(concurrency // 4, 1)
+    return max(concurrency - waited, 1), waited
+
+
 def webhook_places(settings: Settings) -> threading.Semaphore:
     return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
 
 
-def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode) -> Engine:
+def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode, spare: Callable[[], bool]) -> Engine:
     """The engine that the settings name, behind the limits that all workers share; `ocr` runs here, and has none."""
     engine: Engine = CountedEngine(build_engine(settings, reencode))
     if settings.engine == "ocr":
         return engine
     from pipeline.engines.governed import Governed
 
-    return Governed(engine, limiter=limiter, models=models_of(settings))
+    return Governed(engine, limiter=limiter, models=models_of(settings), spare=spare)
 
 
 def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[Parts, Celery, Callable[[], None]]:
@@ -98,7 +104,6 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(2 * cores, thread_name_prefix="decoding")
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
-    engine = governed_engine(settings, limiter, decode.as_jpeg)
     fetch = Fetcher(settings.fetch_allow, per_host=settings.fetch_per_host)
     drain = Drain()
     leases = LeaseKeeper(
@@ -106,6 +111,10 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         lease_seconds=settings.lease_seconds,
         step_seconds=settings.step_seconds,
         on_stuck=partial(drain.begin, EX_TEMPFAIL),
+    )
+    every, _ = threads_of(settings.worker_concurrency)
+    engine = governed_engine(
+        settings, limiter, decode.as_jpeg, spare=lambda: not drain.stopping.is_set() and len(leases.held()) < every
     )
     alone = Alone(alone_command)
     parts = Parts(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,6 +16,8 @@ from dataclasses import replace
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
+from pipeline.engines.places import Places, Wait, until_told
+from pipeline.limiter import CROWDED_MS
 from pipeline.models import Model
 from pipeline.ports import Cause, Engine, EngineLimits, Limiter, ModelFault, ModelRefused, ModelUnavailable, Permit
 from pipeline.types import Answer, Call
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 TRIES = 4  #: of one call, while the model is overloaded or the connection breaks
 PATIENCE_SECONDS = 2.0  #: whoever would wait longer frees its thread instead
+SPARE_PATIENCE_SECONDS = 10.0  #: for a place, where other threads have nothing to do anyway
 CROWDED_SECONDS = (1.0, 5.0)  #: before a step looks again that found no place in that time
 LONG_PAUSE_SECONDS = 90.0  #: of a 429: a minute's quota asks for less, so who asks for more is as good as used up
 INSTRUCTION_CHARACTERS = 1000  #: what engines put around a prompt
@@ -32,12 +34,6 @@ INSTRUCTION_CHARACTERS = 1000  #: what engines put around a prompt
 _AGAIN = frozenset({Cause.OVERLOADED, Cause.GARBLED})
 _WAITED_FOR = frozenset({Cause.BUSY, Cause.CROWDED, Cause.RATE})
 _EXHAUSTED = frozenset({Cause.OVERLOADED, Cause.QUOTA, Cause.MODEL})
-
-
-def _wait(condition: threading.Condition, seconds: float) -> float:
-    began = time.monotonic()
-    condition.wait(seconds)
-    return time.monotonic() - began
 
 
 class Governed:
@@ -50,15 +46,16 @@ class Governed:
         limiter: Limiter,
         models: Mapping[str, Model],
         pause: Callable[[float], None] = time.sleep,
-        wait: Callable[[threading.Condition, float], float] = _wait,
+        wait: Wait = until_told,
+        spare: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`pause` and `wait` are a test's to replace. `spare`: whether threads are idle, so that who waits holds up nobody."""
         self._inner = inner
         self._limiter = limiter
         self._models = models
         self._pause = pause
-        self._wait = wait
-        self._left = threading.Condition()
-        self._leaves = 0  # calls of this process that have ended
+        self._places = Places(wait)
+        self._spare = spare
 
     @property
     def name(self) -> str:
@@ -133,37 +130,31 @@ class Governed:
             raise
         finally:
             self._limiter.leave(permit, tokens=tokens, trouble=trouble)
-            with self._left:
-                self._leaves += 1
-                self._left.notify()
+            self._places.leave(model.name)
         return answer
 
     def _enter(self, model: Model, call: Call, ends: float) -> Permit:
         characters = len(call.prompt) + INSTRUCTION_CHARACTERS + (len(json.dumps(call.schema)) if call.schema else 0)
         tokens = model.input_tokens(characters=characters, pictures=len(call.pictures), detail=call.detail)
-        left = PATIENCE_SECONDS
-        while True:
-            leaves = self._leaves
-            try:
-                seconds = max(ends - time.monotonic(), 1.0)
-                return self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds)
-            except ModelUnavailable as away:
-                if away.cause not in _WAITED_FOR:
-                    raise
-                if away.retry_after > left:
-                    if left < PATIENCE_SECONDS:  # it waited for a place, not for a time
-                        away.retry_after = max(away.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
-                    raise
-                if away.cause is Cause.CROWDED:
-                    left -= self._wait_for_a_place(leaves, away.retry_after)
-                else:
-                    left -= away.retry_after
-                    self._pause(away.retry_after)
-
-    def _wait_for_a_place(self, leaves: int, seconds: float) -> float:
-        """Returns when another call of this process than those `leaves` has ended, or after `seconds`; how many it took."""
-        with self._left:
-            return self._wait(self._left, seconds) if self._leaves == leaves else 0.0
+        with self._places.in_line(model.name, waited=call.waited) as turn:
+            waited = turn.wait(CROWDED_MS / 1000) if turn.is_behind else 0.0
+            while True:
+                try:
+                    seconds = max(ends - time.monotonic(), 1.0)
+                    return self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds)
+                except ModelUnavailable as away:
+                    if away.cause not in _WAITED_FOR:
+                        raise
+                    patient = away.cause is Cause.CROWDED and waited < SPARE_PATIENCE_SECONDS and self._spare()
+                    if waited + away.retry_after > PATIENCE_SECONDS and not patient:
+                        if waited:  # for a place, not for a time
+                            away.retry_after = max(away.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
+                        raise
+                    if away.cause is Cause.CROWDED:
+                        waited += turn.wait(away.retry_after)
+                    else:
+                        waited += away.retry_after
+                        self._pause(away.retry_after)
 
 
 def _exhausted(trouble: ModelUnavailable) -> bool:

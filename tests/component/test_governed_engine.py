@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from threading import Event
 
 import pytest
 
 from pipeline.engines.gemini import MOST_RAW_BYTES, GeminiEngine
-from pipeline.engines.governed import PATIENCE_SECONDS, TRIES, Governed
+from pipeline.engines.governed import PATIENCE_SECONDS, SPARE_PATIENCE_SECONDS, TRIES, Governed
+from pipeline.engines.places import Places
 from pipeline.limiter import LocalLimiter
 from pipeline.models import KNOWN, Model
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
@@ -45,7 +47,7 @@ class Time:
         self.paused.append(seconds)
         self.now += seconds * 1000
 
-    def wait(self, _condition: threading.Condition, seconds: float) -> float:
+    def wait(self, _told: threading.Event, seconds: float) -> float:
         self.pause(seconds)
         return seconds
 
@@ -57,9 +59,11 @@ def time() -> Time:
 
 @pytest.fixture
 def govern(time: Time) -> Callable[..., Governed]:
-    def make(engine: object, models: dict[str, Model] | None = None, concurrency: int = 100) -> Governed:
+    def make(
+        engine: object, models: dict[str, Model] | None = None, concurrency: int = 100, spare: Callable[[], bool] = lambda: False
+    ) -> Governed:
         limiter = LocalLimiter(concurrency=concurrency, clock=lambda: time.now)
-        return Governed(engine, limiter=limiter, models=models or MODELS, pause=time.pause, wait=time.wait)
+        return Governed(engine, limiter=limiter, models=models or MODELS, pause=time.pause, wait=time.wait, spare=spare)
 
     return make
 
@@ -266,6 +270,21 @@ def test_who_finds_no_place_looks_for_a_moment_and_then_frees_its_thread(govern,
     assert 0 < sum(time.paused) <= PATIENCE_SECONDS
 
 
+@pytest.mark.parametrize(("idle_seconds", "waits"), [(1000, SPARE_PATIENCE_SECONDS), (5, 5), (0, PATIENCE_SECONDS)])
+def test_who_finds_no_place_looks_for_longer_while_other_threads_have_nothing_to_do(govern, time, idle_seconds, waits):
+    def nested(_call: Call, number: int) -> None:
+        if number == 1:
+            with pytest.raises(ModelUnavailable) as raised:
+                engine.ask(asked())
+            assert raised.value.retry_after >= 1
+
+    began = time.now
+    spare = lambda: time.now - began < 1000 * idle_seconds  # noqa: E731
+    engine = govern(FakeEngine(script=nested), concurrency=1, spare=spare)
+    assert engine.ask(asked()).finish is Finish.COMPLETE
+    assert sum(time.paused) == pytest.approx(waits, abs=0.5)
+
+
 def test_who_finds_no_place_has_the_next_one_that_becomes_free():
     """Without a clock: nobody would wait for less than the seconds of a test."""
     begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
@@ -276,9 +295,9 @@ def test_who_finds_no_place_has_the_next_one_that_becomes_free():
 
     waits: list[float] = []
 
-    def wait(condition: threading.Condition, seconds: float) -> float:
+    def wait(told: threading.Event, seconds: float) -> float:
         waits.append(seconds)
-        condition.wait()
+        told.wait()
         return 0.0
 
     limiter = LocalLimiter(concurrency=2)
@@ -290,3 +309,39 @@ def test_who_finds_no_place_has_the_next_one_that_becomes_free():
             go_on.release()
         assert [answer.result().finish for answer in answers] == [Finish.COMPLETE] * 6
     assert waits
+
+
+def test_who_looks_for_a_place_is_told_in_the_order_of_coming_and_first_whose_caller_waits():
+    places = Places(lambda told, _seconds: float(told.is_set()))
+    with ExitStack() as line:
+        turns = [line.enter_context(places.in_line("m", waited=waited)) for waited in (False, False, True, True)]
+        other = line.enter_context(places.in_line("another", waited=False))
+        seen = []
+        for _ in range(5):
+            places.leave("m")
+            seen.append([turn.wait(1) for turn in turns].index(1) if any(turn.told.is_set() for turn in turns) else None)
+        assert seen == [2, 2, 2, 2, 2], "it has not left the line: the place may have been another process's"
+        places.leave("m")
+        places.leave("m")
+        assert [turn.wait(1) for turn in turns] == [0, 0, 1, 1]
+        assert not other.wait(1)
+
+
+def test_who_comes_waits_only_behind_those_who_found_no_place():
+    places = Places(lambda told, _seconds: float(told.is_set()))
+    with ExitStack() as line:
+        first, second = (line.enter_context(places.in_line("m", waited=False)) for _ in range(2))
+        assert not first.is_behind
+        assert not second.is_behind
+        first.wait(1)
+        assert line.enter_context(places.in_line("m", waited=False)).is_behind
+        assert not line.enter_context(places.in_line("m", waited=True)).is_behind
+        assert not line.enter_context(places.in_line("another", waited=False)).is_behind
+
+
+def test_who_is_told_of_a_place_after_it_found_one_tells_the_next():
+    places = Places(lambda told, _seconds: float(told.is_set()))
+    with places.in_line("m", waited=False) as second:
+        with places.in_line("m", waited=True):
+            places.leave("m")
+        assert second.wait(1)

@@ -1,0 +1,72 @@
+"""Who of a process has the next place among a model's calls at once: whose caller waits, then who came first."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Wait = Callable[[threading.Event, float], float]
+
+
+def until_told(told: threading.Event, seconds: float) -> float:
+    """Waits until it is set, at most `seconds`; how many it took."""
+    began = time.monotonic()
+    told.wait(seconds)
+    return time.monotonic() - began
+
+
+class Turn:
+    """One call's turn to look for a place."""
+
+    def __init__(self, wait: Wait, *, is_behind: bool) -> None:
+        self.is_behind = is_behind  #: others had found no place when it came
+        self.told = threading.Event()
+        self.has_waited = False
+        self._wait = wait
+
+    def wait(self, seconds: float) -> float:
+        """Returns when a call of this process has ended and it is this one's turn, or after `seconds`; how many it took."""
+        self.has_waited = True
+        took = self._wait(self.told, seconds)
+        self.told.clear()
+        return took
+
+
+class Places:
+    """Lets those who look for a place wait in line. Thread-safe. Of calls that other processes end it does not hear."""
+
+    def __init__(self, wait: Wait = until_told) -> None:
+        """`wait` is a test's to replace."""
+        self._wait = wait
+        self._lock = threading.Lock()
+        self._lines: defaultdict[tuple[str, bool], deque[Turn]] = defaultdict(deque)
+
+    @contextmanager
+    def in_line(self, model: str, *, waited: bool) -> Iterator[Turn]:
+        """For as long as the call looks for a place. `waited`: somebody waits for its answer, and it has a line of its own."""
+        line = self._lines[model, waited]
+        with self._lock:
+            turn = Turn(self._wait, is_behind=any(other.has_waited for other in line))
+            line.append(turn)
+        try:
+            yield turn
+        finally:
+            with self._lock:
+                line.remove(turn)
+                if turn.told.is_set():  # it had found a place before
+                    self._tell_next(model)
+
+    def leave(self, model: str) -> None:
+        """A call of the model has ended."""
+        with self._lock:
+            self._tell_next(model)
+
+    def _tell_next(self, model: str) -> None:
+        for waited in (True, False):
+            for turn in self._lines[model, waited]:
+                if not turn.told.is_set():
+                    turn.told.set()
+                    return
