@@ -66,8 +66,9 @@ def main() -> None:
 
     Settings come from the environment; docs/reference/settings.md lists them. Begin with `extract-image demo`.
     """
-    # What is made here holds prompts, results and keys: for this user alone.
+    # What is made here holds prompts, results and keys: for this user alone, and no other process of it looks in.
     os.umask(0o077)
+    make_private()
 
 
 @main.command()
@@ -76,7 +77,6 @@ def serve(*, ready_key: bool) -> None:
     """Run everything: web, worker, supervisor, and what is embedded. Ctrl-C ends it."""
     from cli.serve import serve as run
 
-    make_private()
     settings = _settings()
     _configure(settings)
     sys.exit(run(settings, with_key=ready_key, announce=sys.stdout))
@@ -89,7 +89,6 @@ def web(fd: int | None) -> None:
     _end_on_sigterm()
     from api.server import run_web
 
-    make_private()
     end_with_parent()
     settings = _running_settings()
     _configure(settings)
@@ -103,7 +102,6 @@ def worker(*, alone: bool) -> None:
     _end_on_sigterm()
     from workers.app import run_alone, run_worker
 
-    make_private()
     end_with_parent()
     settings = _running_settings()
     _configure(settings)
@@ -120,7 +118,6 @@ def supervisor() -> None:
     from workers.alive import touch
     from workers.supervisor import Supervisor
 
-    make_private()
     end_with_parent()
     settings = _running_settings()
     _configure(settings)

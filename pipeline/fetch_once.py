@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as WaitTimeout
 from dataclasses import replace
@@ -14,9 +14,19 @@ from pipeline.ports import Fetch
 from pipeline.types import MB, Failure, Fetched
 
 _KEPT_BYTES = 32 * MB  # of images that other chunks have too
-_KEPT_JOBS = 200  # of which it is known what they have more than once
+_KEPT_JOBS = 100  # of which it is known what they have more than once
 
 Shared = Future[Fetched | Failure]
+
+
+class _Marked:
+    """URLs by their hashes: they may be long, and are not to outlive their job. It may hold one too many, which does no harm."""
+
+    def __init__(self, urls: Iterable[str]) -> None:
+        self._hashes = frozenset(map(hash, urls))
+
+    def __contains__(self, url: object) -> bool:
+        return hash(url) in self._hashes
 
 
 class SharedFetches:
@@ -27,16 +37,22 @@ class SharedFetches:
         self._shared: OrderedDict[Hashable, Shared] = OrderedDict()  # the one asked for last at the end
         self._kept = 0  # bytes of those that are done
         self._reading = threading.Lock()
-        self._repeated: OrderedDict[Hashable, frozenset[str]] = OrderedDict()
+        self._repeated: OrderedDict[Hashable, _Marked] = OrderedDict()
 
-    def repeated(self, scope: Hashable, read: Callable[[], frozenset[str]]) -> frozenset[str]:
+    def repeated(self, scope: Hashable, read: Callable[[], Iterable[str]]) -> Container[str]:
         """The URLs that calls of the `scope` have in common, as `read` says: it is asked once, not for each call."""
+        with self._lock:
+            if (known := self._repeated.get(scope)) is not None:
+                self._repeated.move_to_end(scope)
+                return known
         with self._reading:
-            if scope not in self._repeated:
-                self._repeated[scope] = read()
-                if len(self._repeated) > _KEPT_JOBS:
-                    self._repeated.popitem(last=False)
-            return self._repeated[scope]
+            if (known := self._repeated.get(scope)) is None:
+                known = _Marked(read())
+                with self._lock:
+                    self._repeated[scope] = known
+                    if len(self._repeated) > _KEPT_JOBS:
+                        self._repeated.popitem(last=False)
+        return known
 
     def fetch_once(
         self,
@@ -44,7 +60,7 @@ class SharedFetches:
         urls: Mapping[int, str],
         *,
         scope: Hashable,
-        elsewhere: Collection[str],
+        elsewhere: Container[str],
         total: int,
         timeout: float,
     ) -> Iterator[Fetched | Failure]:

@@ -22,13 +22,23 @@ class Room:
         self._size = size
         self._patience = patience
         self._taken = 0
+        self._wanting = 0
         self._changed = threading.Condition()
+
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for room."""
+        return self._wanting > 0
 
     @contextmanager
     def __call__(self, size: int) -> Iterator[None]:
         """Holds `size` bytes. Raises ModelUnavailable where there is no room in time."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._taken == 0 or self._taken + size <= self._size, self._patience):
+            self._wanting += 1
+            try:
+                found = self._changed.wait_for(lambda: self._taken == 0 or self._taken + size <= self._size, self._patience)
+            finally:
+                self._wanting -= 1
+            if not found:
                 raise ModelUnavailable("the pictures of other calls fill the memory", retry_after=AGAIN_SECONDS, cause=Cause.BUSY)
             self._taken += size
         try:

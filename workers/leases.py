@@ -57,6 +57,10 @@ class LeaseKeeper:
         with self._changed:
             return [lease for lease in self._held if lease not in self._lost]
 
+    def busy(self) -> int:
+        """How many threads work on steps, those whose lease was lost too."""
+        return len(self._held)
+
     def wait_until_free(self, seconds: float) -> bool:
         """Waits until nothing is worked on, at most so long; whether that came."""
         with self._changed:

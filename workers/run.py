@@ -185,7 +185,8 @@ def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
         ids = commit(connection)
         follow = _claim(parts, connection, ids, running=True)
         # Where a step of ours takes the place of the one that ended, its account has no other place than before.
-        rings = [] if ids and len(follow) == len(ids) else steps.to_ring(connection, beside=lease.job)
+        same = ids and len(follow) == len(ids) and all(step.kind in {"extract", "finalize"} for step in follow)
+        rings = [] if same else steps.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job)
     return follow

@@ -112,10 +112,14 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         step_seconds=settings.step_seconds,
         on_stuck=partial(drain.begin, EX_TEMPFAIL),
     )
+    room = Room(CALL_BYTES)
     every, _ = threads_of(settings.worker_concurrency)
-    engine = governed_engine(
-        settings, limiter, decode.as_jpeg, spare=lambda: not drain.stopping.is_set() and len(leases.held()) < every
-    )
+
+    def spare() -> bool:
+        """Whether a thread that waits with its pictures in hand holds up nobody."""
+        return not drain.stopping.is_set() and leases.busy() < every and not room.is_wanted()
+
+    engine = governed_engine(settings, limiter, decode.as_jpeg, spare)
     alone = Alone(alone_command)
     parts = Parts(
         settings=settings,
@@ -128,6 +132,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decoding=decoding,
         engine=engine,
         models=models_of(settings),
+        room=room,
         deliver=WebhookCaller(settings.webhook_allow),
         secret_key=secret_key(settings),
         webhook_places=webhook_places(settings),

@@ -16,7 +16,7 @@ from dataclasses import replace
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from pipeline.engines.places import Places, Wait, until_told
+from pipeline.engines.places import Places, Turn, Wait, until_told
 from pipeline.limiter import CROWDED_MS
 from pipeline.models import Model
 from pipeline.ports import Cause, Engine, EngineLimits, Limiter, ModelFault, ModelRefused, ModelUnavailable, Permit
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 TRIES = 4  #: of one call, while the model is overloaded or the connection breaks
 PATIENCE_SECONDS = 2.0  #: whoever would wait longer frees its thread instead
-SPARE_PATIENCE_SECONDS = 10.0  #: for a place, where other threads have nothing to do anyway
+SPARE_PATIENCE_SECONDS = 5.0  #: for a place, where other threads have nothing to do anyway
 CROWDED_SECONDS = (1.0, 5.0)  #: before a step looks again that found no place in that time
 LONG_PAUSE_SECONDS = 90.0  #: of a 429: a minute's quota asks for less, so who asks for more is as good as used up
 INSTRUCTION_CHARACTERS = 1000  #: what engines put around a prompt
@@ -141,20 +141,27 @@ class Governed:
             while True:
                 try:
                     seconds = max(ends - time.monotonic(), 1.0)
-                    return self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds)
+                    permit = self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds)
                 except ModelUnavailable as away:
-                    if away.cause not in _WAITED_FOR:
-                        raise
-                    patient = away.cause is Cause.CROWDED and waited < SPARE_PATIENCE_SECONDS and self._spare()
-                    if waited + away.retry_after > PATIENCE_SECONDS and not patient:
-                        if waited:  # for a place, not for a time
-                            away.retry_after = max(away.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
-                        raise
-                    if away.cause is Cause.CROWDED:
-                        waited += turn.wait(away.retry_after)
-                    else:
-                        waited += away.retry_after
-                        self._pause(away.retry_after)
+                    waited += self._wait(away, turn, waited, ends)
+                else:
+                    turn.found = True
+                    return permit
+
+    def _wait(self, away: ModelUnavailable, turn: Turn, waited: float, ends: float) -> float:
+        """Waits, after `waited` seconds, for what has sent it away; for how long. Raises that, if it would be too long."""
+        if away.cause not in _WAITED_FOR:
+            raise away
+        in_time = waited < SPARE_PATIENCE_SECONDS and time.monotonic() < ends
+        patient = away.cause is Cause.CROWDED and in_time and self._spare()
+        if waited + away.retry_after > PATIENCE_SECONDS and not patient:
+            if waited:  # for a place, not for a time
+                away.retry_after = max(away.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
+            raise away
+        if away.cause is Cause.CROWDED:
+            return turn.wait(away.retry_after)
+        self._pause(away.retry_after)
+        return away.retry_after
 
 
 def _exhausted(trouble: ModelUnavailable) -> bool:

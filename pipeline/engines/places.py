@@ -25,12 +25,15 @@ class Turn:
         self.is_behind = is_behind  #: others had found no place when it came
         self.told = threading.Event()
         self.has_waited = False
+        self.was_told = False
+        self.found = False  #: to be set by who has found a place
         self._wait = wait
 
     def wait(self, seconds: float) -> float:
         """Returns when a call of this process has ended and it is this one's turn, or after `seconds`; how many it took."""
         self.has_waited = True
         took = self._wait(self.told, seconds)
+        self.was_told = self.told.is_set()
         self.told.clear()
         return took
 
@@ -56,7 +59,8 @@ class Places:
         finally:
             with self._lock:
                 line.remove(turn)
-                if turn.told.is_set():  # it had found a place before
+                # It had found one before it was told of this, or was sent away for another reason.
+                if turn.told.is_set() or (turn.was_told and not turn.found):
                     self._tell_next(model)
 
     def leave(self, model: str) -> None:

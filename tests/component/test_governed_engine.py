@@ -285,6 +285,17 @@ def test_who_finds_no_place_looks_for_longer_while_other_threads_have_nothing_to
     assert sum(time.paused) == pytest.approx(waits, abs=0.5)
 
 
+def test_who_finds_no_place_does_not_look_for_one_beyond_the_end_of_its_call(govern, time):
+    def nested(_call: Call, number: int) -> None:
+        if number == 1:
+            with pytest.raises(ModelUnavailable):
+                engine.ask(replace(asked(), timeout=0))
+
+    engine = govern(FakeEngine(script=nested), concurrency=1, spare=lambda: True)
+    assert engine.ask(asked()).finish is Finish.COMPLETE
+    assert sum(time.paused) <= PATIENCE_SECONDS
+
+
 def test_who_finds_no_place_has_the_next_one_that_becomes_free():
     """Without a clock: nobody would wait for less than the seconds of a test."""
     begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
@@ -345,3 +356,17 @@ def test_who_is_told_of_a_place_after_it_found_one_tells_the_next():
         with places.in_line("m", waited=True):
             places.leave("m")
         assert second.wait(1)
+
+
+def test_who_is_told_of_a_place_and_is_sent_away_all_the_same_tells_the_next():
+    places = Places(lambda told, _seconds: float(told.is_set()))
+    with places.in_line("m", waited=False) as second:
+        with places.in_line("m", waited=True) as first:
+            places.leave("m")
+            first.wait(1)
+        assert second.wait(1)
+        with places.in_line("m", waited=True) as first:
+            places.leave("m")
+            first.wait(1)
+            first.found = True
+        assert not second.wait(1)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -308,3 +309,52 @@ def test_what_was_decoded_long_ago_is_forgotten_before_it_fills_the_memory():
         shared.keep("job", f"n{number}", native.data, native)
     assert shared.find("job", "n19999", b"jpeg") == native
     assert shared.find("job", "n1", b"jpeg") is None
+
+
+def test_what_urls_a_job_repeats_is_read_once_and_no_url_is_kept():
+    shared = SharedFetches()
+    reads = []
+
+    def read(job: int) -> list[str]:
+        reads.append(job)
+        return [f"https://p.example/{job}", "https://p.example/all"]
+
+    for _ in range(3):
+        for job in range(50):
+            repeated = shared.repeated(job, partial(read, job))
+            assert f"https://p.example/{job}" in repeated
+            assert f"https://p.example/{job + 1}" not in repeated
+    assert reads == list(range(50))
+    for job in range(1000):
+        shared.repeated(job, partial(read, job))
+    assert len(shared._repeated) <= 100
+    assert not any(isinstance(kept, str) for known in shared._repeated.values() for kept in known._hashes)
+
+
+def test_what_a_job_repeats_is_known_while_another_s_is_being_read():
+    shared = SharedFetches()
+    shared.repeated("known", lambda: ["https://p.example/a"])
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow() -> list[str]:
+        begun.set()
+        go_on.wait()
+        return []
+
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(shared.repeated, "other", slow)
+        begun.wait()
+        assert "https://p.example/a" in shared.repeated("known", list)
+        go_on.set()
+        other.result()
+
+
+def test_a_read_that_fails_is_tried_again():
+    shared = SharedFetches()
+
+    def fail() -> list[str]:
+        raise OSError
+
+    with pytest.raises(OSError):
+        shared.repeated("job", fail)
+    assert "a" in shared.repeated("job", lambda: ["a"])

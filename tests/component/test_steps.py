@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+from threading import Event
+from types import SimpleNamespace
+
 import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
@@ -28,6 +32,7 @@ from tests.rows import (
     step_row,
     stolen,
 )
+from workers.run import _commit
 
 
 @pytest.fixture
@@ -451,3 +456,23 @@ def test_a_step_of_the_same_kind_and_part_of_a_round_exists_once(database, job, 
         steps.add(connection, job=job, round_=1, kind="stage", parts=[0])
     with database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(schema.steps).where(columns.job == job)) == 1
+
+
+def test_a_job_that_ends_in_the_midst_of_its_work_has_the_account_s_other_jobs_rung_at_once(database, account):
+    """Through the worker's own commit, with all but the database left out."""
+    job, other = (new_job(database, account, images=100) for _ in range(2))
+    with database.write() as connection:
+        assert len(steps.to_ring(connection, beside=job)) == WINDOW
+    rung: list[int] = []
+    parts = SimpleNamespace(
+        database=database,
+        stopping=Event(),
+        settings=SimpleNamespace(lease_seconds=60),
+        owner="test",
+        signals=SimpleNamespace(ring=lambda rings: rung.extend(ring.step for ring in rings), tell=lambda _job: None),
+    )
+    lease = claimed(database, step_ids(database, job)[0])
+    follow = _commit(parts, lease, partial(jobs.fail_too_large, lease=lease))
+    assert [step.kind for step in follow] == ["cleanup"]
+    assert set(rung) <= set(step_ids(database, other))
+    assert len(rung) == WINDOW - 1

@@ -42,7 +42,11 @@ def test_who_waits_is_let_in_as_soon_as_there_is_room():
 
     with room(100):
         thread = threading.Thread(target=second)
+        assert not room.is_wanted()
         thread.start()
+        while not room.is_wanted():
+            threading.Event().wait(0.001)
         assert not entered.is_set()
     assert entered.wait(20)
     thread.join()
+    assert not room.is_wanted()
