@@ -137,25 +137,25 @@ class Governed:
         characters = len(call.prompt) + INSTRUCTION_CHARACTERS + (len(json.dumps(call.schema)) if call.schema else 0)
         tokens = model.input_tokens(characters=characters, pictures=len(call.pictures), detail=call.detail)
         with self._places.in_line(model.name, waited=call.waited) as turn:
-            waited = turn.wait(CROWDED_MS / 1000) if turn.is_behind else 0.0
+            spent = turn.wait(CROWDED_MS / 1000) if turn.is_behind else 0.0
             while True:
                 try:
                     seconds = max(ends - time.monotonic(), 1.0)
                     permit = self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds)
                 except ModelUnavailable as away:
-                    waited += self._wait(away, turn, waited, ends)
+                    spent += self._wait(away, turn, spent, ends)
                 else:
                     turn.found = True
                     return permit
 
-    def _wait(self, away: ModelUnavailable, turn: Turn, waited: float, ends: float) -> float:
-        """Waits, after `waited` seconds, for what has sent it away; for how long. Raises that, if it would be too long."""
+    def _wait(self, away: ModelUnavailable, turn: Turn, spent: float, ends: float) -> float:
+        """Waits, after `spent` seconds, for what has sent it away; for how long. Raises that, if it would be too long."""
         if away.cause not in _WAITED_FOR:
             raise away
-        in_time = waited < SPARE_PATIENCE_SECONDS and time.monotonic() < ends
+        in_time = spent < SPARE_PATIENCE_SECONDS and time.monotonic() < ends
         patient = away.cause is Cause.CROWDED and in_time and self._spare()
-        if waited + away.retry_after > PATIENCE_SECONDS and not patient:
-            if waited:  # for a place, not for a time
+        if spent + away.retry_after > PATIENCE_SECONDS and not patient:
+            if spent:  # for a place, not for a time
                 away.retry_after = max(away.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
             raise away
         if away.cause is Cause.CROWDED:

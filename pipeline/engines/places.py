@@ -50,8 +50,8 @@ class Places:
     @contextmanager
     def in_line(self, model: str, *, waited: bool) -> Iterator[Turn]:
         """For as long as the call looks for a place. `waited`: somebody waits for its answer, and it has a line of its own."""
-        line = self._lines[model, waited]
         with self._lock:
+            line = self._lines[model, waited]
             turn = Turn(self._wait, is_behind=any(other.has_waited for other in line))
             line.append(turn)
         try:
