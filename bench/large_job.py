@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,8 +19,8 @@ from math import ceil
 from pathlib import Path
 
 from bench.report import print_report, spread
-from bench.web import IMAGES, web
-from tests.e2e.service import ROOT, serving
+from bench.web import IMAGES, beside, web
+from tests.e2e.service import serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 
 PER_CALL, AT_ONCE, LATENCY = 16, 32, 1.0
@@ -38,18 +37,8 @@ def outside() -> None:
 @contextmanager
 def others() -> Iterator[dict[str, str]]:
     """Where the model and the pictures are."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.large_job", "--outside"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin
-    assert process.stdout
-    try:
-        with web("numbered") as port:
-            yield json.loads(process.stdout.readline()) | {"web": f"http://127.0.0.1:{port}", "allow": f"127.0.0.1/32:{port}"}
-    finally:
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
+    with beside("bench.large_job", "--outside") as model, web("numbered") as port:
+        yield json.loads(model) | {"web": f"http://127.0.0.1:{port}", "allow": f"127.0.0.1/32:{port}"}
 
 
 def through_service(place: dict[str, str]) -> float:

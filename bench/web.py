@@ -72,18 +72,25 @@ async def serve(pages: Sequence[bytes]) -> None:
 
 
 @contextmanager
-def web(pages: str) -> Iterator[int]:
-    """The port of a server of `photos` or of `numbered` pictures."""
-    command = [sys.executable, "-m", "bench.web", pages]
+def beside(*module: str) -> Iterator[str]:
+    """Runs `python -m` these words as a process of its own; what it says first. Its standard input ends with the block, and it too."""
+    command = [sys.executable, "-m", *module]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
     assert process.stdout
     try:
-        yield int(process.stdout.readline())
+        yield process.stdout.readline()
     finally:
         process.stdin.close()
         process.wait()
         process.stdout.close()
+
+
+@contextmanager
+def web(pages: str) -> Iterator[int]:
+    """The port of a server of `photos` or of `numbered` pictures."""
+    with beside("bench.web", pages) as port:
+        yield int(port)
 
 
 if __name__ == "__main__":

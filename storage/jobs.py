@@ -196,12 +196,8 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
     columns = (chunks.c.first, chunks.c.count.label("size"), chunks.c.input, chunks.c.object, chunks.c.progress)
     chunk = connection.execute(select(*columns).where(chunks.c.job == lease.job, chunks.c.no == lease.part)).one()
     between = (chunk.first, chunk.first + chunk.size - 1)
-    open_images = select(images.c.index).where(
-        images.c.job == lease.job,
-        images.c.index.between(*between),
-        images.c.state.in_(("waiting", "staged")),
-    )
-    pending = sorted(connection.execute(open_images).scalars())
+    rows = connection.execute(_pending(), {"job": lease.job, "least": between[0], "most": between[1]})
+    pending = sorted(row.at for row in rows)
     if len(pending) > 1:
         return _split_chunk(connection, lease, chunk, middle=pending[len(pending) // 2])
     if pending and deaths < MOST_DEATHS:
