@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, insert, inspect, select, text, update
+from sqlalchemy import event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from storage import schema
@@ -175,6 +176,24 @@ def test_two_processes_may_migrate_at_once(empty, database_url):
     ended = [process.communicate(timeout=60) for process in started]
     assert [(out, process.returncode) for (out, _), process in zip(ended, started, strict=True)] == [("done\n", 0)] * 2, ended
     assert schema_is_current(empty)
+
+
+def test_a_sqlite_file_that_another_process_is_making_is_waited_for(tmp_path):
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # now SQLite refuses a change of the journal's mode at once, without its own wait
+    database, asked = Database(f"sqlite:///{path}"), []
+
+    def count(statement: str) -> None:
+        asked.append(statement)
+        if asked.count("PRAGMA journal_mode=WAL") == 3:  # refused twice, so the other is done
+            other.execute("COMMIT")
+
+    event.listen(database.engine, "connect", lambda connection, _record: connection.set_trace_callback(count), insert=True)
+    migrate(database)
+    assert schema_is_current(database)
+    database.close()
+    other.close()
 
 
 def test_many_threads_may_open_and_migrate_one_database_at_once(database_url):
