@@ -62,7 +62,7 @@ def wait_for_end(parts: Parts, job: str, seconds: float, gone: Callable[[], bool
     """Whether the job ended within the time; also False when the process is stopping, or the job or who waits is gone."""
     ends = time.monotonic() + seconds
     look = 0.0
-    with parts.signals.watch(job) as watch:
+    with parts.signals.watch(job, end_only=True) as watch:
         while True:
             now = time.monotonic()
             if now >= look:

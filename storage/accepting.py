@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, func, insert, select
 
 from pipeline.credits import reservation
 from pipeline.job_options import JobOptions
@@ -79,38 +80,37 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
         check_not_sent_before(connection, new.account, new.idempotency)
     # Locks the account's row, so that the count below is not raced.
     ledger.reserve(connection, account=new.account, job=new.id, round_=round_, amount=reservation(len(new.sources)))
-    open_jobs = select(func.count()).where(jobs.c.account == new.account, jobs.c.finished_at.is_(None))
-    if (connection.scalar(open_jobs) or 0) >= max_open:
+    if (connection.scalar(_open_jobs(), {"account": new.account}) or 0) >= max_open:
         raise TooManyOpenJobs
     # Two requests at once may both see room: the limit guards a disk, not an invariant.
-    in_scratch = connection.scalar(select(func.sum(jobs.c.scratch_bytes)).where(jobs.c.finished_at.is_(None))) or 0
+    in_scratch = connection.scalar(_in_scratch()) or 0
     if in_scratch + new.scratch_bytes > max_scratch:
         raise ScratchFull
     connection.execute(
-        insert(jobs).values(
-            id=new.id,
-            account=new.account,
-            round=round_,
-            status=JobStatus.QUEUED.value,
-            waited=new.waited,
-            input_method=new.input_method,
-            prompt=new.question.prompt,
-            options=options_of(new.question),
-            total=len(new.sources),
-            request_source=new.request_source,
-            engine=new.engine,
-            model=new.model,
-            warnings=list(new.warnings),
-            created_at=now_ms(),
-            deadline_at=now_ms() + new.deadline_ms,
-            deadline_ms=new.deadline_ms,
-            ttl_ms=new.ttl_ms,
-            scratch_bytes=new.scratch_bytes,
-            webhook_url=new.webhook_url,
-            metadata=new.options.metadata,
-            fail_on_error=new.options.fail_on_error,
-            request_id=new.request_id,
-        )
+        _new_job(),
+        {
+            "id": new.id,
+            "account": new.account,
+            "round": round_,
+            "status": JobStatus.QUEUED.value,
+            "waited": new.waited,
+            "input_method": new.input_method,
+            "prompt": new.question.prompt,
+            "options": options_of(new.question),
+            "total": len(new.sources),
+            "request_source": new.request_source,
+            "engine": new.engine,
+            "model": new.model,
+            "warnings": list(new.warnings),
+            "until_deadline": new.deadline_ms,
+            "deadline_ms": new.deadline_ms,
+            "ttl_ms": new.ttl_ms,
+            "scratch_bytes": new.scratch_bytes,
+            "webhook_url": new.webhook_url,
+            "metadata": new.options.metadata,
+            "fail_on_error": new.options.fail_on_error,
+            "request_id": new.request_id,
+        },
     )
     if new.idempotency:
         connection.execute(
@@ -124,7 +124,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
         )
     custom_ids = new.options.custom_ids or [None] * len(new.sources)
     connection.execute(
-        insert(images),
+        _new_images(),
         [
             {"job": new.id, "index": index, "source": source, "custom_id": custom_id, "state": "waiting"}
             for index, (source, custom_id) in enumerate(zip(new.sources, custom_ids, strict=True))
@@ -136,7 +136,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
 def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[ChunkPlan], inputs: Mapping[int, str]) -> None:
     """The chunks of a round, each with its stage step."""
     connection.execute(
-        insert(chunks),
+        _new_chunks(),
         [
             {
                 "job": job,
@@ -152,6 +152,35 @@ def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[
         ],
     )
     steps.add(connection, job=job, round_=round_, kind="stage", parts=[chunk.no for chunk in plan])
+
+
+# Each statement is made once: putting it together costs more than what the database does for it.
+
+
+@cache
+def _open_jobs() -> Select[int]:
+    return select(func.count()).where(jobs.c.account == bindparam("account"), jobs.c.finished_at.is_(None))
+
+
+@cache
+def _in_scratch() -> Select[int]:
+    return select(func.sum(jobs.c.scratch_bytes)).where(jobs.c.finished_at.is_(None))
+
+
+@cache
+def _new_job() -> Insert:
+    deadline = now_ms() + bindparam("until_deadline", type_=BigInteger)
+    return insert(jobs).values(created_at=now_ms(), deadline_at=deadline)
+
+
+@cache
+def _new_images() -> Insert:
+    return insert(images)
+
+
+@cache
+def _new_chunks() -> Insert:
+    return insert(chunks)
 
 
 def check_not_sent_before(connection: Connection, account: str, key: IdempotencyKey) -> None:

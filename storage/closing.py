@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, null, select, update
+from sqlalchemy import BigInteger, Connection, Row, Select, Update, bindparam, func, null, select, update
 
 from pipeline.credits import charge as price
 from pipeline.finalize import Verdict, conclude
-from pipeline.types import ItemCode, JobStatus
+from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
 from storage import deliveries, ledger, steps
 from storage.database import now_ms
 from storage.harvest import harvest
@@ -78,29 +78,15 @@ def close_job(
     verdict = verdict or conclude(harvest(connection, job.id))
     if verdict.status is JobStatus.FAILED and job.credits:
         verdict = _without_this_round(connection, job, verdict)
-    processed = connection.scalar(
-        select(func.count()).select_from(images).where(images.c.job == job.id, images.c.state == "done")
-    )
+    processed = connection.scalar(_processed(), {"job": job.id})
     charge = price(verdict.status, processed or 0, fail_on_error=job.fail_on_error, charged=job.credits)
     if cancelled:
         verdict = replace(verdict, status=JobStatus.CANCELLED)
     ledger.settle(connection, account=job.account, job=job.id, round_=job.round, charge=charge)
     code, message = verdict.error or (None, None)
-    connection.execute(
-        update(jobs)
-        .where(jobs.c.id == job.id)
-        .values(
-            status=verdict.status.value,
-            started_at=func.coalesce(jobs.c.started_at, now_ms()),
-            finished_at=now_ms(),
-            expires_at=now_ms() + jobs.c.ttl_ms,
-            result=verdict.result,
-            error_code=code,
-            error_message=message,
-            warnings=[*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)],
-            credits=jobs.c.credits + charge,
-        )
-    )
+    warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
+    ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
+    connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended})
     follow = steps.add(connection, job=job.id, round_=job.round, kind="cleanup")
     if lease_left:
         # A worker that is fenced off may still write to scratch until its lease runs out: look again then.
@@ -108,6 +94,27 @@ def close_job(
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
     return follow
+
+
+@cache
+def _processed() -> Select[int]:
+    return select(func.count()).select_from(images).where(images.c.job == bindparam("job"), images.c.state == "done")
+
+
+@cache
+def _end_statement() -> Update:
+    given: dict[str, Any] = {name: bindparam(name) for name in ("status", "result", "error_code", "error_message", "warnings")}
+    return (
+        update(jobs)
+        .where(jobs.c.id == bindparam("of"))
+        .values(
+            started_at=func.coalesce(jobs.c.started_at, now_ms()),
+            finished_at=now_ms(),
+            expires_at=now_ms() + jobs.c.ttl_ms,
+            credits=jobs.c.credits + bindparam("charge", type_=BigInteger),
+            **given,
+        )
+    )
 
 
 def _without_this_round(connection: Connection, job: Row[Any], failed: Verdict) -> Verdict:
@@ -129,16 +136,25 @@ def _without_this_round(connection: Connection, job: Row[Any], failed: Verdict) 
 
 def finalize_next(connection: Connection, job: Row[Any]) -> list[int]:
     """Moves a job with no open chunk to finalizing."""
-    connection.execute(update(jobs).where(jobs.c.id == job.id).values(status=JobStatus.FINALIZING.value))
+    connection.execute(_finalizing(), {"of": job.id})
     return steps.add(connection, job=job.id, round_=job.round, kind="finalize")
+
+
+@cache
+def _finalizing() -> Update:
+    return update(jobs).where(jobs.c.id == bindparam("of")).values(status=JobStatus.FINALIZING.value)
 
 
 def fail_open_images(
     connection: Connection, job: str, code: ItemCode, detail: str, *, between: tuple[int, int] | None = None
 ) -> None:
-    statement = (
-        update(images)
-        .where(images.c.job == job, images.c.state.in_(("waiting", "staged")))
-        .values(state="failed", code=code.value, detail=detail)
-    )
-    connection.execute(statement.where(images.c.index.between(*between)) if between else statement)
+    least, most = between or (0, MAX_IMAGES)
+    connection.execute(_fail_open(), {"of": job, "code": code.value, "detail": detail, "least": least, "most": most})
+
+
+@cache
+def _fail_open() -> Update:
+    still_open = images.c.state.in_(("waiting", "staged"))
+    between = images.c.index.between(bindparam("least"), bindparam("most"))
+    failed = {"state": "failed", "code": bindparam("code"), "detail": bindparam("detail")}
+    return update(images).where(images.c.job == bindparam("of"), between, still_open).values(**failed)

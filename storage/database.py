@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 #: What shows that the database can't be asked now.
 SQL_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
@@ -96,27 +97,41 @@ def _sqlite_arguments() -> dict[str, Any]:
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    # Who makes a file a WAL file while another process does is refused at once: SQLite's own wait does not cover it.
-    for attempt in Retrying(
-        retry=retry_if_exception(_is_busy),
-        wait=wait_random(0.005, 0.05),
-        stop=stop_after_delay(BUSY_TIMEOUT_MS / 1000),
-        reraise=True,
-    ):
-        with attempt:
-            cursor.execute("PRAGMA journal_mode=WAL")
+    # SQLite's own wait does not cover it: of two that make a new file a WAL file one is refused at once.
+    _when_free(partial(cursor.execute, "PRAGMA journal_mode=WAL"))
     for pragma in ("synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-
-
 def _begin_sqlite(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get(READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    if connection.get_execution_options().get(READ_ONLY, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # SQLite's own wait sleeps longer each time, up to 0.1 s, and finds the file taken by who came later: with web process and
+    # worker both writing, 32 clients got 0.62 of the answers that their model's time allows, and 0.74 with these naps.
+    connection.exec_driver_sql("PRAGMA busy_timeout=0")
+    try:
+        _when_free(partial(connection.exec_driver_sql, "BEGIN IMMEDIATE"))
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+
+def _when_free(execute: Callable[[], object]) -> None:
+    """Tries what SQLite refuses while another process writes, until it does not or BUSY_TIMEOUT_MS are over."""
+    ends = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    nap = 0.001
+    while True:
+        try:
+            execute()
+        except (sqlite3.OperationalError, OperationalError) as error:
+            code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0)
+            if code & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
+                raise
+        else:
+            return
+        time.sleep(nap)
+        nap = min(nap * 1.05, 0.01)
 
 
 def migrate(database: Database) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, select
 
 from pipeline.finalize import Harvest
 from pipeline.types import Failure, Form, ItemCode, Reply
@@ -13,19 +16,14 @@ from storage.steps import JobGone
 
 def harvest(connection: Connection, job: str) -> Harvest:
     """What a finalize step merges. Raises JobGone."""
-    row = connection.execute(
-        select(jobs.c.prompt, jobs.c.options, jobs.c.total, jobs.c.fail_on_error).where(jobs.c.id == job)
-    ).one_or_none()
+    row = connection.execute(_asked(), {"job": job}).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {job}")
     question = question_of(row.prompt, row.options)
     if question.form is Form.RECORDS:
-        done = connection.execute(
-            select(images.c.index.label("at"), images.c.result).where(images.c.job == job, images.c.state == "done")
-        )
-        replies = [Reply(indexes=(image.at,), text="", result=image.result) for image in done]
+        replies = [Reply(indexes=(row.at,), text="", result=row.result) for row in connection.execute(_records(), {"job": job})]
     else:
-        kept = connection.execute(select(chunks.c.replies).where(chunks.c.job == job)).scalars()
+        kept = connection.execute(_replies(), {"job": job}).scalars()
         replies = [Reply(indexes=tuple(reply["indexes"]), text=reply["text"]) for part in kept for reply in part]
     return Harvest(
         question=question,
@@ -38,9 +36,31 @@ def harvest(connection: Connection, job: str) -> Harvest:
 
 def failures_of(connection: Connection, job: str) -> list[Failure]:
     """The images of a job that failed, in order."""
-    rows = connection.execute(
-        select(images.c.index.label("at"), images.c.code, images.c.detail)
-        .where(images.c.job == job, images.c.state == "failed")
-        .order_by(images.c.index)
-    )
+    rows = connection.execute(_failed(), {"job": job})
     return [Failure(index=row.at, code=ItemCode(row.code), detail=row.detail) for row in rows]
+
+
+# Each statement is made once: putting it together costs more than what the database does for it.
+
+
+@cache
+def _asked() -> Select[Any]:
+    return select(jobs.c.prompt, jobs.c.options, jobs.c.total, jobs.c.fail_on_error).where(jobs.c.id == bindparam("job"))
+
+
+@cache
+def _records() -> Select[Any]:
+    of_job = images.c.job == bindparam("job")
+    return select(images.c.index.label("at"), images.c.result).where(of_job, images.c.state == "done")
+
+
+@cache
+def _replies() -> Select[Any]:
+    return select(chunks.c.replies).where(chunks.c.job == bindparam("job"))
+
+
+@cache
+def _failed() -> Select[Any]:
+    of_job = images.c.job == bindparam("job")
+    failed = select(images.c.index.label("at"), images.c.code, images.c.detail).where(of_job, images.c.state == "failed")
+    return failed.order_by(images.c.index)

@@ -7,7 +7,9 @@ makes a second charge impossible, whoever tries.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from functools import cache
+
+from sqlalchemy import BigInteger, BindParameter, Connection, Insert, Select, Update, bindparam, insert, select, update
 
 from storage.database import now_ms
 from storage.schema import accounts, ledger
@@ -27,20 +29,16 @@ def grant(connection: Connection, account: str, amount: int) -> None:
     if amount <= 0:
         raise ValueError(f"a grant must be positive, not {amount}")
     connection.execute(update(accounts).where(accounts.c.id == account).values(available=accounts.c.available + amount))
-    _record(connection, account=account, job=None, round_=None, kind="grant", amount=amount)
+    connection.execute(_record(), {"account": account, "job": None, "round": None, "kind": "grant", "amount": amount})
 
 
 def reserve(connection: Connection, *, account: str, job: str, round_: int, amount: int) -> None:
     """Holds credits for a round of a job. Locks the account's row. Raises InsufficientCredits."""
-    changed = connection.execute(
-        update(accounts)
-        .where(accounts.c.id == account, accounts.c.available >= amount)
-        .values(available=accounts.c.available - amount, held=accounts.c.held + amount)
-    )
+    changed = connection.execute(_hold(), {"of": account, "amount": amount})
     if changed.rowcount == 0:
         available = connection.scalar(select(accounts.c.available).where(accounts.c.id == account)) or 0
         raise InsufficientCredits(needed=amount, available=available)
-    _record(connection, account=account, job=job, round_=round_, kind="reserve", amount=amount)
+    connection.execute(_record(), {"account": account, "job": job, "round": round_, "kind": "reserve", "amount": amount})
 
 
 def settle(connection: Connection, *, account: str, job: str, round_: int, charge: int) -> None:
@@ -48,25 +46,49 @@ def settle(connection: Connection, *, account: str, job: str, round_: int, charg
 
     Both rows are written even where one of them is zero. Raises ValueError if more than the reservation is charged.
     """
-    reserved = connection.execute(
-        select(ledger.c.amount).where(ledger.c.job == job, ledger.c.round == round_, ledger.c.kind == "reserve")
-    ).scalar_one()
+    reserved = connection.execute(_reserved(), {"job": job, "round": round_}).scalar_one()
     if not 0 <= charge <= reserved:
         raise ValueError(f"job {job} holds {reserved} credits, {charge} can't be charged")
-    _record(connection, account=account, job=job, round_=round_, kind="charge", amount=charge)
-    _record(connection, account=account, job=job, round_=round_, kind="release", amount=reserved - charge)
-    connection.execute(
+    same = {"account": account, "job": job, "round": round_}
+    release = reserved - charge
+    connection.execute(_record(), [{**same, "kind": "charge", "amount": charge}, {**same, "kind": "release", "amount": release}])
+    connection.execute(_spend(), {"of": account, "charge": charge, "release": release})
+
+
+# Each statement is made once: putting it together costs more than what the database does for it.
+
+
+@cache
+def _record() -> Insert:
+    return insert(ledger).values(created_at=now_ms())
+
+
+@cache
+def _reserved() -> Select[int]:
+    of_round = ledger.c.job == bindparam("job"), ledger.c.round == bindparam("round")
+    return select(ledger.c.amount).where(*of_round, ledger.c.kind == "reserve")
+
+
+@cache
+def _hold() -> Update:
+    amount = _credits("amount")
+    enough = accounts.c.id == bindparam("of"), accounts.c.available >= amount
+    return update(accounts).where(*enough).values(available=accounts.c.available - amount, held=accounts.c.held + amount)
+
+
+@cache
+def _spend() -> Update:
+    charge, release = _credits("charge"), _credits("release")
+    return (
         update(accounts)
-        .where(accounts.c.id == account)
+        .where(accounts.c.id == bindparam("of"))
         .values(
-            held=accounts.c.held - reserved,
-            available=accounts.c.available + reserved - charge,
+            held=accounts.c.held - charge - release,
+            available=accounts.c.available + release,
             charged=accounts.c.charged + charge,
         )
     )
 
 
-def _record(connection: Connection, *, account: str, job: str | None, round_: int | None, kind: str, amount: int) -> None:
-    connection.execute(
-        insert(ledger).values(account=account, job=job, round=round_, kind=kind, amount=amount, created_at=now_ms())
-    )
+def _credits(name: str) -> BindParameter[int]:
+    return bindparam(name, type_=BigInteger)

@@ -33,6 +33,7 @@ QUEUE = "steps"  #: Celery queue of all steps
 WAITED_QUEUE = "steps-waited"  #: of those whose caller holds a connection: read first
 TASK = "workers.run_step"
 CHANNEL = "extract-image:jobs"  #: where the ids of jobs that have changed are published
+GOING_ON = " goes on"  #: after the id of a job that has changed, but not ended
 AGAIN_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
 PROCESSES = "extract-image:counts"
 COUNTS_SECONDS = 2.0  #: for Redis to take or give them
@@ -143,20 +144,23 @@ class Signals:
         """Whether no message waits: what is due and was rung has then lost its message."""
         return not any(self.redis.llen(queue) for queue in (QUEUE, WAITED_QUEUE))
 
-    def tell(self, job: str) -> None:
-        """Wakes all who wait for the job: something about it has changed. Where Redis is away, they look at SQL."""
+    def tell(self, job: str, *, ended: bool = True) -> None:
+        """Wakes all who wait for the job: something about it has changed. Where Redis is away, they look at SQL.
+
+        `ended`: False where it certainly has not: then those sleep on who wait for its end alone.
+        """
         try:
-            self.redis.publish(CHANNEL, job)
+            self.redis.publish(CHANNEL, job if ended else job + GOING_ON)
         except AWAY as error:
             log.warning("not_told", job=job, reason=repr(error))
 
-    def watch(self, job: str) -> AbstractContextManager[Watch]:
+    def watch(self, job: str, *, end_only: bool = False) -> AbstractContextManager[Watch]:
         """Hears what is told of the job, from now on. Where Redis is away its waits end each second."""
         with self._starting:
             if self._listener is None:
                 self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
                 self._listener.start()
-        return self._watches.watch(job)
+        return self._watches.watch(job, end_only=end_only)
 
     def _listen(self) -> None:
         """Until the end. What is told while there is no subscription is lost: then all are woken."""
@@ -175,7 +179,8 @@ class Signals:
         if message is None:
             return
         if message["type"] == "message":
-            self._watches.tell(message["data"].decode())
+            told = message["data"].decode()
+            self._watches.tell(told.removesuffix(GOING_ON), ended=not told.endswith(GOING_ON))
         else:  # subscribed, for the first time or anew
             self._watches.tell_all()
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from pipeline.types import JobStatus
 from storage.database import now_ms
@@ -83,13 +83,17 @@ def add(
     """New ready steps; their ids, in the order of `parts`."""
     same = {"job": job, "round": round_, "kind": kind, "state": "ready", "not_before": 0}
     rows = connection.execute(
-        insert(steps).values(added_at=now_ms()).returning(steps.c.id, sort_by_parameter_order=True),
-        [{**same, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts],
+        _add_statement(), [{**same, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts]
     )
     ids = [int(row.id) for row in rows]
     if delay_ms:
         connection.execute(update(steps).where(steps.c.id.in_(ids)).values(not_before=now_ms() + delay_ms))
     return ids
+
+
+@cache
+def _add_statement() -> ReturningInsert[tuple[int]]:
+    return insert(steps).values(added_at=now_ms()).returning(steps.c.id, sort_by_parameter_order=True)
 
 
 def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, running: bool = False) -> Lease | None:
@@ -192,15 +196,21 @@ def cancel_open(connection: Connection, *, job: str, round_: int) -> int:
 
     The caller holds the job's lock.
     """
+    left = connection.execute(_cancel_statement(), {"of": job, "in": round_}).scalars()
+    return max([0, *(int(milliseconds or 0) for milliseconds in left)])
+
+
+@cache
+def _cancel_statement() -> ReturningUpdate[Any]:
+    """`lease_until` stays: it says until when who held the step may still be at it."""
     work = and_(
-        steps.c.job == job,
-        steps.c.round == round_,
+        steps.c.job == bindparam("of"),
+        steps.c.round == bindparam("in"),
         steps.c.kind.in_(("stage", "extract", "finalize")),
         steps.c.state.in_(("ready", "leased")),
     )
-    left = connection.scalar(select(func.max(steps.c.lease_until) - now_ms()).where(work, steps.c.state == "leased"))
-    connection.execute(update(steps).where(work).values(state="cancelled", epoch=steps.c.epoch + 1, owner=None, lease_until=None))
-    return max(int(left or 0), 0)
+    cancelled = update(steps).where(work).values(state="cancelled", epoch=steps.c.epoch + 1, owner=None)
+    return cancelled.returning(steps.c.lease_until - now_ms())
 
 
 def reclaim_expired(connection: Connection) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from pipeline.types import Failure, JobStatus, Usage
 from storage.database import now_ms
@@ -50,8 +51,13 @@ class ResultView:
 
 def job_view(connection: Connection, job: str, account: str) -> JobView | None:
     """The job, if it is that account's."""
-    found = views_of(connection, select_jobs().where(jobs.c.id == job, jobs.c.account == account))
+    found = _views(connection, connection.execute(_one_job(), {"job": job, "account": account}).all())
     return found[0] if found else None
+
+
+@cache
+def _one_job() -> Select[Any]:
+    return select_jobs().where(jobs.c.id == bindparam("job"), jobs.c.account == bindparam("account"))
 
 
 def select_jobs() -> Select[Any]:
@@ -76,17 +82,40 @@ def select_jobs() -> Select[Any]:
 
 def views_of(connection: Connection, query: Select[Any]) -> list[JobView]:
     """The jobs of a query made from `select_jobs`, in its order."""
-    rows = connection.execute(query).all()
+    return _views(connection, connection.execute(query).all())
+
+
+def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobView]:
     ids = [row.id for row in rows]
     states: dict[str, dict[str, int]] = {job: {} for job in ids}
-    counted = select(images.c.job, images.c.state, func.count()).where(images.c.job.in_(ids))
-    for job, state, count in connection.execute(counted.group_by(images.c.job, images.c.state)):
+    for job, state, count in connection.execute(_counted(), {"ids": ids}):
         states[job][state] = int(count)
     usages = dict.fromkeys(ids, Usage())
-    for table, order in ((chunks, chunks.c.no), (merges, merges.c.key)):
-        for job, usage in connection.execute(select(table.c.job, table.c.usage).where(table.c.job.in_(ids)).order_by(order)):
+    for statement in (_usage_of_chunks(), _usage_of_merges()):
+        for job, usage in connection.execute(statement, {"ids": ids}):
             usages[job] = usages[job].plus(Usage(**usage))
     return [_view(row, states[row.id], usages[row.id]) for row in rows]
+
+
+# Each statement is made once: putting it together costs more than what the database does for it.
+
+
+@cache
+def _counted() -> Select[Any]:
+    of_jobs = images.c.job.in_(bindparam("ids", expanding=True))
+    return select(images.c.job, images.c.state, func.count()).where(of_jobs).group_by(images.c.job, images.c.state)
+
+
+@cache
+def _usage_of_chunks() -> Select[Any]:
+    of_jobs = chunks.c.job.in_(bindparam("ids", expanding=True))
+    return select(chunks.c.job, chunks.c.usage).where(of_jobs).order_by(chunks.c.no)
+
+
+@cache
+def _usage_of_merges() -> Select[Any]:
+    of_jobs = merges.c.job.in_(bindparam("ids", expanding=True))
+    return select(merges.c.job, merges.c.usage).where(of_jobs).order_by(merges.c.key)
 
 
 def _view(row: Row[Any], states: dict[str, int], usage: Usage) -> JobView:
@@ -117,16 +146,26 @@ def _view(row: Row[Any], states: dict[str, int], usage: Usage) -> JobView:
 
 def result_view(connection: Connection, job: str) -> ResultView:
     """The result of a finished job that has not expired."""
-    row = connection.execute(select(jobs.c.prompt, jobs.c.result).where(jobs.c.id == job)).one()
-    named = select(images.c.index.label("at"), images.c.custom_id).where(
-        images.c.job == job, images.c.state == "failed", images.c.custom_id.is_not(None)
-    )
+    row = connection.execute(_result(), {"job": job}).one()
+    failures = failures_of(connection, job)
+    named = connection.execute(_named_failures(), {"job": job}) if failures else ()
     return ResultView(
         prompt=row.prompt,
         result=row.result or "",
-        failures=failures_of(connection, job),
-        custom_ids={image.at: image.custom_id for image in connection.execute(named)},
+        failures=failures,
+        custom_ids={image.at: image.custom_id for image in named},
     )
+
+
+@cache
+def _result() -> Select[Any]:
+    return select(jobs.c.prompt, jobs.c.result).where(jobs.c.id == bindparam("job"))
+
+
+@cache
+def _named_failures() -> Select[Any]:
+    failed = images.c.job == bindparam("job"), images.c.state == "failed"
+    return select(images.c.index.label("at"), images.c.custom_id).where(*failed, images.c.custom_id.is_not(None))
 
 
 def finished_at_of(connection: Connection, job: str) -> int | None:
@@ -136,5 +175,10 @@ def finished_at_of(connection: Connection, job: str) -> int | None:
 
 def status_of(connection: Connection, job: str) -> JobStatus | None:
     """Just the status: what a waiter looks at between signals."""
-    status = connection.scalar(select(jobs.c.status).where(jobs.c.id == job))
+    status = connection.scalar(_status(), {"job": job})
     return JobStatus(status) if status is not None else None
+
+
+@cache
+def _status() -> Select[Any]:
+    return select(jobs.c.status).where(jobs.c.id == bindparam("job"))

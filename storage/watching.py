@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 
 class Watch:
-    """One who waits for a job."""
+    """One who waits for a job, or only for its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, end_only: bool) -> None:
+        self.end_only = end_only
         self._told = threading.Event()
 
     def tell(self) -> None:
@@ -33,9 +34,9 @@ class Watches:
         self._of: dict[str, set[Watch]] = {}
 
     @contextmanager
-    def watch(self, job: str) -> Iterator[Watch]:
+    def watch(self, job: str, *, end_only: bool = False) -> Iterator[Watch]:
         """Hears of the job from now on."""
-        watch = Watch()
+        watch = Watch(end_only=end_only)
         with self._lock:
             self._of.setdefault(job, set()).add(watch)
         try:
@@ -46,10 +47,11 @@ class Watches:
                 if not self._of[job]:
                     del self._of[job]
 
-    def tell(self, job: str) -> None:
+    def tell(self, job: str, *, ended: bool = True) -> None:
         with self._lock:
             for watch in self._of.get(job, ()):
-                watch.tell()
+                if ended or not watch.end_only:
+                    watch.tell()
 
     def tell_all(self) -> None:
         """Something may have gone unheard."""

@@ -42,7 +42,7 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
                 return commit
             with parts.database.write() as connection:
                 commit(connection)
-            parts.signals.tell(lease.job)
+            parts.signals.tell(lease.job, ended=False)
             if monotonic() > turn_ends:
                 raise StepPaused
     raise RuntimeError(f"chunk {lease.part} of job {lease.job} has images without an outcome: {sorted(unsettled)}")

@@ -184,11 +184,12 @@ def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
     with parts.database.write() as connection:
         ids = commit(connection)
         follow = _claim(parts, connection, ids, running=True)
+        going_on = len(follow) == len(ids) and all(step.kind in {"extract", "finalize"} for step in follow)
         # Where a step of ours takes the place of the one that ended, its account has no other place than before.
-        same = ids and len(follow) == len(ids) and all(step.kind in {"extract", "finalize"} for step in follow)
-        rings = [] if same else steps.to_ring(connection, beside=lease.job)
+        same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind == "finalize")
+        rings = [] if same_place else steps.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
-    parts.signals.tell(lease.job)
+    parts.signals.tell(lease.job, ended=not going_on)
     return follow
 
 

@@ -114,6 +114,16 @@ def test_an_event_of_another_job_wakes_nobody(signals, job):
         assert not watch.wait(0)
 
 
+def test_who_waits_for_the_end_alone_sleeps_until_it_may_have_come(signals, job):
+    with signals.watch(job) as watch, signals.watch(job, end_only=True) as patient:
+        signals.tell(job, ended=False)
+        assert watch.wait(LONG)
+        assert not patient.wait(0)
+        signals.tell(job)
+        assert patient.wait(LONG)
+        assert watch.wait(LONG)
+
+
 def test_a_watch_that_is_over_leaves_nothing(signals, job):
     with signals.watch(job), signals.watch(job):
         pass

@@ -31,11 +31,11 @@ class MemorySignals:
     def queue_is_empty(self) -> bool:
         return self.rung.empty()
 
-    def tell(self, job: str) -> None:
-        self._watches.tell(job)
+    def tell(self, job: str, *, ended: bool = True) -> None:
+        self._watches.tell(job, ended=ended)
 
-    def watch(self, job: str) -> AbstractContextManager[Watch]:
-        return self._watches.watch(job)
+    def watch(self, job: str, *, end_only: bool = False) -> AbstractContextManager[Watch]:
+        return self._watches.watch(job, end_only=end_only)
 
     def publish(self, process: str, text: str) -> None:
         self._published[process] = text
