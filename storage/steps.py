@@ -34,7 +34,7 @@ from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from pipeline.types import JobStatus
 from storage.database import now_ms
-from storage.schema import jobs, steps
+from storage.schema import STEP_IS_OPEN, jobs, steps
 
 Kind = Literal["stage", "extract", "finalize", "cleanup", "webhook"]
 
@@ -96,12 +96,12 @@ def _add_statement() -> ReturningInsert[tuple[int]]:
     return insert(steps).values(added_at=now_ms()).returning(steps.c.id, sort_by_parameter_order=True)
 
 
-def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, running: bool = False) -> Lease | None:
+def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after: Lease | None = None) -> Lease | None:
     """Takes the step, if it is due; None if it is not (done, leased by another, not yet due).
 
-    The first claim of a job's step shows it as running; `running`: it has been, since the step follows one of its own.
+    The first claim of a job's step shows it as running; `after`: the lease of the step of the same job that it follows.
     """
-    if not running:
+    if after is None:
         connection.execute(_running_statement(), {"step": step})
     row = connection.execute(_claim_statement(), {"step": step, "by": owner, "for_ms": lease_ms}).one_or_none()
     if row is None:
@@ -114,7 +114,7 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, runni
         part=row.part,
         epoch=row.epoch,
         tries=row.tries,
-        request=row.request,
+        request=after.request if after else connection.scalar(_request_statement(), {"job": row.job}),
         alone=row.expiries >= ALONE_AFTER,
     )
 
@@ -128,16 +128,19 @@ def _running_statement() -> Update:
 
 @cache
 def _claim_statement() -> ReturningUpdate[Any]:
-    request = select(jobs.c.request_id).where(jobs.c.id == steps.c.job).scalar_subquery().label("request")
     until = now_ms() + bindparam("for_ms", type_=BigInteger)
     return (
         update(steps)
         .where(steps.c.id == bindparam("step"), steps.c.state == "ready", steps.c.not_before <= now_ms())
         .values(state="leased", owner=bindparam("by"), epoch=steps.c.epoch + 1, lease_until=until)
-        .returning(
-            steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries, steps.c.expiries, request
-        )
+        .returning(steps.c.job, steps.c.round, steps.c.kind, steps.c.part, steps.c.epoch, steps.c.tries, steps.c.expiries)
     )
+
+
+@cache
+def _request_statement() -> Select[str | None]:
+    # By itself: in RETURNING SQLite looks a job up without its index.
+    return select(jobs.c.request_id).where(jobs.c.id == bindparam("job"))
 
 
 def renew(connection: Connection, lease: Lease, *, lease_ms: int) -> bool:
@@ -217,7 +220,7 @@ def reclaim_expired(connection: Connection) -> int:
     """Makes steps ready whose worker has stopped renewing; how many."""
     return connection.execute(
         update(steps)
-        .where(_free(steps.c.state == "leased", steps.c.lease_until < now_ms()))
+        .where(_free(STEP_IS_OPEN, steps.c.state == "leased", steps.c.lease_until < now_ms()))
         .values(
             state="ready",
             epoch=steps.c.epoch + 1,
@@ -263,7 +266,7 @@ def forget_rings(connection: Connection) -> None:
 
     A ring of the last seconds is left: a worker may hold its message and be about to claim.
     """
-    long_rung = _free(steps.c.state == "ready", steps.c.rung_at < now_ms() - IN_HAND_MS)
+    long_rung = _free(STEP_IS_OPEN, steps.c.state == "ready", steps.c.rung_at < now_ms() - IN_HAND_MS)
     connection.execute(update(steps).where(long_rung).values(rung_at=None))
 
 
@@ -308,11 +311,12 @@ def _due_statement(*, of_one_account: bool) -> Select[tuple[int, bool]]:
     open_steps = (
         select(steps.c.id, jobs.c.waited, place, _due().label("due"))
         .join(jobs, jobs.c.id == steps.c.job)
-        .where(or_(steps.c.state == "leased", and_(steps.c.state == "ready", steps.c.not_before <= now_ms())))
+        .where(STEP_IS_OPEN, or_(steps.c.state == "leased", steps.c.not_before <= now_ms()))
     )
     if of_one_account:
         owner = select(jobs.c.account).where(jobs.c.id == bindparam("job")).scalar_subquery()
-        open_steps = open_steps.where(jobs.c.account == owner)
+        # Not as a bare column: SQLite would go through all jobs that the account ever had.
+        open_steps = open_steps.where(jobs.c.account + "" == owner)
     window = open_steps.subquery()
     return (
         select(window.c.id, window.c.waited)

@@ -72,11 +72,11 @@ def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
         return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
 
 
-def _claim(parts: Parts, connection: Connection, ids: list[int], *, running: bool = False) -> list[Lease]:
+def _claim(parts: Parts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:
     if parts.stopping.is_set():
         return []  # they stay ready, and are rung for somebody else
     lease_ms = int(parts.settings.lease_seconds * 1000)
-    claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms, running=running) for step in ids)
+    claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms, after=after) for step in ids)
     return [lease for lease in claimed if lease]
 
 
@@ -183,7 +183,7 @@ def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
     """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
     with parts.database.write() as connection:
         ids = commit(connection)
-        follow = _claim(parts, connection, ids, running=True)
+        follow = _claim(parts, connection, ids, after=lease)
         going_on = len(follow) == len(ids) and all(step.kind in {"extract", "finalize"} for step in follow)
         # Where a step of ours takes the place of the one that ended, its account has no other place than before.
         same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind == "finalize")
