@@ -23,7 +23,7 @@ from pipeline.record_schema import SchemaFault
 from pipeline.request import Request, RequestFault, check
 from pipeline.types import JobStatus, Question
 from pipeline.validate import compile_schema
-from storage import accepting, steps
+from storage import accepting, ringing
 from storage.accepting import IdempotencyKey
 from storage.accounts import available_credits, random_id
 from storage.ledger import InsufficientCredits
@@ -221,13 +221,13 @@ def _put_images(parts: Parts, job: str, wanted: Request, plan: list[ChunkPlan]) 
     return keys
 
 
-def _commit(parts: Parts, new: accepting.NewJob) -> list[steps.Ring]:
+def _commit(parts: Parts, new: accepting.NewJob) -> list[ringing.Ring]:
     """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung."""
     try:
         with parts.database.write() as connection:
             limits = parts.settings
             accepting.accept(connection, new, max_open=limits.max_open_jobs, max_scratch=limits.max_scratch_bytes)
-            return steps.to_ring(connection, beside=new.id)
+            return ringing.to_ring(connection, beside=new.id)
     except InsufficientCredits as error:
         raise too_few_credits(error.needed, error.available) from None
     except accepting.TooManyOpenJobs:

@@ -10,7 +10,7 @@ from api.errors import ApiError, json_response
 from api.openapi import Answer, describe
 from api.paging import own_job
 from api.wiring import Parts
-from storage import redelivery, steps
+from storage import redelivery, ringing
 from storage.redelivery import DeliveryView, deliveries_of
 from storage.render import time_json
 
@@ -55,7 +55,7 @@ def blueprint(parts: Parts) -> Blueprint:
         try:
             with parts.database.write() as connection:
                 job = redelivery.redeliver(connection, delivery, account)
-                rings = steps.to_ring(connection, beside=job)
+                rings = ringing.to_ring(connection, beside=job)
                 view = next(view for view in deliveries_of(connection, job) if view.id == delivery)
         except redelivery.NoDelivery:
             raise ApiError(404, "not_found", "There is no such delivery.") from None

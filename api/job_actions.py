@@ -17,7 +17,7 @@ from api.openapi import Answer, describe
 from api.paging import own_job
 from api.wiring import Parts
 from pipeline.types import JobStatus
-from storage import closing, rounds, steps
+from storage import closing, ringing, rounds
 from storage.accepting import TooManyOpenJobs
 from storage.ledger import InsufficientCredits
 from storage.render import job_json
@@ -42,7 +42,7 @@ def blueprint(parts: Parts) -> Blueprint:
         own_job(parts, job, account)
         with gone_is_404(), parts.database.write() as connection:
             cancelled = closing.cancel(connection, job)
-            rings = steps.to_ring(connection, beside=job) if cancelled else []
+            rings = ringing.to_ring(connection, beside=job) if cancelled else []
         parts.signals.ring(rings)
         if cancelled:
             log.info("job_cancelled", job=job)
@@ -73,7 +73,7 @@ def blueprint(parts: Parts) -> Blueprint:
         own_job(parts, job, account)
         with gone_is_404(), parts.database.write() as connection:
             _begin_round(parts, connection, job)
-            rings = steps.to_ring(connection, beside=job)
+            rings = ringing.to_ring(connection, beside=job)
         log.info("job_retried", job=job)
         parts.signals.ring(rings)
         parts.signals.tell(job)
@@ -132,7 +132,7 @@ def _begin_round(parts: Parts, connection: Connection, job: str) -> None:
 def _remove(parts: Parts, job: str) -> None:
     """Ends the job where it has not ended, then deletes it. Raises JobGone, or NotEnded where a round began meanwhile."""
     with parts.database.write() as connection:
-        rings = steps.to_ring(connection, beside=job) if closing.cancel(connection, job) else []
+        rings = ringing.to_ring(connection, beside=job) if closing.cancel(connection, job) else []
     parts.signals.ring(rings)
     # Scratch before the rows: where it fails, the job is still there to be deleted again.
     while keys := list(parts.scratch.list(f"{job}/")):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, and_, case, func, select, text
 
 from storage.database import now_ms
-from storage.schema import STEP_IS_OPEN, accounts, jobs, steps
+from storage.schema import OPEN_STEP, accounts, jobs, steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ def gauges(connection: Connection) -> Gauges:
         func.count(case((steps.c.state == "leased", 1))).label("leased"),
         func.max(case((is_due, now_ms() - since), else_=0)).label("age"),
     )
-    for row in connection.execute(found.where(STEP_IS_OPEN).group_by(steps.c.kind)):
+    for row in connection.execute(found.where(text(OPEN_STEP)).group_by(steps.c.kind)):
         queues[row.kind] = Queue(due=row.due, waiting=row.ready - row.due, leased=row.leased, age=max(row.age, 0) / 1000)
     of_open = select(jobs.c.status, func.count().label("jobs"), func.sum(jobs.c.scratch_bytes).label("bytes"))
     rows = connection.execute(of_open.where(jobs.c.finished_at.is_(None)).group_by(jobs.c.status)).all()

@@ -59,7 +59,6 @@ def retry(
     groups = [failed[first : first + most] for first in range(0, len(failed), most)]
     # A chunk reaches from its first failed image to its last; those between that have an answer are not open, and stay.
     plan = [ChunkPlan(no=fresh + place, first=group[0], count=group[-1] - group[0] + 1) for place, group in enumerate(groups)]
-    add_chunks(connection, job, round_=round_, plan=plan, inputs={})
     ledger.reserve(connection, account=row.account, job=job, round_=round_, amount=reservation(row.total, charged=row.credits))
     if (connection.scalar(open_jobs) or 0) >= max_open:  # counted once the account's row is locked
         raise TooManyOpenJobs
@@ -80,6 +79,7 @@ def retry(
             scratch_bytes=0,
         )
     )
+    add_chunks(connection, job, round_=round_, plan=plan, inputs={})
 
 
 def _failed_images(connection: Connection, job: Row[Any]) -> list[int]:

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
-    literal_column,
     text,
 )
 
@@ -168,12 +167,20 @@ answers = Table(
     Column("expires_at", BigInteger, nullable=False, index=True),
 )
 
+# What is kept apart by an index of its own, in the words that a query has to use too: with parameters for the states SQLite can't
+# tell that the index will do.
+OPEN_STEP = "state IN ('ready', 'leased')"
+UNRUNG_STEP = "state = 'ready' AND rung_at IS NULL"
+TAKEN_STEP = "state = 'leased' OR (state = 'ready' AND rung_at IS NOT NULL)"  # a place of its account's window
+
 steps = Table(
     "steps",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("round", Integer, nullable=False),
+    Column("account", Text),  # the job's, as the next: who looks for an account's next step reads few rows; old steps have none
+    Column("priority", Integer),  # 0: somebody holds a connection for the job; 1: nobody does
     Column("kind", Text, nullable=False),  # stage, extract, finalize, cleanup, webhook
     Column("part", Integer, nullable=False),  # the chunk's number; 0 and up for the others
     Column("state", Text, nullable=False),  # ready, leased, done, split, dead, cancelled
@@ -192,13 +199,25 @@ steps = Table(
         "ix_steps_open",
         "state",
         "not_before",
-        sqlite_where=text("state IN ('ready', 'leased')"),
-        postgresql_where=text("state IN ('ready', 'leased')"),
+        sqlite_where=text(OPEN_STEP),
+        postgresql_where=text(OPEN_STEP),
+    ),
+    Index(
+        "ix_steps_unrung",
+        "account",
+        "priority",
+        "id",
+        sqlite_where=text(UNRUNG_STEP),
+        postgresql_where=text(UNRUNG_STEP),
+    ),
+    Index(
+        "ix_steps_taken",
+        "account",
+        "priority",
+        sqlite_where=text(TAKEN_STEP),
+        postgresql_where=text(TAKEN_STEP),
     ),
 )
-
-#: The condition of ix_steps_open in its own words: with parameters for the states SQLite can't tell that the index will do.
-STEP_IS_OPEN = steps.c.state.in_((literal_column("'ready'"), literal_column("'leased'")))
 
 ledger = Table(
     "ledger",

@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from storage.steps import Ring
+from storage.ringing import Ring
 from storage.watching import Watch, Watches
 
 log = structlog.get_logger(__name__)

@@ -18,32 +18,26 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    ScalarSelect,
     Select,
+    TextClause,
     Update,
     and_,
     bindparam,
     case,
-    func,
     insert,
-    literal,
-    or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
 from pipeline.types import JobStatus
 from storage.database import now_ms
-from storage.schema import STEP_IS_OPEN, jobs, steps
+from storage.schema import OPEN_STEP, jobs, steps
 
 Kind = Literal["stage", "extract", "finalize", "cleanup", "webhook"]
 
-#: Steps of one account that are rung or leased at a time. A job of 3000 images has 60 to 150 chunks: the
-#: large jobs of one account leave room in the queue for everybody else's.
-WINDOW = 64
-RING_AGAIN_MS = 30_000  #: a step that was rung and not claimed is rung again after this, doubling
-MOST_DOUBLINGS = 5
-IN_HAND_MS = 2_000
 ALONE_AFTER = 2  #: leases that ran out, after which a step runs in a process of its own
 
 
@@ -83,7 +77,7 @@ def add(
     """New ready steps; their ids, in the order of `parts`."""
     same = {"job": job, "round": round_, "kind": kind, "state": "ready", "not_before": 0}
     rows = connection.execute(
-        _add_statement(), [{**same, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts]
+        _add_statement(), [{**same, "of": job, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts]
     )
     ids = [int(row.id) for row in rows]
     if delay_ms:
@@ -93,7 +87,16 @@ def add(
 
 @cache
 def _add_statement() -> ReturningInsert[tuple[int]]:
-    return insert(steps).values(added_at=now_ms()).returning(steps.c.id, sort_by_parameter_order=True)
+    account, priority = of_job(bindparam("of"))
+    added = insert(steps).values(added_at=now_ms(), account=account, priority=priority)
+    return added.returning(steps.c.id, sort_by_parameter_order=True)
+
+
+def of_job(job: ColumnElement[str]) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
+    """What a step knows of its job: the account and the priority."""
+    row = jobs.c.id == job
+    priority = select(case((jobs.c.waited, 0), else_=1)).where(row)
+    return select(jobs.c.account).where(row).scalar_subquery(), priority.scalar_subquery()
 
 
 def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after: Lease | None = None) -> Lease | None:
@@ -220,7 +223,7 @@ def reclaim_expired(connection: Connection) -> int:
     """Makes steps ready whose worker has stopped renewing; how many."""
     return connection.execute(
         update(steps)
-        .where(_free(STEP_IS_OPEN, steps.c.state == "leased", steps.c.lease_until < now_ms()))
+        .where(free(text(OPEN_STEP), steps.c.state == "leased", steps.c.lease_until < now_ms()))
         .values(
             state="ready",
             epoch=steps.c.epoch + 1,
@@ -233,100 +236,10 @@ def reclaim_expired(connection: Connection) -> int:
     ).rowcount
 
 
-@dataclass(frozen=True, slots=True)
-class Ring:
-    """A step to be announced."""
-
-    step: int
-    waited: bool  #: somebody holds a connection for its job
-
-
-def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 500) -> list[Ring]:
-    """Marks due steps as rung and names them: of each account as many as its window leaves room for.
-
-    `beside`: only those of the account that owns this job.
-
-    A step that was rung and not claimed is rung again after 30 s, then after twice that, up to 16 minutes: its message
-    may be lost, or just wait in a long queue.
-    """
-    rows = connection.execute(_due_statement(of_one_account=beside is not None), {"job": beside, "limit": limit}).all()
-    if not rows:
-        return []
-    rung = set(connection.execute(_ring_statement(), {"ids": [row.id for row in rows]}).scalars())
-    return [Ring(int(row.id), bool(row.waited)) for row in rows if row.id in rung]
-
-
-def forget_ring(connection: Connection, step: int) -> None:
-    """Has the step rung anew: its message came to a process that takes no more."""
-    connection.execute(update(steps).where(_free(steps.c.id == step, steps.c.state == "ready")).values(rung_at=None))
-
-
-def forget_rings(connection: Connection) -> None:
-    """Has every waiting step rung anew: the queue of messages was found empty, so theirs are lost.
-
-    A ring of the last seconds is left: a worker may hold its message and be about to claim.
-    """
-    long_rung = _free(STEP_IS_OPEN, steps.c.state == "ready", steps.c.rung_at < now_ms() - IN_HAND_MS)
-    connection.execute(update(steps).where(long_rung).values(rung_at=None))
-
-
-def _free(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+def free(*conditions: ColumnElement[bool] | TextClause) -> ColumnElement[bool]:
     """Those steps that no other transaction holds: it is about to ring or end them itself.
 
     To wait for it could be a deadlock: who ends a job holds many steps, in another order, and then wants the account's
     row, which who accepts a job holds.
     """
     return steps.c.id.in_(select(steps.c.id).where(*conditions).with_for_update(skip_locked=True))
-
-
-def _due() -> ColumnElement[bool]:
-    """Ready, its time has come, and it was not rung lately."""
-    rung_before = steps.c.rings - 1
-    patience = literal(RING_AGAIN_MS, BigInteger).bitwise_lshift(
-        case((rung_before > MOST_DOUBLINGS, MOST_DOUBLINGS), else_=rung_before)
-    )
-    return and_(
-        steps.c.state == "ready",
-        steps.c.not_before <= now_ms(),
-        or_(steps.c.rung_at.is_(None), steps.c.rung_at < now_ms() - patience),
-    )
-
-
-@cache
-def _due_statement(*, of_one_account: bool) -> Select[tuple[int, bool]]:
-    """The due steps within the windows. Made once: it is asked after each step, and putting it together costs more."""
-    # Where a job is waited for it goes first, past what is leased; then the older one, chunk by chunk.
-    place = (
-        func.row_number()
-        .over(
-            partition_by=jobs.c.account,
-            order_by=(
-                jobs.c.waited.desc(),
-                case((steps.c.state == "leased", 0), (steps.c.rung_at.is_not(None), 1), else_=2),
-                steps.c.id,
-            ),
-        )
-        .label("place")
-    )
-    open_steps = (
-        select(steps.c.id, jobs.c.waited, place, _due().label("due"))
-        .join(jobs, jobs.c.id == steps.c.job)
-        .where(STEP_IS_OPEN, or_(steps.c.state == "leased", steps.c.not_before <= now_ms()))
-    )
-    if of_one_account:
-        owner = select(jobs.c.account).where(jobs.c.id == bindparam("job")).scalar_subquery()
-        # Not as a bare column: SQLite would go through all jobs that the account ever had.
-        open_steps = open_steps.where(jobs.c.account + "" == owner)
-    window = open_steps.subquery()
-    return (
-        select(window.c.id, window.c.waited)
-        .where(window.c.due, window.c.place <= WINDOW)
-        .order_by(window.c.waited.desc(), window.c.id)
-        .limit(bindparam("limit"))
-    )
-
-
-@cache
-def _ring_statement() -> ReturningUpdate[tuple[int]]:
-    free = _free(steps.c.id.in_(bindparam("ids", expanding=True)), _due())
-    return update(steps).where(free).values(rung_at=now_ms(), rings=steps.c.rings + 1).returning(steps.c.id)

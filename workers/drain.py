@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
-from storage import steps
+from storage import ringing, steps
 from storage.database import Database
 from storage.signals import Signals
 from storage.steps import Lease, LostLease
@@ -65,7 +65,7 @@ def hand_back(database: Database, signals: Signals, leases: list[Lease]) -> None
         try:
             with database.write() as connection:
                 steps.hand_back(connection, lease, delay_ms=0, counts=False)
-                rings = steps.to_ring(connection, beside=lease.job)
+                rings = ringing.to_ring(connection, beside=lease.job)
             signals.ring(rings)
             log.info("step_handed_back", job=lease.job, step=lease.step, kind=lease.kind)
         except LostLease:

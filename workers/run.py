@@ -15,7 +15,7 @@ from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
-from storage import closing, jobs, steps
+from storage import closing, jobs, ringing, steps
 from storage.database import SQL_AWAY
 from storage.full import WARNING, is_full
 from storage.steps import Lease, LostLease
@@ -54,7 +54,7 @@ def run_step(parts: Parts, step: int) -> None:
     try:
         with parts.database.write() as connection:
             if parts.stopping.is_set():
-                steps.forget_ring(connection, step)
+                ringing.forget_ring(connection, step)
                 return
             waiting = _claim(parts, connection, [step])
     except OUTAGES:
@@ -187,7 +187,7 @@ def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
         going_on = len(follow) == len(ids) and all(step.kind in {"extract", "finalize"} for step in follow)
         # Where a step of ours takes the place of the one that ended, its account has no other place than before.
         same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind == "finalize")
-        rings = [] if same_place else steps.to_ring(connection, beside=lease.job)
+        rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job, ended=not going_on)
     return follow

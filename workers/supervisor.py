@@ -12,7 +12,7 @@ import structlog
 
 from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
-from storage import answers, closing, steps, upkeep
+from storage import answers, closing, ringing, steps, upkeep
 from storage.database import Database
 from storage.signals import Signals
 
@@ -62,8 +62,8 @@ class Supervisor:
         lost = self.signals.queue_is_empty()
         with self.database.write() as connection:
             if lost:
-                steps.forget_rings(connection)
-            rings = steps.to_ring(connection)
+                ringing.forget_rings(connection)
+            rings = ringing.to_ring(connection)
         self.signals.ring(rings)
 
     def end_overdue(self) -> None:

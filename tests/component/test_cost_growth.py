@@ -11,8 +11,10 @@ from contextlib import contextmanager
 
 from sqlalchemy import event
 
-from storage.database import Database
+from storage import ringing
+from storage.database import Database, migrate
 from tests.harness import Harness
+from tests.rows import new_account, new_job
 
 ASYNC = {"Prefer": "respond-async"}
 #: The credits of each of the last days: it adds up what the account did in them.
@@ -61,11 +63,38 @@ def use_everything(harness: Harness, name: str) -> None:
     harness.drain()
     assert harness.ask("POST", f"/api/v1/jobs/{job}/retry").status_code == 202
     harness.drain()
-    for path in (f"/api/v1/jobs/{job}", f"/api/v1/jobs/{job}/items", "/api/v1/jobs", "/api/v1/jobs?status=partial", "/api/v1/usage"):
+    for path in (
+        f"/api/v1/jobs/{job}",
+        f"/api/v1/jobs/{job}/items",
+        "/api/v1/jobs",
+        "/api/v1/jobs?status=partial",
+        "/api/v1/usage",
+    ):
         assert harness.get(path).status_code == 200, path
     assert harness.client.get("/metrics").status_code == 200
     assert harness.ask("DELETE", f"/api/v1/jobs/{job}").status_code == 204
     harness.drain()
+
+
+def cost_of_ringing(database: Database, job: str) -> float:
+    with counting(database) as found, database.write() as connection:
+        ringing.to_ring(connection, beside=job)
+    return sum(found.values())
+
+
+def test_what_a_step_rings_as_it_ends_costs_the_same_however_much_is_queued(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'queue.db'}")
+    migrate(database)
+    account, other = new_account(database), new_account(database)
+    mine, others = new_job(database, account, images=200), new_job(database, other)
+    cost_of_ringing(database, mine)  # its window is full from here on
+    before = [cost_of_ringing(database, job) for job in (mine, others)]
+    for _ in range(3):
+        new_job(database, account, images=1000)
+    after = [cost_of_ringing(database, job) for job in (mine, others)]
+    for few, many in zip(before, after, strict=True):
+        assert many <= few * 1.1
+    database.close()
 
 
 def test_no_statement_goes_through_what_is_over(make_harness):

@@ -35,10 +35,10 @@ def test_a_job_that_was_accepted_before_sql_went_away_is_answered_with_where_to_
     harness = make_harness(workers_count=0)
     watch = harness.signals.watch
 
-    def watch_and_break(job: str) -> AbstractContextManager[Watch]:
+    def watch_and_break(job: str, **options: bool) -> AbstractContextManager[Watch]:
         with harness.database.write() as connection:
             connection.execute(text("ALTER TABLE jobs RENAME TO away"))
-        return watch(job)
+        return watch(job, **options)
 
     harness.signals.watch = watch_and_break  # type: ignore[method-assign]
     answer = harness.post(BODY)

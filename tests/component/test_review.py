@@ -14,7 +14,7 @@ from pipeline.ask import Outcome
 from pipeline.engines.gemini import _meaning
 from pipeline.finalize import Harvest, conclude
 from pipeline.types import Answer, Finish, JobStatus, Question, Reply, Usage
-from storage import accepting, accounts, closing, jobs, schema, steps
+from storage import accepting, accounts, closing, jobs, ringing, schema, steps
 from storage.database import Database, migrate
 from tests.fakes.engine import FakeEngine
 from tests.rows import (
@@ -57,7 +57,7 @@ def test_who_accepts_a_job_does_not_wait_for_the_steps_of_a_job_that_ends(postgr
         waits_for_nobody(accepter)
         accepting.accept(accepter, new, max_open=10, max_scratch=10**12)
         steps.cancel_open(closer, job=ending, round_=1)
-        assert len(steps.to_ring(accepter, beside=new.id)) == 1
+        assert len(ringing.to_ring(accepter, beside=new.id)) == 1
 
 
 def test_of_two_who_ring_at_once_only_one_rings_a_step(postgres_database):
@@ -65,8 +65,8 @@ def test_of_two_who_ring_at_once_only_one_rings_a_step(postgres_database):
     job = new_job(postgres_database, account, images=5)
     with postgres_database.write() as first, postgres_database.write() as second:
         waits_for_nobody(second)
-        assert {ring.step for ring in steps.to_ring(first, beside=job)} == set(step_ids(postgres_database, job))
-        assert steps.to_ring(second, beside=job) == []
+        assert {ring.step for ring in ringing.to_ring(first, beside=job)} == set(step_ids(postgres_database, job))
+        assert ringing.to_ring(second, beside=job) == []
 
 
 def test_a_lease_that_somebody_is_just_writing_with_is_reclaimed_only_after_that(postgres_database):
@@ -178,5 +178,5 @@ def test_a_supervisor_that_rings_steps_anew_does_not_wait_for_who_ends_their_job
     with postgres_database.write() as supervisor, postgres_database.write() as closer:
         waits_for_nobody(supervisor)
         closing.lock_job(closer, job)
-        steps.forget_rings(supervisor)
-        assert len(steps.to_ring(supervisor)) == 3
+        ringing.forget_rings(supervisor)
+        assert len(ringing.to_ring(supervisor)) == 3

@@ -14,9 +14,10 @@ from pipeline.ask import Outcome
 from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, JobStatus, Reply
-from storage import closing, jobs, schema, steps
+from storage import closing, jobs, ringing, schema, steps
 from storage.database import now_ms
-from storage.steps import RING_AGAIN_MS, WINDOW, LostLease
+from storage.ringing import RING_AGAIN_MS, WINDOW, Ring
+from storage.steps import LostLease
 from tests.rows import (
     at_once,
     claim,
@@ -58,10 +59,10 @@ def now(database):
 
 def ring(database, **options):
     with database.write() as connection:
-        return steps.to_ring(connection, **options)
+        return ringing.to_ring(connection, **options)
 
 
-def ringing(database, **options):
+def rung_now(database, **options):
     """The ids of the steps that are rung now."""
     return [ring.step for ring in ring(database, **options)]
 
@@ -280,7 +281,7 @@ def test_a_step_handed_back_is_due_after_its_delay(database, step, counts, tries
     assert before + 30_000 <= row.not_before <= now(database) + 30_000
     assert ring(database) == []
     set_steps(database, step, not_before=0)
-    assert ringing(database) == [step]
+    assert rung_now(database) == [step]
     assert claimed(database, step).tries == tries
 
 
@@ -330,7 +331,7 @@ def test_cancelling_ends_open_work_and_leaves_what_is_over_and_the_cleanup(datab
         ("done", 7),
         ("ready", 0),
     ]
-    assert step_row(database, leased).lease_until is None
+    assert step_row(database, leased).owner is None
 
 
 def test_cancelling_says_zero_where_nobody_works(database, account):
@@ -357,7 +358,7 @@ def test_cancelling_a_job_leaves_every_other_job(database, account, job):
 def test_a_step_is_rung_once_and_again_only_after_thirty_seconds_and_twice_as_long_each_time(database, step):
     patience = RING_AGAIN_MS
     for rings in range(1, 10):
-        assert ringing(database) == [step]
+        assert rung_now(database) == [step]
         assert step_row(database, step).rings == rings
         assert ring(database) == []
         set_steps(database, step, rung_at=now(database) - patience + 5_000)
@@ -374,25 +375,25 @@ def test_only_ready_steps_are_rung(database, step, state):
 
 def test_of_one_account_no_more_than_its_window_is_rung_and_a_step_that_ends_makes_room(database, account):
     ids = step_ids(database, new_job(database, account, images=WINDOW + 10))
-    assert ringing(database) == ids[:WINDOW]
+    assert rung_now(database) == ids[:WINDOW]
     assert ring(database) == []
     lease = claimed(database, ids[5])
     assert ring(database) == [], "what is leased takes its place too"
     with database.write() as connection:
         steps.finish(connection, lease)
-    assert ringing(database) == [ids[WINDOW]]
+    assert rung_now(database) == [ids[WINDOW]]
 
 
 def test_the_window_is_the_account_s_not_the_job_s(database, account):
     first = step_ids(database, new_job(database, account, images=WINDOW - 2))
     second = step_ids(database, new_job(database, account, images=10))
-    assert ringing(database) == first + second[:2]
+    assert rung_now(database) == first + second[:2]
 
 
 def test_a_large_account_takes_nothing_from_a_small_one(database, account):
     large = step_ids(database, new_job(database, account, images=WINDOW * 3))
     small = step_ids(database, new_job(database, new_account(database)))
-    rung = set(ringing(database))
+    rung = set(rung_now(database))
     assert rung == {*large[:WINDOW], *small}
 
 
@@ -400,7 +401,7 @@ def test_a_small_account_is_rung_while_a_large_one_s_window_is_full(database, ac
     new_job(database, account, images=WINDOW * 2)
     assert len(ring(database)) == WINDOW
     small = step_ids(database, new_job(database, new_account(database)))
-    assert ringing(database) == small
+    assert rung_now(database) == small
 
 
 def test_what_somebody_waits_for_goes_first_and_is_marked(database, account):
@@ -415,22 +416,30 @@ def test_what_somebody_waits_for_goes_first_and_is_marked(database, account):
 def test_a_step_whose_time_has_not_come_takes_no_place_in_the_window(database, account):
     ids = step_ids(database, new_job(database, account, images=WINDOW + 3))
     set_steps(database, *ids[:3], not_before=now(database) + 60_000)
-    assert ringing(database) == ids[3:]
+    assert rung_now(database) == ids[3:]
 
 
 def test_beside_a_job_only_its_account_s_steps_are_rung(database, account):
     job = new_job(database, account)
     neighbour = new_job(database, account)
     stranger = new_job(database, new_account(database))
-    rung = ringing(database, beside=job)
+    rung = rung_now(database, beside=job)
     assert rung == step_ids(database, job) + step_ids(database, neighbour)
-    assert ringing(database) == step_ids(database, stranger)
+    assert rung_now(database) == step_ids(database, stranger)
+
+
+def test_what_a_process_of_an_earlier_version_adds_is_rung_by_the_supervisor(database, account):
+    """It runs beside ours while it is replaced, and leaves out what it does not know."""
+    slow = step_ids(database, new_job(database, account))
+    fast = step_ids(database, new_job(database, new_account(database), waited=True))
+    set_steps(database, account=None, priority=None)
+    assert ring(database) == [Ring(fast[0], waited=True), Ring(slow[0], waited=False)]
 
 
 def test_a_limit_bounds_what_is_rung_and_the_rest_comes_next(database, account):
     ids = step_ids(database, new_job(database, account, images=5))
-    assert ringing(database, limit=3) == ids[:3]
-    assert ringing(database, limit=3) == ids[3:]
+    assert rung_now(database, limit=3) == ids[:3]
+    assert rung_now(database, limit=3) == ids[3:]
 
 
 def test_two_supervisors_that_ring_at_once_ring_every_step(database, account):
@@ -445,8 +454,8 @@ def test_forgotten_rings_are_rung_anew_but_not_those_of_the_last_seconds(databas
     ring(database)
     set_steps(database, old, rung_at=now(database) - 3_000)
     with database.write() as connection:
-        steps.forget_rings(connection)
-    assert ringing(database) == [old]
+        ringing.forget_rings(connection)
+    assert rung_now(database) == [old]
     assert step_row(database, fresh).rings == 1
 
 
@@ -462,14 +471,14 @@ def test_a_job_that_ends_in_the_midst_of_its_work_has_the_account_s_other_jobs_r
     """Through the worker's own commit, with all but the database left out."""
     job, other = (new_job(database, account, images=100) for _ in range(2))
     with database.write() as connection:
-        assert len(steps.to_ring(connection, beside=job)) == WINDOW
+        assert len(ringing.to_ring(connection, beside=job)) == WINDOW
     rung: list[int] = []
     parts = SimpleNamespace(
         database=database,
         stopping=Event(),
         settings=SimpleNamespace(lease_seconds=60),
         owner="test",
-        signals=SimpleNamespace(ring=lambda rings: rung.extend(ring.step for ring in rings), tell=lambda _job: None),
+        signals=SimpleNamespace(ring=lambda rings: rung.extend(ring.step for ring in rings), tell=lambda _job, **_: None),
     )
     lease = claimed(database, step_ids(database, job)[0])
     follow = _commit(parts, lease, partial(jobs.fail_too_large, lease=lease))

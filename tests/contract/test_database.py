@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage import schema
 from storage.database import Database, _alembic_config, migrate, now_ms, schema_is_current
-from tests.rows import at_once, new_account
+from tests.rows import at_once, new_account, new_job
 
 MIGRATE = """
 import sys
@@ -248,3 +248,16 @@ def test_a_downgrade_takes_everything_away_and_an_upgrade_brings_it_back(databas
     migrate(database)
     assert schema_is_current(database)
     assert count(database) == 0
+
+
+def test_open_steps_of_an_earlier_version_get_their_account_and_priority(database):
+    accounts = new_account(database), new_account(database)
+    made = [new_job(database, accounts[0]), new_job(database, accounts[1], waited=True)]
+    config = _alembic_config()
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0004")
+    migrate(database)
+    query = select(schema.steps.c.job, schema.steps.c.account, schema.steps.c.priority).order_by(schema.steps.c.id)
+    with database.read() as connection:
+        assert connection.execute(query).all() == [(made[0], accounts[0], 1), (made[1], accounts[1], 0)]

@@ -13,8 +13,8 @@ import pytest
 from redis.exceptions import RedisError
 
 from storage.accounts import random_id
+from storage.ringing import Ring
 from storage.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, Signals, celery_app
-from storage.steps import Ring
 from tests.fakes.signals import MemorySignals
 from tests.rows import eventually
 

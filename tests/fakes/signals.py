@@ -6,7 +6,7 @@ import queue
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
-from storage.steps import Ring
+from storage.ringing import Ring
 from storage.watching import Watch, Watches
 
 

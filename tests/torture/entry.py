@@ -45,7 +45,7 @@ def take_out(safeguard: str) -> None:
     """What the checker must then notice. What of it lies in the database is taken out there: see rows.py."""
     from sqlalchemy import bindparam
 
-    from storage import closing, steps
+    from storage import closing, ringing, steps
 
     if safeguard == "fence":  # whatever its state and epoch
         steps._fence = lambda: steps.steps.c.id == bindparam("step")
@@ -54,9 +54,9 @@ def take_out(safeguard: str) -> None:
             setattr(_NeverEnded, status.name, status)
         closing.JobStatus = _NeverEnded  # type: ignore[misc,assignment]
     elif safeguard == "ring":  # who commits a step rings the next; nobody rings again
-        ring = steps.to_ring
-        steps.to_ring = lambda connection, *, beside=None, limit=500: ring(connection, beside=beside) if beside else []
-        steps.forget_rings = lambda _connection: None
+        ring = ringing.to_ring
+        ringing.to_ring = lambda connection, *, beside=None, limit=500: ring(connection, beside=beside) if beside else []
+        ringing.forget_rings = lambda _connection: None
 
 
 class _NeverEnded(str):  # noqa: SLOT000 - it is given the statuses
