@@ -88,7 +88,11 @@ def main() -> None:
             ("POST to 200, median", spread(medians, "ms", 1), "40 ms"),
             ("POST to 200, 99th percentile", spread(tails, "ms", 1), ""),
             (f"{CLIENTS} clients at the same moment, until all are answered", spread(bursts, "s", 2), ""),
-            (f"the same, one image after the other, model {LATENCY} s, of {most:.0f}/s", spread([rate / most for rate in rates], "x"), "0.9 x"),
+            (
+                f"the same, one image after the other, model {LATENCY} s, of {most:.0f}/s",
+                spread([rate / most for rate in rates], "x"),
+                "0.9 x",
+            ),
         ],
     )
 

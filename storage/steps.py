@@ -152,6 +152,11 @@ def renew(connection: Connection, lease: Lease, *, lease_ms: int) -> bool:
     return connection.execute(prolonged, _of(lease)).rowcount > 0
 
 
+def is_lost(connection: Connection, lease: Lease) -> bool:
+    """Whether somebody else has taken or ended the step, or it is gone; not if its holder has ended it."""
+    return connection.scalar(select(steps.c.epoch).where(steps.c.id == lease.step)) != lease.epoch
+
+
 def check(connection: Connection, lease: Lease) -> None:
     """Locks the step's row for this transaction, if the lease still holds. Raises LostLease."""
     _write(connection, lease, update(steps).where(_fence()).values(epoch=steps.c.epoch))

@@ -90,7 +90,8 @@ class LeaseKeeper:
         if seconds > 0:
             with self._database.write() as connection:
                 kept = steps.renew(connection, lease, lease_ms=int(seconds * 1000))
-            if kept:
+                lost = not kept and steps.is_lost(connection, lease)
+            if not lost:
                 return
         # Its worker learns of it at its next write.
         log.info("lease_lost", job=lease.job, step=lease.step)

@@ -117,10 +117,23 @@ def test_a_lost_lease_is_dropped_and_its_new_holder_s_left_alone(database, ids, 
         assert until(database, ids[0]) == 1
 
 
+def test_a_lease_whose_holder_has_just_ended_the_step_is_not_lost(database, ids):
+    watched = Watched(database)
+    keeper = LeaseKeeper(watched, lease_seconds=LEASE, step_seconds=600)
+    lease = claimed(database, ids[0])
+    with keeper.holding(lease):
+        with database.write() as connection:
+            steps.finish(connection, lease)
+        beats = watched.writes + 2
+        eventually(lambda: watched.writes > beats)
+        assert keeper.held() == [lease]
+    keeper.close()
+
+
 def test_a_lost_lease_is_forgotten_while_others_are_kept(database, ids, keeper):
     lost, kept = claimed(database, ids[0]), claimed(database, ids[1], lease_ms=0)
     with keeper.holding(lost), keeper.holding(kept):
-        set_steps(database, ids[0], state="cancelled")
+        set_steps(database, ids[0], state="cancelled", epoch=9)
         eventually(lambda: keeper.held() == [kept])
         renewed(database, ids[1])
 

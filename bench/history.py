@@ -1,0 +1,162 @@
+"""What a job's transactions cost in a database that holds a million finished jobs, against an empty one: SQLite and Postgres."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.progress import Progress
+from sqlalchemy import Table, text
+
+from bench.report import print_report, spread
+from pipeline.ask import Outcome
+from pipeline.finalize import conclude
+from pipeline.stage import StagedChunk
+from pipeline.types import Reply, Usage
+from storage import accepting, closing, gauges, jobs, listing, ringing, schema, steps, upkeep, views
+from storage.database import Database, migrate
+from storage.harvest import harvest
+from storage.steps import Lease
+from tests.postgres import postgres
+from tests.rows import job_of, new_account, staged_images
+
+AT_ONCE = 100_000
+JOBS = 200  #: in each database, one here and one there
+
+
+class Side:
+    """A database with an account."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        migrate(self.database)
+        self.account = new_account(self.database, 10**9)
+
+    def job(self) -> str:
+        """Runs one job of one image: all that is read and written for it, from accept to cleanup."""
+        database = self.database
+        new = job_of(self.account, waited=True)
+        with database.write() as connection:
+            accepting.accept(connection, new, max_open=1000, max_scratch=10**12)
+            (ring,) = ringing.to_ring(connection, beside=new.id)
+        with database.write() as connection:
+            lease = steps.claim(connection, ring.step, owner="bench", lease_ms=60_000)
+        assert lease
+        chunk = StagedChunk(staged=staged_images(0, 1), received={0: 3}, stored=3)
+        lease = self._end(lease, lambda connection, lease: jobs.record_staged(connection, lease, key="key", chunk=chunk))
+        outcome = Outcome(replies=(Reply(indexes=(0,), text="text", result=None),), usage=Usage(model_calls=1))
+        lease = self._end(lease, lambda connection, lease: jobs.record_outcome(connection, lease, outcome, last=True))
+        with database.read() as connection:
+            found = harvest(connection, new.id)
+        verdict = conclude(found, found.replies)
+        lease = self._end(lease, lambda connection, lease: closing.finish_job(connection, lease, verdict))
+        with database.write() as connection:
+            steps.finish(connection, lease)
+            ringing.to_ring(connection, beside=new.id)
+        with database.read() as connection:
+            assert views.job_view(connection, new.id, self.account)
+            views.result_view(connection, new.id)
+        return new.id
+
+    def _end(self, lease: Lease, commit: Callable[..., list[int]]) -> Lease:
+        """Commits a step's end and claims what follows it, as workers/run.py does."""
+        with self.database.read() as connection:
+            jobs.work_of(connection, lease)
+        with self.database.write() as connection:
+            (step,) = commit(connection, lease)
+            follows = steps.claim(connection, step, owner="bench", lease_ms=60_000, after=lease)
+        assert follows
+        return follows
+
+    def tick(self) -> None:
+        """What the supervisor asks each second."""
+        with self.database.write() as connection:
+            steps.reclaim_expired(connection)
+            upkeep.finalize_stranded(connection)
+            ringing.forget_rings(connection)
+            ringing.to_ring(connection)
+        with self.database.read() as connection:
+            upkeep.overdue(connection)
+
+    def look(self) -> None:
+        """The newest page of jobs, and the gauges of /metrics."""
+        with self.database.read() as connection:
+            listing.jobs_page(connection, self.account, limit=20)
+            gauges.gauges(connection)
+
+    def fill(self, count: int, progress: Progress) -> None:
+        """That many copies of one finished job."""
+        template = self.job()
+        task = progress.add_task(self.database.engine.dialect.name, total=count)
+        for first in range(0, count, AT_ONCE):
+            last = min(first + AT_ONCE, count)
+            with self.database.write() as connection:
+                for table in (schema.jobs, schema.images, schema.chunks, schema.steps, schema.ledger):
+                    connection.execute(text(_copy(table)), {"first": first, "last": last - 1, "template": template})
+            progress.advance(task, last - first)
+        if self.database.engine.dialect.name == "postgresql":  # as autovacuum does while they come
+            with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(text("VACUUM ANALYZE"))
+
+
+def _copy(table: Table) -> str:
+    job = "id" if table is schema.jobs else "job"
+    columns = [column.name for column in table.columns if column.name != "id" or table is schema.jobs]
+    values = [
+        "'job_past_' || n.i" if name == job else "created_at - n.i" if name == "created_at" else f'"{name}"' for name in columns
+    ]
+    names = ", ".join(f'"{name}"' for name in columns)
+    series = "WITH RECURSIVE n(i) AS (SELECT CAST(:first AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < :last)"
+    return f"{series} INSERT INTO {table.name} ({names}) SELECT {', '.join(values)} FROM {table.name}, n WHERE {job} = :template"
+
+
+def ratios(full: Side, empty: Side, run: str) -> tuple[list[float], float]:
+    """Of each of five parts of the run: full against empty, by medians; and milliseconds in the full one."""
+    taken: dict[str, list[float]] = {"full": [], "empty": []}
+    for number in range(JOBS + 20):
+        for name, side in (("full", full), ("empty", empty)):
+            started = time.perf_counter()
+            getattr(side, run)()
+            if number >= 20:
+                taken[name].append((time.perf_counter() - started) * 1000)
+    part = JOBS // 5
+    parts = [slice(first, first + part) for first in range(0, JOBS, part)]
+    found = [statistics.median(taken["full"][part]) / statistics.median(taken["empty"][part]) for part in parts]
+    return found, statistics.median(taken["full"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=1_000_000, help="finished jobs in the full database")
+    count = parser.parse_args().jobs
+    rows = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(postgres())
+        urls = {
+            "SQLite": (f"sqlite:///{folder / 'full.db'}", f"sqlite:///{folder / 'empty.db'}"),
+            "Postgres": (stack.enter_context(server.database()), stack.enter_context(server.database())),
+        }
+        for name, (full_url, empty_url) in urls.items():
+            full, empty = Side(full_url), Side(empty_url)
+            with Progress() as progress:
+                full.fill(count, progress)
+            for run, what in (
+                ("job", "a job of one image"),
+                ("tick", "a tick of the supervisor"),
+                ("look", "a list, and the gauges"),
+            ):
+                found, milliseconds = ratios(full, empty, run)
+                rows.append((f"{name}: {what} ({milliseconds:.1f} ms)", spread(found, "x"), "1.1 x"))
+            full.database.close()
+            empty.database.close()
+    print_report(f"With {count:,} finished jobs against none", rows)
+
+
+if __name__ == "__main__":
+    main()
