@@ -29,7 +29,7 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     turn_ends = monotonic() + turn_seconds(parts.settings)
-    with parts.scratch.open(work.object) as source:
+    with parts.in_hand.take(work.object) or parts.scratch.open(work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
         keys = _keys(parts, work, staged)

@@ -69,7 +69,10 @@ def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
     with structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, step=lease.step, kind=lease.kind, part=lease.part
     ):
-        return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
+        follow = _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
+    if not follow:
+        parts.in_hand.drop()
+    return follow
 
 
 def _claim(parts: Parts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:

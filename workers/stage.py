@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 
 from sqlalchemy import Connection
@@ -19,13 +20,15 @@ from storage.steps import Lease, LostLease
 from workers.wiring import Parts
 
 IN_MEMORY = 8 * MB  #: a chunk's object beyond this is put together on disk
+IN_HAND = 1 * MB  #: up to this it is not fetched back for the model: for a small request that is a long way
 
 
 def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Fetches or decodes, converts, and puts the object; the commit records what became of each image."""
     with parts.database.read() as connection:
         work = jobs.work_of(connection, lease)
-    with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
+    with ExitStack() as stack:
+        out = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))
         try:
             chunk = staging.stage(
                 _received(parts, lease, work),
@@ -40,7 +43,11 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
         # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.
         key = f"{lease.job}/r{lease.round}-c{lease.part}-e{lease.epoch}" if chunk.staged else None
         if key:
+            small = out.seek(0, 2) <= IN_HAND
             parts.scratch.put(key, out)
+            if small:
+                stack.pop_all()
+                parts.in_hand.keep(key, out)
 
     def commit(connection: Connection) -> list[int]:
         try:

@@ -27,6 +27,7 @@ from storage.signals import Signals, celery_app, owner_name
 from workers.alone import COMMAND, Alone
 from workers.counted import CountedEngine
 from workers.drain import Drain
+from workers.in_hand import InHand
 from workers.leases import LeaseKeeper
 
 CALL_BYTES = 64 * MB  #: of pictures in model calls at once; their calls weigh 4 to 5 times that
@@ -55,6 +56,7 @@ class Parts:
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
+    in_hand: InHand = field(default_factory=InHand)
     alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
 
     @property

@@ -189,3 +189,19 @@ def test_what_is_no_image_counts_towards_the_100_mb_too(make_harness):
     images = [harness.page(f"https://others.example/{index}", bytes(18 * 1024 * 1024)) for index in range(6)]
     answer = harness.post({"inputMethod": "url", "images": [*images, *harness.urls(1)], "prompt": "p"})
     assert (answer.status_code, answer.headers["X-Error-Code"]) == (400, "total_too_large")
+
+
+def test_what_a_thread_has_staged_is_not_fetched_back_for_the_model(make_harness):
+    harness = make_harness(workers_count=0)
+    opened: list[str] = []
+    real = harness.scratch.open
+
+    def watched(key: str):
+        opened.append(key)
+        return real(key)
+
+    harness.scratch.open = watched
+    job = harness.post({"inputMethod": "url", "images": harness.urls(3), "prompt": "p"}, headers={"Prefer": "respond-async"}).json
+    harness.drain()
+    assert harness.get(job["links"]["self"]).json["status"] == "succeeded"
+    assert opened == []
