@@ -50,17 +50,18 @@ class Ring:
 def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 500) -> list[Ring]:
     """Marks due steps as rung and names them: of each account as many as its window leaves room for.
 
-    `beside`: only those of the account that owns this job.
+    `beside`: only those of the account that owns this job, and only those that were not rung yet.
 
-    A step that was rung and not claimed is rung again after 30 s, then after twice that, up to 16 minutes: its message
-    may be lost, or just wait in a long queue.
+    Else also, whatever its account has under way, what was rung and not claimed: after 30 s, then after twice that, up to
+    16 minutes. Its message may be lost, or just wait in a long queue.
     """
     if beside is not None:
         accounts = connection.scalars(_account_statement(), {"job": beside}).all()
         due = []
     else:
-        connection.execute(_adopt_statement())
-        accounts = connection.scalars(_accounts_with_unrung()).all()
+        for condition in (UNRUNG_STEP, TAKEN_STEP):
+            connection.execute(_adopt_statement(condition))
+        accounts = _accounts_with_room(connection)
         due = [Ring(row.id, row.priority == 0) for row in connection.execute(_rung_long_ago(), {"most": limit})]
     for account in accounts:
         due += _in_the_window(connection, account)
@@ -69,6 +70,13 @@ def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 5
         return []
     rung: set[int] = set(connection.scalars(_ring_statement(), {"ids": [ring.step for ring in due]}))
     return [ring for ring in due if ring.step in rung]
+
+
+def _accounts_with_room(connection: Connection) -> list[str]:
+    """Those that have a due step that was not rung, and whose window has a place for it."""
+    taken = {row.account: row.steps for row in connection.execute(_taken_statement())}
+    unrung = connection.execute(_unrung_by_account()).all()
+    return [row.account for row in unrung if row.first == 0 or taken.get(row.account, 0) < WINDOW]
 
 
 def _in_the_window(connection: Connection, account: str) -> list[Ring]:
@@ -119,16 +127,23 @@ def _account_statement() -> Select[str]:
 
 
 @cache
-def _accounts_with_unrung() -> Select[str]:
-    return select(steps.c.account).where(text(UNRUNG_STEP), steps.c.not_before <= now_ms()).distinct()
+def _unrung_by_account() -> Select[Any]:
+    due = text(UNRUNG_STEP), steps.c.not_before <= now_ms()
+    return select(steps.c.account, func.min(steps.c.priority).label("first")).where(*due).group_by(steps.c.account)
 
 
 @cache
-def _adopt_statement() -> Update:
+def _taken_statement() -> Select[Any]:
+    taken = select(steps.c.account, func.count().label("steps")).where(text(f"({TAKEN_STEP})"))
+    return taken.group_by(steps.c.account)
+
+
+@cache
+def _adopt_statement(condition: str) -> Update:
     """For steps that a process of an earlier version added while it was being replaced: it knew nothing of these columns."""
     account, priority = of_job(steps.c.job)
-    orphans = update(steps).where(text(UNRUNG_STEP), steps.c.account.is_(None))
-    return orphans.values(account=account, priority=priority)
+    orphans = free(text(f"({condition})"), steps.c.account.is_(None))
+    return update(steps).where(orphans).values(account=account, priority=priority)
 
 
 @cache

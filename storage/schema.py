@@ -180,7 +180,7 @@ steps = Table(
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("round", Integer, nullable=False),
     Column("account", Text),  # the job's, as the next: who looks for an account's next step reads few rows; old steps have none
-    Column("priority", Integer),  # 0: somebody holds a connection for the job; 1: nobody does
+    Column("priority", Integer),  # 0: somebody held a connection for the job when it was added; 1: nobody did
     Column("kind", Text, nullable=False),  # stage, extract, finalize, cleanup, webhook
     Column("part", Integer, nullable=False),  # the chunk's number; 0 and up for the others
     Column("state", Text, nullable=False),  # ready, leased, done, split, dead, cancelled
@@ -207,6 +207,7 @@ steps = Table(
         "account",
         "priority",
         "id",
+        "not_before",
         sqlite_where=text(UNRUNG_STEP),
         postgresql_where=text(UNRUNG_STEP),
     ),

@@ -436,6 +436,23 @@ def test_what_a_process_of_an_earlier_version_adds_is_rung_by_the_supervisor(dat
     assert ring(database) == [Ring(fast[0], waited=True), Ring(slow[0], waited=False)]
 
 
+def test_the_supervisor_counts_what_a_process_of_an_earlier_version_has_rung(database, account):
+    first = step_ids(database, new_job(database, account, images=WINDOW - 3))
+    ring(database)
+    set_steps(database, account=None, priority=None)
+    more = step_ids(database, new_job(database, account, images=10))
+    assert rung_now(database) == more[:3]
+    assert {step_row(database, step).account for step in first} == {account}
+
+
+def test_what_was_rung_long_ago_is_rung_again_by_the_supervisor_alone(database, account):
+    job = new_job(database, account)
+    ring(database)
+    set_steps(database, rung_at=1)
+    assert ring(database, beside=job) == []
+    assert rung_now(database) == step_ids(database, job)
+
+
 def test_a_limit_bounds_what_is_rung_and_the_rest_comes_next(database, account):
     ids = step_ids(database, new_job(database, account, images=5))
     assert rung_now(database, limit=3) == ids[:3]

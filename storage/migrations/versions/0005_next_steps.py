@@ -29,7 +29,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_steps_unrung",
         "steps",
-        ["account", "priority", "id"],
+        ["account", "priority", "id", "not_before"],
         unique=False,
         sqlite_where=sa.text(UNRUNG),
         postgresql_where=sa.text(UNRUNG),
