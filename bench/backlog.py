@@ -53,6 +53,7 @@ def run() -> tuple[list[float], list[float], list[float]]:
                 "they did not outlast the requests"
             )
             service.process.kill()  # they would take minutes
+            service.process.wait()
     return idle, own, behind
 
 
