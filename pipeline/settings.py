@@ -163,6 +163,13 @@ class Settings(BaseModel):
             raise ValueError("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
         return value
 
+    @field_validator("gemini_base_url")
+    @classmethod
+    def _gemini_host(cls, value: str) -> str:
+        if value and not _is_endpoint(value):
+            raise ValueError("must be like https://proxy.example, with no key and no query in it")
+        return value
+
     @field_validator("openai_base_url")
     @classmethod
     def _openai_server(cls, value: str, info: ValidationInfo) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -90,9 +91,12 @@ def _run(parts: Parts, lease: Lease) -> list[Lease]:
         with parts.leases.holding(lease):
             commit = WORK[lease.kind](parts, lease)
             follow = _commit(parts, lease, commit)
-    except LostLease:
+    except LostLease as lost:
         _count(lease, "lost")
         log.info("lease_lost")
+        if lost.leftover:  # here, where no transaction waits for it; what stays the job's cleanup deletes
+            with suppress(OSError):
+                parts.scratch.delete([lost.leftover])
         return []
     except StepPaused:
         _count(lease, "paused")

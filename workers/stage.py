@@ -52,9 +52,8 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     def commit(connection: Connection) -> list[int]:
         try:
             return jobs.record_staged(connection, lease, key=key, chunk=chunk)
-        except LostLease:
-            if key:
-                parts.scratch.delete([key])
+        except LostLease as lost:
+            lost.leftover = key or ""
             raise
 
     return commit

@@ -219,6 +219,16 @@ def test_settings_cannot_be_changed_afterwards():
         load_settings({}).port = 1
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["proxy.example", "ftp://proxy.example", "https://proxy.example?key=k", "https://user:key@proxy.example", "https://:99"],
+)
+def test_gemini_s_host_is_an_address_with_no_key_in_it(url):
+    [line] = faults(GEMINI_BASE_URL=url)
+    assert line.startswith("GEMINI_BASE_URL: must be like https://proxy.example")
+    assert load_settings({"GEMINI_BASE_URL": "https://proxy.example/gemini/"}).gemini_base_url == "https://proxy.example/gemini/"
+
+
 OPENAI = {"ENGINE": "openai", "OPENAI_BASE_URL": "http://127.0.0.1:11434/v1", "MODEL": "vision:7b"}
 
 
