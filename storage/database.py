@@ -9,22 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+if TYPE_CHECKING:  # it takes 10 MB, and most processes migrate nothing
+    from alembic.config import Config
+
 #: What shows that the database can't be asked now.
 SQL_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 BUSY_TIMEOUT_MS = 30_000
 READ_ONLY = "extract_image_read_only"
+MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING = threading.Lock()  # Alembic keeps the migration that runs in a global
 
 
@@ -136,6 +136,8 @@ def _when_free(execute: Callable[[], object]) -> None:
 
 def migrate(database: Database) -> None:
     """Brings the schema to this version's. Safe to run again, and from two processes at once."""
+    from alembic import command
+
     config = _alembic_config()
     with _MIGRATING, database.write() as connection:
         config.attributes["connection"] = connection
@@ -143,15 +145,22 @@ def migrate(database: Database) -> None:
 
 
 def schema_is_current(database: Database) -> bool:
-    """Whether `migrate` has nothing to do."""
-    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    """Whether `migrate` has nothing to do. Asked by processes that do without Alembic."""
     with database.read() as connection:
-        return MigrationContext.configure(connection).get_current_revision() == head
+        if not inspect(connection).has_table("alembic_version"):
+            return False
+        return bool(connection.scalar(text("SELECT version_num FROM alembic_version")) == newest_revision())
+
+
+def newest_revision() -> str:
+    """What a migrated database is at: the number that the newest migration's file begins with."""
+    return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*.py"))
 
 
 def _alembic_config() -> Config:
+    from alembic.config import Config
+
     config = Config()
-    migrations = str(Path(__file__).parent / "migrations")
-    config.set_main_option("script_location", migrations.replace("%", "%%"))  # a percent sign begins a reference
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # a percent sign begins a reference
     config.set_main_option("path_separator", "os")
     return config

@@ -12,11 +12,12 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from storage import schema
-from storage.database import Database, _alembic_config, migrate, now_ms, schema_is_current
+from storage.database import Database, _alembic_config, migrate, newest_revision, now_ms, schema_is_current
 from tests.rows import at_once, new_account, new_job
 
 MIGRATE = """
@@ -153,6 +154,10 @@ def test_an_empty_database_is_not_current_and_a_migrated_one_is(empty):
     assert not schema_is_current(empty)
     migrate(empty)
     assert schema_is_current(empty)
+
+
+def test_the_newest_migration_s_file_names_what_alembic_takes_for_the_head():
+    assert newest_revision() == ScriptDirectory.from_config(_alembic_config()).get_current_head()
 
 
 def test_migrating_again_changes_nothing(database):

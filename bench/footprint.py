@@ -1,0 +1,93 @@
+"""What the embedded service takes: at rest; of memory over ten jobs of 3000 URLs; of CPU for an image of a job of 30, 300 and 3000."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.front_door import memory
+from bench.large_job import others
+from bench.report import print_report, spread
+from bench.web import IMAGES
+from tests.e2e.service import Service, serving
+
+MB = 1_000_000
+SETTLE_SECONDS, REST_SECONDS = 10, 30  #: until it is at rest; at rest
+
+
+def family(service: Service) -> list[psutil.Process]:
+    root = psutil.Process(service.process.pid)
+    return [root, *root.children(recursive=True)]
+
+
+def cpu(service: Service) -> float:
+    """CPU seconds of all processes so far; decoders that were replaced too."""
+    times = [process.cpu_times() for process in family(service)]
+    return float(sum(spent.user + spent.system + spent.children_user + spent.children_system for spent in times))
+
+
+def worker(service: Service) -> psutil.Process:
+    return next(process for process in family(service) if process.cmdline()[-1:] == ["worker"])
+
+
+def at_rest(service: Service) -> tuple[float, float]:
+    """Bytes of all processes, what they share counted once; and the share of a core that they take."""
+    time.sleep(SETTLE_SECONDS)
+    before = cpu(service)
+    time.sleep(REST_SECONDS)
+    spent = cpu(service) - before
+    return float(sum(process.memory_full_info().pss for process in family(service))), spent / REST_SECONDS
+
+
+def run_job(service: Service, body: dict[str, Any], images: int) -> float:
+    """Milliseconds of CPU for an image."""
+    before = cpu(service)
+    status, _, job = service.extract({**body, "images": body["images"][:images]}, {"Prefer": "respond-async"})
+    assert status == 202
+    assert service.follow(job["links"]["self"])["counts"]["succeeded"] == images
+    return (cpu(service) - before) / images * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=10)
+    jobs = parser.parse_args().jobs
+    with others() as place, tempfile.TemporaryDirectory() as folder:
+        settings = {"GEMINI_API_KEY": place["key"], "GEMINI_BASE_URL": place["model"], "FETCH_ALLOW": place["allow"]}
+        body = {"inputMethod": "url", "images": [f"{place['web']}/{n}.jpg" for n in range(IMAGES)], "prompt": "Which number?"}
+        with serving(Path(folder) / "data", **settings):
+            pass  # the first start also makes the database, for which it takes 10 MB more
+        with serving(Path(folder) / "data", **settings) as service:
+            rest, share = at_rest(service)
+            run_job(service, body, 300)
+            small = [run_job(service, body, 30) for _ in range(10)]
+            middle = [run_job(service, body, 300) for _ in range(5)]
+            large, held = [], []
+            for _ in range(jobs):
+                large.append(run_job(service, body, IMAGES))
+                held.append(memory(worker(service), "VmRSS") / MB)
+            peak = memory(worker(service), "VmHWM") / MB
+    usual = statistics.median(large)
+    print_report(
+        f"The embedded service at rest, and {jobs} jobs of {IMAGES} URLs",
+        [
+            ("at rest, all processes", f"{rest / MB:.0f} MB", "350 MB"),
+            ("at rest, of a core", f"{100 * share:.1f} %", "1 %"),
+            ("the worker's memory at its most", f"{peak:.0f} MB", "400 MB"),
+            ("the worker's memory after each job", spread(held, "MB", 0), ""),
+            ("after the last / after the second", f"{held[-1] / held[min(1, jobs - 1)]:.2f} x", "flat"),
+            (f"CPU an image, {IMAGES} images", spread(large, "ms"), ""),
+            (f"300 images / {IMAGES}", spread([each / usual for each in middle], "x"), "1.15 x"),
+            (f"30 images / {IMAGES}", spread([each / usual for each in small], "x"), ""),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
