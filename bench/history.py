@@ -38,7 +38,7 @@ class Side:
         self.account = new_account(self.database, 10**9)
 
     def job(self) -> str:
-        """Runs one job of one image: all that is read and written for it, from accept to cleanup."""
+        """Runs one job of one image: what is read and written of it from accept to cleanup, but for keys and waits."""
         database = self.database
         new = job_of(self.account, waited=True)
         with database.write() as connection:

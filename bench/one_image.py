@@ -8,9 +8,9 @@ import http.client
 import json
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -54,18 +54,15 @@ def crowd(service: Service, body: bytes) -> tuple[float, float]:
     started = time.perf_counter()
     begin, end = started + WARM_UP, started + WARM_UP + SECONDS
 
-    def client() -> None:
+    def client(_number: int) -> None:
         assert service.extract(body)[0] == 200
         first.append(time.perf_counter() - started)
         while time.perf_counter() < end:
             assert service.extract(body)[0] == 200
             answered.append(time.perf_counter())
 
-    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, range(CLIENTS)))  # raises what one of them raised
     return max(first), sum(begin <= at < end for at in answered) / SECONDS
 
 

@@ -21,7 +21,7 @@ from pipeline.private import make_private
 from pipeline.settings import Settings, SettingsFault, load_settings
 from pipeline.webhook import as_text
 from storage import accounts, ledger, webhook_secrets
-from storage.database import Database, migrate, schema_is_current
+from storage.database import Database, NewerSchema, migrate, schema_is_current
 from storage.secret import secret_key
 
 
@@ -51,8 +51,15 @@ def _database(settings: Settings) -> Database:
     """The database, migrated: the commands below work before the first `serve`, and beside it."""
     database = Database(settings.database_url)
     if not schema_is_current(database):
-        migrate(database)
+        _migrate(database)
     return database
+
+
+def _migrate(database: Database) -> None:
+    try:
+        migrate(database)
+    except NewerSchema as newer:
+        raise click.ClickException(str(newer)) from None
 
 
 def _configure(settings: Settings) -> None:
@@ -140,7 +147,7 @@ def migrate_command() -> None:
     settings = _settings()
     _configure(settings)
     database = Database(settings.database_url)
-    migrate(database)
+    _migrate(database)
     database.close()
     click.echo("The database is up to date.")
 

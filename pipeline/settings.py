@@ -222,7 +222,7 @@ def _in_url(path: Path) -> str:
 def _is_endpoint(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not set(url) & set("@?# ")
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not set(url) & set("@?# \t\r\n")
     except ValueError:  # of a port, or of an IPv6 address
         return False
 

@@ -28,6 +28,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING = threading.Lock()  # Alembic keeps the migration that runs in a global
 
 
+class NewerSchema(Exception):
+    """A newer version has migrated the database."""
+
+
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
     """Milliseconds since 1970 by the database's clock: the only clock that leases and deadlines are compared with.
 
@@ -135,11 +139,17 @@ def _when_free(execute: Callable[[], object]) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Brings the schema to this version's. Safe to run again, and from two processes at once."""
+    """Brings the schema to this version's. Safe to run again, and from two processes at once. Raises NewerSchema."""
     from alembic import command
 
     config = _alembic_config()
     with _MIGRATING, database.write() as connection:
+        present, newest = _revision(connection), newest_revision()
+        if present is not None and present > newest:
+            message = (
+                f"The database's schema is {present}, this version knows {newest}: use the newer version, or another database."
+            )
+            raise NewerSchema(message)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -147,9 +157,15 @@ def migrate(database: Database) -> None:
 def schema_is_current(database: Database) -> bool:
     """Whether `migrate` has nothing to do. Asked by processes that do without Alembic."""
     with database.read() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return False
-        return bool(connection.scalar(text("SELECT version_num FROM alembic_version")) == newest_revision())
+        return _revision(connection) == newest_revision()
+
+
+def _revision(connection: Connection) -> str | None:
+    """The migration that the database is at; None before the first."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.scalars(text("SELECT version_num FROM alembic_version")).all()
+    return found[0] if len(found) == 1 else None
 
 
 def newest_revision() -> str:

@@ -70,10 +70,13 @@ def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
     with structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, step=lease.step, kind=lease.kind, part=lease.part
     ):
-        follow = _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
-    if not follow:
-        parts.in_hand.drop()
-    return follow
+        follow: list[Lease] = []
+        try:
+            follow = _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
+            return follow
+        finally:
+            if not follow:
+                parts.in_hand.drop()
 
 
 def _claim(parts: Parts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:

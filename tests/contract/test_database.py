@@ -17,7 +17,7 @@ from sqlalchemy import event, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from storage import schema
-from storage.database import Database, _alembic_config, migrate, newest_revision, now_ms, schema_is_current
+from storage.database import Database, NewerSchema, _alembic_config, migrate, newest_revision, now_ms, schema_is_current
 from tests.rows import at_once, new_account, new_job
 
 MIGRATE = """
@@ -158,6 +158,14 @@ def test_an_empty_database_is_not_current_and_a_migrated_one_is(empty):
 
 def test_the_newest_migration_s_file_names_what_alembic_takes_for_the_head():
     assert newest_revision() == ScriptDirectory.from_config(_alembic_config()).get_current_head()
+
+
+def test_what_a_newer_version_has_migrated_is_left_alone(database):
+    with database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert not schema_is_current(database)
+    with pytest.raises(NewerSchema, match="9999"):
+        migrate(database)
 
 
 def test_migrating_again_changes_nothing(database):
