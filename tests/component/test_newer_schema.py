@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import text
 
-from cli.main import main
 from storage.database import Database, migrate
+from tests.e2e.service import ROOT, environment
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["keys", "list"], ["serve"]])
@@ -17,7 +19,8 @@ def test_a_command_on_a_newer_database_says_what_to_do(tmp_path, command):
     with database.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     database.close()
-    done = CliRunner().invoke(main, command, env={"DATA_DIR": str(tmp_path), "PORT": "0"})
-    assert done.exit_code == 1
-    assert done.output.startswith("Error: The database's schema is 9999")
-    assert "use the newer version" in done.output
+    started = [sys.executable, "-m", "cli.main", *command]  # by itself: these commands configure the process's log
+    done = subprocess.run(started, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The database's schema is 9999")
+    assert "use the newer version" in done.stderr
