@@ -21,7 +21,7 @@ from pipeline.private import make_private
 from pipeline.settings import Settings, SettingsFault, load_settings
 from pipeline.webhook import as_text
 from storage import accounts, ledger, webhook_secrets
-from storage.database import Database, NewerSchema, migrate, schema_is_current
+from storage.database import Database, NewerSchema, migrate
 from storage.secret import secret_key
 
 
@@ -50,8 +50,7 @@ def _end_on_sigterm() -> None:
 def _database(settings: Settings) -> Database:
     """The database, migrated: the commands below work before the first `serve`, and beside it."""
     database = Database(settings.database_url)
-    if not schema_is_current(database):
-        _migrate(database)
+    _migrate(database)
     return database
 
 

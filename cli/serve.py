@@ -26,7 +26,7 @@ from cli.lifeline import PARENT
 from cli.local_key import ready_key
 from pipeline.engines.build import model_of
 from pipeline.settings import Settings
-from storage.database import Database, NewerSchema, migrate, schema_is_current
+from storage.database import Database, NewerSchema, migrate
 from storage.embedded_redis import EmbeddedRedis
 from storage.secret import secret_key
 
@@ -46,8 +46,7 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
         host, port = listener.getsockname()[:2]
         database = Database(settings.database_url)
         try:
-            if not schema_is_current(database):
-                migrate(database)
+            migrate(database)
         except NewerSchema as newer:
             raise click.ClickException(str(newer)) from None
         except DBAPIError as error:

@@ -124,7 +124,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
         )
     custom_ids = new.options.custom_ids or [None] * len(new.sources)
     connection.execute(
-        _new_images(),
+        insert(images),
         [
             {"job": new.id, "index": index, "source": source, "custom_id": custom_id, "state": "waiting"}
             for index, (source, custom_id) in enumerate(zip(new.sources, custom_ids, strict=True))
@@ -136,7 +136,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
 def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[ChunkPlan], inputs: Mapping[int, str]) -> None:
     """The chunks of a round, each with its stage step."""
     connection.execute(
-        _new_chunks(),
+        insert(chunks),
         [
             {
                 "job": job,
@@ -171,16 +171,6 @@ def _in_scratch() -> Select[int]:
 def _new_job() -> Insert:
     deadline = now_ms() + bindparam("until_deadline", type_=BigInteger)
     return insert(jobs).values(created_at=now_ms(), deadline_at=deadline)
-
-
-@cache
-def _new_images() -> Insert:
-    return insert(images)
-
-
-@cache
-def _new_chunks() -> Insert:
-    return insert(chunks)
 
 
 def check_not_sent_before(connection: Connection, account: str, key: IdempotencyKey) -> None:

@@ -140,6 +140,8 @@ def _when_free(execute: Callable[[], object]) -> None:
 
 def migrate(database: Database) -> None:
     """Brings the schema to this version's. Safe to run again, and from two processes at once. Raises NewerSchema."""
+    if schema_is_current(database):
+        return
     from alembic import command
 
     config = _alembic_config()

@@ -16,8 +16,8 @@ from pipeline.plan import cut
 from pipeline.ports import Scratch
 from pipeline.stage import StagedChunk
 from pipeline.types import Question, Staged
-from storage import accepting, accounts, jobs, ledger, schema, steps
-from storage.database import Database
+from storage import accepting, accounts, jobs, ledger, ringing, schema, steps
+from storage.database import Database, now_ms
 from storage.steps import Lease
 
 
@@ -73,6 +73,21 @@ def step_row(database: Database, step: int) -> Row[Any]:
 def job_row(database: Database, job: str) -> Row[Any]:
     with database.read() as connection:
         return connection.execute(select(schema.jobs).where(schema.jobs.c.id == job)).one()
+
+
+def now(database: Database) -> int:
+    with database.read() as connection:
+        return int(connection.execute(select(now_ms())).scalar_one())
+
+
+def ring(database: Database, **options: Any) -> list[ringing.Ring]:
+    with database.write() as connection:
+        return ringing.to_ring(connection, **options)
+
+
+def rung_now(database: Database, **options: Any) -> list[int]:
+    """The ids of the steps that are rung now."""
+    return [ring.step for ring in ring(database, **options)]
 
 
 def set_steps(database: Database, *ids: int, **values: Any) -> None:
