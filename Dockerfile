@@ -9,6 +9,7 @@ RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock > requirements-build.lo
 COPY pyproject.toml README.md ./
 COPY api api
 COPY cli cli
+COPY config config
 COPY deploy/s3_init.py deploy/s3_init.py
 COPY pipeline pipeline
 COPY storage storage

@@ -41,7 +41,7 @@ torture-checked: install ## see that the torture fails with a safeguard taken ou
 		then echo "without $$safeguard: not noticed"; exit 1; else echo "without $$safeguard: the run failed, as it must"; fi; done
 
 fuzz: install ## damage pictures at random for ten minutes and see that only decoders suffer
-	@FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/component/test_fuzz.py -s -q --timeout=1200
+	@FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/component/pipeline/decode/test_fuzz.py -s -q --timeout=1200
 
 pythons: ## run the suite on each Python from 3.11 to 3.13 that is found
 	@for version in 3.11 3.12 3.13; do \

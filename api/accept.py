@@ -16,19 +16,20 @@ from api.errors import AWAY, ApiError, json_response
 from api.uploads import is_upload, read_upload
 from api.wiring import Parts
 from pipeline.credits import reservation
-from pipeline.job_options import JobOptions, check_options
 from pipeline.packed import PackWriter
 from pipeline.plan import ChunkPlan, cut
-from pipeline.record_schema import SchemaFault
-from pipeline.request import Request, RequestFault, check
+from pipeline.records.schema import SchemaFault
+from pipeline.records.validate import compile_schema
+from pipeline.request.check import Request, RequestFault, check
+from pipeline.request.options import JobOptions, check_options
 from pipeline.types import JobStatus, Question
-from pipeline.validate import compile_schema
-from storage import accepting, ringing
-from storage.accepting import IdempotencyKey
-from storage.accounts import available_credits, random_id
-from storage.ledger import InsufficientCredits
-from storage.render import job_json, links_json
-from storage.views import job_view
+from storage.account.accounts import available_credits, random_id
+from storage.account.ledger import InsufficientCredits
+from storage.job import accepting
+from storage.job.accepting import IdempotencyKey
+from storage.job.render import job_json, links_json
+from storage.job.views import job_view
+from storage.queue import ringing
 
 log = structlog.get_logger(__name__)
 

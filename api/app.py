@@ -9,7 +9,6 @@ from werkzeug.exceptions import ClientDisconnected
 
 from api import (
     deliveries,
-    describing,
     errors,
     estimate,
     extract_image,
@@ -23,6 +22,7 @@ from api import (
     usage,
 )
 from api.auth import add_rate_headers, optional_account
+from api.openapi import routes
 from api.patience import expect_body
 from api.wiring import Parts
 
@@ -46,7 +46,7 @@ def create_app(parts: Parts) -> Flask:
     app.register_blueprint(usage.blueprint(parts))
     app.register_blueprint(health.blueprint(parts))
     app.register_blueprint(metrics.blueprint(parts))
-    app.register_blueprint(describing.blueprint(app))
+    app.register_blueprint(routes.blueprint(app))
     app.after_request(add_rate_headers)
 
     @app.before_request

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from api.errors import UNAUTHORIZED, ApiError
 from api.wiring import Parts
-from storage.accounts import account_of, key_id
+from storage.account.accounts import account_of, key_id
 
 log = structlog.get_logger(__name__)
 

@@ -21,7 +21,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import ApiError
 from api.patience import expect_body
-from pipeline.request import RequestFault
+from pipeline.request.check import RequestFault
 
 IN_MEMORY = 1 << 20  #: bytes: a larger body lies in a temporary file, mapped
 PIECE = 1 << 18

@@ -7,12 +7,13 @@ from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi import Answer, describe
+from api.openapi.document import Answer, describe
 from api.paging import own_job
 from api.wiring import Parts
-from storage import redelivery, ringing
-from storage.redelivery import DeliveryView, deliveries_of
-from storage.render import time_json
+from storage.job import redelivery
+from storage.job.redelivery import DeliveryView, deliveries_of
+from storage.job.render import time_json
+from storage.queue import ringing
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from storage.database import SQL_AWAY
-from storage.full import is_full
+from storage.scratch.disk_full import is_full
 
 log = structlog.get_logger(__name__)
 

@@ -6,14 +6,14 @@ from flask import Blueprint, Response
 
 from api.accept import plan_of, read_sent, wanted_of
 from api.auth import authenticate
-from api.error_codes import OF_REQUESTS
 from api.errors import ApiError, json_response
-from api.openapi import Answer, describe
-from api.openapi_shared import BODIES
+from api.openapi.document import Answer, describe
+from api.openapi.error_codes import OF_REQUESTS
+from api.openapi.shared import BODIES
 from api.wiring import Parts
 from pipeline.estimate import estimate
-from pipeline.job_options import check_options
-from pipeline.request import RequestFault
+from pipeline.request.check import RequestFault
+from pipeline.request.options import check_options
 
 
 def blueprint(parts: Parts) -> Blueprint:

@@ -9,20 +9,20 @@ from flask import Blueprint, Response, request
 
 from api.accept import accept, accepted_answer, unseen_answer
 from api.auth import authenticate, optional_account
-from api.error_codes import OF_IMAGES, OF_REQUESTS
 from api.errors import AWAY, ApiError, json_response
-from api.openapi import Answer, describe
-from api.openapi_shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, PREFER, REPLAYED, REQUEST_SOURCE
+from api.openapi.document import Answer, describe
+from api.openapi.error_codes import OF_IMAGES, OF_REQUESTS
+from api.openapi.shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, PREFER, REPLAYED, REQUEST_SOURCE
 from api.patience import hung_up
 from api.uploads import is_upload
 from api.waiting import preference, wait_for_end, waiting_place
 from api.wiring import Parts
 from pipeline.credits import BASE, PER_IMAGE
+from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.finalize import is_input_fault
-from pipeline.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
-from storage.render import result_json
-from storage.views import job_view, result_view
+from storage.job.render import result_json
+from storage.job.views import job_view, result_view
 
 log = structlog.get_logger(__name__)
 

@@ -14,10 +14,10 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 
 from api.errors import json_response
-from api.openapi import Answer, describe
+from api.openapi.document import Answer, describe
 from api.wiring import Parts
 from storage.database import schema_is_current
-from storage.signals import AWAY
+from storage.redis.signals import AWAY
 
 log = structlog.get_logger(__name__)
 

@@ -13,15 +13,16 @@ from sqlalchemy import Connection
 from api.accept import Accepted, accepted_answer, chunk_size, too_few_credits, too_many_open_jobs
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi import Answer, describe
+from api.openapi.document import Answer, describe
 from api.paging import own_job
 from api.wiring import Parts
 from pipeline.types import JobStatus
-from storage import closing, ringing, rounds
-from storage.accepting import TooManyOpenJobs
-from storage.ledger import InsufficientCredits
-from storage.render import job_json
-from storage.steps import JobGone
+from storage.account.ledger import InsufficientCredits
+from storage.job import closing, rounds
+from storage.job.accepting import TooManyOpenJobs
+from storage.job.render import job_json
+from storage.queue import ringing
+from storage.queue.steps import JobGone
 
 log = structlog.get_logger(__name__)
 

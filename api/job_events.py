@@ -14,14 +14,14 @@ from flask import Blueprint, Response, request
 
 from api.auth import authenticate
 from api.errors import AWAY
-from api.openapi import Answer, Parameter, describe
-from api.openapi_schemas import text
+from api.openapi.document import Answer, Parameter, describe
+from api.openapi.schemas import text
 from api.paging import own_job
 from api.patience import hung_up
 from api.waiting import LISTEN_SECONDS, waiting_place
 from api.wiring import Parts
-from storage.render import job_json
-from storage.views import JobView, job_view
+from storage.job.render import job_json
+from storage.job.views import JobView, job_view
 
 log = structlog.get_logger(__name__)
 

@@ -8,17 +8,17 @@ from flask import Blueprint, Response, request
 
 from api.accept import accept, accepted_answer
 from api.auth import authenticate
-from api.error_codes import OF_REQUESTS
 from api.errors import ApiError, json_response
-from api.openapi import Answer, describe
-from api.openapi_shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, REQUEST_SOURCE, WAIT
+from api.openapi.document import Answer, describe
+from api.openapi.error_codes import OF_REQUESTS
+from api.openapi.shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, REQUEST_SOURCE, WAIT
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.patience import hung_up
 from api.waiting import wait_for_end, waiting_place
 from api.wiring import Parts
 from pipeline.types import JobStatus
-from storage.listing import jobs_page
-from storage.render import job_json
+from storage.job.listing import jobs_page
+from storage.job.render import job_json
 
 DEFAULT_LIMIT, MOST_JOBS = 20, 100
 STATUSES = [status.value for status in JobStatus]

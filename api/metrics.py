@@ -11,13 +11,13 @@ from flask import Blueprint, Flask, Response, g, request
 
 from api.errors import AWAY, UNAUTHORIZED
 from api.health import may_see_details
-from api.openapi import Answer, describe
-from api.openapi_schemas import text
+from api.openapi.document import Answer, describe
+from api.openapi.schemas import text
 from api.wiring import Parts
 from pipeline.metrics import BUCKETS, COUNTED, PREFIX, REQUEST_SECONDS, REQUESTS, Counts, Metric, counts
-from storage import signals
-from storage.counts import counts_of_others, process_name
 from storage.gauges import Gauges, gauges
+from storage.redis import signals
+from storage.redis.counts import counts_of_others, process_name
 
 log = structlog.get_logger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 from flask import request
 
 from api.errors import ApiError
-from api.openapi import Parameter
-from api.openapi_schemas import number, text
+from api.openapi.document import Parameter
+from api.openapi.schemas import number, text
 from api.wiring import Parts
-from storage.views import JobView, job_view
+from storage.job.views import JobView, job_view
 
 LONGEST_CURSOR = 200
 

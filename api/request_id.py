@@ -7,7 +7,7 @@ import re
 import structlog
 from flask import Flask, Response, g, request
 
-from storage.accounts import random_id
+from storage.account.accounts import random_id
 
 HEADER = "X-Request-Id"
 _SANE = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")  #: what may stand in a log and in a header as it is

@@ -11,8 +11,8 @@ from gunicorn.app.base import BaseApplication
 from api.app import create_app
 from api.patience import Worker
 from api.wiring import build_parts
-from pipeline.settings import Settings
-from storage.counts import Publisher
+from config.settings import Settings
+from storage.redis.counts import Publisher
 
 SPARE_THREADS = 32  #: beside those that wait: they take new requests
 

@@ -20,7 +20,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from api.body import FIELDS, IN_MEMORY, Sent, expected_length, pieces, place
-from pipeline.request import RequestFault
+from pipeline.request.check import RequestFault
 from pipeline.types import MAX_IMAGES, MB
 
 PIECE = 1 << 16  #: bytes read at a time

@@ -6,12 +6,12 @@ from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi import Answer, Parameter, describe
-from api.openapi_schemas import number, text
+from api.openapi.document import Answer, Parameter, describe
+from api.openapi.schemas import number, text
 from api.paging import asked, asked_limit, asked_place, cursor_of
 from api.wiring import Parts
-from storage.render import time_json
-from storage.usage import Balance, Day, Movement, balance_of, days_of, movements_of
+from storage.account.usage import Balance, Day, Movement, balance_of, days_of, movements_of
+from storage.job.render import time_json
 
 DEFAULT_LIMIT, MOST = 50, 500
 DEFAULT_DAYS, MOST_DAYS = 31, 366

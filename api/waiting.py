@@ -12,7 +12,7 @@ from api.errors import ApiError
 from api.wiring import Parts
 from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.types import JobStatus
-from storage.views import status_of
+from storage.job.views import status_of
 
 LISTEN_SECONDS = 1.0  #: how long a stopping process may go unnoticed
 LOOK_SECONDS = 5.0  #: how long a lost signal may go unnoticed

@@ -10,15 +10,15 @@ from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
-from pipeline.engines.build import model_of, models_of
+from config.engines import model_of, models_of
+from config.settings import Settings
 from pipeline.models import Model
 from pipeline.ports import Scratch
-from pipeline.settings import Settings
+from storage.account.secret import secret_key
 from storage.database import Database
-from storage.model_limits import RedisLimiter
-from storage.scratch import open_scratch
-from storage.secret import secret_key
-from storage.signals import Signals
+from storage.redis.model_limits import RedisLimiter
+from storage.redis.signals import Signals
+from storage.scratch.open import open_scratch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

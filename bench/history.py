@@ -14,14 +14,16 @@ from rich.progress import Progress
 from sqlalchemy import Table, text
 
 from bench.report import print_report, spread
-from pipeline.ask import Outcome
+from pipeline.asking.ask import Outcome
 from pipeline.finalize import conclude
 from pipeline.stage import StagedChunk
 from pipeline.types import Reply, Usage
-from storage import accepting, closing, gauges, jobs, listing, ringing, schema, steps, upkeep, views
+from storage import gauges, schema
 from storage.database import Database, migrate
-from storage.harvest import harvest
-from storage.steps import Lease
+from storage.job import accepting, chunks, closing, listing, upkeep, views
+from storage.job.outcome import harvest
+from storage.queue import ringing, steps
+from storage.queue.steps import Lease
 from tests.postgres import postgres
 from tests.rows import job_of, new_account, staged_images
 
@@ -48,9 +50,9 @@ class Side:
             lease = steps.claim(connection, ring.step, owner="bench", lease_ms=60_000)
         assert lease
         chunk = StagedChunk(staged=staged_images(0, 1), received={0: 3}, stored=3)
-        lease = self._end(lease, lambda connection, lease: jobs.record_staged(connection, lease, key="key", chunk=chunk))
+        lease = self._end(lease, lambda connection, lease: chunks.record_staged(connection, lease, key="key", chunk=chunk))
         outcome = Outcome(replies=(Reply(indexes=(0,), text="text", result=None),), usage=Usage(model_calls=1))
-        lease = self._end(lease, lambda connection, lease: jobs.record_outcome(connection, lease, outcome, last=True))
+        lease = self._end(lease, lambda connection, lease: chunks.record_outcome(connection, lease, outcome, last=True))
         with database.read() as connection:
             found = harvest(connection, new.id)
         verdict = conclude(found, found.replies)
@@ -66,7 +68,7 @@ class Side:
     def _end(self, lease: Lease, commit: Callable[..., list[int]]) -> Lease:
         """Commits a step's end and claims what follows it, as workers/run.py does."""
         with self.database.read() as connection:
-            jobs.work_of(connection, lease)
+            chunks.work_of(connection, lease)
         with self.database.write() as connection:
             (step,) = commit(connection, lease)
             follows = steps.claim(connection, step, owner="bench", lease_ms=60_000, after=lease)
@@ -96,7 +98,13 @@ class Side:
         for first in range(0, count, AT_ONCE):
             last = min(first + AT_ONCE, count)
             with self.database.write() as connection:
-                for table in (schema.jobs, schema.images, schema.chunks, schema.steps, schema.ledger):
+                for table in (
+                    schema.jobs_table,
+                    schema.images_table,
+                    schema.chunks_table,
+                    schema.steps_table,
+                    schema.ledger_table,
+                ):
                     connection.execute(text(_copy(table)), {"first": first, "last": last - 1, "template": template})
             progress.advance(task, last - first)
         if self.database.engine.dialect.name == "postgresql":  # as autovacuum does while they come
@@ -105,8 +113,8 @@ class Side:
 
 
 def _copy(table: Table) -> str:
-    job = "id" if table is schema.jobs else "job"
-    columns = [column.name for column in table.columns if column.name != "id" or table is schema.jobs]
+    job = "id" if table is schema.jobs_table else "job"
+    columns = [column.name for column in table.columns if column.name != "id" or table is schema.jobs_table]
     values = [
         "'job_past_' || n.i" if name == job else "created_at - n.i" if name == "created_at" else f'"{name}"' for name in columns
     ]

@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 
 from bench.report import print_report, spread
-from storage.embedded_redis import EmbeddedRedis
+from storage.redis.embedded import EmbeddedRedis
 from tests.e2e.production import Production
 from tests.fakes.gemini import Behaviour, FakeGemini, SeenCall, numbered_picture
 from tests.fakes.gemini_behaviours import rate_limited

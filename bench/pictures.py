@@ -30,13 +30,13 @@ from rich.table import Table
 
 from bench.report import machine
 from pipeline import stage as staging
-from pipeline.addresses import parse_allow
-from pipeline.base64_text import decode_texts
-from pipeline.decode import DecoderPool
-from pipeline.decode_once import SharedDecodes
-from pipeline.fetch import Fetcher
+from pipeline.decode.once import SharedDecodes
+from pipeline.decode.pool import DecoderPool
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.outbound.addresses import parse_allow
 from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
+from pipeline.request.base64_text import decode_texts
 from pipeline.types import MAX_TOTAL_BYTES, Failure, Fetched, ItemCode, Staged
 from tests.e2e.service import ROOT, pictures
 

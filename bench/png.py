@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from bench.report import print_report, spread
-from pipeline.decode_picture import decode, prepare_libraries
+from pipeline.decode.picture import decode, prepare_libraries
 from pipeline.types import Prepared
 
 GOAL = 0.5

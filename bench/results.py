@@ -12,8 +12,9 @@ from sqlalchemy import select, update
 
 from bench.front_door import front_door, memory
 from bench.report import print_report, spread
-from storage import accepting, schema
+from storage import schema
 from storage.database import Database, now_ms
+from storage.job import accepting
 from tests.e2e.service import Service, serving
 from tests.rows import job_of
 
@@ -24,9 +25,9 @@ RECORD = {f"field {number}": "x" * 500 for number in range(20)}
 def finished_job(folder: Path) -> str:
     """A job with that many records, written as if it had run."""
     database = Database(f"sqlite:///{folder / 'extract-image.db'}")
-    jobs, images, steps = schema.jobs, schema.images, schema.steps
+    jobs, images, steps = schema.jobs_table, schema.images_table, schema.steps_table
     with database.write() as connection:
-        account = connection.execute(select(schema.api_keys.c.account)).scalars().first()
+        account = connection.execute(select(schema.api_keys_table.c.account)).scalars().first()
         new = job_of(str(account), images=IMAGES, chunk=20)
         accepting.accept(connection, new, max_open=1000, max_scratch=10**12)
         connection.execute(update(steps).where(steps.c.job == new.id).values(state="done"))

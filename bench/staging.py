@@ -26,14 +26,14 @@ import psutil
 from bench.report import print_report, spread
 from bench.web import IMAGES, LATENCY, SIZE, web
 from pipeline import stage as staging
-from pipeline.addresses import parse_allow
-from pipeline.decode import DecoderPool
-from pipeline.decode_once import SharedDecodes
-from pipeline.fetch import Fetcher
-from pipeline.fetch_once import SharedFetches
+from pipeline.decode.once import SharedDecodes
+from pipeline.decode.pool import DecoderPool
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.once import SharedFetches
+from pipeline.outbound.addresses import parse_allow
 from pipeline.plan import ChunkPlan, cut
 from pipeline.types import MAX_TOTAL_BYTES
-from storage.scratch import FileScratch
+from storage.scratch.files import FileScratch
 from tests.e2e.service import ROOT
 from workers.app import collect_less
 from workers.stage import IN_MEMORY

@@ -27,10 +27,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from cli.local_key import ready_key
-from pipeline.settings import Settings, load_settings
+from config.settings import Settings, load_settings
+from storage.account.secret import secret_key
 from storage.database import Database
-from storage.scratch import open_scratch
-from storage.secret import secret_key
+from storage.scratch.open import open_scratch
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".heic", ".tiff", ".gif"}

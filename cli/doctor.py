@@ -26,12 +26,12 @@ from rich.table import Column, Table
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
+from config.settings import Settings, SettingsFault, load_settings
 from pipeline.ports import ModelRefused, ModelUnavailable, Scratch
-from pipeline.settings import Settings, SettingsFault, load_settings
 from pipeline.types import MB
 from storage.database import Database, now_ms, schema_is_current
-from storage.scratch import open_scratch
-from storage.signals import connect
+from storage.redis.signals import connect
+from storage.scratch.open import open_scratch
 from workers.alive import LATE_SECONDS, silent_for
 
 CHECK_SECONDS = 5.0

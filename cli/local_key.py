@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from storage import accounts, ledger
+from storage.account import accounts, ledger
 from storage.database import Database
 
 NAME = "serve --ready-key"  #: of the account and its key: no name that a user gives by chance, since the key is revoked

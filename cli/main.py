@@ -17,12 +17,12 @@ from sqlalchemy import Connection
 
 from cli.lifeline import end_with_parent
 from cli.logs import configure_logs
-from pipeline.private import make_private
-from pipeline.settings import Settings, SettingsFault, load_settings
-from pipeline.webhook import as_text
-from storage import accounts, ledger, webhook_secrets
+from config.settings import Settings, SettingsFault, load_settings
+from pipeline.hardening import make_private
+from pipeline.outbound.webhook import as_text
+from storage.account import accounts, ledger, webhook_secrets
+from storage.account.secret import secret_key
 from storage.database import Database, NewerSchema, migrate
-from storage.secret import secret_key
 
 
 def _settings() -> Settings:
@@ -118,9 +118,9 @@ def worker(*, alone: bool) -> None:
 def supervisor() -> None:
     """Run the supervisor: it rings what is due and reclaims what was lost. One is enough, two do no harm."""
     _end_on_sigterm()
-    from storage.counts import Publisher
-    from storage.scratch import open_scratch
-    from storage.signals import Signals
+    from storage.redis.counts import Publisher
+    from storage.redis.signals import Signals
+    from storage.scratch.open import open_scratch
     from workers.alive import touch
     from workers.supervisor import Supervisor
 

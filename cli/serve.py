@@ -24,11 +24,11 @@ from sqlalchemy.exc import DBAPIError
 
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
-from pipeline.engines.build import model_of
-from pipeline.settings import Settings
+from config.engines import model_of
+from config.settings import Settings
+from storage.account.secret import secret_key
 from storage.database import Database, NewerSchema, migrate
-from storage.embedded_redis import EmbeddedRedis
-from storage.secret import secret_key
+from storage.redis.embedded import EmbeddedRedis
 
 log = structlog.get_logger(__name__)
 

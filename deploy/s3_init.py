@@ -12,8 +12,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipeline.settings import SettingsFault, load_settings
-from storage.s3 import s3_client
+from config.settings import SettingsFault, load_settings
+from storage.scratch.s3 import s3_client
 
 RULE = "extract-image-scratch"
 DAYS = 2

@@ -1,4 +1,4 @@
-"""What a job costs. Pure: the ledger (storage/ledger.py) records what this says."""
+"""What a job costs. Pure: the ledger (storage/account/ledger.py) records what this says."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.asking.synthesize import MOST_PIECES, calls_of
 from pipeline.credits import reservation
 from pipeline.models import RECORD_TOKENS, Model
 from pipeline.plan import RAW_BYTES, ChunkPlan, pack_calls
-from pipeline.request import Request
-from pipeline.synthesize import MOST_PIECES, calls_of
+from pipeline.request.check import Request
 from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged
 
 INSTRUCTIONS = 400  #: characters, about, of what is said to the model beside the prompt

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import IO, Protocol
 
 from pipeline.models import Model
+from pipeline.outbound.webhook import Answered
 from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
-from pipeline.webhook import Answered
 
 
 class Scratch(Protocol):

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import IO
 
-from pipeline.decode_once import SharedDecodes
+from pipeline.decode.once import SharedDecodes
 from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
 from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused, Staged

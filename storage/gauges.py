@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, case, func, select, text
 
 from storage.database import now_ms
-from storage.schema import OPEN_STEP, accounts, jobs, steps
+from storage.schema import OPEN_STEP, accounts_table, jobs_table, steps_table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,22 +33,22 @@ class Gauges:
 def gauges(connection: Connection) -> Gauges:
     """By indexes of open rows: what is over costs nothing here."""
     queues = {kind: Queue(due=0, waiting=0, leased=0, age=0.0) for kind in ("stage", "extract", "finalize", "cleanup", "webhook")}
-    ready = steps.c.state == "ready"
-    is_due = and_(ready, steps.c.not_before <= now_ms())
-    since = case((steps.c.not_before > steps.c.added_at, steps.c.not_before), else_=steps.c.added_at)
+    ready = steps_table.c.state == "ready"
+    is_due = and_(ready, steps_table.c.not_before <= now_ms())
+    since = case((steps_table.c.not_before > steps_table.c.added_at, steps_table.c.not_before), else_=steps_table.c.added_at)
     found = select(
-        steps.c.kind,
+        steps_table.c.kind,
         func.count(case((is_due, 1))).label("due"),
         func.count(case((ready, 1))).label("ready"),
-        func.count(case((steps.c.state == "leased", 1))).label("leased"),
+        func.count(case((steps_table.c.state == "leased", 1))).label("leased"),
         func.max(case((is_due, now_ms() - since), else_=0)).label("age"),
     )
-    for row in connection.execute(found.where(text(OPEN_STEP)).group_by(steps.c.kind)):
+    for row in connection.execute(found.where(text(OPEN_STEP)).group_by(steps_table.c.kind)):
         queues[row.kind] = Queue(due=row.due, waiting=row.ready - row.due, leased=row.leased, age=max(row.age, 0) / 1000)
-    of_open = select(jobs.c.status, func.count().label("jobs"), func.sum(jobs.c.scratch_bytes).label("bytes"))
-    rows = connection.execute(of_open.where(jobs.c.finished_at.is_(None)).group_by(jobs.c.status)).all()
+    of_open = select(jobs_table.c.status, func.count().label("jobs"), func.sum(jobs_table.c.scratch_bytes).label("bytes"))
+    rows = connection.execute(of_open.where(jobs_table.c.finished_at.is_(None)).group_by(jobs_table.c.status)).all()
     money = connection.execute(
-        select(func.sum(accounts.c.available), func.sum(accounts.c.held), func.sum(accounts.c.charged))
+        select(func.sum(accounts_table.c.available), func.sum(accounts_table.c.held), func.sum(accounts_table.c.charged))
     ).one()
     return Gauges(
         queues=queues,

@@ -30,7 +30,7 @@ metadata = MetaData(
 #: SQLite numbers rows only in a column of type INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
-accounts = Table(
+accounts_table = Table(
     "accounts",
     metadata,
     Column("id", Text, primary_key=True),
@@ -44,7 +44,7 @@ accounts = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
-api_keys = Table(
+api_keys_table = Table(
     "api_keys",
     metadata,
     Column("id", Text, primary_key=True),  # the public part of the key
@@ -55,7 +55,7 @@ api_keys = Table(
     Column("revoked_at", BigInteger),
 )
 
-jobs = Table(
+jobs_table = Table(
     "jobs",
     metadata,
     Column("id", Text, primary_key=True),
@@ -105,7 +105,7 @@ jobs = Table(
 )
 
 #: What keeps a request that is sent again from becoming a second job. Written with the job, kept as long.
-idempotency_keys = Table(
+idempotency_keys_table = Table(
     "idempotency_keys",
     metadata,
     Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
@@ -115,7 +115,7 @@ idempotency_keys = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
-images = Table(
+images_table = Table(
     "images",
     metadata,
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
@@ -132,7 +132,7 @@ images = Table(
     Column("note", Text),  # "reencoded": the model was not shown it as it was
 )
 
-chunks = Table(
+chunks_table = Table(
     "chunks",
     metadata,
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
@@ -144,11 +144,11 @@ chunks = Table(
     Column("object", Text),  # scratch key that the winning stage step recorded
     Column("replies", JSON, nullable=False),  # list of {indexes, text}
     Column("usage", JSON, nullable=False),  # pipeline.types.Usage
-    Column("progress", JSON(none_as_null=True)),  # what extract has begun: pipeline.progress.Progress
+    Column("progress", JSON(none_as_null=True)),  # what extract has begun: pipeline.asking.progress.Progress
 )
 
 #: Answers about parts of a job's images that the model has made one, with `synthesize`.
-merges = Table(
+merges_table = Table(
     "merges",
     metadata,
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
@@ -158,11 +158,11 @@ merges = Table(
 )
 
 #: Records that were answered before: what a request with `cache` takes instead of a call.
-answers = Table(
+answers_table = Table(
     "answers",
     metadata,
     Column("account", Text, ForeignKey("accounts.id"), primary_key=True),
-    Column("key", Text, primary_key=True),  # pipeline.answer_key
+    Column("key", Text, primary_key=True),  # pipeline.records.answer_key
     Column("result", JSON, nullable=False),
     Column("expires_at", BigInteger, nullable=False, index=True),
 )
@@ -173,7 +173,7 @@ OPEN_STEP = "state IN ('ready', 'leased')"
 UNRUNG_STEP = "state = 'ready' AND rung_at IS NULL"
 TAKEN_STEP = "state = 'leased' OR (state = 'ready' AND rung_at IS NOT NULL)"  # a place of its account's window
 
-steps = Table(
+steps_table = Table(
     "steps",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
@@ -220,7 +220,7 @@ steps = Table(
     ),
 )
 
-ledger = Table(
+ledger_table = Table(
     "ledger",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
@@ -235,7 +235,7 @@ ledger = Table(
     Index("ix_ledger_account_created_at", "account", "created_at"),
 )
 
-deliveries = Table(
+deliveries_table = Table(
     "deliveries",
     metadata,
     Column("id", Text, primary_key=True),  # the webhook-id

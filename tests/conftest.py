@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from storage.database import Database, migrate
-from storage.embedded_redis import EmbeddedRedis
+from storage.redis.embedded import EmbeddedRedis
 from tests.harness import Harness, running
 from tests.postgres import PostgresServer, postgres
 from tests.rows import quick_folder

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from werkzeug.exceptions import HTTPException
 from werkzeug.test import TestResponse
 
-from api.error_codes import ERRORS
-from api.openapi import OF_KEYS, document
-from api.openapi_schemas import COMPONENTS
+from api.openapi.document import OF_KEYS, document
+from api.openapi.error_codes import ERRORS
+from api.openapi.schemas import COMPONENTS
 
 #: Where a request has no route: api/errors.py.
 OF_NO_ROUTE = {"not_found", "method_not_allowed", *OF_KEYS["optional"]}

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.engines.gemini import GeminiEngine
 from pipeline.engines.governed import Governed
-from pipeline.limiter import LocalLimiter
+from pipeline.engines.limiter import LocalLimiter
 from pipeline.models import KNOWN
 from pipeline.types import ItemCode, Prepared, Refused
 from tests.fakes.gemini import FakeGemini, numbered_picture

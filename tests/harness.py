@@ -22,10 +22,11 @@ from werkzeug.test import TestResponse
 import api.wiring
 import workers.wiring
 from api.app import create_app
+from config.settings import Settings, load_settings
 from pipeline.models import known
 from pipeline.ports import Engine
-from pipeline.settings import Settings, load_settings
-from storage import accounts, ledger, schema
+from storage import schema
+from storage.account import accounts, ledger
 from storage.database import Database, migrate
 from tests.described import DescribedClient
 from tests.fakes.deliver import FakeDeliver
@@ -147,15 +148,15 @@ class Harness:
     def balance(self, account: str | None = None) -> tuple[int, int, int]:
         """Credits available, held and charged."""
         with self.database.read() as connection:
-            columns = (schema.accounts.c.available, schema.accounts.c.held, schema.accounts.c.charged)
-            row = connection.execute(select(*columns).where(schema.accounts.c.id == (account or self.account))).one()
+            columns = (schema.accounts_table.c.available, schema.accounts_table.c.held, schema.accounts_table.c.charged)
+            row = connection.execute(select(*columns).where(schema.accounts_table.c.id == (account or self.account))).one()
             return row.available, row.held, row.charged
 
     def ledger(self, job: str | None = None) -> list[tuple[str, int]]:
         """The movements of a job, or all of them, oldest first."""
         with self.database.read() as connection:
-            query = select(schema.ledger.c.kind, schema.ledger.c.amount).order_by(schema.ledger.c.id)
-            return [tuple(row) for row in connection.execute(query.where(schema.ledger.c.job == job) if job else query)]
+            query = select(schema.ledger_table.c.kind, schema.ledger_table.c.amount).order_by(schema.ledger_table.c.id)
+            return [tuple(row) for row in connection.execute(query.where(schema.ledger_table.c.job == job) if job else query)]
 
     def count_rows(self, table: str) -> int:
         with self.database.read() as connection:
@@ -163,17 +164,17 @@ class Harness:
 
     def skip_waits(self) -> None:
         """Makes every step due that waits for its time."""
-        self._set(schema.steps, not_before=0)
+        self._set(schema.steps_table, not_before=0)
 
     def age_rings(self) -> None:
         """Makes every ring an hour old."""
-        self._set(schema.steps, rung_at=0)
+        self._set(schema.steps_table, rung_at=0)
 
     def make_overdue(self) -> None:
-        self._set(schema.jobs, deadline_at=0)
+        self._set(schema.jobs_table, deadline_at=0)
 
     def make_expired(self) -> None:
-        self._set(schema.jobs, expires_at=1)
+        self._set(schema.jobs_table, expires_at=1)
 
     def _set(self, table: Table, **values: Any) -> None:
         with self.database.write() as connection:
@@ -202,7 +203,7 @@ class Harness:
 
     def _check_nothing_left(self) -> None:
         """Finished jobs leave no scratch object and no credit held; money is conserved; no job was charged twice."""
-        jobs, accs, rows = schema.jobs, schema.accounts, schema.ledger
+        jobs, accs, rows = schema.jobs_table, schema.accounts_table, schema.ledger_table
         with self.database.read() as connection:
             open_jobs = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_(None))).scalars())
             this_round = (rows.c.job == jobs.c.id) & (rows.c.round == jobs.c.round)

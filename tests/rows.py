@@ -16,9 +16,12 @@ from pipeline.plan import cut
 from pipeline.ports import Scratch
 from pipeline.stage import StagedChunk
 from pipeline.types import Question, Staged
-from storage import accepting, accounts, jobs, ledger, ringing, schema, steps
+from storage import schema
+from storage.account import accounts, ledger
 from storage.database import Database, now_ms
-from storage.steps import Lease
+from storage.job import accepting, chunks
+from storage.queue import ringing, steps
+from storage.queue.steps import Lease
 
 
 def new_account(database: Database, available: int = 100_000) -> str:
@@ -60,19 +63,19 @@ def new_job(database: Database, account: str, **options: Any) -> str:
 
 
 def step_ids(database: Database, job: str, kind: str = "stage") -> list[int]:
-    query = select(schema.steps.c.id).where(schema.steps.c.job == job, schema.steps.c.kind == kind)
+    query = select(schema.steps_table.c.id).where(schema.steps_table.c.job == job, schema.steps_table.c.kind == kind)
     with database.read() as connection:
-        return list(connection.execute(query.order_by(schema.steps.c.id)).scalars())
+        return list(connection.execute(query.order_by(schema.steps_table.c.id)).scalars())
 
 
 def step_row(database: Database, step: int) -> Row[Any]:
     with database.read() as connection:
-        return connection.execute(select(schema.steps).where(schema.steps.c.id == step)).one()
+        return connection.execute(select(schema.steps_table).where(schema.steps_table.c.id == step)).one()
 
 
 def job_row(database: Database, job: str) -> Row[Any]:
     with database.read() as connection:
-        return connection.execute(select(schema.jobs).where(schema.jobs.c.id == job)).one()
+        return connection.execute(select(schema.jobs_table).where(schema.jobs_table.c.id == job)).one()
 
 
 def now(database: Database) -> int:
@@ -92,9 +95,9 @@ def rung_now(database: Database, **options: Any) -> list[int]:
 
 def set_steps(database: Database, *ids: int, **values: Any) -> None:
     """Changes these steps, or all where none is named."""
-    statement = update(schema.steps).values(**values)
+    statement = update(schema.steps_table).values(**values)
     with database.write() as connection:
-        connection.execute(statement.where(schema.steps.c.id.in_(ids)) if ids else statement)
+        connection.execute(statement.where(schema.steps_table.c.id.in_(ids)) if ids else statement)
 
 
 def claim(database: Database, step: int, *, owner: str = "test", lease_ms: int = 60_000) -> Lease | None:
@@ -127,7 +130,7 @@ def extract_lease(database: Database, job: str, part: int) -> Lease:
     """Stages a chunk of single images, and claims its extract step."""
     lease = claimed(database, step_ids(database, job)[part])
     with database.write() as connection:
-        (step,) = jobs.record_staged(connection, lease, key=f"{job}/c{part}", chunk=StagedChunk(staged=staged_images(part, 1)))
+        (step,) = chunks.record_staged(connection, lease, key=f"{job}/c{part}", chunk=StagedChunk(staged=staged_images(part, 1)))
     return claimed(database, step)
 
 
@@ -142,15 +145,15 @@ def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 
 def end_state(database: Database, scratch: Scratch, job: str) -> dict[str, Any]:
     """All that a caller or a bookkeeper could see of a job, and what is in scratch, of whomever."""
-    columns, chunks, steps = schema.images.c, schema.chunks.c, schema.steps.c
+    columns, chunks, steps = schema.images_table.c, schema.chunks_table.c, schema.steps_table.c
     seen = (columns.index, columns.state, columns.code, columns.detail, columns.sha256, columns.bytes, columns.result)
-    account, told, paid = schema.accounts.c, schema.deliveries.c, schema.ledger.c
+    account, told, paid = schema.accounts_table.c, schema.deliveries_table.c, schema.ledger_table.c
     with database.read() as connection:
 
         def rows(*what: Any, of: Any, by: Any) -> list[tuple[Any, ...]]:
             return [tuple(row) for row in connection.execute(select(*what).where(of).order_by(by))]
 
-        row = connection.execute(select(schema.jobs).where(schema.jobs.c.id == job)).one()
+        row = connection.execute(select(schema.jobs_table).where(schema.jobs_table.c.id == job)).one()
         return {
             "images": rows(*seen, of=columns.job == job, by=columns.index),
             "job": (row.status, row.result, row.error_code, row.error_message, row.credits, tuple(row.warnings)),

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.settings import Settings, load_settings
-from storage.s3 import s3_client
+from config.settings import Settings, load_settings
+from storage.scratch.s3 import s3_client
 
 START_SECONDS = 60.0
 END_SECONDS = 20.0

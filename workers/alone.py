@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import IO
 
-from storage.steps import Lease
+from storage.queue.steps import Lease
 
 #: Started again for each process that died, so that nothing of ours is found by accident: see cli/serve.py.
 COMMAND = (sys.executable, "-P", "-m", "cli.main", "worker", "--alone")

@@ -13,15 +13,15 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
 
-from pipeline.settings import Settings
-from storage.counts import Publisher
-from storage.signals import QUEUE, TASK, WAITED_QUEUE
-from storage.steps import Lease
+from config.settings import Settings
+from storage.queue.steps import Lease
+from storage.redis.counts import Publisher
+from storage.redis.signals import QUEUE, TASK, WAITED_QUEUE
 from workers import alone
 from workers.alive import touch
 from workers.listening import Listening, WatchedRequest, while_listening
+from workers.priority_pool import WaitedThreads
 from workers.run import run_lease, run_step
-from workers.waited import WaitedThreads
 from workers.wiring import Parts, build_parts, threads_of
 
 Build = Callable[[Settings], tuple[Parts, Celery, Callable[[], None]]]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from storage import steps
-from storage.steps import Lease
+from storage.queue import steps
+from storage.queue.steps import Lease
 from workers.wiring import Parts
 
 _STAGED = re.compile(r"r(\d+)-")  # as workers/stage.py names them

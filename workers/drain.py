@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import structlog
 
-from storage import ringing, steps
 from storage.database import Database
-from storage.signals import Signals
-from storage.steps import Lease, LostLease
+from storage.queue import ringing, steps
+from storage.queue.steps import Lease, LostLease
+from storage.redis.signals import Signals
 from workers.leases import LeaseKeeper
 
 log = structlog.get_logger(__name__)

@@ -8,24 +8,25 @@ from time import monotonic
 
 from sqlalchemy import Connection
 
-from pipeline.answer_key import answer_key
-from pipeline.ask import Outcome, ask
+from pipeline.asking.ask import Outcome, ask
 from pipeline.models import most_pictures
 from pipeline.packed import PackReader
+from pipeline.records.answer_key import answer_key
+from pipeline.records.validate import compile_schema
 from pipeline.stage import staged_in
 from pipeline.types import Form, Reply, Staged, Usage
-from pipeline.validate import compile_schema
-from storage import answers, jobs
-from storage.jobs import Work
-from storage.steps import Lease
-from workers.turns import StepPaused, call_seconds, turn_seconds
+from storage.account import answers
+from storage.job import chunks
+from storage.job.chunks import Work
+from storage.queue.steps import Lease
+from workers.time_slice import StepPaused, call_seconds, turn_seconds
 from workers.wiring import Parts
 
 
 def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Asks for every image of the chunk that has no reply yet; the commit records the last outcome."""
     with parts.database.read() as connection:
-        work = jobs.work_of(connection, lease)
+        work = chunks.work_of(connection, lease)
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     turn_ends = monotonic() + turn_seconds(parts.settings)
@@ -88,7 +89,7 @@ def _record(
     parts: Parts, work: Work, keys: dict[int, str], outcome: Outcome, connection: Connection, *, lease: Lease, last: bool
 ) -> list[int]:
     """One outcome, and its records for whoever asks the same again. Ids of the steps that follow. Raises LostLease."""
-    follow = jobs.record_outcome(connection, lease, outcome, last=last)
+    follow = chunks.record_outcome(connection, lease, outcome, last=last)
     if keys and not outcome.usage.cache_hits:
         records = {keys[reply.indexes[0]]: reply.result for reply in outcome.replies}
         answers.keep_answers(connection, work.account, records, ttl_ms=int(parts.settings.cache_ttl * 1000))

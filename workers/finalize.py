@@ -8,13 +8,13 @@ from time import monotonic
 
 from sqlalchemy import Connection
 
+from pipeline.asking.synthesize import ask_for, grow
 from pipeline.finalize import Harvest, conclude, is_synthesized
-from pipeline.synthesize import ask_for, grow
 from pipeline.types import Reply
-from storage import closing, merges
-from storage.harvest import harvest as harvest_of
-from storage.steps import Lease
-from workers.turns import StepPaused, call_seconds, turn_seconds
+from storage.job import closing, merges
+from storage.job.outcome import harvest as harvest_of
+from storage.queue.steps import Lease
+from workers.time_slice import StepPaused, call_seconds, turn_seconds
 from workers.wiring import Parts
 
 

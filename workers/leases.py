@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import structlog
 
-from storage import steps
 from storage.database import SQL_AWAY, Database
-from storage.steps import Lease
+from storage.queue import steps
+from storage.queue.steps import Lease
 
 log = structlog.get_logger(__name__)
 

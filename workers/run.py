@@ -16,16 +16,17 @@ from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import ItemCode, JobStatus
-from storage import closing, jobs, ringing, steps
 from storage.database import SQL_AWAY
-from storage.full import WARNING, is_full
-from storage.steps import Lease, LostLease
+from storage.job import chunks, closing
+from storage.queue import ringing, steps
+from storage.queue.steps import Lease, LostLease
+from storage.scratch.disk_full import WARNING, is_full
 from workers.alone import Died, NoSeat
 from workers.cleanup import cleanup
 from workers.extract import extract
 from workers.finalize import finalize
 from workers.stage import stage
-from workers.turns import StepPaused
+from workers.time_slice import StepPaused
 from workers.webhook import webhook
 from workers.wiring import Parts
 
@@ -154,7 +155,7 @@ def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
                 log.warning("step_died_alone", reason=str(death))
                 if lease.kind not in {"stage", "extract"}:
                     return _after_failure(parts, lease)
-                return _commit(parts, lease, partial(jobs.record_death, lease=lease))
+                return _commit(parts, lease, partial(chunks.record_death, lease=lease))
     except NoSeat:
         _hand_back(parts, lease, seconds=NO_SEAT_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
     except LostLease:
@@ -186,7 +187,7 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
         message = "The service failed to put the answers of this job together."
         error = (ItemCode.INTERNAL_ERROR.value, message)
         return closing.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
-    return jobs.record_dead(connection, lease, "The service failed on this image's chunk.")
+    return chunks.record_dead(connection, lease, "The service failed on this image's chunk.")
 
 
 def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
@@ -207,7 +208,7 @@ def _hand_back(parts: Parts, lease: Lease, *, seconds: float, counts: bool, warn
     try:
         with parts.database.write() as connection:
             if warning:
-                jobs.add_warning(connection, lease.job, warning)
+                chunks.add_warning(connection, lease.job, warning)
             steps.hand_back(connection, lease, delay_ms=int(seconds * 1000), counts=counts)
     except LostLease:
         log.info("lease_lost")

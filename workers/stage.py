@@ -10,13 +10,13 @@ from functools import partial
 from sqlalchemy import Connection
 
 from pipeline import stage as staging
-from pipeline.base64_text import decode_texts
 from pipeline.packed import PackReader
 from pipeline.ports import TotalTooLarge
+from pipeline.request.base64_text import decode_texts
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched
-from storage import jobs
-from storage.jobs import Work
-from storage.steps import Lease, LostLease
+from storage.job import chunks
+from storage.job.chunks import Work
+from storage.queue.steps import Lease, LostLease
 from workers.wiring import Parts
 
 IN_MEMORY = 8 * MB  #: a chunk's object beyond this is put together on disk
@@ -26,7 +26,7 @@ IN_HAND = 1 * MB  #: up to this it is not fetched back for the model: for a smal
 def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Fetches or decodes, converts, and puts the object; the commit records what became of each image."""
     with parts.database.read() as connection:
-        work = jobs.work_of(connection, lease)
+        work = chunks.work_of(connection, lease)
     with ExitStack() as stack:
         out = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))
         try:
@@ -39,7 +39,7 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
                 job=lease.job,
             )
         except TotalTooLarge:
-            return partial(jobs.fail_too_large, lease=lease)
+            return partial(chunks.fail_too_large, lease=lease)
         # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.
         key = f"{lease.job}/r{lease.round}-c{lease.part}-e{lease.epoch}" if chunk.staged else None
         if key:
@@ -51,7 +51,7 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
 
     def commit(connection: Connection) -> list[int]:
         try:
-            return jobs.record_staged(connection, lease, key=key, chunk=chunk)
+            return chunks.record_staged(connection, lease, key=key, chunk=chunk)
         except LostLease as lost:
             lost.leftover = key or ""
             raise
@@ -76,4 +76,4 @@ def _received(parts: Parts, lease: Lease, work: Work) -> Iterator[Fetched | Fail
 
 def _repeated(parts: Parts, work: Work) -> frozenset[str]:
     with parts.database.read() as connection:
-        return jobs.repeated_urls(connection, work.job)
+        return chunks.repeated_urls(connection, work.job)

@@ -12,9 +12,11 @@ import structlog
 
 from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
-from storage import answers, closing, ringing, steps, upkeep
+from storage.account import answers
 from storage.database import Database
-from storage.signals import Signals
+from storage.job import closing, upkeep
+from storage.queue import ringing, steps
+from storage.redis.signals import Signals
 
 log = structlog.get_logger(__name__)
 

@@ -11,10 +11,11 @@ import structlog
 from sqlalchemy import Connection
 
 from pipeline.metrics import WEBHOOKS
-from pipeline.webhook import Answered, headers, next_try
-from storage import deliveries, steps
-from storage.steps import Lease
-from storage.webhook_secrets import signing_secrets
+from pipeline.outbound.webhook import Answered, headers, next_try
+from storage.account.webhook_secrets import signing_secrets
+from storage.job import deliveries
+from storage.queue import steps
+from storage.queue.steps import Lease
 from workers.wiring import Parts
 
 log = structlog.get_logger(__name__)

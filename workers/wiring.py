@@ -11,24 +11,24 @@ from functools import partial
 
 from celery import Celery
 
-from pipeline.decode_once import SharedDecodes
-from pipeline.engines.build import build_engine, models_of
-from pipeline.fetch_once import SharedFetches
+from config.engines import build_engine, models_of
+from config.settings import Settings
+from pipeline.asking.memory_budget import Room
+from pipeline.decode.once import SharedDecodes
+from pipeline.fetch.once import SharedFetches
 from pipeline.models import Model
 from pipeline.ports import Decode, Deliver, Engine, Fetch, Limiter, Reencode, Scratch
-from pipeline.room import Room
-from pipeline.settings import Settings
 from pipeline.types import MB
+from storage.account.secret import secret_key
 from storage.database import Database
-from storage.model_limits import RedisLimiter
-from storage.scratch import open_scratch
-from storage.secret import secret_key
-from storage.signals import Signals, celery_app, owner_name
+from storage.redis.model_limits import RedisLimiter
+from storage.redis.signals import Signals, celery_app, owner_name
+from storage.scratch.open import open_scratch
 from workers.alone import COMMAND, Alone
-from workers.counted import CountedEngine
 from workers.drain import Drain
-from workers.in_hand import InHand
 from workers.leases import LeaseKeeper
+from workers.metered_engine import CountedEngine
+from workers.staged_cache import InHand
 
 CALL_BYTES = 64 * MB  #: of pictures in model calls at once; their calls weigh 4 to 5 times that
 EX_TEMPFAIL = 75  #: sysexits.h: a process that is to be started again
@@ -96,9 +96,9 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
 
     `alone_command`: what starts a child that runs single steps (workers/alone.py).
     """
-    from pipeline.decode import DecoderPool
-    from pipeline.fetch import Fetcher
-    from pipeline.webhook_call import WebhookCaller
+    from pipeline.decode.pool import DecoderPool
+    from pipeline.fetch.fetcher import Fetcher
+    from pipeline.outbound.webhook_call import WebhookCaller
 
     cores = os.cpu_count() or 1
     app = celery_app(settings.redis_url)

@@ -16,8 +16,8 @@ from dataclasses import replace
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from pipeline.engines.places import Places, Turn, Wait, until_told
-from pipeline.limiter import CROWDED_MS
+from pipeline.engines.call_queue import Places, Turn, Wait, until_told
+from pipeline.engines.limiter import CROWDED_MS
 from pipeline.models import Model
 from pipeline.ports import Cause, Engine, EngineLimits, Limiter, ModelFault, ModelRefused, ModelUnavailable, Permit
 from pipeline.types import Answer, Call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.record_schema import records_schema
+from pipeline.records.schema import records_schema
 from pipeline.types import Call, Form
 
 INSTRUCTIONS = {

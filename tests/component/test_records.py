@@ -103,7 +103,7 @@ def test_a_set_that_was_refused_is_not_sent_again_when_the_model_was_away_in_bet
     sets = [tuple(picture.data for picture in call.pictures) for call in answered]
     assert len(sets) == len(set(sets))
     with harness.database.read() as connection:
-        assert connection.scalars(select(schema.chunks.c.progress)).all() == [None]
+        assert connection.scalars(select(schema.chunks_table.c.progress)).all() == [None]
 
 
 def test_a_bad_image_among_the_records_fails_alone(harness):

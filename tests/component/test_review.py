@@ -10,12 +10,15 @@ from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from cli.local_key import ready_key
-from pipeline.ask import Outcome
+from pipeline.asking.ask import Outcome
 from pipeline.engines.gemini import _meaning
 from pipeline.finalize import Harvest, conclude
 from pipeline.types import Answer, Finish, JobStatus, Question, Reply, Usage
-from storage import accepting, accounts, closing, jobs, ringing, schema, steps
+from storage import schema
+from storage.account import accounts
 from storage.database import Database, migrate
+from storage.job import accepting, chunks, closing
+from storage.queue import ringing, steps
 from tests.fakes.engine import FakeEngine
 from tests.rows import (
     StagedChunk,
@@ -86,7 +89,7 @@ def test_an_answer_that_is_recorded_while_its_job_s_deadline_comes_is_kept(postg
     job = new_job(database, new_account(database), images=2, chunk=2)
     staging = claimed(database, step_ids(database, job)[0])
     with database.write() as connection:
-        (step,) = jobs.record_staged(connection, staging, key="k", chunk=StagedChunk(staged=staged_images(0, 2)))
+        (step,) = chunks.record_staged(connection, staging, key="k", chunk=StagedChunk(staged=staged_images(0, 2)))
     lease = claimed(database, step)
     answered = Outcome(replies=(Reply(indexes=(0,), text="", result="x"),), usage=Usage(model_calls=1))
     holds = threading.Event()
@@ -96,7 +99,7 @@ def test_an_answer_that_is_recorded_while_its_job_s_deadline_comes_is_kept(postg
             steps.check(connection, lease)
             holds.set()
             eventually(lambda: waiting(database) == 1)
-            jobs.record_outcome(connection, lease, answered, last=False)
+            chunks.record_outcome(connection, lease, answered, last=False)
 
     def end():
         holds.wait(20)
@@ -118,9 +121,9 @@ def test_a_job_past_its_deadline_ends_as_late_and_not_as_cancelled(database):
     job = new_job(database, new_account(database), images=2)
     extract_lease(database, job, 0)
     with database.write() as connection:
-        connection.execute(update(schema.jobs).values(deadline_at=0))
+        connection.execute(update(schema.jobs_table).values(deadline_at=0))
         closing.close_overdue(connection, job)
-        codes = connection.execute(select(schema.images.c.code, func.count()).group_by(schema.images.c.code)).all()
+        codes = connection.execute(select(schema.images_table.c.code, func.count()).group_by(schema.images_table.c.code)).all()
     assert [tuple(row) for row in codes] == [("deadline_exceeded", 2)]
 
 

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.decode import DecoderPool
-from pipeline.decode_once import SharedDecodes
-from pipeline.fetch_once import SharedFetches
+from pipeline.decode.once import SharedDecodes
+from pipeline.decode.pool import DecoderPool
+from pipeline.fetch.once import SharedFetches
 from pipeline.packed import PackReader
 from pipeline.stage import stage, staged_in
 from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused

@@ -44,7 +44,7 @@ def account(number: int) -> dict[str, object]:
 
 def count(database: Database) -> int:
     with database.read() as connection:
-        return connection.execute(select(func.count()).select_from(schema.accounts)).scalar_one()
+        return connection.execute(select(func.count()).select_from(schema.accounts_table)).scalar_one()
 
 
 # The clock
@@ -68,9 +68,9 @@ def test_the_clock_goes_on_inside_a_transaction(database):
 
 def test_the_clock_can_be_reckoned_with_and_written(database):
     with database.write() as connection:
-        connection.execute(insert(schema.accounts).values(id="acc_1", name="n", created_at=now_ms() + 60_000))
-        assert connection.scalar(select(schema.accounts.c.created_at - now_ms())) in range(50_000, 60_001)
-        assert connection.scalar(select(schema.accounts.c.created_at > now_ms()))
+        connection.execute(insert(schema.accounts_table).values(id="acc_1", name="n", created_at=now_ms() + 60_000))
+        assert connection.scalar(select(schema.accounts_table.c.created_at - now_ms())) in range(50_000, 60_001)
+        assert connection.scalar(select(schema.accounts_table.c.created_at > now_ms()))
 
 
 # Transactions
@@ -78,7 +78,7 @@ def test_the_clock_can_be_reckoned_with_and_written(database):
 
 def test_a_write_is_there_for_the_next_reader(database):
     with database.write() as connection:
-        connection.execute(insert(schema.accounts).values(account(1)))
+        connection.execute(insert(schema.accounts_table).values(account(1)))
     assert count(database) == 1
 
 
@@ -86,7 +86,7 @@ def test_a_write_is_there_for_the_next_reader(database):
 def test_a_write_that_raises_leaves_nothing(database, error):
     def write():
         with database.write() as connection:
-            connection.execute(insert(schema.accounts).values(account(1)))
+            connection.execute(insert(schema.accounts_table).values(account(1)))
             raise error
 
     with pytest.raises(error):
@@ -97,8 +97,8 @@ def test_a_write_that_raises_leaves_nothing(database, error):
 def test_a_write_that_the_schema_refuses_leaves_nothing_of_its_transaction(database):
     def write():
         with database.write() as connection:
-            connection.execute(insert(schema.accounts).values(account(1)))
-            connection.execute(insert(schema.accounts).values(account(1)))
+            connection.execute(insert(schema.accounts_table).values(account(1)))
+            connection.execute(insert(schema.accounts_table).values(account(1)))
 
     with pytest.raises(IntegrityError):
         write()
@@ -107,32 +107,32 @@ def test_a_write_that_the_schema_refuses_leaves_nothing_of_its_transaction(datab
 
 def test_a_row_that_points_at_nothing_is_refused(database):
     with pytest.raises(IntegrityError), database.write() as connection:
-        connection.execute(insert(schema.api_keys).values(id="k", account="acc_none", name="n", hash="h", created_at=0))
+        connection.execute(insert(schema.api_keys_table).values(id="k", account="acc_none", name="n", hash="h", created_at=0))
 
 
 def test_a_reader_waits_for_no_writer_and_sees_nothing_uncommitted(database):
     with database.write() as writer:
-        writer.execute(insert(schema.accounts).values(account(1)))
+        writer.execute(insert(schema.accounts_table).values(account(1)))
         assert count(database) == 0
     assert count(database) == 1
 
 
 def test_a_writer_waits_for_no_reader(database):
     with database.read() as reader:
-        reader.execute(select(schema.accounts)).all()
+        reader.execute(select(schema.accounts_table)).all()
         with database.write() as writer:
-            writer.execute(insert(schema.accounts).values(account(1)))
+            writer.execute(insert(schema.accounts_table).values(account(1)))
     assert count(database) == 1
 
 
 def test_writers_at_once_wait_for_each_other_and_all_succeed(database):
     owner = new_account(database, 0)
-    row = schema.accounts.c
+    row = schema.accounts_table.c
 
     def add() -> bool:
         for _ in range(25):
             with database.write() as connection:
-                connection.execute(update(schema.accounts).where(row.id == owner).values(available=row.available + 1))
+                connection.execute(update(schema.accounts_table).where(row.id == owner).values(available=row.available + 1))
         return True
 
     assert at_once(add, add, add, add) == [True] * 4
@@ -173,7 +173,7 @@ def test_migrating_again_changes_nothing(database):
     migrate(database)
     assert schema_is_current(database)
     with database.read() as connection:
-        assert connection.scalar(select(schema.accounts.c.id)) == owner
+        assert connection.scalar(select(schema.accounts_table.c.id)) == owner
 
 
 def test_two_processes_may_migrate_at_once(empty, database_url):
@@ -271,6 +271,8 @@ def test_open_steps_of_an_earlier_version_get_their_account_and_priority(databas
         config.attributes["connection"] = connection
         command.downgrade(config, "0004")
     migrate(database)
-    query = select(schema.steps.c.job, schema.steps.c.account, schema.steps.c.priority).order_by(schema.steps.c.id)
+    query = select(schema.steps_table.c.job, schema.steps_table.c.account, schema.steps_table.c.priority).order_by(
+        schema.steps_table.c.id
+    )
     with database.read() as connection:
         assert connection.execute(query).all() == [(made[0], accounts[0], 1), (made[1], accounts[1], 0)]

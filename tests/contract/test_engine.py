@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.engines.gemini import GeminiEngine
-from pipeline.engines.ocr import OcrEngine
+from pipeline.engines.ocr.engine import OcrEngine
 from pipeline.engines.openai import OpenAiEngine
 from pipeline.ports import Engine
 from pipeline.types import Call, Finish, Form, Picture, Prepared, Refused

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.limiter import CROWDED_MS, LocalLimiter
+from pipeline.engines.limiter import CROWDED_MS, LocalLimiter
 from pipeline.models import Model
 from pipeline.ports import Cause, Limiter, ModelUnavailable, Permit
-from storage.model_limits import RedisLimiter
-from storage.signals import connect
+from storage.redis.model_limits import RedisLimiter
+from storage.redis.signals import connect
 
 START = 1_790_000_000_000.0
 SLOW = Model(name="slow", rpm=5)

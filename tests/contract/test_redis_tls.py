@@ -19,8 +19,8 @@ from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from storage.ringing import Ring
-from storage.signals import CHANNEL, QUEUE, Signals
+from storage.queue.ringing import Ring
+from storage.redis.signals import CHANNEL, QUEUE, Signals
 from tests.rows import eventually
 
 

@@ -12,11 +12,11 @@ from functools import partial
 
 import pytest
 
-from pipeline.settings import load_settings
+from config.settings import load_settings
 from pipeline.types import MB
-from storage.accounts import random_id
-from storage.s3 import S3Scratch, s3_client
-from storage.scratch import open_scratch
+from storage.account.accounts import random_id
+from storage.scratch.open import open_scratch
+from storage.scratch.s3 import S3Scratch, s3_client
 from tests.fakes.odd_s3 import Answer, fault, odd_s3
 from tests.rows import at_once
 from tests.servers import S3Server
@@ -184,8 +184,8 @@ def test_all_threads_share_one_client_that_keeps_its_connections():
 def test_a_service_on_a_folder_never_imports_boto3(tmp_path):
     program = """
 import sys, api.wiring, workers.wiring, cli.main
-from pipeline.settings import load_settings
-from storage.scratch import open_scratch
+from config.settings import load_settings
+from storage.scratch.open import open_scratch
 list(open_scratch(load_settings({"SCRATCH_URL": f"file:{sys.argv[1]}"})).list(""))
 assert "boto3" not in sys.modules and "botocore" not in sys.modules
 """

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import SettingsFault, load_settings
 from pipeline.ports import Scratch
-from pipeline.settings import SettingsFault, load_settings
-from storage.accounts import random_id
-from storage.scratch import FileScratch, open_scratch
+from storage.account.accounts import random_id
+from storage.scratch.files import FileScratch
+from storage.scratch.open import open_scratch
 from tests.fakes.scratch import MemoryScratch
 from tests.rows import at_once
 from tests.servers import S3Server

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
-from storage.accounts import random_id
-from storage.ringing import Ring
-from storage.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, Signals, celery_app
+from storage.account.accounts import random_id
+from storage.queue.ringing import Ring
+from storage.redis.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, Signals, celery_app
 from tests.fakes.signals import MemorySignals
 from tests.rows import eventually
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from cli.main import main
-from pipeline.settings import SECRETS, Settings
+from config.settings import SECRETS, Settings
 from tests.docs.markdown import DOCUMENTS, NAMES, ROOT, anchors, inline_code, links, read
 
 #: Names in capitals that are no settings of ours.

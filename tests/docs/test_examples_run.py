@@ -20,8 +20,8 @@ import pytest
 from api.body import FIELDS
 from cli.main import main
 from cli.serve import _say
+from config.settings import SECRETS, Settings, load_settings
 from pipeline.credits import reservation
-from pipeline.settings import SECRETS, Settings, load_settings
 from tests.compose import COMPOSE, SERVICES
 from tests.docs.markdown import NAMES, ROOT, Block, blocks
 from tests.e2e.service import PictureServer, Service, environment, pictures, serving
@@ -33,7 +33,7 @@ KINDS = {"sh", "python", "php", "json request", "json node", "text help", "merma
 LONG_RUNNING = re.compile(
     r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
 )
-#: What would change this checkout, or needs Docker: checked, and run by tests/component/test_compose_runs.py as far as may be.
+#: What would change this checkout, or needs Docker: checked, and run by tests/component/deploy/test_compose_runs.py as far as may be.
 PRODUCTION = re.compile(
     r"cp (?P<copied>\S+) \S+|sh (?P<script>deploy/\S+)|printf %s \S+ > secrets/(?P<secret>\w+)"
     r"|(?P<published>PUBLISH=[\d.:]+ )?docker compose (?P<verb>[a-z]+)(?P<rest>.*)"

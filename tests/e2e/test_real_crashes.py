@@ -1,6 +1,6 @@
 """Processes that really end (`os._exit`) before and after each commit and each effect, one by one: the end is the same.
 
-What tests/component/test_crashes.py shows with an exception in one process is shown here with processes, on SQLite and on
+What tests/component/workers/test_crashes.py shows with an exception in one process is shown here with processes, on SQLite and on
 Postgres, with a folder as scratch and a real Redis: whatever the dead held open is for the system to take back.
 """
 
@@ -21,8 +21,8 @@ from sqlalchemy import func, select, update
 
 from api.app import create_app
 from storage import schema
-from storage.scratch import open_scratch
-from storage.signals import QUEUE, WAITED_QUEUE, Signals
+from storage.redis.signals import QUEUE, WAITED_QUEUE, Signals
+from storage.scratch.open import open_scratch
 from tests.fakes.lives import CRASHED, EFFECTS, POISON, POISONED, REFUSED, Life, Lived
 from tests.harness import CREDITS, Harness, b64
 from tests.rows import claimed, end_state, quick_folder, step_ids
@@ -89,16 +89,16 @@ class Town:
         """The leases of the dead run out. Which messages it has taken with it, and which are still there, is as it was."""
         with self.house.database.write() as connection:
             # Each step's row: so this waits until the database has noticed who is gone, and undone what it had begun.
-            connection.execute(update(schema.steps).values(rung_at=0))
-            connection.execute(update(schema.steps).where(schema.steps.c.state == "leased").values(lease_until=0))
+            connection.execute(update(schema.steps_table).values(rung_at=0))
+            connection.execute(update(schema.steps_table).where(schema.steps_table.c.state == "leased").values(lease_until=0))
 
     def work_through(self, **more: Any) -> None:
         """Workers that nothing told to die, until no step is left."""
         for _ in range(MOST_LIVES):
             self.live("worker", **more)
             with self.house.database.read() as connection:
-                open_step = schema.steps.c.state.in_(("ready", "leased"))
-                if not connection.scalar(select(func.count()).select_from(schema.steps).where(open_step)):
+                open_step = schema.steps_table.c.state.in_(("ready", "leased"))
+                if not connection.scalar(select(func.count()).select_from(schema.steps_table).where(open_step)):
                     return
             self.house.skip_waits()
         raise AssertionError("it does not end")
@@ -239,11 +239,12 @@ def test_workers_that_end_again_and_again_get_there(town, when):
 
 def accepted(town: Town, account: str) -> list[tuple[Any, ...]]:
     """Of each job of the account: its id, and how many images, chunks, steps and credits it has."""
-    jobs, size = schema.jobs.c, func.count()
+    jobs, size = schema.jobs_table.c, func.count()
     of_job = [
-        select(size).where(table.c.job == jobs.id).scalar_subquery() for table in (schema.images, schema.chunks, schema.steps)
+        select(size).where(table.c.job == jobs.id).scalar_subquery()
+        for table in (schema.images_table, schema.chunks_table, schema.steps_table)
     ]
-    held = select(schema.accounts.c.held).where(schema.accounts.c.id == account).scalar_subquery()
+    held = select(schema.accounts_table.c.held).where(schema.accounts_table.c.id == account).scalar_subquery()
     with town.house.database.read() as connection:
         return [tuple(row) for row in connection.execute(select(jobs.id, *of_job, held).where(jobs.account == account))]
 
@@ -286,7 +287,7 @@ def troubles(town: Town) -> list[str]:
     town.signals.redis.delete(QUEUE, WAITED_QUEUE)
     claimed(town.house.database, step_ids(town.house.database, orphaned)[0])
     claimed(town.house.database, step_ids(town.house.database, late)[0])
-    steps, chunks, images, jobs = schema.steps, schema.chunks, schema.images, schema.jobs
+    steps, chunks, images, jobs = schema.steps_table, schema.chunks_table, schema.images_table, schema.jobs_table
     with town.house.database.write() as connection:
         connection.execute(update(steps).values(rung_at=0))
         connection.execute(update(jobs).where(jobs.c.id == expired).values(expires_at=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pipeline.webhook import Answered
+from pipeline.outbound.webhook import Answered
 
 
 class FakeDeliver:

@@ -13,8 +13,8 @@ import re
 import sys
 from pathlib import Path
 
-from pipeline.addresses import parse_allow
-from pipeline.fetch import Fetcher
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.outbound.addresses import parse_allow
 from pipeline.types import MB, Failure
 
 

@@ -26,8 +26,8 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 
-from pipeline import decode_child, decode_picture
-from pipeline.decode_wire import REPLY, Outcome
+from pipeline.decode import child, picture
+from pipeline.decode.wire import REPLY, Outcome
 from pipeline.types import ItemCode, Prepared, Refused
 
 _seen = 0
@@ -36,7 +36,7 @@ _seen = 0
 def decode(kind: str, data: bytes) -> Prepared | Refused:
     global _seen  # noqa: PLW0603
     _seen += 1
-    outcome = decode_picture.decode(kind, data)
+    outcome = picture.decode(kind, data)
     match data.rpartition(b"!")[2]:
         case b"crash":
             signal.signal(signal.SIGSEGV, signal.SIG_DFL)
@@ -116,4 +116,4 @@ def _state() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    decode_child.main(decode)
+    child.main(decode)

@@ -33,15 +33,15 @@ from limits.strategies import MovingWindowRateLimiter
 import api.wiring
 import workers.wiring
 from api.app import create_app
+from config.settings import Settings, load_settings
 from pipeline.models import Model
+from pipeline.outbound.webhook import Answered
 from pipeline.ports import Scratch
-from pipeline.settings import Settings, load_settings
 from pipeline.types import Answer, Call, Finish, ItemCode
-from pipeline.webhook import Answered
 from storage.database import Database
-from storage.scratch import open_scratch
-from storage.signals import QUEUE, WAITED_QUEUE, Signals, step_of
-from storage.steps import Lease
+from storage.queue.steps import Lease
+from storage.redis.signals import QUEUE, WAITED_QUEUE, Signals, step_of
+from storage.scratch.open import open_scratch
 from tests.fakes.crashing import Crashing, Wrapped, WrappedDatabase, WrappedScratch, crashing_parts
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
@@ -85,7 +85,7 @@ class Poisoned(BaseException):
 
 
 class Alone:
-    """As workers.alone.Alone, without a child: tests/component/test_alone.py has the real one."""
+    """As workers.alone.Alone, without a child: tests/component/workers/test_alone.py has the real one."""
 
     def __init__(self, parts: workers.wiring.Parts) -> None:
         def die() -> None:

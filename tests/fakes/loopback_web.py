@@ -12,9 +12,9 @@ import threading
 
 import pytest
 
-from pipeline.addresses import parse_allow
-from pipeline.fetch import Fetcher
-from pipeline.fetch_transfer import UNREACHABLE
+from pipeline.fetch.fetcher import Fetcher
+from pipeline.fetch.transfer import UNREACHABLE
+from pipeline.outbound.addresses import parse_allow
 from pipeline.types import MB, Failure, ItemCode
 
 ALLOW = parse_allow("127.0.0.1/32:*")

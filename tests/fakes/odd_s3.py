@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from pipeline.settings import Settings, load_settings
+from config.settings import Settings, load_settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

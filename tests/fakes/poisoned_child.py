@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import load_settings
+from config.settings import load_settings
 from storage.database import Database
-from storage.scratch import open_scratch
+from storage.scratch.open import open_scratch
 from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode

@@ -1,4 +1,4 @@
-"""The doorbell in memory: what `storage.signals.Signals` does, without Redis."""
+"""The doorbell in memory: what `storage.redis.signals.Signals` does, without Redis."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import queue
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
-from storage.ringing import Ring
-from storage.watching import Watch, Watches
+from storage.queue.ringing import Ring
+from storage.redis.watching import Watch, Watches
 
 
 class MemorySignals:

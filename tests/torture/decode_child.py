@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from pipeline import decode_child, decode_picture
+from pipeline.decode import child, picture
 from pipeline.types import Prepared, Refused
 from tests.fakes import hooked_decode_child
 
@@ -18,8 +18,8 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
         threading.Event().wait()
     if data.endswith(b"!crash"):
         return hooked_decode_child.decode(kind, data)
-    return decode_picture.decode(kind, data)
+    return picture.decode(kind, data)
 
 
 if __name__ == "__main__":
-    decode_child.main(decode)
+    child.main(decode)

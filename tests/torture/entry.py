@@ -45,7 +45,8 @@ def take_out(safeguard: str) -> None:
     """What the checker must then notice. What of it lies in the database is taken out there: see rows.py."""
     from sqlalchemy import bindparam
 
-    from storage import closing, ringing, steps
+    from storage.job import closing
+    from storage.queue import ringing, steps
 
     if safeguard == "fence":  # whatever its state and epoch
         steps._fence = lambda: steps.steps.c.id == bindparam("step")
@@ -60,7 +61,7 @@ def take_out(safeguard: str) -> None:
 
 
 class _NeverEnded(str):  # noqa: SLOT000 - it is given the statuses
-    """Stands for pipeline.types.JobStatus in storage/closing.py."""
+    """Stands for pipeline.types.JobStatus in storage/job/closing.py."""
 
     ended = False
 
@@ -82,7 +83,7 @@ class PoisonedEngine:
 
 def poisoned(settings: Any) -> Any:
     """A worker's parts. The one place to adapt when the product builds them otherwise."""
-    from pipeline.decode import DecoderPool
+    from pipeline.decode.pool import DecoderPool
     from workers.wiring import build_parts
 
     parts, app, close = build_parts(settings, alone_command=ALONE)

@@ -12,8 +12,16 @@ from typing import Any
 from sqlalchemy import func, inspect, select, text
 
 from storage.database import Database
-from storage.schema import accounts, deliveries, idempotency_keys, images, jobs, ledger, steps
-from storage.signals import AWAY, QUEUE, TASK, celery_app
+from storage.redis.signals import AWAY, QUEUE, TASK, celery_app
+from storage.schema import (
+    accounts_table,
+    deliveries_table,
+    idempotency_keys_table,
+    images_table,
+    jobs_table,
+    ledger_table,
+    steps_table,
+)
 
 LOOK_SECONDS = 0.5
 AGAIN = 0.2  #: of the messages are published again
@@ -64,8 +72,8 @@ class Watch:
                 process, pid, since = self._held.get()
                 try:
                     owned = connection.execute(
-                        select(steps.c.id, steps.c.epoch).where(
-                            steps.c.owner == f"{socket.gethostname()}:{pid}", steps.c.state == "leased"
+                        select(steps_table.c.id, steps_table.c.epoch).where(
+                            steps_table.c.owner == f"{socket.gethostname()}:{pid}", steps_table.c.state == "leased"
                         )
                     ).all()
                 except Exception:
@@ -73,9 +81,15 @@ class Watch:
                     raise
                 self._watched += [{"step": row.id, "epoch": row.epoch, "process": process, "since": since} for row in owned]
             ids = [row["step"] for row in self._watched]
-            found = connection.execute(select(steps.c.id, steps.c.epoch).where(steps.c.id.in_(ids), steps.c.state == "leased"))
+            found = connection.execute(
+                select(steps_table.c.id, steps_table.c.epoch).where(steps_table.c.id.in_(ids), steps_table.c.state == "leased")
+            )
             still = {(row.id, row.epoch) for row in found}
-            fresh = list(connection.execute(select(steps.c.id).where(steps.c.id > self._last).order_by(steps.c.id)).scalars())
+            fresh = list(
+                connection.execute(
+                    select(steps_table.c.id).where(steps_table.c.id > self._last).order_by(steps_table.c.id)
+                ).scalars()
+            )
         for row in [row for row in self._watched if (row["step"], row["epoch"]) not in still]:
             self._watched.remove(row)
             self.reclaims.append({**row, "seconds": round(time.time() - row["since"], 2)})
@@ -95,31 +109,40 @@ class Watch:
 
 def last_step(database: Database) -> int:
     with database.read() as connection:
-        return connection.scalar(select(func.max(steps.c.id))) or 0
+        return connection.scalar(select(func.max(steps_table.c.id))) or 0
 
 
 def restless(database: Database) -> int:
     """Steps that are still to be done."""
     with database.read() as connection:
-        return connection.scalar(select(func.count()).where(steps.c.state.in_(("ready", "leased")))) or 0
+        return connection.scalar(select(func.count()).where(steps_table.c.state.in_(("ready", "leased")))) or 0
 
 
 def dump(database: Database, phase: str) -> dict[str, list[Row]]:
     """The rows that the checker looks at; of the jobs those of the phase, and those that nobody sent."""
-    done = select(images.c.job, func.count().label("done")).where(images.c.state == "done").group_by(images.c.job).subquery()
-    columns = [jobs.c[name] for name in ("id", "account", "round", "status", "total", "credits", "created_at", "finished_at")]
+    done = (
+        select(images_table.c.job, func.count().label("done"))
+        .where(images_table.c.state == "done")
+        .group_by(images_table.c.job)
+        .subquery()
+    )
+    columns = [
+        jobs_table.c[name] for name in ("id", "account", "round", "status", "total", "credits", "created_at", "finished_at")
+    ]
     made = (
-        select(*columns, idempotency_keys.c.key, func.coalesce(done.c.done, 0).label("done"))
-        .outerjoin(idempotency_keys, idempotency_keys.c.job == jobs.c.id)
-        .outerjoin(done, done.c.job == jobs.c.id)
+        select(*columns, idempotency_keys_table.c.key, func.coalesce(done.c.done, 0).label("done"))
+        .outerjoin(idempotency_keys_table, idempotency_keys_table.c.job == jobs_table.c.id)
+        .outerjoin(done, done.c.job == jobs_table.c.id)
     )
     with database.read() as connection:
         found = [dict(row._mapping) for row in connection.execute(made)]
         others = {
-            "ledger": select(ledger),
-            "accounts": select(accounts.c.id, accounts.c.available, accounts.c.held, accounts.c.charged),
-            "deliveries": select(deliveries.c.job, deliveries.c.id, deliveries.c.state, deliveries.c.attempts),
-            "steps": select(steps),
+            "ledger": select(ledger_table),
+            "accounts": select(accounts_table.c.id, accounts_table.c.available, accounts_table.c.held, accounts_table.c.charged),
+            "deliveries": select(
+                deliveries_table.c.job, deliveries_table.c.id, deliveries_table.c.state, deliveries_table.c.attempts
+            ),
+            "steps": select(steps_table),
         }
         rows = {name: [dict(row._mapping) for row in connection.execute(query)] for name, query in others.items()}
     ours = [row for row in found if not row["key"] or row["key"].startswith(f"{phase}-")]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import load_settings
+from config.settings import load_settings
 from storage.database import Database
-from storage.scratch import open_scratch
+from storage.scratch.open import open_scratch
 from tests.e2e.service import pictures
 from tests.fakes.gemini import FakeGemini
 from tests.torture import rows

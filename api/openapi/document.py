@@ -1,0 +1,248 @@
+"""The OpenAPI document, made of what each route says of itself.
+
+A view function carries its description: `@describe(...)` stands right under its route. The document is made by walking
+the routes, so that nothing can be described that is not there; a route that is not described has no document made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal, TypeVar
+
+from flask import Flask
+
+from api.errors import COMPATIBLE, PROBLEM
+from api.openapi.error_codes import ERRORS, ITEM_CODES
+from api.openapi.schemas import COMPONENTS, EVERY_ANSWER, HEADERS, PATH_PARAMETERS, Schema, ref
+
+JSON = "application/json"
+#: What operations are put under, in the order that they are shown in.
+TAGS = ("Extract", "Jobs", "Webhooks", "Account", "Health", "About")
+View = TypeVar("View", bound=Callable[..., Any])
+
+#: What an operation may answer with beside its own codes, by whether it looks at a key.
+OF_KEYS = {
+    "needed": ("unauthorized", "rate_limited", "internal_error", "unavailable", "storage_full"),
+    "optional": ("rate_limited", "internal_error", "unavailable", "storage_full"),
+    "token": ("unauthorized", "internal_error"),
+    "none": ("internal_error",),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parameter:
+    """Something in the query or a header."""
+
+    name: str
+    schema: Schema
+    what: str
+    place: Literal["query", "header"] = "query"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What comes back where all goes well."""
+
+    status: int
+    what: str
+    schema: Schema | str | None = None  #: a JSON Schema, or the name of a component; None: there is no body
+    media: Sequence[str] = (JSON,)
+    others: dict[str, Schema | str] = field(default_factory=dict)  #: further media types, each with its own schema
+    headers: Sequence[str] = ()  #: names in openapi_schemas.HEADERS, beside those of every answer
+    names: dict[str, str] = field(default_factory=dict)  #: path parameter → where its value stands in the body, a JSON Pointer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """What a route does."""
+
+    summary: str
+    tag: str
+    answers: Sequence[Answer]
+    errors: Sequence[
+        str | tuple[int, str]
+    ] = ()  #: codes of api/openapi/error_codes.py, beside those of all; or with another status
+    key: Literal["needed", "optional", "token", "none"] = "needed"  #: `token`: METRICS_TOKEN, or to ask from this machine
+    error_headers: Sequence[str] = ()  #: that any of the errors may have
+    parameters: Sequence[Parameter] = ()
+    bodies: dict[str, Schema | str] = field(default_factory=dict)  #: media type → JSON Schema, or the name of a component
+    details: str = ""
+
+    @property
+    def refusals(self) -> list[tuple[int, str]]:
+        """Status and code of each error that it may answer with."""
+        codes = (*self.errors, *OF_KEYS[self.key])
+        found = {(ERRORS[code].status, code) if isinstance(code, str) else code for code in codes}
+        return sorted(found)
+
+
+class NotDescribed(Exception):
+    """A route has no `@describe`."""
+
+
+def describe(summary: str, **details: Any) -> Callable[[View], View]:
+    """Keeps an Operation (which see for `details`) with the view function under it."""
+    operation = Operation(summary=summary, **details)
+
+    def keep(view: View) -> View:
+        view.operation = operation  # type: ignore[attr-defined]
+        return view
+
+    return keep
+
+
+def operations(app: Flask) -> dict[tuple[str, str], Operation]:
+    """Each operation by method and path, the path as OpenAPI spells it. Raises NotDescribed."""
+    found = {}
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        path = re.sub(r"<(?:[^:<>]*:)?([^<>]*)>", r"{\1}", rule.rule)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            operation = getattr(view, "operation", None)
+            if not isinstance(operation, Operation):
+                raise NotDescribed(f"{method} {path} ({view.__module__}) needs a @describe under its route")
+            found[method, path] = operation
+    return found
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of all routes. Raises NotDescribed."""
+    known = operations(app)
+    paths: dict[str, dict[str, Any]] = {}
+    for (method, path), operation in sorted(known.items(), key=lambda item: item[0][1]):
+        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation, _links(known, operation))
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "extract-image",
+            "version": version("extract-image"),
+            "summary": "Extracts what a prompt asks for from 1 to 3000 images a request.",
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in TAGS],
+        "paths": paths,
+        "components": {
+            "schemas": COMPONENTS,
+            "headers": HEADERS,
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "An API key."},
+                "token": {"type": "http", "scheme": "bearer", "description": "`METRICS_TOKEN`; not needed on the same machine."},
+            },
+        },
+    }
+
+
+def _links(known: dict[tuple[str, str], Operation], operation: Operation) -> dict[int, dict[str, Any]]:
+    """By status: the operations that can be called with what its answer names."""
+    return {
+        answer.status: {
+            _id(method, path): {"operationId": _id(method, path), "parameters": {name: f"$response.body#{pointer}"}}
+            for name, pointer in answer.names.items()
+            for method, path in known
+            if f"{{{name}}}" in path
+        }
+        for answer in operation.answers
+        if answer.names
+    }
+
+
+def _operation(method: str, path: str, operation: Operation, links: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "operationId": _id(method, path),
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "parameters": [*_path_parameters(path), *map(_parameter, operation.parameters)],
+        "responses": _answers(operation, links) | _refusals(path, operation),
+        "security": {"needed": [{"key": []}], "optional": [{}, {"key": []}], "token": [{}, {"token": []}], "none": []}[
+            operation.key
+        ],
+    }
+    if operation.details:
+        shown["description"] = operation.details
+    if operation.bodies:
+        content = {media: _body(media, schema) for media, schema in operation.bodies.items()}
+        shown["requestBody"] = {"required": True, "content": content}
+    return shown
+
+
+def _body(media: str, schema: Schema | str) -> dict[str, Any]:
+    """What is neither text nor a file is sent as JSON in a part of a form."""
+    shown: dict[str, Any] = {"schema": _schema(schema)}
+    if media == "multipart/form-data" and isinstance(schema, str):
+        fields = COMPONENTS[schema]["properties"]
+        as_json = [
+            name for name, inner in fields.items() if {"array", "object"} & set(inner.get("type", ())) and name != "images"
+        ]
+        shown["encoding"] = {name: {"contentType": JSON} for name in as_json}
+    return shown
+
+
+def _id(method: str, path: str) -> str:
+    """`GET /api/v1/jobs/{job}/items` is `get_job_items`: what a generated client calls it."""
+    words: list[str] = []
+    for part in path.removeprefix("/api/v1").strip("/").replace(".", "_").replace("-", "_").split("/"):
+        if part.startswith("{"):
+            words[-1] = part.strip("{}")  # one of those
+        else:
+            words.append(part)
+    return "_".join([method.lower(), *words])
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    names = re.findall(r"{(\w+)}", path)
+    return [{"name": name, "in": "path", "required": True, **PATH_PARAMETERS[name]} for name in names]
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": False,
+        "description": parameter.what,
+        "schema": parameter.schema,
+        **({"allowEmptyValue": True} if parameter.place == "query" else {}),  # an empty one is none
+    }
+
+
+def _answers(operation: Operation, links: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    answers = {}
+    for answer in operation.answers:
+        shown: dict[str, Any] = {"description": answer.what, "headers": _headers(operation, answer.headers)}
+        if answer.schema is not None:
+            bodies = dict.fromkeys(answer.media, answer.schema) | answer.others
+            shown["content"] = {media: {"schema": _schema(schema)} for media, schema in bodies.items()}
+        if answer.status in links:
+            shown["links"] = links[answer.status]
+        answers[str(answer.status)] = shown
+    return answers
+
+
+def _refusals(path: str, operation: Operation) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for status, code in operation.refusals:
+        by_status.setdefault(status, []).append(code)
+    error = "CompatibleError" if path.rstrip("/") == COMPATIBLE else "Error"
+    shown = {}
+    for status, codes in by_status.items():
+        headers = {name for code in codes if code in ERRORS for name in ERRORS[code].headers}
+        code_header = {"description": "The stable code.", "required": True, "schema": {"type": "string", "enum": codes}}
+        shown[str(status)] = {
+            "description": "\n".join(
+                f"- `{code}`: {ERRORS[code].when if code in ERRORS else ITEM_CODES[code]}" for code in codes
+            ),
+            "headers": {**_headers(operation, [*sorted(headers), *operation.error_headers]), "X-Error-Code": code_header},
+            "content": {JSON: {"schema": ref(error)}, PROBLEM: {"schema": ref("Problem")}},
+        }
+    return shown
+
+
+def _headers(operation: Operation, names: Sequence[str]) -> dict[str, Any]:
+    common = EVERY_ANSWER["all"] + (() if operation.key == "none" else EVERY_ANSWER["valid key"])
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, *common)}
+
+
+def _schema(schema: Schema | str) -> Schema:
+    return ref(schema) if isinstance(schema, str) else schema

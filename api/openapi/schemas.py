@@ -1,0 +1,371 @@
+"""What bodies and headers look like, as JSON Schema: the components of the OpenAPI document.
+
+Tests hold each object to what the code reads (`api.body.FIELDS`) or writes (the answers that they see).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.request.check import LONGEST_DEADLINE, MERGE_MODES, METHODS, SHORTEST_DEADLINE
+from pipeline.request.options import LONGEST_CUSTOM_ID, MOST_CREDITS, MOST_METADATA
+from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, ItemCode, JobStatus
+
+Schema = dict[str, Any]
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def record(required: dict[str, Schema], optional: dict[str, Schema] | None = None, what: str = "") -> Schema:
+    """An object that has all of `required`."""
+    schema: Schema = {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
+    return {**schema, "description": what} if what else schema
+
+
+def text(what: str = "", **details: Any) -> Schema:
+    return {"type": "string", **({"description": what} if what else {}), **details}
+
+
+def number(what: str = "", **details: Any) -> Schema:
+    """A whole one, not negative."""
+    return {"type": "integer", "minimum": 0, **({"description": what} if what else {}), **details}
+
+
+def or_null(schema: Schema) -> Schema:
+    if "$ref" in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def several(items: Schema, what: str = "", **details: Any) -> Schema:
+    return {"type": "array", "items": items, **({"description": what} if what else {}), **details}
+
+
+NEXT: Schema = {"type": ["string", "null"], "description": "`cursor` of the next page; null on the last one."}
+MONEY: Schema = {"type": "number", "minimum": 0, "description": "Dollars, by the prices in `MODELS`."}
+TIME = text("RFC 3339, in UTC", format="date-time")
+
+#: Of both POSTs that make a job, in the order of the reference.
+REQUEST_FIELDS: dict[str, Schema] = {
+    "inputMethod": text("What `images` holds.", enum=list(METHODS)),
+    "images": several(
+        text("A URL, or an image's bytes as base64.", pattern=r"\S"),
+        "All of them URLs, or all base64. Where it is missing and `image` is a string, that counts as the one image.",
+        minItems=1,
+        maxItems=MAX_IMAGES,
+    ),
+    "image": text("See `images`.", pattern=r"\S"),
+    "prompt": text("What to extract. Not blank.", pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
+    "jsonMode": {
+        "description": "Whether `results` is JSON.",
+        "anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}],
+        "default": False,
+    },
+    "granularity": {
+        "description": "One answer for all images together, or one for each.",
+        "enum": ["merged", "perImage", None],
+        "default": "merged",
+    },
+    "schema": {
+        "description": "The JSON Schema of one image's record, also as text: each image gets one that fits.",
+        "type": ["object", "string", "null"],
+    },
+    "merge": {
+        "description": "How the merged answers of several calls become one.",
+        "enum": [*MERGE_MODES, None],
+        "default": "auto",
+    },
+    "imagesPerCall": {
+        "description": "How many images a model call has at most.",
+        "type": ["integer", "null"],
+        "minimum": 1,
+        "maximum": MAX_IMAGES_PER_CALL,
+    },
+    "cache": {
+        "description": "Whether a record that the account got before may be taken instead of a call.",
+        "anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}],
+        "default": False,
+    },
+    "model": {"description": "One of the service's `MODELS`.", "type": ["string", "null"]},
+    "fallbackModels": {
+        "description": "Others of them, asked in turn where the one before can't be asked.",
+        "type": ["array", "null"],
+        "items": text(),
+    },
+    "detail": {
+        "description": "How closely each picture is looked at. Less costs fewer tokens.",
+        "enum": [*Detail, None],
+        "default": "high",
+    },
+    "deadlineSeconds": {
+        "description": "From accept on; then the job ends with what it has.",
+        "type": ["integer", "null"],
+        "minimum": SHORTEST_DEADLINE,
+        "maximum": LONGEST_DEADLINE,
+        "default": 3600,
+    },
+    "webhookUrl": {
+        "description": "Who is told of the job's end: an http or https URL that leads to a public address.",
+        "type": ["string", "null"],
+        "pattern": r"^\s*(?:[Hh][Tt][Tt][Pp][Ss]?://[!-~]+\s*)?$",
+    },
+    "customIds": {
+        "description": "The caller's names of the images, one for each, echoed.",
+        "type": ["array", "null"],
+        "items": text(minLength=1, maxLength=LONGEST_CUSTOM_ID, pattern=r"^[^\x00]*$"),
+        "maxItems": MAX_IMAGES,
+    },
+    "onError": {
+        "description": "`fail`: where one image fails the job fails, and costs nothing.",
+        "enum": ["partial", "fail", None],
+        "default": "partial",
+    },
+    "maxCredits": {
+        "description": "The request is refused where it may cost more.",
+        "type": ["integer", "null"],
+        "minimum": 0,
+        "maximum": MOST_CREDITS,
+    },
+    "metadata": {
+        "description": f"The caller's own, echoed; at most {MOST_METADATA} bytes as JSON.",
+        "type": ["object", "null"],
+    },
+}
+#: What a form has otherwise.
+_OF_JSON = {"inputMethod", "images", "image"}
+
+_DIGIT, _BREAKS = "[A-Za-z0-9+/]", r"[\r\n]*"
+_FOUR = f"(?:{_DIGIT}{_BREAKS})"
+#: What pipeline/request/check.py takes: the standard alphabet with its padding, line breaks anywhere, after a `data:` prefix or not.
+BASE64 = (
+    r"^(?:[Dd][Aa][Tt][Aa]:[^,]{0,200};[Bb][Aa][Ss][Ee]64,)?"
+    f"{_BREAKS}(?:{_FOUR}{{4}})*(?:{_FOUR}{{4}}|{_FOUR}{{3}}={_BREAKS}|{_FOUR}{{2}}={_BREAKS}={_BREAKS})$"
+)
+
+COMPONENTS: dict[str, Schema] = {
+    "Request": {
+        **record(
+            {name: REQUEST_FIELDS[name] for name in ("inputMethod", "prompt")},
+            {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {"inputMethod", "prompt"}},
+            "Unknown fields are ignored.",
+        ),
+        # Not without both of them. Generators of clients make nothing of an `anyOf` here.
+        "not": {"properties": {"images": {"not": {}}, "image": {"not": {}}}},
+        "if": {"properties": {"inputMethod": {"const": "base64"}}},
+        "then": {"properties": {"images": {"items": {"pattern": BASE64}}, "image": {"pattern": BASE64}}},
+    },
+    "Form": record(
+        {
+            "images": several(
+                text(format="binary", minLength=1), "Files, each with a filename.", minItems=1, maxItems=MAX_IMAGES
+            ),
+            "prompt": REQUEST_FIELDS["prompt"],
+        },
+        {
+            **{name: schema for name, schema in REQUEST_FIELDS.items() if name not in {*_OF_JSON, "prompt"}},
+            "customIds": {
+                "description": "As JSON, or a part for each image, whose text is taken as it stands.",
+                "anyOf": [REQUEST_FIELDS["customIds"], {"type": ["string", "number", "boolean"], "minLength": 1}],
+            },
+        },
+        "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",
+    ),
+    "Result": record(
+        {
+            "results": text("With `jsonMode` a JSON document."),
+            "prompt": text("As sent."),
+            "imageCount": number("Images processed."),
+            "creditUsage": number("Credits charged."),
+        },
+        {"errors": several(ref("ItemError"), "Only where images failed.")},
+    ),
+    "ItemError": record(
+        {
+            "index": number("Of the image in `images`, from 0."),
+            "code": ref("ItemCode"),
+            "message": text("What is wrong, and how to mend it."),
+        },
+        {"customId": text("Where the request had `customIds`.")},
+    ),
+    "ItemCode": text("Why one image has no answer.", enum=[code.value for code in ItemCode]),
+    "Job": record(
+        {
+            "id": text("`job_…`"),
+            "status": ref("JobStatus"),
+            "progress": {"type": "number", "minimum": 0, "maximum": 1},
+            "counts": record({"total": number(), "succeeded": number(), "failed": number()}, what="Images."),
+            "usage": record(
+                {
+                    "credits": number("Charged so far."),
+                    "modelCalls": number(),
+                    "inputTokens": number(),
+                    "outputTokens": number("Thinking included."),
+                    "cacheHits": number("Images that cost no call."),
+                    "money": MONEY,
+                    "modelVersion": or_null(text("Of the latest answer.")),
+                }
+            ),
+            "createdAt": TIME,
+            "startedAt": or_null(TIME),
+            "finishedAt": or_null(TIME),
+            "expiresAt": or_null(TIME),
+            "error": or_null(ref("JobError")),
+            "warnings": several(text(), "For a person."),
+            "metadata": {"type": ["object", "null"], "description": "As sent."},
+            "links": ref("Links"),
+        }
+    ),
+    "AcceptedJob": record(
+        {"id": text("`job_…`"), "status": ref("JobStatus"), "links": ref("Links")},
+        what="What is left of a job to show when SQL is away just after it was accepted.",
+    ),
+    "JobEvent": record(
+        {
+            "event": text(enum=["job"]),
+            "id": text("For `Last-Event-ID`."),
+            "data": text("The job.", contentMediaType="application/json", contentSchema=ref("Job")),
+        }
+    ),
+    "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
+    "JobStatus": text(enum=[status.value for status in JobStatus]),
+    "Links": record(
+        {name: text() for name in ("self", "events", "items", "results", "deliveries", "cancel", "retry")},
+        what="Paths.",
+    ),
+    "JobList": record({"jobs": several(ref("Job")), "nextCursor": NEXT}),
+    "ItemList": record({"items": several(ref("Item")), "nextCursor": NEXT}),
+    "Item": record(
+        {
+            "index": number("Of the image in `images`, from 0."),
+            "customId": or_null(text("As sent.")),
+            "source": or_null(text("Its URL, where it was given by one and has not expired.")),
+            "status": text(enum=["queued", "running", "succeeded", "failed"]),
+            "code": or_null(ref("ItemCode")),
+            "message": or_null(text("What is wrong, and how to mend it.")),
+            "attempts": number("Rounds of the job that it was in."),
+            "note": or_null(text("`reencoded`: the model was not shown it as it came.", enum=["reencoded", None])),
+            "result": {"description": "Its own result, where each image has one and the job has ended with results."},
+        }
+    ),
+    "Estimate": record(
+        {
+            "images": number(),
+            "modelCalls": number(),
+            "inputTokens": number(),
+            "outputTokens": number(),
+            "credits": number("The most that it may cost."),
+            "money": MONEY,
+        }
+    ),
+    "Formats": record(
+        {
+            "supportedFormats": several(text(), "These go to the model as they are."),
+            "convertedFormats": several(text(), "These become PNG."),
+            "limits": record(
+                {
+                    "maxImages": number(),
+                    "maxImageBytes": number(),
+                    "maxTotalBytes": number(),
+                    "maxOutputTokensPerCall": number(),
+                }
+            ),
+            "credits": record({"base": number(), "perImage": number()}),
+        }
+    ),
+    "DeliveryList": record({"deliveries": several(ref("Delivery"))}),
+    "Delivery": record(
+        {
+            "id": text("The `webhook-id`, the same at each attempt."),
+            "round": number("Of the job: each end is told.", minimum=1),
+            "event": text(enum=["job.succeeded", "job.partial", "job.failed", "job.cancelled"]),
+            "url": text("As sent in `webhookUrl`."),
+            "status": text("`dead`: given up, can be sent again.", enum=["pending", "delivered", "dead"]),
+            "attempts": several(ref("Attempt"), "The oldest first; of many just the last 50."),
+            "createdAt": TIME,
+            "nextAttemptAt": or_null(TIME),
+        }
+    ),
+    "Attempt": record(
+        {
+            "at": TIME,
+            "status": or_null(number("HTTP; null where there was no answer.")),
+            "error": or_null(text("Why there was none.")),
+            "ms": number("What it took."),
+        }
+    ),
+    "Usage": record(
+        {
+            "balance": record(
+                {"available": number(), "held": number("By open jobs."), "charged": number("Ever.")}, what="Credits."
+            ),
+            "ledger": several(ref("LedgerRow"), "The newest first."),
+            "nextCursor": NEXT,
+            "days": several(ref("Day"), "The newest first, without those on which no job ended."),
+        }
+    ),
+    "LedgerRow": record(
+        {
+            "id": number(),
+            "kind": text(enum=["grant", "reserve", "charge", "release"]),
+            "credits": number(),
+            "job": or_null(text("`job_…`; it may have been deleted since.")),
+            "round": or_null(number(minimum=1)),
+            "requestSource": or_null(text("As sent with the job.")),
+            "createdAt": TIME,
+        }
+    ),
+    "Day": record({"date": text("In UTC.", format="date"), "jobs": number("That ended."), "credits": number("Charged.")}),
+    "Health": record({"status": text(enum=["ok"])}),
+    "Readiness": record(
+        {
+            "status": text(enum=["ready", "not ready"]),
+            "checks": {"type": "object", "additionalProperties": text(enum=["ok", "away"])},
+        },
+        {"details": {"type": "object", "additionalProperties": text(), "description": "On loopback or with `METRICS_TOKEN`."}},
+    ),
+    "CompatibleError": record({"error": text()}, what="The code is in `X-Error-Code`."),
+    "Error": record({"error": text("What, where and how to mend it; may change."), "code": text("Stable.")}),
+    "Problem": record(
+        {
+            "type": text(enum=["about:blank"]),
+            "title": text(),
+            "status": number(minimum=400, maximum=599),
+            "detail": text(),
+            "error": text(),
+            "code": text("Stable."),
+        },
+        what="RFC 9457, for who accepts `application/problem+json`.",
+    ),
+}
+
+
+def header(what: str, schema: Schema) -> Schema:
+    return {"description": what, "schema": schema}
+
+
+HEADERS: dict[str, Schema] = {
+    "Allow": header("The methods that the address has.", text()),
+    "Idempotent-Replayed": header("The request had come before with the same `Idempotency-Key`.", text(enum=["true"])),
+    "Location": header("The job's address.", text()),
+    "Preference-Applied": header("What was granted of `Prefer`.", text()),
+    "RateLimit": header("What is left for the key: `r` requests, and more in `t` seconds.", text()),
+    "RateLimit-Policy": header("What the key has: `q` requests in `w` seconds.", text()),
+    "Retry-After": header("Seconds.", number()),
+    "WWW-Authenticate": header("How to send a key.", text()),
+    "X-RateLimit-Limit": header("Requests a window that the key has.", number()),
+    "X-RateLimit-Remaining": header("What is left of them.", number()),
+    "X-Request-Id": header("As sent, or made here: it stands in each line that is logged for the request.", text()),
+}
+
+#: Of every answer, and of every answer to a valid key.
+EVERY_ANSWER: dict[str, tuple[str, ...]] = {
+    "all": ("X-Request-Id",),
+    "valid key": ("X-RateLimit-Limit", "X-RateLimit-Remaining", "RateLimit", "RateLimit-Policy"),
+}
+
+PATH_PARAMETERS: dict[str, Schema] = {
+    "job": {"description": "The job's `id`.", "schema": text()},
+    "delivery": {"description": "The delivery's `id`, `webhook-id` to the receiver.", "schema": text()},
+}

@@ -1,0 +1,1 @@
+"""The settings, and the engine that they name."""

@@ -1,0 +1,272 @@
+"""Every setting, from the environment, checked once at start with all faults listed together.
+
+A secret may come from a file: `NAME_FILE=/run/secrets/name` is read where `NAME` itself is not set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+
+from pipeline.models import Model, parse_models
+from pipeline.outbound.addresses import Allowed, parse_allow
+from pipeline.types import MB
+
+Seconds = float
+LONGEST_WAIT = 7 * 86_400  #: seconds before a webhook is tried again
+LONGEST_TTL = 3_652 * 86_400  #: seconds: ten years
+#: what the URL of each part may start with
+PARTS = {
+    "database_url": ("sqlite:///", "postgresql+psycopg://"),
+    "scratch_url": ("file:", "s3://"),
+    "redis_url": ("embedded:", "redis://", "rediss://", "unix://"),
+}
+SECRETS = (
+    "GEMINI_API_KEY",
+    "OPENAI_API_KEY",
+    "SECRET_KEY",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "AWS_SECRET_ACCESS_KEY",
+    "METRICS_TOKEN",
+)
+_SCRATCH = re.compile(r"file:.+|s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
+#: what ENV=production does without: the embedded parts, for which a value that is missing stands too
+EMBEDDED = {
+    "DATABASE_URL": (
+        "sqlite:",
+        "a database server: set it, or DATABASE_URL_FILE, to postgresql+psycopg://user:password@host/name",
+    ),
+    "SCRATCH_URL": ("file:", "a store that all machines reach: set it to s3://bucket/prefix"),
+    "REDIS_URL": ("embedded:", "a Redis server: set it, or REDIS_URL_FILE, to redis://:password@host:6379/0"),
+}
+SECRET_KEY_LENGTH = 32  #: characters, at least, with ENV=production
+
+
+class SettingsFault(Exception):
+    """The environment can't be used. The message lists every fault, one a line."""
+
+
+class Settings(BaseModel):
+    """One field a setting, named as in the environment but lower-case."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=str.upper, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    env: Literal["development", "production"] = "development"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    data_dir: Path = Path("var")  #: what the embedded parts keep; made where it is missing
+    secret_key: SecretStr | None = None  #: keys the hashes of API keys; None: made in data_dir
+
+    database_url: str = Field(default="", repr=False)  #: sqlite:///<file>; empty: a file in data_dir
+    scratch_url: str = ""  #: file:<folder> or s3://<bucket>/<prefix>; empty: a folder in data_dir
+    s3_endpoint_url: str = ""  #: empty: Amazon's own
+    aws_access_key_id: SecretStr | None = None  #: None: as boto3 finds it, a machine's role among others
+    aws_secret_access_key: SecretStr | None = Field(default=None, validate_default=True)
+    aws_session_token: SecretStr | None = None  #: of keys that expire
+    aws_region: str = ""
+    redis_url: str = Field(default="embedded:", repr=False)  #: embedded:, redis://…, rediss://… or unix://<socket>
+
+    engine: Literal["", "gemini", "openai", "ocr"] = ""  #: empty: gemini with a key, else ocr
+    gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
+    gemini_base_url: str = ""  #: empty: Google's own
+    openai_base_url: str = Field(default="", validate_default=True)  #: of ENGINE=openai, up to and with its /v1
+    openai_api_key: SecretStr | None = None  #: None: none is sent, as servers on one's own machine need none
+    model: str = "gemini-3.5-flash-lite"  #: for jobs that name none
+    models: tuple[Model, ...] = Field(default=(), validate_default=True)  #: those that jobs may name; (): see engines/build.py
+    model_rpm: int = Field(default=0, ge=0)  #: requests a minute, of each model that MODELS gives no own limit; 0: no limit
+    model_tpm: int = Field(default=0, ge=0)  #: the same for tokens of input
+    model_concurrency: int = Field(default=100, ge=1, le=10_000)  #: calls of a model at once, all workers together
+
+    fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach beside public ones
+    fetch_per_host: int = Field(default=256, ge=1, le=1024)  #: images fetched from one host at once, a worker process
+    webhook_allow: tuple[Allowed, ...] = ()  #: the same for webhook URLs
+    webhook_schedule: tuple[Seconds, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  #: before each retry
+
+    rate_limit: str = Field(
+        default="600/minute", pattern=r"^[1-9][0-9]{0,8}\s*(/|per)\s*[0-9]{0,4}\s*(second|minute|hour|day)s?$"
+    )
+    max_open_jobs: int = Field(default=100, ge=1)  #: an account
+    max_body: int = Field(default=160 * MB, ge=1)  #: bytes
+    max_scratch_bytes: int = Field(default=20 * 1024 * MB, ge=1)  #: of all open jobs together
+    max_large_bodies: int = Field(default=4, ge=1)  #: bodies over 1 MB that a web process reads at once
+    max_waiters: int = Field(default=600, ge=1)  #: requests a web process holds open
+
+    images_per_call: int = Field(default=20, ge=1, le=50)
+    merged_per_call: int = Field(default=50, ge=1, le=900)
+    worker_concurrency: int = Field(default=40, ge=1, le=512)  #: threads a worker
+
+    sync_wait: Seconds = Field(default=300, ge=0, le=3600)
+    result_ttl: Seconds = Field(default=86_400, ge=1, le=LONGEST_TTL)
+    cache_ttl: Seconds = Field(default=0, ge=0, le=LONGEST_TTL)  #: how long a record may answer a later request; 0: never
+    metrics_token: SecretStr | None = None  #: shows the details of /readyz to who is not on this machine
+    lease_seconds: Seconds = Field(default=60, ge=1)
+    step_seconds: Seconds = Field(default=600, ge=10, validate_default=True)
+
+    @field_validator("database_url", "scratch_url", "redis_url")
+    @classmethod
+    def _known_part(cls, value: str, info: ValidationInfo) -> str:
+        known = PARTS[info.field_name or ""]
+        if value and not value.startswith(known):
+            raise ValueError(f"must start with {' or '.join(known)}")
+        return value
+
+    @field_validator("scratch_url")
+    @classmethod
+    def _scratch_place(cls, value: str) -> str:
+        if value and not _SCRATCH.fullmatch(value):
+            raise ValueError("must be file:<folder> or s3://<bucket>/<prefix>")
+        return value
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        if value and not _is_endpoint(value):
+            raise ValueError("must be http://<host>:<port> or https://<host>, with no key in it")
+        return value
+
+    @field_validator("webhook_schedule", mode="before")
+    @classmethod
+    def _schedule(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("webhook_schedule")
+    @classmethod
+    def _waits(cls, value: tuple[Seconds, ...]) -> tuple[Seconds, ...]:
+        if not value or not all(0 < seconds <= LONGEST_WAIT for seconds in value):
+            raise ValueError(f"must be seconds, each over 0 and at most {LONGEST_WAIT}, with commas between")
+        return value
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models(cls, value: Any) -> Any:
+        return parse_models(value) if isinstance(value, str) else value
+
+    @field_validator("fetch_allow", "webhook_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        return parse_allow(value) if isinstance(value, str) else value
+
+    # What holds between two settings is checked with the later one, and not for the whole: pydantic looks at the whole
+    # only once each setting is right, and then not all faults would be listed at once.
+    @field_validator("gemini_api_key")
+    @classmethod
+    def _key_for_gemini(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("engine") == "gemini" and not value:
+            raise ValueError("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
+        return value
+
+    @field_validator("gemini_base_url")
+    @classmethod
+    def _gemini_host(cls, value: str) -> str:
+        if value and not _is_endpoint(value):
+            raise ValueError("must be like https://proxy.example, with no key and no query in it")
+        return value
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _openai_server(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("engine") == "openai" and not value:
+            raise ValueError("ENGINE=openai needs OPENAI_BASE_URL, such as http://127.0.0.1:11434/v1")
+        if value and not _is_endpoint(value):
+            raise ValueError("must be like http://127.0.0.1:11434/v1, with no key in it")
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _default_among_them(cls, value: tuple[Model, ...], info: ValidationInfo) -> tuple[Model, ...]:
+        default = info.data.get("model", "")
+        if value and default not in [model.name for model in value]:
+            raise ValueError(f"must name MODEL too, which is {default}")
+        return value
+
+    @field_validator("aws_secret_access_key")
+    @classmethod
+    def _both_keys(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        used = info.data.get("scratch_url", "").startswith("s3:")
+        if used and bool(value) != bool(info.data.get("aws_access_key_id")):
+            raise ValueError("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SECRET_ACCESS_KEY_FILE) go together")
+        return value
+
+    @field_validator("step_seconds")
+    @classmethod
+    def _lease_within_step(cls, value: Seconds, info: ValidationInfo) -> Seconds:
+        if info.data.get("lease_seconds", 0) > value:
+            raise ValueError("LEASE_SECONDS must not be over STEP_SECONDS")
+        return value
+
+    @model_validator(mode="after")
+    def _derived(self) -> Self:
+        values = {
+            "database_url": self.database_url or f"sqlite:///{_in_url(self.data_dir / 'extract-image.db')}",
+            "scratch_url": self.scratch_url or f"file:{self.data_dir / 'scratch'}",
+            "engine": self.engine or ("gemini" if self.gemini_api_key else "ocr"),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        return self
+
+
+def _in_url(path: Path) -> str:
+    """A path as the rest of a URL: what would be read as an escape or as a query is escaped."""
+    return str(path).replace("%", "%25").replace("?", "%3F")
+
+
+def _is_endpoint(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not set(url) & set("@?# \t\r\n")
+    except ValueError:  # of a port, or of an IPv6 address
+        return False
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """Settings of `environ`. Empty values count as not set. Raises SettingsFault."""
+    faults: list[str] = []
+    values: dict[str, str] = {}
+    for name in (field.upper() for field in Settings.model_fields):
+        value = environ.get(name, "")
+        path = environ.get(f"{name}_FILE", "") if name in SECRETS else ""
+        if not value and path:
+            try:
+                value = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                faults.append(f"{name}_FILE: {error}")
+        if value:
+            values[name] = value
+    unread = {fault.partition("_FILE: ")[0] for fault in faults}
+    faults += _production_faults(values, unread)
+    if values.get("ENGINE") == "openai" and not values.get("MODEL"):
+        faults.append("MODEL: ENGINE=openai needs MODEL, by the name that its server has for it")
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        for fault in error.errors():
+            name = ".".join(str(part) for part in fault["loc"]).upper()  # of a default it is the field's own name
+            text = fault["msg"].removeprefix("Value error, ")
+            faults.append(f"{name}: {text}" if name else text)
+    if faults:
+        raise SettingsFault("The settings can't be used:\n" + "\n".join(f"  {fault}" for fault in faults))
+    return settings
+
+
+def _production_faults(values: Mapping[str, str], unread: set[str]) -> list[str]:
+    """What of the values as given ENV=production refuses, one line a setting; nothing of those whose file is a fault."""
+    if values.get("ENV") != "production":
+        return []
+    faults = {name: what for name, (embedded, what) in EMBEDDED.items() if values.get(name, embedded).startswith(embedded)}
+    if len(values.get("SECRET_KEY", "")) < SECRET_KEY_LENGTH:
+        faults["SECRET_KEY"] = (
+            f"one of at least {SECRET_KEY_LENGTH} characters: set it, or SECRET_KEY_FILE, to what `openssl rand -base64 48` "
+            "prints, and keep it"
+        )
+    if not values.get("ENGINE") and not values.get("GEMINI_API_KEY") and "GEMINI_API_KEY" not in unread:
+        faults["ENGINE"] = "one that is chosen: set GEMINI_API_KEY (or GEMINI_API_KEY_FILE), or ENGINE=ocr"
+    return [f"{name}: ENV=production needs {what}" for name, what in faults.items() if name not in unread]

@@ -1,0 +1,236 @@
+"""One decoder process (pipeline.decode.child), seen from its parent. What the two tell each other: pipeline.decode.wire.
+
+A child that has decoded a hostile picture may no longer be ours, so its answers are checked like a stranger's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from pipeline.decode.sniff import NATIVE_FORMATS
+from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
+from pipeline.types import MB, ItemCode, Prepared, Refused
+
+_START_SECONDS = 60.0  # a child that is not ready by then never will be: 0.1 s is usual
+_RENEW_SECONDS = 10.0  # a few milliseconds are usual
+_END_SECONDS = 10.0  # it does nothing but wait to be told
+_MAX_PNG = 256 * MB  # 50 million pixels of RGBA are 200 MB, were they not to shrink at all
+_MAX_DETAIL = 1_000  # bytes
+_PIPE_BYTES = MB  # most pictures then pass in one write
+_READ_BYTES = MB
+_READ_AHEAD = 16 * 1024  # bytes: replies without a picture come together
+_MOST_PARTS = 64  # of one writev: IOV_MAX is 1024, or 16 by POSIX alone
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_NO_PIPE = -1
+_ROOT = Path(__file__).resolve().parent.parent
+#: All a child is told of the environment: where its libraries are. Keys and addresses of other services stay here.
+_INHERITED = ("LD_LIBRARY_PATH",)
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
+Request = tuple[str, bytes]  #: the format's name (perhaps with AS_JPEG before it), and the picture
+
+
+class DecoderNotStarted(Exception):
+    """A decoder child did not start: the installation is at fault, not a picture."""
+
+
+class DecoderDied(Exception):
+    """The child ended, or answered what no child of ours answers."""
+
+    status: int | None = None  #: what it ended with, negative for a signal, once that is known
+
+
+class DecoderProcess:
+    """A child and the two pipes to it."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Starts it and waits until it is ready. Raises DecoderNotStarted."""
+        self.pictures = 0  #: answered
+        self.unanswered = 0  #: asked about
+        self.resident = 0  #: bytes of memory it held after the last one
+        environment = _ENVIRONMENT | {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # ours: a child runs no site module to find it
+        try:
+            self._control, given = socket.socketpair()
+        except OSError as error:
+            raise DecoderNotStarted(f"{command[0]}: {error}") from error
+        with given:
+            try:
+                self._process = subprocess.Popen(
+                    command, cwd=_ROOT, env=environment, stdin=given.fileno(), stdout=subprocess.DEVNULL, process_group=0
+                )
+            except OSError as error:
+                self._control.close()
+                raise DecoderNotStarted(f"{command[0]}: {error}") from error
+        self._to = self._from = _NO_PIPE
+        self._since = 0.0  # by the monotonic clock: when it was asked, or gave its last answer
+        try:
+            ready = self.renew(within=_START_SECONDS)
+        except BaseException:
+            self.end()
+            raise
+        if not ready:
+            raise DecoderNotStarted(f"a decoder child ended with status {self.end()} before it was ready")
+
+    def renew(self, *, within: float = _RENEW_SECONDS) -> bool:
+        """Has the decoder replaced by one that has seen no picture, by new pipes. If false, it is of no more use: end() it."""
+        before = self._to, self._from
+        self._to = self._from = _NO_PIPE
+        try:
+            self._equip()
+            return self._read(len(READY), time.monotonic() + within) == READY and not self._ahead
+        except (DecoderDied, OSError):
+            return False
+        finally:
+            _close(before)  # not earlier: a decoder that ended of it would end all
+
+    def _equip(self) -> None:
+        self.pictures = self.unanswered = self.resident = 0
+        self._unsent: list[memoryview] = []
+        self._ahead = b""  # received, of the next reply
+        with ExitStack() as theirs:
+            asked, self._to = os.pipe()
+            theirs.callback(os.close, asked)
+            self._from, answers = os.pipe()
+            theirs.callback(os.close, answers)
+            socket.send_fds(self._control, [b"\0"], [asked, answers])
+        self._readable, self._either = select.poll(), select.poll()  # not select(): it ends at descriptor 1024
+        self._readable.register(self._from, select.POLLIN)
+        self._either.register(self._from, select.POLLIN)
+        self._either.register(self._to, select.POLLOUT)
+        for end in (self._to, self._from):
+            os.set_blocking(end, False)
+            _widen(end)
+
+    def ask(self, requests: Sequence[Request], *, seconds: float) -> Iterator[Prepared | Refused]:
+        """Its answer to each, in their order, each in `seconds` at most.
+
+        Raises DecoderDied and TimeoutError. While any is unanswered (an error, an iteration given up) it is of no more use: end()
+        it. The picture at fault is the first without an answer only if it was asked about alone.
+        """
+        self.unanswered = len(requests)
+        self._since = time.monotonic()
+        if self.has_said_more():
+            raise DecoderDied
+        last = len(requests) - 1
+        for number, (kind, data) in enumerate(requests):
+            self._unsent += [memoryview(REQUEST.pack(kind.encode(), number < last, len(data))), memoryview(data)]
+        for kind, data in requests:
+            outcome = self._answer(kind, data, time.monotonic() + seconds)
+            self.unanswered -= 1
+            yield outcome
+
+    def has_said_more(self) -> bool:
+        """Whether there is an answer that nobody asked for, or the end: what it says next is not to be believed."""
+        return bool(self._ahead) or bool(self._readable.poll(0))
+
+    def _answer(self, kind: str, data: bytes, deadline: float) -> Prepared | Refused:
+        verdict, code, width, height, resident, length = REPLY.unpack(self._read(REPLY.size, deadline))
+        if length > {Outcome.CONVERTED: _MAX_PNG, Outcome.REFUSED: _MAX_DETAIL}.get(verdict, 0):
+            raise DecoderDied
+        body = self._read(length, deadline) if length else b""
+        self.pictures += 1
+        self.resident = resident
+        since, self._since = self._since, time.monotonic()
+        took = self._since - since
+        if verdict == Outcome.REFUSED:
+            return _refused(code, body, took)
+        if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+            raise DecoderDied
+        if kind.startswith(AS_JPEG):
+            if verdict != Outcome.CONVERTED or not body.startswith(_JPEG) or length > MAX_JPEG:
+                raise DecoderDied
+            kind, data, mime = kind.removeprefix(AS_JPEG), body, NATIVE_FORMATS["JPEG"]
+        elif verdict == Outcome.CONVERTED and body.startswith(_PNG):
+            data, mime = body, NATIVE_FORMATS["PNG"]
+        elif verdict == Outcome.AS_RECEIVED and kind in NATIVE_FORMATS:
+            mime = NATIVE_FORMATS[kind]
+        else:
+            raise DecoderDied
+        return Prepared(data=data, mime=mime, width=width, height=height, source_format=kind, seconds=took)
+
+    def end(self) -> int:
+        """Ends the process and gives the status its decoder ended with, negative for a signal."""
+        self._control.close()
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            status = -signal.SIGKILL
+        if status == -signal.SIGKILL:  # perhaps not by its own hand: then the decoder is still there
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        _close([self._to, self._from])
+        return status
+
+    def _read(self, length: int, deadline: float) -> bytes:
+        parts = [self._ahead]
+        missing = length - len(self._ahead)
+        while missing > 0:
+            part = self._receive(min(max(missing, _READ_AHEAD), _READ_BYTES), deadline)
+            parts.append(part)
+            missing -= len(part)
+        whole = b"".join(parts)
+        self._ahead = whole[length:]
+        return whole[:length]
+
+    def _receive(self, most: int, deadline: float) -> bytes:
+        """What has come, after writing on as far as the pipe takes it: a child that waits to write reads nothing."""
+        while True:
+            self._send()
+            left = deadline - time.monotonic()
+            if left <= 0 or not (events := (self._either if self._unsent else self._readable).poll(left * 1000)):
+                raise TimeoutError
+            if any(end == self._from for end, _ in events):
+                part = os.read(self._from, most)
+                if not part:
+                    raise DecoderDied
+                return part
+
+    def _send(self) -> None:
+        try:
+            while self._unsent:
+                written = os.writev(self._to, self._unsent[:_MOST_PARTS])
+                sent = 0
+                while sent < len(self._unsent) and written >= len(self._unsent[sent]):
+                    written -= len(self._unsent[sent])
+                    sent += 1
+                del self._unsent[:sent]
+                if written:
+                    self._unsent[0] = self._unsent[0][written:]
+        except BlockingIOError:
+            return
+        except BrokenPipeError as error:
+            raise DecoderDied from error
+
+
+def _refused(code: bytes, detail: bytes, seconds: float) -> Refused:
+    try:
+        return Refused(code=ItemCode(code.rstrip(b"\0").decode()), detail=detail.decode(), seconds=seconds)
+    except ValueError as error:
+        raise DecoderDied from error
+
+
+def _close(pipes: Iterable[int]) -> None:
+    for pipe in pipes:
+        if pipe != _NO_PIPE:
+            os.close(pipe)
+
+
+def _widen(pipe: int) -> None:
+    if sys.platform == "linux":
+        try:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError:
+            return  # a user has so many pages for pipes: then it takes more writes

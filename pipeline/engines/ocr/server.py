@@ -1,0 +1,400 @@
+"""The one process of a machine that reads pictures with RapidOCR and zxing-cpp: both are imported only here.
+
+Started by pipeline.engines.ocr.engine as `python -m pipeline.engines.ocr.server SOCKET GRACE IDLE` with a lock held for it.
+It ends when no engine has been connected for GRACE seconds, or when nothing has been asked for IDLE seconds. The kernel
+closes the connections of a process that dies, so a killed service leaves no server behind.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pillow_heif
+import rapidocr
+import zxingcpp
+from PIL import Image, ImageOps
+
+from pipeline.engines.ocr.wire import Barcode, Box, Line, Request, Said, receive, send
+
+pillow_heif.register_heif_opener()
+
+Pixels = npt.NDArray[np.uint8]
+#: Corners in floating point, shape (4, 2).
+Corners = npt.NDArray[np.float64]
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "HEIF")
+_MAX_PIXELS = 50_000_000
+#: The shorter side is brought down to this: an A4 page has 174 dpi then, where 6 pt reads without an error (measured).
+_SHORT_SIDE = 1440
+#: The longer side is read in pieces of this. It also bounds the width of a line, so the recognizer's memory.
+_PIECE = 2160
+#: Pictures with a shorter side than this are enlarged, at most twice: 6 pt at 75 dpi then has a third fewer errors.
+_ENLARGE_BELOW = 640
+#: RapidOCR's own default: below it a line is noise.
+_MIN_CONFIDENCE = 0.5
+#: Pages read the right way up came out at 0.97 and more, upside down at 0.64 to 0.77: between lies the doubt.
+_SURE = 0.85
+#: Another turn must be this much better to be believed.
+_CLEARLY = 1.1
+#: A box this many times taller than wide is a line on its side.
+_TALL = 1.5
+#: A picture that takes longer than its caller waits, and longer than this, is stuck: only a new process helps.
+_STUCK_SECONDS = 120.0
+
+#: Without DX film edge, Telepen and Codabar: stripes of a photo pass for them.
+_BARCODES = (
+    zxingcpp.BarcodeFormat.EANUPC,
+    zxingcpp.BarcodeFormat.Code128,
+    zxingcpp.BarcodeFormat.Code39,
+    zxingcpp.BarcodeFormat.Code93,
+    zxingcpp.BarcodeFormat.ITF,
+    zxingcpp.BarcodeFormat.DataBar,
+    zxingcpp.BarcodeFormat.AllMatrix,
+    zxingcpp.BarcodeFormat.PDF417,
+)
+
+
+class _HungUp(Exception):
+    """The caller no longer waits for its picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """One line as recognized, in pixels of the picture."""
+
+    text: str
+    corners: Corners
+    confidence: float
+
+
+# --- reading ---
+
+
+class Reader:
+    """Reads one picture at a time; not thread-safe. Loading takes about a second and 170 MB, the first pages 700 MB."""
+
+    def __init__(self) -> None:
+        models = Path(rapidocr.__file__).parent / "models"
+        self.model_version = f"rapidocr {version('rapidocr')} PP-OCRv6-small"
+        self._ocr = rapidocr.RapidOCR(
+            params={
+                "Global.log_level": "critical",
+                # The 180-degree classifier sees a line squeezed to 4:1 and turns long ones upside down: 18 of 47 lines of
+                # a page (31 % of its letters) were lost to it. The page is turned as a whole instead, see `_turned`.
+                "Global.use_cls": False,
+                # Sizes are decided in `_pieces`.
+                "Global.use_preprocess_img": False,
+                "Global.text_score": 0.0,
+                "Det.limit_type": "max",
+                "Det.limit_side_len": 10 * _PIECE,
+                # By path: a wheel without its models must fail here, not look for them on the network.
+                "Det.model_path": str(models / "PP-OCRv6_det_small.onnx"),
+                "Rec.model_path": str(models / "PP-OCRv6_rec_small.onnx"),
+                # One line at a time: no padding, so a third faster on pages, and a line reads the same beside any other.
+                "Rec.rec_batch_num": 1,
+                "EngineConfig.onnxruntime.intra_op_num_threads": _cores(),
+            }
+        )
+        self._ocr(np.full((64, 256, 3), 255, np.uint8))  # loads the detector
+
+    def read(self, data: bytes, still_wanted: Callable[[], bool]) -> Said:
+        """What stands in the picture. Raises _HungUp soon after `still_wanted` says no."""
+        try:
+            picture = upright(data)
+        except (OSError, ValueError, SyntaxError, RuntimeError, MemoryError, Image.DecompressionBombError) as error:
+            return Said(kind="unreadable", detail=f"The picture could not be decoded: {error}"[:300])
+        codes = _barcodes(picture)
+        lines = [line for line in self._turned(picture, still_wanted) if line.confidence >= _MIN_CONFIDENCE]
+        areas = [_polygon(code.box) for code in codes if code.format in _MATRIX]
+        # The squares of a matrix code pass for letters.
+        lines = [line for line in lines if not any(_inside(area, line.corners.mean(axis=0)) for area in areas)]
+        return Said(
+            kind="reading",
+            model_version=self.model_version,
+            lines=tuple(Line(text=line.text, box=_whole(line.corners), confidence=round(line.confidence, 3)) for line in lines),
+            barcodes=tuple(codes),
+        )
+
+    def _turned(self, picture: Pixels, still_wanted: Callable[[], bool]) -> list[_Found]:
+        """The lines of the picture, read in the quarter turn in which they read best."""
+        first = self._lines(picture, 0, still_wanted)
+        sideways = _sideways(first)
+        sure = _confidence(first) >= _SURE
+        if not first or (sure and not sideways):
+            return first
+        # Tall boxes are turned counter-clockwise to be read: if they read well so, the picture does too.
+        turns = ((1, 3) if sure else (3, 1)) if sideways else (2,)
+        # The corners of tall boxes don't tell where their text begins, so they give no reading order. But a lone tall box
+        # may be a digit.
+        best = [] if sideways and len(first) > 1 else first
+        for turn in turns:
+            other = self._lines(picture, turn, still_wanted)
+            if _worth(other) > _CLEARLY * _worth(best):
+                best = other
+            if best and _confidence(best) >= _SURE:
+                break
+        return best or first
+
+    def _lines(self, picture: Pixels, turn: int, still_wanted: Callable[[], bool]) -> list[_Found]:
+        """The lines of the picture after `turn` quarter turns counter-clockwise, with corners in the unturned picture."""
+        turned = np.ascontiguousarray(np.rot90(picture, turn))
+        height, width = picture.shape[:2]
+        found = []
+        for piece, scale, left, top in _pieces(turned):
+            if not still_wanted():
+                raise _HungUp
+            result: Any = self._ocr(piece, use_det=True, use_cls=False, use_rec=True)
+            if not len(result):
+                continue
+            for corners, text, confidence in zip(result.boxes, result.txts, result.scores, strict=True):
+                placed = np.asarray(corners, np.float64) / scale + (left, top)
+                found.append(_Found(text=text, corners=_back(placed, turn, width, height), confidence=float(confidence)))
+        return found
+
+
+def upright(data: bytes) -> Pixels:
+    """The picture's pixels as a viewer shows them: BGR of 8 bits, shape (height, width, 3), see-through parts white.
+
+    Raises what Pillow raises for bytes that are no such picture, ValueError for more than 50 million pixels.
+    """
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if image.width * image.height > _MAX_PIXELS:
+            raise ValueError(f"it has more than {_MAX_PIXELS} pixels")
+        image.load()
+        shown = ImageOps.exif_transpose(image)
+    if shown.mode.startswith(("I", "F")):
+        # 16 bits a pixel: convert() would clip them to white.
+        shown = Image.fromarray((np.asarray(shown, np.float64) / 257).clip(0, 255).astype(np.uint8))
+    if shown.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in shown.info:
+        over = shown.convert("RGBA")
+        shown = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return np.ascontiguousarray(np.asarray(shown.convert("RGB"))[:, :, ::-1])
+
+
+def _pieces(picture: Pixels) -> Iterator[tuple[Pixels, float, int, int]]:
+    """Parts of the picture to read one by one: pixels, scale, and the left top corner in the unscaled picture.
+
+    A long picture (a chat, a web page, a till roll) would be unreadably small in one piece.
+    """
+    height, width = picture.shape[:2]
+    short, long = sorted((height, width))
+    scale = min(1.0, _SHORT_SIDE / short)
+    if short < _ENLARGE_BELOW:
+        scale = max(1.0, min(2.0, _ENLARGE_BELOW / short, _PIECE / long))
+    if scale != 1.0:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC).astype(np.uint8)
+    tall = picture.shape[0] >= picture.shape[1]
+    edges = _cuts(picture, axis=0 if tall else 1)
+    for start, end in pairwise(edges):
+        piece = picture[start:end] if tall else picture[:, start:end]
+        offset = round(start / scale)
+        yield np.ascontiguousarray(piece), scale, 0 if tall else offset, offset if tall else 0
+
+
+def _cuts(picture: Pixels, *, axis: int) -> list[int]:
+    """Where to cut along `axis`, both ends included: in the emptiest place of the last quarter of each piece."""
+    length = picture.shape[axis]
+    if length <= _PIECE:
+        return [0, length]
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.int16)
+    ink = np.abs(np.diff(grey, axis=1 - axis)).mean(axis=1 - axis) if picture.shape[1 - axis] > 1 else np.zeros(length)
+    # Over nine lines of pixels, so that the cut keeps clear of the letters above and below.
+    ink = np.convolve(ink, np.ones(9), "same")
+    cuts = [0]
+    while length - cuts[-1] > _PIECE:
+        first, last = cuts[-1] + _PIECE * 3 // 4, cuts[-1] + _PIECE
+        cuts.append(first + int(np.argmin(ink[first:last])))
+    return [*cuts, length]
+
+
+def _back(corners: Corners, turn: int, width: int, height: int) -> Corners:
+    """Corners in a picture of width x height, from those in the same picture turned `turn` quarters counter-clockwise."""
+    x, y = corners[:, 0], corners[:, 1]
+    if turn == 1:
+        x, y = width - y, x
+    elif turn == 2:
+        x, y = width - x, height - y
+    elif turn == 3:
+        x, y = y, height - x
+    return np.stack([x.clip(0, width), y.clip(0, height)], axis=1)
+
+
+def _sideways(lines: list[_Found]) -> bool:
+    """Whether most of the text, by length, stands in boxes taller than wide."""
+    tall = whole = 0.0
+    for line in lines:
+        across = float(np.linalg.norm(line.corners[1] - line.corners[0]))
+        down = float(np.linalg.norm(line.corners[3] - line.corners[0]))
+        whole += max(across, down)
+        tall += down if down > _TALL * across else 0.0
+    return tall > whole / 2
+
+
+def _confidence(lines: list[_Found]) -> float:
+    """The mean over letters, 0 to 1."""
+    letters = sum(len(line.text) for line in lines)
+    return sum(line.confidence * len(line.text) for line in lines) / letters if letters else 0.0
+
+
+def _worth(lines: list[_Found]) -> float:
+    """How much was read, how surely: letters times confidence, where noise counts nothing."""
+    return sum(line.confidence**4 * len(line.text) for line in lines)
+
+
+#: Two-dimensional codes, whose squares the text detector takes for text.
+_MATRIX = frozenset(
+    kind.name for kind in zxingcpp.barcode_formats_list(zxingcpp.BarcodeFormats([zxingcpp.BarcodeFormat.AllMatrix]))
+)
+
+
+def _barcodes(picture: Pixels) -> list[Barcode]:
+    """Every barcode of the picture, from the top."""
+    codes = []
+    for code in zxingcpp.read_barcodes(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), formats=zxingcpp.BarcodeFormats(_BARCODES)):
+        at = code.position
+        corners = (at.top_left, at.top_right, at.bottom_right, at.bottom_left)
+        codes.append(Barcode(format=code.format.name, text=code.text, box=[[corner.x, corner.y] for corner in corners]))
+    return sorted(codes, key=lambda code: (code.box[0][1], code.box[0][0]))
+
+
+def _polygon(box: Box) -> npt.NDArray[np.float32]:
+    return np.asarray(box, np.float32)
+
+
+def _inside(polygon: npt.NDArray[np.float32], point: Corners) -> bool:
+    return cv2.pointPolygonTest(polygon, (float(point[0]), float(point[1])), measureDist=False) >= 0
+
+
+def _whole(corners: Corners) -> Box:
+    return [[round(float(x)), round(float(y))] for x, y in corners]
+
+
+def _cores() -> int:
+    """The cores this process may run on: twice as fast with two as with one (a page 4.7 s, then 2.5 s)."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+# --- serving ---
+
+
+@dataclass(kw_only=True, slots=True)
+class _Callers:
+    """Who is connected, and when something was last asked. Times are of time.monotonic()."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    connected: int = 0
+    asking: int = 0
+    alone_since: float = field(default_factory=time.monotonic)
+    quiet_since: float = field(default_factory=time.monotonic)
+
+    def came(self) -> None:
+        with self.lock:
+            self.connected += 1
+
+    def left(self) -> None:
+        with self.lock:
+            self.connected -= 1
+            self.alone_since = time.monotonic()
+
+    def asks(self, change: int) -> None:
+        with self.lock:
+            self.asking += change
+            self.quiet_since = time.monotonic()
+
+    def over(self, *, grace: float, idle: float) -> bool:
+        with self.lock:
+            now = time.monotonic()
+            if not self.connected:
+                return now - self.alone_since >= grace
+            return not self.asking and now - self.quiet_since >= idle
+
+
+def serve(path: str, *, grace: float, idle: float) -> None:
+    """Loads the models, then answers on the Unix socket `path` until it is time to end.
+
+    The caller holds the lock that makes this the only server of `path`, so a socket that lies there is a dead one's.
+    """
+    reader = Reader()
+    Path(path).unlink(missing_ok=True)
+    callers = _Callers()
+    # One thread reads, first come first served: onnxruntime uses every core for one picture.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, ThreadPoolExecutor(max_workers=1) as turn:
+        listener.bind(path)
+        listener.listen(128)
+        listener.settimeout(min(1.0, grace / 4, idle / 4))
+        while not callers.over(grace=grace, idle=idle):
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            connection.settimeout(None)
+            callers.came()
+            threading.Thread(target=_attend, args=(connection, callers, reader, turn), daemon=True).start()
+        # Engines that connect from now on find no server, and start another as soon as this process has let go of the lock.
+        Path(path).unlink(missing_ok=True)
+
+
+def _attend(connection: socket.socket, callers: _Callers, reader: Reader, turn: ThreadPoolExecutor) -> None:
+    """Answers one engine until it hangs up."""
+    with connection:
+        try:
+            while True:
+                request, data = receive(connection, Request)
+                callers.asks(+1)
+                try:
+                    if request.kind == "status":
+                        send(connection, Said(kind="status", pid=os.getpid(), model_version=reader.model_version))
+                    else:
+                        send(connection, turn.submit(_reading, connection, reader, request, data).result())
+                finally:
+                    callers.asks(-1)
+        except (_HungUp, EOFError, OSError):
+            pass
+        finally:
+            callers.left()
+
+
+def _reading(connection: socket.socket, reader: Reader, request: Request, data: bytes) -> Said:
+    """One picture, in its turn."""
+    if _hung_up(connection):
+        raise _HungUp
+    send(connection, Said(kind="started"))
+    faulthandler.dump_traceback_later(max(_STUCK_SECONDS, request.seconds + 5), exit=True)
+    try:
+        return reader.read(data, lambda: not _hung_up(connection))
+    except _HungUp:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever a picture does to the models, the next one is served
+        return Said(kind="fault", detail=f"{type(error).__name__}: {error}"[-300:])
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], grace=float(sys.argv[2]), idle=float(sys.argv[3]))

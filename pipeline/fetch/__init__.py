@@ -1,0 +1,1 @@
+"""From URLs to bytes, in one thread, behind the guard of pipeline/outbound/guard.py."""

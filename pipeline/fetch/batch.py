@@ -1,0 +1,181 @@
+"""One call of a Fetcher: what it asked for, what of it may start next, and what has come of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from pipeline.fetch.transfer import Budget, Transfer
+from pipeline.outbound.addresses import Allowed, Target, read_url
+from pipeline.types import MB, Failure, Fetched, ItemCode
+
+#: Bytes that may wait for the caller before nothing more is started for it; what is under way still comes.
+_MOST_WAITING = 32 * MB
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Job:
+    """One URL: waiting for its turn, for its name's addresses, for the server, or for the time of its next try."""
+
+    call: Call
+    index: int
+    target: Target  #: of the present hop
+    deadline: float = 0.0  #: by the monotonic clock; 0: not started yet
+    redirects: int = 0
+    tries: int = 0  #: of the present hop
+    placed: bool = False  #: holds a place at its host
+    looking: Future[tuple[str, ...]] | None = None  #: while its name is looked up
+    transfer: Transfer | None = None  #: while the server is asked
+    ended: bool = False
+
+
+class Call:
+    """Belongs to the fetching thread once it was handed over; only `results` is the caller's."""
+
+    def __init__(
+        self, urls: Iterable[tuple[int, str]], *, allow: Sequence[Allowed], total: int, parallel: int, timeout: float
+    ) -> None:
+        self.budget = Budget(total)
+        self.timeout = timeout
+        self.ends = time.monotonic() + timeout
+        self.jobs: list[Job] = []
+        self.open = 0  #: jobs that have not ended
+        self.paused = False  #: the fetching thread starts nothing more until it is told to look again
+        self._parallel = parallel
+        self._placed = 0  # jobs that hold a place
+        self._queues: dict[str, deque[Job]] = {}  # what may start, by host
+        self._turns: deque[str] = deque()  # the hosts of _queues, in the order of their turns
+        self._ready: list[Fetched | Failure] = []
+        self._over: BaseException | None = None
+        self._given = 0  # bytes handed to the caller
+        self._taken = 0  # bytes the caller has done with
+        self._results: SimpleQueue[tuple[list[Fetched | Failure], bool]] = SimpleQueue()
+        for index, url in urls:
+            target = read_url(url, allow)
+            if isinstance(target, str):
+                self._ready.append(Failure(index=index, code=ItemCode.URL_NOT_ALLOWED, detail=target))
+            else:
+                job = Job(call=self, index=index, target=target)
+                self.jobs.append(job)
+                self.open += 1
+                self.enqueue(job)
+
+    def results(self) -> Iterator[tuple[Fetched | Failure, bool]]:
+        """Each value as it completes, and whether the fetching thread is to look again at what it may start.
+
+        Raises what the call was failed with.
+        """
+        more = True
+        while more:
+            values, more = self._results.get()
+            values.reverse()
+            while values:
+                value = values.pop()  # no list holds the bodies that the caller has done with
+                self._taken += _size(value)
+                # In this order: the thread sets `paused`, and then looks again at what was taken.
+                yield value, self.paused and not self.is_full()
+        over, self._over = self._over, None
+        if over is not None:
+            try:
+                raise over
+            finally:
+                del over  # it holds this frame
+
+    def is_full(self) -> bool:
+        """Whether so much waits for the caller that nothing more is to be started."""
+        return self._given - self._taken > _MOST_WAITING
+
+    def enqueue(self, job: Job) -> None:
+        """The job may start when its host has a place."""
+        host = job.target.host
+        if host not in self._queues:
+            self._queues[host] = deque()
+            self._turns.append(host)
+        if job.deadline:
+            self._queues[host].appendleft(job)  # its time is running
+        else:
+            self._queues[host].append(job)
+
+    def startable(self, places: Places) -> Iterator[Job]:
+        """What may start now, each host in turn, with a place taken for it."""
+        full: list[str] = []
+        while self._turns and self._placed < self._parallel and not self.is_full():
+            host = self._turns.popleft()
+            queue = self._queues[host]
+            while queue and queue[0].ended:
+                queue.popleft()
+            if not queue:
+                del self._queues[host]
+            elif places.take(host):
+                self._turns.append(host)
+                job = queue.popleft()
+                job.placed = True
+                self._placed += 1
+                yield job
+            else:
+                full.append(host)
+        self._turns.extend(full)
+
+    def waits(self) -> bool:
+        """Whether there may be something to start once there is a place for it."""
+        return bool(self._turns)
+
+    def displace(self, job: Job, places: Places) -> None:
+        """Gives the job's place back, if it has one."""
+        if job.placed:
+            job.placed = False
+            self._placed -= 1
+            places.give_back(job.target.host)
+
+    def end(self, job: Job, value: Fetched | Failure) -> None:
+        """The job has come to this."""
+        job.ended = True
+        self.open -= 1
+        self._ready.append(value)
+
+    def forget(self) -> None:
+        """Lets go of the jobs, which hold the call."""
+        self.jobs.clear()
+        self._queues.clear()
+        self._turns.clear()
+
+    def fail(self, error: BaseException) -> None:
+        """The whole call comes to this."""
+        self._over = error
+        self._ready.clear()
+        self.open = 0
+
+    def hand_over(self) -> None:
+        """What is ready, to the caller."""
+        ready, self._ready = self._ready, []
+        self._given += sum(map(_size, ready))
+        if ready or not self.open:
+            self._results.put((ready, self.open > 0))
+
+
+class Places:
+    """How many fetches are under way at each host, all calls together."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()
+
+    def take(self, host: str) -> bool:
+        """Takes one place, if there is one."""
+        if self._taken[host] >= self._most:
+            return False
+        self._taken[host] += 1
+        return True
+
+    def give_back(self, host: str) -> None:
+        self._taken[host] -= 1
+        if not self._taken[host]:
+            del self._taken[host]
+
+
+def _size(value: Fetched | Failure) -> int:
+    return len(value.data) if isinstance(value, Fetched) else 0

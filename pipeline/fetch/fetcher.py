@@ -1,0 +1,82 @@
+"""From URLs to bytes: many at once, within limits, behind the guard of pipeline/outbound/guard.py."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+from pipeline.fetch.batch import Call
+from pipeline.fetch.loop import Loop
+from pipeline.fetch.thread import FetchThread
+from pipeline.fetch.transfer import Transfer
+from pipeline.outbound.addresses import Allowed
+from pipeline.outbound.guard import Names, Resolve, system_lookup
+from pipeline.types import MAX_IMAGE_BYTES, Failure, Fetched
+
+
+class Fetcher:
+    """Implements pipeline.ports.Fetch. Thread-safe; connections and looked-up names serve later calls too.
+
+    `allow`: what may be reached beside public addresses. `parallel`: fetches at once in one call. `per_host`: fetches at
+    once from one host, all calls together. `deadline`: seconds for one fetch, from its lookup to its last byte, redirects
+    and retries included. `max_bytes`: of one image. `resolve`: what looks names up.
+    """
+
+    def __init__(
+        self,
+        allow: Sequence[Allowed] = (),
+        *,
+        parallel: int = 256,
+        per_host: int = 256,
+        deadline: float = 20.0,
+        max_bytes: int = MAX_IMAGE_BYTES,
+        resolve: Resolve = system_lookup,
+    ) -> None:
+        self._allow = tuple(allow)
+        self._parallel = parallel
+        self._deadline = deadline
+        self._max_bytes = max_bytes
+        self._per_host = per_host
+        self._names = Names(self._allow, resolve=resolve)
+        self._lock = threading.Lock()
+        self._thread: FetchThread | None = None  # started when first needed: not before a process has forked
+
+    def __call__(self, urls: Iterable[tuple[int, str]], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
+        """One value for each (index, url), as they complete, in any order. See pipeline.ports.Fetch.
+
+        Fetching goes on while the caller holds a value, until 32 MB wait for it. Raises TotalTooLarge, and nothing else for
+        what URLs, names and servers do. What is under way when the iterator is closed is given up.
+        """
+        call = Call(urls, allow=self._allow, total=total, parallel=self._parallel, timeout=timeout)
+        thread = self._begin(call)
+        try:
+            for value, look_again in call.results():
+                if look_again:
+                    thread.look_again(call)
+                yield value
+        except BaseException:  # the iterator was closed, or its caller interrupted
+            thread.give_up(call)
+            raise
+
+    def close(self) -> None:
+        """Closes the connections that are kept; those of calls under way go when the calls end."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+
+    def _begin(self, call: Call) -> FetchThread:
+        with self._lock:
+            while self._thread is None or not self._thread.begin(call):
+                self._thread = FetchThread(
+                    Loop(self._make, connections=self._parallel),
+                    names=self._names,
+                    per_host=self._per_host,
+                    allow=self._allow,
+                    deadline=self._deadline,
+                )
+            return self._thread
+
+    def _make(self) -> Transfer:
+        # Half the deadline, so that of a host's several addresses a dead one leaves time for the next.
+        return Transfer(self._allow, max_bytes=self._max_bytes, connect_timeout=self._deadline / 2)

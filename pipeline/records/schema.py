@@ -1,0 +1,214 @@
+"""The JSON Schema of one image's record: what a request may send, and what of it a model is shown. Pure.
+
+A request's schema is any of JSON Schema 2020-12 that can be checked in bounded time with nothing from outside. A model
+takes less (see KEPT): what it does not take it is told in words, and pipeline/records/validate.py checks all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+MOST_CHARACTERS = 32_768  #: as compact JSON: it goes with each call
+DEEPEST = 64  #: levels of JSON
+MOST_PARTS = 2_000  #: subschemas, each counted as often as a $ref leads to it: bounds the time that checking takes
+PATTERN_PARTS = 40  #: what a pattern counts as: the costliest take microseconds a character
+
+#: Keywords by what they hold: a subschema, an array of them, or an object of them.
+ONE = frozenset(
+    {"additionalProperties", "items", "contains", "propertyNames", "not", "if", "then", "else", "contentSchema"}
+    | {"unevaluatedItems", "unevaluatedProperties"}
+)
+LIST = ("allOf", "anyOf", "oneOf", "prefixItems")
+MAP = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+REFUSED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$vocabulary")
+
+#: What Gemini takes of a schema, as its page on structured output says: https://ai.google.dev/gemini-api/docs/structured-output
+#: Less minItems and maxItems, which it refuses where they are large ("too many states").
+KEPT = ("type", "title", "description", "format", "minimum", "maximum", "required")
+SILENT = ("$schema", "$id", "$comment", "$defs", "definitions", "$anchor", "default", "examples", "deprecated", "readOnly")
+
+
+LONGEST_FAULT = 240  #: characters: names in a schema may be of any length
+
+
+class SchemaFault(ValueError):
+    """The schema can't be used; the text says where and why."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= LONGEST_FAULT else f"{text[:LONGEST_FAULT]}…"
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Raises SchemaFault for what is too large, leads outside or to itself, or is of another dialect."""
+    _check_depth(schema)
+    try:
+        size = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode())
+    except UnicodeEncodeError:
+        raise SchemaFault("it holds characters that are no Unicode text.") from None
+    if size > MOST_CHARACTERS:
+        raise SchemaFault(f"it has {size} bytes, at most {MOST_CHARACTERS} are taken.")
+    dialect = schema.get("$schema", DIALECT)
+    if not isinstance(dialect, str) or dialect.rstrip("#") != DIALECT:
+        raise SchemaFault(f"$schema names another dialect than {DIALECT}; leave it out, or name this one.")
+    _Walk(schema).parts(schema, "#", ())
+
+
+def _check_depth(schema: Any) -> None:
+    level, depth = [schema], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise SchemaFault(f"it is nested more than {DEEPEST} levels deep.")
+        inner = [value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)]
+        level = [value for values in inner for value in values]
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Follows each reference of a schema, so that none is followed for ever."""
+
+    root: Mapping[str, Any]
+    known: dict[int, int] = field(default_factory=dict)  #: by the id of a subschema: its parts
+
+    def parts(self, schema: Any, at: str, above: tuple[int, ...]) -> int:
+        """How many subschemas it is, each counted as often as it is led to."""
+        if not isinstance(schema, dict):
+            return 1
+        if id(schema) in above:
+            raise SchemaFault(f"{at} leads back to what it is in; write out the levels that you need.")
+        if len(above) > DEEPEST:
+            raise SchemaFault(f"{at} is more than {DEEPEST} subschemas deep.")
+        if id(schema) in self.known:
+            return self.known[id(schema)]
+        for name in REFUSED:
+            if name in schema:
+                raise SchemaFault(f"{at} has {name}, which is not taken here.")
+        if "$id" in schema and above:
+            raise SchemaFault(f"{at} has an $id; only the whole schema may.")
+        inner = (*above, id(schema))
+        properties = schema.get("patternProperties")
+        patterns = ("pattern" in schema) + (len(properties) if isinstance(properties, dict) else 0)
+        count = 1 + patterns * PATTERN_PARTS
+        for name, part in subschemas(schema):
+            count += self.parts(part, f"{at}/{name}", inner)
+        if "$ref" in schema:
+            count += self.parts(resolve(self.root, schema["$ref"], at), f"{at}/$ref", inner)
+        self._check(count)
+        self.known[id(schema)] = count
+        return count
+
+    def _check(self, count: int) -> None:
+        if count > MOST_PARTS:
+            text = f"it has more than {MOST_PARTS} subschemas, each counted as often as a $ref leads to it, and each pattern as"
+            raise SchemaFault(f"{text} {PATTERN_PARTS}.")
+
+
+def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Those directly within, with where they are."""
+    for name, value in schema.items():
+        if name in ONE:
+            yield name, value
+        elif name in LIST and isinstance(value, list):
+            yield from ((f"{name}/{place}", part) for place, part in enumerate(value))
+        elif name in MAP and isinstance(value, dict):
+            yield from ((f"{name}/{key}", part) for key, part in value.items())
+
+
+def resolve(root: Mapping[str, Any], ref: Any, at: str) -> Any:
+    """What `#/…` points to. Raises SchemaFault."""
+    if not isinstance(ref, str) or (ref != "#" and not ref.startswith("#/")):
+        shown = f'"{ref[:100]}"' if isinstance(ref, str) else "no text"
+        raise SchemaFault(f"the $ref of {at} is {shown}; only a path within the schema is followed, such as #/$defs/name.")
+    found: Any = root
+    for part in unquote(ref[1:]).split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            raise SchemaFault(f"the $ref of {at} leads to {ref[:100]}, which is not there.")
+    return found
+
+
+def records_schema(schema: Mapping[str, Any] | None, *, json_mode: bool) -> tuple[dict[str, Any], str]:
+    """What a call that asks for records sends as JSON Schema, and what has to be said beside it in words, if anything.
+
+    An array of `{"index", "result"}`, with no bounds on its length. `schema` is each result's, as a request sent it.
+    """
+    shown: dict[str, Any] = {"type": "object", "additionalProperties": True} if json_mode else {"type": "string"}
+    words, named = "", dict[str, Any]()
+    if schema is not None:
+        model = _ForModel(schema)
+        shown, named = model.whole()
+        if model.lost:
+            text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+            words = f"Each 'result' must be valid against this JSON Schema:\n{text}"
+    record = {
+        "type": "object",
+        "properties": {"index": {"type": "integer"}, "result": shown},
+        "required": ["index", "result"],
+    }
+    return {"type": "array", "items": record, **({"$defs": named} if named else {})}, words
+
+
+class _ForModel:
+    """A schema less what the model does not take. Where a $ref leads to stands under a name of its own."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self.lost = False  #: something was left out that changes what is valid
+        self._root = root
+        self._names: dict[str, str] = {}  # of each $ref
+        self._waiting: deque[str] = deque()
+
+    def whole(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The schema, and what it refers to by name."""
+        shown = self._shown(self._root)
+        named: dict[str, Any] = {}
+        while self._waiting:
+            ref = self._waiting.popleft()
+            named[self._names[ref]] = self._shown(resolve(self._root, ref, ""))
+        return shown, named
+
+    def _shown(self, schema: Any) -> dict[str, Any]:
+        if not isinstance(schema, dict):  # true or false
+            self.lost |= schema is False
+            return {}
+        if "$ref" in schema:  # beside which the model takes nothing
+            self.lost |= any(name not in (*SILENT, "$ref", "title", "description") for name in schema)
+            return {"$ref": f"#/$defs/{self._name(schema['$ref'])}"}
+        shown: dict[str, Any] = {}
+        for name, value in schema.items():
+            self._keep(shown, name, value)
+        return shown
+
+    def _keep(self, shown: dict[str, Any], name: str, value: Any) -> None:
+        if name in KEPT:
+            shown[name] = value
+        elif name in ("enum", "const"):
+            values = value if name == "enum" else [value]
+            if all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in values):
+                shown["enum"] = values
+            else:
+                self.lost = True
+        elif name == "properties":
+            shown[name] = {key: self._shown(part) for key, part in value.items()}
+        elif name in ("anyOf", "oneOf", "prefixItems"):
+            shown[name] = [self._shown(part) for part in value]
+        elif name in ("items", "additionalProperties"):
+            shown[name] = value if isinstance(value, bool) and name == "additionalProperties" else self._shown(value)
+        elif name not in SILENT:
+            self.lost = True
+
+    def _name(self, ref: str) -> str:
+        if ref not in self._names:
+            self._names[ref] = f"part{len(self._names) + 1}"
+            self._waiting.append(ref)
+        return self._names[ref]

@@ -1,0 +1,1 @@
+"""What a request may say: its shape, its limits, its options."""

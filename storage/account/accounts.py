@@ -1,0 +1,158 @@
+"""Accounts and their API keys.
+
+A key reads `xim_<id>_<secret><checksum>`: a prefix that secret scanners know it by, a public id to look it up with, a
+secret of 190 bits, and a CRC-32 that tells a mistyped key from an unknown one without asking the database. Only an
+HMAC-SHA256 of it, keyed with SECRET_KEY, is stored: a stolen database opens nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from storage.database import now_ms
+from storage.schema import accounts_table, api_keys_table
+
+PREFIX = "xim"
+BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ID_LENGTH = 12
+SECRET_LENGTH = 32
+CHECKSUM_LENGTH = 6
+_KEY = re.compile(rf"{PREFIX}_([0-9A-Za-z]{{{ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{{CHECKSUM_LENGTH}}})")
+
+
+class UnknownAccount(Exception):
+    """No account or key has that name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyRow:
+    """An API key as it may be listed: without its secret."""
+
+    id: str
+    name: str
+    account: str
+    available: int
+    held: int
+    charged: int
+    created_at: int
+    revoked_at: int | None
+
+
+def random_id(prefix: str, length: int) -> str:
+    """An unguessable id: `length` base-62 characters (5.95 bits each) after `prefix`."""
+    return prefix + "".join(secrets.choice(BASE62) for _ in range(length))
+
+
+def new_key() -> str:
+    """A fresh API key. Nothing is stored."""
+    body = f"{random_id('', ID_LENGTH)}_{random_id('', SECRET_LENGTH)}"
+    return f"{PREFIX}_{body}{_checksum(body)}"
+
+
+def key_id(key: str) -> str | None:
+    """The public id in a well-formed key, else None: no database is asked about anything else."""
+    match = _KEY.fullmatch(key)
+    if not match or not hmac.compare_digest(_checksum(f"{match[1]}_{match[2]}"), match[3]):
+        return None
+    return match[1]
+
+
+def _checksum(body: str) -> str:
+    number = zlib.crc32(body.encode())
+    digits = ""
+    for _ in range(CHECKSUM_LENGTH):
+        number, digit = divmod(number, len(BASE62))
+        digits = BASE62[digit] + digits
+    return digits
+
+
+def hash_key(key: str, secret_key: bytes) -> str:
+    return hmac.new(secret_key, key.encode(), hashlib.sha256).hexdigest()
+
+
+def create_account(connection: Connection, name: str) -> str:
+    """A new account without credits; its id."""
+    account = random_id("acc_", 16)
+    connection.execute(insert(accounts_table).values(id=account, name=name, created_at=now_ms()))
+    return account
+
+
+def create_key(connection: Connection, *, account: str, name: str, secret_key: bytes) -> str:
+    """A new API key of `account`. This is the only time it can be seen."""
+    key = new_key()
+    connection.execute(
+        insert(api_keys_table).values(
+            id=key_id(key), account=account, name=name, hash=hash_key(key, secret_key), created_at=now_ms()
+        )
+    )
+    return key
+
+
+def account_of(connection: Connection, key: str, secret_key: bytes) -> str | None:
+    """The account that `key` speaks for; None for a malformed, unknown or revoked key."""
+    public = key_id(key)
+    if public is None:
+        return None
+    row = connection.execute(
+        select(api_keys_table.c.account, api_keys_table.c.hash).where(
+            api_keys_table.c.id == public, api_keys_table.c.revoked_at.is_(None)
+        )
+    ).one_or_none()
+    if row is None or not hmac.compare_digest(row.hash, hash_key(key, secret_key)):
+        return None
+    return str(row.account)
+
+
+def list_keys(connection: Connection) -> list[KeyRow]:
+    """Every key, oldest first, with the credits of its account."""
+    rows = connection.execute(
+        select(
+            api_keys_table.c.id,
+            api_keys_table.c.name,
+            api_keys_table.c.account,
+            accounts_table.c.available,
+            accounts_table.c.held,
+            accounts_table.c.charged,
+            api_keys_table.c.created_at,
+            api_keys_table.c.revoked_at,
+        )
+        .join(accounts_table, accounts_table.c.id == api_keys_table.c.account)
+        .order_by(api_keys_table.c.created_at, api_keys_table.c.id)
+    )
+    return [KeyRow(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for a row's columns
+
+
+def revoke_key(connection: Connection, name_or_id: str) -> int:
+    """Revokes the live keys of that id or name; how many. Raises UnknownAccount if there are none."""
+    changed = connection.execute(
+        update(api_keys_table)
+        .where((api_keys_table.c.id == name_or_id) | (api_keys_table.c.name == name_or_id), api_keys_table.c.revoked_at.is_(None))
+        .values(revoked_at=now_ms())
+    ).rowcount
+    if changed == 0:
+        raise UnknownAccount(f"no live key has the name or id {name_or_id!r}; `extract-image keys list` shows them")
+    return changed
+
+
+def find_account(connection: Connection, name_or_id: str) -> str:
+    """The account of that id or name, or of the key of that id or name. Raises UnknownAccount, also for an ambiguous name."""
+    by_account = select(accounts_table.c.id).where((accounts_table.c.id == name_or_id) | (accounts_table.c.name == name_or_id))
+    by_key = select(api_keys_table.c.account).where((api_keys_table.c.id == name_or_id) | (api_keys_table.c.name == name_or_id))
+    found = sorted(connection.execute(by_account.union(by_key)).scalars())
+    if not found:
+        raise UnknownAccount(f"no account or key has the name or id {name_or_id!r}; `extract-image keys list` shows them")
+    if len(found) > 1:
+        raise UnknownAccount(f"{name_or_id!r} names {len(found)} accounts; give the id: {', '.join(found)}")
+    return str(found[0])
+
+
+def available_credits(connection: Connection, account: str) -> int:
+    """Credits that the account may still reserve."""
+    return connection.scalar(select(accounts_table.c.available).where(accounts_table.c.id == account)) or 0

@@ -1,0 +1,100 @@
+"""Credits: what accounts have, hold and spent, and the row for each movement.
+
+Money is conserved: `available + held + charged` of an account is the sum of its grants, and each round of a job has one
+reserve, one charge and one release row, the latter two adding up to the first. The unique key on (job, round, kind)
+makes a second charge impossible, whoever tries.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from sqlalchemy import BigInteger, BindParameter, Connection, Insert, Select, Update, bindparam, insert, select, update
+
+from storage.database import now_ms
+from storage.schema import accounts_table, ledger_table
+
+
+class InsufficientCredits(Exception):
+    """The account has fewer credits than the job may cost."""
+
+    def __init__(self, *, needed: int, available: int) -> None:
+        super().__init__(f"{needed} credits are needed, {available} are available")
+        self.needed = needed
+        self.available = available
+
+
+def grant(connection: Connection, account: str, amount: int) -> None:
+    """Adds credits to an account."""
+    if amount <= 0:
+        raise ValueError(f"a grant must be positive, not {amount}")
+    connection.execute(
+        update(accounts_table).where(accounts_table.c.id == account).values(available=accounts_table.c.available + amount)
+    )
+    connection.execute(_record(), {"account": account, "job": None, "round": None, "kind": "grant", "amount": amount})
+
+
+def reserve(connection: Connection, *, account: str, job: str, round_: int, amount: int) -> None:
+    """Holds credits for a round of a job. Locks the account's row. Raises InsufficientCredits."""
+    changed = connection.execute(_hold(), {"of": account, "amount": amount})
+    if changed.rowcount == 0:
+        available = connection.scalar(select(accounts_table.c.available).where(accounts_table.c.id == account)) or 0
+        raise InsufficientCredits(needed=amount, available=available)
+    connection.execute(_record(), {"account": account, "job": job, "round": round_, "kind": "reserve", "amount": amount})
+
+
+def settle(connection: Connection, *, account: str, job: str, round_: int, charge: int) -> None:
+    """Ends a round's reservation: `charge` credits of it are spent, the others are available again.
+
+    Both rows are written even where one of them is zero. Raises ValueError if more than the reservation is charged.
+    """
+    reserved = connection.execute(_reserved(), {"job": job, "round": round_}).scalar_one()
+    if not 0 <= charge <= reserved:
+        raise ValueError(f"job {job} holds {reserved} credits, {charge} can't be charged")
+    same = {"account": account, "job": job, "round": round_}
+    release = reserved - charge
+    connection.execute(_record(), [{**same, "kind": "charge", "amount": charge}, {**same, "kind": "release", "amount": release}])
+    connection.execute(_spend(), {"of": account, "charge": charge, "release": release})
+
+
+# Each statement is made once: putting it together costs more than what the database does for it.
+
+
+@cache
+def _record() -> Insert:
+    return insert(ledger_table).values(created_at=now_ms())
+
+
+@cache
+def _reserved() -> Select[int]:
+    of_round = ledger_table.c.job == bindparam("job"), ledger_table.c.round == bindparam("round")
+    return select(ledger_table.c.amount).where(*of_round, ledger_table.c.kind == "reserve")
+
+
+@cache
+def _hold() -> Update:
+    amount = _credits("amount")
+    enough = accounts_table.c.id == bindparam("of"), accounts_table.c.available >= amount
+    return (
+        update(accounts_table)
+        .where(*enough)
+        .values(available=accounts_table.c.available - amount, held=accounts_table.c.held + amount)
+    )
+
+
+@cache
+def _spend() -> Update:
+    charge, release = _credits("charge"), _credits("release")
+    return (
+        update(accounts_table)
+        .where(accounts_table.c.id == bindparam("of"))
+        .values(
+            held=accounts_table.c.held - charge - release,
+            available=accounts_table.c.available + release,
+            charged=accounts_table.c.charged + charge,
+        )
+    )
+
+
+def _credits(name: str) -> BindParameter[int]:
+    return bindparam(name, type_=BigInteger)

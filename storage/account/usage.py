@@ -1,0 +1,96 @@
+"""What an account has and what it spent, for its owner. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from sqlalchemy import Connection, func, select
+
+from storage.database import now_ms
+from storage.schema import accounts_table, jobs_table, ledger_table
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Balance:
+    """Credits of an account; together they are what was granted to it."""
+
+    available: int
+    held: int
+    charged: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Movement:
+    """A row of the ledger."""
+
+    id: int
+    job: str | None
+    round: int | None
+    kind: str  #: grant, reserve, charge, release
+    amount: int  #: credits, never negative
+    request_source: str | None  #: of its job, as long as that is known
+    created_at: int  #: milliseconds since 1970
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Day:
+    """What was charged between two midnights, in UTC."""
+
+    date: date
+    jobs: int  #: that ended
+    credits: int
+
+
+def balance_of(connection: Connection, account: str) -> Balance:
+    row = connection.execute(
+        select(accounts_table.c.available, accounts_table.c.held, accounts_table.c.charged).where(accounts_table.c.id == account)
+    ).one()
+    return Balance(available=row.available, held=row.held, charged=row.charged)
+
+
+def movements_of(connection: Connection, account: str, *, before: int | None, limit: int) -> Sequence[Movement]:
+    """The account's rows of the ledger, newest first, from below the row `before` on."""
+    query = (
+        select(
+            ledger_table.c.id,
+            ledger_table.c.job,
+            ledger_table.c.round,
+            ledger_table.c.kind,
+            ledger_table.c.amount,
+            ledger_table.c.created_at,
+            jobs_table.c.request_source,
+        )
+        .join(jobs_table, jobs_table.c.id == ledger_table.c.job, isouter=True)
+        .where(ledger_table.c.account == account)
+        .order_by(ledger_table.c.id.desc())
+        .limit(limit)
+    )
+    rows = connection.execute(query.where(ledger_table.c.id < before) if before is not None else query)
+    return [Movement(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def days_of(connection: Connection, account: str, *, count: int) -> Sequence[Day]:
+    """The last `count` days, today first; those without an end of a job are left out."""
+    day = ledger_table.c.created_at // DAY_MS
+    query = (
+        select(
+            day.label("day"),
+            func.count(ledger_table.c.job.distinct()).label("jobs"),
+            func.sum(ledger_table.c.amount).label("credits"),
+        )
+        .where(
+            ledger_table.c.account == account,
+            ledger_table.c.kind == "charge",
+            ledger_table.c.created_at >= (now_ms() // DAY_MS - count + 1) * DAY_MS,
+        )
+        .group_by(day)
+        .order_by(day.desc())
+    )
+    return [
+        Day(date=datetime.fromtimestamp(row.day * DAY_MS / 1000, UTC).date(), jobs=row.jobs, credits=int(row.credits))
+        for row in connection.execute(query)
+    ]

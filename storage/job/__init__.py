@@ -1,0 +1,1 @@
+"""A job in SQL, from accept to its end and after."""

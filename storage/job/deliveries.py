@@ -1,0 +1,109 @@
+"""Webhooks to be delivered: the event is stored with the end of its job, the same bytes go out at each attempt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from pipeline.outbound.webhook import MOST_BYTES, Answered
+from pipeline.types import JobStatus
+from storage.account.accounts import random_id
+from storage.database import now_ms
+from storage.job.render import job_json, result_json
+from storage.job.views import job_view, result_view
+from storage.queue import steps
+from storage.queue.steps import Lease
+from storage.schema import deliveries_table, jobs_table
+
+MOST_ATTEMPTS = 50  #: kept of one delivery: it may be sent again and again
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """What a webhook step sends."""
+
+    id: str  #: constant for the event: receivers know by it what they have seen
+    account: str
+    url: str
+    body: bytes
+    pending: bool
+    now: int  #: milliseconds since 1970 by the database's clock
+
+
+def announce(connection: Connection, job: Row[Any]) -> list[int]:
+    """Stores the event of a job that has just ended, and the step that delivers it; ids of the steps that follow.
+
+    `job` is its row as it was locked, with a webhook_url.
+    """
+    view = job_view(connection, job.id, job.account)
+    if view is None:
+        raise LookupError(f"there is no job {job.id}")
+    shown = job_json(view)
+    event = f"job.{view.status.value}"
+    data = shown
+    if view.status is not JobStatus.FAILED:
+        result = result_json(view, result_view(connection, job.id))
+        data = {**shown, **{name: result[name] for name in ("results", "errors") if name in result}}
+    body = _body(event, data)
+    if len(body.encode()) > MOST_BYTES:
+        body = _body(event, shown)
+    connection.execute(
+        insert(deliveries_table).values(
+            id=random_id("evt_", 24),
+            job=job.id,
+            round=job.round,
+            account=job.account,
+            url=job.webhook_url,
+            event=event,
+            body=body,
+            state="pending",
+            attempts=[],
+            created_at=now_ms(),
+        )
+    )
+    return steps.add(connection, job=job.id, round_=job.round, kind="webhook")
+
+
+def _body(event: str, data: dict[str, Any]) -> str:
+    return json.dumps({"type": event, "timestamp": data["finishedAt"], "data": data}, ensure_ascii=False, separators=(",", ":"))
+
+
+def delivery_of(connection: Connection, lease: Lease) -> Delivery:
+    """What the lease's step delivers."""
+    row = connection.execute(select(deliveries_table, now_ms().label("now")).where(*_of(lease))).one()
+    return Delivery(
+        id=row.id,
+        account=row.account,
+        url=row.url,
+        body=(row.body or "").encode(),
+        pending=row.state == "pending",
+        now=row.now,
+    )
+
+
+def record_attempt(connection: Connection, lease: Lease, answered: Answered, *, ms: int, again: float | None) -> list[int]:
+    """Keeps what came of an attempt, which took `ms`. `again`: seconds until the next, None if there is none. Raises LostLease."""
+    if answered.accepted or again is None:
+        steps.finish(connection, lease)
+        state = "delivered" if answered.accepted else "dead"
+    else:
+        steps.hand_back(connection, lease, delay_ms=int(again * 1000), counts=True)
+        state = "pending"
+    kept = select(jobs_table.c.expires_at.is_not(None)).where(jobs_table.c.id == lease.job).scalar_subquery().label("kept")
+    row = connection.execute(
+        select(deliveries_table.c.attempts, deliveries_table.c.body, kept, now_ms().label("now")).where(*_of(lease))
+    ).one()
+    attempts = [*row.attempts, {"at": row.now, "status": answered.status, "error": answered.error, "ms": ms}]
+    # Its job's results have expired while it was tried: with the last attempt goes what it said.
+    body = row.body if row.kept or state == "pending" else None
+    connection.execute(
+        update(deliveries_table).where(*_of(lease)).values(state=state, attempts=attempts[-MOST_ATTEMPTS:], body=body)
+    )
+    return []
+
+
+def _of(lease: Lease) -> tuple[Any, ...]:
+    return deliveries_table.c.job == lease.job, deliveries_table.c.round == lease.round

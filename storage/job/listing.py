@@ -1,0 +1,78 @@
+"""Jobs and images page by page. Reads only; each page is found by index, however far on it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select, tuple_
+
+from pipeline.types import Form, JobStatus
+from storage.job.questions import question_of
+from storage.job.views import JobView, select_jobs, views_of
+from storage.schema import images_table, jobs_table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemView:
+    """One image of a job."""
+
+    index: int  #: place in the request's `images`, from 0
+    custom_id: str | None
+    source: str | None  #: its URL, where it was given by one and has not expired
+    state: str  #: waiting, staged, done, failed
+    code: str | None  #: pipeline.types.ItemCode of a failed one
+    message: str | None
+    attempts: int  #: rounds it was in
+    note: str | None  #: `reencoded`: the model was not shown it as it was
+    result: Any  #: where each image has its own, and the job has ended with results
+
+
+def jobs_page(
+    connection: Connection, account: str, *, limit: int, status: JobStatus | None = None, after: tuple[int, str] | None = None
+) -> list[JobView]:
+    """The account's jobs, newest first. `after`: created_at and id of the last one on the page before."""
+    query = select_jobs().where(jobs_table.c.account == account)
+    if status is not None:
+        query = query.where(jobs_table.c.status == status.value)
+    if after is not None:
+        query = query.where(tuple_(jobs_table.c.created_at, jobs_table.c.id) < tuple_(*after))
+    return views_of(connection, query.order_by(jobs_table.c.created_at.desc(), jobs_table.c.id.desc()).limit(limit))
+
+
+def items_page(connection: Connection, job: JobView, *, limit: int, state: str | None = None, after: int = -1) -> list[ItemView]:
+    """The job's images in order. `after`: the index of the last one on the page before."""
+    columns = images_table.c
+    query = select(
+        columns.index.label("at"),
+        columns.custom_id,
+        columns.source,
+        columns.state,
+        columns.code,
+        columns.detail,
+        columns.attempts,
+        columns.note,
+        *([columns.result] if job.has_result else []),
+    ).where(columns.job == job.id, columns.index > after)
+    if state is not None:
+        query = query.where(columns.state == state)
+    return [
+        ItemView(
+            index=row.at,
+            custom_id=row.custom_id,
+            source=None if job.expired else row.source,
+            state=row.state,
+            code=row.code,
+            message=row.detail,
+            attempts=row.attempts,
+            note=row.note,
+            result=row.result if job.has_result else None,
+        )
+        for row in connection.execute(query.order_by(columns.index).limit(limit))
+    ]
+
+
+def has_records(connection: Connection, job: str) -> bool:
+    """Whether each image of the job has a result of its own."""
+    row = connection.execute(select(jobs_table.c.prompt, jobs_table.c.options).where(jobs_table.c.id == job)).one_or_none()
+    return row is not None and question_of(row.prompt, row.options).form is Form.RECORDS

@@ -1,0 +1,70 @@
+"""What the steps of a job have brought in. Reads only."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, bindparam, select
+
+from pipeline.finalize import Harvest
+from pipeline.types import Failure, Form, ItemCode, Reply
+from storage.job.questions import question_of
+from storage.queue.steps import JobGone
+from storage.schema import chunks_table, images_table, jobs_table
+
+
+def harvest(connection: Connection, job: str) -> Harvest:
+    """What a finalize step merges. Raises JobGone."""
+    row = connection.execute(_asked(), {"job": job}).one_or_none()
+    if row is None:
+        raise JobGone(f"there is no job {job}")
+    question = question_of(row.prompt, row.options)
+    if question.form is Form.RECORDS:
+        replies = [Reply(indexes=(row.at,), text="", result=row.result) for row in connection.execute(_records(), {"job": job})]
+    else:
+        kept = connection.execute(_replies(), {"job": job}).scalars()
+        replies = [Reply(indexes=tuple(reply["indexes"]), text=reply["text"]) for part in kept for reply in part]
+    return Harvest(
+        question=question,
+        total=row.total,
+        replies=replies,
+        failures=failures_of(connection, job),
+        fail_on_error=row.fail_on_error,
+    )
+
+
+def failures_of(connection: Connection, job: str) -> list[Failure]:
+    """The images of a job that failed, in order."""
+    rows = connection.execute(_failed(), {"job": job})
+    return [Failure(index=row.at, code=ItemCode(row.code), detail=row.detail) for row in rows]
+
+
+# Each statement is made once: putting it together costs more than what the database does for it.
+
+
+@cache
+def _asked() -> Select[Any]:
+    return select(jobs_table.c.prompt, jobs_table.c.options, jobs_table.c.total, jobs_table.c.fail_on_error).where(
+        jobs_table.c.id == bindparam("job")
+    )
+
+
+@cache
+def _records() -> Select[Any]:
+    of_job = images_table.c.job == bindparam("job")
+    return select(images_table.c.index.label("at"), images_table.c.result).where(of_job, images_table.c.state == "done")
+
+
+@cache
+def _replies() -> Select[Any]:
+    return select(chunks_table.c.replies).where(chunks_table.c.job == bindparam("job"))
+
+
+@cache
+def _failed() -> Select[Any]:
+    of_job = images_table.c.job == bindparam("job")
+    failed = select(images_table.c.index.label("at"), images_table.c.code, images_table.c.detail).where(
+        of_job, images_table.c.state == "failed"
+    )
+    return failed.order_by(images_table.c.index)

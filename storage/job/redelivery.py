@@ -1,0 +1,89 @@
+"""The log of a job's webhooks, for its owner, and sending one again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, case, func, select, update
+
+from storage.database import now_ms
+from storage.queue import steps
+from storage.schema import deliveries_table, jobs_table, steps_table
+
+
+class NoDelivery(Exception):
+    """The account has no such delivery."""
+
+
+class BodyGone(Exception):
+    """What the webhook said is forgotten: its job was deleted, or its results have expired."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeliveryView:
+    """A webhook and what became of it."""
+
+    id: str  #: the webhook-id
+    round: int
+    event: str
+    url: str
+    state: str  #: pending, delivered, dead
+    attempts: Sequence[dict[str, Any]]  #: {at, status, error, ms}, oldest first
+    created_at: int  #: milliseconds since 1970, as the next
+    next_at: int | None  #: when it is sent next, where it waits
+
+
+def deliveries_of(connection: Connection, job: str) -> list[DeliveryView]:
+    """Of each round of the job that had a webhook, the newest first."""
+    waiting = (
+        select(func.max(case((steps_table.c.not_before > now_ms(), steps_table.c.not_before), else_=now_ms())))
+        .where(_open_step(), steps_table.c.job == deliveries_table.c.job, steps_table.c.round == deliveries_table.c.round)
+        .scalar_subquery()
+    )
+    query = select(
+        deliveries_table.c.id,
+        deliveries_table.c.round,
+        deliveries_table.c.event,
+        deliveries_table.c.url,
+        deliveries_table.c.state,
+        deliveries_table.c.attempts,
+        deliveries_table.c.created_at,
+        waiting.label("next_at"),
+    )
+    rows = connection.execute(query.where(deliveries_table.c.job == job).order_by(deliveries_table.c.round.desc()))
+    return [DeliveryView(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def redeliver(connection: Connection, delivery: str, account: str) -> str:
+    """Has the webhook sent again, under its id and in its bytes; its job. One that waits for an attempt is made due, one
+    that is being sent now is left alone, of one that is over the attempts begin anew. Raises NoDelivery or BodyGone.
+    """
+    mine = deliveries_table.c.id == delivery, deliveries_table.c.account == account
+    job: str | None = connection.scalar(select(deliveries_table.c.job).where(*mine))
+    if job is None:
+        raise NoDelivery(delivery)
+    # The job first, as always: of two that ask at once the second sees the step that the first has made.
+    locked = connection.execute(
+        select(jobs_table.c.id).where(jobs_table.c.id == job).with_for_update(key_share=True)
+    ).one_or_none()
+    row = connection.execute(select(deliveries_table.c.round, deliveries_table.c.body).where(*mine)).one()
+    if locked is None or row.body is None:
+        raise BodyGone(delivery)
+    of_round = steps_table.c.job == job, steps_table.c.round == row.round, steps_table.c.kind == "webhook"
+    made_due = (
+        update(steps_table).where(*of_round, steps_table.c.state == "ready").values(not_before=now_ms(), rung_at=None, rings=0)
+    )
+    connection.execute(made_due)
+    parts, open_steps = connection.execute(
+        select(func.count(), func.count(case((_open_step(), 1)))).select_from(steps_table).where(*of_round)
+    ).one()
+    if not open_steps:
+        connection.execute(update(deliveries_table).where(*mine).values(state="pending"))
+        steps.add(connection, job=job, round_=row.round, kind="webhook", parts=[parts])
+    return job
+
+
+def _open_step() -> Any:
+    return (steps_table.c.kind == "webhook") & steps_table.c.state.in_(("ready", "leased"))

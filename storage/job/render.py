@@ -1,0 +1,98 @@
+"""Jobs and results as the contract shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.types import Failure, JobStatus
+from storage.job.listing import ItemView
+from storage.job.views import JobView, ResultView
+
+#: What the API calls the states of an image.
+ITEM_STATUSES = {"waiting": "queued", "staged": "running", "done": "succeeded", "failed": "failed"}
+
+
+def job_json(job: JobView) -> dict[str, Any]:
+    """The job object of the API."""
+    return {
+        "id": job.id,
+        "status": job.status.value,
+        "progress": round(job.progress, 4),
+        "counts": {"total": job.total, "succeeded": job.succeeded, "failed": job.failed},
+        "usage": {
+            "credits": job.credits,
+            "modelCalls": job.usage.model_calls,
+            "inputTokens": job.usage.input_tokens,
+            "outputTokens": job.usage.output_tokens,
+            "cacheHits": job.usage.cache_hits,
+            "money": round(job.usage.nanodollars / 1e9, 6),
+            "modelVersion": job.usage.model_version or None,
+        },
+        "createdAt": time_json(job.created_at),
+        "startedAt": time_json(job.started_at),
+        "finishedAt": time_json(job.finished_at),
+        "expiresAt": time_json(job.expires_at),
+        "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
+        "warnings": list(job.warnings),
+        "metadata": job.metadata,
+        "links": links_json(job.id),
+    }
+
+
+def result_json(job: JobView, result: ResultView) -> dict[str, Any]:
+    """The compatible answer: four keys, and `errors` where images failed."""
+    body: dict[str, Any] = {
+        "results": result.result,
+        "prompt": result.prompt,
+        "imageCount": 0 if job.status is JobStatus.FAILED else job.succeeded,
+        "creditUsage": job.credits,
+    }
+    if result.failures:
+        body["errors"] = errors_json(result.failures, result.custom_ids)
+    return body
+
+
+def item_json(item: ItemView) -> dict[str, Any]:
+    """One image of a job, as the API shows it."""
+    return {
+        "index": item.index,
+        "customId": item.custom_id,
+        "source": item.source,
+        "status": ITEM_STATUSES[item.state],
+        "code": item.code,
+        "message": item.message,
+        "attempts": item.attempts,
+        "note": item.note,
+        "result": item.result,
+    }
+
+
+def links_json(job: str) -> dict[str, str]:
+    """Where a job and what came of it can be read."""
+    address = f"/api/v1/jobs/{job}"
+    return {
+        "self": address,
+        **{name: f"{address}/{name}" for name in ("events", "items", "results", "deliveries", "cancel", "retry")},
+    }
+
+
+def errors_json(failures: Sequence[Failure], custom_ids: Mapping[int, str]) -> list[dict[str, Any]]:
+    """`custom_ids`: of those that have one, by index."""
+    return [
+        {
+            "index": failure.index,
+            "code": failure.code.value,
+            "message": failure.detail,
+            **({"customId": custom_ids[failure.index]} if failure.index in custom_ids else {}),
+        }
+        for failure in failures
+    ]
+
+
+def time_json(milliseconds: int | None) -> str | None:
+    """Milliseconds since 1970 as RFC 3339, in UTC."""
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,119 @@
+"""A further round of a job, over the images that failed; and a job's removal. One transaction each, on its locked row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, null, select, update
+
+from pipeline.credits import reservation
+from pipeline.plan import ChunkPlan
+from pipeline.types import JobStatus, Question
+from storage.account import ledger
+from storage.database import now_ms
+from storage.job.accepting import TooManyOpenJobs, add_chunks
+from storage.job.closing import lock_job
+from storage.job.questions import question_of
+from storage.schema import chunks_table, deliveries_table, images_table, jobs_table, steps_table
+
+
+class NotEnded(Exception):
+    """The job has not ended."""
+
+
+class Expired(Exception):
+    """The job's results are gone, and the addresses of its images with them."""
+
+
+class NothingFailed(Exception):
+    """Every image of the job was processed."""
+
+
+class InputsGone(Exception):
+    """The images came with the request, and were deleted when the job ended."""
+
+
+def retry(
+    connection: Connection, job: str, *, size: Callable[[Question], int], max_open: int, request_id: str | None = None
+) -> None:
+    """Begins the job's next round, over its failed images. `size`: how many of them go in a chunk; `request_id`: of the request
+    that asks for it.
+
+    Raises NotEnded, Expired, NothingFailed, InputsGone, InsufficientCredits, TooManyOpenJobs, or LostLease where the job is
+    gone; then nothing may be committed.
+    """
+    row = lock_job(connection, job)
+    failed = _failed_images(connection, row)
+    round_ = row.round + 1
+    open_jobs = select(func.count()).where(jobs_table.c.account == row.account, jobs_table.c.finished_at.is_(None))
+    connection.execute(
+        update(images_table)
+        .where(images_table.c.job == job, images_table.c.state == "failed")
+        .values(state="waiting", code=None, detail=None, sha256=None, bytes=None, result=null(), attempts=round_)
+    )
+    # Those of a round that was cut short are open still, and the round ends when none is.
+    connection.execute(update(chunks_table).where(chunks_table.c.job == job).values(open=False))
+    fresh = 1 + (connection.scalar(select(func.max(chunks_table.c.no)).where(chunks_table.c.job == job)) or 0)
+    most = size(question_of(row.prompt, row.options))
+    groups = [failed[first : first + most] for first in range(0, len(failed), most)]
+    # A chunk reaches from its first failed image to its last; those between that have an answer are not open, and stay.
+    plan = [ChunkPlan(no=fresh + place, first=group[0], count=group[-1] - group[0] + 1) for place, group in enumerate(groups)]
+    ledger.reserve(connection, account=row.account, job=job, round_=round_, amount=reservation(row.total, charged=row.credits))
+    if (connection.scalar(open_jobs) or 0) >= max_open:  # counted once the account's row is locked
+        raise TooManyOpenJobs
+    connection.execute(
+        update(jobs_table)
+        .where(jobs_table.c.id == job)
+        .values(
+            round=round_,
+            status=JobStatus.QUEUED.value,
+            waited=False,
+            request_id=request_id,
+            started_at=None,
+            finished_at=None,
+            expires_at=None,
+            error_code=None,
+            error_message=None,
+            deadline_at=now_ms() + jobs_table.c.deadline_ms,
+            scratch_bytes=0,
+        )
+    )
+    add_chunks(connection, job, round_=round_, plan=plan, inputs={})
+
+
+def _failed_images(connection: Connection, job: Row[Any]) -> list[int]:
+    """Their indexes, in order."""
+    if not JobStatus(job.status).ended:
+        raise NotEnded
+    if job.expires_at is None or job.expires_at <= connection.scalar(select(now_ms())):
+        raise Expired
+    failed = list(
+        connection.execute(
+            select(images_table.c.index)
+            .where(images_table.c.job == job.id, images_table.c.state == "failed")
+            .order_by(images_table.c.index)
+        ).scalars()
+    )
+    if not failed:
+        raise NothingFailed
+    if job.input_method != "url":
+        raise InputsGone
+    return failed
+
+
+def remove(connection: Connection, job: str) -> None:
+    """Deletes the job and all that is known of its images, and the bodies of its webhooks. Its ledger rows stay, and the
+    log of its deliveries, none of which is tried again. Its idempotency key is free. Raises NotEnded, or LostLease where
+    it is gone already.
+    """
+    row = lock_job(connection, job)
+    if not JobStatus(row.status).ended:
+        raise NotEnded
+    # Steps first: who holds one records outcomes on the images' rows.
+    connection.execute(delete(steps_table).where(steps_table.c.job == job))
+    connection.execute(
+        update(deliveries_table).where(deliveries_table.c.job == job, deliveries_table.c.state == "pending").values(state="dead")
+    )
+    connection.execute(update(deliveries_table).where(deliveries_table.c.job == job).values(body=None))
+    connection.execute(delete(jobs_table).where(jobs_table.c.id == job))

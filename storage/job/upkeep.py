@@ -1,0 +1,65 @@
+"""What the supervisor asks of the jobs: those that are late, stranded, expired or over. One transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, select, update
+
+from storage.database import now_ms
+from storage.job.closing import finalize_next
+from storage.schema import chunks_table, deliveries_table, images_table, jobs_table, merges_table, steps_table
+
+
+def overdue(connection: Connection, limit: int = 50) -> list[str]:
+    """Open jobs past their deadline."""
+    late = select(jobs_table.c.id).where(jobs_table.c.finished_at.is_(None), jobs_table.c.deadline_at < now_ms()).limit(limit)
+    return list(connection.execute(late).scalars())
+
+
+def finalize_stranded(connection: Connection) -> list[str]:
+    """Gives each open job that has neither an open chunk nor a finalize step its finalize step; the jobs."""
+    open_chunk = select(chunks_table.c.no).where(chunks_table.c.job == jobs_table.c.id, chunks_table.c.open).exists()
+    finalizing = select(steps_table.c.id).where(
+        steps_table.c.job == jobs_table.c.id, steps_table.c.round == jobs_table.c.round, steps_table.c.kind == "finalize"
+    )
+    stranded = (
+        select(jobs_table)
+        .where(jobs_table.c.finished_at.is_(None), ~open_chunk, ~finalizing.exists())
+        .with_for_update(skip_locked=True)
+    )
+    rows = connection.execute(stranded).all()
+    for row in rows:
+        finalize_next(connection, row)
+    return [row.id for row in rows]
+
+
+def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
+    """Forgets the results of jobs whose time is over; the jobs. What they cost stays known."""
+    late = list(
+        connection.execute(
+            select(jobs_table.c.id).where(jobs_table.c.expires_at < now_ms()).limit(limit).with_for_update(skip_locked=True)
+        ).scalars()
+    )
+    if late:
+        connection.execute(update(jobs_table).where(jobs_table.c.id.in_(late)).values(result=None, expires_at=None))
+        connection.execute(update(images_table).where(images_table.c.job.in_(late)).values(result=None, source=None))
+        connection.execute(update(chunks_table).where(chunks_table.c.job.in_(late)).values(replies=[], progress=None))
+        connection.execute(update(merges_table).where(merges_table.c.job.in_(late)).values(text=None))
+        delivered = deliveries_table.c.state != "pending"
+        connection.execute(update(deliveries_table).where(deliveries_table.c.job.in_(late), delivered).values(body=None))
+    return late
+
+
+def scratch_owners(connection: Connection, names: Sequence[str]) -> dict[str, bool]:
+    """Of those that are jobs: whether scratch may still be written for them (False: the job is over, and cleaned up)."""
+    rows = connection.execute(
+        select(
+            jobs_table.c.id,
+            jobs_table.c.finished_at.is_(None)
+            | select(steps_table.c.id)
+            .where(steps_table.c.job == jobs_table.c.id, steps_table.c.state.in_(("ready", "leased")))
+            .exists(),
+        ).where(jobs_table.c.id.in_(names))
+    )
+    return {name: bool(busy) for name, busy in rows}

@@ -1,0 +1,190 @@
+"""What a caller may see of a job. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
+
+from pipeline.types import Failure, JobStatus, Usage
+from storage.database import now_ms
+from storage.job.outcome import failures_of
+from storage.schema import chunks_table, images_table, jobs_table, merges_table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobView:
+    """A job without its results."""
+
+    id: str
+    status: JobStatus
+    total: int
+    succeeded: int
+    failed: int
+    progress: float  #: 0 to 1: an image that is staged counts half
+    credits: int  #: charged so far
+    usage: Usage
+    created_at: int  #: milliseconds since 1970, as the others
+    started_at: int | None
+    finished_at: int | None
+    expires_at: int | None
+    expired: bool  #: its results are gone
+    has_result: bool  #: it has ended with results, which are paid for and still there
+    error_code: str | None
+    error_message: str | None
+    warnings: Sequence[str]
+    metadata: dict[str, Any] | None  #: the caller's own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultView:
+    """What the compatible endpoint answers with."""
+
+    prompt: str
+    result: str
+    failures: Sequence[Failure]
+    custom_ids: Mapping[int, str]  #: of the failed images that have one, by index
+
+
+def job_view(connection: Connection, job: str, account: str) -> JobView | None:
+    """The job, if it is that account's."""
+    found = _views(connection, connection.execute(_one_job(), {"job": job, "account": account}).all())
+    return found[0] if found else None
+
+
+@cache
+def _one_job() -> Select[Any]:
+    return select_jobs().where(jobs_table.c.id == bindparam("job"), jobs_table.c.account == bindparam("account"))
+
+
+def select_jobs() -> Select[Any]:
+    """What `views_of` needs of a job's row."""
+    return select(
+        jobs_table.c.id,
+        jobs_table.c.status,
+        jobs_table.c.total,
+        jobs_table.c.credits,
+        jobs_table.c.created_at,
+        jobs_table.c.started_at,
+        jobs_table.c.finished_at,
+        jobs_table.c.expires_at,
+        jobs_table.c.error_code,
+        jobs_table.c.error_message,
+        jobs_table.c.warnings,
+        jobs_table.c.metadata,
+        jobs_table.c.result.is_not(None).label("has_result"),
+        now_ms().label("now"),
+    )
+
+
+def views_of(connection: Connection, query: Select[Any]) -> list[JobView]:
+    """The jobs of a query made from `select_jobs`, in its order."""
+    return _views(connection, connection.execute(query).all())
+
+
+def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobView]:
+    ids = [row.id for row in rows]
+    states: dict[str, dict[str, int]] = {job: {} for job in ids}
+    for job, state, count in connection.execute(_counted(), {"ids": ids}):
+        states[job][state] = int(count)
+    usages = dict.fromkeys(ids, Usage())
+    for statement in (_usage_of_chunks(), _usage_of_merges()):
+        for job, usage in connection.execute(statement, {"ids": ids}):
+            usages[job] = usages[job].plus(Usage(**usage))
+    return [_view(row, states[row.id], usages[row.id]) for row in rows]
+
+
+# Each statement is made once: putting it together costs more than what the database does for it.
+
+
+@cache
+def _counted() -> Select[Any]:
+    of_jobs = images_table.c.job.in_(bindparam("ids", expanding=True))
+    return (
+        select(images_table.c.job, images_table.c.state, func.count())
+        .where(of_jobs)
+        .group_by(images_table.c.job, images_table.c.state)
+    )
+
+
+@cache
+def _usage_of_chunks() -> Select[Any]:
+    of_jobs = chunks_table.c.job.in_(bindparam("ids", expanding=True))
+    return select(chunks_table.c.job, chunks_table.c.usage).where(of_jobs).order_by(chunks_table.c.no)
+
+
+@cache
+def _usage_of_merges() -> Select[Any]:
+    of_jobs = merges_table.c.job.in_(bindparam("ids", expanding=True))
+    return select(merges_table.c.job, merges_table.c.usage).where(of_jobs).order_by(merges_table.c.key)
+
+
+def _view(row: Row[Any], states: dict[str, int], usage: Usage) -> JobView:
+    succeeded, failed = states.get("done", 0), states.get("failed", 0)
+    status = JobStatus(row.status)
+    expired = status.ended and (row.expires_at is None or row.expires_at <= row.now)
+    return JobView(
+        id=row.id,
+        status=status,
+        total=row.total,
+        succeeded=succeeded,
+        failed=failed,
+        progress=1.0 if status.ended else (succeeded + failed + states.get("staged", 0) / 2) / row.total,
+        credits=row.credits,
+        usage=usage,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        expires_at=row.expires_at,
+        expired=expired,
+        has_result=status.ended and row.has_result and not expired,
+        error_code=row.error_code,
+        error_message=row.error_message,
+        warnings=row.warnings,
+        metadata=row.metadata,
+    )
+
+
+def result_view(connection: Connection, job: str) -> ResultView:
+    """The result of a finished job that has not expired."""
+    row = connection.execute(_result(), {"job": job}).one()
+    failures = failures_of(connection, job)
+    named = connection.execute(_named_failures(), {"job": job}) if failures else ()
+    return ResultView(
+        prompt=row.prompt,
+        result=row.result or "",
+        failures=failures,
+        custom_ids={image.at: image.custom_id for image in named},
+    )
+
+
+@cache
+def _result() -> Select[Any]:
+    return select(jobs_table.c.prompt, jobs_table.c.result).where(jobs_table.c.id == bindparam("job"))
+
+
+@cache
+def _named_failures() -> Select[Any]:
+    failed = images_table.c.job == bindparam("job"), images_table.c.state == "failed"
+    return select(images_table.c.index.label("at"), images_table.c.custom_id).where(
+        *failed, images_table.c.custom_id.is_not(None)
+    )
+
+
+def finished_at_of(connection: Connection, job: str) -> int | None:
+    """When the job ended, None if it has not, its results have expired, or it is gone: whether it is still the same."""
+    return connection.scalar(select(jobs_table.c.finished_at).where(jobs_table.c.id == job, jobs_table.c.expires_at.is_not(None)))
+
+
+def status_of(connection: Connection, job: str) -> JobStatus | None:
+    """Just the status: what a waiter looks at between signals."""
+    status = connection.scalar(_status(), {"job": job})
+    return JobStatus(status) if status is not None else None
+
+
+@cache
+def _status() -> Select[Any]:
+    return select(jobs_table.c.status).where(jobs_table.c.id == bindparam("job"))

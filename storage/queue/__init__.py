@@ -1,0 +1,1 @@
+"""The queue: steps, their leases, and which of them are announced when."""

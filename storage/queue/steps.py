@@ -1,0 +1,262 @@
+"""The queue: rows of `steps`, claimed by lease and fenced by epoch.
+
+Ready → leased → done, or back to ready, or dead or cancelled. A message in Redis only says "look at step N": it may be
+lost or come twice. Whoever claims a step raises its epoch, and every later write of that step names the epoch, so a
+worker that was paused past its lease changes nothing.
+
+Where a transaction locks several rows the order is job, steps, account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Select,
+    TextClause,
+    Update,
+    and_,
+    bindparam,
+    case,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
+
+from pipeline.types import JobStatus
+from storage.database import now_ms
+from storage.schema import OPEN_STEP, jobs_table, steps_table
+
+Kind = Literal["stage", "extract", "finalize", "cleanup", "webhook"]
+
+ALONE_AFTER = 2  #: leases that ran out, after which a step runs in a process of its own
+
+
+class LostLease(Exception):
+    """The step has a new epoch: somebody else works on it, or its job has ended. Nothing was written."""
+
+    leftover = ""  #: key of a scratch object that was put for nothing
+
+
+class JobGone(LostLease):
+    """The step's job was deleted, and the step with it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """The right to work on a step, for a while."""
+
+    step: int
+    job: str
+    round: int
+    kind: str
+    part: int  #: the chunk's number
+    epoch: int
+    tries: int  #: failures so far that counted
+    request: str | None = None  #: id of the HTTP request that made the job's round, for the log
+    alone: bool = False  #: to be worked on in a process of its own: it was there when others died
+
+
+def add(
+    connection: Connection,
+    *,
+    job: str,
+    round_: int,
+    kind: Kind,
+    parts: Sequence[int] = (0,),
+    delay_ms: int = 0,
+    alone: bool = False,
+) -> list[int]:
+    """New ready steps; their ids, in the order of `parts`."""
+    same = {"job": job, "round": round_, "kind": kind, "state": "ready", "not_before": 0}
+    rows = connection.execute(
+        _add_statement(), [{**same, "of": job, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts]
+    )
+    ids = [int(row.id) for row in rows]
+    if delay_ms:
+        connection.execute(update(steps_table).where(steps_table.c.id.in_(ids)).values(not_before=now_ms() + delay_ms))
+    return ids
+
+
+@cache
+def _add_statement() -> ReturningInsert[tuple[int]]:
+    account, priority = of_job(bindparam("of"))
+    added = insert(steps_table).values(added_at=now_ms(), account=account, priority=priority)
+    return added.returning(steps_table.c.id, sort_by_parameter_order=True)
+
+
+def of_job(job: ColumnElement[str]) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
+    """What a step knows of its job: the account and the priority."""
+    row = jobs_table.c.id == job
+    priority = select(case((jobs_table.c.waited, 0), else_=1)).where(row)
+    return select(jobs_table.c.account).where(row).scalar_subquery(), priority.scalar_subquery()
+
+
+def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after: Lease | None = None) -> Lease | None:
+    """Takes the step, if it is due; None if it is not (done, leased by another, not yet due).
+
+    The first claim of a job's step shows it as running; `after`: the lease of the step of the same job that it follows.
+    """
+    if after is None:
+        connection.execute(_running_statement(), {"step": step})
+    row = connection.execute(_claim_statement(), {"step": step, "by": owner, "for_ms": lease_ms}).one_or_none()
+    if row is None:
+        return None
+    return Lease(
+        step=step,
+        job=row.job,
+        round=row.round,
+        kind=row.kind,
+        part=row.part,
+        epoch=row.epoch,
+        tries=row.tries,
+        request=after.request if after else connection.scalar(_request_statement(), {"job": row.job}),
+        alone=row.expiries >= ALONE_AFTER,
+    )
+
+
+@cache
+def _running_statement() -> Update:
+    of_step = select(steps_table.c.job).where(steps_table.c.id == bindparam("step")).scalar_subquery()
+    queued = update(jobs_table).where(jobs_table.c.id == of_step, jobs_table.c.status == JobStatus.QUEUED.value)
+    return queued.values(status=JobStatus.RUNNING.value, started_at=now_ms())
+
+
+@cache
+def _claim_statement() -> ReturningUpdate[Any]:
+    until = now_ms() + bindparam("for_ms", type_=BigInteger)
+    return (
+        update(steps_table)
+        .where(steps_table.c.id == bindparam("step"), steps_table.c.state == "ready", steps_table.c.not_before <= now_ms())
+        .values(state="leased", owner=bindparam("by"), epoch=steps_table.c.epoch + 1, lease_until=until)
+        .returning(
+            steps_table.c.job,
+            steps_table.c.round,
+            steps_table.c.kind,
+            steps_table.c.part,
+            steps_table.c.epoch,
+            steps_table.c.tries,
+            steps_table.c.expiries,
+        )
+    )
+
+
+@cache
+def _request_statement() -> Select[str | None]:
+    # By itself: in RETURNING SQLite looks a job up without its index.
+    return select(jobs_table.c.request_id).where(jobs_table.c.id == bindparam("job"))
+
+
+def renew(connection: Connection, lease: Lease, *, lease_ms: int) -> bool:
+    """Prolongs the lease; whether it still holds."""
+    prolonged = update(steps_table).where(_fence()).values(lease_until=now_ms() + lease_ms)
+    return connection.execute(prolonged, _of(lease)).rowcount > 0
+
+
+def is_lost(connection: Connection, lease: Lease) -> bool:
+    """Whether somebody else has taken or ended the step, or it is gone; not if its holder has ended it."""
+    return connection.scalar(select(steps_table.c.epoch).where(steps_table.c.id == lease.step)) != lease.epoch
+
+
+def check(connection: Connection, lease: Lease) -> None:
+    """Locks the step's row for this transaction, if the lease still holds. Raises LostLease."""
+    _write(connection, lease, update(steps_table).where(_fence()).values(epoch=steps_table.c.epoch))
+
+
+def finish(connection: Connection, lease: Lease, *, state: Literal["done", "dead", "split"] = "done") -> None:
+    """Ends the step. Raises LostLease."""
+    _write(connection, lease, _end_statement(state))
+
+
+@cache
+def _end_statement(state: str) -> Update:
+    return update(steps_table).where(_fence()).values(owner=None, lease_until=None, state=state)
+
+
+def hand_back(connection: Connection, lease: Lease, *, delay_ms: int, counts: bool) -> None:
+    """Makes the step ready again, due after `delay_ms`. `counts`: this was a failure of the step's own. Raises LostLease."""
+    ready = update(steps_table).where(_fence()).values(state="ready", owner=None, lease_until=None, rung_at=None, rings=0)
+    tries = steps_table.c.tries + (1 if counts else 0)
+    _write(connection, lease, ready.values(tries=tries, not_before=now_ms() + delay_ms))
+
+
+def count_death(connection: Connection, lease: Lease) -> int:
+    """Notes that a process died of which this step was the only work; how many have. Raises LostLease."""
+    died = update(steps_table).where(_fence()).values(deaths=steps_table.c.deaths + 1).returning(steps_table.c.deaths)
+    deaths = connection.scalar(died, _of(lease))
+    if deaths is None:
+        raise LostLease(f"step {lease.step} of job {lease.job}")
+    return int(deaths)
+
+
+def _write(connection: Connection, lease: Lease, statement: Update) -> None:
+    if connection.execute(statement, _of(lease)).rowcount == 0:
+        raise LostLease(f"step {lease.step} of job {lease.job}")
+
+
+def _fence() -> ColumnElement[bool]:
+    """The step, as long as the lease holds that `_of` names."""
+    return and_(
+        steps_table.c.id == bindparam("step"), steps_table.c.epoch == bindparam("of_epoch"), steps_table.c.state == "leased"
+    )
+
+
+def _of(lease: Lease) -> dict[str, int]:
+    return {"step": lease.step, "of_epoch": lease.epoch}
+
+
+def cancel_open(connection: Connection, *, job: str, round_: int) -> int:
+    """Ends a round's open work, fencing off who holds it. Gives the milliseconds until its last lease runs out, 0 if none is held.
+
+    The caller holds the job's lock.
+    """
+    left = connection.execute(_cancel_statement(), {"of": job, "in": round_}).scalars()
+    return max([0, *(int(milliseconds or 0) for milliseconds in left)])
+
+
+@cache
+def _cancel_statement() -> ReturningUpdate[Any]:
+    """`lease_until` stays: it says until when who held the step may still be at it."""
+    work = and_(
+        steps_table.c.job == bindparam("of"),
+        steps_table.c.round == bindparam("in"),
+        steps_table.c.kind.in_(("stage", "extract", "finalize")),
+        steps_table.c.state.in_(("ready", "leased")),
+    )
+    cancelled = update(steps_table).where(work).values(state="cancelled", epoch=steps_table.c.epoch + 1, owner=None)
+    return cancelled.returning(steps_table.c.lease_until - now_ms())
+
+
+def reclaim_expired(connection: Connection) -> int:
+    """Makes steps ready whose worker has stopped renewing; how many."""
+    return connection.execute(
+        update(steps_table)
+        .where(free(text(OPEN_STEP), steps_table.c.state == "leased", steps_table.c.lease_until < now_ms()))
+        .values(
+            state="ready",
+            epoch=steps_table.c.epoch + 1,
+            expiries=steps_table.c.expiries + 1,
+            owner=None,
+            lease_until=None,
+            rung_at=None,
+            rings=0,
+        )
+    ).rowcount
+
+
+def free(*conditions: ColumnElement[bool] | TextClause) -> ColumnElement[bool]:
+    """Those steps that no other transaction holds: it is about to ring or end them itself.
+
+    To wait for it could be a deadlock: who ends a job holds many steps, in another order, and then wants the account's
+    row, which who accepts a job holds.
+    """
+    return steps_table.c.id.in_(select(steps_table.c.id).where(*conditions).with_for_update(skip_locked=True))

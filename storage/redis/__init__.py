@@ -1,0 +1,1 @@
+"""What is kept in Redis: signals, counters, the limits of models. Nothing that may not be lost."""

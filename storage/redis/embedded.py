@@ -1,0 +1,107 @@
+"""The embedded Redis: a Valkey server on a Unix socket, in a process that ends with the one that started it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from redis.exceptions import RedisError
+
+from storage.redis.embedded_server import START_SECONDS
+from storage.redis.signals import connect
+
+SOCKET = "redis.sock"
+REVIVE_SECONDS = 1.0
+LONGEST_SOCKET_PATH = 100  #: bytes: the kernel takes 108, macOS 104
+#: All it is told of the environment: keys and addresses of other services stay here.
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")  #: reads the same in a URL and in the server's configuration
+
+
+class EmbeddedRedis:
+    """A running server. Nothing of it is kept: it is the doorbell, not the queue."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = _place(directory)
+        self._socket = self._directory / SOCKET
+        self.url = f"unix://{self._socket}"
+        self._start()
+        self._wait()
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        # A session of its own: Ctrl-C in a terminal must not end it before those who use it. -P: the working directory
+        # may hold modules of the same names.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "storage.redis.embedded_server", str(self._socket), str(self._directory)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+        )
+
+    def revive(self) -> bool:
+        """Starts it again if it has ended by itself, and does not wait for it; whether it had."""
+        if self._process.poll() is None or time.monotonic() - self._started < REVIVE_SECONDS:
+            return False
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._start()
+        return True
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        with connect(self.url) as client:
+            while True:
+                try:
+                    client.ping()
+                except RedisError:
+                    if self._process.poll() is not None or time.monotonic() > deadline:
+                        self.close()
+                        log = self._directory / "valkey.log"
+                        raise RuntimeError(f"The embedded Redis did not start; its log is {log}.") from None
+                    time.sleep(0.02)
+                else:
+                    return
+
+    def close(self) -> None:
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _place(directory: Path) -> Path:
+    """`directory`, or where its path is too long or too odd for a socket, a folder of this user's in the temporary one.
+
+    Raises PermissionError if that one is somebody else's, who could listen in its place.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    directory = directory.resolve()
+    path = os.fsencode(directory / SOCKET)
+    if len(path) <= LONGEST_SOCKET_PATH and _PLAIN_PATH.fullmatch(str(directory)):
+        return directory
+    name = hashlib.sha256(path).hexdigest()[:16]
+    place = Path(tempfile.gettempdir()) / f"extract-image-redis-{os.getuid()}-{name}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    found = place.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{place} must be a folder of this user alone (mode 0700).")
+    return place

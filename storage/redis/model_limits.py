@@ -1,0 +1,221 @@
+"""The limits of the models, shared by all workers: one Lua script, by Redis's own clock.
+
+The rules are those of pipeline/engines/limiter.py, in Lua; tests/contract/test_limiter.py holds the two alike. Where Redis is away
+each worker keeps to its share, by those same rules.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import redis
+import structlog
+
+from pipeline.engines.limiter import (
+    AHEAD_MS,
+    AHEAD_WAITED_MS,
+    BURST_MS,
+    CLAIM_MS,
+    CROWDED_MS,
+    GRACE_MS,
+    NARROWEST_MS,
+    OPENS_ENGINE,
+    OPENS_MODEL,
+    SPREAD_MS,
+    LocalLimiter,
+    away,
+    spacings,
+)
+from pipeline.models import Model
+from pipeline.ports import Cause, ModelUnavailable, Permit
+from storage.account.accounts import random_id
+from storage.redis.signals import AWAY, connect
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "extract-image:model"
+WORKERS = "extract-image:model-workers"
+HERE = "here-"  #: what the id of a permit begins with that was given while Redis was away
+WORKER_MS = 60_000  #: a worker that has not asked for so long is gone, or has no need of its share
+ANSWER_SECONDS = 3.0  #: what Redis may take to answer
+AWAY_SECONDS = 2.0  #: before it is tried again
+KEPT_SECONDS = 86_400  #: what nobody asks for is forgotten
+
+SCRIPT = f"""
+local engine, model, calls, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local op, now = ARGV[1], tonumber(ARGV[2])
+if not now then
+  local time = redis.call('TIME')
+  now = tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000
+end
+local function get(key, name) return tonumber(redis.call('HGET', key, name) or '0') or 0 end
+local function set(key, name, value)
+  redis.call('HSET', key, name, string.format('%.3f', value))
+  redis.call('EXPIRE', key, {KEPT_SECONDS})
+end
+local function text(value) return string.format('%.3f', value) end
+
+if op == 'enter' then
+  local id, owner, waited = ARGV[3], ARGV[4], ARGV[5] == '1'
+  local lasts, request_ms, token_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+  local tokens, most = tonumber(ARGV[9]), tonumber(ARGV[10])
+  redis.call('ZADD', workers, now, owner)
+  redis.call('ZREMRANGEBYSCORE', workers, '-inf', now - {WORKER_MS})
+  redis.call('EXPIRE', workers, {KEPT_SECONDS})
+  local share = tostring(redis.call('ZCARD', workers))
+  local function sent_away(wait, cause, notice) return {{'away', text(wait), cause, notice or '', share}} end
+
+  for _, key in ipairs({{engine, model}}) do
+    local probe_at = get(key, 'probe_at')
+    if now < probe_at then
+      return sent_away(probe_at - now, redis.call('HGET', key, 'cause'), redis.call('HGET', key, 'notice'))
+    end
+  end
+
+  local paused, claimed = get(model, 'paused_until'), get(model, 'claimed_until')
+  local start = math.max(now, paused)
+  if request_ms > 0 then start = math.max(start, get(model, 'next_request') - {BURST_MS}) end
+  if token_ms > 0 then start = math.max(start, get(model, 'next_token') - {BURST_MS}) end
+  if not waited and now < claimed then start = math.max(start, now + {AHEAD_MS} + 1) end
+  local ahead = waited and {AHEAD_WAITED_MS} or {AHEAD_MS}
+  if start > now + ahead then
+    local cause = paused > now and '{Cause.RATE}' or '{Cause.BUSY}'
+    if waited then
+      set(model, 'claimed_until', math.max(claimed, start + {CLAIM_MS}))
+      return sent_away(start - now, cause)
+    end
+    local hint = get(model, 'hint')
+    if hint < start or hint > start + {SPREAD_MS} then
+      hint = start
+    else
+      hint = hint + math.max(request_ms, token_ms * tokens, {NARROWEST_MS})
+    end
+    set(model, 'hint', hint)
+    return sent_away(hint - now, cause)
+  end
+
+  redis.call('ZREMRANGEBYSCORE', calls, '-inf', now)
+  local adapted = get(model, 'most')
+  if adapted == 0 then adapted = most end
+  if redis.call('ZCARD', calls) >= math.max(math.floor(math.min(adapted, most)), 1) then
+    if waited then set(model, 'claimed_until', math.max(claimed, now + {CLAIM_MS})) end
+    return sent_away({CROWDED_MS}, '{Cause.CROWDED}')
+  end
+  if request_ms > 0 then set(model, 'next_request', math.max(get(model, 'next_request'), start) + request_ms) end
+  if token_ms > 0 then set(model, 'next_token', math.max(get(model, 'next_token'), start) + token_ms * tokens) end
+  for _, key in ipairs({{engine, model}}) do
+    if get(key, 'probe_at') > 0 then set(key, 'probe_at', now + get(key, 'probe_after')) end
+  end
+  redis.call('ZADD', calls, start + lasts + {GRACE_MS}, id)
+  redis.call('EXPIRE', calls, {KEPT_SECONDS})
+  return {{'ok', text(start - now), share}}
+end
+
+local id, trued, cause, after = ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local notice, opens, most = ARGV[7], ARGV[8], tonumber(ARGV[9])
+redis.call('ZREM', calls, id)
+if trued ~= 0 then set(model, 'next_token', get(model, 'next_token') + trued) end
+local adapted = get(model, 'most')
+if adapted == 0 then adapted = most end
+if cause == '' then
+  if adapted < most then set(model, 'most', math.min(adapted + 1 / adapted, most)) end
+  for _, key in ipairs({{engine, model}}) do redis.call('HDEL', key, 'probe_at', 'probe_after', 'cause', 'notice') end
+elseif cause == '{Cause.RATE}' then
+  local paused = get(model, 'paused_until')
+  if now >= paused then set(model, 'most', math.max(math.min(adapted, most) / 2, 1)) end
+  set(model, 'paused_until', math.max(paused, now + after))
+elseif opens ~= '' then
+  local key = opens == 'engine' and engine or model
+  redis.call('HSET', key, 'cause', cause, 'notice', notice)
+  set(key, 'probe_at', now + after)
+  set(key, 'probe_after', after)
+end
+return {{'ok'}}
+"""
+
+
+class RedisLimiter:
+    """Shared by all whose client leads to the same Redis. Thread-safe; a process makes one."""
+
+    def __init__(
+        self, client: redis.Redis, *, concurrency: int, owner: str = "", clock: Callable[[], float] | None = None
+    ) -> None:
+        """`concurrency`: calls of a model at once; `owner`: this process; `clock`: milliseconds, None for Redis's own."""
+        self._redis = client
+        self._script = client.register_script(SCRIPT)
+        self._concurrency = concurrency
+        self._owner = owner or random_id("", 12)
+        self._clock = clock
+        self._local = LocalLimiter(concurrency=concurrency)
+        self._away_until = 0.0  # by the process's clock: who is away is not asked by every call
+
+    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
+        request_ms, token_ms = spacings(model, tokens)
+        id_ = random_id("", 16)
+        given = [id_, self._owner, int(waited), seconds * 1000, request_ms, token_ms, tokens, self._concurrency]
+        try:
+            kind, wait, *said = self._run(model, "enter", *given)
+        except AWAY as error:
+            self._note_away(error)
+            permit = self._local.enter(model, tokens=tokens, waited=waited, seconds=seconds)
+            return replace(permit, id=f"{HERE}{permit.id}")
+        self._local.share = 1 / max(int(said[-1]), 1)
+        if kind == "away":
+            raise away(model.name, float(wait), Cause(said[0]), said[1])
+        return Permit(id=id_, model=model, tokens=tokens, delay=float(wait) / 1000)
+
+    def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
+        # Both heed what the model said. Its tokens are trued up where they were reserved.
+        here = permit.id.startswith(HERE)
+        entered = replace(permit, id=permit.id.removeprefix(HERE)) if here else permit
+        self._local.leave(entered, tokens=tokens if here else None, trouble=trouble)
+        _, token_ms = spacings(permit.model, permit.tokens)
+        trued = 0.0 if tokens is None or here else token_ms * (tokens - permit.tokens)
+        cause = trouble.cause if trouble else None
+        opens = "engine" if cause in OPENS_ENGINE else "model" if cause in OPENS_MODEL else ""
+        after, notice = (trouble.retry_after * 1000, trouble.notice) if trouble else (0, "")
+        try:
+            self._run(permit.model, "leave", permit.id, trued, cause or "", after, notice, opens, self._concurrency)
+        except AWAY as error:
+            self._note_away(error)
+
+    @classmethod
+    def of(cls, url: str, *, concurrency: int) -> RedisLimiter:
+        """With a client of its own to the Redis at `url`."""
+        return cls(connect(url, seconds=ANSWER_SECONDS), concurrency=concurrency)
+
+    def notices(self, models: Iterable[Model]) -> dict[str, str]:
+        """Raises one of AWAY if Redis does not answer."""
+        names = ["", *(model.name for model in models)]
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.hget(_key(name), "notice")
+        found: list[Any] = pipe.execute()
+        return {name: notice.decode() for name, notice in zip(names, found, strict=True) if notice is not None}
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _note_away(self, error: Exception) -> None:
+        if not isinstance(error, _StillAway):
+            log.warning("limits_not_shared", reason=repr(error))
+            self._away_until = time.monotonic() + AWAY_SECONDS
+
+    def _run(self, model: Model, operation: str, *arguments: Any) -> list[str]:
+        if time.monotonic() < self._away_until:
+            raise _StillAway
+        keys = [_key(""), _key(model.name), f"{PREFIX}-calls:{model.name}", WORKERS]
+        now = "" if self._clock is None else self._clock()
+        answer: Any = self._script(keys=keys, args=[operation, now, *arguments])
+        return [part.decode() for part in answer]
+
+
+class _StillAway(ConnectionError):
+    """Redis was away a moment ago."""
+
+
+def _key(name: str) -> str:
+    return f"{PREFIX}:{name}"

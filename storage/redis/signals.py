@@ -1,0 +1,220 @@
+"""The doorbell: what Redis tells, and nobody relies on.
+
+Workers hear of steps through Celery messages that hold a step's id and nothing else; waiters hear of jobs through one
+channel, on which the ids of jobs that have changed are published. Either may be lost: SQL is the truth, and both are looked
+up there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+import structlog
+from celery import Celery
+from kombu.exceptions import KombuError
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from storage.queue.ringing import Ring
+from storage.redis.watching import Watch, Watches
+
+log = structlog.get_logger(__name__)
+
+QUEUE = "steps"  #: Celery queue of all steps
+WAITED_QUEUE = "steps-waited"  #: of those whose caller holds a connection: read first
+TASK = "workers.run_step"
+CHANNEL = "extract-image:jobs"  #: where the ids of jobs that have changed are published
+GOING_ON = " goes on"  #: after the id of a job that has changed, but not ended
+AGAIN_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
+PROCESSES = "extract-image:counts"
+COUNTS_SECONDS = 2.0  #: for Redis to take or give them
+COUNTS_TTL = 300  #: seconds: what an ended process has counted is read so long, several times
+AWAY = (RedisError, KombuError, OSError)  #: what shows that Redis is not there
+KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
+
+
+def connect(url: str, *, seconds: float | None = None) -> redis.Redis:
+    """A client of REDIS_URL (redis://, rediss://, unix://), with connections for many waiters.
+
+    `seconds`: what an answer may take, of one that never blocks; then it is asked once and no more.
+    """
+    options: dict[str, Any] = {} if url.startswith("unix:") else dict(KEEPALIVE)
+    if seconds is not None:
+        options |= {"socket_timeout": seconds, "retry": Retry(NoBackoff(), 1)}
+    # Protocol 2: one shape of answer from every server.
+    return redis.Redis.from_url(url, max_connections=10_000, socket_connect_timeout=5, protocol=2, **options)
+
+
+def celery_app(redis_url: str) -> Celery:
+    """The Celery app, for sending and for working.
+
+    No result backend, JSON only. `acks_late` without `reject_on_worker_lost`: a lost message is rung again by the
+    supervisor, which counts; Celery's own redelivery does not.
+    """
+    app = Celery("extract-image", broker=_broker_url(redis_url), set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        task_default_queue=QUEUE,
+        worker_prefetch_multiplier=1,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_soft_shutdown_timeout=25,
+        worker_enable_soft_shutdown_on_idle=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "queue_order_strategy": "priority",  # kombu's default is round robin
+            "max_connections": 1000,  # kombu's default is 10
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            # One more attempt at once, then no more: kombu's default goes on for 6 s, and a request is held by it.
+            "max_retries": 1,
+            "interval_start": 0,
+            "socket_timeout": 30,  # seconds: a Redis that is stopped, not gone, would hold who rings for ever
+            **({} if redis_url.startswith("unix:") else KEEPALIVE),
+        },
+    )
+    if redis_url.startswith("rediss://"):
+        # redis-py verifies by itself; kombu has to be told, and does not read what else the URL says of it.
+        given = parse_qs(urlsplit(redis_url).query)
+        trusted = given.get("ssl_ca_certs", [None])[0]
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": trusted}
+    return app
+
+
+def step_of(payload: Any) -> int:
+    """The step that a message names, from its body as Celery makes it: [args, kwargs, embed]."""
+    return int(payload[0][0])
+
+
+def _broker_url(redis_url: str) -> str:
+    if not redis_url.startswith("unix://"):
+        return redis_url.partition("?")[0] if redis_url.startswith("rediss://") else redis_url
+    return f"redis+socket://{redis_url.removeprefix('unix://')}"
+
+
+class Signals:
+    """Rings steps, and tells waiters of their jobs. Thread-safe; a process makes one."""
+
+    def __init__(self, redis_url: str, app: Celery | None = None) -> None:
+        self.redis = connect(redis_url)
+        # Who ends, and who asks for /metrics, is not held up by a Redis that has stopped answering.
+        self._counts = connect(redis_url, seconds=COUNTS_SECONDS)
+        self._celery = app or celery_app(redis_url)
+        self._watches = Watches()
+        self._closed = threading.Event()
+        self._starting = threading.Lock()
+        self._listener: threading.Thread | None = None  # started with the first watch: workers have none
+
+    def ring(self, rings: Iterable[Ring]) -> None:
+        """Sends a message for each step. Where Redis is away, the supervisor rings later."""
+        rings = list(rings)
+        if not rings:
+            return
+        try:
+            with self._celery.producer_pool.acquire(block=True) as producer:
+                for ring in rings:
+                    queue = WAITED_QUEUE if ring.waited else QUEUE
+                    self._celery.send_task(TASK, args=[ring.step], queue=queue, producer=producer, retry=False)
+        except AWAY as error:
+            log.warning("not_rung", steps=len(rings), reason=repr(error))
+
+    def ping(self) -> None:
+        """Raises one of AWAY if Redis does not answer."""
+        self.redis.ping()
+
+    def queue_is_empty(self) -> bool:
+        """Whether no message waits: what is due and was rung has then lost its message."""
+        return not any(self.redis.llen(queue) for queue in (QUEUE, WAITED_QUEUE))
+
+    def tell(self, job: str, *, ended: bool = True) -> None:
+        """Wakes all who wait for the job: something about it has changed. Where Redis is away, they look at SQL.
+
+        `ended`: False where it certainly has not: then those sleep on who wait for its end alone.
+        """
+        try:
+            self.redis.publish(CHANNEL, job if ended else job + GOING_ON)
+        except AWAY as error:
+            log.warning("not_told", job=job, reason=repr(error))
+
+    def watch(self, job: str, *, end_only: bool = False) -> AbstractContextManager[Watch]:
+        """Hears what is told of the job, from now on. Where Redis is away its waits end each second."""
+        with self._starting:
+            if self._listener is None:
+                self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
+                self._listener.start()
+        return self._watches.watch(job, end_only=end_only)
+
+    def _listen(self) -> None:
+        """Until the end. What is told while there is no subscription is lost: then all are woken."""
+        while not self._closed.is_set():
+            try:
+                with self.redis.pubsub() as subscription:  # type: ignore[no-untyped-call]
+                    subscription.subscribe(CHANNEL)
+                    while not self._closed.is_set():
+                        self._hear(subscription.get_message(timeout=AGAIN_SECONDS))
+            except AWAY as error:
+                log.warning("not_heard", reason=repr(error))
+                self._watches.tell_all()
+                self._closed.wait(AGAIN_SECONDS)
+
+    def _hear(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            return
+        if message["type"] == "message":
+            told = message["data"].decode()
+            self._watches.tell(told.removesuffix(GOING_ON), ended=not told.endswith(GOING_ON))
+        else:  # subscribed, for the first time or anew
+            self._watches.tell_all()
+
+    def publish(self, process: str, text: str) -> None:
+        """Puts up what a process has counted, in place of what it had put up before. Raises one of AWAY."""
+        pipe = self._counts.pipeline(transaction=False)
+        pipe.sadd(PROCESSES, process)
+        pipe.set(_counts(process), text, ex=COUNTS_TTL)
+        pipe.execute()
+
+    def published(self) -> dict[str, str]:
+        """What each process has put up within COUNTS_TTL. Raises one of AWAY."""
+        known: Any = self._counts.smembers(PROCESSES)
+        processes = sorted(name.decode() for name in known)
+        texts: Any = self._counts.mget([_counts(process) for process in processes]) if processes else []
+        found = {process: text.decode() for process, text in zip(processes, texts, strict=True) if text is not None}
+        gone = [process for process in processes if process not in found]
+        if gone:
+            self._counts.srem(PROCESSES, *gone)
+        return found
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._listener is not None:
+            self._listener.join()
+        self.redis.close()
+        self._counts.close()
+        self._celery.close()
+
+
+def _counts(process: str) -> str:
+    return f"{PROCESSES}:{process}"
+
+
+def owner_name() -> str:
+    """Who holds a lease, for people who read the table."""
+    return f"{socket.gethostname()}:{os.getpid()}"

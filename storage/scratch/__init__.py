@@ -1,0 +1,1 @@
+"""Where images lie as long as their job: a folder or a bucket."""

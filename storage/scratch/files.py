@@ -1,0 +1,81 @@
+"""Scratch objects as files below a folder, on one machine: the embedded part behind `pipeline.ports.Scratch`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from storage.scratch.keys import KEY
+
+_PARTIAL = ".partial-"
+
+
+class FileScratch:
+    """One file an object below `root`, on one machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._root.mkdir(parents=True, exist_ok=True)
+
+    def put(self, key: str, body: IO[bytes]) -> None:
+        path = self._path(key)
+        body.seek(0)
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
+                break
+            except (FileNotFoundError, FileExistsError):  # a cleanup removed the emptied folder in between
+                if path.parent.is_file():
+                    raise
+        try:
+            with os.fdopen(handle, "wb") as file:
+                shutil.copyfileobj(body, file, 1 << 20)
+            Path(partial).replace(path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(partial).unlink()
+            raise
+
+    def open(self, key: str) -> IO[bytes]:
+        return self._path(key).open("rb")
+
+    def delete(self, keys: Iterable[str]) -> None:
+        failed: list[str] = []
+        for key in keys:
+            path = self._path(key)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                failed.append(key)
+            for parent in path.parents:
+                if parent == self._root:
+                    break
+                try:
+                    parent.rmdir()
+                except OSError:  # not empty, or gone already
+                    break
+        if failed:
+            raise OSError(f"{len(failed)} scratch objects could not be deleted, the first is {failed[0]}")
+
+    def list(self, prefix: str) -> Iterator[str]:
+        # The folder part of the prefix bounds the walk: listing one job does not read the others.
+        start = self._root / prefix.rpartition("/")[0]
+        for folder, _, names in os.walk(start):
+            for name in sorted(names):
+                key = (Path(folder) / name).relative_to(self._root).as_posix()
+                if key.startswith(prefix):
+                    yield key
+
+    def _path(self, key: str) -> Path:
+        if not KEY.fullmatch(key) and _PARTIAL not in key:
+            raise ValueError(f"no scratch key: {key!r}")
+        path = self._root / key
+        if not path.is_relative_to(self._root) or ".." in path.parts:
+            raise ValueError(f"no scratch key: {key!r}")
+        return path

@@ -1,0 +1,21 @@
+"""The scratch store that SCRATCH_URL names."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from config.settings import Settings
+from pipeline.ports import Scratch
+from storage.scratch.files import FileScratch
+
+
+def open_scratch(settings: Settings) -> Scratch:
+    """The store that SCRATCH_URL names. S3 is asked for nothing yet."""
+    kind, _, place = settings.scratch_url.partition(":")
+    if kind == "file":
+        return FileScratch(Path(place))
+    from storage.scratch.s3 import S3Scratch, s3_client
+
+    bucket, _, prefix = place.strip("/").partition("/")
+    return S3Scratch(partial(s3_client, settings), bucket=bucket, prefix=prefix)

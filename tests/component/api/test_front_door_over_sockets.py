@@ -1,0 +1,166 @@
+"""The web process as it runs, asked over plain sockets: what only a real server shows."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from config.settings import load_settings
+from storage.account import accounts, ledger
+from storage.account.secret import secret_key
+from storage.database import Database, migrate
+from storage.redis.embedded import EmbeddedRedis
+from storage.schema import jobs_table
+from tests.e2e.service import ROOT, environment
+from tests.harness import URL, b64
+from tests.rows import eventually
+
+BODY = json.dumps({"inputMethod": "base64", "images": [b64(b"img")], "prompt": "p"}).encode()
+
+
+@dataclass
+class Web:
+    """A web process alone: nobody works on what it accepts."""
+
+    process: subprocess.Popen[bytes]
+    address: tuple[str, int]
+    database: Database
+    key: str
+
+    def exchange(self, *pieces: bytes, authorization: str | None = None, half_close: bool = False) -> tuple[int, dict, bytes]:
+        """Sends a POST in pieces (the first: its headers, without the key's); status, headers and body of the answer."""
+        with socket.create_connection(self.address, timeout=60) as connection:
+            key = f"Authorization: {authorization if authorization is not None else f'Bearer {self.key}'}\r\n".encode()
+            start = f"POST {URL} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n".encode() + key
+            connection.sendall(start + pieces[0] + b"\r\n")
+            for piece in pieces[1:]:
+                connection.sendall(piece)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        named = (line.split(": ", 1) for line in lines)
+        return int(status.split()[1]), {name.lower(): value for name, value in named}, body
+
+    def jobs(self) -> int:
+        with self.database.read() as connection:
+            return connection.execute(select(func.count()).select_from(jobs_table)).scalar_one()
+
+
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Not the session's: what is rung here, nobody takes."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis.url
+
+
+@pytest.fixture
+def start_web(tmp_path: Path, own_redis: str) -> Iterator[Callable[..., Web]]:
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> Web:
+            loaded = load_settings({"DATA_DIR": str(tmp_path)})
+            database = Database(loaded.database_url)
+            stack.callback(database.close)
+            migrate(database)
+            with database.write() as connection:
+                account = accounts.create_account(connection, "test")
+                ledger.grant(connection, account, 1000)
+                key = accounts.create_key(connection, account=account, name="test", secret_key=secret_key(loaded))
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cli.main", "web", "--fd", str(listener.fileno())],
+                cwd=ROOT,
+                env=environment(tmp_path, REDIS_URL=own_redis, **settings),
+                pass_fds=(listener.fileno(),),
+                stderr=stack.enter_context((tmp_path / "web.log").open("wb")),
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            return Web(process, listener.getsockname(), database, key)
+
+        yield start
+
+
+@pytest.fixture
+def web(start_web: Callable[..., Web]) -> Web:
+    return start_web(MAX_BODY="3000000")
+
+
+def test_a_connection_that_is_closed_in_the_middle_of_a_body_gets_a_400_and_leaves_nothing(web):
+    for length in (len(BODY) + 100, 2_000_000):
+        status, headers, body = web.exchange(f"Content-Length: {length}\r\n".encode(), BODY, half_close=True)
+        assert (status, headers["x-error-code"]) == (400, "body_cut_short")
+        assert json.loads(body) == {"error": f"The body ended after {len(BODY)} of {length} bytes."}
+    assert web.jobs() == 0
+
+
+def test_who_follows_a_job_and_hangs_up_frees_the_place(start_web):
+    web = start_web(MAX_WAITERS="1")
+    sent = (b"Prefer: respond-async\r\n" + f"Content-Length: {len(BODY)}\r\n".encode(), BODY)
+    path = json.loads(web.exchange(*sent)[2])["links"]["events"]
+
+    def follow() -> tuple[bytes, socket.socket]:
+        connection = socket.create_connection(web.address, timeout=60)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {web.key}\r\n\r\n".encode())
+        return connection.recv(12), connection
+
+    first, connection = follow()
+    refused, other = follow()
+    assert (first, refused) == (b"HTTP/1.1 200", b"HTTP/1.1 429")
+    other.close()
+    connection.close()
+
+    def is_free() -> bool:
+        status, again = follow()
+        again.close()
+        return status == b"HTTP/1.1 200"
+
+    eventually(is_free)
+
+
+def test_a_chunked_body_is_a_411_in_json(web):
+    chunk = f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"
+    status, headers, body = web.exchange(b"Transfer-Encoding: chunked\r\n", chunk)
+    assert (status, headers["x-error-code"]) == (411, "length_required")
+    assert list(json.loads(body)) == ["error"]
+
+
+def test_who_still_sends_a_large_body_gets_the_refusal_and_no_reset(web):
+    large = b"x" * 5_000_000
+    sent = (f"Content-Length: {len(large)}\r\n".encode(), large)
+    status, headers, _ = web.exchange(*sent)
+    assert (status, headers["x-error-code"]) == (400, "body_too_large")
+    assert headers["x-ratelimit-limit"] == "600"
+    status, headers, body = web.exchange(*sent, authorization="Bearer [object Object]")
+    assert (status, body) == (401, b'{"error":"Invalid or missing Authorization header"}')
+    assert headers["content-type"] == "application/json"
+
+
+def test_a_web_process_that_is_told_to_stop_answers_its_waiters_with_the_job_and_ends(start_web):
+    web = start_web()
+    answers: list[tuple[int, dict, bytes]] = []
+    sent = (f"Content-Length: {len(BODY)}\r\n".encode(), BODY)
+    waiter = threading.Thread(target=lambda: answers.append(web.exchange(*sent)))
+    waiter.start()
+    pause = threading.Event()
+    while web.jobs() == 0:
+        pause.wait(0.02)
+    web.process.send_signal(signal.SIGTERM)
+    waiter.join()
+    [(status, headers, body)] = answers
+    assert (status, json.loads(body)["status"]) == (202, "queued")
+    assert headers["location"] == f"/api/v1/jobs/{json.loads(body)['id']}"
+    assert web.process.wait(timeout=60) == 0

@@ -1,0 +1,183 @@
+"""What is rung, and when: of each account so many steps at a time, and again what was lost."""
+
+from __future__ import annotations
+
+from functools import partial
+from threading import Event
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from storage import schema
+from storage.job import chunks
+from storage.queue import ringing, steps
+from storage.queue.ringing import RING_AGAIN_MS, WINDOW, Ring
+from tests.rows import at_once, claimed, new_account, new_job, now, ring, rung_now, set_steps, step_ids, step_row
+from workers.run import _commit
+
+
+@pytest.fixture
+def account(database):
+    return new_account(database)
+
+
+@pytest.fixture
+def job(database, account):
+    return new_job(database, account)
+
+
+@pytest.fixture
+def step(database, job):
+    (only,) = step_ids(database, job)
+    return only
+
+
+def test_a_step_is_rung_once_and_again_only_after_thirty_seconds_and_twice_as_long_each_time(database, step):
+    patience = RING_AGAIN_MS
+    for rings in range(1, 10):
+        assert rung_now(database) == [step]
+        assert step_row(database, step).rings == rings
+        assert ring(database) == []
+        set_steps(database, step, rung_at=now(database) - patience + 5_000)
+        assert ring(database) == []
+        set_steps(database, step, rung_at=now(database) - patience - 1)
+        patience = min(patience * 2, RING_AGAIN_MS * 32)
+
+
+@pytest.mark.parametrize("state", ["leased", "done", "dead", "cancelled"])
+def test_only_ready_steps_are_rung(database, step, state):
+    set_steps(database, step, state=state)
+    assert ring(database) == []
+
+
+def test_of_one_account_no_more_than_its_window_is_rung_and_a_step_that_ends_makes_room(database, account):
+    ids = step_ids(database, new_job(database, account, images=WINDOW + 10))
+    assert rung_now(database) == ids[:WINDOW]
+    assert ring(database) == []
+    lease = claimed(database, ids[5])
+    assert ring(database) == [], "what is leased takes its place too"
+    with database.write() as connection:
+        steps.finish(connection, lease)
+    assert rung_now(database) == [ids[WINDOW]]
+
+
+def test_the_window_is_the_account_s_not_the_job_s(database, account):
+    first = step_ids(database, new_job(database, account, images=WINDOW - 2))
+    second = step_ids(database, new_job(database, account, images=10))
+    assert rung_now(database) == first + second[:2]
+
+
+def test_a_large_account_takes_nothing_from_a_small_one(database, account):
+    large = step_ids(database, new_job(database, account, images=WINDOW * 3))
+    small = step_ids(database, new_job(database, new_account(database)))
+    rung = set(rung_now(database))
+    assert rung == {*large[:WINDOW], *small}
+
+
+def test_a_small_account_is_rung_while_a_large_one_s_window_is_full(database, account):
+    new_job(database, account, images=WINDOW * 2)
+    assert len(ring(database)) == WINDOW
+    small = step_ids(database, new_job(database, new_account(database)))
+    assert rung_now(database) == small
+
+
+def test_what_somebody_waits_for_goes_first_and_is_marked(database, account):
+    slow = step_ids(database, new_job(database, account, images=WINDOW + 1))
+    (fast,) = step_ids(database, new_job(database, account, waited=True))
+    rung = ring(database)
+    assert (rung[0].step, rung[0].waited) == (fast, True)
+    assert [ring.step for ring in rung[1:]] == slow[: WINDOW - 1]
+    assert not any(ring.waited for ring in rung[1:])
+
+
+def test_a_step_whose_time_has_not_come_takes_no_place_in_the_window(database, account):
+    ids = step_ids(database, new_job(database, account, images=WINDOW + 3))
+    set_steps(database, *ids[:3], not_before=now(database) + 60_000)
+    assert rung_now(database) == ids[3:]
+
+
+def test_beside_a_job_only_its_account_s_steps_are_rung(database, account):
+    job = new_job(database, account)
+    neighbour = new_job(database, account)
+    stranger = new_job(database, new_account(database))
+    rung = rung_now(database, beside=job)
+    assert rung == step_ids(database, job) + step_ids(database, neighbour)
+    assert rung_now(database) == step_ids(database, stranger)
+
+
+def test_what_a_process_of_an_earlier_version_adds_is_rung_by_the_supervisor(database, account):
+    """It runs beside ours while it is replaced, and leaves out what it does not know."""
+    slow = step_ids(database, new_job(database, account))
+    fast = step_ids(database, new_job(database, new_account(database), waited=True))
+    set_steps(database, account=None, priority=None)
+    assert ring(database) == [Ring(fast[0], waited=True), Ring(slow[0], waited=False)]
+
+
+def test_the_supervisor_counts_what_a_process_of_an_earlier_version_has_rung(database, account):
+    first = step_ids(database, new_job(database, account, images=WINDOW - 3))
+    ring(database)
+    set_steps(database, account=None, priority=None)
+    more = step_ids(database, new_job(database, account, images=10))
+    assert rung_now(database) == more[:3]
+    assert {step_row(database, step).account for step in first} == {account}
+
+
+def test_what_was_rung_long_ago_is_rung_again_by_the_supervisor_alone(database, account):
+    job = new_job(database, account)
+    ring(database)
+    set_steps(database, rung_at=1)
+    assert ring(database, beside=job) == []
+    assert rung_now(database) == step_ids(database, job)
+
+
+def test_a_limit_bounds_what_is_rung_and_the_rest_comes_next(database, account):
+    ids = step_ids(database, new_job(database, account, images=5))
+    assert rung_now(database, limit=3) == ids[:3]
+    assert rung_now(database, limit=3) == ids[3:]
+
+
+def test_two_supervisors_that_ring_at_once_ring_every_step(database, account):
+    ids = step_ids(database, new_job(database, account, images=20))
+    both = at_once(lambda: ring(database), lambda: ring(database))
+    assert {ring.step for rings in both for ring in rings} == set(ids)
+    assert ring(database) == []
+
+
+def test_forgotten_rings_are_rung_anew_but_not_those_of_the_last_seconds(database, account):
+    old, fresh = step_ids(database, new_job(database, account, images=2))
+    ring(database)
+    set_steps(database, old, rung_at=now(database) - 3_000)
+    with database.write() as connection:
+        ringing.forget_rings(connection)
+    assert rung_now(database) == [old]
+    assert step_row(database, fresh).rings == 1
+
+
+def test_a_step_of_the_same_kind_and_part_of_a_round_exists_once(database, job, step):
+    columns = schema.steps_table.c
+    with pytest.raises(IntegrityError), database.write() as connection:
+        steps.add(connection, job=job, round_=1, kind="stage", parts=[0])
+    with database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(schema.steps_table).where(columns.job == job)) == 1
+
+
+def test_a_job_that_ends_in_the_midst_of_its_work_has_the_account_s_other_jobs_rung_at_once(database, account):
+    """Through the worker's own commit, with all but the database left out."""
+    job, other = (new_job(database, account, images=100) for _ in range(2))
+    with database.write() as connection:
+        assert len(ringing.to_ring(connection, beside=job)) == WINDOW
+    rung: list[int] = []
+    parts = SimpleNamespace(
+        database=database,
+        stopping=Event(),
+        settings=SimpleNamespace(lease_seconds=60),
+        owner="test",
+        signals=SimpleNamespace(ring=lambda rings: rung.extend(ring.step for ring in rings), tell=lambda _job, **_: None),
+    )
+    lease = claimed(database, step_ids(database, job)[0])
+    follow = _commit(parts, lease, partial(chunks.fail_too_large, lease=lease))
+    assert [step.kind for step in follow] == ["cleanup"]
+    assert set(rung) <= set(step_ids(database, other))
+    assert len(rung) == WINDOW - 1

@@ -1,0 +1,70 @@
+"""The threads that serve only steps whose caller waits: however many large jobs keep the others busy, these are free."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty
+
+import structlog
+from celery import Celery
+
+from storage.redis.signals import AWAY, WAITED_QUEUE, step_of
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
+
+
+class WaitedThreads:
+    """Takes a message off the queue of waited steps only when a thread is free for it."""
+
+    def __init__(self, app: Celery, run: Callable[[int], None], *, threads: int, stopping: threading.Event) -> None:
+        self._app = app
+        self._run_step = run
+        self._stopping = stopping
+        self._free = threading.Semaphore(threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="waited")
+        self._listener = threading.Thread(target=self._listen, name="waited", daemon=True)
+        self._listener.start()
+
+    def close(self) -> None:
+        """Ends after the steps that run, if `stopping` is set."""
+        self._listener.join()
+        self._pool.shutdown()
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._take()
+            except AWAY as error:
+                log.warning("queue_not_read", queue=WAITED_QUEUE, reason=repr(error))
+                self._stopping.wait(LOOK_SECONDS)
+
+    def _take(self) -> None:
+        """Until the end, or the connection breaks."""
+        with self._app.connection_for_read() as connection, connection.SimpleQueue(WAITED_QUEUE) as queue:
+            while not self._stopping.is_set():
+                if not self._free.acquire(timeout=LOOK_SECONDS):
+                    continue
+                taken = False
+                try:
+                    with suppress(Empty):
+                        message = queue.get(timeout=LOOK_SECONDS)
+                        # At once: a message that is lost is rung again, and one that is kept would be run again.
+                        message.ack()
+                        self._pool.submit(self._work, step_of(message.payload))
+                        taken = True
+                finally:
+                    if not taken:
+                        self._free.release()
+
+    def _work(self, step: int) -> None:
+        try:
+            self._run_step(step)
+        except Exception:
+            log.exception("step_crashed", step=step)
+        finally:
+            self._free.release()
