@@ -19,7 +19,7 @@ class VendorsByFolder(Contract):
 
     allowed = fields.ListField(subfield=fields.StringField())
 
-    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: FBT001 (import-linter's signature)
+    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
         allowed = dict(_parsed(line) for line in self.allowed)
         ours = set(self.session_options["root_packages"])
         modules = sorted(module for module in graph.modules if module.split(".")[0] in ours)

@@ -202,7 +202,7 @@ def test_every_format_that_is_refused_by_name_is_in_the_reference():
 def test_the_diagram_of_a_step_has_the_states_that_the_code_writes():
     [diagram] = [block.text for block in blocks("docs/architecture.md") if "[*] --> ready" in block.text]
     drawn = set(re.findall(r"^\s+(\w+) -->", diagram, re.MULTILINE)) | set(re.findall(r"--> (\w+)", diagram))
-    tree = ast.parse((ROOT / "storage" / "steps.py").read_text())
+    tree = ast.parse((ROOT / "storage" / "queue" / "steps.py").read_text())
     written = {"ready"}  # of a row that is inserted
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg == "state" and isinstance(node.value, ast.Constant):

@@ -104,7 +104,7 @@ def test_slow_endless_lying_and_compressed_bodies_leave_memory_within_30_mb_of_i
     server = serve({"/good": answer(), **{path: page for path, (page, _) in pages.items()}})
     urls = [f"http://a.test:{server.port}{path}" for path in ("/good", *pages, *pages)]
     command = [sys.executable, "-m", "tests.fakes.fetching_child", *urls]
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[4]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
