@@ -14,13 +14,13 @@ from sqlalchemy.exc import DBAPIError
 from api.body import Sent, read_json
 from api.errors import AWAY, ApiError, json_response
 from api.uploads import is_upload, read_upload
-from api.wiring import Parts
+from api.wiring import WebParts
 from pipeline.credits import reservation
 from pipeline.packed import PackWriter
 from pipeline.plan import ChunkPlan, cut
 from pipeline.records.schema import SchemaFault
 from pipeline.records.validate import compile_schema
-from pipeline.request.check import Request, RequestFault, check
+from pipeline.request.check import ExtractRequest, RequestFault, check
 from pipeline.request.options import JobOptions, check_options
 from pipeline.types import JobStatus, Question
 from storage.account.accounts import available_credits, random_id
@@ -48,7 +48,7 @@ class Accepted:
     replayed: bool = False  #: it had come before, with the same idempotency key
 
 
-def accept(parts: Parts, account: str, *, waited: bool) -> Accepted:
+def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
     """Checks the request and makes its job, or finds the one that it made before. Raises ApiError: then nothing is left behind."""
     key = _idempotency_key()
     try:
@@ -70,7 +70,7 @@ def accept(parts: Parts, account: str, *, waited: bool) -> Accepted:
         return Accepted(job=before.job, replayed=True)
 
 
-def accepted_answer(parts: Parts, account: str, accepted: Accepted, headers: dict[str, str]) -> Response:
+def accepted_answer(parts: WebParts, account: str, accepted: Accepted, headers: dict[str, str]) -> Response:
     """202 with the job. Where SQL has just gone away, with what can be said of it unseen: it is accepted, so whoever
     tried again would pay twice."""
     try:
@@ -96,18 +96,18 @@ def too_few_credits(needed: int, available: int) -> ApiError:
     return ApiError(402, "insufficient_credits", text)
 
 
-def too_many_open_jobs(parts: Parts) -> ApiError:
+def too_many_open_jobs(parts: WebParts) -> ApiError:
     text = f"The account has {parts.settings.max_open_jobs} open jobs; wait for one to end."
     return ApiError(429, "too_many_open_jobs", text, {"Retry-After": "10"})
 
 
-def read_sent(parts: Parts, *, hashed: bool = False) -> AbstractContextManager[Sent]:
+def read_sent(parts: WebParts, *, hashed: bool = False) -> AbstractContextManager[Sent]:
     """The request's body, JSON or a form. Raises ApiError and RequestFault."""
     read = read_upload if is_upload(request) else read_json
     return read(request, parts.settings.max_body, parts.large_bodies, hashed=hashed)
 
 
-def wanted_of(parts: Parts, sent: Sent) -> Request:
+def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
     """What the body asks for. Raises RequestFault."""
     allow, models = parts.settings.webhook_allow, list(parts.models)
     wanted = check(sent.fields, sent.images, webhook_allow=allow, models=models, uploaded=sent.uploaded)
@@ -119,19 +119,25 @@ def wanted_of(parts: Parts, sent: Sent) -> Request:
     return wanted
 
 
-def plan_of(parts: Parts, wanted: Request) -> list[ChunkPlan]:
+def plan_of(parts: WebParts, wanted: ExtractRequest) -> list[ChunkPlan]:
     """The chunks that the request is cut into: each has the images of one call, if their bytes fit."""
     return cut(len(wanted.images), chunk_size(parts, wanted.question))
 
 
-def chunk_size(parts: Parts, question: Question) -> int:
+def chunk_size(parts: WebParts, question: Question) -> int:
     """How many images go in a chunk."""
     usual = parts.settings.images_per_call if question.per_image else parts.settings.merged_per_call
     return question.images_per_call or usual
 
 
 def _make_job(
-    parts: Parts, account: str, wanted: Request, options: JobOptions, idempotency: IdempotencyKey | None, *, waited: bool
+    parts: WebParts,
+    account: str,
+    wanted: ExtractRequest,
+    options: JobOptions,
+    idempotency: IdempotencyKey | None,
+    *,
+    waited: bool,
 ) -> str:
     """The new job's id. Nothing is left behind where it raises."""
     job = random_id("job_", 24)
@@ -174,7 +180,7 @@ def _make_job(
     return job
 
 
-def _warnings(parts: Parts, question: Question) -> tuple[str, ...]:
+def _warnings(parts: WebParts, question: Question) -> tuple[str, ...]:
     useless = question.cache and not parts.settings.cache_ttl
     return (*parts.warnings, NO_CACHE) if useless else parts.warnings
 
@@ -194,7 +200,7 @@ def _url(text: bytes) -> str:
     return text.decode("utf-8", "replace").replace("\x00", "\ufffd").strip()
 
 
-def _check_credits(parts: Parts, account: str, images: int, most: int | None) -> None:
+def _check_credits(parts: WebParts, account: str, images: int, most: int | None) -> None:
     """Before anything is stored; the reservation itself decides about the balance."""
     needed = reservation(images)
     if most is not None and most < needed:
@@ -206,7 +212,7 @@ def _check_credits(parts: Parts, account: str, images: int, most: int | None) ->
         raise too_few_credits(needed, available)
 
 
-def _put_images(parts: Parts, job: str, wanted: Request, plan: list[ChunkPlan]) -> dict[int, str]:
+def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[ChunkPlan]) -> dict[int, str]:
     """The base64 texts, or the bytes of files, to scratch as they came: one object a chunk; its key by chunk number."""
     facts = {"raw": 1} if wanted.input_method == "upload" else {}
     keys: dict[int, str] = {}
@@ -222,7 +228,7 @@ def _put_images(parts: Parts, job: str, wanted: Request, plan: list[ChunkPlan]) 
     return keys
 
 
-def _commit(parts: Parts, new: accepting.NewJob) -> list[ringing.Ring]:
+def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
     """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung."""
     try:
         with parts.database.write() as connection:

@@ -24,12 +24,12 @@ from api import (
 from api.auth import add_rate_headers, optional_account
 from api.openapi import routes
 from api.patience import expect_body
-from api.wiring import Parts
+from api.wiring import WebParts
 
 DRAIN_PIECE = 1 << 18
 
 
-def create_app(parts: Parts) -> Flask:
+def create_app(parts: WebParts) -> Flask:
     """The front door over these parts."""
     app = Flask("api", static_folder=None)
     app.url_map.merge_slashes = False  # else `//` is answered with a redirect in HTML

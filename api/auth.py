@@ -12,7 +12,7 @@ from limits.errors import StorageError
 from redis.exceptions import RedisError
 
 from api.errors import UNAUTHORIZED, ApiError
-from api.wiring import Parts
+from api.wiring import WebParts
 from storage.account.accounts import account_of, key_id
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ class Rate:
     seconds: int | None  #: until there is more; None where nothing could be counted
 
 
-def authenticate(parts: Parts) -> str:
+def authenticate(parts: WebParts) -> str:
     """The account of the request's key, counted against its rate. Raises ApiError 401 or 429."""
     account = optional_account(parts)
     if account is None:
@@ -36,7 +36,7 @@ def authenticate(parts: Parts) -> str:
     return account
 
 
-def optional_account(parts: Parts) -> str | None:
+def optional_account(parts: WebParts) -> str | None:
     """As `authenticate`, for an endpoint that needs no key: None without a valid one."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     key = key.strip()
@@ -50,7 +50,7 @@ def optional_account(parts: Parts) -> str | None:
     return account
 
 
-def _count(parts: Parts, key: str) -> None:
+def _count(parts: WebParts, key: str) -> None:
     """Takes one request of the key's rate. Without Redis nothing is counted: better served than refused."""
     limit, seconds = parts.rate.amount, parts.rate.get_expiry()
     g.rate = Rate(limit=limit, window=seconds, remaining=limit, seconds=None)

@@ -7,9 +7,9 @@ from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi.document import Answer, describe
+from api.openapi.document import ResponseSpec, describe
 from api.paging import own_job
-from api.wiring import Parts
+from api.wiring import WebParts
 from storage.job import redelivery
 from storage.job.redelivery import DeliveryView, deliveries_of
 from storage.job.render import time_json
@@ -18,7 +18,7 @@ from storage.queue import ringing
 log = structlog.get_logger(__name__)
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("deliveries", __name__)
 
     @routes.get("/api/v1/jobs/<job>/deliveries")
@@ -26,7 +26,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "What became of a job's webhooks",
         tag="Webhooks",
         answers=[
-            Answer(
+            ResponseSpec(
                 status=200,
                 what="One for each end of the job, the newest first.",
                 schema="DeliveryList",
@@ -47,7 +47,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "Send a webhook again",
         tag="Webhooks",
         details="The same `webhook-id` and the same bytes, signed anew. One that waits for its next attempt does not wait longer.",
-        answers=[Answer(status=202, what="It is sent soon.", schema="Delivery")],
+        answers=[ResponseSpec(status=202, what="It is sent soon.", schema="Delivery")],
         errors=["not_found", "delivery_gone"],
     )
     def redeliver(delivery: str) -> Response:

@@ -7,16 +7,16 @@ from flask import Blueprint, Response
 from api.accept import plan_of, read_sent, wanted_of
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi.document import Answer, describe
+from api.openapi.document import ResponseSpec, describe
 from api.openapi.error_codes import OF_REQUESTS
 from api.openapi.shared import BODIES
-from api.wiring import Parts
+from api.wiring import WebParts
 from pipeline.estimate import estimate
 from pipeline.request.check import RequestFault
 from pipeline.request.options import check_options
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("estimate", __name__)
 
     @routes.post("/api/v1/extract-image/estimate", strict_slashes=False)
@@ -24,7 +24,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "Estimate what a request would cost",
         tag="Extract",
         bodies=BODIES,
-        answers=[Answer(status=200, what="Images, model calls, tokens, credits and money.", schema="Estimate")],
+        answers=[ResponseSpec(status=200, what="Images, model calls, tokens, credits and money.", schema="Estimate")],
         errors=[*OF_REQUESTS],
     )
     def show() -> Response:

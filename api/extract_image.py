@@ -10,13 +10,13 @@ from flask import Blueprint, Response, request
 from api.accept import accept, accepted_answer, unseen_answer
 from api.auth import authenticate, optional_account
 from api.errors import AWAY, ApiError, json_response
-from api.openapi.document import Answer, describe
+from api.openapi.document import ResponseSpec, describe
 from api.openapi.error_codes import OF_IMAGES, OF_REQUESTS
 from api.openapi.shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, PREFER, REPLAYED, REQUEST_SOURCE
 from api.patience import hung_up
 from api.uploads import is_upload
 from api.waiting import preference, wait_for_end, waiting_place
-from api.wiring import Parts
+from api.wiring import WebParts
 from pipeline.credits import BASE, PER_IMAGE
 from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.finalize import is_input_fault
@@ -39,7 +39,7 @@ FORMATS = {
 }
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("extract_image", __name__)
 
     @routes.get("/api/v1/extract-image", strict_slashes=False)
@@ -47,7 +47,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "Formats, limits, prices",
         tag="Extract",
         key="optional",
-        answers=[Answer(status=200, what="What can be sent, and what it costs.", schema="Formats")],
+        answers=[ResponseSpec(status=200, what="What can be sent, and what it costs.", schema="Formats")],
     )
     def formats() -> Response:
         """What can be sent, and what it costs. A key and any query are tolerated."""
@@ -61,7 +61,7 @@ def blueprint(parts: Parts) -> Blueprint:
         parameters=[PREFER, IDEMPOTENCY_KEY, REQUEST_SOURCE],
         bodies=BODIES,
         answers=[
-            Answer(status=200, what="The result.", schema="Result", headers=REPLAYED),
+            ResponseSpec(status=200, what="The result.", schema="Result", headers=REPLAYED),
             ACCEPTED,
         ],
         errors=[*OF_REQUESTS, "cancelled", "not_found", "results_expired", "no_waiting_place", *OF_IMAGES],
@@ -88,7 +88,7 @@ def blueprint(parts: Parts) -> Blueprint:
     return routes
 
 
-def _answer(parts: Parts, account: str, job: str, headers: dict[str, str]) -> Response:
+def _answer(parts: WebParts, account: str, job: str, headers: dict[str, str]) -> Response:
     """A finished job as the compatible body, or as the error it came to."""
     with parts.database.read() as connection:
         view = job_view(connection, job, account)

@@ -14,8 +14,8 @@ from flask import Blueprint, Response, request
 from sqlalchemy import select
 
 from api.errors import json_response
-from api.openapi.document import Answer, describe
-from api.wiring import Parts
+from api.openapi.document import ResponseSpec, describe
+from api.wiring import WebParts
 from storage.database import schema_is_current
 from storage.redis.signals import AWAY
 
@@ -68,7 +68,7 @@ class Probe:
             self._changed.notify_all()
 
 
-def probes(parts: Parts) -> dict[str, Probe]:
+def probes(parts: WebParts) -> dict[str, Probe]:
     """What the service needs, by the names that /readyz answers with."""
     migrated = threading.Event()
 
@@ -98,7 +98,7 @@ def probes(parts: Parts) -> dict[str, Probe]:
     return {name: Probe(name, check) for name, check in checks.items()}
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("health", __name__)
     looked_at = probes(parts)
 
@@ -107,7 +107,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "Whether this process serves",
         tag="Health",
         key="none",
-        answers=[Answer(status=200, what="It does.", schema="Health")],
+        answers=[ResponseSpec(status=200, what="It does.", schema="Health")],
     )
     def healthz() -> Response:
         """Asks nobody: a dependency that is away is no reason to restart this process."""
@@ -119,8 +119,8 @@ def blueprint(parts: Parts) -> Blueprint:
         tag="Health",
         key="none",
         answers=[
-            Answer(status=200, what="Everything is.", schema="Readiness"),
-            Answer(status=503, what="Something is away.", schema="Readiness"),
+            ResponseSpec(status=200, what="Everything is.", schema="Readiness"),
+            ResponseSpec(status=503, what="Something is away.", schema="Readiness"),
         ],
     )
     def readyz() -> Response:
@@ -139,7 +139,7 @@ def blueprint(parts: Parts) -> Blueprint:
     return routes
 
 
-def may_see_details(parts: Parts) -> bool:
+def may_see_details(parts: WebParts) -> bool:
     """Reasons name hosts: they are for who runs the service."""
     token = parts.settings.metrics_token
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")

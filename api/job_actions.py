@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 from api.accept import Accepted, accepted_answer, chunk_size, too_few_credits, too_many_open_jobs
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi.document import Answer, describe
+from api.openapi.document import ResponseSpec, describe
 from api.paging import own_job
-from api.wiring import Parts
+from api.wiring import WebParts
 from pipeline.types import JobStatus
 from storage.account.ledger import InsufficientCredits
 from storage.job import closing, rounds
@@ -27,14 +27,14 @@ from storage.queue.steps import JobGone
 log = structlog.get_logger(__name__)
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("job_actions", __name__)
 
     @routes.post("/api/v1/jobs/<job>/cancel")
     @describe(
         "Cancel a job",
         tag="Jobs",
-        answers=[Answer(status=200, what="The job, cancelled.", schema="Job")],
+        answers=[ResponseSpec(status=200, what="The job, cancelled.", schema="Job")],
         errors=["not_found", "already_ended"],
     )
     def cancel(job: str) -> Response:
@@ -57,7 +57,7 @@ def blueprint(parts: Parts) -> Blueprint:
     @describe(
         "Try the failed images of a job again",
         tag="Jobs",
-        answers=[Answer(status=202, what="The job, in its next round.", schema="Job", headers=("Location", "Retry-After"))],
+        answers=[ResponseSpec(status=202, what="The job, in its next round.", schema="Job", headers=("Location", "Retry-After"))],
         errors=[
             "not_found",
             "not_finished",
@@ -84,7 +84,7 @@ def blueprint(parts: Parts) -> Blueprint:
     @describe(
         "Delete a job",
         tag="Jobs",
-        answers=[Answer(status=204, what="It is gone, with its results, its webhooks' bodies and what it had in scratch.")],
+        answers=[ResponseSpec(status=204, what="It is gone, with its results, its webhooks' bodies and what it had in scratch.")],
         errors=["not_found", "not_finished"],
     )
     def delete(job: str) -> Response:
@@ -111,7 +111,7 @@ def gone_is_404() -> Iterator[None]:
         raise ApiError(404, "not_found", "There is no such job.") from None
 
 
-def _begin_round(parts: Parts, connection: Connection, job: str) -> None:
+def _begin_round(parts: WebParts, connection: Connection, job: str) -> None:
     size = partial(chunk_size, parts)
     try:
         rounds.retry(connection, job, size=size, max_open=parts.settings.max_open_jobs, request_id=g.request_id)
@@ -130,7 +130,7 @@ def _begin_round(parts: Parts, connection: Connection, job: str) -> None:
         raise too_many_open_jobs(parts) from None
 
 
-def _remove(parts: Parts, job: str) -> None:
+def _remove(parts: WebParts, job: str) -> None:
     """Ends the job where it has not ended, then deletes it. Raises JobGone, or NotEnded where a round began meanwhile."""
     with parts.database.write() as connection:
         rings = ringing.to_ring(connection, beside=job) if closing.cancel(connection, job) else []

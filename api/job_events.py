@@ -14,12 +14,12 @@ from flask import Blueprint, Response, request
 
 from api.auth import authenticate
 from api.errors import AWAY
-from api.openapi.document import Answer, Parameter, describe
+from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import text
 from api.paging import own_job
 from api.patience import hung_up
 from api.waiting import LISTEN_SECONDS, waiting_place
-from api.wiring import Parts
+from api.wiring import WebParts
 from storage.job.render import job_json
 from storage.job.views import JobView, job_view
 
@@ -30,7 +30,7 @@ PAUSE_SECONDS = 0.5  #: between two looks at the job: what changes in between is
 RETRY_MS = 2000  #: how long a client waits before it comes back
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("job_events", __name__)
 
     @routes.get("/api/v1/jobs/<job>/events")
@@ -41,13 +41,15 @@ def blueprint(parts: Parts) -> Blueprint:
             Parameter(name="Last-Event-ID", place="header", schema=text(), what="What was seen already is not sent again.")
         ],
         answers=[
-            Answer(
+            ResponseSpec(
                 status=200,
                 what="Server-Sent Events: the job at once and whenever it has changed, until it has ended.",
                 schema="JobEvent",
                 media=["text/event-stream"],
             ),
-            Answer(status=204, what="The job has ended, and its end is the event that was seen: a client comes back no more."),
+            ResponseSpec(
+                status=204, what="The job has ended, and its end is the event that was seen: a client comes back no more."
+            ),
         ],
         errors=["not_found", "no_waiting_place"],
     )
@@ -70,7 +72,7 @@ def blueprint(parts: Parts) -> Blueprint:
     return routes
 
 
-def _events(parts: Parts, job: str, account: str, seen: str, gone: Callable[[], bool]) -> Iterator[bytes]:
+def _events(parts: WebParts, job: str, account: str, seen: str, gone: Callable[[], bool]) -> Iterator[bytes]:
     """The stream, from what was not seen yet. It breaks off where the process stops, the job is deleted or SQL is away:
     the client comes back with the last event's id."""
     yield f"retry: {RETRY_MS}\n\n".encode()

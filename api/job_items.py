@@ -10,11 +10,11 @@ from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi.document import Answer, Parameter, describe
+from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import text
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.spreadsheet import BOM, Sheet
-from api.wiring import Parts
+from api.wiring import WebParts
 from storage.job.listing import ItemView, has_records, items_page
 from storage.job.render import ITEM_STATUSES, item_json, result_json
 from storage.job.views import JobView, finished_at_of, result_view
@@ -29,7 +29,7 @@ class Changed(Exception):
     """The job was deleted, expired or began another round while its results were sent: the connection breaks off."""
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("job_items", __name__)
 
     @routes.get("/api/v1/jobs/<job>/items")
@@ -37,7 +37,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "The images of a job",
         tag="Jobs",
         parameters=list_parameters(list(STATES), DEFAULT_LIMIT, MOST_ITEMS),
-        answers=[Answer(status=200, what="In the order of `images`.", schema="ItemList")],
+        answers=[ResponseSpec(status=200, what="In the order of `images`.", schema="ItemList")],
         errors=["not_found", "invalid_status", "invalid_limit", "invalid_cursor"],
     )
     def items(job: str) -> Response:
@@ -57,7 +57,7 @@ def blueprint(parts: Parts) -> Blueprint:
         tag="Jobs",
         parameters=[Parameter(name="format", schema=text(enum=FORMATS, default="json"), what="See the answers.")],
         answers=[
-            Answer(
+            ResponseSpec(
                 status=200,
                 what="`json`: what the compatible endpoint would have answered with. `jsonl`: an Item a line, in the order of "
                 "`images`. `csv`: the same as a table, with the members of each record in columns of their own.",
@@ -94,7 +94,7 @@ def blueprint(parts: Parts) -> Blueprint:
     return routes
 
 
-def _pages(parts: Parts, view: JobView) -> Iterator[list[ItemView]]:
+def _pages(parts: WebParts, view: JobView) -> Iterator[list[ItemView]]:
     """All images in order. Each page is a transaction of its own: who reads slowly holds no connection. Raises Changed."""
     after = -1
     while after < view.total - 1:

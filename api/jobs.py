@@ -9,13 +9,13 @@ from flask import Blueprint, Response, request
 from api.accept import accept, accepted_answer
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi.document import Answer, describe
+from api.openapi.document import ResponseSpec, describe
 from api.openapi.error_codes import OF_REQUESTS
 from api.openapi.shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, REQUEST_SOURCE, WAIT
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.patience import hung_up
 from api.waiting import wait_for_end, waiting_place
-from api.wiring import Parts
+from api.wiring import WebParts
 from pipeline.types import JobStatus
 from storage.job.listing import jobs_page
 from storage.job.render import job_json
@@ -24,7 +24,7 @@ DEFAULT_LIMIT, MOST_JOBS = 20, 100
 STATUSES = [status.value for status in JobStatus]
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("jobs", __name__)
 
     @routes.post("/api/v1/jobs")
@@ -47,7 +47,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "The account's jobs",
         tag="Jobs",
         parameters=list_parameters(STATUSES, DEFAULT_LIMIT, MOST_JOBS),
-        answers=[Answer(status=200, what="Newest first.", schema="JobList")],
+        answers=[ResponseSpec(status=200, what="Newest first.", schema="JobList")],
         errors=["invalid_status", "invalid_limit", "invalid_cursor"],
     )
     def index() -> Response:
@@ -71,7 +71,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "A job",
         tag="Jobs",
         parameters=[WAIT],
-        answers=[Answer(status=200, what="The job as it is now.", schema="Job", headers=("Retry-After",))],
+        answers=[ResponseSpec(status=200, what="The job as it is now.", schema="Job", headers=("Retry-After",))],
         errors=["not_found", "invalid_wait", "no_waiting_place"],
     )
     def show(job: str) -> Response:

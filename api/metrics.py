@@ -11,9 +11,9 @@ from flask import Blueprint, Flask, Response, g, request
 
 from api.errors import AWAY, UNAUTHORIZED
 from api.health import may_see_details
-from api.openapi.document import Answer, describe
+from api.openapi.document import ResponseSpec, describe
 from api.openapi.schemas import text
-from api.wiring import Parts
+from api.wiring import WebParts
 from pipeline.metrics import BUCKETS, COUNTED, PREFIX, REQUEST_SECONDS, REQUESTS, Counts, Metric, counts
 from storage.gauges import Gauges, gauges
 from storage.redis import signals
@@ -61,7 +61,7 @@ def count_requests(app: Flask) -> None:
         return response
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("metrics", __name__)
     own = process_name("web")
 
@@ -70,7 +70,7 @@ def blueprint(parts: Parts) -> Blueprint:
         "Metrics for Prometheus",
         tag="Health",
         key="token",
-        answers=[Answer(status=200, what="Of all processes, in the text format.", schema=text(), media=["text/plain"])],
+        answers=[ResponseSpec(status=200, what="Of all processes, in the text format.", schema=text(), media=["text/plain"])],
     )
     def metrics() -> Response:
         """What can't be read is left out, and shown as a part that is not up."""

@@ -11,13 +11,13 @@ from flask import request
 from api.errors import ApiError
 from api.openapi.document import Parameter
 from api.openapi.schemas import number, text
-from api.wiring import Parts
+from api.wiring import WebParts
 from storage.job.views import JobView, job_view
 
 LONGEST_CURSOR = 200
 
 
-def own_job(parts: Parts, job: str, account: str) -> JobView:
+def own_job(parts: WebParts, job: str, account: str) -> JobView:
     """The job, if it is the caller's: somebody else's and none at all look the same."""
     with parts.database.read() as connection:
         view = job_view(connection, job, account)

@@ -6,10 +6,10 @@ from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi.document import Answer, Parameter, describe
+from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import number, text
 from api.paging import asked, asked_limit, asked_place, cursor_of
-from api.wiring import Parts
+from api.wiring import WebParts
 from storage.account.usage import Balance, Day, Movement, balance_of, days_of, movements_of
 from storage.job.render import time_json
 
@@ -17,7 +17,7 @@ DEFAULT_LIMIT, MOST = 50, 500
 DEFAULT_DAYS, MOST_DAYS = 31, 366
 
 
-def blueprint(parts: Parts) -> Blueprint:
+def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("usage", __name__)
 
     @routes.get("/api/v1/usage")
@@ -33,7 +33,7 @@ def blueprint(parts: Parts) -> Blueprint:
                 name="days", schema=number(minimum=1, maximum=MOST_DAYS, default=DEFAULT_DAYS), what="How far back `days` goes."
             ),
         ],
-        answers=[Answer(status=200, what="Of the key's account.", schema="Usage")],
+        answers=[ResponseSpec(status=200, what="Of the key's account.", schema="Usage")],
         errors=["invalid_limit", "invalid_cursor", "invalid_days"],
     )
     def show() -> Response:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from api.errors import ApiError
-from api.wiring import Parts
+from api.wiring import WebParts
 from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.types import JobStatus
 from storage.job.views import status_of
@@ -40,7 +40,7 @@ def preference(header: str | None, most: float) -> Preference:
 
 
 @contextmanager
-def waiting_place(parts: Parts, *, needed: bool) -> Iterator[None]:
+def waiting_place(parts: WebParts, *, needed: bool) -> Iterator[None]:
     """One of the process's places for open connections. Raises ApiError 429 when all are taken."""
     if not needed:
         yield
@@ -58,7 +58,7 @@ def waiting_place(parts: Parts, *, needed: bool) -> Iterator[None]:
         WAIT_SECONDS.observe(time.monotonic() - began)
 
 
-def wait_for_end(parts: Parts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False) -> bool:
+def wait_for_end(parts: WebParts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False) -> bool:
     """Whether the job ended within the time; also False when the process is stopping, or the job or who waits is gone."""
     ends = time.monotonic() + seconds
     look = 0.0

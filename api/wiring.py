@@ -22,7 +22,7 @@ from storage.scratch.open import open_scratch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
+class WebParts:
     """What the endpoints work with."""
 
     settings: Settings
@@ -41,11 +41,11 @@ class Parts:
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiters should answer now
 
 
-def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> Parts:
+def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> WebParts:
     engine, _, warnings = model_of(settings)
     models = models_of(settings)
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
-    return Parts(
+    return WebParts(
         settings=settings,
         database=Database(settings.database_url),
         scratch=open_scratch(settings),

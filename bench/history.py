@@ -14,14 +14,14 @@ from rich.progress import Progress
 from sqlalchemy import Table, text
 
 from bench.report import print_report, spread
-from pipeline.asking.ask import Outcome
+from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import conclude
 from pipeline.stage import StagedChunk
 from pipeline.types import Reply, Usage
 from storage import gauges, schema
 from storage.database import Database, migrate
 from storage.job import accepting, chunks, closing, listing, upkeep, views
-from storage.job.outcome import harvest
+from storage.job.outcome import job_outcome
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease
 from tests.postgres import postgres
@@ -51,10 +51,10 @@ class Side:
         assert lease
         chunk = StagedChunk(staged=staged_images(0, 1), received={0: 3}, stored=3)
         lease = self._end(lease, lambda connection, lease: chunks.record_staged(connection, lease, key="key", chunk=chunk))
-        outcome = Outcome(replies=(Reply(indexes=(0,), text="text", result=None),), usage=Usage(model_calls=1))
+        outcome = ChunkOutcome(replies=(Reply(indexes=(0,), text="text", result=None),), usage=Usage(model_calls=1))
         lease = self._end(lease, lambda connection, lease: chunks.record_outcome(connection, lease, outcome, last=True))
         with database.read() as connection:
-            found = harvest(connection, new.id)
+            found = job_outcome(connection, new.id)
         verdict = conclude(found, found.replies)
         lease = self._end(lease, lambda connection, lease: closing.finish_job(connection, lease, verdict))
         with database.write() as connection:

@@ -10,7 +10,7 @@ from pipeline.asking.synthesize import MOST_PIECES, calls_of
 from pipeline.credits import reservation
 from pipeline.models import RECORD_TOKENS, Model
 from pipeline.plan import RAW_BYTES, ChunkPlan, pack_calls
-from pipeline.request.check import Request
+from pipeline.request.check import ExtractRequest
 from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged
 
 INSTRUCTIONS = 400  #: characters, about, of what is said to the model beside the prompt
@@ -28,7 +28,7 @@ class Estimate:
     nanodollars: int  #: for the model, in billionths of a dollar
 
 
-def estimate(request: Request, *, plan: Sequence[ChunkPlan], model: Model) -> Estimate:
+def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model) -> Estimate:
     """`plan`: the chunks that the request would be cut into; `model`: the first that would be asked.
 
     How large images are behind URLs is not known: they are reckoned small enough for their calls.
@@ -55,7 +55,7 @@ def estimate(request: Request, *, plan: Sequence[ChunkPlan], model: Model) -> Es
     )
 
 
-def _calls(request: Request, chunk: ChunkPlan, model: Model) -> list[tuple[Staged, ...]]:
+def _calls(request: ExtractRequest, chunk: ChunkPlan, model: Model) -> list[tuple[Staged, ...]]:
     by_value = request.input_method == "base64"
     images = [
         Staged(

@@ -14,7 +14,7 @@ NOT_SYNTHESIZED = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Harvest:
+class JobOutcome:
     """All that the steps of a job have brought in."""
 
     question: Question
@@ -34,27 +34,27 @@ class Verdict:
     warnings: tuple[str, ...] = ()  #: for the job's owner
 
 
-def is_synthesized(harvest: Harvest) -> bool:
+def is_synthesized(outcome: JobOutcome) -> bool:
     """Whether the model is to make one answer of those that it gave."""
-    wanted = harvest.question.merge == "synthesize" and harvest.question.form is not Form.RECORDS
-    return wanted and len(harvest.replies) > 1
+    wanted = outcome.question.merge == "synthesize" and outcome.question.form is not Form.RECORDS
+    return wanted and len(outcome.replies) > 1
 
 
-def conclude(harvest: Harvest, replies: Sequence[Reply] | None = None) -> Verdict:
-    """Merges the replies, or says why there are none. `replies`: what the model has made of those of the harvest, if it was
+def conclude(outcome: JobOutcome, replies: Sequence[Reply] | None = None) -> Verdict:
+    """Merges the replies, or says why there are none. `replies`: what the model has made of those of the outcome, if it was
     to."""
-    replies = harvest.replies if replies is None else replies
-    processed = harvest.total - len(harvest.failures)
-    if processed == 0 or (harvest.fail_on_error and harvest.failures):
-        return Verdict(status=JobStatus.FAILED, result=None, error=_error(harvest.failures, harvest.total))
+    replies = outcome.replies if replies is None else replies
+    processed = outcome.total - len(outcome.failures)
+    if processed == 0 or (outcome.fail_on_error and outcome.failures):
+        return Verdict(status=JobStatus.FAILED, result=None, error=_error(outcome.failures, outcome.total))
     try:
-        result = merge(replies, harvest.question.form, harvest.question.merge)
+        result = merge(replies, outcome.question.form, outcome.question.merge)
     except (MalformedJson, RecursionError):
         # Each was read before, with more room on the stack. Trying again would not help: the job ends, and costs nothing.
         error = (ItemCode.INTERNAL_ERROR.value, "The model's answers are nested too deeply to be merged.")
         return Verdict(status=JobStatus.FAILED, result=None, error=error)
-    status = JobStatus.PARTIAL if harvest.failures else JobStatus.SUCCEEDED
-    warnings = (NOT_SYNTHESIZED,) if is_synthesized(harvest) and len(replies) > 1 else ()
+    status = JobStatus.PARTIAL if outcome.failures else JobStatus.SUCCEEDED
+    warnings = (NOT_SYNTHESIZED,) if is_synthesized(outcome) and len(replies) > 1 else ()
     return Verdict(status=status, result=result, error=None, warnings=warnings)
 
 

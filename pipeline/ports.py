@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import IO, Protocol
 
 from pipeline.models import Model
-from pipeline.outbound.webhook import Answered
+from pipeline.outbound.webhook import WebhookResponse
 from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
 
 
@@ -64,7 +64,7 @@ class Reencode(Protocol):
 class Deliver(Protocol):
     """Calls a webhook."""
 
-    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
+    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
         """One POST. Never raises for what names and receivers do. Thread-safe."""
 
 

@@ -21,7 +21,7 @@ from pipeline.ports import Decode
 from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused, Staged
 
 _TURN_BYTES = MB  # of several images that are decoded together
-_MOST_WAITING = 32 * MB  # bytes of images that wait for a turn
+_MOST_WAITING = 32 * MB  # bytes of images that wait to be decoded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +76,10 @@ class _Staging:
         self._lock = threading.Condition()
         self._waiting: deque[Fetched] = deque()
         self._size = 0  #: bytes of all that wait
-        self._turns: deque[Future[None]] = deque()
-        self._called = False  #: a turn was asked for that has not begun: it will see all that waits
+        self._batches: deque[Future[None]] = deque()
+        self._called = False  #: a batch was asked for that has not begun: it will see all that waits
         self._stopped = False
-        self._failed = False  #: a turn has raised, or will never come
+        self._failed = False  #: a batch has raised, or will never come
         self._staged: list[Staged] = []
         self._failures: list[Failure] = []
         #: by SHA-256: what the picture became, or the indexes that wait for whoever decodes it
@@ -90,7 +90,7 @@ class _Staging:
             self._failures.append(failure)
 
     def add(self, image: Fetched) -> None:
-        """Takes it on; returns when not too much waits for a turn, so that whoever brings images rests meanwhile."""
+        """Takes it on; returns when not too much waits to be decoded, so that whoever brings images rests meanwhile."""
         if not image.data:
             detail = "There are no bytes in this image."
             self.fail(Failure(index=image.index, code=ItemCode.IMAGE_EMPTY, detail=detail))
@@ -105,35 +105,35 @@ class _Staging:
         self.join()
 
     def join(self) -> None:
-        """Returns when all images were dealt with. Raises what a turn raised."""
-        while self._turns:  # a turn asks for the next one before it ends
-            self._turns[0].result()
-            self._turns.popleft()
+        """Returns when all images were dealt with. Raises what a batch raised."""
+        while self._batches:  # a batch asks for the next one before it ends
+            self._batches[0].result()
+            self._batches.popleft()
 
     def stop(self) -> None:
-        """Returns when no turn runs, and none will."""
+        """Returns when no batch runs, and none will."""
         with self._lock:
             self._stopped = True
-        wait([turn for turn in self._turns if not turn.cancel()])
+        wait([batch for batch in self._batches if not batch.cancel()])
         # What has failed holds this by its traceback, and this what has failed.
-        self._turns.clear()
+        self._batches.clear()
         self._waiting.clear()
 
     def _call(self) -> None:
         if self._waiting and not self._called and not self._stopped:
-            turn = self._executor.submit(self._turn)
+            batch = self._executor.submit(self._decode_batch)
             self._called = True
-            self._turns.append(turn)
-            turn.add_done_callback(self._notice)
+            self._batches.append(batch)
+            batch.add_done_callback(self._notice)
 
-    def _notice(self, turn: Future[None]) -> None:
-        if turn.cancelled() or turn.exception() is not None:
+    def _notice(self, batch: Future[None]) -> None:
+        if batch.cancelled() or batch.exception() is not None:
             with self._lock:
                 self._failed = True
                 self._lock.notify()
 
-    def _turn(self) -> None:
-        most = self._shared.most_a_turn(self._job)
+    def _decode_batch(self) -> None:
+        most = self._shared.batch_size(self._job)
         with self._lock:
             self._called = False
             images = self._next(most)

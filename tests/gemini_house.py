@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines.gemini import GeminiEngine
-from pipeline.engines.governed import Governed
+from pipeline.engines.governed import GovernedEngine
 from pipeline.engines.limiter import LocalLimiter
 from pipeline.models import KNOWN
 from pipeline.types import ItemCode, Prepared, Refused
@@ -26,7 +26,7 @@ RECORD = {"type": "object", "properties": {"number": {"type": "integer"}}, "requ
 def gemini_house(folder: Path, fake: FakeGemini, **options: Any) -> Iterator[Harness]:
     """`options` as `running` takes them. What Gemini's contract forbids is seen at the end."""
     gemini = GeminiEngine(api_key=fake.key, model=MODEL, base_url=fake.base_url)
-    engine = Governed(gemini, limiter=LocalLimiter(concurrency=100), models=KNOWN, pause=lambda _seconds: None)
+    engine = GovernedEngine(gemini, limiter=LocalLimiter(concurrency=100), models=KNOWN, pause=lambda _seconds: None)
     try:
         with running(folder, engine=engine, **options) as house:
             house.work = replace(house.work, decode=take)

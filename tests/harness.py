@@ -60,7 +60,7 @@ class Harness:
             self.database, lease_seconds=self.settings.lease_seconds, step_seconds=self.settings.step_seconds
         )
         self.stopping = False
-        self.web = api.wiring.Parts(
+        self.web = api.wiring.WebParts(
             settings=self.settings,
             database=self.database,
             scratch=self.scratch,
@@ -75,7 +75,7 @@ class Harness:
             large_bodies=threading.BoundedSemaphore(self.settings.max_large_bodies),
             stopping=lambda: self.stopping,
         )
-        self.work = workers.wiring.Parts(
+        self.work = workers.wiring.WorkerParts(
             settings=self.settings,
             database=self.database,
             scratch=self.scratch,
@@ -88,7 +88,7 @@ class Harness:
             models=self.models,
             deliver=self.deliver,
             secret_key=b"secret",
-            webhook_places=workers.wiring.webhook_places(self.settings),
+            webhook_slots=workers.wiring.webhook_slots(self.settings),
             owner="test",
         )
         self.supervisor = Supervisor(database=self.database, scratch=self.scratch, signals=self.signals)

@@ -32,7 +32,7 @@ class Died(Exception):
     """The child ended, or did not answer in time, while it worked on the step."""
 
 
-class NoSeat(Exception):
+class NoSlot(Exception):
     """All children are busy, or none can be started: no fault of the step."""
 
 
@@ -48,7 +48,7 @@ class Alone:
     def run(self, lease: Lease, *, seconds: float) -> None:
         """Has a child work on the step until it has ended. Raises NoSeat, and Died."""
         if not self._seats.acquire(blocking=False):
-            raise NoSeat
+            raise NoSlot
         try:
             child = self._idle_child() or _Child(self._command)
             try:
@@ -89,10 +89,10 @@ class _Child:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
             )
         except OSError as error:
-            raise NoSeat(str(error)) from error
+            raise NoSlot(str(error)) from error
         if self._read(START_SECONDS) != READY:
             self.end()
-            raise NoSeat("the child did not start")
+            raise NoSlot("the child did not start")
 
     def alive(self) -> bool:
         return self._process.poll() is None

@@ -20,14 +20,14 @@ from storage.redis.signals import QUEUE, TASK, WAITED_QUEUE
 from workers import alone
 from workers.alive import touch
 from workers.listening import Listening, WatchedRequest, while_listening
-from workers.priority_pool import WaitedThreads
+from workers.priority_pool import PriorityPool
 from workers.run import run_lease, run_step
-from workers.wiring import Parts, build_parts, threads_of
+from workers.wiring import WorkerParts, build_parts, threads_of
 
-Build = Callable[[Settings], tuple[Parts, Celery, Callable[[], None]]]
+Build = Callable[[Settings], tuple[WorkerParts, Celery, Callable[[], None]]]
 
 
-def register(app: Celery, parts: Parts) -> None:
+def register(app: Celery, parts: WorkerParts) -> None:
     """Makes the app's task work with these parts."""
 
     @app.task(name=TASK, ignore_result=True, Request=WatchedRequest)  # type: ignore[untyped-decorator]
@@ -62,7 +62,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     parts.drain.watch(parts.database, parts.signals, parts.leases, stop_taking=_stop_taking)
     publisher = Publisher(parts.signals, "worker")
     every, waited = threads_of(settings.worker_concurrency)
-    reserved = WaitedThreads(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
+    reserved = PriorityPool(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
     collect_less()
     try:
         app.Worker(

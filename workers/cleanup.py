@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 
 from storage.queue import steps
 from storage.queue.steps import Lease
-from workers.wiring import Parts
+from workers.wiring import WorkerParts
 
 _STAGED = re.compile(r"r(\d+)-")  # as workers/stage.py names them
 
 
-def cleanup(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
+def cleanup(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Lists and deletes until the list is empty: what is put in between is seen too."""
     while keys := [key for key in parts.scratch.list(f"{lease.job}/") if _round_of(key) <= lease.round]:
         parts.scratch.delete(keys)

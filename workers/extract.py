@@ -8,7 +8,7 @@ from time import monotonic
 
 from sqlalchemy import Connection
 
-from pipeline.asking.ask import Outcome, ask
+from pipeline.asking.ask import ChunkOutcome, ask
 from pipeline.models import most_pictures
 from pipeline.packed import PackReader
 from pipeline.records.answer_key import answer_key
@@ -17,20 +17,20 @@ from pipeline.stage import staged_in
 from pipeline.types import Form, Reply, Staged, Usage
 from storage.account import answers
 from storage.job import chunks
-from storage.job.chunks import Work
+from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
-from workers.time_slice import StepPaused, call_seconds, turn_seconds
-from workers.wiring import Parts
+from workers.time_slice import StepPaused, call_seconds, slice_seconds
+from workers.wiring import WorkerParts
 
 
-def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
+def extract(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Asks for every image of the chunk that has no reply yet; the commit records the last outcome."""
     with parts.database.read() as connection:
         work = chunks.work_of(connection, lease)
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
-    turn_ends = monotonic() + turn_seconds(parts.settings)
-    with parts.in_hand.take(work.object) or parts.scratch.open(work.object) as source:
+    slice_ends = monotonic() + slice_seconds(parts.settings)
+    with parts.staged_cache.take(work.object) or parts.scratch.open(work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
         keys = _keys(parts, work, staged)
@@ -44,18 +44,20 @@ def extract(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             with parts.database.write() as connection:
                 commit(connection)
             parts.signals.tell(lease.job, ended=False)
-            if monotonic() > turn_ends:
+            if monotonic() > slice_ends:
                 raise StepPaused
     raise RuntimeError(f"chunk {lease.part} of job {lease.job} has images without an outcome: {sorted(unsettled)}")
 
 
-def _outcomes(parts: Parts, work: Work, staged: Sequence[Staged], pack: PackReader, keys: dict[int, str]) -> Iterator[Outcome]:
+def _outcomes(
+    parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged], pack: PackReader, keys: dict[int, str]
+) -> Iterator[ChunkOutcome]:
     """What is known without a call, then what the model says of the rest."""
     question = work.question
     known = _known(parts, work, keys)
     if known:
         replies = tuple(Reply(indexes=(index,), text="", result=result) for index, result in known.items())
-        yield Outcome(replies=replies, usage=Usage(cache_hits=len(known)), progress=work.progress)
+        yield ChunkOutcome(replies=replies, usage=Usage(cache_hits=len(known)), progress=work.progress)
     yield from ask(
         [image for image in staged if image.index not in known],
         engine=parts.engine,
@@ -63,21 +65,21 @@ def _outcomes(parts: Parts, work: Work, staged: Sequence[Staged], pack: PackRead
         load=pack.read,
         pictures=most_pictures(parts.models, [question.model, *question.fallback_models]),
         waited=work.waited,
-        room=parts.room,
+        memory=parts.memory_budget,
         timeout=partial(call_seconds, parts.settings, monotonic() + work.left),
         validate=compile_schema(question.schema) if question.schema is not None else None,
         progress=work.progress,
     )
 
 
-def _keys(parts: Parts, work: Work, staged: Sequence[Staged]) -> dict[int, str]:
+def _keys(parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged]) -> dict[int, str]:
     """By image, what its record is kept under; none where records are not to be kept."""
     if not (work.question.cache and parts.settings.cache_ttl and work.question.form is Form.RECORDS):
         return {}
     return {image.index: answer_key(work.question, engine=parts.engine.name, sha256=image.sha256) for image in staged}
 
 
-def _known(parts: Parts, work: Work, keys: dict[int, str]) -> dict[int, object]:
+def _known(parts: WorkerParts, work: ChunkWork, keys: dict[int, str]) -> dict[int, object]:
     if not keys:
         return {}
     with parts.database.read() as connection:
@@ -86,7 +88,14 @@ def _known(parts: Parts, work: Work, keys: dict[int, str]) -> dict[int, object]:
 
 
 def _record(
-    parts: Parts, work: Work, keys: dict[int, str], outcome: Outcome, connection: Connection, *, lease: Lease, last: bool
+    parts: WorkerParts,
+    work: ChunkWork,
+    keys: dict[int, str],
+    outcome: ChunkOutcome,
+    connection: Connection,
+    *,
+    lease: Lease,
+    last: bool,
 ) -> list[int]:
     """One outcome, and its records for whoever asks the same again. Ids of the steps that follow. Raises LostLease."""
     follow = chunks.record_outcome(connection, lease, outcome, last=last)

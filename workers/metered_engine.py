@@ -9,7 +9,7 @@ from pipeline.ports import Engine, EngineLimits, ModelFault, ModelRefused, Model
 from pipeline.types import Answer, Call
 
 
-class CountedEngine:
+class MeteredEngine:
     """Another engine, with what comes of each call counted. Implements pipeline.ports.Engine."""
 
     def __init__(self, engine: Engine) -> None:

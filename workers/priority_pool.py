@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
 
 
-class WaitedThreads:
+class PriorityPool:
     """Takes a message off the queue of waited steps only when a thread is free for it."""
 
     def __init__(self, app: Celery, run: Callable[[int], None], *, threads: int, stopping: threading.Event) -> None:

@@ -21,14 +21,14 @@ from storage.job import chunks, closing
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
 from storage.scratch.disk_full import WARNING, is_full
-from workers.alone import Died, NoSeat
+from workers.alone import Died, NoSlot
 from workers.cleanup import cleanup
 from workers.extract import extract
 from workers.finalize import finalize
 from workers.stage import stage
 from workers.time_slice import StepPaused
 from workers.webhook import webhook
-from workers.wiring import Parts
+from workers.wiring import WorkerParts
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ NO_SEAT_SECONDS = 2.0
 OUTAGES = (*SQL_AWAY, RedisError, OSError)
 
 Commit = Callable[[Connection], list[int]]
-WORK: dict[str, Callable[[Parts, Lease], Commit]] = {
+WORK: dict[str, Callable[[WorkerParts, Lease], Commit]] = {
     "stage": stage,
     "extract": extract,
     "finalize": finalize,
@@ -51,7 +51,7 @@ WORK: dict[str, Callable[[Parts, Lease], Commit]] = {
 }
 
 
-def run_step(parts: Parts, step: int) -> None:
+def run_step(parts: WorkerParts, step: int) -> None:
     """Works on the step if it is due, then on the steps that it leads to."""
     try:
         with parts.database.write() as connection:
@@ -66,7 +66,7 @@ def run_step(parts: Parts, step: int) -> None:
         waiting += run_lease(parts, waiting.pop(0))
 
 
-def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
+def run_lease(parts: WorkerParts, lease: Lease) -> list[Lease]:
     """Works on a step that is claimed; the leases of those to go on with."""
     with structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, step=lease.step, kind=lease.kind, part=lease.part
@@ -77,10 +77,10 @@ def run_lease(parts: Parts, lease: Lease) -> list[Lease]:
             return follow
         finally:
             if not follow:
-                parts.in_hand.drop()
+                parts.staged_cache.drop()
 
 
-def _claim(parts: Parts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:
+def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:
     if parts.stopping.is_set():
         return []  # they stay ready, and are rung for somebody else
     lease_ms = int(parts.settings.lease_seconds * 1000)
@@ -88,7 +88,7 @@ def _claim(parts: Parts, connection: Connection, ids: list[int], *, after: Lease
     return [lease for lease in claimed if lease]
 
 
-def _run(parts: Parts, lease: Lease) -> list[Lease]:
+def _run(parts: WorkerParts, lease: Lease) -> list[Lease]:
     """The leases of the steps to go on with."""
     began = time.monotonic()
     try:
@@ -143,7 +143,7 @@ def _count(lease: Lease, outcome: str) -> None:
     STEPS.add(kind=lease.kind, outcome=outcome)
 
 
-def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
+def _run_alone(parts: WorkerParts, lease: Lease) -> list[Lease]:
     """Has a process of its own work on the step. If that dies the step did it: nothing else was there."""
     assert parts.alone
     try:
@@ -156,7 +156,7 @@ def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
                 if lease.kind not in {"stage", "extract"}:
                     return _after_failure(parts, lease)
                 return _commit(parts, lease, partial(chunks.record_death, lease=lease))
-    except NoSeat:
+    except NoSlot:
         _hand_back(parts, lease, seconds=NO_SEAT_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
     except LostLease:
         log.info("lease_lost")
@@ -165,7 +165,7 @@ def _run_alone(parts: Parts, lease: Lease) -> list[Lease]:
     return []
 
 
-def _after_failure(parts: Parts, lease: Lease) -> list[Lease]:
+def _after_failure(parts: WorkerParts, lease: Lease) -> list[Lease]:
     """A step of ours failed for a reason of its own: again a few times, then without it.
 
     A cleanup or a webhook is never given up: it goes on trying, further and further apart.
@@ -190,7 +190,7 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
     return chunks.record_dead(connection, lease, "The service failed on this image's chunk.")
 
 
-def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
+def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Lease]:
     """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
     with parts.database.write() as connection:
         ids = commit(connection)
@@ -204,7 +204,7 @@ def _commit(parts: Parts, lease: Lease, commit: Commit) -> list[Lease]:
     return follow
 
 
-def _hand_back(parts: Parts, lease: Lease, *, seconds: float, counts: bool, warning: str = "") -> None:
+def _hand_back(parts: WorkerParts, lease: Lease, *, seconds: float, counts: bool, warning: str = "") -> None:
     try:
         with parts.database.write() as connection:
             if warning:

@@ -15,15 +15,15 @@ from pipeline.ports import TotalTooLarge
 from pipeline.request.base64_text import decode_texts
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched
 from storage.job import chunks
-from storage.job.chunks import Work
+from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease, LostLease
-from workers.wiring import Parts
+from workers.wiring import WorkerParts
 
 IN_MEMORY = 8 * MB  #: a chunk's object beyond this is put together on disk
 IN_HAND = 1 * MB  #: up to this it is not fetched back for the model: for a small request that is a long way
 
 
-def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
+def stage(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Fetches or decodes, converts, and puts the object; the commit records what became of each image."""
     with parts.database.read() as connection:
         work = chunks.work_of(connection, lease)
@@ -47,7 +47,7 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
             parts.scratch.put(key, out)
             if small:
                 stack.pop_all()
-                parts.in_hand.keep(key, out)
+                parts.staged_cache.keep(key, out)
 
     def commit(connection: Connection) -> list[int]:
         try:
@@ -59,7 +59,7 @@ def stage(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
     return commit
 
 
-def _received(parts: Parts, lease: Lease, work: Work) -> Iterator[Fetched | Failure]:
+def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fetched | Failure]:
     if work.input is None:
         urls = {index: url or "" for index, url in work.pending.items()}
         # With room for one image that turns out too large as it streams in: the commit counts exactly.
@@ -74,6 +74,6 @@ def _received(parts: Parts, lease: Lease, work: Work) -> Iterator[Fetched | Fail
         yield from decode_texts(PackReader(source), work.pending)
 
 
-def _repeated(parts: Parts, work: Work) -> frozenset[str]:
+def _repeated(parts: WorkerParts, work: ChunkWork) -> frozenset[str]:
     with parts.database.read() as connection:
         return chunks.repeated_urls(connection, work.job)

@@ -6,7 +6,7 @@ import threading
 from typing import IO
 
 
-class InHand(threading.local):
+class StagedCache(threading.local):
     """One object a thread at most. `drop` closes it where the thread goes on with something else."""
 
     _key = ""

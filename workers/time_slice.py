@@ -13,11 +13,11 @@ class StepPaused(Exception):
     """The step has had its time. What it settled is kept; the rest is for its next turn."""
 
 
-def turn_seconds(settings: Settings) -> float:
+def slice_seconds(settings: Settings) -> float:
     """A turn ends well before the hard limit: one more call fits in."""
     return settings.step_seconds / 2
 
 
 def call_seconds(settings: Settings, ends: float) -> float:
     """What the next call may take, where the job's deadline is at `ends` by `monotonic`."""
-    return max(min(CALL_SECONDS, turn_seconds(settings), ends - monotonic()), 1.0)
+    return max(min(CALL_SECONDS, slice_seconds(settings), ends - monotonic()), 1.0)

@@ -11,25 +11,25 @@ import structlog
 from sqlalchemy import Connection
 
 from pipeline.metrics import WEBHOOKS
-from pipeline.outbound.webhook import Answered, headers, next_try
+from pipeline.outbound.webhook import WebhookResponse, headers, next_try
 from storage.account.webhook_secrets import signing_secrets
 from storage.job import deliveries
 from storage.queue import steps
 from storage.queue.steps import Lease
-from workers.wiring import Parts
+from workers.wiring import WorkerParts
 
 log = structlog.get_logger(__name__)
 
 BUSY_SECONDS = 1.0
 
 
-def webhook(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
+def webhook(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Signs what is stored with the present time, and sends it; the commit records the attempt and orders the next.
 
     A crash between the two sends the same id and bytes once more.
     """
     # Receivers may take long: they never hold more than a quarter of the threads.
-    if not parts.webhook_places.acquire(blocking=False):
+    if not parts.webhook_slots.acquire(blocking=False):
         return partial(_later, lease=lease)
     try:
         with parts.database.write() as connection:
@@ -41,7 +41,7 @@ def webhook(parts: Parts, lease: Lease) -> Callable[[Connection], list[int]]:
         began = time.monotonic()
         answered = parts.deliver(delivery.url, {"Content-Type": "application/json", **signed}, delivery.body)
     finally:
-        parts.webhook_places.release()
+        parts.webhook_slots.release()
     took = int((time.monotonic() - began) * 1000)
     schedule = parts.settings.webhook_schedule
     again = next_try(answered, attempt=lease.tries, schedule=schedule, jitter=random.random())  # noqa: S311 - jitter
@@ -59,7 +59,7 @@ def _done(connection: Connection, lease: Lease) -> list[int]:
     return []
 
 
-def _tell(answered: Answered, again: float | None) -> None:
+def _tell(answered: WebhookResponse, again: float | None) -> None:
     WEBHOOKS.add(outcome="delivered" if answered.accepted else "dead" if again is None else "failed")
     if answered.accepted:
         log.info("webhook_delivered", status=answered.status)

@@ -13,7 +13,7 @@ from celery import Celery
 
 from config.engines import build_engine, models_of
 from config.settings import Settings
-from pipeline.asking.memory_budget import Room
+from pipeline.asking.memory_budget import MemoryBudget
 from pipeline.decode.once import SharedDecodes
 from pipeline.fetch.once import SharedFetches
 from pipeline.models import Model
@@ -27,15 +27,15 @@ from storage.scratch.open import open_scratch
 from workers.alone import COMMAND, Alone
 from workers.drain import Drain
 from workers.leases import LeaseKeeper
-from workers.metered_engine import CountedEngine
-from workers.staged_cache import InHand
+from workers.metered_engine import MeteredEngine
+from workers.staged_cache import StagedCache
 
 CALL_BYTES = 64 * MB  #: of pictures in model calls at once; their calls weigh 4 to 5 times that
 EX_TEMPFAIL = 75  #: sysexits.h: a process that is to be started again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
+class WorkerParts:
     """What the steps work with."""
 
     settings: Settings
@@ -48,15 +48,15 @@ class Parts:
     decoding: Executor  #: two threads a decoder child: while one waits for it, the other readies what it is to be sent next
     engine: Engine
     models: Mapping[str, Model]  #: those that a job may name
-    room: Room = field(default_factory=lambda: Room(CALL_BYTES))  #: for the pictures of model calls
+    memory_budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(CALL_BYTES))  #: for the pictures of model calls
     deliver: Deliver
     secret_key: bytes  #: what webhook secrets are encrypted with
-    webhook_places: threading.Semaphore  #: calls of webhooks at once
+    webhook_slots: threading.Semaphore  #: calls of webhooks at once
     owner: str
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
-    in_hand: InHand = field(default_factory=InHand)
+    staged_cache: StagedCache = field(default_factory=StagedCache)
     alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
 
     @property
@@ -64,7 +64,7 @@ class Parts:
         """Set: nothing new is begun here."""
         return self.drain.stopping
 
-    def for_one_step(self) -> Parts:
+    def for_one_step(self) -> WorkerParts:
         """Of a process that works on the steps it is given, and never goes on with what they lead to."""
         alone = replace(self, alone=None, drain=Drain())
         alone.stopping.set()
@@ -77,21 +77,21 @@ def threads_of(concurrency: int) -> tuple[int, int]:
     return max(concurrency - waited, 1), waited
 
 
-def webhook_places(settings: Settings) -> threading.Semaphore:
+def webhook_slots(settings: Settings) -> threading.Semaphore:
     return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
 
 
 def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode, spare: Callable[[], bool]) -> Engine:
     """The engine that the settings name, behind the limits that all workers share; `ocr` runs here, and has none."""
-    engine: Engine = CountedEngine(build_engine(settings, reencode))
+    engine: Engine = MeteredEngine(build_engine(settings, reencode))
     if settings.engine == "ocr":
         return engine
-    from pipeline.engines.governed import Governed
+    from pipeline.engines.governed import GovernedEngine
 
-    return Governed(engine, limiter=limiter, models=models_of(settings), spare=spare)
+    return GovernedEngine(engine, limiter=limiter, models=models_of(settings), spare=spare)
 
 
-def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[Parts, Celery, Callable[[], None]]:
+def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[WorkerParts, Celery, Callable[[], None]]:
     """The parts, the Celery app they ring with, and what ends them all.
 
     `alone_command`: what starts a child that runs single steps (workers/alone.py).
@@ -114,16 +114,16 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         step_seconds=settings.step_seconds,
         on_stuck=partial(drain.begin, EX_TEMPFAIL),
     )
-    room = Room(CALL_BYTES)
+    memory_budget = MemoryBudget(CALL_BYTES)
     every, _ = threads_of(settings.worker_concurrency)
 
     def spare() -> bool:
         """Whether a thread that waits with its pictures in hand holds up nobody."""
-        return not drain.stopping.is_set() and leases.busy() < every and not room.is_wanted()
+        return not drain.stopping.is_set() and leases.busy() < every and not memory_budget.is_wanted()
 
     engine = governed_engine(settings, limiter, decode.as_jpeg, spare)
     alone = Alone(alone_command)
-    parts = Parts(
+    parts = WorkerParts(
         settings=settings,
         database=database,
         scratch=open_scratch(settings),
@@ -134,10 +134,10 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decoding=decoding,
         engine=engine,
         models=models_of(settings),
-        room=room,
+        memory_budget=memory_budget,
         deliver=WebhookCaller(settings.webhook_allow),
         secret_key=secret_key(settings),
-        webhook_places=webhook_places(settings),
+        webhook_slots=webhook_slots(settings),
         owner=owner_name(),
         drain=drain,
         alone=alone,

@@ -43,7 +43,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class ResponseSpec:
     """What comes back where all goes well."""
 
     status: int
@@ -61,7 +61,7 @@ class Operation:
 
     summary: str
     tag: str
-    answers: Sequence[Answer]
+    answers: Sequence[ResponseSpec]
     errors: Sequence[
         str | tuple[int, str]
     ] = ()  #: codes of api/openapi/error_codes.py, beside those of all; or with another status

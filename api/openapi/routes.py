@@ -8,7 +8,7 @@ import msgspec
 from flask import Blueprint, Flask, Response
 
 from api.openapi.docs_page import CONTENT_SECURITY_POLICY, page
-from api.openapi.document import Answer, describe, document
+from api.openapi.document import ResponseSpec, describe, document
 from api.openapi.schemas import text
 
 
@@ -28,7 +28,7 @@ def blueprint(app: Flask) -> Blueprint:
         "This description",
         tag="About",
         key="none",
-        answers=[Answer(status=200, what="OpenAPI 3.1.", schema={"type": "object"})],
+        answers=[ResponseSpec(status=200, what="OpenAPI 3.1.", schema={"type": "object"})],
     )
     def openapi() -> Response:
         return Response(openapi_json(), content_type="application/json")
@@ -38,7 +38,7 @@ def blueprint(app: Flask) -> Blueprint:
         "This description, for people",
         tag="About",
         key="none",
-        answers=[Answer(status=200, what="A page that loads nothing else.", schema=text(), media=["text/html"])],
+        answers=[ResponseSpec(status=200, what="A page that loads nothing else.", schema=text(), media=["text/html"])],
     )
     def docs() -> Response:
         headers = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from api.openapi.document import Answer, Parameter
+from api.openapi.document import Parameter, ResponseSpec
 from api.openapi.schemas import Schema, number, ref, text
 
 #: Headers of an answer to a POST that made a job, or had made it before.
 REPLAYED = ("Preference-Applied", "Idempotent-Replayed")
-ACCEPTED = Answer(
+ACCEPTED = ResponseSpec(
     status=202,
     what="It goes on: the job.",
     schema={"anyOf": [ref("Job"), ref("AcceptedJob")]},

@@ -43,14 +43,14 @@ Validate = Callable[[Any], str]  #: what is wrong with a result; empty if nothin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class ChunkOutcome:
     """What one model call settled."""
 
     replies: tuple[Reply, ...] = ()
     failures: tuple[Failure, ...] = ()
     usage: Usage = field(default_factory=Usage)
     reencoded: tuple[int, ...] = ()  #: images that the model was not shown as they were
-    progress: Mapping[str, Any] | None = None  #: what `ask` goes on from in another turn, as JSON; None: nothing is open
+    progress: Mapping[str, Any] | None = None  #: what `ask` goes on from in another time slice, as JSON; None: nothing is open
 
 
 def ask(
@@ -64,13 +64,13 @@ def ask(
     waited: bool = False,
     validate: Validate | None = None,
     progress: Mapping[str, Any] | None = None,
-    room: Callable[[int], AbstractContextManager[None]] = lambda _size: nullcontext(),
-) -> Iterator[Outcome]:
+    memory: Callable[[int], AbstractContextManager[None]] = lambda _size: nullcontext(),
+) -> Iterator[ChunkOutcome]:
     """One Outcome for each model call; together they name each image of `staged` exactly once.
 
     `load` gives an image's bytes by its index; `timeout` the seconds the next call may take; `pictures`: most of a call,
     beside the engine's limit and the question's; `waited`: somebody holds a connection for the answer; `validate` says
-    what is wrong with an image's result; `progress` is the last Outcome's of the turn before; `room`: held for as many bytes
+    what is wrong with an image's result; `progress` is the last ChunkOutcome of the slice before; `memory`: held for as many bytes
     as a call's pictures have. Raises what the engine raises when it can't be asked (ModelUnavailable): outcomes yielded
     before stand.
     """
@@ -83,7 +83,7 @@ def ask(
         numbers = _numbers(group, question.form)
         reencoded: tuple[int, ...] = ()
         try:
-            with room(sum(images[index].size for index in group)):
+            with memory(sum(images[index].size for index in group)):
                 call = Call(
                     prompt=asking.prompt(group),
                     form=question.form,
@@ -105,13 +105,13 @@ def ask(
         else:
             outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
             reencoded = tuple(index for number, index in numbers.items() if number in answer.reencoded)
-        yield replace(outcome, reencoded=reencoded, progress=asking.progress.kept() if asking.progress.turns else None)
+        yield replace(outcome, reencoded=reencoded, progress=asking.progress.kept() if asking.progress.planned else None)
 
 
 def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:
     """As far as another turn came; the calls as they are planned of what it has not begun."""
     progress = Progress.of(kept, open_={image.index for image in staged}) if kept is not None else Progress()
-    begun = {index for turn in progress.turns for index in turn.images}
+    begun = {index for call in progress.planned for index in call.images}
     calls = pack_calls([image for image in staged if image.index not in begun], pictures=pictures, raw_bytes=raw_bytes)
     progress.ask_next(*(tuple(image.index for image in call) for call in calls))
     return progress
@@ -150,17 +150,17 @@ class _Asking:
             return self.question.prompt
         return "\n".join((self.question.prompt, "", "Your last answer could not be used. Mend what was wrong with it:", *said))
 
-    def after_fault(self, group: Group, reason: str) -> Outcome:
+    def after_fault(self, group: Group, reason: str) -> ChunkOutcome:
         """The same once more; then in halves, since "input context too long" shows as HTTP 500 too."""
         usage = Usage(model_calls=1)
         first = not any(self.progress.faults[index] for index in group)
         self.progress.faults.update(group)
         if first:
             self.progress.ask_next(group)
-            return Outcome(usage=usage)
+            return ChunkOutcome(usage=usage)
         return self._split(group, ItemCode.MODEL_UNAVAILABLE, f"The model failed on this image twice: {reason}", usage)
 
-    def after_answer(self, group: Group, answer: Answer) -> Outcome:
+    def after_answer(self, group: Group, answer: Answer) -> ChunkOutcome:
         usage = Usage.of(answer)
         if answer.finish is Finish.TRUNCATED:
             detail = "The answer for this image is longer than the model may give."
@@ -168,27 +168,27 @@ class _Asking:
         if answer.finish is not Finish.COMPLETE:
             return self._after_refusal(group, answer, usage)
         if self.question.form is Form.TEXT:
-            return Outcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
+            return ChunkOutcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
         try:
             document = parse_json(answer.text)
         except MalformedJson:
             return self._after_garbage(group, usage)
         if self.question.form is Form.JSON:
-            return Outcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
+            return ChunkOutcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
         if len(group) > 1 and not _labels(document) <= set(range(1, len(group) + 1)):
             # It numbers the images in a way of its own, from 0 say: a record that seems right may be its neighbour's.
             return self._after_garbage(group, usage)
         return self._after_records(group, _results(document), usage)
 
-    def _after_refusal(self, group: Group, answer: Answer, usage: Usage) -> Outcome:
+    def _after_refusal(self, group: Group, answer: Answer, usage: Usage) -> ChunkOutcome:
         if len(group) > 1:
             self.progress.bisect(group)
-            return Outcome(usage=usage)
+            return ChunkOutcome(usage=usage)
         self.progress.culprits.update(group)
         code = answer.code or ItemCode.MODEL_REFUSED
         return _failed(group, code, f"The model refused this image: {answer.detail}", usage)
 
-    def _after_garbage(self, group: Group, usage: Usage) -> Outcome:
+    def _after_garbage(self, group: Group, usage: Usage) -> ChunkOutcome:
         """What is cut short, no JSON or wrongly numbered is never repaired."""
         self.progress.spoiled.update(group)
         detail = "The model's answer for this image is not JSON."
@@ -197,9 +197,9 @@ class _Asking:
             return self._split(group, ItemCode.SCHEMA_MISMATCH, detail, usage)
         self.progress.wrong[index] = "your answer was not valid JSON, or not JSON alone."
         self.progress.ask_next(group)
-        return Outcome(usage=usage)
+        return ChunkOutcome(usage=usage)
 
-    def _after_records(self, group: Group, results: Mapping[int, Any], usage: Usage) -> Outcome:
+    def _after_records(self, group: Group, results: Mapping[int, Any], usage: Usage) -> ChunkOutcome:
         """Keeps each result that names its image, alone, and fits; asks again for just the others, those that may be."""
         wrong = {
             index: self._fault(results[place]) if place in results else "there was no single result with its number as index."
@@ -224,7 +224,7 @@ class _Asking:
             for index in group
             if wrong[index] and index not in again
         )
-        return Outcome(replies=replies, failures=failures, usage=usage)
+        return ChunkOutcome(replies=replies, failures=failures, usage=usage)
 
     def _may_ask_again(self, index: int, *, alone: bool) -> bool:
         """Alone it has been in every answer that was spoiled on the way: those count too."""
@@ -236,12 +236,12 @@ class _Asking:
             return f"its result does not fit the schema: {fault}"[:LONGEST_WRONG] if fault else ""
         return "" if self.question.json_mode or isinstance(result, str) else "its result is not a text."
 
-    def _split(self, group: Group, code: ItemCode, detail: str, usage: Usage) -> Outcome:
+    def _split(self, group: Group, code: ItemCode, detail: str, usage: Usage) -> ChunkOutcome:
         """Two halves instead of the group; a single image is the culprit."""
         if len(group) == 1:
             return _failed(group, code, detail, usage)
         self.progress.ask_next(*halves(group))
-        return Outcome(usage=usage)
+        return ChunkOutcome(usage=usage)
 
 
 def _entries(document: Any) -> list[dict[str, Any]]:
@@ -260,6 +260,6 @@ def _results(document: Any) -> dict[int, Any]:
     return {entry["index"]: entry["result"] for entry in entries if times[entry["index"]] == 1 and "result" in entry}
 
 
-def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> Outcome:
+def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> ChunkOutcome:
     said = storable(detail)  # it may quote the model
-    return Outcome(failures=tuple(Failure(index=index, code=code, detail=said) for index in group), usage=usage)
+    return ChunkOutcome(failures=tuple(Failure(index=index, code=code, detail=said) for index in group), usage=usage)

@@ -15,8 +15,8 @@ PATIENCE_SECONDS = 2.0  #: whoever would wait longer frees its thread instead
 AGAIN_SECONDS = 2.0
 
 
-class Room:
-    """So many bytes at once. A single call that is larger has the room to itself. Thread-safe."""
+class MemoryBudget:
+    """So many bytes at once. A single call that is larger has the budget to itself. Thread-safe."""
 
     def __init__(self, size: int, *, patience: float = PATIENCE_SECONDS) -> None:
         self._size = size
@@ -26,12 +26,12 @@ class Room:
         self._changed = threading.Condition()
 
     def is_wanted(self) -> bool:
-        """Whether somebody waits for room."""
+        """Whether somebody waits for memory."""
         return self._wanting > 0
 
     @contextmanager
     def __call__(self, size: int) -> Iterator[None]:
-        """Holds `size` bytes. Raises ModelUnavailable where there is no room in time."""
+        """Holds `size` bytes. Raises ModelUnavailable where the memory is not free in time."""
         with self._changed:
             self._wanting += 1
             try:

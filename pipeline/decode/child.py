@@ -24,7 +24,7 @@ from time import monotonic
 from typing import BinaryIO, Never
 
 from pipeline.decode.picture import decode, prepare_libraries
-from pipeline.decode.wire import READY, REPLY, REQUEST, Outcome
+from pipeline.decode.wire import READY, REPLY, REQUEST, DecodeStatus
 from pipeline.hardening import make_private
 from pipeline.types import Prepared, Refused
 
@@ -162,9 +162,9 @@ def _resident_reader() -> Callable[[], int]:
 def _answer(replies: BinaryIO, outcome: Prepared | Refused, resident: int) -> None:
     if isinstance(outcome, Refused):
         detail = outcome.detail.encode()
-        replies.write(REPLY.pack(Outcome.REFUSED, outcome.code.encode(), 0, 0, resident, len(detail)) + detail)
+        replies.write(REPLY.pack(DecodeStatus.REFUSED, outcome.code.encode(), 0, 0, resident, len(detail)) + detail)
     else:
-        verdict = Outcome.CONVERTED if outcome.data else Outcome.AS_RECEIVED
+        verdict = DecodeStatus.CONVERTED if outcome.data else DecodeStatus.AS_RECEIVED
         replies.write(REPLY.pack(verdict, b"", outcome.width, outcome.height, resident, len(outcome.data)))
         replies.write(outcome.data)
 

@@ -15,8 +15,8 @@ from pipeline.types import MB, Prepared
 _MOST = 10_000  # images
 _MOST_BYTES = 16 * MB  # of those that were converted
 _MOST_JOBS = 1_000
-_TURN_SECONDS = 0.1  # of decoding in one thread before others' images have their turn
-_MOST_A_TURN = 25  # images
+_BATCH_SECONDS = 0.1  # of decoding in one thread before others' images have their turn
+_MOST_A_BATCH = 25  # images
 
 
 class SharedDecodes:
@@ -30,7 +30,7 @@ class SharedDecodes:
         #: The one asked for last at the end. Bytes that stayed as they came are not kept: who asks has them.
         self._known: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
         self._kept = 0  # bytes
-        self._turns: OrderedDict[str, int] = OrderedDict()  # images, by job; the one that was learnt of last at the end
+        self._batch_sizes: OrderedDict[str, int] = OrderedDict()  # images, by job; the one that was learnt of last at the end
 
     def find(self, job: str, sha256: str, data: bytes) -> Prepared | None:
         """What `data`, of that SHA-256, became in the same job; None if that is not known."""
@@ -51,22 +51,22 @@ class SharedDecodes:
             while len(self._known) > _MOST or self._kept > _MOST_BYTES:
                 self._kept -= len(self._known.popitem(last=False)[1].data)
 
-    def most_a_turn(self, job: str) -> int:
-        """How many images of the job are to be decoded together: as many as take _TURN_SECONDS, going by those before.
+    def batch_size(self, job: str) -> int:
+        """How many images of the job are to be decoded together: as many as take _BATCH_SECONDS, going by those before.
 
         So small ones cost no thread a wait each, and large ones are spread over all decoders.
         """
         with self._lock:
-            return self._turns.get(job, 1)
+            return self._batch_sizes.get(job, 1)
 
     def took(self, job: str, images: int, seconds: float) -> None:
         """Notes for how long so many images of the job, decoded together, held a decoder; not how long they waited for one."""
         with self._lock:
-            most = self._turns.pop(job, 1)
-            if seconds > _TURN_SECONDS:
-                most = min(most, max(images // 2, 1))  # a turn that began long ago raises nothing
-            elif images == most and 2 * seconds < _TURN_SECONDS:
-                most = min(2 * images, _MOST_A_TURN)
-            self._turns[job] = most
-            if len(self._turns) > _MOST_JOBS:
-                self._turns.popitem(last=False)
+            most = self._batch_sizes.pop(job, 1)
+            if seconds > _BATCH_SECONDS:
+                most = min(most, max(images // 2, 1))  # a batch that began long ago raises nothing
+            elif images == most and 2 * seconds < _BATCH_SECONDS:
+                most = min(2 * images, _MOST_A_BATCH)
+            self._batch_sizes[job] = most
+            if len(self._batch_sizes) > _MOST_JOBS:
+                self._batch_sizes.popitem(last=False)

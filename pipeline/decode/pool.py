@@ -58,8 +58,8 @@ class DecoderPool:
         self._pictures = pictures
         self._command = (*command, str(max(1, round(seconds))), str(memory))
         self._lock = threading.Lock()
-        self._idle = [_Seat() for _ in range(children)]
-        self._waiting: deque[SimpleQueue[_Seat]] = deque()  # empty unless _idle is
+        self._idle = [_DecoderSlot() for _ in range(children)]
+        self._waiting: deque[SimpleQueue[_DecoderSlot]] = deque()  # empty unless _idle is
         self._closed = False
 
     def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
@@ -93,8 +93,8 @@ class DecoderPool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _take(self) -> _Seat:
-        turn: SimpleQueue[_Seat] = SimpleQueue()
+    def _take(self) -> _DecoderSlot:
+        turn: SimpleQueue[_DecoderSlot] = SimpleQueue()
         with self._lock:
             if self._closed:
                 raise RuntimeError("the decoder pool is closed")
@@ -112,7 +112,7 @@ class DecoderPool:
                 self._give(turn.get())
             raise
 
-    def _give(self, seat: _Seat) -> None:
+    def _give(self, seat: _DecoderSlot) -> None:
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().put(seat)
@@ -136,14 +136,14 @@ class DecoderPool:
             yield outcome
 
     @contextmanager
-    def _seat(self) -> Iterator[_Seat]:
+    def _seat(self) -> Iterator[_DecoderSlot]:
         seat = self._take()
         try:
             yield seat
         finally:
             self._give(seat)
 
-    def _decode(self, seat: _Seat, request: Request) -> Prepared | Refused:
+    def _decode(self, seat: _DecoderSlot, request: Request) -> Prepared | Refused:
         """Asks a child, and once more a new one if a used one died: of what is left of other pictures, or killed from outside.
 
         So a picture is accused only by a child that had seen no other.
@@ -168,7 +168,7 @@ class DecoderPool:
             else:
                 return outcome
 
-    def _ask(self, seat: _Seat, requests: Sequence[Request]) -> Generator[Prepared | Refused]:
+    def _ask(self, seat: _DecoderSlot, requests: Sequence[Request]) -> Generator[Prepared | Refused]:
         """The child's answers. Raises DecoderDied and TimeoutError. Whatever happens, what is left in the seat can be used."""
         child = seat.child = seat.child or DecoderProcess(self._command)
         try:
@@ -202,7 +202,7 @@ def _cores() -> int:
 
 
 @dataclass(slots=True)
-class _Seat:
+class _DecoderSlot:
     """One of the pool's places for a child. Whoever took it uses it alone."""
 
     child: DecoderProcess | None = None

@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pipeline.decode.sniff import NATIVE_FORMATS
-from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, Outcome
+from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, DecodeStatus
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
 _START_SECONDS = 60.0  # a child that is not ready by then never will be: 0.1 s is usual
@@ -33,7 +33,7 @@ _MOST_PARTS = 64  # of one writev: IOV_MAX is 1024, or 16 by POSIX alone
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _NO_PIPE = -1
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 #: All a child is told of the environment: where its libraries are. Keys and addresses of other services stay here.
 _INHERITED = ("LD_LIBRARY_PATH",)
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
@@ -137,24 +137,24 @@ class DecoderProcess:
 
     def _answer(self, kind: str, data: bytes, deadline: float) -> Prepared | Refused:
         verdict, code, width, height, resident, length = REPLY.unpack(self._read(REPLY.size, deadline))
-        if length > {Outcome.CONVERTED: _MAX_PNG, Outcome.REFUSED: _MAX_DETAIL}.get(verdict, 0):
+        if length > {DecodeStatus.CONVERTED: _MAX_PNG, DecodeStatus.REFUSED: _MAX_DETAIL}.get(verdict, 0):
             raise DecoderDied
         body = self._read(length, deadline) if length else b""
         self.pictures += 1
         self.resident = resident
         since, self._since = self._since, time.monotonic()
         took = self._since - since
-        if verdict == Outcome.REFUSED:
+        if verdict == DecodeStatus.REFUSED:
             return _refused(code, body, took)
         if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
             raise DecoderDied
         if kind.startswith(AS_JPEG):
-            if verdict != Outcome.CONVERTED or not body.startswith(_JPEG) or length > MAX_JPEG:
+            if verdict != DecodeStatus.CONVERTED or not body.startswith(_JPEG) or length > MAX_JPEG:
                 raise DecoderDied
             kind, data, mime = kind.removeprefix(AS_JPEG), body, NATIVE_FORMATS["JPEG"]
-        elif verdict == Outcome.CONVERTED and body.startswith(_PNG):
+        elif verdict == DecodeStatus.CONVERTED and body.startswith(_PNG):
             data, mime = body, NATIVE_FORMATS["PNG"]
-        elif verdict == Outcome.AS_RECEIVED and kind in NATIVE_FORMATS:
+        elif verdict == DecodeStatus.AS_RECEIVED and kind in NATIVE_FORMATS:
             mime = NATIVE_FORMATS[kind]
         else:
             raise DecoderDied

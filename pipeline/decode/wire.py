@@ -34,7 +34,7 @@ REQUEST = struct.Struct("!16s?I")
 REPLY = struct.Struct("!B32sIIQI")
 
 
-class Outcome(IntEnum):
+class DecodeStatus(IntEnum):
     AS_RECEIVED = 1  #: nothing follows
     CONVERTED = 2  #: a PNG follows, or the JPEG that was asked for
     REFUSED = 3  #: a sentence follows

@@ -18,8 +18,8 @@ def until_told(told: threading.Event, seconds: float) -> float:
     return time.monotonic() - began
 
 
-class Turn:
-    """One call's turn to look for a place."""
+class QueuedCall:
+    """A call that looks for a place, in line with others."""
 
     def __init__(self, wait: Wait, *, is_behind: bool) -> None:
         self.is_behind = is_behind  #: others had found no place when it came
@@ -38,29 +38,29 @@ class Turn:
         return took
 
 
-class Places:
+class CallQueue:
     """Lets those who look for a place wait in line. Thread-safe. Of calls that other processes end it does not hear."""
 
     def __init__(self, wait: Wait = until_told) -> None:
         """`wait` is a test's to replace."""
         self._wait = wait
         self._lock = threading.Lock()
-        self._lines: defaultdict[tuple[str, bool], deque[Turn]] = defaultdict(deque)
+        self._lines: defaultdict[tuple[str, bool], deque[QueuedCall]] = defaultdict(deque)
 
     @contextmanager
-    def in_line(self, model: str, *, waited: bool) -> Iterator[Turn]:
+    def in_line(self, model: str, *, waited: bool) -> Iterator[QueuedCall]:
         """For as long as the call looks for a place. `waited`: somebody waits for its answer, and it has a line of its own."""
         with self._lock:
             line = self._lines[model, waited]
-            turn = Turn(self._wait, is_behind=any(other.has_waited for other in line))
-            line.append(turn)
+            queued = QueuedCall(self._wait, is_behind=any(other.has_waited for other in line))
+            line.append(queued)
         try:
-            yield turn
+            yield queued
         finally:
             with self._lock:
-                line.remove(turn)
+                line.remove(queued)
                 # It had found one before it was told of this, or was sent away for another reason.
-                if turn.told.is_set() or (turn.was_told and not turn.found):
+                if queued.told.is_set() or (queued.was_told and not queued.found):
                     self._tell_next(model)
 
     def leave(self, model: str) -> None:
@@ -70,7 +70,7 @@ class Places:
 
     def _tell_next(self, model: str) -> None:
         for waited in (True, False):
-            for turn in self._lines[model, waited]:
-                if not turn.told.is_set():
-                    turn.told.set()
+            for queued in self._lines[model, waited]:
+                if not queued.told.is_set():
+                    queued.told.set()
                     return

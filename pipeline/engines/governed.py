@@ -16,7 +16,7 @@ from dataclasses import replace
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
-from pipeline.engines.call_queue import Places, Turn, Wait, until_told
+from pipeline.engines.call_queue import CallQueue, QueuedCall, Wait, until_told
 from pipeline.engines.limiter import CROWDED_MS
 from pipeline.models import Model
 from pipeline.ports import Cause, Engine, EngineLimits, Limiter, ModelFault, ModelRefused, ModelUnavailable, Permit
@@ -36,7 +36,7 @@ _WAITED_FOR = frozenset({Cause.BUSY, Cause.CROWDED, Cause.RATE})
 _EXHAUSTED = frozenset({Cause.OVERLOADED, Cause.QUOTA, Cause.MODEL})
 
 
-class Governed:
+class GovernedEngine:
     """The engine `inner`, asked only as the limiter permits. Thread-safe if both are."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Governed:
         self._limiter = limiter
         self._models = models
         self._pause = pause
-        self._places = Places(wait)
+        self._queue = CallQueue(wait)
         self._spare = spare
 
     @property
@@ -130,25 +130,25 @@ class Governed:
             raise
         finally:
             self._limiter.leave(permit, tokens=tokens, trouble=trouble)
-            self._places.leave(model.name)
+            self._queue.leave(model.name)
         return answer
 
     def _enter(self, model: Model, call: Call, ends: float) -> Permit:
         characters = len(call.prompt) + INSTRUCTION_CHARACTERS + (len(json.dumps(call.schema)) if call.schema else 0)
         tokens = model.input_tokens(characters=characters, pictures=len(call.pictures), detail=call.detail)
-        with self._places.in_line(model.name, waited=call.waited) as turn:
-            spent = turn.wait(CROWDED_MS / 1000) if turn.is_behind else 0.0
+        with self._queue.in_line(model.name, waited=call.waited) as queued:
+            spent = queued.wait(CROWDED_MS / 1000) if queued.is_behind else 0.0
             while True:
                 try:
                     seconds = max(ends - time.monotonic(), 1.0)
                     permit = self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds)
                 except ModelUnavailable as away:
-                    spent += self._wait(away, turn, spent, ends)
+                    spent += self._wait(away, queued, spent, ends)
                 else:
-                    turn.found = True
+                    queued.found = True
                     return permit
 
-    def _wait(self, away: ModelUnavailable, turn: Turn, spent: float, ends: float) -> float:
+    def _wait(self, away: ModelUnavailable, queued: QueuedCall, spent: float, ends: float) -> float:
         """Waits, after `spent` seconds, for what has sent it away; for how long. Raises that, if it would be too long."""
         if away.cause not in _WAITED_FOR:
             raise away
@@ -159,7 +159,7 @@ class Governed:
                 away.retry_after = max(away.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
             raise away
         if away.cause is Cause.CROWDED:
-            return turn.wait(away.retry_after)
+            return queued.wait(away.retry_after)
         self._pause(away.retry_after)
         return away.retry_after
 

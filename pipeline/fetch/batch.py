@@ -1,4 +1,4 @@
-"""One call of a Fetcher: what it asked for, what of it may start next, and what has come of it."""
+"""The URLs that one caller of a Fetcher asked for: what it asked for, what of it may start next, and what has come of it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MOST_WAITING = 32 * MB
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class Job:
+class FetchTask:
     """One URL: waiting for its turn, for its name's addresses, for the server, or for the time of its next try."""
 
-    call: Call
+    batch: FetchBatch
     index: int
     target: Target  #: of the present hop
     deadline: float = 0.0  #: by the monotonic clock; 0: not started yet
@@ -33,7 +33,7 @@ class Job:
     ended: bool = False
 
 
-class Call:
+class FetchBatch:
     """Belongs to the fetching thread once it was handed over; only `results` is the caller's."""
 
     def __init__(
@@ -42,13 +42,13 @@ class Call:
         self.budget = Budget(total)
         self.timeout = timeout
         self.ends = time.monotonic() + timeout
-        self.jobs: list[Job] = []
-        self.open = 0  #: jobs that have not ended
+        self.tasks: list[FetchTask] = []
+        self.open = 0  #: tasks that have not ended
         self.paused = False  #: the fetching thread starts nothing more until it is told to look again
         self._parallel = parallel
-        self._placed = 0  # jobs that hold a place
-        self._queues: dict[str, deque[Job]] = {}  # what may start, by host
-        self._turns: deque[str] = deque()  # the hosts of _queues, in the order of their turns
+        self._placed = 0  # tasks that hold a place
+        self._queues: dict[str, deque[FetchTask]] = {}  # what may start, by host
+        self._hosts: deque[str] = deque()  # the hosts of _queues, in the order of their turns
         self._ready: list[Fetched | Failure] = []
         self._over: BaseException | None = None
         self._given = 0  # bytes handed to the caller
@@ -59,15 +59,15 @@ class Call:
             if isinstance(target, str):
                 self._ready.append(Failure(index=index, code=ItemCode.URL_NOT_ALLOWED, detail=target))
             else:
-                job = Job(call=self, index=index, target=target)
-                self.jobs.append(job)
+                task = FetchTask(batch=self, index=index, target=target)
+                self.tasks.append(task)
                 self.open += 1
-                self.enqueue(job)
+                self.enqueue(task)
 
     def results(self) -> Iterator[tuple[Fetched | Failure, bool]]:
         """Each value as it completes, and whether the fetching thread is to look again at what it may start.
 
-        Raises what the call was failed with.
+        Raises what the batch was failed with.
         """
         more = True
         while more:
@@ -89,62 +89,62 @@ class Call:
         """Whether so much waits for the caller that nothing more is to be started."""
         return self._given - self._taken > _MOST_WAITING
 
-    def enqueue(self, job: Job) -> None:
-        """The job may start when its host has a place."""
-        host = job.target.host
+    def enqueue(self, task: FetchTask) -> None:
+        """The task may start when its host has a place."""
+        host = task.target.host
         if host not in self._queues:
             self._queues[host] = deque()
-            self._turns.append(host)
-        if job.deadline:
-            self._queues[host].appendleft(job)  # its time is running
+            self._hosts.append(host)
+        if task.deadline:
+            self._queues[host].appendleft(task)  # its time is running
         else:
-            self._queues[host].append(job)
+            self._queues[host].append(task)
 
-    def startable(self, places: Places) -> Iterator[Job]:
+    def startable(self, slots: HostSlots) -> Iterator[FetchTask]:
         """What may start now, each host in turn, with a place taken for it."""
         full: list[str] = []
-        while self._turns and self._placed < self._parallel and not self.is_full():
-            host = self._turns.popleft()
+        while self._hosts and self._placed < self._parallel and not self.is_full():
+            host = self._hosts.popleft()
             queue = self._queues[host]
             while queue and queue[0].ended:
                 queue.popleft()
             if not queue:
                 del self._queues[host]
-            elif places.take(host):
-                self._turns.append(host)
-                job = queue.popleft()
-                job.placed = True
+            elif slots.take(host):
+                self._hosts.append(host)
+                task = queue.popleft()
+                task.placed = True
                 self._placed += 1
-                yield job
+                yield task
             else:
                 full.append(host)
-        self._turns.extend(full)
+        self._hosts.extend(full)
 
     def waits(self) -> bool:
         """Whether there may be something to start once there is a place for it."""
-        return bool(self._turns)
+        return bool(self._hosts)
 
-    def displace(self, job: Job, places: Places) -> None:
-        """Gives the job's place back, if it has one."""
-        if job.placed:
-            job.placed = False
+    def displace(self, task: FetchTask, slots: HostSlots) -> None:
+        """Gives the task's place back, if it has one."""
+        if task.placed:
+            task.placed = False
             self._placed -= 1
-            places.give_back(job.target.host)
+            slots.give_back(task.target.host)
 
-    def end(self, job: Job, value: Fetched | Failure) -> None:
-        """The job has come to this."""
-        job.ended = True
+    def end(self, task: FetchTask, value: Fetched | Failure) -> None:
+        """The task has come to this."""
+        task.ended = True
         self.open -= 1
         self._ready.append(value)
 
     def forget(self) -> None:
-        """Lets go of the jobs, which hold the call."""
-        self.jobs.clear()
+        """Lets go of the tasks, which hold the batch."""
+        self.tasks.clear()
         self._queues.clear()
-        self._turns.clear()
+        self._hosts.clear()
 
     def fail(self, error: BaseException) -> None:
-        """The whole call comes to this."""
+        """The whole batch comes to this."""
         self._over = error
         self._ready.clear()
         self.open = 0
@@ -157,8 +157,8 @@ class Call:
             self._results.put((ready, self.open > 0))
 
 
-class Places:
-    """How many fetches are under way at each host, all calls together."""
+class HostSlots:
+    """How many fetches are under way at each host, all batches together."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline.fetch.batch import Call
+from pipeline.fetch.batch import FetchBatch
 from pipeline.fetch.loop import Loop
 from pipeline.fetch.thread import FetchThread
 from pipeline.fetch.transfer import Transfer
@@ -15,10 +15,10 @@ from pipeline.types import MAX_IMAGE_BYTES, Failure, Fetched
 
 
 class Fetcher:
-    """Implements pipeline.ports.Fetch. Thread-safe; connections and looked-up names serve later calls too.
+    """Implements pipeline.ports.Fetch. Thread-safe; connections and looked-up names serve later batches too.
 
-    `allow`: what may be reached beside public addresses. `parallel`: fetches at once in one call. `per_host`: fetches at
-    once from one host, all calls together. `deadline`: seconds for one fetch, from its lookup to its last byte, redirects
+    `allow`: what may be reached beside public addresses. `parallel`: fetches at once in one batch. `per_host`: fetches at
+    once from one host, all batches together. `deadline`: seconds for one fetch, from its lookup to its last byte, redirects
     and retries included. `max_bytes`: of one image. `resolve`: what looks names up.
     """
 
@@ -47,27 +47,27 @@ class Fetcher:
         Fetching goes on while the caller holds a value, until 32 MB wait for it. Raises TotalTooLarge, and nothing else for
         what URLs, names and servers do. What is under way when the iterator is closed is given up.
         """
-        call = Call(urls, allow=self._allow, total=total, parallel=self._parallel, timeout=timeout)
-        thread = self._begin(call)
+        batch = FetchBatch(urls, allow=self._allow, total=total, parallel=self._parallel, timeout=timeout)
+        thread = self._begin(batch)
         try:
-            for value, look_again in call.results():
+            for value, look_again in batch.results():
                 if look_again:
-                    thread.look_again(call)
+                    thread.look_again(batch)
                 yield value
         except BaseException:  # the iterator was closed, or its caller interrupted
-            thread.give_up(call)
+            thread.give_up(batch)
             raise
 
     def close(self) -> None:
-        """Closes the connections that are kept; those of calls under way go when the calls end."""
+        """Closes the connections that are kept; those of batches under way go when the batches end."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.stop()
 
-    def _begin(self, call: Call) -> FetchThread:
+    def _begin(self, batch: FetchBatch) -> FetchThread:
         with self._lock:
-            while self._thread is None or not self._thread.begin(call):
+            while self._thread is None or not self._thread.begin(batch):
                 self._thread = FetchThread(
                     Loop(self._make, connections=self._parallel),
                     names=self._names,

@@ -57,7 +57,7 @@ class Loop:
         del self._busy[transfer.curl]
         self._multi.remove_handle(transfer.curl)
 
-    def turn(self, most: float) -> list[tuple[Transfer, int]]:
+    def poll(self, most: float) -> list[tuple[Transfer, int]]:
         """Waits up to `most` seconds for something to do, does it, and takes out what ended: with libcurl's code for each."""
         wait = most if self._due is None else min(most, self._due - time.monotonic())
         for key, ready in self._selector.select(max(0.0, wait)):

@@ -1,4 +1,4 @@
-"""The thread that fetches for all calls of a Fetcher: what is asked when, and what each answer leads to.
+"""The thread that fetches for all batches of a Fetcher: what is asked when, and what each answer leads to.
 
 One thread for them all: threads that each drive a few transfers spend as much CPU time again waking for one another.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from pipeline.fetch.batch import Call, Job, Places
+from pipeline.fetch.batch import FetchBatch, FetchTask, HostSlots
 from pipeline.fetch.loop import Loop
 from pipeline.fetch.transfer import Fault, Redirect, Transfer, timed_out, too_many_redirects, unreachable
 from pipeline.outbound.addresses import Allowed, read_url
@@ -34,41 +34,41 @@ _log = logging.getLogger(__name__)
 
 
 class FetchThread:
-    """Runs from its start until it is stopped and no call is left. Its public methods are for other threads."""
+    """Runs from its start until it is stopped and no batch is left. Its public methods are for other threads."""
 
     def __init__(self, loop: Loop, *, names: Names, per_host: int, allow: Sequence[Allowed], deadline: float) -> None:
         self._loop = loop
         self._names = names
-        self._places = Places(per_host)
+        self._slots = HostSlots(per_host)
         self._allow = allow
         self._deadline = deadline
         self._lock = threading.Lock()
         self._posted: deque[Callable[[], None]] = deque()  # what other threads want done in ours
         self._stopped = False
         self._gone = False
-        self._calls: set[Call] = set()
-        self._waiting: dict[Call, None] = {}  # calls that may have something to start, in the order of their turns
-        self._touched: set[Call] = set()  # calls to which something happened in this turn
-        self._asking: dict[Transfer, Job] = {}
-        self._deadlines: deque[Job] = deque()  # of jobs, in their order
-        self._sleeping: list[tuple[float, int, Job]] = []  # a heap: when to try again
+        self._batches: set[FetchBatch] = set()
+        self._waiting: dict[FetchBatch, None] = {}  # batches that may have something to start, in the order of their turns
+        self._touched: set[FetchBatch] = set()  # batches to which something happened in this round of the loop
+        self._asking: dict[Transfer, FetchTask] = {}
+        self._deadlines: deque[FetchTask] = deque()  # of tasks, in their order
+        self._sleeping: list[tuple[float, int, FetchTask]] = []  # a heap: when to try again
         self._serial = itertools.count()
         threading.Thread(target=self._run, name="fetch", daemon=True).start()
 
-    def begin(self, call: Call) -> bool:
-        """Takes the call on; false if the thread has ended, or is about to."""
-        return self._post(lambda: self._begin(call))
+    def begin(self, batch: FetchBatch) -> bool:
+        """Takes the batch on; false if the thread has ended, or is about to."""
+        return self._post(lambda: self._begin(batch))
 
-    def look_again(self, call: Call) -> None:
-        """The call's caller has taken so much that more of it may start."""
-        self._post(lambda: self._look_again(call))
+    def look_again(self, batch: FetchBatch) -> None:
+        """The batch's caller has taken so much that more of it may start."""
+        self._post(lambda: self._look_again(batch))
 
-    def give_up(self, call: Call) -> None:
-        """Ends what is under way for the call and gives its places back, before anything that is asked for later begins."""
-        self._post(lambda: self._forget(call))
+    def give_up(self, batch: FetchBatch) -> None:
+        """Ends what is under way for the batch and gives its slots back, before anything that is asked for later begins."""
+        self._post(lambda: self._forget(batch))
 
     def stop(self) -> None:
-        """Lets the thread end, and close its connections, when no call is left."""
+        """Lets the thread end, and close its connections, when no batch is left."""
 
         def stop() -> None:
             self._stopped = True
@@ -94,7 +94,7 @@ class FetchThread:
                 if self._is_over():
                     return
                 self._start_what_fits()
-                for transfer, code in self._loop.turn(self._wait()):
+                for transfer, code in self._loop.poll(self._wait()):
                     self._answered(transfer, code)
                 self._look_at_the_clock()
                 self._hand_over()
@@ -105,7 +105,7 @@ class FetchThread:
             self._loop.close()
 
     def _is_over(self) -> bool:
-        if self._stopped and not self._calls:
+        if self._stopped and not self._batches:
             with self._lock:
                 self._gone = not self._posted
         return self._gone
@@ -117,118 +117,118 @@ class FetchThread:
         while self._posted:
             with contextlib.suppress(Exception):
                 self._posted.popleft()()
-        for call in self._calls:
-            call.fail(error)
-            call.hand_over()
+        for batch in self._batches:
+            batch.fail(error)
+            batch.hand_over()
 
     def _take_posted(self) -> None:
         while self._posted:
             self._posted.popleft()()
 
-    def _begin(self, call: Call) -> None:
-        self._calls.add(call)
-        self._waiting[call] = None
-        self._touched.add(call)  # what its URLs' text alone shows is ready
+    def _begin(self, batch: FetchBatch) -> None:
+        self._batches.add(batch)
+        self._waiting[batch] = None
+        self._touched.add(batch)  # what its URLs' text alone shows is ready
 
-    def _look_again(self, call: Call) -> None:
-        call.paused = False
-        if call in self._calls:
-            self._waiting[call] = None
+    def _look_again(self, batch: FetchBatch) -> None:
+        batch.paused = False
+        if batch in self._batches:
+            self._waiting[batch] = None
 
     def _start_what_fits(self) -> None:
-        for call in list(self._waiting):
+        for batch in list(self._waiting):
             started = False
-            for job in call.startable(self._places):
+            for task in batch.startable(self._slots):
                 started = True
-                self._start(job)
-            if call not in self._calls:  # what it wanted to start has failed it
+                self._start(task)
+            if batch not in self._batches:  # what it wanted to start has failed it
                 continue
-            if call.is_full():
-                call.paused = True
-                if call.is_full():  # still: its caller sees `paused` when it takes the next value
-                    self._waiting.pop(call, None)
+            if batch.is_full():
+                batch.paused = True
+                if batch.is_full():  # still: its caller sees `paused` when it takes the next value
+                    self._waiting.pop(batch, None)
                     continue
-                call.paused = False
-            if started or not call.waits():
-                self._waiting.pop(call, None)
-            if started and call.waits():
-                self._waiting[call] = None  # behind the others: a host's next place is not its again
+                batch.paused = False
+            if started or not batch.waits():
+                self._waiting.pop(batch, None)
+            if started and batch.waits():
+                self._waiting[batch] = None  # behind the others: a host's next slot is not its again
 
-    def _start(self, job: Job) -> None:
-        """Begins a hop, with a place taken for it."""
-        job.tries += 1
-        if not job.deadline:
-            job.deadline = time.monotonic() + self._deadline
-            self._deadlines.append(job)
-        addresses = self._names.look_up(job.target)
+    def _start(self, task: FetchTask) -> None:
+        """Begins a hop, with a slot taken for it."""
+        task.tries += 1
+        if not task.deadline:
+            task.deadline = time.monotonic() + self._deadline
+            self._deadlines.append(task)
+        addresses = self._names.look_up(task.target)
         if addresses.done():
-            self._ask(job, addresses)
+            self._ask(task, addresses)
         else:
-            job.looking = addresses
-            addresses.add_done_callback(partial(self._post_looked_up, [job]))
+            task.looking = addresses
+            addresses.add_done_callback(partial(self._post_looked_up, [task]))
 
-    def _post_looked_up(self, waits: list[Job], addresses: Future[tuple[str, ...]]) -> None:
-        """Empties the list: a future keeps its callbacks as long as it is kept itself, and the job leads to all of its call."""
+    def _post_looked_up(self, waits: list[FetchTask], addresses: Future[tuple[str, ...]]) -> None:
+        """Empties the list: a future keeps its callbacks as long as it is kept itself, and the task leads to all of its batch."""
         self._post(partial(self._looked_up, waits.pop(), addresses))
 
-    def _looked_up(self, job: Job, addresses: Future[tuple[str, ...]]) -> None:
-        if job.looking is addresses and not job.ended:
-            job.looking = None
-            self._ask(job, addresses)
+    def _looked_up(self, task: FetchTask, addresses: Future[tuple[str, ...]]) -> None:
+        if task.looking is addresses and not task.ended:
+            task.looking = None
+            self._ask(task, addresses)
 
-    def _ask(self, job: Job, addresses: Future[tuple[str, ...]]) -> None:
+    def _ask(self, task: FetchTask, addresses: Future[tuple[str, ...]]) -> None:
         refused = addresses.exception()
         if refused is not None:
-            self._end(job, unreachable(str(refused)))
+            self._end(task, unreachable(str(refused)))
             return
         try:
             transfer = self._loop.lend()
-            transfer.aim(job.target, addresses.result(), job.call.budget)
+            transfer.aim(task.target, addresses.result(), task.batch.budget)
             self._loop.start(transfer)
-        except Exception as error:  # noqa: BLE001 - out of memory or descriptors, say: it ends this call, not those of others
+        except Exception as error:  # noqa: BLE001 - out of memory or descriptors, say: it ends this batch, not those of others
             _log.exception("a request could not be made")
-            self._fail(job.call, error)
+            self._fail(task.batch, error)
             return
-        job.transfer = transfer
-        self._asking[transfer] = job
+        task.transfer = transfer
+        self._asking[transfer] = task
 
     def _answered(self, transfer: Transfer, code: int) -> None:
-        job = self._asking.pop(transfer)
-        job.transfer = None
+        task = self._asking.pop(transfer)
+        task.transfer = None
         outcome = transfer.result(code)
         self._loop.give_back(transfer)
-        self._release(job)
+        self._release(task)
         if isinstance(outcome, Redirect):
-            self._redirect(job, outcome)
+            self._redirect(task, outcome)
         elif isinstance(outcome, Fault) and outcome.transient:
-            self._try_again(job, outcome)
+            self._try_again(task, outcome)
         else:
-            self._end(job, outcome)
+            self._end(task, outcome)
 
-    def _redirect(self, job: Job, redirect: Redirect) -> None:
-        job.redirects += 1
+    def _redirect(self, task: FetchTask, redirect: Redirect) -> None:
+        task.redirects += 1
         target = read_url(redirect.url, self._allow)
         if isinstance(target, str):
             # Not url_not_allowed: the caller's URL shows nothing of this, and the text must not tell what was refused where.
-            self._end(job, unreachable(f"redirect: {target}"))
-        elif job.redirects > _REDIRECTS:
-            self._end(job, too_many_redirects(_REDIRECTS))
+            self._end(task, unreachable(f"redirect: {target}"))
+        elif task.redirects > _REDIRECTS:
+            self._end(task, too_many_redirects(_REDIRECTS))
         else:
-            job.target = target
-            job.tries = 0
-            self._enqueue(job)
+            task.target = target
+            task.tries = 0
+            self._enqueue(task)
 
-    def _try_again(self, job: Job, fault: Fault) -> None:
-        back_off = _BACK_OFF * 2 ** (job.tries - 1) * random.uniform(1.0, 1.5)  # noqa: S311 - spreads load, guards nothing
+    def _try_again(self, task: FetchTask, fault: Fault) -> None:
+        back_off = _BACK_OFF * 2 ** (task.tries - 1) * random.uniform(1.0, 1.5)  # noqa: S311 - spreads load, guards nothing
         when = time.monotonic() + max(fault.retry_after, back_off)
-        if job.tries < _TRIES and when < job.deadline:
-            heapq.heappush(self._sleeping, (when, next(self._serial), job))
+        if task.tries < _TRIES and when < task.deadline:
+            heapq.heappush(self._sleeping, (when, next(self._serial), task))
         else:
-            self._end(job, fault)
+            self._end(task, fault)
 
-    def _enqueue(self, job: Job) -> None:
-        job.call.enqueue(job)
-        self._waiting[job.call] = None
+    def _enqueue(self, task: FetchTask) -> None:
+        task.batch.enqueue(task)
+        self._waiting[task.batch] = None
 
     def _wait(self) -> float:
         """Seconds until something is due."""
@@ -238,75 +238,75 @@ class FetchThread:
             self._deadlines.popleft()
         due = [self._deadlines[0].deadline] if self._deadlines else []
         due += [self._sleeping[0][0]] if self._sleeping else []
-        due += [call.ends for call in self._calls]
+        due += [batch.ends for batch in self._batches]
         return min(due) - time.monotonic() if due else _IDLE_SECONDS
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
         while self._deadlines and (self._deadlines[0].ended or self._deadlines[0].deadline <= now):
-            job = self._deadlines.popleft()
-            if not job.ended:
-                self._end(job, _out_of_time(job, self._deadline))
+            task = self._deadlines.popleft()
+            if not task.ended:
+                self._end(task, _out_of_time(task, self._deadline))
         while self._sleeping and self._sleeping[0][0] <= now:
-            job = heapq.heappop(self._sleeping)[2]
-            if not job.ended:
-                self._enqueue(job)
-        for call in self._calls:
-            if call.ends <= now:
-                for job in call.jobs:
-                    if not job.ended:
-                        self._end(job, _out_of_time(job, call.timeout))
+            task = heapq.heappop(self._sleeping)[2]
+            if not task.ended:
+                self._enqueue(task)
+        for batch in self._batches:
+            if batch.ends <= now:
+                for task in batch.tasks:
+                    if not task.ended:
+                        self._end(task, _out_of_time(task, batch.timeout))
 
-    def _end(self, job: Job, outcome: bytes | Fault) -> None:
-        self._release(job)
-        self._touched.add(job.call)
+    def _end(self, task: FetchTask, outcome: bytes | Fault) -> None:
+        self._release(task)
+        self._touched.add(task.batch)
         if isinstance(outcome, bytes):
-            job.call.end(job, Fetched(index=job.index, data=outcome))
+            task.batch.end(task, Fetched(index=task.index, data=outcome))
             return
-        job.call.end(job, Failure(index=job.index, code=outcome.code, detail=outcome.detail))
+        task.batch.end(task, Failure(index=task.index, code=outcome.code, detail=outcome.detail))
         # The host only: the rest of a URL may be a signature.
-        facts = {"index": job.index, "host": job.target.host, "code": outcome.code.value, "reason": outcome.reason}
-        _log.info("fetch failed: %s, %s", job.target.host, outcome.reason, extra=facts)
+        facts = {"index": task.index, "host": task.target.host, "code": outcome.code.value, "reason": outcome.reason}
+        _log.info("fetch failed: %s, %s", task.target.host, outcome.reason, extra=facts)
 
-    def _release(self, job: Job) -> None:
+    def _release(self, task: FetchTask) -> None:
         """Leaves the hop, in whatever it is."""
-        job.looking = None
-        if job.transfer is not None:
-            del self._asking[job.transfer]
-            self._loop.stop(job.transfer)
-            job.transfer.drop()
-            self._loop.give_back(job.transfer)
-            job.transfer = None
-        job.call.displace(job, self._places)
+        task.looking = None
+        if task.transfer is not None:
+            del self._asking[task.transfer]
+            self._loop.stop(task.transfer)
+            task.transfer.drop()
+            self._loop.give_back(task.transfer)
+            task.transfer = None
+        task.batch.displace(task, self._slots)
 
     def _hand_over(self) -> None:
-        for call in self._touched:
-            if call.budget.spent:
-                call.fail(TotalTooLarge())
-            call.hand_over()
-            if not call.open:
-                self._forget(call)
+        for batch in self._touched:
+            if batch.budget.spent:
+                batch.fail(TotalTooLarge())
+            batch.hand_over()
+            if not batch.open:
+                self._forget(batch)
         self._touched.clear()
 
-    def _fail(self, call: Call, error: Exception) -> None:
-        call.fail(error)
-        call.hand_over()
-        self._forget(call)
-        self._touched.discard(call)
+    def _fail(self, batch: FetchBatch, error: Exception) -> None:
+        batch.fail(error)
+        batch.hand_over()
+        self._forget(batch)
+        self._touched.discard(batch)
 
-    def _forget(self, call: Call) -> None:
-        for job in call.jobs:
-            self._release(job)
-            job.ended = True
-        call.forget()
-        self._calls.discard(call)
-        self._waiting.pop(call, None)
+    def _forget(self, batch: FetchBatch) -> None:
+        for task in batch.tasks:
+            self._release(task)
+            task.ended = True
+        batch.forget()
+        self._batches.discard(batch)
+        self._waiting.pop(batch, None)
 
 
-def _out_of_time(job: Job, seconds: float) -> Fault:
+def _out_of_time(task: FetchTask, seconds: float) -> Fault:
     """A silent address reads like a refused one; only a server that was reached can be late."""
-    if job.looking is not None:
+    if task.looking is not None:
         return unreachable("deadline: lookup")
-    if job.transfer is not None and not job.transfer.reached():
+    if task.transfer is not None and not task.transfer.reached():
         return unreachable("deadline: connect")
     return timed_out(seconds)

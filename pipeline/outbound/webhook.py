@@ -15,7 +15,7 @@ LONGEST_WAIT = 86_400.0  #: seconds that a receiver's Retry-After may put us off
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answered:
+class WebhookResponse:
     """What came of one call of a webhook."""
 
     status: int | None  #: HTTP, None where there was no answer
@@ -48,7 +48,7 @@ def headers(secrets: Sequence[bytes], *, event_id: str, timestamp: int, body: by
     }
 
 
-def next_try(answered: Answered, *, attempt: int, schedule: Sequence[float], jitter: float) -> float | None:
+def next_try(answered: WebhookResponse, *, attempt: int, schedule: Sequence[float], jitter: float) -> float | None:
     """Seconds until the next attempt after number `attempt` (from 0), or None if there is none.
 
     `jitter`: 0 to 1, drawn by the caller; it stretches the wait by up to a fifth, so that what failed together does not

@@ -9,7 +9,7 @@ import pycurl
 
 from pipeline.outbound.addresses import Allowed, read_url
 from pipeline.outbound.guard import GuardedCurl, NameRefused, Names, Resolve, system_lookup
-from pipeline.outbound.webhook import Answered
+from pipeline.outbound.webhook import WebhookResponse
 
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 15.0
@@ -24,15 +24,15 @@ class WebhookCaller:
         self._seconds = seconds
         self._names = Names(self._allow, resolve=resolve)
 
-    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
+    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
         """One POST. No redirect is followed, no proxy used. Never raises for what names and receivers do."""
         target = read_url(url, self._allow)
         if isinstance(target, str):
-            return Answered(status=None, error="url not allowed")
+            return WebhookResponse(status=None, error="url not allowed")
         try:
             addresses = self._names.look_up(target).result(timeout=CONNECT_SECONDS)
         except (NameRefused, LookupTimeout):
-            return Answered(status=None, error="not reachable")  # as for images: no more is told of the networks here
+            return WebhookResponse(status=None, error="not reachable")  # as for images: no more is told of the networks here
         guarded = GuardedCurl(self._allow, connect_timeout=CONNECT_SECONDS)
         guarded.aim(target, addresses)
         curl = guarded.curl
@@ -46,11 +46,11 @@ class WebhookCaller:
         except pycurl.error as error:
             code = int(error.args[0])
             if not _answered(guarded, code):
-                return Answered(status=None, error=_reason(guarded, code))
+                return WebhookResponse(status=None, error=_reason(guarded, code))
         finally:
             status, retry_after = curl.getinfo(pycurl.RESPONSE_CODE), curl.getinfo(pycurl.RETRY_AFTER)
             curl.close()
-        return Answered(status=status, retry_after=float(retry_after))
+        return WebhookResponse(status=status, retry_after=float(retry_after))
 
 
 class _Waste:

@@ -34,7 +34,7 @@ class RequestFault(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class ExtractRequest:
     """A request that may be accepted."""
 
     input_method: InputMethod
@@ -51,7 +51,7 @@ def check(
     webhook_allow: Sequence[Allowed] = (),
     models: Sequence[str] = (),
     uploaded: bool = False,
-) -> Request:
+) -> ExtractRequest:
     """The request in `fields` (decoded JSON, without the images) and `images`.
 
     `images` is None where the body had none; `webhook_allow`: networks that its webhook may reach beside public ones;
@@ -87,7 +87,7 @@ def check(
     webhook_url = _webhook(fields.get("webhookUrl"), webhook_allow)
     input_method: InputMethod = "upload" if uploaded else "base64" if method == "base64" else "url"
     _CHECKS[input_method](images)
-    return Request(
+    return ExtractRequest(
         input_method=input_method,
         images=images,
         question=question,

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, Row, Select, Update, bindparam, func, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from pipeline.asking.ask import Outcome
+from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
 from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, ItemCode, JobStatus, Question, Usage
@@ -34,7 +34,7 @@ TOO_LARGE = Verdict(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
+class ChunkWork:
     """What a stage or extract step has to know."""
 
     job: str
@@ -51,14 +51,14 @@ class Work:
     pending: dict[int, str | None]  #: index → URL of each image that is not settled yet
 
 
-def work_of(connection: Connection, lease: Lease) -> Work:
+def work_of(connection: Connection, lease: Lease) -> ChunkWork:
     """What the lease's chunk asks for. Raises JobGone."""
     row = connection.execute(_chunk(), {"job": lease.job, "no": lease.part}).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {lease.job}")
     between = {"least": row.first, "most": row.first + row.size - 1}
     pending = connection.execute(_pending(), {"job": lease.job, **between})
-    return Work(
+    return ChunkWork(
         job=lease.job,
         account=row.account,
         question=question_of(row.prompt, row.options),
@@ -147,7 +147,7 @@ def fail_too_large(connection: Connection, lease: Lease) -> list[int]:
     return close_job(connection, job, TOO_LARGE)
 
 
-def record_outcome(connection: Connection, lease: Lease, outcome: Outcome, *, last: bool) -> list[int]:
+def record_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, *, last: bool) -> list[int]:
     """Keeps what one model call settled; `last`: nothing of the chunk is open now. Ids of the steps that follow. Raises LostLease."""
     job = lock_job(connection, lease.job) if last else None
     if last:

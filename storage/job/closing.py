@@ -14,7 +14,7 @@ from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
 from storage.account import ledger
 from storage.database import now_ms
 from storage.job import deliveries
-from storage.job.outcome import harvest
+from storage.job.outcome import job_outcome
 from storage.queue import steps
 from storage.queue.steps import JobGone, Lease
 from storage.schema import chunks_table, images_table, jobs_table, steps_table
@@ -76,7 +76,7 @@ def close_job(
     # The fence first: a step that records an outcome holds its own row, then the images'; after it nothing is recorded.
     lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
     fail_open_images(connection, job.id, *unsettled)
-    verdict = verdict or conclude(harvest(connection, job.id))
+    verdict = verdict or conclude(job_outcome(connection, job.id))
     if verdict.status is JobStatus.FAILED and job.credits:
         verdict = _without_this_round(connection, job, verdict)
     processed = connection.scalar(_processed(), {"job": job.id})

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
-from pipeline.outbound.webhook import MOST_BYTES, Answered
+from pipeline.outbound.webhook import MOST_BYTES, WebhookResponse
 from pipeline.types import JobStatus
 from storage.account.accounts import random_id
 from storage.database import now_ms
@@ -84,7 +84,7 @@ def delivery_of(connection: Connection, lease: Lease) -> Delivery:
     )
 
 
-def record_attempt(connection: Connection, lease: Lease, answered: Answered, *, ms: int, again: float | None) -> list[int]:
+def record_attempt(connection: Connection, lease: Lease, answered: WebhookResponse, *, ms: int, again: float | None) -> list[int]:
     """Keeps what came of an attempt, which took `ms`. `again`: seconds until the next, None if there is none. Raises LostLease."""
     if answered.accepted or again is None:
         steps.finish(connection, lease)

@@ -7,14 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, select
 
-from pipeline.finalize import Harvest
+from pipeline.finalize import JobOutcome
 from pipeline.types import Failure, Form, ItemCode, Reply
 from storage.job.questions import question_of
 from storage.queue.steps import JobGone
 from storage.schema import chunks_table, images_table, jobs_table
 
 
-def harvest(connection: Connection, job: str) -> Harvest:
+def job_outcome(connection: Connection, job: str) -> JobOutcome:
     """What a finalize step merges. Raises JobGone."""
     row = connection.execute(_asked(), {"job": job}).one_or_none()
     if row is None:
@@ -25,7 +25,7 @@ def harvest(connection: Connection, job: str) -> Harvest:
     else:
         kept = connection.execute(_replies(), {"job": job}).scalars()
         replies = [Reply(indexes=tuple(reply["indexes"]), text=reply["text"]) for part in kept for reply in part]
-    return Harvest(
+    return JobOutcome(
         question=question,
         total=row.total,
         replies=replies,

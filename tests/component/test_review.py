@@ -10,9 +10,9 @@ from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from cli.local_key import ready_key
-from pipeline.asking.ask import Outcome
+from pipeline.asking.ask import ChunkOutcome
 from pipeline.engines.gemini import _meaning
-from pipeline.finalize import Harvest, conclude
+from pipeline.finalize import JobOutcome, conclude
 from pipeline.types import Answer, Finish, JobStatus, Question, Reply, Usage
 from storage import schema
 from storage.account import accounts
@@ -91,7 +91,7 @@ def test_an_answer_that_is_recorded_while_its_job_s_deadline_comes_is_kept(postg
     with database.write() as connection:
         (step,) = chunks.record_staged(connection, staging, key="k", chunk=StagedChunk(staged=staged_images(0, 2)))
     lease = claimed(database, step)
-    answered = Outcome(replies=(Reply(indexes=(0,), text="", result="x"),), usage=Usage(model_calls=1))
+    answered = ChunkOutcome(replies=(Reply(indexes=(0,), text="", result="x"),), usage=Usage(model_calls=1))
     holds = threading.Event()
 
     def record():
@@ -148,7 +148,7 @@ def test_waiting_in_vain_for_a_database_connection_uses_up_no_try(make_harness):
 
 def test_a_job_whose_answers_can_not_be_read_again_ends_without_cost():
     deep = Reply(indexes=(0,), text="[" * 100_000 + "]" * 100_000)
-    verdict = conclude(Harvest(question=Question(prompt="p", json_mode=True), total=1, replies=[deep], failures=[]))
+    verdict = conclude(JobOutcome(question=Question(prompt="p", json_mode=True), total=1, replies=[deep], failures=[]))
     assert (verdict.status, verdict.result) == (JobStatus.FAILED, None)
     assert verdict.error == ("internal_error", "The model's answers are nested too deeply to be merged.")
 

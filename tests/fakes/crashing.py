@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from workers.wiring import Parts
+from workers.wiring import WorkerParts
 
 
 class Crash(BaseException):
@@ -115,7 +115,7 @@ class WrappedDatabase:
             yield connection
 
 
-def crashing_parts(parts: Parts, crashing: Crashing) -> Parts:
+def crashing_parts(parts: WorkerParts, crashing: Crashing) -> WorkerParts:
     """A worker's."""
     database: Any = WrappedDatabase(parts.database, crashing)
     scratch: Any = WrappedScratch(parts.scratch, crashing)

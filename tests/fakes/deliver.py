@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pipeline.outbound.webhook import Answered
+from pipeline.outbound.webhook import WebhookResponse
 
 
 class FakeDeliver:
@@ -12,8 +12,8 @@ class FakeDeliver:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, str], bytes]] = []
-        self.script: Callable[[int], Answered] = lambda _number: Answered(status=204)
+        self.script: Callable[[int], WebhookResponse] = lambda _number: WebhookResponse(status=204)
 
-    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Answered:
+    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
         self.calls.append((url, dict(headers), body))
         return self.script(len(self.calls) - 1)

@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from pipeline.decode import child, picture
-from pipeline.decode.wire import REPLY, Outcome
+from pipeline.decode.wire import REPLY, DecodeStatus
 from pipeline.types import ItemCode, Prepared, Refused
 
 _seen = 0
@@ -69,7 +69,7 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
             os.write(_replies(), b"\xff" * 1000)
         case b"twice":
             detail = b"This is said of somebody else."
-            os.write(_replies(), 2 * (REPLY.pack(Outcome.REFUSED, b"image_corrupt", 0, 0, 0, len(detail)) + detail))
+            os.write(_replies(), 2 * (REPLY.pack(DecodeStatus.REFUSED, b"image_corrupt", 0, 0, 0, len(detail)) + detail))
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=detail.decode())
         case b"linger":
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=str(_left_behind()))

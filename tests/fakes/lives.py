@@ -35,7 +35,7 @@ import workers.wiring
 from api.app import create_app
 from config.settings import Settings, load_settings
 from pipeline.models import Model
-from pipeline.outbound.webhook import Answered
+from pipeline.outbound.webhook import WebhookResponse
 from pipeline.ports import Scratch
 from pipeline.types import Answer, Call, Finish, ItemCode
 from storage.database import Database
@@ -87,7 +87,7 @@ class Poisoned(BaseException):
 class Alone:
     """As workers.alone.Alone, without a child: tests/component/workers/test_alone.py has the real one."""
 
-    def __init__(self, parts: workers.wiring.Parts) -> None:
+    def __init__(self, parts: workers.wiring.WorkerParts) -> None:
         def die() -> None:
             raise Poisoned
 
@@ -150,15 +150,15 @@ def work(life: Life, settings: Settings, crashing: Crashing) -> None:
             run_step(mortal, step)
 
 
-def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Parts:
+def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.WorkerParts:
     fetch = FakeFetch()
     fetch.pages = {url: text.encode() for url, text in life.pages.items()}
 
-    def deliver(_url: str, headers: Mapping[str, str], body: bytes) -> Answered:
+    def deliver(_url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
         _note(settings.data_dir / "delivered", [headers["webhook-id"], body.decode()])
-        return Answered(status=204)
+        return WebhookResponse(status=204)
 
-    return workers.wiring.Parts(
+    return workers.wiring.WorkerParts(
         settings=settings,
         fetch=fetch,
         decode=fake_decode,
@@ -166,7 +166,7 @@ def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Parts
         models={},
         deliver=deliver,
         secret_key=b"secret",
-        webhook_places=workers.wiring.webhook_places(settings),
+        webhook_slots=workers.wiring.webhook_slots(settings),
         owner=f"life {os.getpid()}",
         **town,
     )
@@ -185,7 +185,7 @@ def answer_door(life: Life, settings: Settings, crashing: Crashing) -> str:
     """A front door that is sent one request; status and body of its answer."""
     with _town(settings) as town:
         database, scratch, signals = _mortal(*town, crashing)
-        parts = api.wiring.Parts(
+        parts = api.wiring.WebParts(
             settings=settings,
             database=database,
             scratch=scratch,

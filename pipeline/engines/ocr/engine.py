@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from pipeline.engines.ocr.reading_order import Line, Quad, page_text
-from pipeline.engines.ocr.wire import Request, Said, receive, send
+from pipeline.engines.ocr.reading_order import Quad, TextLine, page_text
+from pipeline.engines.ocr.wire import OcrReply, OcrRequest, receive, send
 from pipeline.ports import EngineLimits, ModelFault, ModelUnavailable
 from pipeline.types import MB, Answer, Call, Finish, Form, ItemCode, Picture
 
@@ -38,7 +38,7 @@ _START_SECONDS = 120.0
 _MOST_DEATHS = 8
 #: All the server may see of the environment: it parses what strangers send, so no key is in its reach.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 class OcrEngine:
@@ -99,7 +99,7 @@ class OcrEngine:
         for connection in free:
             connection.close()
 
-    def _read(self, picture: Picture, timeout: float) -> Said:
+    def _read(self, picture: Picture, timeout: float) -> OcrReply:
         deadline = 0.0
         deaths = 0
         for _ in range(_MOST_DEATHS):
@@ -108,11 +108,11 @@ class OcrEngine:
             started = False
             try:
                 connection.settimeout(max(0.001, deadline - time.monotonic()))
-                send(connection, Request(kind="read", seconds=timeout), picture.data)
-                said, _body = receive(connection, Said, deadline=deadline)
+                send(connection, OcrRequest(kind="read", seconds=timeout), picture.data)
+                said, _body = receive(connection, OcrReply, deadline=deadline)
                 if said.kind == "started":
                     started = True
-                    said, _body = receive(connection, Said, deadline=deadline)
+                    said, _body = receive(connection, OcrReply, deadline=deadline)
             except TimeoutError as error:
                 connection.close()
                 if started:
@@ -221,11 +221,11 @@ class OcrEngine:
         return "it gave no reason."
 
 
-def _status(connection: socket.socket, deadline: float | None = None) -> Said:
+def _status(connection: socket.socket, deadline: float | None = None) -> OcrReply:
     """Raises OSError (TimeoutError too) if the server doesn't answer."""
     try:
-        send(connection, Request(kind="status"))
-        said, _ = receive(connection, Said, deadline=deadline)
+        send(connection, OcrRequest(kind="status"))
+        said, _ = receive(connection, OcrReply, deadline=deadline)
     except EOFError as error:
         raise ConnectionError(str(error)) from error
     connection.settimeout(None)
@@ -253,9 +253,9 @@ def _private(directory: Path) -> Path:
     return directory
 
 
-def _answer(call: Call, picture: Picture, said: Said) -> str:
+def _answer(call: Call, picture: Picture, said: OcrReply) -> str:
     """What was read, as the text of an answer in the form the call asks for."""
-    page = page_text([Line(text=line.text, box=_quad(line.box)) for line in said.lines])
+    page = page_text([TextLine(text=line.text, box=_quad(line.box)) for line in said.lines])
     found: dict[str, Any] = {"text": page, "lines": said.lines, "barcodes": said.barcodes}
     codes = "\n".join(f"[{code.format}] {code.text}" for code in said.barcodes)
     text = "\n\n".join(part for part in (page, codes) if part)

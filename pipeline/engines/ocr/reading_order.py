@@ -36,7 +36,7 @@ _PARAGRAPH_GAP, _PARAGRAPH_RATIO = 0.8, 1.6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class TextLine:
     """A piece of text and where it stands."""
 
     text: str
@@ -62,7 +62,7 @@ _Row = list[_Item]
 _Span = tuple[float, float]
 
 
-def page_text(lines: Sequence[Line]) -> str:
+def page_text(lines: Sequence[TextLine]) -> str:
     """The text of a page, from its lines in any order.
 
     Items on one baseline stand in one line, cells apart by CELL_GAP. Columns of running text are read one after the
@@ -75,7 +75,7 @@ def page_text(lines: Sequence[Line]) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def page_angle(lines: Sequence[Line]) -> float:
+def page_angle(lines: Sequence[TextLine]) -> float:
     """The angle of the page's baselines in radians, clockwise positive, in (-pi, pi]: 0 for an upright page.
 
     A box's own angle is coarse where the box is short, so each counts by its width.
@@ -107,7 +107,7 @@ def _weighted_median(values: list[tuple[float, float]]) -> float:
     return 0.0
 
 
-def _straight(line: Line, angle: float) -> _Item:
+def _straight(line: TextLine, angle: float) -> _Item:
     cos, sin = math.cos(-angle), math.sin(-angle)
     points = [(x * cos - y * sin, x * sin + y * cos) for x, y in line.box]
     xs = [x for x, _ in points]

@@ -30,7 +30,7 @@ import rapidocr
 import zxingcpp
 from PIL import Image, ImageOps
 
-from pipeline.engines.ocr.wire import Barcode, Box, Line, Request, Said, receive, send
+from pipeline.engines.ocr.wire import Barcode, Box, OcrLine, OcrReply, OcrRequest, receive, send
 
 pillow_heif.register_heif_opener()
 
@@ -113,21 +113,23 @@ class Reader:
         )
         self._ocr(np.full((64, 256, 3), 255, np.uint8))  # loads the detector
 
-    def read(self, data: bytes, still_wanted: Callable[[], bool]) -> Said:
+    def read(self, data: bytes, still_wanted: Callable[[], bool]) -> OcrReply:
         """What stands in the picture. Raises _HungUp soon after `still_wanted` says no."""
         try:
             picture = upright(data)
         except (OSError, ValueError, SyntaxError, RuntimeError, MemoryError, Image.DecompressionBombError) as error:
-            return Said(kind="unreadable", detail=f"The picture could not be decoded: {error}"[:300])
+            return OcrReply(kind="unreadable", detail=f"The picture could not be decoded: {error}"[:300])
         codes = _barcodes(picture)
         lines = [line for line in self._turned(picture, still_wanted) if line.confidence >= _MIN_CONFIDENCE]
         areas = [_polygon(code.box) for code in codes if code.format in _MATRIX]
         # The squares of a matrix code pass for letters.
         lines = [line for line in lines if not any(_inside(area, line.corners.mean(axis=0)) for area in areas)]
-        return Said(
+        return OcrReply(
             kind="reading",
             model_version=self.model_version,
-            lines=tuple(Line(text=line.text, box=_whole(line.corners), confidence=round(line.confidence, 3)) for line in lines),
+            lines=tuple(
+                OcrLine(text=line.text, box=_whole(line.corners), confidence=round(line.confidence, 3)) for line in lines
+            ),
             barcodes=tuple(codes),
         )
 
@@ -356,11 +358,11 @@ def _attend(connection: socket.socket, callers: _Callers, reader: Reader, turn: 
     with connection:
         try:
             while True:
-                request, data = receive(connection, Request)
+                request, data = receive(connection, OcrRequest)
                 callers.asks(+1)
                 try:
                     if request.kind == "status":
-                        send(connection, Said(kind="status", pid=os.getpid(), model_version=reader.model_version))
+                        send(connection, OcrReply(kind="status", pid=os.getpid(), model_version=reader.model_version))
                     else:
                         send(connection, turn.submit(_reading, connection, reader, request, data).result())
                 finally:
@@ -371,18 +373,18 @@ def _attend(connection: socket.socket, callers: _Callers, reader: Reader, turn: 
             callers.left()
 
 
-def _reading(connection: socket.socket, reader: Reader, request: Request, data: bytes) -> Said:
+def _reading(connection: socket.socket, reader: Reader, request: OcrRequest, data: bytes) -> OcrReply:
     """One picture, in its turn."""
     if _hung_up(connection):
         raise _HungUp
-    send(connection, Said(kind="started"))
+    send(connection, OcrReply(kind="started"))
     faulthandler.dump_traceback_later(max(_STUCK_SECONDS, request.seconds + 5), exit=True)
     try:
         return reader.read(data, lambda: not _hung_up(connection))
     except _HungUp:
         raise
     except Exception as error:  # noqa: BLE001  whatever a picture does to the models, the next one is served
-        return Said(kind="fault", detail=f"{type(error).__name__}: {error}"[-300:])
+        return OcrReply(kind="fault", detail=f"{type(error).__name__}: {error}"[-300:])
     finally:
         faulthandler.cancel_dump_traceback_later()
 

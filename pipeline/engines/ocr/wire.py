@@ -22,7 +22,7 @@ Message = TypeVar("Message")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
+class OcrLine:
     """One line of text."""
 
     text: str
@@ -40,7 +40,7 @@ class Barcode:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class OcrRequest:
     """From the engine. Behind a `read` come the picture's encoded bytes."""
 
     kind: Literal["status", "read"]
@@ -48,18 +48,18 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Said:
+class OcrReply:
     """From the server. A `read` is answered with `started` when its turn comes, then with one of the last three."""
 
     kind: Literal["status", "started", "reading", "unreadable", "fault"]
     pid: int = 0  #: with status
     model_version: str = ""  #: with status and reading
-    lines: tuple[Line, ...] = ()  #: with reading, in no order
+    lines: tuple[OcrLine, ...] = ()  #: with reading, in no order
     barcodes: tuple[Barcode, ...] = ()  #: with reading
     detail: str = ""  #: with unreadable and fault
 
 
-def send(connection: socket.socket, head: Request | Said, body: bytes = b"") -> None:
+def send(connection: socket.socket, head: OcrRequest | OcrReply, body: bytes = b"") -> None:
     """Sends one message. Raises OSError when the other side is gone."""
     packed = msgspec.json.encode(head)
     connection.sendall(_LENGTHS.pack(len(packed), len(body)) + packed)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from api.job_items import PAGE, Changed
 from api.spreadsheet import _line
-from pipeline.outbound.webhook import Answered
+from pipeline.outbound.webhook import WebhookResponse
 from pipeline.types import Answer, Finish
 from storage import schema
 from tests.fakes.engine import FakeEngine
@@ -400,7 +400,7 @@ def test_a_live_job_is_cancelled_before_it_is_deleted(house):
 
 
 def test_the_stored_bodies_of_its_webhooks_go_with_it_and_none_is_sent_any_more(house):
-    house.deliver.script = lambda _number: Answered(status=500)
+    house.deliver.script = lambda _number: WebhookResponse(status=500)
     job = done(house, webhookUrl="https://receiver.example/hook")
     assert len(house.deliver.calls) == 1
     house.ask("DELETE", f"{JOBS}/{job}")

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisGone
 from api.app import create_app
 from pipeline.decode.pool import DecoderPool
 from pipeline.metrics import BUCKETS, COUNTED, Metric, counts
-from pipeline.outbound.webhook import Answered
+from pipeline.outbound.webhook import WebhookResponse
 from pipeline.ports import ModelFault, ModelRefused, ModelUnavailable
 from pipeline.types import Call, Form
 from storage.gauges import gauges
@@ -24,7 +24,7 @@ from tests.fakes.picture_files import native
 from tests.fakes.signals import MemorySignals
 from tests.harness import URL, b64
 from tests.rows import claimed, new_account, new_job, set_steps, step_ids
-from workers.metered_engine import CountedEngine
+from workers.metered_engine import MeteredEngine
 
 BODY = {"inputMethod": "base64", "images": [b64(b"img0")], "prompt": "p"}
 ASYNC = {"Prefer": "respond-async"}
@@ -80,7 +80,7 @@ def test_callers_do_not_choose_what_is_counted(harness):
 
 def test_what_workers_do_is_counted_by_kind_and_outcome(make_harness):
     house = make_harness(workers_count=0)
-    house.deliver.script = lambda number: Answered(status=500) if number == 0 else Answered(status=200)
+    house.deliver.script = lambda number: WebhookResponse(status=500) if number == 0 else WebhookResponse(status=200)
     before = shown(house)
     house.post({**BODY, "webhookUrl": "https://hooks.example/"}, headers=ASYNC)
     house.drain()
@@ -135,12 +135,12 @@ def test_model_calls_that_fail_are_counted_by_how(harness, fault, outcome):
     engine = FakeEngine(script=lambda _call, _number: fault)
     before = shown(harness)
     with pytest.raises(type(fault)):
-        CountedEngine(engine).ask(CALL)
+        MeteredEngine(engine).ask(CALL)
     assert difference(before, shown(harness), "model_calls_total", engine=engine.name, outcome=outcome) == 1
 
 
 def test_model_calls_that_answer_are_counted_with_their_tokens(harness):
-    engine = CountedEngine(FakeEngine())
+    engine = MeteredEngine(FakeEngine())
     before = shown(harness)
     answer = engine.ask(CALL)
     after = shown(harness)

@@ -15,7 +15,7 @@ from storage.scratch.open import open_scratch
 from tests.fakes.poisoned_child import POISON
 from tests.harness import Harness, b64
 from tests.rows import claimed, eventually, set_steps, step_ids, step_row
-from workers.alone import Alone, Died, NoSeat
+from workers.alone import Alone, Died, NoSlot
 from workers.run import run_lease, run_step
 
 
@@ -174,7 +174,7 @@ def test_while_all_children_are_busy_a_step_waits_its_turn_and_accuses_nobody(ho
 def test_a_child_that_can_not_start_accuses_nobody():
     lease = Lease(step=1, job="j", round=1, kind="extract", part=0, epoch=1, tries=0, alone=True)
     for command in (["/nowhere/python"], [sys.executable, "-c", "pass"]):
-        with pytest.raises(NoSeat):
+        with pytest.raises(NoSlot):
             Alone(command).run(lease, seconds=5)
 
 

@@ -25,7 +25,7 @@ from tests.harness import CREDITS, Harness, b64, running
 from tests.rows import end_state, everything, quick_folder
 from workers.run import run_step
 from workers.supervisor import UNKNOWN_SECONDS, Supervisor
-from workers.wiring import Parts
+from workers.wiring import WorkerParts
 
 MOST_CALLS = 400  # a run has about 40: whoever counts this far goes round in circles
 
@@ -82,7 +82,7 @@ SCENARIOS = {
 }
 
 
-def work(house: Harness, parts: Parts) -> None:
+def work(house: Harness, parts: WorkerParts) -> None:
     """What a worker does, until nothing is rung."""
     while True:
         house.supervisor.ring()

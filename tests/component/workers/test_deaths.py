@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from pipeline.asking.ask import Outcome
+from pipeline.asking.ask import ChunkOutcome
 from pipeline.asking.progress import Progress
 from pipeline.finalize import conclude
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, Question, Reply, Usage
 from storage import schema
 from storage.job import accepting, chunks, closing
-from storage.job.outcome import harvest
+from storage.job.outcome import job_outcome
 from storage.job.views import job_view
 from storage.queue import steps
 from storage.queue.steps import LostLease
@@ -77,7 +77,7 @@ def settle(database, lease, *, replies=(), failures=(), last=False, merged=False
     if merged:
         said = [Reply(indexes=tuple(replies), text=f"saw {replies}")]
     lost = [Failure(index=index, code=ItemCode.SAFETY_BLOCKED, detail="d") for index in failures]
-    outcome = Outcome(replies=tuple(said), failures=tuple(lost), usage=Usage(model_calls=1, input_tokens=7))
+    outcome = ChunkOutcome(replies=tuple(said), failures=tuple(lost), usage=Usage(model_calls=1, input_tokens=7))
     with database.write() as connection:
         return chunks.record_outcome(connection, lease, outcome, last=last)
 
@@ -112,7 +112,7 @@ def finalized(database, job):
     (step,) = step_ids(database, job, "finalize")
     lease = claimed(database, step)
     with database.write() as connection:
-        verdict = conclude(harvest(connection, job))
+        verdict = conclude(job_outcome(connection, job))
         closing.finish_job(connection, lease, verdict)
     return verdict
 
@@ -160,15 +160,15 @@ def test_each_half_runs_alone_and_can_do_all_that_its_images_need(database, kind
 def test_each_half_goes_on_from_how_far_the_chunk_had_come(database):
     job = accepted(database, 5)
     lease = suspected(database, job, "extract")
-    progress = {"turns": [[[0, 1], []], [[2, 3, 4], [0, 1]]], "culprits": [], "faults": {"0": 1}, "spoiled": {}, "re_asked": {}}
+    progress = {"planned": [[[0, 1], []], [[2, 3, 4], [0, 1]]], "culprits": [], "faults": {"0": 1}, "spoiled": {}, "re_asked": {}}
     with database.write() as connection:
-        chunks.record_outcome(connection, lease, Outcome(progress={**progress, "wrong": {}}), last=False)
+        chunks.record_outcome(connection, lease, ChunkOutcome(progress={**progress, "wrong": {}}), last=False)
     halves = [claimed(database, step) for step in died(database, lease)]
     assert [chunk.progress for chunk in chunk_rows(database, job)[1:]] == [{**progress, "wrong": {}}] * 2
     with database.read() as connection:
         works = [chunks.work_of(connection, half) for half in halves]
     left = [Progress.of(work.progress, open_=work.pending) for work in works]
-    assert [[turn.images for turn in begun.turns] for begun in left] == [[(0, 1)], [(2, 3, 4)]]
+    assert [[call.images for call in begun.planned] for begun in left] == [[(0, 1)], [(2, 3, 4)]]
 
 
 def test_what_was_settled_before_stays_and_only_the_others_are_split(database):

@@ -76,12 +76,12 @@ def test_a_turn_that_began_long_ago_raises_nothing():
         shared.took("job", images, images * SMALL)
     shared.took("job", 1, LARGE)
     shared.took("job", 25, 25 * LARGE)
-    assert shared.most_a_turn("job") == 1
+    assert shared.batch_size("job") == 1
 
 
 def test_what_was_learnt_of_many_jobs_is_forgotten_before_it_fills_the_memory():
     shared = SharedDecodes()
     for number in range(5_000):
         shared.took(f"job {number}", 1, SMALL)
-    assert shared.most_a_turn("job 4999") == 2
-    assert sum(shared.most_a_turn(f"job {number}") == 2 for number in range(5_000)) == 1_000
+    assert shared.batch_size("job 4999") == 2
+    assert sum(shared.batch_size(f"job {number}") == 2 for number in range(5_000)) == 1_000

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from standardwebhooks import Webhook
 
 from cli.main import main
-from pipeline.outbound.webhook import Answered, as_text
+from pipeline.outbound.webhook import WebhookResponse, as_text
 from storage import schema
 from storage.account import webhook_secrets
 from storage.account.webhook_secrets import SecretUnreadable, rotate, signing_secrets
@@ -21,7 +21,7 @@ from workers.run import WORK
 
 HOOK = "https://hooks.example/extract"
 ASYNC = {"Prefer": "respond-async"}
-FAILED = Answered(status=500)
+FAILED = WebhookResponse(status=500)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_results_that_do_not_fit_are_left_to_their_link(house):
 
 
 def test_a_receiver_that_fails_gets_the_same_id_and_bytes_again_until_it_takes_them(house):
-    house.deliver.script = lambda number: FAILED if number < 3 else Answered(status=200)
+    house.deliver.script = lambda number: FAILED if number < 3 else WebhookResponse(status=200)
     job = accepted(house)
     work_through(house)
     assert len(house.deliver.calls) == 4
@@ -114,7 +114,7 @@ def test_a_receiver_that_fails_gets_the_same_id_and_bytes_again_until_it_takes_t
 
 
 def test_a_receiver_that_never_takes_it_is_given_up_after_the_schedule(house):
-    house.deliver.script = lambda _: Answered(status=None, error="not reachable")
+    house.deliver.script = lambda _: WebhookResponse(status=None, error="not reachable")
     job = accepted(house)
     work_through(house)
     assert len(house.deliver.calls) == 4
@@ -123,7 +123,7 @@ def test_a_receiver_that_never_takes_it_is_given_up_after_the_schedule(house):
 
 
 def test_a_receiver_that_is_gone_is_told_once(house):
-    house.deliver.script = lambda _: Answered(status=410)
+    house.deliver.script = lambda _: WebhookResponse(status=410)
     job = accepted(house)
     work_through(house)
     assert len(house.deliver.calls) == 1
@@ -131,7 +131,7 @@ def test_a_receiver_that_is_gone_is_told_once(house):
 
 
 def test_between_attempts_the_step_waits_in_the_database(house):
-    house.deliver.script = lambda _: Answered(status=503, retry_after=500)
+    house.deliver.script = lambda _: WebhookResponse(status=503, retry_after=500)
     job = accepted(house)
     house.drain()
     (step,) = step_ids(house.database, job, "webhook")
@@ -141,7 +141,7 @@ def test_between_attempts_the_step_waits_in_the_database(house):
         from storage.database import now_ms
 
         assert row.not_before > connection.scalar(select(now_ms())) + 400_000
-    house.deliver.script = lambda _: Answered(status=200)
+    house.deliver.script = lambda _: WebhookResponse(status=200)
     house.skip_waits()
 
 
@@ -173,12 +173,12 @@ def test_an_attempt_whose_end_was_not_written_comes_again_with_the_same_id_and_b
 
 def test_slow_receivers_hold_no_more_than_their_share_of_the_threads(house):
     job = accepted(house)
-    house.work = replace(house.work, webhook_places=type(house.work.webhook_places)(0))
+    house.work = replace(house.work, webhook_slots=type(house.work.webhook_slots)(0))
     house.drain()
     row = step_row(house.database, step_ids(house.database, job, "webhook")[0])
     assert (row.state, row.tries) == ("ready", 0)
     assert house.deliver.calls == []
-    house.work = replace(house.work, webhook_places=type(house.work.webhook_places)(1))
+    house.work = replace(house.work, webhook_slots=type(house.work.webhook_slots)(1))
     house.skip_waits()
 
 
@@ -192,7 +192,7 @@ def test_when_results_expire_what_was_delivered_is_forgotten_and_what_was_not_is
     house.supervisor.purge()
     assert delivery(house, told).body is None
     assert json.loads(delivery(house, untold).body)["data"]["id"] == untold
-    house.deliver.script = lambda _: Answered(status=200)
+    house.deliver.script = lambda _: WebhookResponse(status=200)
     house.skip_waits()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from io import BytesIO
 
-from workers.staged_cache import InHand
+from workers.staged_cache import StagedCache
 
 
 def test_what_was_put_is_there_once_from_its_start():
-    hand = InHand()
+    hand = StagedCache()
     hand.keep("job/c0", BytesIO(b"packed"))
     file = hand.take("job/c0")
     assert file is not None
@@ -19,7 +19,7 @@ def test_what_was_put_is_there_once_from_its_start():
 
 
 def test_another_object_is_not_taken_for_it():
-    hand = InHand()
+    hand = StagedCache()
     kept = BytesIO(b"packed")
     hand.keep("job/c0", kept)
     assert hand.take("job/c1") is None
@@ -29,7 +29,7 @@ def test_another_object_is_not_taken_for_it():
 
 
 def test_a_drop_closes_what_is_kept():
-    hand = InHand()
+    hand = StagedCache()
     kept = BytesIO(b"packed")
     hand.keep("job/c0", kept)
     hand.drop()
@@ -38,7 +38,7 @@ def test_a_drop_closes_what_is_kept():
 
 
 def test_each_thread_has_its_own():
-    hand = InHand()
+    hand = StagedCache()
     hand.keep("job/c0", BytesIO(b"packed"))
     seen = []
     thread = threading.Thread(target=lambda: seen.append(hand.take("job/c0")))

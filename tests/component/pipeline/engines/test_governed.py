@@ -11,9 +11,9 @@ from threading import Event
 
 import pytest
 
-from pipeline.engines.call_queue import Places
+from pipeline.engines.call_queue import CallQueue
 from pipeline.engines.gemini import MOST_RAW_BYTES, GeminiEngine
-from pipeline.engines.governed import PATIENCE_SECONDS, SPARE_PATIENCE_SECONDS, TRIES, Governed
+from pipeline.engines.governed import PATIENCE_SECONDS, SPARE_PATIENCE_SECONDS, TRIES, GovernedEngine
 from pipeline.engines.limiter import LocalLimiter
 from pipeline.models import KNOWN, Model
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
@@ -58,12 +58,12 @@ def time() -> Time:
 
 
 @pytest.fixture
-def govern(time: Time) -> Callable[..., Governed]:
+def govern(time: Time) -> Callable[..., GovernedEngine]:
     def make(
         engine: object, models: dict[str, Model] | None = None, concurrency: int = 100, spare: Callable[[], bool] = lambda: False
-    ) -> Governed:
+    ) -> GovernedEngine:
         limiter = LocalLimiter(concurrency=concurrency, clock=lambda: time.now)
-        return Governed(engine, limiter=limiter, models=models or MODELS, pause=time.pause, wait=time.wait, spare=spare)
+        return GovernedEngine(engine, limiter=limiter, models=models or MODELS, pause=time.pause, wait=time.wait, spare=spare)
 
     return make
 
@@ -105,7 +105,7 @@ class TestGemini:
             assert not server.files.kept
 
     @pytest.fixture
-    def engine(self, fake: FakeGemini, govern: Callable[..., Governed], time: Time) -> Iterator[Governed]:
+    def engine(self, fake: FakeGemini, govern: Callable[..., GovernedEngine], time: Time) -> Iterator[GovernedEngine]:
         made = govern(GeminiEngine(api_key=fake.key, model=LITE, base_url=fake.base_url, pause=time.pause), dict(KNOWN))
         yield made
         made.close()
@@ -312,7 +312,7 @@ def test_who_finds_no_place_has_the_next_one_that_becomes_free():
         return 0.0
 
     limiter = LocalLimiter(concurrency=2)
-    engine = Governed(FakeEngine(script=until_told), limiter=limiter, models=MODELS, wait=wait)
+    engine = GovernedEngine(FakeEngine(script=until_told), limiter=limiter, models=MODELS, wait=wait)
     with ThreadPoolExecutor(6) as threads:
         answers = [threads.submit(engine.ask, asked()) for _ in range(6)]
         for _ in range(6):
@@ -323,50 +323,50 @@ def test_who_finds_no_place_has_the_next_one_that_becomes_free():
 
 
 def test_who_looks_for_a_place_is_told_in_the_order_of_coming_and_first_whose_caller_waits():
-    places = Places(lambda told, _seconds: float(told.is_set()))
+    queue = CallQueue(lambda told, _seconds: float(told.is_set()))
     with ExitStack() as line:
-        turns = [line.enter_context(places.in_line("m", waited=waited)) for waited in (False, False, True, True)]
-        other = line.enter_context(places.in_line("another", waited=False))
+        turns = [line.enter_context(queue.in_line("m", waited=waited)) for waited in (False, False, True, True)]
+        other = line.enter_context(queue.in_line("another", waited=False))
         seen = []
         for _ in range(5):
-            places.leave("m")
+            queue.leave("m")
             seen.append([turn.wait(1) for turn in turns].index(1) if any(turn.told.is_set() for turn in turns) else None)
         assert seen == [2, 2, 2, 2, 2], "it has not left the line: the place may have been another process's"
-        places.leave("m")
-        places.leave("m")
+        queue.leave("m")
+        queue.leave("m")
         assert [turn.wait(1) for turn in turns] == [0, 0, 1, 1]
         assert not other.wait(1)
 
 
 def test_who_comes_waits_only_behind_those_who_found_no_place():
-    places = Places(lambda told, _seconds: float(told.is_set()))
+    queue = CallQueue(lambda told, _seconds: float(told.is_set()))
     with ExitStack() as line:
-        first, second = (line.enter_context(places.in_line("m", waited=False)) for _ in range(2))
+        first, second = (line.enter_context(queue.in_line("m", waited=False)) for _ in range(2))
         assert not first.is_behind
         assert not second.is_behind
         first.wait(1)
-        assert line.enter_context(places.in_line("m", waited=False)).is_behind
-        assert not line.enter_context(places.in_line("m", waited=True)).is_behind
-        assert not line.enter_context(places.in_line("another", waited=False)).is_behind
+        assert line.enter_context(queue.in_line("m", waited=False)).is_behind
+        assert not line.enter_context(queue.in_line("m", waited=True)).is_behind
+        assert not line.enter_context(queue.in_line("another", waited=False)).is_behind
 
 
 def test_who_is_told_of_a_place_after_it_found_one_tells_the_next():
-    places = Places(lambda told, _seconds: float(told.is_set()))
-    with places.in_line("m", waited=False) as second:
-        with places.in_line("m", waited=True):
-            places.leave("m")
+    queue = CallQueue(lambda told, _seconds: float(told.is_set()))
+    with queue.in_line("m", waited=False) as second:
+        with queue.in_line("m", waited=True):
+            queue.leave("m")
         assert second.wait(1)
 
 
 def test_who_is_told_of_a_place_and_is_sent_away_all_the_same_tells_the_next():
-    places = Places(lambda told, _seconds: float(told.is_set()))
-    with places.in_line("m", waited=False) as second:
-        with places.in_line("m", waited=True) as first:
-            places.leave("m")
+    queue = CallQueue(lambda told, _seconds: float(told.is_set()))
+    with queue.in_line("m", waited=False) as second:
+        with queue.in_line("m", waited=True) as first:
+            queue.leave("m")
             first.wait(1)
         assert second.wait(1)
-        with places.in_line("m", waited=True) as first:
-            places.leave("m")
+        with queue.in_line("m", waited=True) as first:
+            queue.leave("m")
             first.wait(1)
             first.found = True
         assert not second.wait(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from pipeline.engines.governed import Governed
+from pipeline.engines.governed import GovernedEngine
 from pipeline.engines.limiter import LocalLimiter
 from pipeline.models import Model
 from pipeline.ports import Cause, ModelUnavailable
@@ -67,7 +67,7 @@ class BadKey:
         self.inner = FakeEngine(script=lambda _call, _number: None if self.mended else BAD_KEY)
         limiter = LocalLimiter(concurrency=10, clock=lambda: self.now)
         models = {name: Model(name=name) for name in ("fake-1", "fake-2")}
-        self.engine = Governed(self.inner, limiter=limiter, models=models, pause=lambda _seconds: None)
+        self.engine = GovernedEngine(self.inner, limiter=limiter, models=models, pause=lambda _seconds: None)
 
 
 BAD_KEY = ModelUnavailable("HTTP 400", retry_after=30, notice="The key is wrong.", cause=Cause.ACCOUNT)
@@ -108,7 +108,7 @@ def test_a_job_shows_that_a_fallback_answered(make_harness):
     gone = ModelUnavailable("HTTP 404", retry_after=30, notice="Gone.", cause=Cause.MODEL)
     inner = FakeEngine(script=lambda call, _number: gone if call.model == "fake-1" else None)
     models = {name: Model(name=name, price_in=1.0) for name in ("fake-1", "fake-2")}
-    engine = Governed(inner, limiter=LocalLimiter(concurrency=10), models=models, pause=lambda _seconds: None)
+    engine = GovernedEngine(inner, limiter=LocalLimiter(concurrency=10), models=models, pause=lambda _seconds: None)
     harness = make_harness(engine=engine, workers_count=0)
     body = {"inputMethod": "url", "images": harness.urls(1), "prompt": "p", "fallbackModels": ["fake-2"]}
     job = harness.post(body, headers={"Prefer": "respond-async"}).json["id"]

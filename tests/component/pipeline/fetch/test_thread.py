@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.fetch.batch import Call
+from pipeline.fetch.batch import FetchBatch
 from pipeline.fetch.loop import Loop
 from pipeline.fetch.thread import FetchThread
 from pipeline.outbound.addresses import Target
@@ -60,7 +60,7 @@ def test_what_a_call_has_brought_goes_with_it(serve, make_fetcher):
     server = serve({"*": answer(b"x" * 100_000)})
     fetcher = make_fetcher()
     gc.collect()
-    before = sum(isinstance(held, Call) for held in gc.get_objects())
+    before = sum(isinstance(held, FetchBatch) for held in gc.get_objects())
     for n in range(5):
         urls = [f"http://host{n}.test:{server.port}/{place}" for place in range(3)]
         run(fetcher, *urls)
@@ -70,14 +70,14 @@ def test_what_a_call_has_brought_goes_with_it(serve, make_fetcher):
         with pytest.raises(TotalTooLarge):
             run(fetcher, *urls, total=1000)
     one(fetcher, f"http://a.test:{server.port}/")
-    assert sum(isinstance(held, Call) for held in gc.get_objects()) <= before + 1, "without a search for cycles"
+    assert sum(isinstance(held, FetchBatch) for held in gc.get_objects()) <= before + 1, "without a search for cycles"
 
 
 def test_places_at_a_host_go_to_calls_in_turn(serve, make_fetcher):
     both = threading.Event()
 
     def answer_when_both_are_there(connection):
-        while not both.is_set() and len(fetcher._thread._calls) < 2:
+        while not both.is_set() and len(fetcher._thread._batches) < 2:
             time.sleep(0.001)
         both.set()
         connection.sendall(answer())

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pipeline.outbound.addresses import parse_allow
-from pipeline.outbound.webhook import Answered
+from pipeline.outbound.webhook import WebhookResponse
 from pipeline.outbound.webhook_call import WebhookCaller
 from tests.fakes.loopback_web import Server, answer, redirect
 
@@ -39,7 +39,7 @@ def url(server, path="/hook"):
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "410 Gone", "500 Oops"])
 def test_the_status_is_what_counts(receiver, status):
     server = receiver({"/hook": answer(b"", status)})
-    assert call(url(server)) == Answered(status=int(status[:3]))
+    assert call(url(server)) == WebhookResponse(status=int(status[:3]))
 
 
 def test_the_body_and_the_headers_arrive_as_they_are(receiver):
@@ -74,7 +74,7 @@ def test_the_body_and_the_headers_arrive_as_they_are(receiver):
 
 def test_when_to_come_back_is_read(receiver):
     server = receiver({"/hook": answer(b"", "503 Busy", "Retry-After: 120")})
-    assert call(url(server)) == Answered(status=503, retry_after=120)
+    assert call(url(server)) == WebhookResponse(status=503, retry_after=120)
 
 
 def test_a_redirect_is_not_followed(receiver):
@@ -97,7 +97,7 @@ def test_a_forbidden_address_sees_no_connection(receiver, target):
 def test_a_name_that_leads_to_a_forbidden_address_sees_no_connection(receiver):
     server = receiver({"/": answer(b"")})
     answered = call(f"http://hook.example:{server.port}/", resolve=lambda *_: ["127.0.0.2"])
-    assert answered == Answered(status=None, error="not reachable")
+    assert answered == WebhookResponse(status=None, error="not reachable")
     assert server.connections == 0
 
 
@@ -123,9 +123,9 @@ def test_a_receiver_that_never_answers_is_given_up(receiver):
     server = receiver({"/hook": hang})
     answered = call(url(server), seconds=0.3)
     server.gone.set()
-    assert answered == Answered(status=None, error="timed out")
+    assert answered == WebhookResponse(status=None, error="timed out")
 
 
 def test_an_answer_without_an_end_counts_by_its_status(receiver):
     server = receiver({"/hook": answer(b"x" * 1_000_000)})
-    assert call(url(server)) == Answered(status=200)
+    assert call(url(server)) == WebhookResponse(status=200)

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from pipeline.asking.ask import Outcome
+from pipeline.asking.ask import ChunkOutcome
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, Reply
 from storage.job import chunks, closing
@@ -20,7 +20,7 @@ def account(database):
 
 
 def answer(database, lease):
-    outcome = Outcome(replies=(Reply(indexes=(lease.part,), text="", result="r"),))
+    outcome = ChunkOutcome(replies=(Reply(indexes=(lease.part,), text="", result="r"),))
     with database.write() as connection:
         return chunks.record_outcome(connection, lease, outcome, last=True)
 

@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy import delete, select, update
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from pipeline.outbound.webhook import Answered, as_text
+from pipeline.outbound.webhook import WebhookResponse, as_text
 from storage import schema
 from storage.account.webhook_secrets import rotate, signing_secrets
 from tests.harness import b64, running
 from tests.rows import at_once, step_ids
 
 HOOK = "https://hooks.example/extract"
-FAILED = Answered(status=500)
-GONE = Answered(status=410)
+FAILED = WebhookResponse(status=500)
+GONE = WebhookResponse(status=410)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def secrets_of(house):
 
 
 def test_a_job_s_webhook_is_shown_with_each_attempt_and_when_the_next_is(house):
-    house.deliver.script = lambda number: Answered(status=None, error="not reachable") if number == 0 else FAILED
+    house.deliver.script = lambda number: WebhookResponse(status=None, error="not reachable") if number == 0 else FAILED
     job = accepted(house)
     assert house.get(f"/api/v1/jobs/{job}/deliveries").json == {"deliveries": []}
     house.drain()
@@ -64,14 +64,14 @@ def test_a_job_s_webhook_is_shown_with_each_attempt_and_when_the_next_is(house):
     assert (shown["status"], shown["event"], shown["url"], shown["round"]) == ("pending", "job.succeeded", HOOK, 1)
     assert [(made["status"], made["error"]) for made in shown["attempts"]] == [(None, "not reachable"), (500, None)]
     assert shown["nextAttemptAt"] > shown["attempts"][1]["at"] >= shown["attempts"][0]["at"] >= shown["createdAt"]
-    house.deliver.script = lambda _: Answered(status=200)
+    house.deliver.script = lambda _: WebhookResponse(status=200)
     house.skip_waits()
     house.drain()
     assert (log_of(house, job)["status"], log_of(house, job)["nextAttemptAt"]) == ("delivered", None)
 
 
 def test_a_receiver_that_fails_four_times_gets_the_same_id_and_bytes_a_fifth(house):
-    house.deliver.script = lambda number: FAILED if number < 4 else Answered(status=200)
+    house.deliver.script = lambda number: FAILED if number < 4 else WebhookResponse(status=200)
     job = accepted(house)
     work_through(house)
     assert len(house.deliver.calls) == 5
@@ -82,7 +82,7 @@ def test_a_receiver_that_fails_four_times_gets_the_same_id_and_bytes_a_fifth(hou
         Webhook(secrets_of(house)[0]).verify(body, headers)
 
 
-@pytest.mark.parametrize("answer", [FAILED, GONE, Answered(status=200)], ids=["dead", "gone", "delivered"])
+@pytest.mark.parametrize("answer", [FAILED, GONE, WebhookResponse(status=200)], ids=["dead", "gone", "delivered"])
 def test_one_that_is_over_is_sent_again_under_the_same_id_in_the_same_bytes_signed_anew(house, answer):
     house.deliver.script = lambda _: answer
     job = accepted(house)
@@ -92,7 +92,7 @@ def test_one_that_is_over_is_sent_again_under_the_same_id_in_the_same_bytes_sign
     with house.database.write() as connection:
         rotate(connection, house.account, b"secret")
         connection.execute(update(schema.accounts_table).values(webhook_secret_before_until=1))
-    house.deliver.script = lambda _: Answered(status=204)
+    house.deliver.script = lambda _: WebhookResponse(status=204)
     answered = redeliver(house, before["id"])
     assert (answered.status_code, answered.json["status"]) == (202, "pending")
     house.drain()
@@ -107,7 +107,9 @@ def test_one_that_is_over_is_sent_again_under_the_same_id_in_the_same_bytes_sign
 
 
 def test_one_that_waits_for_its_next_attempt_is_sent_now_and_once(house):
-    house.deliver.script = lambda number: Answered(status=503, retry_after=5000) if number == 0 else Answered(status=200)
+    house.deliver.script = lambda number: (
+        WebhookResponse(status=503, retry_after=5000) if number == 0 else WebhookResponse(status=200)
+    )
     job = accepted(house)
     house.drain()
     assert redeliver(house, log_of(house, job)["id"]).status_code == 202
@@ -128,7 +130,7 @@ def test_many_who_ask_at_once_cause_one_attempt(house):
 
 
 def test_a_redelivery_that_fails_is_tried_again_by_the_schedule(house):
-    house.deliver.script = lambda number: FAILED if 0 < number < 3 else Answered(status=200)
+    house.deliver.script = lambda number: FAILED if 0 < number < 3 else WebhookResponse(status=200)
     job = accepted(house)
     work_through(house)
     redeliver(house, log_of(house, job)["id"])
@@ -160,7 +162,7 @@ def test_when_the_job_is_gone_a_redelivery_says_so(house):
 
 
 def test_what_was_tried_past_the_expiry_is_forgotten_with_its_last_attempt(house):
-    house.deliver.script = lambda number: FAILED if number == 0 else Answered(status=200)
+    house.deliver.script = lambda number: FAILED if number == 0 else WebhookResponse(status=200)
     job = accepted(house)
     house.drain()
     house.make_expired()

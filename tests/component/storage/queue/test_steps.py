@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from pipeline.asking.ask import Outcome
+from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, JobStatus, Reply
@@ -141,8 +141,8 @@ def stage_writes(lease):
 
 def extract_writes(lease):
     """Everything that a worker may write of an extract step."""
-    answered = Outcome(replies=(Reply(indexes=(lease.part,), text="", result="r"),))
-    failed = Outcome(failures=(Failure(index=lease.part, code=ItemCode.SAFETY_BLOCKED, detail="d"),))
+    answered = ChunkOutcome(replies=(Reply(indexes=(lease.part,), text="", result="r"),))
+    failed = ChunkOutcome(failures=(Failure(index=lease.part, code=ItemCode.SAFETY_BLOCKED, detail="d"),))
     return {
         "hand_back": lambda connection: steps.hand_back(connection, lease, delay_ms=0, counts=True),
         "answered": lambda connection: chunks.record_outcome(connection, lease, answered, last=False),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.asking.ask import RE_ASKS, Outcome, ask
+from pipeline.asking.ask import RE_ASKS, ChunkOutcome, ask
 from pipeline.ports import ModelFault, ModelRefused, ModelUnavailable
 from pipeline.types import Answer, Call, Finish, ItemCode, Question, Staged
 from tests.fakes.engine import FakeEngine, answer_text
@@ -20,18 +20,18 @@ def staged(*indexes: int, size: int = 10) -> list[Staged]:
     return [Staged(index=index, mime="image/png", size=size, received=size, sha256="", width=1, height=1) for index in indexes]
 
 
-def run(engine: FakeEngine, images: list[Staged], question: Question = TEXT, **options: Any) -> list[Outcome]:
+def run(engine: FakeEngine, images: list[Staged], question: Question = TEXT, **options: Any) -> list[ChunkOutcome]:
     def load(index: int) -> bytes:
         return f"i{index}".encode()
 
     return list(ask(images, engine=engine, question=question, load=load, timeout=lambda: 9.0, **options))
 
 
-def replied(outcomes: list[Outcome]) -> list[int]:
+def replied(outcomes: list[ChunkOutcome]) -> list[int]:
     return [index for outcome in outcomes for reply in outcome.replies for index in reply.indexes]
 
 
-def failed(outcomes: list[Outcome]) -> dict[int, ItemCode]:
+def failed(outcomes: list[ChunkOutcome]) -> dict[int, ItemCode]:
     return {failure.index: failure.code for outcome in outcomes for failure in outcome.failures}
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from pipeline.asking.ask import Outcome, ask
+from pipeline.asking.ask import ChunkOutcome, ask
 from pipeline.plan import cut
 from pipeline.ports import ModelFault, ModelUnavailable
 from pipeline.types import Answer, Call, Finish, Form, ItemCode, Question, Staged
@@ -99,10 +99,10 @@ def _records(call: Call, kind_of: Callable[[int], str]) -> Answer:
     return Answer(finish=Finish.COMPLETE, text=json.dumps(said))
 
 
-def run(model: Model, count: int, question: Question, pictures: int) -> list[Outcome]:
+def run(model: Model, count: int, question: Question, pictures: int) -> list[ChunkOutcome]:
     """All turns that it takes, each gone on from what the one before has left, as it is kept in a database."""
     engine = FakeEngine(pictures=pictures, script=model)
-    outcomes: list[Outcome] = []
+    outcomes: list[ChunkOutcome] = []
     turn_over = True
     while turn_over:
         turn_over = False
@@ -125,11 +125,11 @@ def run(model: Model, count: int, question: Question, pictures: int) -> list[Out
     return outcomes
 
 
-def replied(outcomes: list[Outcome]) -> list[int]:
+def replied(outcomes: list[ChunkOutcome]) -> list[int]:
     return [index for outcome in outcomes for reply in outcome.replies for index in reply.indexes]
 
 
-def failed(outcomes: list[Outcome]) -> dict[int, ItemCode]:
+def failed(outcomes: list[ChunkOutcome]) -> dict[int, ItemCode]:
     return {failure.index: failure.code for outcome in outcomes for failure in outcome.failures}
 
 

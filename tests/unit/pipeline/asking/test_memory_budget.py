@@ -4,49 +4,49 @@ import threading
 
 import pytest
 
-from pipeline.asking.memory_budget import Room
+from pipeline.asking.memory_budget import MemoryBudget
 from pipeline.ports import ModelUnavailable
 
 
 def test_what_fits_goes_together_and_what_does_not_frees_its_thread():
-    room = Room(100, patience=0.01)
-    with room(60), room(40), pytest.raises(ModelUnavailable), room(1):
+    budget = MemoryBudget(100, patience=0.01)
+    with budget(60), budget(40), pytest.raises(ModelUnavailable), budget(1):
         pass
-    with room(100):
+    with budget(100):
         pass
 
 
 def test_what_is_larger_than_the_room_has_it_to_itself():
-    room = Room(100, patience=0.01)
-    with room(500), pytest.raises(ModelUnavailable), room(1):
+    budget = MemoryBudget(100, patience=0.01)
+    with budget(500), pytest.raises(ModelUnavailable), budget(1):
         pass
-    with room(1), pytest.raises(ModelUnavailable), room(500):
+    with budget(1), pytest.raises(ModelUnavailable), budget(500):
         pass
 
 
 def test_an_error_gives_the_room_back():
-    room = Room(100, patience=0.01)
-    with pytest.raises(ZeroDivisionError), room(100):
+    budget = MemoryBudget(100, patience=0.01)
+    with pytest.raises(ZeroDivisionError), budget(100):
         raise ZeroDivisionError
-    with room(100):
+    with budget(100):
         pass
 
 
 def test_who_waits_is_let_in_as_soon_as_there_is_room():
-    room = Room(100, patience=20)
+    budget = MemoryBudget(100, patience=20)
     entered = threading.Event()
 
     def second() -> None:
-        with room(50):
+        with budget(50):
             entered.set()
 
-    with room(100):
+    with budget(100):
         thread = threading.Thread(target=second)
-        assert not room.is_wanted()
+        assert not budget.is_wanted()
         thread.start()
-        while not room.is_wanted():
+        while not budget.is_wanted():
             threading.Event().wait(0.001)
         assert not entered.is_set()
     assert entered.wait(20)
     thread.join()
-    assert not room.is_wanted()
+    assert not budget.is_wanted()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from pipeline.outbound.webhook import LONGEST_WAIT, Answered, as_text, headers, next_try
+from pipeline.outbound.webhook import LONGEST_WAIT, WebhookResponse, as_text, headers, next_try
 
 BODY = json.dumps({"type": "job.succeeded", "data": {"text": "größer ✓"}}).encode()
 SCHEDULE = (5, 300, 1800)
@@ -43,28 +43,28 @@ def test_another_body_is_not_verified():
     ("status", "accepted"), [(200, True), (204, True), (299, True), (199, False), (302, False), (404, False)]
 )
 def test_two_hundred_and_something_is_success_and_nothing_else(status, accepted):
-    assert Answered(status=status).accepted is accepted
+    assert WebhookResponse(status=status).accepted is accepted
 
 
 def test_a_receiver_is_tried_by_the_schedule_and_then_no_more():
-    failed = Answered(status=500)
+    failed = WebhookResponse(status=500)
     waits = [next_try(failed, attempt=attempt, schedule=SCHEDULE, jitter=0) for attempt in range(4)]
     assert waits == [5, 300, 1800, None]
 
 
 @given(st.floats(0, 1))
 def test_the_jitter_only_stretches_and_by_a_fifth_at_most(jitter):
-    wait = next_try(Answered(status=None), attempt=0, schedule=SCHEDULE, jitter=jitter)
+    wait = next_try(WebhookResponse(status=None), attempt=0, schedule=SCHEDULE, jitter=jitter)
     assert wait is not None
     assert 5 <= wait <= 6
 
 
 def test_one_that_is_gone_is_told_no_more():
-    assert next_try(Answered(status=410), attempt=0, schedule=SCHEDULE, jitter=0) is None
+    assert next_try(WebhookResponse(status=410), attempt=0, schedule=SCHEDULE, jitter=0) is None
 
 
 @pytest.mark.parametrize(
     ("status", "asked", "wait"), [(429, 60, 60), (503, 60, 60), (429, 1, 5), (500, 60, 5), (503, 1e9, LONGEST_WAIT)]
 )
 def test_a_receiver_that_is_busy_says_when_to_come_back(status, asked, wait):
-    assert next_try(Answered(status=status, retry_after=asked), attempt=0, schedule=SCHEDULE, jitter=0) == wait
+    assert next_try(WebhookResponse(status=status, retry_after=asked), attempt=0, schedule=SCHEDULE, jitter=0) == wait

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.engines.ocr.engine import OcrEngine
-from pipeline.engines.ocr.wire import Request, Said, receive, send
+from pipeline.engines.ocr.wire import OcrReply, OcrRequest, receive, send
 from pipeline.ports import ModelFault, ModelUnavailable
 from pipeline.types import Call, Finish, Form, ItemCode, Picture
 
@@ -362,9 +362,9 @@ class Puppet:
     def _attend(self, connection):
         with connection, contextlib.suppress(OSError, EOFError):
             while True:
-                request, _ = receive(connection, Request)
+                request, _ = receive(connection, OcrRequest)
                 if request.kind == "status":
-                    send(connection, Said(kind="status", pid=1))
+                    send(connection, OcrReply(kind="status", pid=1))
                 else:
                     self.asked += 1
                     if not self._script(connection, self.asked):
@@ -383,12 +383,12 @@ def puppet_engine(tmp_path):
         yield make
 
 
-READ = Said(kind="reading", model_version="m")
+READ = OcrReply(kind="reading", model_version="m")
 
 
 def test_a_picture_whose_server_died_once_is_asked_again(puppet_engine):
     def script(connection, asked):
-        send(connection, Said(kind="started"))
+        send(connection, OcrReply(kind="started"))
         if asked == 2:
             send(connection, READ)
         return asked == 2
@@ -400,7 +400,7 @@ def test_a_picture_whose_server_died_once_is_asked_again(puppet_engine):
 
 def test_a_picture_that_killed_the_server_twice_is_at_fault(puppet_engine):
     def script(connection, asked):
-        send(connection, Said(kind="started"))
+        send(connection, OcrReply(kind="started"))
 
     puppet, engine = puppet_engine(script)
     with pytest.raises(ModelFault, match="died twice"):
@@ -418,7 +418,7 @@ def test_a_picture_that_waits_while_others_kill_the_server_is_not_at_fault(puppe
 def test_a_picture_that_takes_too_long_is_at_fault_and_one_that_only_waited_is_not(puppet_engine):
     def script(connection, asked):
         if asked == 1:
-            send(connection, Said(kind="started"))
+            send(connection, OcrReply(kind="started"))
         connection.recv(1)
 
     _, engine = puppet_engine(script)
@@ -430,8 +430,8 @@ def test_a_picture_that_takes_too_long_is_at_fault_and_one_that_only_waited_is_n
 
 def test_a_fault_of_the_models_is_a_fault_of_the_call_and_the_connection_stays(puppet_engine):
     def script(connection, asked):
-        send(connection, Said(kind="started"))
-        send(connection, Said(kind="fault", detail="Boom") if asked == 1 else READ)
+        send(connection, OcrReply(kind="started"))
+        send(connection, OcrReply(kind="fault", detail="Boom") if asked == 1 else READ)
         return True
 
     _, engine = puppet_engine(script)

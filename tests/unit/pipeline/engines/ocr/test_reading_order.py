@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from pipeline.engines.ocr.reading_order import Line, page_angle, page_text
+from pipeline.engines.ocr.reading_order import TextLine, page_angle, page_text
 
 HEIGHT = 20.0
 LETTER = 10.0  # pixels a letter is wide
@@ -15,13 +15,14 @@ def at(x, y, text, *, height=HEIGHT, right=False):
     """A line whose left (or right) edge is at x and whose top is at y."""
     width = LETTER * len(text) * height / HEIGHT
     left = x - width if right else x
-    return Line(text=text, box=((left, y), (left + width, y), (left + width, y + height), (left, y + height)))
+    return TextLine(text=text, box=((left, y), (left + width, y), (left + width, y + height), (left, y + height)))
 
 
 def turned(lines, degrees):
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return [
-        Line(text=line.text, box=tuple((x * cos - y * sin + 900, x * sin + y * cos + 900) for x, y in line.box)) for line in lines
+        TextLine(text=line.text, box=tuple((x * cos - y * sin + 900, x * sin + y * cos + 900) for x, y in line.box))
+        for line in lines
     ]
 
 
