@@ -32,6 +32,9 @@ from storage.redis.embedded import EmbeddedRedis
 
 log = structlog.get_logger(__name__)
 
+#: Starts a process of a role. -P, because the working directory may hold modules of the same names.
+COMMAND = (sys.executable, "-P", "-m", "cli.main")
+
 ROLES = ("web", "worker", "supervisor")
 END_SECONDS = 30  #: for the steps that run to end; a worker that is killed then leaves them to the next one
 LOOK_SECONDS = 0.25
@@ -130,8 +133,7 @@ class _Child:
     fast_deaths: int = field(default=0)
 
     def start(self) -> None:
-        # -P: the working directory may hold modules of the same names.
-        command = [sys.executable, "-P", "-m", "cli.main", self.role]
+        command = [*COMMAND, self.role]
         descriptors: tuple[int, ...] = ()
         if self.role == "web":
             command += ["--fd", str(self.listener.fileno())]

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -97,12 +97,12 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(folder: Path, **settings: str) -> Iterator[Service]:
-    """Starts it, and at the end sees it end cleanly with Ctrl-C."""
+def serving(folder: Path, command: Sequence[str] = ("cli.main",), **settings: str) -> Iterator[Service]:
+    """Starts it, and at the end sees it end cleanly with Ctrl-C. `command`: the module that `serve` is a command of, and its words."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "serve", "--ready-key"],
+            [sys.executable, "-m", *command, "serve", "--ready-key"],
             cwd=ROOT,
             env=environment(folder, **settings),
             stdout=subprocess.PIPE,

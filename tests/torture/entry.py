@@ -49,7 +49,7 @@ def take_out(safeguard: str) -> None:
     from storage.queue import ringing, steps
 
     if safeguard == "fence":  # whatever its state and epoch
-        steps._fence = lambda: steps.steps.c.id == bindparam("step")
+        steps._fence = lambda: steps.steps_table.c.id == bindparam("step")
     elif safeguard == "ledger":  # no job has ever ended
         for status in closing.JobStatus:
             setattr(_NeverEnded, status.name, status)

@@ -1,0 +1,101 @@
+"""A command of the service with one admission control taken out: `python -m bench.without CONTROL serve --ready-key`.
+
+bench/admission.py starts the service so, to show what each control of docs/admission-control.md is for.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+
+ENDLESS = 1 << 50
+
+
+def window() -> None:
+    from storage.queue import ringing
+
+    ringing.WINDOW = 1_000_000
+
+
+def reserved_threads() -> None:
+    """The threads stay, but they serve every step."""
+    from storage.redis import signals
+    from workers import priority_pool
+
+    signals.WAITED_QUEUE = priority_pool.WAITED_QUEUE = signals.QUEUE
+
+
+def call_queue() -> None:
+    """Whoever finds no place looks again after a while, in no order."""
+    from pipeline.engines.call_queue import CallQueue
+
+    CallQueue._tell_next = lambda _queue, _model: None
+
+
+def idle_threads_wait() -> None:
+    """Whoever finds no place for 2 s gives its step back, even where other threads are idle."""
+    from pipeline.engines.governed import GovernedEngine
+
+    made = GovernedEngine.__init__
+
+    def impatient(self: GovernedEngine, *arguments: object, **options: object) -> None:
+        made(self, *arguments, **{**options, "spare": lambda: False})
+
+    GovernedEngine.__init__ = impatient
+
+
+def memory_budget() -> None:
+    from workers import wiring
+
+    wiring.CALL_BYTES = ENDLESS
+
+
+def fetched_bytes() -> None:
+    """What was fetched or decoded from base64 may wait without a bound."""
+    from pipeline import stage
+    from pipeline.fetch import batch
+
+    stage._MOST_WAITING = batch._MOST_WAITING = ENDLESS
+
+
+def decode_batches() -> None:
+    """Each picture is sent to a decoder by itself."""
+    from pipeline.decode import once
+
+    once._MOST_A_BATCH = 1
+
+
+def webhook_slots() -> None:
+    from workers import wiring
+
+    wiring.webhook_slots = lambda _settings: threading.Semaphore(ENDLESS)
+
+
+CONTROLS: dict[str, Callable[[], None]] = {
+    control.__name__: control
+    for control in (
+        window,
+        reserved_threads,
+        call_queue,
+        idle_threads_wait,
+        memory_budget,
+        fetched_bytes,
+        decode_batches,
+        webhook_slots,
+    )
+}
+
+
+def main() -> None:
+    from cli import main as cli
+    from cli import serve
+
+    control = sys.argv.pop(1)
+    serve.COMMAND = (sys.executable, "-m", "bench.without", control)
+    CONTROLS[control]()
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
