@@ -23,6 +23,7 @@ from bench.footprint import MB, cpu, worker
 from bench.front_door import front_door, memory
 from bench.large_job import others
 from bench.report import print_report, spread
+from bench.web import web
 from tests.e2e.service import Service, serving
 from tests.fakes.gemini import numbered_picture
 
@@ -37,6 +38,7 @@ class Trial:
     unit: str
     measure: Callable[[Service, Place], float]
     settings: dict[str, str] = field(default_factory=dict)  #: of both services of a pair
+    latency: float = 1.0  #: seconds of each model call
     without: dict[str, str] = field(default_factory=dict)  #: where a setting takes the control out; else bench/without.py does
 
 
@@ -115,6 +117,16 @@ def large_pictures(service: Service, place: Place) -> float:
     return memory(worker(service), "VmHWM") / MB
 
 
+def photos_by_url(service: Service, place: Place) -> float:
+    """The worker's memory at its most, while photos arrive faster than they are decoded."""
+    addresses = [f"{place['photos']}/{number}.jpg" for number in range(40)]
+    body = {"inputMethod": "url", "images": addresses, "prompt": "Which number?"}
+    for job in [async_job(service, body) for _ in range(4)]:
+        while service.send("GET", job)[2]["progress"] < 0.5:  # until each image is staged; what calls weigh is another control's
+            time.sleep(0.2)
+    return memory(worker(service), "VmHWM") / MB
+
+
 def large_bodies(service: Service, place: Place) -> float:
     """The front door's memory at its most, while many bodies of 60 MB arrive at once."""
     picture = base64.b64encode(numbered_picture(1, format="JPEG", pad_to=1_500_000)).decode()
@@ -174,8 +186,19 @@ TRIALS = {
         measure=many_calls,
         settings={"MODEL_CONCURRENCY": "32", "WORKER_CONCURRENCY": "64", "MERGED_PER_CALL": "16"},
     ),
-    "memory_budget": Trial(guards="the worker's memory, 160 pictures of 2 MB", unit="MB", measure=large_pictures),
-    "fetched_bytes": Trial(guards="the worker's memory, 160 pictures of 2 MB", unit="MB", measure=large_pictures),
+    "memory_budget": Trial(
+        guards="the worker's memory, 32 calls of 10 MB",
+        unit="MB",
+        measure=large_pictures,
+        settings={"MERGED_PER_CALL": "5"},
+        latency=10.0,
+    ),
+    "fetched_bytes": Trial(
+        guards="the worker's memory, 160 photos of 12 MP by URL",
+        unit="MB",
+        measure=photos_by_url,
+        settings={"MODEL_CONCURRENCY": "1"},
+    ),
     "large_bodies": Trial(
         guards="the front door's memory, 16 bodies of 60 MB",
         unit="MB",
@@ -203,7 +226,10 @@ def measured(name: str, trial: Trial, place: Place, *, taken_out: bool) -> float
         **(trial.without if taken_out else {}),
     }
     command = ("bench.without", name) if taken_out and not trial.without else ("cli.main",)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, serving(Path(folder) / "data", command, **settings) as service:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        serving(Path(folder) / "data", command, **settings) as service,
+    ):
         one_image(service, 2)
         figure = trial.measure(service, place)
         service.process.kill()  # what is still queued would take minutes
@@ -217,16 +243,17 @@ def main() -> None:
     parser.add_argument("--only", choices=TRIALS, action="append", help="only this control; may be given several times")
     options = parser.parse_args()
     rows = []
-    with others() as place:
-        for name in options.only or TRIALS:
-            trial = TRIALS[name]
-            pairs = []
+    for name in options.only or TRIALS:
+        trial = TRIALS[name]
+        pairs = []
+        with others(trial.latency) as place, web("large") as port:
+            photos = {"photos": f"http://127.0.0.1:{port}", "allow": f"{place['allow']},127.0.0.1/32:{port}"}
             for _ in range(options.runs):
-                kept = measured(name, trial, place, taken_out=False)
-                pairs.append((kept, measured(name, trial, place, taken_out=True)))
-            ratios = [without / kept for kept, without in pairs]
-            figures = f"{statistics.median(kept for kept, _ in pairs):.1f} {trial.unit}"
-            rows.append((f"{name}: {trial.guards}", f"{figures}; without it {spread(ratios, 'x')}", "above 1"))
+                kept = measured(name, trial, {**place, **photos}, taken_out=False)
+                pairs.append((kept, measured(name, trial, {**place, **photos}, taken_out=True)))
+        ratios = [without / kept for kept, without in pairs]
+        figures = f"{statistics.median(kept for kept, _ in pairs):.1f} {trial.unit}"
+        rows.append((f"{name}: {trial.guards}", f"{figures}; without it {spread(ratios, 'x')}", "above 1"))
     print_report(f"The load of each admission control with it and without it, {options.runs} pairs", rows)
 
 

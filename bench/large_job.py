@@ -27,17 +27,17 @@ PER_CALL, AT_ONCE, LATENCY = 16, 32, 1.0
 IDEAL = ceil(ceil(IMAGES / PER_CALL) / AT_ONCE) * LATENCY
 
 
-def outside() -> None:
+def outside(latency: float) -> None:
     """The model's process: prints where it is, ends with its standard input."""
-    with FakeGemini(latency=LATENCY) as fake:
+    with FakeGemini(latency=latency) as fake:
         print(json.dumps({"model": fake.base_url, "key": fake.key}), flush=True)
         sys.stdin.read()
 
 
 @contextmanager
-def others() -> Iterator[dict[str, str]]:
-    """Where the model and the pictures are."""
-    with beside("bench.large_job", "--outside") as model, web("numbered") as port:
+def others(latency: float = LATENCY) -> Iterator[dict[str, str]]:
+    """Where the model and the pictures are. `latency`: seconds of each model call."""
+    with beside("bench.large_job", "--outside", str(latency)) as model, web("numbered") as port:
         yield json.loads(model) | {"web": f"http://127.0.0.1:{port}", "allow": f"127.0.0.1/32:{port}"}
 
 
@@ -94,10 +94,10 @@ def through_script(place: dict[str, str]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--outside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--outside", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.outside:
-        outside()
+    if options.outside is not None:
+        outside(options.outside)
         return
     service: list[float] = []
     script: list[float] = []

@@ -64,6 +64,15 @@ def numbered() -> list[bytes]:
     return [numbered_picture(number, format="JPEG", pad_to=30_000) for number in range(IMAGES)]
 
 
+def large() -> list[bytes]:
+    """Different JPEGs of 12 megapixels and about 2 MB: each takes a decoder far longer than it takes to fetch."""
+    pixels = np.random.default_rng(1).integers(0, 256, (150, 200, 3), dtype=np.uint8)
+    out = BytesIO()
+    Image.fromarray(pixels).resize((4000, 3000), Image.Resampling.BICUBIC).save(out, "JPEG", quality=95)
+    body = out.getvalue()
+    return [body[:2] + b"\xff\xfe\x00\x06" + f"{number:04d}".encode() + body[2:] for number in range(40)]
+
+
 async def serve(pages: Sequence[bytes]) -> None:
     server = await asyncio.get_running_loop().create_server(lambda: Web(pages), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -88,10 +97,10 @@ def beside(*module: str) -> Iterator[str]:
 
 @contextmanager
 def web(pages: str) -> Iterator[int]:
-    """The port of a server of `photos` or of `numbered` pictures."""
+    """The port of a server of `photos`, of `numbered` or of `large` pictures."""
     with beside("bench.web", pages) as port:
         yield int(port)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve({"photos": photos, "numbered": numbered}[sys.argv[1]]()))
+    asyncio.run(serve({"photos": photos, "numbered": numbered, "large": large}[sys.argv[1]]()))
