@@ -19,6 +19,13 @@ from api.openapi.error_codes import ERRORS, ITEM_CODES
 from api.openapi.schemas import COMPONENTS, EVERY_ANSWER, HEADERS, PATH_PARAMETERS, Schema, ref
 
 JSON = "application/json"
+TITLE = "extract-image"
+#: What a reader needs before the first operation, in Markdown.
+ABOUT = (
+    "Extracts what a prompt asks for from 1 to 3000 images a request.\n\n"
+    "Send an API key as `Authorization: Bearer <key>`. Bodies are JSON in UTF-8. Times are RFC 3339, in UTC. "
+    "Ids cannot be guessed. Every refusal has a stable code in the header `X-Error-Code`."
+)
 #: What operations are put under, in the order that they are shown in.
 TAGS = ("Extract", "Jobs", "Webhooks", "Account", "Health", "About")
 View = TypeVar("View", bound=Callable[..., Any])
@@ -117,9 +124,10 @@ def document(app: Flask) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "extract-image",
+            "title": TITLE,
             "version": version("extract-image"),
             "summary": "Extracts what a prompt asks for from 1 to 3000 images a request.",
+            "description": ABOUT,
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in TAGS],

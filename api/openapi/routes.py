@@ -5,11 +5,15 @@ from __future__ import annotations
 from functools import cache
 
 import msgspec
-from flask import Blueprint, Flask, Response
+from flask import Blueprint, Flask, Response, request
 
-from api.openapi.docs_page import CONTENT_SECURITY_POLICY, page
-from api.openapi.document import ResponseSpec, describe, document
+from api.errors import ApiError
+from api.openapi.docs_page import CONTENT_SECURITY_POLICY, SCRIPT, compressed_script, page, script
+from api.openapi.document import TITLE, ResponseSpec, describe, document
 from api.openapi.schemas import text
+
+NOSNIFF = {"X-Content-Type-Options": "nosniff"}
+KEPT_FOR_GOOD = "public, max-age=31536000, immutable"
 
 
 def blueprint(app: Flask) -> Blueprint:
@@ -18,10 +22,6 @@ def blueprint(app: Flask) -> Blueprint:
     @cache
     def openapi_json() -> bytes:
         return msgspec.json.encode(document(app))
-
-    @cache
-    def docs_html() -> str:
-        return page(document(app))
 
     @routes.get("/openapi.json")
     @describe(
@@ -38,14 +38,29 @@ def blueprint(app: Flask) -> Blueprint:
         "This description, for people",
         tag="About",
         key="none",
-        answers=[ResponseSpec(status=200, what="A page that loads nothing else.", schema=text(), media=["text/html"])],
+        answers=[
+            ResponseSpec(status=200, what="A page that loads nothing from other hosts.", schema=text(), media=["text/html"])
+        ],
     )
     def docs() -> Response:
-        headers = {
-            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-        }
-        return Response(docs_html(), content_type="text/html; charset=utf-8", headers=headers)
+        headers = {**NOSNIFF, "Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
+        return Response(page(TITLE), content_type="text/html; charset=utf-8", headers=headers)
+
+    @routes.get("/docs/<asset>")
+    @describe(
+        "The script of the page for people",
+        tag="About",
+        key="none",
+        errors=["not_found"],
+        answers=[ResponseSpec(status=200, what="JavaScript.", schema=text(), media=["text/javascript"])],
+    )
+    def docs_asset(asset: str) -> Response:
+        if asset != SCRIPT:
+            raise ApiError(404, "not_found", f"/docs loads nothing but /docs/{SCRIPT}.")
+        headers = {**NOSNIFF, "Cache-Control": KEPT_FOR_GOOD, "Vary": "Accept-Encoding"}
+        if request.accept_encodings["gzip"] <= 0:
+            return Response(script(), content_type="text/javascript; charset=utf-8", headers=headers)
+        headers["Content-Encoding"] = "gzip"
+        return Response(compressed_script(), content_type="text/javascript; charset=utf-8", headers=headers)
 
     return routes

@@ -151,8 +151,9 @@ COMPONENTS: dict[str, Schema] = {
             {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {"inputMethod", "prompt"}},
             "Unknown fields are ignored.",
         ),
-        # Not without both of them. Generators of clients make nothing of an `anyOf` here.
-        "not": {"properties": {"images": {"not": {}}, "image": {"not": {}}}},
+        # One of the two must be there. This is said about `prompt`, which is always there, because generators of clients and
+        # /docs take an `anyOf` or a `not` at this place for the whole description of the body.
+        "dependentSchemas": {"prompt": {"not": {"properties": {"images": {"not": {}}, "image": {"not": {}}}}}},
         "if": {"properties": {"inputMethod": {"const": "base64"}}},
         "then": {"properties": {"images": {"items": {"pattern": BASE64}}, "image": {"pattern": BASE64}}},
     },
@@ -366,6 +367,7 @@ EVERY_ANSWER: dict[str, tuple[str, ...]] = {
 }
 
 PATH_PARAMETERS: dict[str, Schema] = {
+    "asset": {"description": "The script's file name, as it stands in the page.", "schema": text()},
     "job": {"description": "The job's `id`.", "schema": text()},
     "delivery": {"description": "The delivery's `id`, `webhook-id` to the receiver.", "schema": text()},
 }

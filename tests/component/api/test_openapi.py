@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -10,9 +14,11 @@ from flask import Flask
 
 from api.app import create_app
 from api.body import FIELDS
+from api.openapi.docs_page import SCRIPT, script
 from api.openapi.document import NotDescribed, document, operations
 from api.openapi.error_codes import ERRORS
 from api.openapi.schemas import COMPONENTS, HEADERS
+from tests.docs.markdown import ROOT
 from tests.docs.test_reference import error_codes_in_the_code
 from tests.harness import Harness
 
@@ -92,36 +98,82 @@ def test_every_operation_stands_under_one_of_the_tags_and_none_is_empty(describe
     assert used == {(tag["name"],) for tag in described["tags"]}
 
 
-class Links(HTMLParser):
+class Page(HTMLParser):
+    """What a page loads, and what stands between its script tags."""
+
     def __init__(self):
         super().__init__()
-        self.ids, self.inside, self.outside, self.tags = set(), set(), set(), set()
+        self.loaded, self.links, self.tags, self.script_text, self.script = [], [], [], "", {}
 
     def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        for name, value in attrs:
-            if name == "id":
-                assert value not in self.ids
-                self.ids.add(value)
-            elif name in {"href", "src", "srcset", "action"}:
-                (self.inside if value.startswith("#") else self.outside).add(value)
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.loaded += [values[name] for name in ("src", "srcset", "data-url") if name in values]
+        self.links += [values["href"]] if "href" in values else []
+        self.script = values if tag == "script" and "data-configuration" in values else self.script
+        assert "style" not in values
+        assert not any(name.startswith("on") for name in values)
+
+    def handle_data(self, data):
+        self.script_text += data.strip() if self.tags[-1:] == ["script"] else ""
 
 
-def test_the_page_for_people_has_every_operation_and_object_and_loads_nothing(harness, described):
+@pytest.fixture
+def docs(harness):
+    page = Page()
+    page.feed(harness.client.get("/docs").text)
+    return page
+
+
+def test_the_page_for_people_loads_the_document_and_one_script_of_this_service(docs):
+    assert docs.loaded == ["/openapi.json", f"/docs/{SCRIPT}"]
+    assert docs.links == ["data:,", "/openapi.json"]
+    assert docs.script_text == ""
+    assert not set(docs.tags) & {"style", "img", "iframe", "form", "object", "base"}
+
+
+def test_the_page_for_people_tells_scalar_to_use_nothing_of_other_hosts(docs):
+    told = json.loads(docs.script["data-configuration"])
+    assert (told["withDefaultFonts"], told["telemetry"], told["persistAuth"]) == (False, False, False)
+    assert (told["agent"], told["mcp"], told["hideClientButton"]) == ({"disabled": True}, {"disabled": True}, True)
+    assert {told["proxyUrl"], *told["externalUrls"].values()} == {""}
+    assert "://" not in docs.script["data-configuration"]
+
+
+def test_the_policy_of_the_page_for_people_allows_scripts_and_requests_of_this_service_alone(harness):
     shown = harness.client.get("/docs")
     assert shown.content_type == "text/html; charset=utf-8"
-    links = Links()
-    links.feed(shown.text)
-    operation_ids = {operation["operationId"] for methods in described["paths"].values() for operation in methods.values()}
-    assert links.ids == operation_ids | set(described["components"]["schemas"])
-    assert {name.removeprefix("#") for name in links.inside} == links.ids
-    assert links.outside == {"/openapi.json"}
-    assert not links.tags & {"script", "link", "img", "iframe", "form", "object"}
-    assert "url(" not in shown.text
+    assert (shown.headers["X-Content-Type-Options"], shown.headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+    policy = dict(rule.split(" ", 1) for rule in shown.headers["Content-Security-Policy"].split("; "))
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "connect-src": "'self'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
 
 
-def test_the_page_for_people_may_do_nothing_but_be_styled(harness):
-    policy = harness.client.get("/docs").headers["Content-Security-Policy"].split("; ")
-    assert policy[0] == "default-src 'none'"
-    assert re.fullmatch(r"style-src 'sha256-[A-Za-z0-9+/=]+'", policy[1])
-    assert {"base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"} <= set(policy)
+@pytest.mark.parametrize("accepted", ["gzip, deflate, br", "identity", "gzip;q=0", ""])
+def test_the_script_is_kept_for_good_and_compressed_for_who_takes_it(harness, accepted):
+    shown = harness.client.get(f"/docs/{SCRIPT}", headers={"Accept-Encoding": accepted})
+    assert shown.content_type == "text/javascript; charset=utf-8"
+    assert shown.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert (shown.headers["Vary"], shown.headers["X-Content-Type-Options"]) == ("Accept-Encoding", "nosniff")
+    compressed = accepted.startswith("gzip,")
+    assert shown.headers.get("Content-Encoding") == ("gzip" if compressed else None)
+    assert (gzip.decompress(shown.data) if compressed else shown.data) == script()
+
+
+def test_nothing_else_lies_under_the_page_for_people(harness):
+    for name in ("scalar.js", "..", f"{SCRIPT}.map", "%2e%2e%2fpyproject.toml"):
+        assert harness.client.get(f"/docs/{name}").json["code"] == "not_found"
+
+
+def test_the_script_s_package_is_read_and_not_imported():
+    code = "import sys, api.app, api.openapi.docs_page as page; page.script(); print([n for n in sys.modules if 'openapi_scalar' in n])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
