@@ -18,7 +18,7 @@ COPY workers workers
 RUN pip install --no-deps --no-build-isolation -e . \
     && pip uninstall --yes setuptools pip \
     && rm requirements*.lock \
-    && python -m compileall -q api cli pipeline storage workers
+    && python -m compileall -q api cli config pipeline storage workers
 
 FROM python:3.13-slim-trixie
 # /spool is for bodies and objects too large for memory: TMPDIR, on a volume.

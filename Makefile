@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test torture torture-checked fuzz pythons check clean
+.PHONY: help install browser demo serve test torture torture-checked fuzz pythons check clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ $(STAMP): requirements.lock pyproject.toml
 		$$pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
 		$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+browser: ## install Debian's Chromium, which the tests in tests/browser need; they are skipped without it
+	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
 
 demo: install ## send the pictures in examples/ through the real queue and show what they say
 	@$(BIN)/extract-image demo
