@@ -16,6 +16,7 @@ from api.errors import AWAY, ApiError, json_response
 from api.uploads import is_upload, read_upload
 from api.wiring import WebParts
 from pipeline.credits import reservation
+from pipeline.job_object import job_json, links_json
 from pipeline.packed import PackWriter
 from pipeline.plan import ChunkPlan, cut
 from pipeline.records.schema import SchemaFault
@@ -27,7 +28,6 @@ from storage.account.accounts import available_credits, random_id
 from storage.account.ledger import InsufficientCredits
 from storage.job import accepting
 from storage.job.accepting import IdempotencyKey
-from storage.job.render import job_json, links_json
 from storage.job.views import job_view
 from storage.queue import ringing
 

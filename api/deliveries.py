@@ -10,9 +10,9 @@ from api.errors import ApiError, json_response
 from api.openapi.document import ResponseSpec, describe
 from api.paging import own_job
 from api.wiring import WebParts
+from pipeline.job_object import time_json
 from storage.job import redelivery
 from storage.job.redelivery import DeliveryView, deliveries_of
-from storage.job.render import time_json
 from storage.queue import ringing
 
 log = structlog.get_logger(__name__)

@@ -20,8 +20,8 @@ from api.wiring import WebParts
 from pipeline.credits import BASE, PER_IMAGE
 from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.finalize import is_input_fault
+from pipeline.job_object import result_json
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
-from storage.job.render import result_json
 from storage.job.views import job_view, result_view
 
 log = structlog.get_logger(__name__)

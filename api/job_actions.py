@@ -16,11 +16,11 @@ from api.errors import ApiError, json_response
 from api.openapi.document import ResponseSpec, describe
 from api.paging import own_job
 from api.wiring import WebParts
+from pipeline.job_object import job_json
 from pipeline.types import JobStatus
 from storage.account.ledger import InsufficientCredits
 from storage.job import closing, rounds
 from storage.job.accepting import TooManyOpenJobs
-from storage.job.render import job_json
 from storage.queue import ringing
 from storage.queue.steps import JobGone
 

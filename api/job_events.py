@@ -20,8 +20,8 @@ from api.paging import own_job
 from api.patience import hung_up
 from api.waiting import LISTEN_SECONDS, waiting_place
 from api.wiring import WebParts
-from storage.job.render import job_json
-from storage.job.views import JobView, job_view
+from pipeline.job_object import JobView, job_json
+from storage.job.views import job_view
 
 log = structlog.get_logger(__name__)
 

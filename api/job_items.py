@@ -13,11 +13,12 @@ from api.errors import ApiError, json_response
 from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import text
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
+from api.render import ITEM_STATUSES, item_json
 from api.spreadsheet import BOM, Sheet
 from api.wiring import WebParts
+from pipeline.job_object import JobView, result_json
 from storage.job.listing import ItemView, has_records, items_page
-from storage.job.render import ITEM_STATUSES, item_json, result_json
-from storage.job.views import JobView, finished_at_of, result_view
+from storage.job.views import finished_at_of, result_view
 
 DEFAULT_LIMIT, MOST_ITEMS = 100, 1000
 PAGE = 50  #: images read at once for a stream: the record of one may have 30 kB

@@ -16,9 +16,9 @@ from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of,
 from api.patience import hung_up
 from api.waiting import wait_for_end, waiting_place
 from api.wiring import WebParts
+from pipeline.job_object import job_json
 from pipeline.types import JobStatus
 from storage.job.listing import jobs_page
-from storage.job.render import job_json
 
 DEFAULT_LIMIT, MOST_JOBS = 20, 100
 STATUSES = [status.value for status in JobStatus]

@@ -12,7 +12,8 @@ from api.errors import ApiError
 from api.openapi.document import Parameter
 from api.openapi.schemas import number, text
 from api.wiring import WebParts
-from storage.job.views import JobView, job_view
+from pipeline.job_object import JobView
+from storage.job.views import job_view
 
 LONGEST_CURSOR = 200
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from api.render import item_json
 from pipeline.merge import dump_json
 from storage.job.listing import ItemView
-from storage.job.render import item_json
 
 BOM = b"\xef\xbb\xbf"  #: without it Excel takes the text for its own code page
 FIXED = ("index", "customId", "source", "status", "code", "message")

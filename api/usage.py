@@ -10,8 +10,8 @@ from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import number, text
 from api.paging import asked, asked_limit, asked_place, cursor_of
 from api.wiring import WebParts
+from pipeline.job_object import time_json
 from storage.account.usage import Balance, Day, Movement, balance_of, days_of, movements_of
-from storage.job.render import time_json
 
 DEFAULT_LIMIT, MOST = 50, 500
 DEFAULT_DAYS, MOST_DAYS = 31, 366

@@ -10,7 +10,7 @@ from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
-from config.engines import model_of, models_of
+from config.chosen_engine import model_of, models_of
 from config.settings import Settings
 from pipeline.models import Model
 from pipeline.ports import Scratch

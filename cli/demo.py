@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from cli.local_key import ready_key
+from config.chosen_engine import kind_of
 from config.settings import Settings, load_settings
 from storage.account.secret import secret_key
 from storage.database import Database
@@ -163,10 +164,12 @@ def _ready_url(process: subprocess.Popen[str], log: Path) -> str:
 
 
 def _explain(console: Console, settings: Settings) -> None:
-    if settings.engine != "ocr":
+    if kind_of(settings).follows_prompts:
         console.print(f"Engine: [bold]{settings.engine}[/bold] ({settings.model}), asked: “{PROMPT}”")
     else:
-        console.print("Engine: [bold]ocr[/bold], on this machine. It reads text and barcodes; it does not follow prompts.")
+        console.print(
+            f"Engine: [bold]{settings.engine}[/bold], on this machine. It reads text and barcodes; it does not follow prompts."
+        )
         console.print("For answers to a prompt: [bold]GEMINI_API_KEY=… make demo[/bold]\n")
 
 

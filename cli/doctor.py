@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import shutil
 import tempfile
@@ -12,8 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from io import BytesIO
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -26,8 +23,9 @@ from rich.table import Column, Table
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
+from config.chosen_engine import engine_config, kind_of
 from config.settings import Settings, SettingsFault, load_settings
-from pipeline.ports import ModelRefused, ModelUnavailable, Scratch
+from pipeline.ports import ProbeFailed, Scratch
 from pipeline.types import MB
 from storage.database import Database, now_ms, schema_is_current
 from storage.redis.signals import connect
@@ -39,7 +37,6 @@ CLOCK_SECONDS = 2.0  #: what two clocks set by NTP stay well below
 BODIES = 4  #: bodies of MAX_BODY that TMPDIR should have room for
 LONGEST_TEXT = 300
 SHORTEST_SECRET = 4  #: characters: stars for less would make words unreadable, and guard nothing
-OCR_PACKAGES = ("rapidocr", "onnxruntime", "cv2", "zxingcpp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,8 +87,8 @@ def examine(
         skipped = [Finding(check=name, state="skipped", found="needs the settings") for name in names]
         todo = "Set what is named; docs/reference/settings.md lists every setting."
         return [Finding(check="settings", state="fault", found=faults, todo=todo), *skipped]
-    if "engine" in names and settings.engine in {"gemini", "openai"}:
-        import_module(f"pipeline.engines.{settings.engine}")  # seconds on a busy machine: not the model's time
+    if "engine" in names:
+        kind_of(settings).load()  # first, since it takes seconds on a busy machine, and `seconds` is the model's time
     running = [_Running(name, settings, now) for name in names]
     deadline = time.monotonic() + seconds
     found = f"ENV={settings.env}, ENGINE={settings.engine}"
@@ -195,47 +192,10 @@ def _expect(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a s
 
 
 def _engine(settings: Settings, _now: Callable[[], float]) -> str:
-    if settings.engine == "openai":
-        return _openai(settings)
-    if settings.engine != "gemini":
-        missing = [name for name in OCR_PACKAGES if find_spec(name) is None]
-        if missing:
-            raise Trouble(f"not installed: {', '.join(missing)}", "Run `make install`.")
-        return "ocr, installed; it reads text and follows no prompts"
-    from pipeline.engines.gemini import check_model
-
-    key = settings.gemini_api_key.get_secret_value() if settings.gemini_api_key else ""
     try:
-        check_model(api_key=key, model=settings.model, base_url=settings.gemini_base_url, timeout=CHECK_SECONDS)
-    except (ModelUnavailable, ModelRefused) as error:
-        raise Trouble(str(error), _engine_todo(str(error))) from None
-    return f"{settings.model} answers, the key is valid"
-
-
-def _openai(settings: Settings) -> str:
-    from pipeline.engines.openai import check_model
-
-    key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
-    try:
-        check_model(base_url=settings.openai_base_url, api_key=key, model=settings.model, timeout=CHECK_SECONDS)
-    except ModelRefused as error:
-        raise Trouble(str(error), "Look at MODEL, and load the model into the server.") from None
-    except ModelUnavailable as error:
-        refused = re.match(r"HTTP 40[123]", str(error))
-        todo = "Look at OPENAI_API_KEY." if refused else "Look at OPENAI_BASE_URL, and whether its server runs."
-        raise Trouble(str(error), todo) from None
-    return f"{settings.model} is there, its server answers"
-
-
-def _engine_todo(said: str) -> str:
-    status = re.match(r"HTTP (\d+)", said)
-    if status is None:
-        return "Look at GEMINI_BASE_URL, and whether this machine may reach it."
-    if status[1] == "404":
-        return "Look at MODEL: there is no such model for this key."
-    if status[1] in {"400", "401", "402", "403"}:
-        return "Look at GEMINI_API_KEY: make a new key, or mend what is said of it."
-    return "Try again later: the key was not looked at."
+        return kind_of(settings).load().probe(engine_config(settings), CHECK_SECONDS)
+    except ProbeFailed as failed:
+        raise Trouble(str(failed), failed.todo) from None
 
 
 def _disk(settings: Settings, _now: Callable[[], float]) -> str:

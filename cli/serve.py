@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
-from config.engines import model_of
+from config.chosen_engine import model_of
 from config.settings import Settings
 from storage.account.secret import secret_key
 from storage.database import Database, NewerSchema, migrate

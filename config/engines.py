@@ -1,49 +1,95 @@
-"""The engine that the settings name."""
+"""The table of engines. A further engine is a module in `pipeline/engines` and a line in this table.
+
+Everything else asks the table: nothing compares the name of an engine. The module of an engine is imported only where it is used,
+because its vendor's package weighs 50 MB and more.
+"""
 
 from __future__ import annotations
 
-from config.settings import Settings
-from pipeline.models import KNOWN, Model, known, with_limits
-from pipeline.ports import Engine, Reencode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.models import KNOWN, Model
+
+if TYPE_CHECKING:  # every command reads the settings, and none but a few needs more of an engine than this table
+    from pipeline.ports import EngineModule
+
+EngineName = Literal["gemini", "openai", "ocr"]
 
 
-def build_engine(settings: Settings, reencode: Reencode) -> Engine:
-    """One engine for the process. Vendors are imported only where they are used: each weighs 50 MB and more."""
-    if settings.engine == "openai":
-        from pipeline.engines.openai import OpenAiEngine
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineKind:
+    """What the service has to know of an engine before it is built."""
 
-        return OpenAiEngine(
-            base_url=settings.openai_base_url,
-            api_key=settings.openai_api_key.get_secret_value() if settings.openai_api_key else "",
-            model=settings.model,
-            reencode=reencode,
-        )
-    if settings.engine == "gemini":
-        from pipeline.engines.gemini import GeminiEngine
-
-        key = settings.gemini_api_key
-        return GeminiEngine(
-            api_key=key.get_secret_value() if key else "", model=settings.model, base_url=settings.gemini_base_url
-        )
-    from pipeline.engines.ocr.engine import OcrEngine
-
-    return OcrEngine(settings.data_dir / "ocr")
+    name: EngineName  #: as ENGINE says it
+    load: Callable[[], EngineModule]  #: imports its module
+    api_key: str = ""  #: the setting that holds its API key; empty: it has none
+    base_url: str = ""  #: the setting that holds its server's address; empty: it has none
+    needs: Mapping[str, str] = field(default_factory=dict)  #: setting that must be set → the rest of the sentence that says so
+    chosen_by: str = ""  #: the setting that chooses this engine where ENGINE is empty
+    models: tuple[Model, ...] = ()  #: what a request may name beside MODEL, where MODELS is empty
+    only_model: Callable[[], tuple[Model, str]] | None = None  #: its one model, and a warning for each job; None: MODEL counts
+    governed: bool = True  #: its calls have limits that all workers share, retries and fallback models
+    follows_prompts: bool = True
 
 
-def models_of(settings: Settings) -> dict[str, Model]:
-    """The models that a request may name, with their limits; the first one is for who names none."""
-    first = model_of(settings)[1]
-    if settings.engine == "ocr":
-        return {first: Model(name=first, pictures=1, low=0, medium=0, high=0)}
-    allowed = settings.models or (known(first), *(model for model in KNOWN.values() if settings.engine == "gemini"))
-    limited = {model.name: model for model in with_limits(allowed, rpm=settings.model_rpm, tpm=settings.model_tpm)}
-    return {first: limited[first], **limited}
+def _gemini() -> EngineModule:
+    from pipeline.engines import gemini
+
+    return gemini
 
 
-def model_of(settings: Settings) -> tuple[str, str, tuple[str, ...]]:
-    """Name, model and warnings of the engine, without building it: what the front door records."""
-    if settings.engine in {"gemini", "openai"}:
-        return settings.engine, settings.model, ()
+def _openai() -> EngineModule:
+    from pipeline.engines import openai
+
+    return openai
+
+
+def _ocr() -> EngineModule:
+    from pipeline.engines.ocr import engine
+
+    return engine
+
+
+def _ocr_model() -> tuple[Model, str]:
     from pipeline.engines.ocr.engine import MODEL, WARNING
 
-    return "ocr", MODEL, (WARNING,)
+    return Model(name=MODEL, pictures=1, low=0, medium=0, high=0), WARNING
+
+
+ENGINES: Mapping[str, EngineKind] = {
+    kind.name: kind
+    for kind in (
+        EngineKind(
+            name="gemini",
+            load=_gemini,
+            api_key="GEMINI_API_KEY",
+            base_url="GEMINI_BASE_URL",
+            needs={"GEMINI_API_KEY": " (or GEMINI_API_KEY_FILE)"},
+            chosen_by="GEMINI_API_KEY",
+            models=tuple(KNOWN.values()),
+        ),
+        EngineKind(
+            name="openai",
+            load=_openai,
+            api_key="OPENAI_API_KEY",
+            base_url="OPENAI_BASE_URL",
+            needs={
+                "OPENAI_BASE_URL": ", such as http://127.0.0.1:11434/v1",
+                "MODEL": ", by the name that its server has for it",
+            },
+        ),
+        EngineKind(name="ocr", load=_ocr, only_model=_ocr_model, governed=False, follows_prompts=False),
+    )
+}
+
+#: Works with nothing set: where ENGINE is empty, and no setting chooses another one.
+EMBEDDED_ENGINE = ENGINES["ocr"]
+CHOSEN_BY = {kind.chosen_by: kind for kind in ENGINES.values() if kind.chosen_by}
+
+
+def why_needed(engine: str, setting: str) -> str:
+    """Why `setting` must be set for `engine`; empty if it need not."""
+    kind = ENGINES.get(engine)
+    return f"ENGINE={engine} needs {setting}{kind.needs[setting]}" if kind and setting in kind.needs else ""

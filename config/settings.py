@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 
+from config.engines import CHOSEN_BY, EMBEDDED_ENGINE, EngineName, why_needed
 from pipeline.models import Model, parse_models
 from pipeline.outbound.addresses import Allowed, parse_allow
 from pipeline.types import MB
@@ -74,13 +75,13 @@ class Settings(BaseModel):
     aws_region: str = ""
     redis_url: str = Field(default="embedded:", repr=False)  #: embedded:, redis://…, rediss://… or unix://<socket>
 
-    engine: Literal["", "gemini", "openai", "ocr"] = ""  #: empty: gemini with a key, else ocr
+    engine: Literal["", EngineName] = ""  #: empty: gemini with a key, else ocr
     gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
     gemini_base_url: str = ""  #: empty: Google's own
     openai_base_url: str = Field(default="", validate_default=True)  #: of ENGINE=openai, up to and with its /v1
     openai_api_key: SecretStr | None = None  #: None: none is sent, as servers on one's own machine need none
     model: str = "gemini-3.5-flash-lite"  #: for jobs that name none
-    models: tuple[Model, ...] = Field(default=(), validate_default=True)  #: those that jobs may name; (): see engines/build.py
+    models: tuple[Model, ...] = Field(default=(), validate_default=True)  #: those that jobs may name; (): see config/engines.py
     model_rpm: int = Field(default=0, ge=0)  #: requests a minute, of each model that MODELS gives no own limit; 0: no limit
     model_tpm: int = Field(default=0, ge=0)  #: the same for tokens of input
     model_concurrency: int = Field(default=100, ge=1, le=10_000)  #: calls of a model at once, all workers together
@@ -156,11 +157,12 @@ class Settings(BaseModel):
 
     # What holds between two settings is checked with the later one, and not for the whole: pydantic looks at the whole
     # only once each setting is right, and then not all faults would be listed at once.
-    @field_validator("gemini_api_key")
+    @field_validator("gemini_api_key", "openai_base_url")
     @classmethod
-    def _key_for_gemini(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if info.data.get("engine") == "gemini" and not value:
-            raise ValueError("ENGINE=gemini needs GEMINI_API_KEY (or GEMINI_API_KEY_FILE)")
+    def _needed_by_the_engine(cls, value: Any, info: ValidationInfo) -> Any:
+        why = why_needed(info.data.get("engine", ""), (info.field_name or "").upper())
+        if why and not value:
+            raise ValueError(why)
         return value
 
     @field_validator("gemini_base_url")
@@ -172,9 +174,7 @@ class Settings(BaseModel):
 
     @field_validator("openai_base_url")
     @classmethod
-    def _openai_server(cls, value: str, info: ValidationInfo) -> str:
-        if info.data.get("engine") == "openai" and not value:
-            raise ValueError("ENGINE=openai needs OPENAI_BASE_URL, such as http://127.0.0.1:11434/v1")
+    def _openai_server(cls, value: str) -> str:
         if value and not _is_endpoint(value):
             raise ValueError("must be like http://127.0.0.1:11434/v1, with no key in it")
         return value
@@ -207,11 +207,14 @@ class Settings(BaseModel):
         values = {
             "database_url": self.database_url or f"sqlite:///{_in_url(self.data_dir / 'extract-image.db')}",
             "scratch_url": self.scratch_url or f"file:{self.data_dir / 'scratch'}",
-            "engine": self.engine or ("gemini" if self.gemini_api_key else "ocr"),
+            "engine": self.engine or self._chosen_engine(),
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
         return self
+
+    def _chosen_engine(self) -> str:
+        return next((kind.name for setting, kind in CHOSEN_BY.items() if getattr(self, setting.lower())), EMBEDDED_ENGINE.name)
 
 
 def _in_url(path: Path) -> str:
@@ -243,8 +246,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             values[name] = value
     unread = {fault.partition("_FILE: ")[0] for fault in faults}
     faults += _production_faults(values, unread)
-    if values.get("ENGINE") == "openai" and not values.get("MODEL"):
-        faults.append("MODEL: ENGINE=openai needs MODEL, by the name that its server has for it")
+    why = why_needed(values.get("ENGINE", ""), "MODEL")  # which has a default, so that its validator could not tell
+    if why and not values.get("MODEL"):
+        faults.append(f"MODEL: {why}")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -267,6 +271,7 @@ def _production_faults(values: Mapping[str, str], unread: set[str]) -> list[str]
             f"one of at least {SECRET_KEY_LENGTH} characters: set it, or SECRET_KEY_FILE, to what `openssl rand -base64 48` "
             "prints, and keep it"
         )
-    if not values.get("ENGINE") and not values.get("GEMINI_API_KEY") and "GEMINI_API_KEY" not in unread:
-        faults["ENGINE"] = "one that is chosen: set GEMINI_API_KEY (or GEMINI_API_KEY_FILE), or ENGINE=ocr"
+    if not values.get("ENGINE") and not any(values.get(setting) or setting in unread for setting in CHOSEN_BY):
+        choices = "".join(f"set {setting} (or {setting}_FILE), or " for setting in CHOSEN_BY)
+        faults["ENGINE"] = f"one that is chosen: {choices}ENGINE={EMBEDDED_ENGINE.name}"
     return [f"{name}: ENV=production needs {what}" for name, what in faults.items() if name not in unread]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import IO, Protocol
 
 from pipeline.models import Model
@@ -108,7 +109,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Which engine it is: `gemini`, `openai` or `ocr`."""
+        """Which engine it is, by its name in the table of config/engines.py."""
 
     @property
     def model(self) -> str:
@@ -131,6 +132,37 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Ends what the engine holds (connections, child processes)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """What an engine is built from."""
+
+    model: str  #: for jobs that name none
+    api_key: str = field(repr=False)  #: empty: there is none
+    base_url: str  #: of its server; empty: the vendor's own
+    directory: Path  #: where it may keep what it shares with other processes of this machine
+
+
+class EngineModule(Protocol):
+    """What the module of each engine has, for the table in config/engines.py."""
+
+    def open_engine(self, config: EngineConfig, reencode: Reencode, /) -> Engine:
+        """The engine. `reencode` makes a JPEG of a picture that its server does not take as it is."""
+
+    def probe(self, config: EngineConfig, timeout: float, /) -> str:
+        """Looks whether the engine can be used, within `timeout` seconds and with no call of the model; what it found.
+
+        Raises ProbeFailed.
+        """
+
+
+class ProbeFailed(Exception):
+    """The engine can't be used."""
+
+    def __init__(self, found: str, todo: str) -> None:
+        super().__init__(found)
+        self.todo = todo  #: what a person can do about it
 
 
 class Cause(StrEnum):

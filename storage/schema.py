@@ -14,7 +14,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    false,
     text,
 )
 
@@ -71,14 +70,14 @@ jobs_table = Table(
     Column("request_id", Text),  # of the HTTP request that made its round: in each line logged for it
     Column("webhook_url", Text),  # who is told of its end
     Column("metadata", JSON),  # of the caller's own, echoed
-    Column("fail_on_error", Boolean, nullable=False, default=False, server_default=false()),  # all images or nothing
+    Column("fail_on_error", Boolean, nullable=False),  # all images or nothing
     Column("engine", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("deadline_at", BigInteger, nullable=False),
-    Column("deadline_ms", BigInteger, nullable=False, default=3_600_000, server_default="3600000"),  # for each round
+    Column("deadline_ms", BigInteger, nullable=False),  # for each round
     Column("ttl_ms", BigInteger, nullable=False),  # how long its results are kept once it has ended
     Column("expires_at", BigInteger),  # results are gone after it; NULL before the end and after the purge
     Column("error_code", Text),
@@ -179,21 +178,21 @@ steps_table = Table(
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("round", Integer, nullable=False),
-    Column("account", Text),  # the job's, as the next: who looks for an account's next step reads few rows; old steps have none
-    Column("priority", Integer),  # 0: somebody held a connection for the job when it was added; 1: nobody did
+    Column("account", Text, nullable=False),  # its job's: an account's next step is found by index, without a look at the jobs
+    Column("priority", Integer, nullable=False),  # 0: somebody held a connection for the job when it was added; 1: nobody did
     Column("kind", Text, nullable=False),  # stage, extract, finalize, cleanup, webhook
     Column("part", Integer, nullable=False),  # the chunk's number; 0 and up for the others
     Column("state", Text, nullable=False),  # ready, leased, done, split, dead, cancelled
     Column("epoch", Integer, nullable=False, default=0),  # raised by each claim; every write of the step names it
     Column("tries", Integer, nullable=False, default=0),  # failures that count
     Column("expiries", Integer, nullable=False, default=0),  # leases that ran out
-    Column("deaths", Integer, nullable=False, default=0, server_default="0"),  # of processes that ran nothing else
+    Column("deaths", Integer, nullable=False, default=0),  # of processes that ran nothing else
     Column("owner", Text),
     Column("lease_until", BigInteger),
     Column("not_before", BigInteger, nullable=False, default=0),
     Column("rung_at", BigInteger),
     Column("rings", Integer, nullable=False, default=0),
-    Column("added_at", BigInteger, nullable=False, default=0, server_default="0"),  # with not_before: since when it waits
+    Column("added_at", BigInteger, nullable=False),  # with not_before: since when it waits
     UniqueConstraint("job", "round", "kind", "part"),
     Index(
         "ix_steps_open",

@@ -11,7 +11,7 @@ from functools import partial
 
 from celery import Celery
 
-from config.engines import build_engine, models_of
+from config.chosen_engine import build_engine, kind_of, models_of
 from config.settings import Settings
 from pipeline.asking.memory_budget import MemoryBudget
 from pipeline.decode.once import SharedDecodes
@@ -82,9 +82,9 @@ def webhook_slots(settings: Settings) -> threading.Semaphore:
 
 
 def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode, spare: Callable[[], bool]) -> Engine:
-    """The engine that the settings name, behind the limits that all workers share; `ocr` runs here, and has none."""
+    """The engine that the settings name, behind the limits that all workers share, if its kind is governed."""
     engine: Engine = MeteredEngine(build_engine(settings, reencode))
-    if settings.engine == "ocr":
+    if not kind_of(settings).governed:
         return engine
     from pipeline.engines.governed import GovernedEngine
 

@@ -26,7 +26,7 @@ from msgspec import MsgspecError
 
 from pipeline.engines.gemini_wire import Response, Tokens, read_response, request_body
 from pipeline.plan import RAW_BYTES
-from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.ports import Cause, EngineConfig, EngineLimits, ModelFault, ModelRefused, ModelUnavailable, ProbeFailed, Reencode
 from pipeline.types import Answer, Call, Finish, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
@@ -172,6 +172,30 @@ def check_model(*, api_key: str, model: str, base_url: str = "", timeout: float)
         client.close()
     if found.supported_actions and "generateContent" not in found.supported_actions:
         raise ModelRefused(f"{model} answers no prompts")
+
+
+def open_engine(config: EngineConfig, _reencode: Reencode) -> GeminiEngine:
+    return GeminiEngine(api_key=config.api_key, model=config.model, base_url=config.base_url)
+
+
+def probe(config: EngineConfig, timeout: float) -> str:
+    """See pipeline.ports.EngineModule."""
+    try:
+        check_model(api_key=config.api_key, model=config.model, base_url=config.base_url, timeout=timeout)
+    except (ModelUnavailable, ModelRefused) as error:
+        raise ProbeFailed(str(error), _todo(str(error))) from None
+    return f"{config.model} answers, the key is valid"
+
+
+def _todo(said: str) -> str:
+    status = re.match(r"HTTP (\d+)", said)
+    if status is None:
+        return "Look at GEMINI_BASE_URL, and whether this machine may reach it."
+    if status[1] == "404":
+        return "Look at MODEL: there is no such model for this key."
+    if status[1] in {"400", "401", "402", "403"}:
+        return "Look at GEMINI_API_KEY: make a new key, or mend what is said of it."
+    return "Try again later: the key was not looked at."
 
 
 def _client(api_key: str, base_url: str, http: httpx2.Client | None = None) -> genai.Client:

@@ -7,6 +7,7 @@ The shapes: https://github.com/openai/openai-openapi (CreateChatCompletionReques
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import pybase64
 from pipeline.engines.openai_errors import BadRequest, Unreadable, meaning
 from pipeline.engines.wording import instruction
 from pipeline.plan import RAW_BYTES
-from pipeline.ports import Cause, EngineLimits, ModelFault, ModelRefused, ModelUnavailable, Reencode
+from pipeline.ports import Cause, EngineConfig, EngineLimits, ModelFault, ModelRefused, ModelUnavailable, ProbeFailed, Reencode
 from pipeline.types import MAX_OUTPUT_TOKENS, MB, Answer, Call, Detail, Finish, Form, ItemCode, Picture, Refused
 
 MOST_PICTURES = 900
@@ -139,6 +140,23 @@ def check_model(*, base_url: str, api_key: str, model: str, timeout: float) -> N
         raise ModelRefused(f"{base_url}/models answers with no list of models") from error
     if model not in names and f"{model}:latest" not in names:
         raise ModelRefused(f"there is no model {model}; there are {', '.join(map(str, names[:20])) or 'none'}")
+
+
+def open_engine(config: EngineConfig, reencode: Reencode) -> OpenAiEngine:
+    return OpenAiEngine(base_url=config.base_url, api_key=config.api_key, model=config.model, reencode=reencode)
+
+
+def probe(config: EngineConfig, timeout: float) -> str:
+    """See pipeline.ports.EngineModule."""
+    try:
+        check_model(base_url=config.base_url, api_key=config.api_key, model=config.model, timeout=timeout)
+    except ModelRefused as error:
+        raise ProbeFailed(str(error), "Look at MODEL, and load the model into the server.") from None
+    except ModelUnavailable as error:
+        refused = re.match(r"HTTP 40[123]", str(error))
+        todo = "Look at OPENAI_API_KEY." if refused else "Look at OPENAI_BASE_URL, and whether its server runs."
+        raise ProbeFailed(str(error), todo) from None
+    return f"{config.model} is there, its server answers"
 
 
 def _client(base_url: str, api_key: str) -> httpx2.Client:

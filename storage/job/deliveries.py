@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from pipeline.job_object import job_json, result_json
 from pipeline.outbound.webhook import MOST_BYTES, WebhookResponse
 from pipeline.types import JobStatus
 from storage.account.accounts import random_id
 from storage.database import now_ms
-from storage.job.render import job_json, result_json
 from storage.job.views import job_view, result_view
 from storage.queue import steps
 from storage.queue.steps import Lease

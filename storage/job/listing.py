@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import Connection, select, tuple_
 
+from pipeline.job_object import JobView
 from pipeline.types import Form, JobStatus
 from storage.job.questions import question_of
-from storage.job.views import JobView, select_jobs, views_of
+from storage.job.views import select_jobs, views_of
 from storage.schema import images_table, jobs_table
 
 

@@ -15,6 +15,6 @@ def options_of(question: Question) -> dict[str, Any]:
 
 
 def question_of(prompt: str, options: Mapping[str, Any]) -> Question:
-    """The question of a row. Rows of an earlier version have fewer options."""
+    """The question of a row."""
     question = Question(prompt=prompt, **options)
     return replace(question, fallback_models=tuple(question.fallback_models), detail=Detail(question.detail))

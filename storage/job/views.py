@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
-from pipeline.types import Failure, JobStatus, Usage
+from pipeline.job_object import JobView, ResultView
+from pipeline.types import JobStatus, Usage
 from storage.database import now_ms
 from storage.job.outcome import failures_of
 from storage.schema import chunks_table, images_table, jobs_table, merges_table
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobView:
-    """A job without its results."""
-
-    id: str
-    status: JobStatus
-    total: int
-    succeeded: int
-    failed: int
-    progress: float  #: 0 to 1: an image that is staged counts half
-    credits: int  #: charged so far
-    usage: Usage
-    created_at: int  #: milliseconds since 1970, as the others
-    started_at: int | None
-    finished_at: int | None
-    expires_at: int | None
-    expired: bool  #: its results are gone
-    has_result: bool  #: it has ended with results, which are paid for and still there
-    error_code: str | None
-    error_message: str | None
-    warnings: Sequence[str]
-    metadata: dict[str, Any] | None  #: the caller's own
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResultView:
-    """What the compatible endpoint answers with."""
-
-    prompt: str
-    result: str
-    failures: Sequence[Failure]
-    custom_ids: Mapping[int, str]  #: of the failed images that have one, by index
 
 
 def job_view(connection: Connection, job: str, account: str) -> JobView | None:

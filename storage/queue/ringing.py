@@ -14,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
-    Update,
     and_,
     bindparam,
     case,
@@ -28,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from storage.database import now_ms
-from storage.queue.steps import free, of_job
+from storage.queue.steps import free
 from storage.schema import OPEN_STEP, TAKEN_STEP, UNRUNG_STEP, jobs_table, steps_table
 
 #: Steps of one account that are rung or leased at a time. A job of 3000 images has 60 to 190 chunks: the
@@ -59,8 +58,6 @@ def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 5
         accounts = connection.scalars(_account_statement(), {"job": beside}).all()
         due = []
     else:
-        for condition in (UNRUNG_STEP, TAKEN_STEP):
-            connection.execute(_adopt_statement(condition))
         accounts = _accounts_with_room(connection)
         due = [Ring(row.id, row.priority == 0) for row in connection.execute(_rung_long_ago(), {"most": limit})]
     for account in accounts:
@@ -140,14 +137,6 @@ def _unrung_by_account() -> Select[Any]:
 def _taken_statement() -> Select[Any]:
     taken = select(steps_table.c.account, func.count().label("steps")).where(text(f"({TAKEN_STEP})"))
     return taken.group_by(steps_table.c.account)
-
-
-@cache
-def _adopt_statement(condition: str) -> Update:
-    """For steps that a process of an earlier version added while it was being replaced: it knew nothing of these columns."""
-    account, priority = of_job(steps_table.c.job)
-    orphans = free(text(f"({condition})"), steps_table.c.account.is_(None))
-    return update(steps_table).where(orphans).values(account=account, priority=priority)
 
 
 @cache

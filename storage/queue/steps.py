@@ -89,12 +89,12 @@ def add(
 
 @cache
 def _add_statement() -> ReturningInsert[tuple[int]]:
-    account, priority = of_job(bindparam("of"))
+    account, priority = _of_job(bindparam("of"))
     added = insert(steps_table).values(added_at=now_ms(), account=account, priority=priority)
     return added.returning(steps_table.c.id, sort_by_parameter_order=True)
 
 
-def of_job(job: ColumnElement[str]) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
+def _of_job(job: ColumnElement[str]) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
     """What a step knows of its job: the account and the priority."""
     row = jobs_table.c.id == job
     priority = select(case((jobs_table.c.waited, 0), else_=1)).where(row)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from storage import schema
 from storage.database import Database, NewerSchema, _alembic_config, migrate, newest_revision, now_ms, schema_is_current
-from tests.rows import at_once, new_account, new_job
+from tests.rows import at_once, new_account
 
 MIGRATE = """
 import sys
@@ -263,16 +263,18 @@ def test_a_downgrade_takes_everything_away_and_an_upgrade_brings_it_back(databas
     assert count(database) == 0
 
 
-def test_open_steps_of_an_earlier_version_get_their_account_and_priority(database):
-    accounts = new_account(database), new_account(database)
-    made = [new_job(database, accounts[0]), new_job(database, accounts[1], waited=True)]
+def test_a_database_that_the_first_revision_made_is_brought_to_the_newest_and_keeps_its_rows(empty):
+    """What is released is migrated forward. The row is written in SQL, by the columns that the first revision has."""
     config = _alembic_config()
-    with database.write() as connection:
+    with empty.write() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "0004")
-    migrate(database)
-    query = select(schema.steps_table.c.job, schema.steps_table.c.account, schema.steps_table.c.priority).order_by(
-        schema.steps_table.c.id
-    )
-    with database.read() as connection:
-        assert connection.execute(query).all() == [(made[0], accounts[0], 1), (made[1], accounts[1], 0)]
+        command.upgrade(config, "0001")
+        connection.execute(
+            text("INSERT INTO accounts (id, name, available, held, charged, created_at) VALUES ('acc_1', 'test', 7, 0, 0, 1)")
+        )
+    migrate(empty)
+    assert schema_is_current(empty)
+    with empty.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, schema.metadata) == []
+        assert connection.execute(text("SELECT id, available FROM accounts")).all() == [("acc_1", 7)]

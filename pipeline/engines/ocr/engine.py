@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import msgspec
 
 from pipeline.engines.ocr.reading_order import Quad, TextLine, page_text
 from pipeline.engines.ocr.wire import OcrReply, OcrRequest, receive, send
-from pipeline.ports import EngineLimits, ModelFault, ModelUnavailable
+from pipeline.ports import EngineConfig, EngineLimits, ModelFault, ModelUnavailable, ProbeFailed, Reencode
 from pipeline.types import MB, Answer, Call, Finish, Form, ItemCode, Picture
 
 MODEL = "rapidocr-ppocrv6"
@@ -28,6 +29,8 @@ WARNING = (
     "The ocr engine reads text and barcodes only: it does not follow the prompt. "
     "Set GEMINI_API_KEY (and restart) to have Gemini answer it."
 )
+
+PACKAGES = ("rapidocr", "onnxruntime", "cv2", "zxingcpp")  #: which the server imports
 
 #: Paths of Unix sockets end here: 108 bytes on Linux, 104 on macOS and the BSDs, with the final zero.
 _LONGEST_SOCKET_PATH = 103
@@ -219,6 +222,18 @@ class OcrEngine:
             if lines:
                 return lines[-1][:300]
         return "it gave no reason."
+
+
+def open_engine(config: EngineConfig, _reencode: Reencode) -> OcrEngine:
+    return OcrEngine(config.directory)
+
+
+def probe(_config: EngineConfig, _timeout: float) -> str:
+    """See pipeline.ports.EngineModule. The server is not started."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ProbeFailed(f"not installed: {', '.join(missing)}", "Run `make install`.")
+    return "ocr, installed; it reads text and follows no prompts"
 
 
 def _status(connection: socket.socket, deadline: float | None = None) -> OcrReply:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from storage.job.render import links_json
+from pipeline.job_object import links_json
 from storage.schema import jobs_table
 from tests.harness import Harness, b64
 

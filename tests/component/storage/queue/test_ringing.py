@@ -62,7 +62,7 @@ def fill(connection, jobs, steps):
     for part, step in enumerate(steps):
         account, job, waited = jobs[step.job]
         times = {"rung_at": now if step.rung else None, "rings": int(step.rung), "not_before": now + 60_000 if step.waits else 0}
-        named = {"id": part + 1, "job": job, "round": 1, "kind": "stage", "part": part, "state": step.state}
+        named = {"id": part + 1, "job": job, "round": 1, "kind": "stage", "part": part, "state": step.state, "added_at": now}
         rows.append({**named, **times, "account": account, "priority": 0 if waited else 1})
     if rows:
         connection.execute(insert(schema.steps_table), rows)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from storage import schema
 from storage.job import chunks
 from storage.queue import ringing, steps
-from storage.queue.ringing import RING_AGAIN_MS, WINDOW, Ring
+from storage.queue.ringing import RING_AGAIN_MS, WINDOW
 from tests.rows import at_once, claimed, new_account, new_job, now, ring, rung_now, set_steps, step_ids, step_row
 from workers.run import _commit
 
@@ -105,23 +105,6 @@ def test_beside_a_job_only_its_account_s_steps_are_rung(database, account):
     rung = rung_now(database, beside=job)
     assert rung == step_ids(database, job) + step_ids(database, neighbour)
     assert rung_now(database) == step_ids(database, stranger)
-
-
-def test_what_a_process_of_an_earlier_version_adds_is_rung_by_the_supervisor(database, account):
-    """It runs beside ours while it is replaced, and leaves out what it does not know."""
-    slow = step_ids(database, new_job(database, account))
-    fast = step_ids(database, new_job(database, new_account(database), waited=True))
-    set_steps(database, account=None, priority=None)
-    assert ring(database) == [Ring(fast[0], waited=True), Ring(slow[0], waited=False)]
-
-
-def test_the_supervisor_counts_what_a_process_of_an_earlier_version_has_rung(database, account):
-    first = step_ids(database, new_job(database, account, images=WINDOW - 3))
-    ring(database)
-    set_steps(database, account=None, priority=None)
-    more = step_ids(database, new_job(database, account, images=10))
-    assert rung_now(database) == more[:3]
-    assert {step_row(database, step).account for step in first} == {account}
 
 
 def test_what_was_rung_long_ago_is_rung_again_by_the_supervisor_alone(database, account):

@@ -1,17 +1,47 @@
-"""Jobs and results as the contract shows them."""
+"""The job as the contract shows it, in answers and in webhooks. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.types import Failure, JobStatus
-from storage.job.listing import ItemView
-from storage.job.views import JobView, ResultView
+from pipeline.types import Failure, JobStatus, Usage
 
-#: What the API calls the states of an image.
-ITEM_STATUSES = {"waiting": "queued", "staged": "running", "done": "succeeded", "failed": "failed"}
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobView:
+    """A job without its results."""
+
+    id: str
+    status: JobStatus
+    total: int
+    succeeded: int
+    failed: int
+    progress: float  #: 0 to 1: an image that is staged counts half
+    credits: int  #: charged so far
+    usage: Usage
+    created_at: int  #: milliseconds since 1970, as the others
+    started_at: int | None
+    finished_at: int | None
+    expires_at: int | None
+    expired: bool  #: its results are gone
+    has_result: bool  #: it has ended with results, which are paid for and still there
+    error_code: str | None
+    error_message: str | None
+    warnings: Sequence[str]
+    metadata: dict[str, Any] | None  #: the caller's own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultView:
+    """What the compatible endpoint answers with."""
+
+    prompt: str
+    result: str
+    failures: Sequence[Failure]
+    custom_ids: Mapping[int, str]  #: of the failed images that have one, by index
 
 
 def job_json(job: JobView) -> dict[str, Any]:
@@ -52,21 +82,6 @@ def result_json(job: JobView, result: ResultView) -> dict[str, Any]:
     if result.failures:
         body["errors"] = errors_json(result.failures, result.custom_ids)
     return body
-
-
-def item_json(item: ItemView) -> dict[str, Any]:
-    """One image of a job, as the API shows it."""
-    return {
-        "index": item.index,
-        "customId": item.custom_id,
-        "source": item.source,
-        "status": ITEM_STATUSES[item.state],
-        "code": item.code,
-        "message": item.message,
-        "attempts": item.attempts,
-        "note": item.note,
-        "result": item.result,
-    }
 
 
 def links_json(job: str) -> dict[str, str]:

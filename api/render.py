@@ -1,0 +1,25 @@
+"""An image of a job as the API shows it, in its lists and tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from storage.job.listing import ItemView
+
+#: What the API calls the states of an image.
+ITEM_STATUSES = {"waiting": "queued", "staged": "running", "done": "succeeded", "failed": "failed"}
+
+
+def item_json(item: ItemView) -> dict[str, Any]:
+    """One image of a job, as the API shows it."""
+    return {
+        "index": item.index,
+        "customId": item.custom_id,
+        "source": item.source,
+        "status": ITEM_STATUSES[item.state],
+        "code": item.code,
+        "message": item.message,
+        "attempts": item.attempts,
+        "note": item.note,
+        "result": item.result,
+    }

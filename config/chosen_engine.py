@@ -1,0 +1,58 @@
+"""The engine that the settings name."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from config.engines import ENGINES, EngineKind
+from config.settings import Settings
+from pipeline.models import Model, known, with_limits
+from pipeline.ports import Engine, EngineConfig, Reencode
+
+
+def kind_of(settings: Settings) -> EngineKind:
+    """Its line in the table of engines."""
+    return ENGINES[settings.engine]
+
+
+def engine_config(settings: Settings) -> EngineConfig:
+    """What the settings say of it."""
+    kind = kind_of(settings)
+    return EngineConfig(
+        model=settings.model,
+        api_key=_value(settings, kind.api_key),
+        base_url=_value(settings, kind.base_url),
+        directory=settings.data_dir / kind.name,
+    )
+
+
+def build_engine(settings: Settings, reencode: Reencode) -> Engine:
+    """One engine for the process."""
+    return kind_of(settings).load().open_engine(engine_config(settings), reencode)
+
+
+def models_of(settings: Settings) -> dict[str, Model]:
+    """The models that a request may name, with their limits; the first one is for who names none."""
+    kind = kind_of(settings)
+    if kind.only_model is not None:
+        only, _ = kind.only_model()
+        return {only.name: only}
+    first = settings.model
+    allowed = settings.models or (known(first), *kind.models)
+    limited = {model.name: model for model in with_limits(allowed, rpm=settings.model_rpm, tpm=settings.model_tpm)}
+    return {first: limited[first], **limited}
+
+
+def model_of(settings: Settings) -> tuple[str, str, tuple[str, ...]]:
+    """Name, model and warnings of the engine, without building it: what the front door records."""
+    kind = kind_of(settings)
+    if kind.only_model is None:
+        return kind.name, settings.model, ()
+    only, warning = kind.only_model()
+    return kind.name, only.name, (warning,)
+
+
+def _value(settings: Settings, name: str) -> str:
+    """The setting's value; empty where it has none, or the engine has no such setting."""
+    value = getattr(settings, name.lower()) if name else None
+    return value.get_secret_value() if isinstance(value, SecretStr) else value or ""
