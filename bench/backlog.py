@@ -16,8 +16,7 @@ from pathlib import Path
 from bench.large_job import others
 from bench.report import print_report, spread
 from bench.web import IMAGES
-from tests.e2e.service import Service, serving
-from tests.fakes.gemini import numbered_picture
+from testbed import Service, numbered_picture, serving
 
 JOBS = 20
 REQUESTS = 20

@@ -19,7 +19,7 @@ from bench.front_door import memory
 from bench.large_job import others
 from bench.report import print_report, spread
 from bench.web import IMAGES
-from tests.e2e.service import Service, serving
+from testbed import Service, serving
 
 MB = 1_000_000
 SETTLE_SECONDS, REST_SECONDS = 10, 30  #: until it is at rest; at rest

@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.report import print_report, spread
-from tests.e2e.service import Service, serving
-from tests.fakes.gemini import FakeGemini, numbered_picture
+from testbed import FakeGemini, Service, numbered_picture, serving
 
 IMAGES = 3000
 

@@ -24,8 +24,7 @@ from storage.job import accepting, chunks, closing, listing, upkeep, views
 from storage.job.outcome import job_outcome
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease
-from tests.postgres import postgres
-from tests.rows import job_of, new_account, staged_images
+from testbed import job_of, new_account, postgres, staged_images
 
 AT_ONCE = 100_000
 JOBS = 200  #: in each database, one here and one there

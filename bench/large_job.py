@@ -20,8 +20,7 @@ from pathlib import Path
 
 from bench.report import print_report, spread
 from bench.web import IMAGES, beside, web
-from tests.e2e.service import serving
-from tests.fakes.gemini import FakeGemini, numbered_picture
+from testbed import FakeGemini, numbered_picture, serving
 
 PER_CALL, AT_ONCE, LATENCY = 16, 32, 1.0
 IDEAL = ceil(ceil(IMAGES / PER_CALL) / AT_ONCE) * LATENCY

@@ -8,6 +8,7 @@ The first minute, in which the schedule settles, is left out.
 from __future__ import annotations
 
 import argparse
+import base64
 import tempfile
 import threading
 import time
@@ -16,10 +17,7 @@ from pathlib import Path
 
 from bench.report import print_report, spread
 from storage.redis.embedded import EmbeddedRedis
-from tests.e2e.production import Production
-from tests.fakes.gemini import Behaviour, FakeGemini, SeenCall, numbered_picture
-from tests.fakes.gemini_behaviours import rate_limited
-from tests.harness import b64
+from testbed import Behaviour, FakeGemini, Production, SeenCall, numbered_picture, rate_limited
 
 QUOTA, PROCESSES, LATENCY = 60, 4, 1.0
 
@@ -67,7 +65,7 @@ def run(minutes: int, folder: Path) -> tuple[list[float], list[float]]:
             for name in ("web-1", "supervisor", *(f"worker-{number}" for number in range(PROCESSES))):
                 service.start(name)
             client = service.client("web-1", key)
-            images = [b64(numbered_picture(number)) for number in range((minutes + 2) * QUOTA)]
+            images = [base64.b64encode(numbered_picture(number)).decode() for number in range((minutes + 2) * QUOTA)]
             body = {"inputMethod": "base64", "images": images, "prompt": "Which number?"}
             assert client.extract(body, {"Prefer": "respond-async"})[0] == 202
             assert fake.wait_for(lambda: bool(quota.taken), 120)

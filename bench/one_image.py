@@ -16,11 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.report import print_report, spread
-from tests.e2e.production import production
-from tests.e2e.service import Service, serving
-from tests.fakes.gemini import FakeGemini, numbered_picture
-from tests.postgres import postgres
-from tests.servers import seaweedfs
+from testbed import FakeGemini, Service, numbered_picture, postgres, production, seaweedfs, serving
 
 CLIENTS, LATENCY = 32, 1.0
 REQUESTS = 100

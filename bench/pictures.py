@@ -38,7 +38,7 @@ from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
 from pipeline.request.base64_text import decode_texts
 from pipeline.types import MAX_TOTAL_BYTES, Failure, Fetched, ItemCode, Staged
-from tests.e2e.service import ROOT, pictures
+from testbed import ROOT, pictures
 
 FOLDER = ROOT / "var" / "bench-pictures"
 PACKAGES = {"pillow": "Tests/images/", "pillow-heif": "tests/images/"}

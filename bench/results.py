@@ -15,8 +15,7 @@ from bench.report import print_report, spread
 from storage import schema
 from storage.database import Database, now_ms
 from storage.job import accepting
-from tests.e2e.service import Service, serving
-from tests.rows import job_of
+from testbed import Service, job_of, serving
 
 IMAGES = 3000
 RECORD = {f"field {number}": "x" * 500 for number in range(20)}

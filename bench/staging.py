@@ -34,7 +34,7 @@ from pipeline.outbound.addresses import parse_allow
 from pipeline.plan import ChunkPlan, cut
 from pipeline.types import MAX_TOTAL_BYTES
 from storage.scratch.files import FileScratch
-from tests.e2e.service import ROOT
+from testbed import ROOT
 from workers.app import collect_less
 from workers.stage import IN_MEMORY
 

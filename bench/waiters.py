@@ -15,8 +15,7 @@ import psutil
 
 from bench.front_door import front_door, memory
 from bench.report import print_report, spread
-from tests.e2e.service import Service, serving
-from tests.fakes.gemini import numbered_picture
+from testbed import Service, numbered_picture, serving
 
 CLIENTS = 500
 JOBS = 50  #: that they wait for

@@ -15,8 +15,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from tests.e2e.service import ROOT
-from tests.fakes.gemini import numbered_picture
+from testbed import ROOT, numbered_picture
 
 IMAGES, SIZE, LATENCY = 3000, 33_000, 0.05  #: bytes of a photo; seconds from a request to its answer
 

@@ -33,10 +33,12 @@ class Fetch(Protocol):
     """Fetches many URLs at once."""
 
     def __call__(self, urls: Iterable[tuple[int, str]], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
-        """One value for each (index, url), as they complete, in any order.
+        """One value for each (index, url), as they complete, in any order. Thread-safe.
 
-        `total`: bytes that all of it may have together. Raises TotalTooLarge as soon as more were received.
-        `timeout`: seconds for the whole of it, beside each fetch's own deadline.
+        `total`: bytes that all images of the call may have together. Raises TotalTooLarge as soon as more were received, and
+        nothing else for what URLs, names and servers do. An empty body is a Failure too, with `image_empty`.
+        `timeout`: seconds for the whole call, beside each fetch's own deadline. What has not come by then is a Failure.
+        Close the iterator if you do not take all values: fetches under way are then given up.
         """
 
 
@@ -48,10 +50,11 @@ class Decode(Protocol):
     """Shows that bytes are an image the model can take, or makes them one."""
 
     def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
-        """What each becomes, in their order, as it is known. To be closed by who does not take them all.
+        """What each picture becomes, in their order, as it is known. Thread-safe.
 
-        Never raises for what is in `pictures`, not even if decoding one kills the decoder. Their `seconds` are without the wait
-        for a decoder. Thread-safe.
+        Outcomes of small pictures may be held back to come together. Never raises for what is in `pictures`, not even if
+        decoding one kills the decoder. The `seconds` of an outcome do not count the wait for a decoder. Close the generator if
+        you do not take all outcomes: it holds a decoder until then.
         """
 
 
@@ -59,14 +62,22 @@ class Reencode(Protocol):
     """Makes a JPEG of an image that decodes, for models that do not take it as it is."""
 
     def __call__(self, data: bytes) -> Prepared | Refused:
-        """One below 14,000,000 bytes, upright, smaller in pixels where it must be. Never raises for what is in `data`."""
+        """A JPEG of at most 14,000,000 bytes, with fewer pixels if that is the only way to stay below.
+
+        It is upright without an orientation tag, and white where the image is transparent. Never raises for what is in `data`.
+        Thread-safe.
+        """
 
 
 class Deliver(Protocol):
     """Calls a webhook."""
 
     def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
-        """One POST. Never raises for what names and receivers do. Thread-safe."""
+        """One POST with these headers and this body, and what came of it. Thread-safe.
+
+        Redirects are not followed and nothing is sent twice. Only the start of an answer is read: its status counts. Never
+        raises for what URLs, names and receivers do: what gives no status is a response that says why.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,10 +12,9 @@ import structlog
 
 from storage.database import Database, migrate
 from storage.redis.embedded import EmbeddedRedis
+from testbed import PostgresServer, S3Server, postgres, seaweedfs
 from tests.harness import Harness, running
-from tests.postgres import PostgresServer, postgres
 from tests.rows import quick_folder
-from tests.servers import S3Server, seaweedfs
 
 
 def _drop(*_: object) -> dict[str, Any]:

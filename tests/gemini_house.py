@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +13,17 @@ from pipeline.engines.gemini import GeminiEngine
 from pipeline.engines.governed import GovernedEngine
 from pipeline.engines.limiter import LocalLimiter
 from pipeline.models import KNOWN
-from pipeline.types import ItemCode, Prepared, Refused
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_pictures import sniff
+from tests.fakes.images import fake_decode
 from tests.harness import Harness, running
 
 MODEL = "gemini-3.5-flash-lite"
 RECORD = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+
+
+#: Takes what begins like a picture for one; the fake Gemini sees to it that it decodes.
+take = functools.partial(fake_decode, mime_of=sniff, size=(64, 48))
 
 
 @contextmanager
@@ -35,18 +39,6 @@ def gemini_house(folder: Path, fake: FakeGemini, **options: Any) -> Iterator[Har
         engine.close()
     assert fake.faults == []
     assert fake.refused == []
-
-
-def take(pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
-    """Takes what begins like a picture for one: that it decodes, the fake sees to."""
-    yield from map(_taken, pictures)
-
-
-def _taken(data: bytes) -> Prepared | Refused:
-    mime = sniff(data)
-    if mime is None:
-        return Refused(code=ItemCode.UNSUPPORTED_FORMAT, detail="This is not an image.")
-    return Prepared(data=data, mime=mime, width=64, height=48, source_format="PNG")
 
 
 @functools.cache

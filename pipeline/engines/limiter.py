@@ -12,9 +12,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from pipeline.models import Model
 from pipeline.ports import Cause, ModelUnavailable, Permit
@@ -30,14 +29,11 @@ SPREAD_MS = 30_000  #: those who are sent away come back one after the other ove
 NARROWEST_MS = 50  #: between two of them
 GRACE_MS = 5_000  #: after its time a call whose end was not told counts no more: its worker is gone
 
+Clock = Callable[[], float]  #: milliseconds, never going back
+
 #: the breaker that each cause opens: of the whole engine, or of the model
 OPENS_ENGINE = frozenset({Cause.ACCOUNT})
 OPENS_MODEL = frozenset({Cause.QUOTA, Cause.MODEL})
-
-
-class Clock(Protocol):
-    def __call__(self) -> float:
-        """Milliseconds, never going back."""
 
 
 def spacings(model: Model, tokens: int, share: float = 1.0) -> tuple[float, float]:

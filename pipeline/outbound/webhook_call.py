@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as LookupTimeout
+from io import BytesIO
 
 import pycurl
 
@@ -37,7 +38,8 @@ class WebhookCaller:
         guarded.aim(target, addresses)
         curl = guarded.curl
         curl.setopt(pycurl.POST, 1)
-        curl.setopt(pycurl.COPYPOSTFIELDS, body)
+        curl.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
+        curl.setopt(pycurl.READDATA, BytesIO(body))  # not COPYPOSTFIELDS: it raises for a body with a zero byte
         curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()] + ["Expect:"])
         curl.setopt(pycurl.TIMEOUT_MS, int(self._seconds * 1000))
         curl.setopt(pycurl.WRITEFUNCTION, _Waste())

@@ -17,9 +17,9 @@ from pipeline.types import MB
 from storage.account.accounts import random_id
 from storage.scratch.open import open_scratch
 from storage.scratch.s3 import S3Scratch, s3_client
+from testbed import S3Server
 from tests.fakes.odd_s3 import Answer, fault, odd_s3
 from tests.rows import at_once
-from tests.servers import S3Server
 
 ACTIONS = {
     "put": lambda scratch: scratch.put("job_1/a", io.BytesIO(b"x")),

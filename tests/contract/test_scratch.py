@@ -13,9 +13,9 @@ from pipeline.ports import Scratch
 from storage.account.accounts import random_id
 from storage.scratch.files import FileScratch
 from storage.scratch.open import open_scratch
+from testbed import S3Server
 from tests.fakes.scratch import MemoryScratch
 from tests.rows import at_once
-from tests.servers import S3Server
 
 NO_KEYS = [
     "",

@@ -1,4 +1,4 @@
-"""What the doorbell promises: the one in memory and the one in Redis."""
+"""What the doorbell promises, and the Board that it is too: the one in memory and the one in Redis."""
 
 from __future__ import annotations
 

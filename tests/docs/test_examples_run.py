@@ -22,9 +22,9 @@ from cli.main import main
 from cli.serve import _say
 from config.settings import SECRETS, Settings, load_settings
 from pipeline.credits import reservation
+from testbed import PictureServer, Service, environment, pictures, serving
 from tests.compose import COMPOSE, SERVICES
 from tests.docs.markdown import NAMES, ROOT, Block, blocks
-from tests.e2e.service import PictureServer, Service, environment, pictures, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.e2e.service import ROOT
+from testbed import ROOT
 from tests.fakes.gemini import FakeGemini
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]

@@ -10,8 +10,7 @@ from threading import Event
 
 import pytest
 
-from tests.e2e.production import Production, eventually, production
-from tests.e2e.service import ROOT, environment
+from testbed import ROOT, Production, environment, eventually, production
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import held
 

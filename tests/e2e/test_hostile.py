@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.e2e.service import ROOT, environment, pictures, serving
+from testbed import ROOT, environment, pictures, serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import Behaviour, always
 

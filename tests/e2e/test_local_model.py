@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Service, serving
+from testbed import Service, serving
 from tests.fakes.gemini import numbered_picture
 from tests.fakes.openai import FakeOpenAI
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Service, serving
+from testbed import Service, serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("openapi")]

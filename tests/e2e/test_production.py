@@ -11,8 +11,7 @@ import sys
 
 import pytest
 
-from tests.e2e.production import Production, eventually, production
-from tests.e2e.service import ROOT, environment, pictures
+from testbed import ROOT, Production, environment, eventually, pictures, production
 from tests.fakes.gemini import FakeGemini, numbered_picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("production")]

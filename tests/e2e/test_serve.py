@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from tests.e2e.service import ROOT, Service, environment, pictures, serving
+from testbed import ROOT, Service, environment, pictures, serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import in_turn, rate_limited
 

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.e2e.production import Production, eventually, valkey
+from testbed import Production, eventually, valkey
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.torture.servers import Proxies
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.e2e.service import pictures, serving
+from testbed import pictures, serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("large")]

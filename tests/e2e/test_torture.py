@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.e2e.service import ROOT
+from testbed import ROOT
 
 #: Its promises are seconds, and its processes are ten: it has the machine for itself (see the Makefile).
 pytestmark = [pytest.mark.alone, pytest.mark.slow]

@@ -7,6 +7,7 @@ the fixtures it wants by assigning them to names of its own.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 
@@ -36,6 +37,7 @@ class Server:
     def __init__(self, paths, *, tls=None):
         self.paths = paths
         self.requests = []
+        self.bodies = []  # of the requests, in their order
         self.connections = 0
         self.gone = threading.Event()
         self._open = set()
@@ -71,6 +73,11 @@ class Server:
                 while b"\r\n\r\n" in received:
                     request, _, received = received.partition(b"\r\n\r\n")
                     self.requests.append(request.decode())
+                    length = int((re.search(r"(?i)\ncontent-length: (\d+)", request.decode()) or "00")[1])
+                    while len(received) < length and (piece := connection.recv(65536)):
+                        received += piece
+                    self.bodies.append(received[:length])
+                    received = received[length:]
                     path = request.split()[1].decode().partition("?")[0]
                     found = self.paths.get(path, self.paths.get("*"))
                     if callable(found):

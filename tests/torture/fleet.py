@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import psutil
 
-from tests.e2e.service import ROOT, environment
+from testbed import ROOT, environment
 from tests.torture.plan import PAUSE_SECONDS
 
 RESTART_SECONDS = 1.0

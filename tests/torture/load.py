@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.service import PictureServer
+from testbed import PictureServer
 from tests.fakes.gemini import numbered_picture
 from tests.torture.plan import Job, Plan
 

@@ -13,7 +13,7 @@ from typing import Any
 from config.settings import load_settings
 from storage.database import Database
 from storage.scratch.open import open_scratch
-from tests.e2e.service import pictures
+from testbed import pictures
 from tests.fakes.gemini import FakeGemini
 from tests.torture import rows
 from tests.torture.checker import QUIET_SECONDS, Record

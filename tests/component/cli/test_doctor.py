@@ -20,10 +20,9 @@ from cli.main import main
 from storage.account.accounts import random_id
 from storage.database import Database, migrate
 from storage.redis.embedded import EmbeddedRedis
+from testbed import PostgresServer, S3Server
 from tests.fakes.gemini import FakeGemini
 from tests.fakes.openai import FakeOpenAI
-from tests.postgres import PostgresServer
-from tests.servers import S3Server
 from workers.alive import touch
 
 PATIENCE = 60.0  #: seconds: a busy machine is no fault of a part's

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from storage.database import Database, migrate
-from tests.e2e.service import ROOT, environment
+from testbed import ROOT, environment
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["keys", "list"], ["serve"]])

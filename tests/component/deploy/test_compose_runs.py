@@ -20,9 +20,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from storage.scratch.s3 import s3_client
+from testbed import PostgresServer, S3Server
 from tests.compose import ONCE, ROOT, SERVICES, environment, make_secrets, mounted
-from tests.postgres import PostgresServer
-from tests.servers import S3Server
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.e2e.service import ROOT
+from testbed import ROOT
 
 SCRIPT = """
 import ctypes, os, signal, sys

@@ -15,13 +15,13 @@ from pipeline.outbound.webhook import WebhookResponse, as_text
 from storage import schema
 from storage.account import webhook_secrets
 from storage.account.webhook_secrets import SecretUnreadable, rotate, signing_secrets
+from tests.fakes.deliver import FAILED, GONE, UNREACHABLE
 from tests.harness import b64, running
 from tests.rows import at_once, new_account, step_ids, step_row
 from workers.run import WORK
 
 HOOK = "https://hooks.example/extract"
 ASYNC = {"Prefer": "respond-async"}
-FAILED = WebhookResponse(status=500)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_receiver_that_fails_gets_the_same_id_and_bytes_again_until_it_takes_t
 
 
 def test_a_receiver_that_never_takes_it_is_given_up_after_the_schedule(house):
-    house.deliver.script = lambda _: WebhookResponse(status=None, error="not reachable")
+    house.deliver.script = lambda _: UNREACHABLE
     job = accepted(house)
     work_through(house)
     assert len(house.deliver.calls) == 4
@@ -123,7 +123,7 @@ def test_a_receiver_that_never_takes_it_is_given_up_after_the_schedule(house):
 
 
 def test_a_receiver_that_is_gone_is_told_once(house):
-    house.deliver.script = lambda _: WebhookResponse(status=410)
+    house.deliver.script = lambda _: GONE
     job = accepted(house)
     work_through(house)
     assert len(house.deliver.calls) == 1

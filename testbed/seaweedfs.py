@@ -1,4 +1,4 @@
-"""Real servers from pip, for the parts that production runs on. Each test session starts its own."""
+"""A real SeaweedFS from a wheel, with an empty bucket. Each test session starts its own."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""What tests and benches run: the service as processes, the servers that it needs, and a fake model for it to ask.
+
+`bench/` imports nothing else of what the tests use: tests/unit/test_benches.py holds it to that.
+"""
+
+from testbed.postgres import PostgresServer, postgres
+from testbed.production import Production, eventually, production, valkey
+from testbed.seaweedfs import S3Server, seaweedfs
+from testbed.service import ROOT, PictureServer, Service, environment, pictures, serving
+from tests.fakes.gemini import Behaviour, FakeGemini, SeenCall, numbered_picture
+from tests.fakes.gemini_behaviours import rate_limited
+from tests.rows import job_of, new_account, staged_images
+
+__all__ = [
+    "ROOT",
+    "Behaviour",
+    "FakeGemini",
+    "PictureServer",
+    "PostgresServer",
+    "Production",
+    "S3Server",
+    "SeenCall",
+    "Service",
+    "environment",
+    "eventually",
+    "job_of",
+    "new_account",
+    "numbered_picture",
+    "pictures",
+    "postgres",
+    "production",
+    "rate_limited",
+    "seaweedfs",
+    "serving",
+    "staged_images",
+    "valkey",
+]

@@ -1,0 +1,44 @@
+"""Making JPEGs in this process, without a child that may die of it. tests/contract/test_reencode.py holds it beside the real part."""
+
+from __future__ import annotations
+
+import io
+
+import pillow_heif
+from PIL import Image, ImageOps
+
+from pipeline.types import ItemCode, Prepared, Refused
+
+MOST_BYTES = 14_000_000  #: of a JPEG: see pipeline.ports.Reencode
+
+pillow_heif.register_heif_opener()
+
+
+def fake_reencode(data: bytes) -> Prepared | Refused:
+    """Implements pipeline.ports.Reencode with Pillow alone: for pictures that a test made, not for what strangers send."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind = str(image.format)
+            shown = _without_alpha(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError):
+        if not data:
+            return Refused(code=ItemCode.IMAGE_EMPTY, detail="There are no bytes in this image.")
+        return Refused(code=ItemCode.IMAGE_CORRUPT, detail="The image cannot be decoded.")
+    while True:
+        jpeg = io.BytesIO()
+        shown.save(jpeg, "JPEG", quality=90)
+        if jpeg.tell() <= MOST_BYTES:
+            return Prepared(data=jpeg.getvalue(), mime="image/jpeg", width=shown.width, height=shown.height, source_format=kind)
+        shown = shown.reduce(2)
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """In a mode that JPEG has; what is transparent becomes white."""
+    if image.mode in {"F", "I;16"}:
+        return image.convert("L")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    full = image.convert("RGBA")
+    paper = Image.new("RGB", full.size, "white")
+    paper.paste(full, mask=full.getchannel("A"))
+    return paper
