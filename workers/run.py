@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
-from pipeline.types import ItemCode, JobStatus
+from pipeline.types import ItemCode, JobStatus, StepKind
 from storage.database import SQL_AWAY
 from storage.job import chunks, closing
 from storage.queue import ringing, steps
@@ -42,12 +42,12 @@ NO_SEAT_SECONDS = 2.0
 OUTAGES = (*SQL_AWAY, RedisError, OSError)
 
 Commit = Callable[[Connection], list[int]]
-WORK: dict[str, Callable[[WorkerParts, Lease], Commit]] = {
-    "stage": stage,
-    "extract": extract,
-    "finalize": finalize,
-    "cleanup": cleanup,
-    "webhook": webhook,
+WORK: dict[StepKind, Callable[[WorkerParts, Lease], Commit]] = {
+    StepKind.STAGE: stage,
+    StepKind.EXTRACT: extract,
+    StepKind.FINALIZE: finalize,
+    StepKind.CLEANUP: cleanup,
+    StepKind.WEBHOOK: webhook,
 }
 
 
@@ -69,7 +69,7 @@ def run_step(parts: WorkerParts, step: int) -> None:
 def run_lease(parts: WorkerParts, lease: Lease) -> list[Lease]:
     """Works on a step that is claimed; the leases of those to go on with."""
     with structlog.contextvars.bound_contextvars(
-        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind, part=lease.part
+        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind.value, part=lease.part
     ):
         follow: list[Lease] = []
         try:
@@ -134,13 +134,13 @@ def _run(parts: WorkerParts, lease: Lease) -> list[Lease]:
         log.exception("step_failed", tries=lease.tries + 1)
         return _after_failure(parts, lease)
     _count(lease, "done")
-    STEP_SECONDS.observe(time.monotonic() - began, kind=lease.kind)
+    STEP_SECONDS.observe(time.monotonic() - began, kind=lease.kind.value)
     log.info("step_done")
     return follow
 
 
 def _count(lease: Lease, outcome: str) -> None:
-    STEPS.add(kind=lease.kind, outcome=outcome)
+    STEPS.add(kind=lease.kind.value, outcome=outcome)
 
 
 def _run_alone(parts: WorkerParts, lease: Lease) -> list[Lease]:
@@ -153,7 +153,7 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[Lease]:
             except Died as death:
                 _count(lease, "died")
                 log.warning("step_died_alone", reason=str(death))
-                if lease.kind not in {"stage", "extract"}:
+                if lease.kind not in {StepKind.STAGE, StepKind.EXTRACT}:
                     return _after_failure(parts, lease)
                 return _commit(parts, lease, partial(chunks.record_death, lease=lease))
     except NoSlot:
@@ -170,7 +170,7 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[Lease]:
 
     A cleanup or a webhook is never given up: it goes on trying, further and further apart.
     """
-    if lease.tries + 1 < MOST_TRIES or lease.kind in {"cleanup", "webhook"}:
+    if lease.tries + 1 < MOST_TRIES or lease.kind in {StepKind.CLEANUP, StepKind.WEBHOOK}:
         seconds = BACK_OFF_SECONDS * 2.0 ** min(lease.tries, 8)
         _hand_back(parts, lease, seconds=seconds * random.uniform(0.5, 1.0), counts=True)  # noqa: S311 - jitter
         return []
@@ -183,7 +183,7 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[Lease]:
 
 def _give_up(connection: Connection, lease: Lease) -> list[int]:
     """The images of a chunk fail; with a finalize the whole job, so that what it holds is released."""
-    if lease.kind == "finalize":
+    if lease.kind is StepKind.FINALIZE:
         message = "The service failed to put the answers of this job together."
         error = (ItemCode.INTERNAL_ERROR.value, message)
         return closing.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
@@ -195,9 +195,9 @@ def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Lease]:
     with parts.database.write() as connection:
         ids = commit(connection)
         follow = _claim(parts, connection, ids, after=lease)
-        going_on = len(follow) == len(ids) and all(step.kind in {"extract", "finalize"} for step in follow)
+        going_on = len(follow) == len(ids) and all(step.kind in {StepKind.EXTRACT, StepKind.FINALIZE} for step in follow)
         # Where a step of ours takes the place of the one that ended, its account has no other place than before.
-        same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind == "finalize")
+        same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind is StepKind.FINALIZE)
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job, ended=not going_on)

@@ -10,14 +10,14 @@ from sqlalchemy import BigInteger, Connection, Row, Select, Update, bindparam, f
 
 from pipeline.credits import charge as price
 from pipeline.finalize import Verdict, conclude
-from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
+from pipeline.types import MAX_IMAGES, ImageState, ItemCode, JobStatus, StepKind
 from storage.account import ledger
 from storage.database import now_ms
 from storage.job import deliveries
 from storage.job.outcome import job_outcome
 from storage.queue import steps
 from storage.queue.steps import JobGone, Lease
-from storage.schema import chunks_table, images_table, jobs_table, steps_table
+from storage.schema import OPEN_IMAGES, chunks_table, images_table, jobs_table, steps_table
 
 
 def lock_job(connection: Connection, job: str) -> Row[Any]:
@@ -88,10 +88,10 @@ def close_job(
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
     connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended})
-    follow = steps.add(connection, job=job.id, round_=job.round, kind="cleanup")
+    follow = steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
     if lease_left:
         # A worker that is fenced off may still write to scratch until its lease runs out: look again then.
-        steps.add(connection, job=job.id, round_=job.round, kind="cleanup", parts=[1], delay_ms=lease_left + 1000)
+        steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP, parts=[1], delay_ms=lease_left + 1000)
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
     return follow
@@ -102,7 +102,7 @@ def _processed() -> Select[int]:
     return (
         select(func.count())
         .select_from(images_table)
-        .where(images_table.c.job == bindparam("job"), images_table.c.state == "done")
+        .where(images_table.c.job == bindparam("job"), images_table.c.state == ImageState.DONE.value)
     )
 
 
@@ -130,10 +130,12 @@ def _without_this_round(connection: Connection, job: Row[Any], failed: Verdict) 
     connection.execute(
         update(images_table)
         .where(images_table.c.job == job.id, images_table.c.attempts == job.round)
-        .values(state="failed", code=item_code.value, detail=message, result=null())
+        .values(state=ImageState.FAILED.value, code=item_code.value, detail=message, result=null())
     )
     parts = select(steps_table.c.part).where(
-        steps_table.c.job == job.id, steps_table.c.round == job.round, steps_table.c.kind.in_(("stage", "extract"))
+        steps_table.c.job == job.id,
+        steps_table.c.round == job.round,
+        steps_table.c.kind.in_((StepKind.STAGE.value, StepKind.EXTRACT.value)),
     )
     connection.execute(update(chunks_table).where(chunks_table.c.job == job.id, chunks_table.c.no.in_(parts)).values(replies=[]))
     return Verdict(status=JobStatus.PARTIAL, result=job.result, error=None)
@@ -142,7 +144,7 @@ def _without_this_round(connection: Connection, job: Row[Any], failed: Verdict) 
 def finalize_next(connection: Connection, job: Row[Any]) -> list[int]:
     """Moves a job with no open chunk to finalizing."""
     connection.execute(_finalizing(), {"of": job.id})
-    return steps.add(connection, job=job.id, round_=job.round, kind="finalize")
+    return steps.add(connection, job=job.id, round_=job.round, kind=StepKind.FINALIZE)
 
 
 @cache
@@ -159,7 +161,7 @@ def fail_open_images(
 
 @cache
 def _fail_open() -> Update:
-    still_open = images_table.c.state.in_(("waiting", "staged"))
+    still_open = images_table.c.state.in_(OPEN_IMAGES)
     between = images_table.c.index.between(bindparam("least"), bindparam("most"))
-    failed = {"state": "failed", "code": bindparam("code"), "detail": bindparam("detail")}
+    failed = {"state": ImageState.FAILED.value, "code": bindparam("code"), "detail": bindparam("detail")}
     return update(images_table).where(images_table.c.job == bindparam("of"), between, still_open).values(**failed)

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 
 from pipeline.outbound.webhook import MOST_BYTES, WebhookResponse
-from pipeline.types import JobStatus
+from pipeline.types import JobStatus, StepKind
 from storage.account.accounts import random_id
 from storage.database import now_ms
 from storage.job.render import job_json, result_json
@@ -64,7 +64,7 @@ def announce(connection: Connection, job: Row[Any]) -> list[int]:
             created_at=now_ms(),
         )
     )
-    return steps.add(connection, job=job.id, round_=job.round, kind="webhook")
+    return steps.add(connection, job=job.id, round_=job.round, kind=StepKind.WEBHOOK)
 
 
 def _body(event: str, data: dict[str, Any]) -> str:

@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.types import Failure, JobStatus
+from pipeline.types import Failure, ImageState, JobStatus
 from storage.job.listing import ItemView
 from storage.job.views import JobView, ResultView
 
 #: What the API calls the states of an image.
-ITEM_STATUSES = {"waiting": "queued", "staged": "running", "done": "succeeded", "failed": "failed"}
+ITEM_STATUSES = {
+    ImageState.WAITING: "queued",
+    ImageState.STAGED: "running",
+    ImageState.DONE: "succeeded",
+    ImageState.FAILED: "failed",
+}
 
 
 def job_json(job: JobView) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, delete, func, null, select, update
 
 from pipeline.credits import reservation
 from pipeline.plan import ChunkPlan
-from pipeline.types import JobStatus, Question
+from pipeline.types import ImageState, JobStatus, Question
 from storage.account import ledger
 from storage.database import now_ms
 from storage.job.accepting import TooManyOpenJobs, add_chunks
@@ -46,11 +46,12 @@ def retry(
     row = lock_job(connection, job)
     failed = _failed_images(connection, row)
     round_ = row.round + 1
+    no_outcome = {"code": None, "detail": None, "sha256": None, "bytes": None, "result": null()}
     open_jobs = select(func.count()).where(jobs_table.c.account == row.account, jobs_table.c.finished_at.is_(None))
     connection.execute(
         update(images_table)
-        .where(images_table.c.job == job, images_table.c.state == "failed")
-        .values(state="waiting", code=None, detail=None, sha256=None, bytes=None, result=null(), attempts=round_)
+        .where(images_table.c.job == job, images_table.c.state == ImageState.FAILED.value)
+        .values(state=ImageState.WAITING.value, attempts=round_, **no_outcome)
     )
     # Those of a round that was cut short are open still, and the round ends when none is.
     connection.execute(update(chunks_table).where(chunks_table.c.job == job).values(open=False))
@@ -91,7 +92,7 @@ def _failed_images(connection: Connection, job: Row[Any]) -> list[int]:
     failed = list(
         connection.execute(
             select(images_table.c.index)
-            .where(images_table.c.job == job.id, images_table.c.state == "failed")
+            .where(images_table.c.job == job.id, images_table.c.state == ImageState.FAILED.value)
             .order_by(images_table.c.index)
         ).scalars()
     )

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
+from pipeline.types import StepKind
 from storage import schema
 from storage.job import chunks
 from storage.queue import ringing, steps
@@ -158,7 +159,7 @@ def test_forgotten_rings_are_rung_anew_but_not_those_of_the_last_seconds(databas
 def test_a_step_of_the_same_kind_and_part_of_a_round_exists_once(database, job, step):
     columns = schema.steps_table.c
     with pytest.raises(IntegrityError), database.write() as connection:
-        steps.add(connection, job=job, round_=1, kind="stage", parts=[0])
+        steps.add(connection, job=job, round_=1, kind=StepKind.STAGE, parts=[0])
     with database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(schema.steps_table).where(columns.job == job)) == 1
 
