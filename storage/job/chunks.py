@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, Select, Update, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.asking.ask import ChunkOutcome
@@ -29,7 +29,8 @@ from pipeline.types import (
     Usage,
 )
 from storage.database import now_ms
-from storage.job.closing import close_job, fail_open_images, finalize_next, lock_job
+from storage.job.closing import close_job, fail_open_images, finalize_next
+from storage.job.locked import LockedJob, lock_job
 from storage.job.questions import question_of
 from storage.queue import steps
 from storage.queue.steps import JobGone, Lease
@@ -198,12 +199,8 @@ def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
     """Gives up a stage or extract step: what its chunk has not settled fails. Ids of the steps that follow. Raises LostLease."""
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease, state=StepState.DEAD)
-    chunk = connection.execute(
-        select(chunks_table.c.first, chunks_table.c.count.label("size")).where(
-            chunks_table.c.job == lease.job, chunks_table.c.no == lease.part
-        )
-    ).one()
-    fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.first + chunk.size - 1))
+    chunk = _chunk_of(connection, lease)
+    fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.last))
     return _close_chunk(connection, job, lease)
 
 
@@ -215,16 +212,8 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
     """
     job = lock_job(connection, lease.job)
     deaths = steps.count_death(connection, lease)
-    columns = (
-        chunks_table.c.first,
-        chunks_table.c.count.label("size"),
-        chunks_table.c.input,
-        chunks_table.c.object,
-        chunks_table.c.progress,
-    )
-    chunk = connection.execute(select(*columns).where(chunks_table.c.job == lease.job, chunks_table.c.no == lease.part)).one()
-    between = (chunk.first, chunk.first + chunk.size - 1)
-    rows = connection.execute(_pending(), {"job": lease.job, "least": between[0], "most": between[1]})
+    chunk = _chunk_of(connection, lease)
+    rows = connection.execute(_pending(), {"job": lease.job, "least": chunk.first, "most": chunk.last})
     pending = sorted(row.at for row in rows)
     if len(pending) > 1:
         return _split_chunk(connection, lease, chunk, middle=pending[len(pending) // 2])
@@ -233,16 +222,35 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
         return []
     steps.finish(connection, lease, state=StepState.DEAD)
     detail = "A worker died of this image, twice, with nothing else to do: save it anew, as PNG or JPEG."
-    fail_open_images(connection, lease.job, ItemCode.WORKER_CRASHED, detail, between=between)
+    fail_open_images(connection, lease.job, ItemCode.WORKER_CRASHED, detail, between=(chunk.first, chunk.last))
     return _close_chunk(connection, job, lease)
 
 
-def _split_chunk(connection: Connection, lease: Lease, chunk: Row[Any, Any, Any, Any, Any], *, middle: int) -> list[int]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ChunkRow:
+    """A chunk whose step is given up or split."""
+
+    first: int  #: index of its first image
+    last: int  #: index of its last image
+    input: str | None  #: scratch key of its base64 texts
+    object: str | None  #: scratch key of its staged images
+    progress: dict[str, Any] | None  #: how far extract has come
+
+
+def _chunk_of(connection: Connection, lease: Lease) -> _ChunkRow:
+    columns = chunks_table.c
+    query = select(
+        columns.first, (columns.first + columns.count - 1).label("last"), columns.input, columns.object, columns.progress
+    ).where(columns.job == lease.job, columns.no == lease.part)
+    return _ChunkRow(**connection.execute(query).mappings().one())
+
+
+def _split_chunk(connection: Connection, lease: Lease, chunk: _ChunkRow, *, middle: int) -> list[int]:
     """Two new chunks over the same scratch objects instead of the lease's; the second begins with the image `middle`."""
     steps.finish(connection, lease, state=StepState.SPLIT)
     _set_chunk(connection, lease, open=False)  # what it has settled stays with it
     fresh = 1 + (connection.scalar(select(func.max(chunks_table.c.no)).where(chunks_table.c.job == lease.job)) or 0)
-    end = chunk.first + chunk.size
+    end = chunk.last + 1
     same = {"job": lease.job, "open": True, "replies": [], "usage": {}}
     same |= {"input": chunk.input, "object": chunk.object, "progress": chunk.progress}
     halves = [(fresh, chunk.first, middle - chunk.first), (fresh + 1, middle, end - middle)]
@@ -252,9 +260,9 @@ def _split_chunk(connection: Connection, lease: Lease, chunk: Row[Any, Any, Any,
 
 def add_warning(connection: Connection, job: str, warning: str) -> None:
     """Tells the job's owner something, once."""
-    row = lock_job(connection, job)
-    if warning not in row.warnings:
-        connection.execute(update(jobs_table).where(jobs_table.c.id == job).values(warnings=[*row.warnings, warning]))
+    warnings = lock_job(connection, job).warnings
+    if warning not in warnings:
+        connection.execute(update(jobs_table).where(jobs_table.c.id == job).values(warnings=[*warnings, warning]))
 
 
 def _set_chunk(connection: Connection, lease: Lease, **values: Any) -> None:
@@ -271,18 +279,20 @@ def _setting(names: tuple[str, ...]) -> Update:
     )
 
 
-def _close_chunk(connection: Connection, job: Row[Any], lease: Lease) -> list[int]:
+def _close_chunk(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
     _set_chunk(connection, lease, open=False)
     return _after_chunk(connection, job)
 
 
-def _after_chunk(connection: Connection, job: Row[Any]) -> list[int]:
+def _after_chunk(connection: Connection, job: LockedJob) -> list[int]:
     """A chunk was closed; who closes the last one of a job adds its finalize step.
 
     The job's row is locked, so of two closers at once the second sees the first one's chunk closed. (On READ COMMITTED
     without the lock each sees the other's open, and the job hangs.)
     """
-    return finalize_next(connection, job) if connection.scalar(_still_open(), {"job": job.id}) is None else []
+    if connection.scalar(_still_open(), {"job": job.id}) is not None:
+        return []
+    return finalize_next(connection, job=job.id, round_=job.round)
 
 
 @cache

@@ -27,13 +27,13 @@ def finalize_stranded(connection: Connection) -> list[str]:
         steps_table.c.kind == StepKind.FINALIZE.value,
     )
     stranded = (
-        select(jobs_table)
+        select(jobs_table.c.id, jobs_table.c.round)
         .where(jobs_table.c.finished_at.is_(None), ~open_chunk, ~finalizing.exists())
         .with_for_update(skip_locked=True)
     )
     rows = connection.execute(stranded).all()
     for row in rows:
-        finalize_next(connection, row)
+        finalize_next(connection, job=row.id, round_=row.round)
     return [row.id for row in rows]
 
 
