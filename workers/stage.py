@@ -13,6 +13,7 @@ from pipeline import stage as staging
 from pipeline.packed import PackReader
 from pipeline.ports import TotalTooLarge
 from pipeline.request.base64_text import decode_texts
+from pipeline.scratch_key import ScratchKey
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
@@ -40,8 +41,7 @@ def stage(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]
             )
         except TotalTooLarge:
             return partial(chunks.fail_too_large, lease=lease)
-        # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.
-        key = f"{lease.job}/r{lease.round}-c{lease.part}-e{lease.epoch}" if chunk.staged else None
+        key = str(_key_of(lease)) if chunk.staged else None
         if key:
             small = out.seek(0, 2) <= IN_HAND
             parts.scratch.put(key, out)
@@ -57,6 +57,10 @@ def stage(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]
             raise
 
     return commit
+
+
+def _key_of(lease: Lease) -> ScratchKey:
+    return ScratchKey.of_staged(lease.job, round_=lease.round, chunk=lease.part, epoch=lease.epoch)
 
 
 def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fetched | Failure]:
