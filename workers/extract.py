@@ -19,18 +19,22 @@ from storage.account import answers
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
+from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused, call_seconds, slice_seconds
 from workers.wiring import WorkerParts
 
 
-def extract(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
-    """Asks for every image of the chunk that has no reply yet; the commit records the last outcome."""
+def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = None) -> Callable[[Connection], list[int]]:
+    """Asks for every image of the chunk that has no reply yet; the commit records the last outcome.
+
+    `in_hand`: what this thread has staged just before; if it is the chunk's object, scratch is not read.
+    """
     with parts.database.read() as connection:
         work = chunks.work_of(connection, lease)
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     slice_ends = monotonic() + slice_seconds(parts.settings)
-    with parts.staged_cache.take(work.object) or parts.scratch.open(work.object) as source:
+    with (in_hand and in_hand.opened(work.object)) or parts.scratch.open(work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
         keys = _keys(parts, work, staged)

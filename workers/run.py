@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -26,6 +27,7 @@ from workers.cleanup import cleanup
 from workers.extract import extract
 from workers.finalize import finalize
 from workers.stage import stage
+from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused
 from workers.webhook import webhook
 from workers.wiring import WorkerParts
@@ -42,13 +44,20 @@ NO_SEAT_SECONDS = 2.0
 OUTAGES = (*SQL_AWAY, RedisError, OSError)
 
 Commit = Callable[[Connection], list[int]]
-WORK: dict[StepKind, Callable[[WorkerParts, Lease], Commit]] = {
-    StepKind.STAGE: stage,
-    StepKind.EXTRACT: extract,
+#: The steps that neither leave a staged object in hand nor are given one.
+OTHER_WORK: dict[StepKind, Callable[[WorkerParts, Lease], Commit]] = {
     StepKind.FINALIZE: finalize,
     StepKind.CLEANUP: cleanup,
     StepKind.WEBHOOK: webhook,
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """A claimed step that a thread is about to work on."""
+
+    lease: Lease
+    in_hand: StagedObject | None = None  #: what the thread's step before this one has staged
 
 
 def run_step(parts: WorkerParts, step: int) -> None:
@@ -58,26 +67,32 @@ def run_step(parts: WorkerParts, step: int) -> None:
             if parts.stopping.is_set():
                 ringing.forget_ring(connection, step)
                 return
-            waiting = _claim(parts, connection, [step])
+            claimed = _claim(parts, connection, [step])
     except OUTAGES:
         log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor rings it again
         return
-    while waiting:
-        waiting += run_lease(parts, waiting.pop(0))
+    turns = [Turn(lease=lease) for lease in claimed]
+    while turns:
+        # What follows a step goes first: so a thread has no more than one staged object in hand.
+        turns = run_turn(parts, turns[0]) + turns[1:]
 
 
-def run_lease(parts: WorkerParts, lease: Lease) -> list[Lease]:
-    """Works on a step that is claimed; the leases of those to go on with."""
+def run_lease(parts: WorkerParts, lease: Lease) -> list[Turn]:
+    """Works on a step that somebody else has claimed; the steps to go on with."""
+    return run_turn(parts, Turn(lease=lease))
+
+
+def run_turn(parts: WorkerParts, turn: Turn) -> list[Turn]:
+    """Works on a claimed step; the steps to go on with. Closes what the turn has in hand."""
+    lease = turn.lease
     with structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, step=lease.step, kind=lease.kind.value, part=lease.part
     ):
-        follow: list[Lease] = []
         try:
-            follow = _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
-            return follow
+            return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, turn)
         finally:
-            if not follow:
-                parts.staged_cache.drop()
+            if turn.in_hand:
+                turn.in_hand.close()
 
 
 def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:
@@ -88,13 +103,34 @@ def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after:
     return [lease for lease in claimed if lease]
 
 
-def _run(parts: WorkerParts, lease: Lease) -> list[Lease]:
-    """The leases of the steps to go on with."""
+def work_on(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = None) -> tuple[Commit, StagedObject | None]:
+    """Does the step's work. Gives what its transaction is to write, and a staged object to go on with, which the caller closes."""
+    if lease.kind is StepKind.STAGE:
+        return stage(parts, lease)
+    if lease.kind is StepKind.EXTRACT:
+        return extract(parts, lease, in_hand), None
+    return OTHER_WORK[lease.kind](parts, lease), None
+
+
+def _work_and_commit(parts: WorkerParts, turn: Turn) -> list[Turn]:
+    """The steps to go on with. The first of them has in hand what this step has staged."""
+    commit, in_hand = work_on(parts, turn.lease, turn.in_hand)
+    follow: list[Turn] = []
+    try:
+        follow = _commit(parts, turn.lease, commit)
+    finally:
+        if in_hand and not follow:
+            in_hand.close()
+    return [replace(follow[0], in_hand=in_hand), *follow[1:]] if follow else []
+
+
+def _run(parts: WorkerParts, turn: Turn) -> list[Turn]:
+    """The steps to go on with."""
+    lease = turn.lease
     began = time.monotonic()
     try:
         with parts.leases.holding(lease):
-            commit = WORK[lease.kind](parts, lease)
-            follow = _commit(parts, lease, commit)
+            follow = _work_and_commit(parts, turn)
     except LostLease as lost:
         _count(lease, "lost")
         log.info("lease_lost")
@@ -143,7 +179,7 @@ def _count(lease: Lease, outcome: str) -> None:
     STEPS.add(kind=lease.kind.value, outcome=outcome)
 
 
-def _run_alone(parts: WorkerParts, lease: Lease) -> list[Lease]:
+def _run_alone(parts: WorkerParts, lease: Lease) -> list[Turn]:
     """Has a process of its own work on the step. If that dies the step did it: nothing else was there."""
     assert parts.alone
     try:
@@ -165,7 +201,7 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[Lease]:
     return []
 
 
-def _after_failure(parts: WorkerParts, lease: Lease) -> list[Lease]:
+def _after_failure(parts: WorkerParts, lease: Lease) -> list[Turn]:
     """A step of ours failed for a reason of its own: again a few times, then without it.
 
     A cleanup or a webhook is never given up: it goes on trying, further and further apart.
@@ -190,7 +226,7 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
     return chunks.record_dead(connection, lease, "The service failed on this image's chunk.")
 
 
-def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Lease]:
+def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Turn]:
     """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
     with parts.database.write() as connection:
         ids = commit(connection)
@@ -201,7 +237,7 @@ def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Lease]:
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job, ended=not going_on)
-    return follow
+    return [Turn(lease=step) for step in follow]
 
 
 def _hand_back(parts: WorkerParts, lease: Lease, *, seconds: float, counts: bool, warning: str = "") -> None:

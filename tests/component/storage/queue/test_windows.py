@@ -179,6 +179,6 @@ def test_a_job_that_ends_in_the_midst_of_its_work_has_the_account_s_other_jobs_r
     )
     lease = claimed(database, step_ids(database, job)[0])
     follow = _commit(parts, lease, partial(chunks.fail_too_large, lease=lease))
-    assert [step.kind for step in follow] == ["cleanup"]
+    assert [turn.lease.kind for turn in follow] == ["cleanup"]
     assert set(rung) <= set(step_ids(database, other))
     assert len(rung) == WINDOW - 1
