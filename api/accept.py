@@ -23,6 +23,7 @@ from pipeline.records.schema import SchemaFault
 from pipeline.records.validate import compile_schema
 from pipeline.request.check import ExtractRequest, RequestFault, check
 from pipeline.request.options import JobOptions, check_options
+from pipeline.scratch_key import ScratchKey, job_prefix
 from pipeline.types import JobStatus, Question
 from storage.account.accounts import available_credits, random_id
 from storage.account.ledger import InsufficientCredits
@@ -173,7 +174,7 @@ def _make_job(
         raise
     except BaseException:
         with suppress(OSError):  # the supervisor sweeps what is left
-            parts.scratch.delete(list(parts.scratch.list(f"{job}/")))
+            parts.scratch.delete(list(parts.scratch.list(job_prefix(job))))
         raise
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     parts.signals.ring(rings)
@@ -217,7 +218,7 @@ def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[Ch
     facts = {"raw": 1} if wanted.input_method == "upload" else {}
     keys: dict[int, str] = {}
     for chunk in plan:
-        key = f"{job}/in-c{chunk.no}"
+        key = str(ScratchKey.of_input(job, chunk=chunk.no))
         with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
             pack = PackWriter(out)
             for index in range(chunk.first, chunk.first + chunk.count):

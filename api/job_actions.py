@@ -17,6 +17,7 @@ from api.openapi.document import ResponseSpec, describe
 from api.paging import own_job
 from api.wiring import WebParts
 from pipeline.job_object import job_json
+from pipeline.scratch_key import job_prefix
 from pipeline.types import JobStatus
 from storage.account.ledger import InsufficientCredits
 from storage.job import closing, rounds
@@ -136,7 +137,7 @@ def _remove(parts: WebParts, job: str) -> None:
         rings = ringing.to_ring(connection, beside=job) if closing.cancel(connection, job) else []
     parts.signals.ring(rings)
     # Scratch before the rows: where it fails, the job is still there to be deleted again.
-    while keys := list(parts.scratch.list(f"{job}/")):
+    while keys := list(parts.scratch.list(job_prefix(job))):
         parts.scratch.delete(keys)
     with parts.database.write() as connection:
         rounds.remove(connection, job)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.types import ImageState
 from storage.job.listing import ItemView
 
 #: What the API calls the states of an image.
-ITEM_STATUSES = {"waiting": "queued", "staged": "running", "done": "succeeded", "failed": "failed"}
+ITEM_STATUSES = {
+    ImageState.WAITING: "queued",
+    ImageState.STAGED: "running",
+    ImageState.DONE: "succeeded",
+    ImageState.FAILED: "failed",
+}
 
 
 def item_json(item: ItemView) -> dict[str, Any]:

@@ -24,8 +24,7 @@ from bench.front_door import front_door, memory
 from bench.large_job import others
 from bench.report import print_report, spread
 from bench.web import web
-from tests.e2e.service import Service, serving
-from tests.fakes.gemini import numbered_picture
+from testbed import Service, numbered_picture, serving
 
 Place = dict[str, str]
 

@@ -14,7 +14,7 @@ from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
 
 
 class Scratch(Protocol):
-    """Objects that live as long as their job. Keys are `<job id>/<rest>`, of [A-Za-z0-9._/-]."""
+    """Objects that live as long as their job. Keys are as pipeline.scratch_key has them."""
 
     def put(self, key: str, body: IO[bytes]) -> None:
         """Stores what `body` yields from its start; whole or not at all; replaces."""

@@ -78,6 +78,36 @@ class JobStatus(StrEnum):
 ENDED = frozenset({JobStatus.SUCCEEDED, JobStatus.PARTIAL, JobStatus.FAILED, JobStatus.CANCELLED})
 
 
+class ImageState(StrEnum):
+    """The states of an image within its job."""
+
+    WAITING = "waiting"  #: not staged yet
+    STAGED = "staged"  #: it lies ready in its chunk's scratch object
+    DONE = "done"  #: it has a reply
+    FAILED = "failed"  #: it has an ItemCode
+
+
+class StepKind(StrEnum):
+    """What a step of a job does."""
+
+    STAGE = "stage"  #: fetches or decodes the images of a chunk
+    EXTRACT = "extract"  #: asks the model about the images of a chunk
+    FINALIZE = "finalize"  #: merges the replies and closes the job
+    CLEANUP = "cleanup"  #: deletes what the job has in scratch
+    WEBHOOK = "webhook"  #: delivers the event of the job's end
+
+
+class StepState(StrEnum):
+    """The states of a step: docs/architecture.md has the diagram."""
+
+    READY = "ready"  #: to be claimed
+    LEASED = "leased"  #: a worker has it
+    DONE = "done"
+    DEAD = "dead"  #: given up
+    SPLIT = "split"  #: two steps over the halves of its chunk take its place
+    CANCELLED = "cancelled"  #: its job ended first
+
+
 class Form(StrEnum):
     """What the model is asked to answer with."""
 

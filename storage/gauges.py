@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, case, func, select, text
 
+from pipeline.types import StepKind, StepState
 from storage.database import now_ms
 from storage.schema import OPEN_STEP, accounts_table, jobs_table, steps_table
 
@@ -32,15 +33,15 @@ class Gauges:
 
 def gauges(connection: Connection) -> Gauges:
     """By indexes of open rows: what is over costs nothing here."""
-    queues = {kind: Queue(due=0, waiting=0, leased=0, age=0.0) for kind in ("stage", "extract", "finalize", "cleanup", "webhook")}
-    ready = steps_table.c.state == "ready"
+    queues = {kind.value: Queue(due=0, waiting=0, leased=0, age=0.0) for kind in StepKind}
+    ready = steps_table.c.state == StepState.READY.value
     is_due = and_(ready, steps_table.c.not_before <= now_ms())
     since = case((steps_table.c.not_before > steps_table.c.added_at, steps_table.c.not_before), else_=steps_table.c.added_at)
     found = select(
         steps_table.c.kind,
         func.count(case((is_due, 1))).label("due"),
         func.count(case((ready, 1))).label("ready"),
-        func.count(case((steps_table.c.state == "leased", 1))).label("leased"),
+        func.count(case((steps_table.c.state == StepState.LEASED.value, 1))).label("leased"),
         func.max(case((is_due, now_ms() - since), else_=0)).label("age"),
     )
     for row in connection.execute(found.where(text(OPEN_STEP)).group_by(steps_table.c.kind)):

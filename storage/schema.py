@@ -17,6 +17,8 @@ from sqlalchemy import (
     text,
 )
 
+from pipeline.types import ImageState, StepState
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -121,7 +123,7 @@ images_table = Table(
     Column("index", Integer, primary_key=True, autoincrement=False),
     Column("source", Text),  # its URL; NULL where its bytes came with the request, and after the purge
     Column("custom_id", Text),  # the caller's name of it
-    Column("state", Text, nullable=False),  # waiting, staged, done, failed
+    Column("state", Text, nullable=False),  # pipeline.types.ImageState
     Column("code", Text),  # pipeline.types.ItemCode of a failed one
     Column("detail", Text),
     Column("sha256", Text),
@@ -168,9 +170,15 @@ answers_table = Table(
 
 # What is kept apart by an index of its own, in the words that a query has to use too: with parameters for the states SQLite can't
 # tell that the index will do.
-OPEN_STEP = "state IN ('ready', 'leased')"
-UNRUNG_STEP = "state = 'ready' AND rung_at IS NULL"
-TAKEN_STEP = "state = 'leased' OR (state = 'ready' AND rung_at IS NOT NULL)"  # a place of its account's window
+OPEN_STEP = f"state IN ('{StepState.READY}', '{StepState.LEASED}')"
+UNRUNG_STEP = f"state = '{StepState.READY}' AND rung_at IS NULL"
+# Steps that take a place of their account's window.
+TAKEN_STEP = f"state = '{StepState.LEASED}' OR (state = '{StepState.READY}' AND rung_at IS NOT NULL)"
+
+#: The states of steps that have not ended, for queries that find their rows by another index.
+OPEN_STATES = (StepState.READY.value, StepState.LEASED.value)
+#: The states of images that have no outcome yet.
+OPEN_IMAGES = (ImageState.WAITING.value, ImageState.STAGED.value)
 
 steps_table = Table(
     "steps",
@@ -180,9 +188,9 @@ steps_table = Table(
     Column("round", Integer, nullable=False),
     Column("account", Text, nullable=False),  # its job's: an account's next step is found by index, without a look at the jobs
     Column("priority", Integer, nullable=False),  # 0: somebody held a connection for the job when it was added; 1: nobody did
-    Column("kind", Text, nullable=False),  # stage, extract, finalize, cleanup, webhook
+    Column("kind", Text, nullable=False),  # pipeline.types.StepKind
     Column("part", Integer, nullable=False),  # the chunk's number; 0 and up for the others
-    Column("state", Text, nullable=False),  # ready, leased, done, split, dead, cancelled
+    Column("state", Text, nullable=False),  # pipeline.types.StepState
     Column("epoch", Integer, nullable=False, default=0),  # raised by each claim; every write of the step names it
     Column("tries", Integer, nullable=False, default=0),  # failures that count
     Column("expiries", Integer, nullable=False, default=0),  # leases that ran out

@@ -25,6 +25,7 @@ from api.app import create_app
 from config.settings import Settings, load_settings
 from pipeline.models import known
 from pipeline.ports import Engine
+from pipeline.scratch_key import owner_of
 from storage import schema
 from storage.account import accounts, ledger
 from storage.database import Database, migrate
@@ -221,7 +222,7 @@ class Harness:
                 (row.id, row.round)
                 for row in connection.execute(select(jobs.c.id, jobs.c.round).where(jobs.c.finished_at.is_(None)))
             }
-        left = sorted(key for key in self.scratch.objects if key.partition("/")[0] not in open_jobs)
+        left = sorted(key for key in self.scratch.objects if owner_of(key) not in open_jobs)
         assert left == [], "scratch objects of jobs that are over"
         assert total_held == held, "credits held that belong to no open job"
         assert money == granted, "credits made or lost"

@@ -22,6 +22,8 @@ from storage.database import Database, now_ms
 from storage.job import accepting, chunks
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease
+from workers.run import Commit, work_on
+from workers.wiring import WorkerParts
 
 
 def new_account(database: Database, available: int = 100_000) -> str:
@@ -117,6 +119,14 @@ def stolen(database: Database, lease: Lease) -> Lease:
     with database.write() as connection:
         assert steps.reclaim_expired(connection) == 1
     return claimed(database, lease.step, owner="thief")
+
+
+def worked_on(parts: WorkerParts, lease: Lease) -> Commit:
+    """All of a step but its commit, by a thread that does not go on with what follows."""
+    commit, in_hand = work_on(parts, lease)
+    if in_hand:
+        in_hand.close()
+    return commit
 
 
 def staged_images(first: int, count: int) -> list[Staged]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import IO
 
+from pipeline.types import StepKind
 from storage.queue.steps import Lease
 
 #: Started again for each process that died, so that nothing of ours is found by accident: see cli/serve.py.
@@ -157,6 +158,12 @@ def serve(run: Callable[[Lease], None], requests: IO[bytes], answers: IO[bytes])
         with changed:
             changed.wait_for(lambda: waiting)
             line = waiting.pop(0)
-        run(Lease(**json.loads(line)))
+        run(_lease(line))
         answers.write(DONE)
         answers.flush()
+
+
+def _lease(line: bytes) -> Lease:
+    """The lease that `_Child.work` wrote."""
+    fields = json.loads(line)
+    return Lease(**{**fields, "kind": StepKind(fields["kind"])})

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from sqlalchemy import Connection
 
+from pipeline.scratch_key import ScratchKey, job_prefix
 from storage.queue import steps
 from storage.queue.steps import Lease
 from workers.wiring import WorkerParts
 
-_STAGED = re.compile(r"r(\d+)-")  # as workers/stage.py names them
-
 
 def cleanup(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Lists and deletes until the list is empty: what is put in between is seen too."""
-    while keys := [key for key in parts.scratch.list(f"{lease.job}/") if _round_of(key) <= lease.round]:
+    while keys := [key for key in parts.scratch.list(job_prefix(lease.job)) if _round_of(key) <= lease.round]:
         parts.scratch.delete(keys)
 
     def commit(connection: Connection) -> list[int]:
@@ -27,6 +25,6 @@ def cleanup(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int
 
 
 def _round_of(key: str) -> int:
-    """The round that a scratch key belongs to: what came with the request is of the first."""
-    named = _STAGED.match(key.partition("/")[2])
-    return int(named[1]) if named else 1
+    """The round that the object belongs to; the first for what is no object of a chunk, so that each cleanup deletes it."""
+    parsed = ScratchKey.parse(key)
+    return parsed.round if parsed else 1

@@ -67,7 +67,7 @@ def hand_back(database: Database, signals: Signals, leases: list[Lease]) -> None
                 steps.hand_back(connection, lease, delay_ms=0, counts=False)
                 rings = ringing.to_ring(connection, beside=lease.job)
             signals.ring(rings)
-            log.info("step_handed_back", job=lease.job, step=lease.step, kind=lease.kind)
+            log.info("step_handed_back", job=lease.job, step=lease.step, kind=lease.kind.value)
         except LostLease:
             continue
         except Exception:  # its lease runs out

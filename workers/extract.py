@@ -19,26 +19,31 @@ from storage.account import answers
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
+from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused, call_seconds, slice_seconds
 from workers.wiring import WorkerParts
 
 
-def extract(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
-    """Asks for every image of the chunk that has no reply yet; the commit records the last outcome."""
+def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = None) -> Callable[[Connection], list[int]]:
+    """Asks for every image of the chunk that has no reply yet; the commit records the last outcome.
+
+    `in_hand`: what this thread has staged just before; if it is the chunk's object, scratch is not read.
+    """
     with parts.database.read() as connection:
         work = chunks.work_of(connection, lease)
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     slice_ends = monotonic() + slice_seconds(parts.settings)
-    with parts.staged_cache.take(work.object) or parts.scratch.open(work.object) as source:
+    with (in_hand and in_hand.opened(work.object)) or parts.scratch.open(work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
         keys = _keys(parts, work, staged)
         unsettled = {image.index for image in staged}
-        for outcome in _outcomes(parts, work, staged, pack, keys):
+        for outcome, fresh in _outcomes(parts, work, staged, pack, keys):
             unsettled -= {index for reply in outcome.replies for index in reply.indexes}
             unsettled -= {failure.index for failure in outcome.failures}
-            commit = partial(_record, parts, work, keys, outcome, lease=lease, last=not unsettled)
+            to_keep = _records(outcome, keys) if fresh else {}
+            commit = partial(_record, parts, work, to_keep, outcome, lease=lease, last=not unsettled)
             if not unsettled:
                 return commit
             with parts.database.write() as connection:
@@ -51,14 +56,14 @@ def extract(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int
 
 def _outcomes(
     parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged], pack: PackReader, keys: dict[int, str]
-) -> Iterator[ChunkOutcome]:
-    """What is known without a call, then what the model says of the rest."""
+) -> Iterator[tuple[ChunkOutcome, bool]]:
+    """The outcome of the cached records, then one outcome for each model call; with each, whether the model was asked for it."""
     question = work.question
     known = _known(parts, work, keys)
     if known:
         replies = tuple(Reply(indexes=(index,), text="", result=result) for index, result in known.items())
-        yield ChunkOutcome(replies=replies, usage=Usage(cache_hits=len(known)), progress=work.progress)
-    yield from ask(
+        yield ChunkOutcome(replies=replies, usage=Usage(cache_hits=len(known)), progress=work.progress), False
+    asked = ask(
         [image for image in staged if image.index not in known],
         engine=parts.engine,
         question=question,
@@ -70,6 +75,8 @@ def _outcomes(
         validate=compile_schema(question.schema) if question.schema is not None else None,
         progress=work.progress,
     )
+    for outcome in asked:
+        yield outcome, True
 
 
 def _keys(parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged]) -> dict[int, str]:
@@ -87,19 +94,25 @@ def _known(parts: WorkerParts, work: ChunkWork, keys: dict[int, str]) -> dict[in
     return {index: known[key] for index, key in keys.items() if key in known}
 
 
+def _records(outcome: ChunkOutcome, keys: dict[int, str]) -> dict[str, object]:
+    """The records of a model call by their key; empty if records are not to be kept, that is, if there are no `keys`."""
+    return {keys[reply.indexes[0]]: reply.result for reply in outcome.replies} if keys else {}
+
+
 def _record(
     parts: WorkerParts,
     work: ChunkWork,
-    keys: dict[int, str],
+    to_keep: dict[str, object],
     outcome: ChunkOutcome,
     connection: Connection,
     *,
     lease: Lease,
     last: bool,
 ) -> list[int]:
-    """One outcome, and its records for whoever asks the same again. Ids of the steps that follow. Raises LostLease."""
+    """Writes one outcome, and keeps the records `to_keep`, by their key, for later requests that ask the same.
+
+    Ids of the steps that follow. Raises LostLease.
+    """
     follow = chunks.record_outcome(connection, lease, outcome, last=last)
-    if keys and not outcome.usage.cache_hits:
-        records = {keys[reply.indexes[0]]: reply.result for reply in outcome.replies}
-        answers.keep_answers(connection, work.account, records, ttl_ms=int(parts.settings.cache_ttl * 1000))
+    answers.keep_answers(connection, work.account, to_keep, ttl_ms=int(parts.settings.cache_ttl * 1000))
     return follow

@@ -104,6 +104,6 @@ class LeaseKeeper:
         with self._changed:
             stuck = [lease for lease, since in self._held.items() if since < limit]
         for lease in stuck:
-            log.error("step_stuck", job=lease.job, step=lease.step, kind=lease.kind)
+            log.error("step_stuck", job=lease.job, step=lease.step, kind=lease.kind.value)
         if stuck:
             self._on_stuck()

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -15,7 +16,7 @@ from sqlalchemy import Connection
 from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
-from pipeline.types import ItemCode, JobStatus
+from pipeline.types import ItemCode, JobStatus, StepKind
 from storage.database import SQL_AWAY
 from storage.job import chunks, closing
 from storage.queue import ringing, steps
@@ -26,6 +27,7 @@ from workers.cleanup import cleanup
 from workers.extract import extract
 from workers.finalize import finalize
 from workers.stage import stage
+from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused
 from workers.webhook import webhook
 from workers.wiring import WorkerParts
@@ -42,13 +44,20 @@ NO_SEAT_SECONDS = 2.0
 OUTAGES = (*SQL_AWAY, RedisError, OSError)
 
 Commit = Callable[[Connection], list[int]]
-WORK: dict[str, Callable[[WorkerParts, Lease], Commit]] = {
-    "stage": stage,
-    "extract": extract,
-    "finalize": finalize,
-    "cleanup": cleanup,
-    "webhook": webhook,
+#: The steps that neither leave a staged object in hand nor are given one.
+OTHER_WORK: dict[StepKind, Callable[[WorkerParts, Lease], Commit]] = {
+    StepKind.FINALIZE: finalize,
+    StepKind.CLEANUP: cleanup,
+    StepKind.WEBHOOK: webhook,
 }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """A claimed step that a thread is about to work on."""
+
+    lease: Lease
+    in_hand: StagedObject | None = None  #: what the thread's step before this one has staged
 
 
 def run_step(parts: WorkerParts, step: int) -> None:
@@ -58,26 +67,32 @@ def run_step(parts: WorkerParts, step: int) -> None:
             if parts.stopping.is_set():
                 ringing.forget_ring(connection, step)
                 return
-            waiting = _claim(parts, connection, [step])
+            claimed = _claim(parts, connection, [step])
     except OUTAGES:
         log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor rings it again
         return
-    while waiting:
-        waiting += run_lease(parts, waiting.pop(0))
+    turns = [Turn(lease=lease) for lease in claimed]
+    while turns:
+        # What follows a step goes first: so a thread has no more than one staged object in hand.
+        turns = run_turn(parts, turns[0]) + turns[1:]
 
 
-def run_lease(parts: WorkerParts, lease: Lease) -> list[Lease]:
-    """Works on a step that is claimed; the leases of those to go on with."""
+def run_lease(parts: WorkerParts, lease: Lease) -> list[Turn]:
+    """Works on a step that somebody else has claimed; the steps to go on with."""
+    return run_turn(parts, Turn(lease=lease))
+
+
+def run_turn(parts: WorkerParts, turn: Turn) -> list[Turn]:
+    """Works on a claimed step; the steps to go on with. Closes what the turn has in hand."""
+    lease = turn.lease
     with structlog.contextvars.bound_contextvars(
-        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind, part=lease.part
+        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind.value, part=lease.part
     ):
-        follow: list[Lease] = []
         try:
-            follow = _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, lease)
-            return follow
+            return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, turn)
         finally:
-            if not follow:
-                parts.staged_cache.drop()
+            if turn.in_hand:
+                turn.in_hand.close()
 
 
 def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:
@@ -88,13 +103,34 @@ def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after:
     return [lease for lease in claimed if lease]
 
 
-def _run(parts: WorkerParts, lease: Lease) -> list[Lease]:
-    """The leases of the steps to go on with."""
+def work_on(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = None) -> tuple[Commit, StagedObject | None]:
+    """Does the step's work. Gives what its transaction is to write, and a staged object to go on with, which the caller closes."""
+    if lease.kind is StepKind.STAGE:
+        return stage(parts, lease)
+    if lease.kind is StepKind.EXTRACT:
+        return extract(parts, lease, in_hand), None
+    return OTHER_WORK[lease.kind](parts, lease), None
+
+
+def _work_and_commit(parts: WorkerParts, turn: Turn) -> list[Turn]:
+    """The steps to go on with. The first of them has in hand what this step has staged."""
+    commit, in_hand = work_on(parts, turn.lease, turn.in_hand)
+    follow: list[Turn] = []
+    try:
+        follow = _commit(parts, turn.lease, commit)
+    finally:
+        if in_hand and not follow:
+            in_hand.close()
+    return [replace(follow[0], in_hand=in_hand), *follow[1:]] if follow else []
+
+
+def _run(parts: WorkerParts, turn: Turn) -> list[Turn]:
+    """The steps to go on with."""
+    lease = turn.lease
     began = time.monotonic()
     try:
         with parts.leases.holding(lease):
-            commit = WORK[lease.kind](parts, lease)
-            follow = _commit(parts, lease, commit)
+            follow = _work_and_commit(parts, turn)
     except LostLease as lost:
         _count(lease, "lost")
         log.info("lease_lost")
@@ -134,16 +170,16 @@ def _run(parts: WorkerParts, lease: Lease) -> list[Lease]:
         log.exception("step_failed", tries=lease.tries + 1)
         return _after_failure(parts, lease)
     _count(lease, "done")
-    STEP_SECONDS.observe(time.monotonic() - began, kind=lease.kind)
+    STEP_SECONDS.observe(time.monotonic() - began, kind=lease.kind.value)
     log.info("step_done")
     return follow
 
 
 def _count(lease: Lease, outcome: str) -> None:
-    STEPS.add(kind=lease.kind, outcome=outcome)
+    STEPS.add(kind=lease.kind.value, outcome=outcome)
 
 
-def _run_alone(parts: WorkerParts, lease: Lease) -> list[Lease]:
+def _run_alone(parts: WorkerParts, lease: Lease) -> list[Turn]:
     """Has a process of its own work on the step. If that dies the step did it: nothing else was there."""
     assert parts.alone
     try:
@@ -153,7 +189,7 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[Lease]:
             except Died as death:
                 _count(lease, "died")
                 log.warning("step_died_alone", reason=str(death))
-                if lease.kind not in {"stage", "extract"}:
+                if lease.kind not in {StepKind.STAGE, StepKind.EXTRACT}:
                     return _after_failure(parts, lease)
                 return _commit(parts, lease, partial(chunks.record_death, lease=lease))
     except NoSlot:
@@ -165,12 +201,12 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[Lease]:
     return []
 
 
-def _after_failure(parts: WorkerParts, lease: Lease) -> list[Lease]:
+def _after_failure(parts: WorkerParts, lease: Lease) -> list[Turn]:
     """A step of ours failed for a reason of its own: again a few times, then without it.
 
     A cleanup or a webhook is never given up: it goes on trying, further and further apart.
     """
-    if lease.tries + 1 < MOST_TRIES or lease.kind in {"cleanup", "webhook"}:
+    if lease.tries + 1 < MOST_TRIES or lease.kind in {StepKind.CLEANUP, StepKind.WEBHOOK}:
         seconds = BACK_OFF_SECONDS * 2.0 ** min(lease.tries, 8)
         _hand_back(parts, lease, seconds=seconds * random.uniform(0.5, 1.0), counts=True)  # noqa: S311 - jitter
         return []
@@ -183,25 +219,25 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[Lease]:
 
 def _give_up(connection: Connection, lease: Lease) -> list[int]:
     """The images of a chunk fail; with a finalize the whole job, so that what it holds is released."""
-    if lease.kind == "finalize":
+    if lease.kind is StepKind.FINALIZE:
         message = "The service failed to put the answers of this job together."
         error = (ItemCode.INTERNAL_ERROR.value, message)
         return closing.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
     return chunks.record_dead(connection, lease, "The service failed on this image's chunk.")
 
 
-def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Lease]:
+def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Turn]:
     """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
     with parts.database.write() as connection:
         ids = commit(connection)
         follow = _claim(parts, connection, ids, after=lease)
-        going_on = len(follow) == len(ids) and all(step.kind in {"extract", "finalize"} for step in follow)
+        going_on = len(follow) == len(ids) and all(step.kind in {StepKind.EXTRACT, StepKind.FINALIZE} for step in follow)
         # Where a step of ours takes the place of the one that ended, its account has no other place than before.
-        same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind == "finalize")
+        same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind is StepKind.FINALIZE)
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job, ended=not going_on)
-    return follow
+    return [Turn(lease=step) for step in follow]
 
 
 def _hand_back(parts: WorkerParts, lease: Lease, *, seconds: float, counts: bool, warning: str = "") -> None:

@@ -13,18 +13,24 @@ from pipeline import stage as staging
 from pipeline.packed import PackReader
 from pipeline.ports import TotalTooLarge
 from pipeline.request.base64_text import decode_texts
+from pipeline.scratch_key import ScratchKey
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease, LostLease
+from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
 
 IN_MEMORY = 8 * MB  #: a chunk's object beyond this is put together on disk
 IN_HAND = 1 * MB  #: up to this it is not fetched back for the model: for a small request that is a long way
 
 
-def stage(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
-    """Fetches or decodes, converts, and puts the object; the commit records what became of each image."""
+def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list[int]], StagedObject | None]:
+    """Fetches or decodes, converts, and puts the object; the commit records what became of each image.
+
+    Beside the commit, a small object that was put, so that the extract step need not fetch it back: the caller closes it.
+    """
+    in_hand: StagedObject | None = None
     with parts.database.read() as connection:
         work = chunks.work_of(connection, lease)
     with ExitStack() as stack:
@@ -39,15 +45,14 @@ def stage(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]
                 job=lease.job,
             )
         except TotalTooLarge:
-            return partial(chunks.fail_too_large, lease=lease)
-        # The key ends in chunk and epoch: a worker that lost its lease can't write over the winner's object.
-        key = f"{lease.job}/r{lease.round}-c{lease.part}-e{lease.epoch}" if chunk.staged else None
+            return partial(chunks.fail_too_large, lease=lease), None
+        key = str(_key_of(lease)) if chunk.staged else None
         if key:
             small = out.seek(0, 2) <= IN_HAND
             parts.scratch.put(key, out)
             if small:
                 stack.pop_all()
-                parts.staged_cache.keep(key, out)
+                in_hand = StagedObject(key=key, file=out)
 
     def commit(connection: Connection) -> list[int]:
         try:
@@ -56,7 +61,11 @@ def stage(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]
             lost.leftover = key or ""
             raise
 
-    return commit
+    return commit, in_hand
+
+
+def _key_of(lease: Lease) -> ScratchKey:
+    return ScratchKey.of_staged(lease.job, round_=lease.round, chunk=lease.part, epoch=lease.epoch)
 
 
 def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fetched | Failure]:

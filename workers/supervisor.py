@@ -12,6 +12,7 @@ import structlog
 
 from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
+from pipeline.scratch_key import owner_of
 from storage.account import answers
 from storage.database import Database
 from storage.job import closing, upkeep
@@ -98,7 +99,7 @@ class Supervisor:
         """Deletes the scratch of jobs that are over, and what has belonged to no job for an hour."""
         keys: dict[str, list[str]] = {}
         for key in self.scratch.list(""):
-            keys.setdefault(key.partition("/")[0], []).append(key)
+            keys.setdefault(owner_of(key), []).append(key)
         owners = list(keys)
         known: dict[str, bool] = {}
         for first in range(0, len(owners), OWNERS_AT_ONCE):

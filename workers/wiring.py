@@ -28,7 +28,6 @@ from workers.alone import COMMAND, Alone
 from workers.drain import Drain
 from workers.leases import LeaseKeeper
 from workers.metered_engine import MeteredEngine
-from workers.staged_cache import StagedCache
 
 CALL_BYTES = 64 * MB  #: of pictures in model calls at once; their calls weigh 4 to 5 times that
 EX_TEMPFAIL = 75  #: sysexits.h: a process that is to be started again
@@ -56,7 +55,6 @@ class WorkerParts:
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
-    staged_cache: StagedCache = field(default_factory=StagedCache)
     alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
 
     @property

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, func, 
 from pipeline.credits import reservation
 from pipeline.plan import ChunkPlan
 from pipeline.request.options import JobOptions
-from pipeline.types import JobStatus, Question
+from pipeline.types import ImageState, JobStatus, Question, StepKind
 from storage.account import ledger
 from storage.database import now_ms
 from storage.job.questions import options_of
@@ -127,7 +127,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
     connection.execute(
         insert(images_table),
         [
-            {"job": new.id, "index": index, "source": source, "custom_id": custom_id, "state": "waiting"}
+            {"job": new.id, "index": index, "source": source, "custom_id": custom_id, "state": ImageState.WAITING.value}
             for index, (source, custom_id) in enumerate(zip(new.sources, custom_ids, strict=True))
         ],
     )
@@ -152,7 +152,7 @@ def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[
             for chunk in plan
         ],
     )
-    steps.add(connection, job=job, round_=round_, kind="stage", parts=[chunk.no for chunk in plan])
+    steps.add(connection, job=job, round_=round_, kind=StepKind.STAGE, parts=[chunk.no for chunk in plan])
 
 
 # Each statement is made once: putting it together costs more than what the database does for it.

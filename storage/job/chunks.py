@@ -10,19 +10,31 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, Select, Update, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
-from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, ItemCode, JobStatus, Question, Usage
+from pipeline.types import (
+    MAX_TOTAL_BYTES,
+    MB,
+    Failure,
+    ImageState,
+    ItemCode,
+    JobStatus,
+    Question,
+    StepKind,
+    StepState,
+    Usage,
+)
 from storage.database import now_ms
-from storage.job.closing import close_job, fail_open_images, finalize_next, lock_job
+from storage.job.closing import close_job, fail_open_images, finalize_next
+from storage.job.locked import LockedJob, lock_job
 from storage.job.questions import question_of
 from storage.queue import steps
 from storage.queue.steps import JobGone, Lease
-from storage.schema import chunks_table, images_table, jobs_table
+from storage.schema import OPEN_IMAGES, chunks_table, images_table, jobs_table
 
 MOST_DEATHS = 2  #: of processes that worked on one image and nothing else, after which that image fails
 
@@ -103,7 +115,7 @@ def _pending() -> Select[tuple[int, str | None]]:
     return select(images_table.c.index.label("at"), images_table.c.source).where(
         images_table.c.job == bindparam("job"),
         images_table.c.index.between(bindparam("least"), bindparam("most")),
-        images_table.c.state.in_(("waiting", "staged")),
+        images_table.c.state.in_(OPEN_IMAGES),
     )
 
 
@@ -122,14 +134,17 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
     _mark(
         connection,
         lease.job,
-        [{"at": image.index, "state": "staged", "sha256": image.sha256, "bytes": image.received} for image in chunk.staged],
+        [
+            {"at": image.index, "state": ImageState.STAGED.value, "sha256": image.sha256, "bytes": image.received}
+            for image in chunk.staged
+        ],
     )
     if (connection.scalar(_stored(), {"of": lease.job, "more": chunk.stored}) or 0) > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
     _set_chunk(connection, lease, object=key)
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
-    return steps.add(connection, job=lease.job, round_=lease.round, kind="extract", parts=[lease.part])
+    return steps.add(connection, job=lease.job, round_=lease.round, kind=StepKind.EXTRACT, parts=[lease.part])
 
 
 @cache
@@ -159,7 +174,11 @@ def record_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, 
     _mark(
         connection,
         lease.job,
-        [{"at": index, "state": "done", "result": reply.result} for reply in outcome.replies for index in reply.indexes],
+        [
+            {"at": index, "state": ImageState.DONE.value, "result": reply.result}
+            for reply in outcome.replies
+            for index in reply.indexes
+        ],
     )
     row = connection.execute(_answered(), {"job": lease.job, "no": lease.part}).one()
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
@@ -179,13 +198,9 @@ def _answered() -> Select[Any]:
 def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
     """Gives up a stage or extract step: what its chunk has not settled fails. Ids of the steps that follow. Raises LostLease."""
     job = lock_job(connection, lease.job)
-    steps.finish(connection, lease, state="dead")
-    chunk = connection.execute(
-        select(chunks_table.c.first, chunks_table.c.count.label("size")).where(
-            chunks_table.c.job == lease.job, chunks_table.c.no == lease.part
-        )
-    ).one()
-    fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.first + chunk.size - 1))
+    steps.finish(connection, lease, state=StepState.DEAD)
+    chunk = _chunk_of(connection, lease)
+    fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.last))
     return _close_chunk(connection, job, lease)
 
 
@@ -197,47 +212,57 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
     """
     job = lock_job(connection, lease.job)
     deaths = steps.count_death(connection, lease)
-    columns = (
-        chunks_table.c.first,
-        chunks_table.c.count.label("size"),
-        chunks_table.c.input,
-        chunks_table.c.object,
-        chunks_table.c.progress,
-    )
-    chunk = connection.execute(select(*columns).where(chunks_table.c.job == lease.job, chunks_table.c.no == lease.part)).one()
-    between = (chunk.first, chunk.first + chunk.size - 1)
-    rows = connection.execute(_pending(), {"job": lease.job, "least": between[0], "most": between[1]})
+    chunk = _chunk_of(connection, lease)
+    rows = connection.execute(_pending(), {"job": lease.job, "least": chunk.first, "most": chunk.last})
     pending = sorted(row.at for row in rows)
     if len(pending) > 1:
         return _split_chunk(connection, lease, chunk, middle=pending[len(pending) // 2])
     if pending and deaths < MOST_DEATHS:
         steps.hand_back(connection, lease, delay_ms=0, counts=False)
         return []
-    steps.finish(connection, lease, state="dead")
+    steps.finish(connection, lease, state=StepState.DEAD)
     detail = "A worker died of this image, twice, with nothing else to do: save it anew, as PNG or JPEG."
-    fail_open_images(connection, lease.job, ItemCode.WORKER_CRASHED, detail, between=between)
+    fail_open_images(connection, lease.job, ItemCode.WORKER_CRASHED, detail, between=(chunk.first, chunk.last))
     return _close_chunk(connection, job, lease)
 
 
-def _split_chunk(connection: Connection, lease: Lease, chunk: Row[Any, Any, Any, Any, Any], *, middle: int) -> list[int]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ChunkRow:
+    """A chunk whose step is given up or split."""
+
+    first: int  #: index of its first image
+    last: int  #: index of its last image
+    input: str | None  #: scratch key of its base64 texts
+    object: str | None  #: scratch key of its staged images
+    progress: dict[str, Any] | None  #: how far extract has come
+
+
+def _chunk_of(connection: Connection, lease: Lease) -> _ChunkRow:
+    columns = chunks_table.c
+    query = select(
+        columns.first, (columns.first + columns.count - 1).label("last"), columns.input, columns.object, columns.progress
+    ).where(columns.job == lease.job, columns.no == lease.part)
+    return _ChunkRow(**connection.execute(query).mappings().one())
+
+
+def _split_chunk(connection: Connection, lease: Lease, chunk: _ChunkRow, *, middle: int) -> list[int]:
     """Two new chunks over the same scratch objects instead of the lease's; the second begins with the image `middle`."""
-    steps.finish(connection, lease, state="split")
+    steps.finish(connection, lease, state=StepState.SPLIT)
     _set_chunk(connection, lease, open=False)  # what it has settled stays with it
     fresh = 1 + (connection.scalar(select(func.max(chunks_table.c.no)).where(chunks_table.c.job == lease.job)) or 0)
-    end = chunk.first + chunk.size
+    end = chunk.last + 1
     same = {"job": lease.job, "open": True, "replies": [], "usage": {}}
     same |= {"input": chunk.input, "object": chunk.object, "progress": chunk.progress}
     halves = [(fresh, chunk.first, middle - chunk.first), (fresh + 1, middle, end - middle)]
     connection.execute(insert(chunks_table), [{**same, "no": no, "first": first, "count": count} for no, first, count in halves])
-    kind: steps.Kind = "stage" if lease.kind == "stage" else "extract"
-    return steps.add(connection, job=lease.job, round_=lease.round, kind=kind, parts=[fresh, fresh + 1], alone=True)
+    return steps.add(connection, job=lease.job, round_=lease.round, kind=lease.kind, parts=[fresh, fresh + 1], alone=True)
 
 
 def add_warning(connection: Connection, job: str, warning: str) -> None:
     """Tells the job's owner something, once."""
-    row = lock_job(connection, job)
-    if warning not in row.warnings:
-        connection.execute(update(jobs_table).where(jobs_table.c.id == job).values(warnings=[*row.warnings, warning]))
+    warnings = lock_job(connection, job).warnings
+    if warning not in warnings:
+        connection.execute(update(jobs_table).where(jobs_table.c.id == job).values(warnings=[*warnings, warning]))
 
 
 def _set_chunk(connection: Connection, lease: Lease, **values: Any) -> None:
@@ -254,18 +279,20 @@ def _setting(names: tuple[str, ...]) -> Update:
     )
 
 
-def _close_chunk(connection: Connection, job: Row[Any], lease: Lease) -> list[int]:
+def _close_chunk(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
     _set_chunk(connection, lease, open=False)
     return _after_chunk(connection, job)
 
 
-def _after_chunk(connection: Connection, job: Row[Any]) -> list[int]:
+def _after_chunk(connection: Connection, job: LockedJob) -> list[int]:
     """A chunk was closed; who closes the last one of a job adds its finalize step.
 
     The job's row is locked, so of two closers at once the second sees the first one's chunk closed. (On READ COMMITTED
     without the lock each sees the other's open, and the job hangs.)
     """
-    return finalize_next(connection, job) if connection.scalar(_still_open(), {"job": job.id}) is None else []
+    if connection.scalar(_still_open(), {"job": job.id}) is not None:
+        return []
+    return finalize_next(connection, job=job.id, round_=job.round)
 
 
 @cache
@@ -278,7 +305,8 @@ def _mark_failed(
 ) -> None:
     """`received`: the bytes of those that came, which count towards the limit of all."""
     rows: list[dict[str, Any]] = [
-        {"at": failure.index, "state": "failed", "code": failure.code.value, "detail": failure.detail} for failure in failures
+        {"at": failure.index, "state": ImageState.FAILED.value, "code": failure.code.value, "detail": failure.detail}
+        for failure in failures
     ]
     if received is not None:
         rows = [{**row, "bytes": received.get(failure.index)} for row, failure in zip(rows, failures, strict=True)]

@@ -6,32 +6,19 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Row, Select, Update, bindparam, func, null, select, update
+from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, null, select, update
 
 from pipeline.credits import charge as price
 from pipeline.finalize import Verdict, conclude
-from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
+from pipeline.types import MAX_IMAGES, ImageState, ItemCode, JobStatus, StepKind
 from storage.account import ledger
 from storage.database import now_ms
 from storage.job import deliveries
+from storage.job.locked import LockedJob, lock_job
 from storage.job.outcome import job_outcome
 from storage.queue import steps
-from storage.queue.steps import JobGone, Lease
-from storage.schema import chunks_table, images_table, jobs_table, steps_table
-
-
-def lock_job(connection: Connection, job: str) -> Row[Any]:
-    """Against all others who change the job, not against who writes a row that refers to it (`FOR NO KEY UPDATE`): Postgres
-    looks the job up for a step that a transaction writes twice, and who does that holds the step already. Raises JobGone."""
-    row = connection.execute(_locked_job(), {"job": job}).one_or_none()
-    if row is None:
-        raise JobGone(f"there is no job {job}")
-    return row
-
-
-@cache
-def _locked_job() -> Select[Any]:
-    return select(jobs_table).where(jobs_table.c.id == bindparam("job")).with_for_update(key_share=True)
+from storage.queue.steps import Lease
+from storage.schema import OPEN_IMAGES, chunks_table, images_table, jobs_table, steps_table
 
 
 def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:
@@ -43,35 +30,37 @@ def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[i
 
 def close_overdue(connection: Connection, job: str) -> list[int]:
     """Ends a job past its deadline with what it has. Ids of the steps that follow."""
-    row = lock_job(connection, job)
-    if JobStatus(row.status).ended:
+    locked = lock_job(connection, job)
+    if locked.status.ended:
         return []
     late = (ItemCode.DEADLINE_EXCEEDED, "The job's deadline came before this image's turn.")
-    return close_job(connection, row, None, unsettled=late)
+    return close_job(connection, locked, None, unsettled=late)
 
 
 def cancel(connection: Connection, job: str) -> list[int]:
     """Ends a job because its owner says so, with what it has. Ids of the steps that follow; none if it had ended already."""
-    row = lock_job(connection, job)
-    if JobStatus(row.status).ended:
+    locked = lock_job(connection, job)
+    if locked.status.ended:
         return []
-    return close_job(connection, row, None, cancelled=True, unsettled=(ItemCode.CANCELLED, "The job was cancelled."))
+    return close_job(connection, locked, None, cancelled=True, unsettled=(ItemCode.CANCELLED, "The job was cancelled."))
 
 
 def close_job(
     connection: Connection,
-    job: Row[Any],
+    job: LockedJob,
     verdict: Verdict | None,
     *,
     cancelled: bool = False,
     unsettled: tuple[ItemCode, str] = (ItemCode.CANCELLED, "The job ended before this image's turn."),
 ) -> list[int]:
-    """Every end of a job, whoever brings it: fences off open steps, settles the credits, orders the cleanup and the webhook.
+    """Ends a job, for whatever reason: fences off open steps, settles the credits, orders the cleanup and the webhook.
 
-    `job` is its locked row; `verdict` None: what its images have come to by now; `cancelled`: whatever that is; `unsettled`:
-    what those fail with that have no outcome. Ids of the steps that follow; none if the job had ended already.
+    `verdict`: what came of the job; None: it is concluded from the outcomes of its images. `cancelled`: the job's status is
+    cancelled, whatever the verdict says. `unsettled`: code and detail of the images that have no outcome yet: they fail with it.
+
+    Ids of the steps that follow; none if the job had ended already.
     """
-    if JobStatus(job.status).ended:
+    if job.status.ended:
         return []
     # The fence first: a step that records an outcome holds its own row, then the images'; after it nothing is recorded.
     lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
@@ -88,10 +77,10 @@ def close_job(
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
     connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended})
-    follow = steps.add(connection, job=job.id, round_=job.round, kind="cleanup")
+    follow = steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
     if lease_left:
         # A worker that is fenced off may still write to scratch until its lease runs out: look again then.
-        steps.add(connection, job=job.id, round_=job.round, kind="cleanup", parts=[1], delay_ms=lease_left + 1000)
+        steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP, parts=[1], delay_ms=lease_left + 1000)
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
     return follow
@@ -102,7 +91,7 @@ def _processed() -> Select[int]:
     return (
         select(func.count())
         .select_from(images_table)
-        .where(images_table.c.job == bindparam("job"), images_table.c.state == "done")
+        .where(images_table.c.job == bindparam("job"), images_table.c.state == ImageState.DONE.value)
     )
 
 
@@ -122,7 +111,7 @@ def _end_statement() -> Update:
     )
 
 
-def _without_this_round(connection: Connection, job: Row[Any], failed: Verdict) -> Verdict:
+def _without_this_round(connection: Connection, job: LockedJob, failed: Verdict) -> Verdict:
     """A round failed as a whole, and those before it are paid for: what they brought in stays as it was, and the images of
     this one fail with the round's fault."""
     code, message = failed.error or (ItemCode.INTERNAL_ERROR.value, "The round failed.")
@@ -130,19 +119,21 @@ def _without_this_round(connection: Connection, job: Row[Any], failed: Verdict) 
     connection.execute(
         update(images_table)
         .where(images_table.c.job == job.id, images_table.c.attempts == job.round)
-        .values(state="failed", code=item_code.value, detail=message, result=null())
+        .values(state=ImageState.FAILED.value, code=item_code.value, detail=message, result=null())
     )
     parts = select(steps_table.c.part).where(
-        steps_table.c.job == job.id, steps_table.c.round == job.round, steps_table.c.kind.in_(("stage", "extract"))
+        steps_table.c.job == job.id,
+        steps_table.c.round == job.round,
+        steps_table.c.kind.in_((StepKind.STAGE.value, StepKind.EXTRACT.value)),
     )
     connection.execute(update(chunks_table).where(chunks_table.c.job == job.id, chunks_table.c.no.in_(parts)).values(replies=[]))
     return Verdict(status=JobStatus.PARTIAL, result=job.result, error=None)
 
 
-def finalize_next(connection: Connection, job: Row[Any]) -> list[int]:
-    """Moves a job with no open chunk to finalizing."""
-    connection.execute(_finalizing(), {"of": job.id})
-    return steps.add(connection, job=job.id, round_=job.round, kind="finalize")
+def finalize_next(connection: Connection, *, job: str, round_: int) -> list[int]:
+    """Moves a job with no open chunk to finalizing; ids of the steps that follow. The caller has locked the job."""
+    connection.execute(_finalizing(), {"of": job})
+    return steps.add(connection, job=job, round_=round_, kind=StepKind.FINALIZE)
 
 
 @cache
@@ -159,7 +150,7 @@ def fail_open_images(
 
 @cache
 def _fail_open() -> Update:
-    still_open = images_table.c.state.in_(("waiting", "staged"))
+    still_open = images_table.c.state.in_(OPEN_IMAGES)
     between = images_table.c.index.between(bindparam("least"), bindparam("most"))
-    failed = {"state": "failed", "code": bindparam("code"), "detail": bindparam("detail")}
+    failed = {"state": ImageState.FAILED.value, "code": bindparam("code"), "detail": bindparam("detail")}
     return update(images_table).where(images_table.c.job == bindparam("of"), between, still_open).values(**failed)

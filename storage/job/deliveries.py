@@ -6,13 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from pipeline.job_object import job_json, result_json
 from pipeline.outbound.webhook import MOST_BYTES, WebhookResponse
-from pipeline.types import JobStatus
+from pipeline.types import JobStatus, StepKind
 from storage.account.accounts import random_id
 from storage.database import now_ms
+from storage.job.locked import LockedJob
 from storage.job.views import job_view, result_view
 from storage.queue import steps
 from storage.queue.steps import Lease
@@ -33,10 +34,10 @@ class Delivery:
     now: int  #: milliseconds since 1970 by the database's clock
 
 
-def announce(connection: Connection, job: Row[Any]) -> list[int]:
-    """Stores the event of a job that has just ended, and the step that delivers it; ids of the steps that follow.
+def announce(connection: Connection, job: LockedJob) -> list[int]:
+    """Stores the event of a job that has just ended and has a webhook_url, and adds the step that delivers the event.
 
-    `job` is its row as it was locked, with a webhook_url.
+    Ids of the steps that follow.
     """
     view = job_view(connection, job.id, job.account)
     if view is None:
@@ -64,7 +65,7 @@ def announce(connection: Connection, job: Row[Any]) -> list[int]:
             created_at=now_ms(),
         )
     )
-    return steps.add(connection, job=job.id, round_=job.round, kind="webhook")
+    return steps.add(connection, job=job.id, round_=job.round, kind=StepKind.WEBHOOK)
 
 
 def _body(event: str, data: dict[str, Any]) -> str:

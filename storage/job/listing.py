@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, select, tuple_
 
 from pipeline.job_object import JobView
-from pipeline.types import Form, JobStatus
+from pipeline.types import Form, ImageState, JobStatus
 from storage.job.questions import question_of
 from storage.job.views import select_jobs, views_of
 from storage.schema import images_table, jobs_table
@@ -21,7 +21,7 @@ class ItemView:
     index: int  #: place in the request's `images`, from 0
     custom_id: str | None
     source: str | None  #: its URL, where it was given by one and has not expired
-    state: str  #: waiting, staged, done, failed
+    state: ImageState
     code: str | None  #: pipeline.types.ItemCode of a failed one
     message: str | None
     attempts: int  #: rounds it was in
@@ -41,7 +41,9 @@ def jobs_page(
     return views_of(connection, query.order_by(jobs_table.c.created_at.desc(), jobs_table.c.id.desc()).limit(limit))
 
 
-def items_page(connection: Connection, job: JobView, *, limit: int, state: str | None = None, after: int = -1) -> list[ItemView]:
+def items_page(
+    connection: Connection, job: JobView, *, limit: int, state: ImageState | None = None, after: int = -1
+) -> list[ItemView]:
     """The job's images in order. `after`: the index of the last one on the page before."""
     columns = images_table.c
     query = select(
@@ -56,13 +58,13 @@ def items_page(connection: Connection, job: JobView, *, limit: int, state: str |
         *([columns.result] if job.has_result else []),
     ).where(columns.job == job.id, columns.index > after)
     if state is not None:
-        query = query.where(columns.state == state)
+        query = query.where(columns.state == state.value)
     return [
         ItemView(
             index=row.at,
             custom_id=row.custom_id,
             source=None if job.expired else row.source,
-            state=row.state,
+            state=ImageState(row.state),
             code=row.code,
             message=row.detail,
             attempts=row.attempts,

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, select
 
 from pipeline.finalize import JobOutcome
-from pipeline.types import Failure, Form, ItemCode, Reply
+from pipeline.types import Failure, Form, ImageState, ItemCode, Reply
 from storage.job.questions import question_of
 from storage.queue.steps import JobGone
 from storage.schema import chunks_table, images_table, jobs_table
@@ -53,7 +53,9 @@ def _asked() -> Select[Any]:
 @cache
 def _records() -> Select[Any]:
     of_job = images_table.c.job == bindparam("job")
-    return select(images_table.c.index.label("at"), images_table.c.result).where(of_job, images_table.c.state == "done")
+    return select(images_table.c.index.label("at"), images_table.c.result).where(
+        of_job, images_table.c.state == ImageState.DONE.value
+    )
 
 
 @cache
@@ -65,6 +67,6 @@ def _replies() -> Select[Any]:
 def _failed() -> Select[Any]:
     of_job = images_table.c.job == bindparam("job")
     failed = select(images_table.c.index.label("at"), images_table.c.code, images_table.c.detail).where(
-        of_job, images_table.c.state == "failed"
+        of_job, images_table.c.state == ImageState.FAILED.value
     )
     return failed.order_by(images_table.c.index)

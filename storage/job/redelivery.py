@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select, update
 
+from pipeline.types import StepKind, StepState
 from storage.database import now_ms
 from storage.queue import steps
-from storage.schema import deliveries_table, jobs_table, steps_table
+from storage.schema import OPEN_STATES, deliveries_table, jobs_table, steps_table
 
 
 class NoDelivery(Exception):
@@ -71,9 +72,11 @@ def redeliver(connection: Connection, delivery: str, account: str) -> str:
     row = connection.execute(select(deliveries_table.c.round, deliveries_table.c.body).where(*mine)).one()
     if locked is None or row.body is None:
         raise BodyGone(delivery)
-    of_round = steps_table.c.job == job, steps_table.c.round == row.round, steps_table.c.kind == "webhook"
+    of_round = steps_table.c.job == job, steps_table.c.round == row.round, steps_table.c.kind == StepKind.WEBHOOK.value
     made_due = (
-        update(steps_table).where(*of_round, steps_table.c.state == "ready").values(not_before=now_ms(), rung_at=None, rings=0)
+        update(steps_table)
+        .where(*of_round, steps_table.c.state == StepState.READY.value)
+        .values(not_before=now_ms(), rung_at=None, rings=0)
     )
     connection.execute(made_due)
     parts, open_steps = connection.execute(
@@ -81,9 +84,9 @@ def redeliver(connection: Connection, delivery: str, account: str) -> str:
     ).one()
     if not open_steps:
         connection.execute(update(deliveries_table).where(*mine).values(state="pending"))
-        steps.add(connection, job=job, round_=row.round, kind="webhook", parts=[parts])
+        steps.add(connection, job=job, round_=row.round, kind=StepKind.WEBHOOK, parts=[parts])
     return job
 
 
 def _open_step() -> Any:
-    return (steps_table.c.kind == "webhook") & steps_table.c.state.in_(("ready", "leased"))
+    return (steps_table.c.kind == StepKind.WEBHOOK.value) & steps_table.c.state.in_(OPEN_STATES)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, null, select, update
+from sqlalchemy import Connection, Select, delete, func, null, select, update
 
 from pipeline.credits import reservation
 from pipeline.plan import ChunkPlan
-from pipeline.types import JobStatus, Question
+from pipeline.types import ImageState, JobStatus, Question
 from storage.account import ledger
 from storage.database import now_ms
 from storage.job.accepting import TooManyOpenJobs, add_chunks
-from storage.job.closing import lock_job
+from storage.job.locked import lock_job, locked_row, locking
 from storage.job.questions import question_of
 from storage.schema import chunks_table, deliveries_table, images_table, jobs_table, steps_table
 
@@ -43,19 +45,20 @@ def retry(
     Raises NotEnded, Expired, NothingFailed, InputsGone, InsufficientCredits, TooManyOpenJobs, or LostLease where the job is
     gone; then nothing may be committed.
     """
-    row = lock_job(connection, job)
+    row = _lock_retried(connection, job)
     failed = _failed_images(connection, row)
     round_ = row.round + 1
+    no_outcome = {"code": None, "detail": None, "sha256": None, "bytes": None, "result": null()}
     open_jobs = select(func.count()).where(jobs_table.c.account == row.account, jobs_table.c.finished_at.is_(None))
     connection.execute(
         update(images_table)
-        .where(images_table.c.job == job, images_table.c.state == "failed")
-        .values(state="waiting", code=None, detail=None, sha256=None, bytes=None, result=null(), attempts=round_)
+        .where(images_table.c.job == job, images_table.c.state == ImageState.FAILED.value)
+        .values(state=ImageState.WAITING.value, attempts=round_, **no_outcome)
     )
     # Those of a round that was cut short are open still, and the round ends when none is.
     connection.execute(update(chunks_table).where(chunks_table.c.job == job).values(open=False))
     fresh = 1 + (connection.scalar(select(func.max(chunks_table.c.no)).where(chunks_table.c.job == job)) or 0)
-    most = size(question_of(row.prompt, row.options))
+    most = size(row.question)
     groups = [failed[first : first + most] for first in range(0, len(failed), most)]
     # A chunk reaches from its first failed image to its last; those between that have an answer are not open, and stay.
     plan = [ChunkPlan(no=fresh + place, first=group[0], count=group[-1] - group[0] + 1) for place, group in enumerate(groups)]
@@ -82,16 +85,64 @@ def retry(
     add_chunks(connection, job, round_=round_, plan=plan, inputs={})
 
 
-def _failed_images(connection: Connection, job: Row[Any]) -> list[int]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _RetriedJob:
+    """What a further round has to know of the job's locked row."""
+
+    id: str
+    account: str
+    round: int
+    status: JobStatus
+    question: Question
+    total: int  #: images
+    credits: int  #: charged so far, all rounds together
+    input_method: str
+    expires_at: int | None  #: milliseconds since 1970; None: it has not ended, or its results are gone
+
+
+def _lock_retried(connection: Connection, job: str) -> _RetriedJob:
+    """Raises JobGone."""
+    row = locked_row(connection, _retried_job(), job)
+    return _RetriedJob(
+        id=row.id,
+        account=row.account,
+        round=row.round,
+        status=JobStatus(row.status),
+        question=question_of(row.prompt, row.options),
+        total=row.total,
+        credits=row.credits,
+        input_method=row.input_method,
+        expires_at=row.expires_at,
+    )
+
+
+@cache
+def _retried_job() -> Select[Any]:
+    columns = jobs_table.c
+    return locking(
+        columns.id,
+        columns.account,
+        columns.round,
+        columns.status,
+        columns.prompt,
+        columns.options,
+        columns.total,
+        columns.credits,
+        columns.input_method,
+        columns.expires_at,
+    )
+
+
+def _failed_images(connection: Connection, job: _RetriedJob) -> list[int]:
     """Their indexes, in order."""
-    if not JobStatus(job.status).ended:
+    if not job.status.ended:
         raise NotEnded
-    if job.expires_at is None or job.expires_at <= connection.scalar(select(now_ms())):
+    if job.expires_at is None or job.expires_at <= connection.execute(select(now_ms())).scalar_one():
         raise Expired
     failed = list(
         connection.execute(
             select(images_table.c.index)
-            .where(images_table.c.job == job.id, images_table.c.state == "failed")
+            .where(images_table.c.job == job.id, images_table.c.state == ImageState.FAILED.value)
             .order_by(images_table.c.index)
         ).scalars()
     )
@@ -107,8 +158,7 @@ def remove(connection: Connection, job: str) -> None:
     log of its deliveries, none of which is tried again. Its idempotency key is free. Raises NotEnded, or LostLease where
     it is gone already.
     """
-    row = lock_job(connection, job)
-    if not JobStatus(row.status).ended:
+    if not lock_job(connection, job).status.ended:
         raise NotEnded
     # Steps first: who holds one records outcomes on the images' rows.
     connection.execute(delete(steps_table).where(steps_table.c.job == job))

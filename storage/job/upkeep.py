@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, update
 
+from pipeline.types import StepKind
 from storage.database import now_ms
 from storage.job.closing import finalize_next
-from storage.schema import chunks_table, deliveries_table, images_table, jobs_table, merges_table, steps_table
+from storage.schema import OPEN_STATES, chunks_table, deliveries_table, images_table, jobs_table, merges_table, steps_table
 
 
 def overdue(connection: Connection, limit: int = 50) -> list[str]:
@@ -21,16 +22,18 @@ def finalize_stranded(connection: Connection) -> list[str]:
     """Gives each open job that has neither an open chunk nor a finalize step its finalize step; the jobs."""
     open_chunk = select(chunks_table.c.no).where(chunks_table.c.job == jobs_table.c.id, chunks_table.c.open).exists()
     finalizing = select(steps_table.c.id).where(
-        steps_table.c.job == jobs_table.c.id, steps_table.c.round == jobs_table.c.round, steps_table.c.kind == "finalize"
+        steps_table.c.job == jobs_table.c.id,
+        steps_table.c.round == jobs_table.c.round,
+        steps_table.c.kind == StepKind.FINALIZE.value,
     )
     stranded = (
-        select(jobs_table)
+        select(jobs_table.c.id, jobs_table.c.round)
         .where(jobs_table.c.finished_at.is_(None), ~open_chunk, ~finalizing.exists())
         .with_for_update(skip_locked=True)
     )
     rows = connection.execute(stranded).all()
     for row in rows:
-        finalize_next(connection, row)
+        finalize_next(connection, job=row.id, round_=row.round)
     return [row.id for row in rows]
 
 
@@ -57,9 +60,7 @@ def scratch_owners(connection: Connection, names: Sequence[str]) -> dict[str, bo
         select(
             jobs_table.c.id,
             jobs_table.c.finished_at.is_(None)
-            | select(steps_table.c.id)
-            .where(steps_table.c.job == jobs_table.c.id, steps_table.c.state.in_(("ready", "leased")))
-            .exists(),
+            | select(steps_table.c.id).where(steps_table.c.job == jobs_table.c.id, steps_table.c.state.in_(OPEN_STATES)).exists(),
         ).where(jobs_table.c.id.in_(names))
     )
     return {name: bool(busy) for name, busy in rows}

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from pipeline.job_object import JobView, ResultView
-from pipeline.types import JobStatus, Usage
+from pipeline.types import ImageState, JobStatus, Usage
 from storage.database import now_ms
 from storage.job.outcome import failures_of
 from storage.schema import chunks_table, images_table, jobs_table, merges_table
@@ -53,9 +53,9 @@ def views_of(connection: Connection, query: Select[Any]) -> list[JobView]:
 
 def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobView]:
     ids = [row.id for row in rows]
-    states: dict[str, dict[str, int]] = {job: {} for job in ids}
+    states: dict[str, dict[ImageState, int]] = {job: {} for job in ids}
     for job, state, count in connection.execute(_counted(), {"ids": ids}):
-        states[job][state] = int(count)
+        states[job][ImageState(state)] = int(count)
     usages = dict.fromkeys(ids, Usage())
     for statement in (_usage_of_chunks(), _usage_of_merges()):
         for job, usage in connection.execute(statement, {"ids": ids}):
@@ -88,8 +88,8 @@ def _usage_of_merges() -> Select[Any]:
     return select(merges_table.c.job, merges_table.c.usage).where(of_jobs).order_by(merges_table.c.key)
 
 
-def _view(row: Row[Any], states: dict[str, int], usage: Usage) -> JobView:
-    succeeded, failed = states.get("done", 0), states.get("failed", 0)
+def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage) -> JobView:
+    succeeded, failed = states.get(ImageState.DONE, 0), states.get(ImageState.FAILED, 0)
     status = JobStatus(row.status)
     expired = status.ended and (row.expires_at is None or row.expires_at <= row.now)
     return JobView(
@@ -98,7 +98,7 @@ def _view(row: Row[Any], states: dict[str, int], usage: Usage) -> JobView:
         total=row.total,
         succeeded=succeeded,
         failed=failed,
-        progress=1.0 if status.ended else (succeeded + failed + states.get("staged", 0) / 2) / row.total,
+        progress=1.0 if status.ended else (succeeded + failed + states.get(ImageState.STAGED, 0) / 2) / row.total,
         credits=row.credits,
         usage=usage,
         created_at=row.created_at,
@@ -134,7 +134,7 @@ def _result() -> Select[Any]:
 
 @cache
 def _named_failures() -> Select[Any]:
-    failed = images_table.c.job == bindparam("job"), images_table.c.state == "failed"
+    failed = images_table.c.job == bindparam("job"), images_table.c.state == ImageState.FAILED.value
     return select(images_table.c.index.label("at"), images_table.c.custom_id).where(
         *failed, images_table.c.custom_id.is_not(None)
     )

@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from pipeline.types import StepState
 from storage.database import now_ms
 from storage.queue.steps import free
 from storage.schema import OPEN_STEP, TAKEN_STEP, UNRUNG_STEP, jobs_table, steps_table
@@ -94,7 +95,9 @@ def _in_the_window(connection: Connection, account: str) -> list[Ring]:
 def forget_ring(connection: Connection, step: int) -> None:
     """Has the step rung anew: its message came to a process that takes no more."""
     connection.execute(
-        update(steps_table).where(free(steps_table.c.id == step, steps_table.c.state == "ready")).values(rung_at=None)
+        update(steps_table)
+        .where(free(steps_table.c.id == step, steps_table.c.state == StepState.READY.value))
+        .values(rung_at=None)
     )
 
 
@@ -103,7 +106,7 @@ def forget_rings(connection: Connection) -> None:
 
     A ring of the last seconds is left: a worker may hold its message and be about to claim.
     """
-    long_rung = free(text(OPEN_STEP), steps_table.c.state == "ready", steps_table.c.rung_at < now_ms() - IN_HAND_MS)
+    long_rung = free(text(OPEN_STEP), steps_table.c.state == StepState.READY.value, steps_table.c.rung_at < now_ms() - IN_HAND_MS)
     connection.execute(update(steps_table).where(long_rung).values(rung_at=None))
 
 
@@ -114,7 +117,7 @@ def _due() -> ColumnElement[bool]:
         case((rung_before > MOST_DOUBLINGS, MOST_DOUBLINGS), else_=rung_before)
     )
     return and_(
-        steps_table.c.state == "ready",
+        steps_table.c.state == StepState.READY.value,
         steps_table.c.not_before <= now_ms(),
         or_(steps_table.c.rung_at.is_(None), steps_table.c.rung_at < now_ms() - patience),
     )

@@ -32,11 +32,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from pipeline.types import JobStatus
+from pipeline.types import JobStatus, StepKind, StepState
 from storage.database import now_ms
-from storage.schema import OPEN_STEP, jobs_table, steps_table
+from storage.schema import OPEN_STATES, OPEN_STEP, jobs_table, steps_table
 
-Kind = Literal["stage", "extract", "finalize", "cleanup", "webhook"]
+#: The states in which the holder of a step's lease may end it.
+Finished = Literal[StepState.DONE, StepState.DEAD, StepState.SPLIT]
 
 ALONE_AFTER = 2  #: leases that ran out, after which a step runs in a process of its own
 
@@ -58,7 +59,7 @@ class Lease:
     step: int
     job: str
     round: int
-    kind: str
+    kind: StepKind
     part: int  #: the chunk's number
     epoch: int
     tries: int  #: failures so far that counted
@@ -71,13 +72,13 @@ def add(
     *,
     job: str,
     round_: int,
-    kind: Kind,
+    kind: StepKind,
     parts: Sequence[int] = (0,),
     delay_ms: int = 0,
     alone: bool = False,
 ) -> list[int]:
     """New ready steps; their ids, in the order of `parts`."""
-    same = {"job": job, "round": round_, "kind": kind, "state": "ready", "not_before": 0}
+    same = {"job": job, "round": round_, "kind": kind.value, "state": StepState.READY.value, "not_before": 0}
     rows = connection.execute(
         _add_statement(), [{**same, "of": job, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts]
     )
@@ -115,7 +116,7 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
         step=step,
         job=row.job,
         round=row.round,
-        kind=row.kind,
+        kind=StepKind(row.kind),
         part=row.part,
         epoch=row.epoch,
         tries=row.tries,
@@ -134,10 +135,11 @@ def _running_statement() -> Update:
 @cache
 def _claim_statement() -> ReturningUpdate[Any]:
     until = now_ms() + bindparam("for_ms", type_=BigInteger)
+    is_due = steps_table.c.state == StepState.READY.value, steps_table.c.not_before <= now_ms()
     return (
         update(steps_table)
-        .where(steps_table.c.id == bindparam("step"), steps_table.c.state == "ready", steps_table.c.not_before <= now_ms())
-        .values(state="leased", owner=bindparam("by"), epoch=steps_table.c.epoch + 1, lease_until=until)
+        .where(steps_table.c.id == bindparam("step"), *is_due)
+        .values(state=StepState.LEASED.value, owner=bindparam("by"), epoch=steps_table.c.epoch + 1, lease_until=until)
         .returning(
             steps_table.c.job,
             steps_table.c.round,
@@ -172,19 +174,23 @@ def check(connection: Connection, lease: Lease) -> None:
     _write(connection, lease, update(steps_table).where(_fence()).values(epoch=steps_table.c.epoch))
 
 
-def finish(connection: Connection, lease: Lease, *, state: Literal["done", "dead", "split"] = "done") -> None:
+def finish(connection: Connection, lease: Lease, *, state: Finished = StepState.DONE) -> None:
     """Ends the step. Raises LostLease."""
     _write(connection, lease, _end_statement(state))
 
 
 @cache
-def _end_statement(state: str) -> Update:
-    return update(steps_table).where(_fence()).values(owner=None, lease_until=None, state=state)
+def _end_statement(state: Finished) -> Update:
+    return update(steps_table).where(_fence()).values(owner=None, lease_until=None, state=state.value)
 
 
 def hand_back(connection: Connection, lease: Lease, *, delay_ms: int, counts: bool) -> None:
     """Makes the step ready again, due after `delay_ms`. `counts`: this was a failure of the step's own. Raises LostLease."""
-    ready = update(steps_table).where(_fence()).values(state="ready", owner=None, lease_until=None, rung_at=None, rings=0)
+    ready = (
+        update(steps_table)
+        .where(_fence())
+        .values(state=StepState.READY.value, owner=None, lease_until=None, rung_at=None, rings=0)
+    )
     tries = steps_table.c.tries + (1 if counts else 0)
     _write(connection, lease, ready.values(tries=tries, not_before=now_ms() + delay_ms))
 
@@ -206,7 +212,9 @@ def _write(connection: Connection, lease: Lease, statement: Update) -> None:
 def _fence() -> ColumnElement[bool]:
     """The step, as long as the lease holds that `_of` names."""
     return and_(
-        steps_table.c.id == bindparam("step"), steps_table.c.epoch == bindparam("of_epoch"), steps_table.c.state == "leased"
+        steps_table.c.id == bindparam("step"),
+        steps_table.c.epoch == bindparam("of_epoch"),
+        steps_table.c.state == StepState.LEASED.value,
     )
 
 
@@ -229,20 +237,20 @@ def _cancel_statement() -> ReturningUpdate[Any]:
     work = and_(
         steps_table.c.job == bindparam("of"),
         steps_table.c.round == bindparam("in"),
-        steps_table.c.kind.in_(("stage", "extract", "finalize")),
-        steps_table.c.state.in_(("ready", "leased")),
+        steps_table.c.kind.in_((StepKind.STAGE.value, StepKind.EXTRACT.value, StepKind.FINALIZE.value)),
+        steps_table.c.state.in_(OPEN_STATES),
     )
-    cancelled = update(steps_table).where(work).values(state="cancelled", epoch=steps_table.c.epoch + 1, owner=None)
-    return cancelled.returning(steps_table.c.lease_until - now_ms())
+    cancelled = {"state": StepState.CANCELLED.value, "epoch": steps_table.c.epoch + 1, "owner": None}
+    return update(steps_table).where(work).values(**cancelled).returning(steps_table.c.lease_until - now_ms())
 
 
 def reclaim_expired(connection: Connection) -> int:
     """Makes steps ready whose worker has stopped renewing; how many."""
     return connection.execute(
         update(steps_table)
-        .where(free(text(OPEN_STEP), steps_table.c.state == "leased", steps_table.c.lease_until < now_ms()))
+        .where(free(text(OPEN_STEP), steps_table.c.state == StepState.LEASED.value, steps_table.c.lease_until < now_ms()))
         .values(
-            state="ready",
+            state=StepState.READY.value,
             epoch=steps_table.c.epoch + 1,
             expiries=steps_table.c.expiries + 1,
             owner=None,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from storage.scratch.keys import KEY
+from pipeline.scratch_key import SAFE_KEY
 
 _PARTIAL = ".partial-"
 
@@ -73,7 +73,7 @@ class FileScratch:
                     yield key
 
     def _path(self, key: str) -> Path:
-        if not KEY.fullmatch(key) and _PARTIAL not in key:
+        if not SAFE_KEY.fullmatch(key) and _PARTIAL not in key:
             raise ValueError(f"no scratch key: {key!r}")
         path = self._root / key
         if not path.is_relative_to(self._root) or ".." in path.parts:

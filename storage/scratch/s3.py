@@ -18,9 +18,9 @@ from itertools import islice
 from typing import IO, Any
 
 from config.settings import Settings
+from pipeline.scratch_key import SAFE_KEY
 from pipeline.types import MB
 from storage.scratch.disk_full import S3_CODES
-from storage.scratch.keys import KEY
 
 WHOLE = 8 * MB  #: bytes: up to here a body goes out of memory, and an object that is read stays in it
 IN_PARTS = 64 * MB  #: bytes: beyond this an object is put in parts, so that a failed one costs little
@@ -135,7 +135,7 @@ class S3Scratch:
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self._prefix)
-                    if KEY.fullmatch(key):
+                    if SAFE_KEY.fullmatch(key):
                         yield key
 
     def _delete(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -228,7 +228,7 @@ class S3Scratch:
         return str(self._made.meta.endpoint_url) if self._made is not None else "the endpoint"
 
     def _name(self, key: str) -> str:
-        if not KEY.fullmatch(key):
+        if not SAFE_KEY.fullmatch(key):
             raise ValueError(f"no scratch key: {key!r}")
         return self._prefix + key
 

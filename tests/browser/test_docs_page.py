@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
-from tests.e2e.service import Service, serving
+from testbed import Service, serving
 
 CHROMIUM = Path("/usr/bin/chromium")
 

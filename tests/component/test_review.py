@@ -18,6 +18,7 @@ from storage import schema
 from storage.account import accounts
 from storage.database import Database, migrate
 from storage.job import accepting, chunks, closing
+from storage.job.locked import lock_job
 from storage.queue import ringing, steps
 from tests.fakes.engine import FakeEngine
 from tests.rows import (
@@ -180,6 +181,6 @@ def test_a_supervisor_that_rings_steps_anew_does_not_wait_for_who_ends_their_job
     set_steps(postgres_database, rung_at=0, rings=1)
     with postgres_database.write() as supervisor, postgres_database.write() as closer:
         waits_for_nobody(supervisor)
-        closing.lock_job(closer, job)
+        lock_job(closer, job)
         ringing.forget_rings(supervisor)
         assert len(ringing.to_ring(supervisor)) == 3

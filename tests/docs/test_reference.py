@@ -33,6 +33,7 @@ from pipeline.types import (
     Finish,
     ItemCode,
     JobStatus,
+    StepState,
 )
 from storage.queue import steps
 from storage.schema import metadata
@@ -203,12 +204,14 @@ def test_the_diagram_of_a_step_has_the_states_that_the_code_writes():
     [diagram] = [block.text for block in blocks("docs/architecture.md") if "[*] --> ready" in block.text]
     drawn = set(re.findall(r"^\s+(\w+) -->", diagram, re.MULTILINE)) | set(re.findall(r"--> (\w+)", diagram))
     tree = ast.parse((ROOT / "storage" / "queue" / "steps.py").read_text())
-    written = {"ready"}  # of a row that is inserted
+    written = set(get_args(get_type_hints(steps.finish)["state"]))
     for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and node.arg == "state" and isinstance(node.value, ast.Constant):
-            written.add(node.value.value)
-    written |= set(get_args(get_type_hints(steps.finish)["state"]))
-    assert drawn == written
+        pairs = zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ()
+        given = [value for key, value in pairs if isinstance(key, ast.Constant) and key.value == "state"]
+        if isinstance(node, ast.keyword) and node.arg == "state":
+            given.append(node.value)
+        written |= {StepState[member] for value in given for member in re.findall(r"StepState\.([A-Z]+)", ast.unparse(value))}
+    assert drawn == written == set(StepState)
 
 
 def test_the_diagram_of_a_job_has_its_statuses():

@@ -10,7 +10,7 @@ from alembic import command
 from sqlalchemy import text
 
 from storage.database import Database, _alembic_config, schema_is_current
-from tests.e2e.service import ROOT, environment
+from testbed import ROOT, environment
 
 #: By the columns that the first revision has.
 ACCOUNT = "INSERT INTO accounts (id, name, available, held, charged, created_at) VALUES ('acc_1', 'test', 7, 0, 0, 1)"

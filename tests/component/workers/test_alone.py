@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from api.app import create_app
+from pipeline.types import StepKind
 from storage import schema
 from storage.queue.steps import ALONE_AFTER, Lease
 from storage.scratch.open import open_scratch
@@ -172,7 +173,7 @@ def test_while_all_children_are_busy_a_step_waits_its_turn_and_accuses_nobody(ho
 
 
 def test_a_child_that_can_not_start_accuses_nobody():
-    lease = Lease(step=1, job="j", round=1, kind="extract", part=0, epoch=1, tries=0, alone=True)
+    lease = Lease(step=1, job="j", round=1, kind=StepKind.EXTRACT, part=0, epoch=1, tries=0, alone=True)
     for command in (["/nowhere/python"], [sys.executable, "-c", "pass"]):
         with pytest.raises(NoSlot):
             Alone(command).run(lease, seconds=5)

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.asking.progress import Progress
 from pipeline.finalize import conclude
+from pipeline.scratch_key import ScratchKey
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, Question, Reply, Usage
 from storage import schema
@@ -38,7 +39,11 @@ KINDS = pytest.mark.parametrize("kind", ["stage", "extract"])
 def accepted(database, images, chunk=None, *, question=None):
     """A job of a new account's, all in one chunk where nothing else is said."""
     new = job_of(new_account(database), images=images, chunk=chunk or images)
-    new = replace(new, question=question or new.question, inputs={part.no: f"{new.id}/in-c{part.no}" for part in new.plan})
+    new = replace(
+        new,
+        question=question or new.question,
+        inputs={part.no: str(ScratchKey.of_input(new.id, chunk=part.no)) for part in new.plan},
+    )
     with database.write() as connection:
         accepting.accept(connection, new, max_open=10, max_scratch=10**12)
     return new.id
@@ -60,7 +65,7 @@ def staged(database, lease):
     with database.write() as connection:
         work = chunks.work_of(connection, lease)
         images = [image for image in staged_images(work.first, work.count) if image.index in work.pending]
-        key = f"{lease.job}/r{lease.round}-c{lease.part}-e{lease.epoch}"
+        key = str(ScratchKey.of_staged(lease.job, round_=lease.round, chunk=lease.part, epoch=lease.epoch))
         (step,) = chunks.record_staged(connection, lease, key=key, chunk=StagedChunk(staged=images))
     return step
 

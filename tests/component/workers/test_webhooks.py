@@ -18,7 +18,7 @@ from storage.account.webhook_secrets import SecretUnreadable, rotate, signing_se
 from tests.fakes.deliver import FAILED, GONE, UNREACHABLE
 from tests.harness import b64, running
 from tests.rows import at_once, new_account, step_ids, step_row
-from workers.run import WORK
+from workers.run import OTHER_WORK
 
 HOOK = "https://hooks.example/extract"
 ASYNC = {"Prefer": "respond-async"}
@@ -156,12 +156,12 @@ def test_an_attempt_whose_end_was_not_written_comes_again_with_the_same_id_and_b
         seen.append(commit)
         raise ConnectionError("the database is away")
 
-    real_webhook = WORK["webhook"]
-    WORK["webhook"] = die
+    real_webhook = OTHER_WORK["webhook"]
+    OTHER_WORK["webhook"] = die
     try:
         house.drain()
     finally:
-        WORK["webhook"] = real_webhook
+        OTHER_WORK["webhook"] = real_webhook
     assert len(seen) == 1
     house.work = real
     work_through(house)

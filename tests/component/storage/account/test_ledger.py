@@ -15,6 +15,7 @@ from storage import schema
 from storage.account import accounts, ledger
 from storage.account.ledger import InsufficientCredits
 from storage.job import accepting, closing
+from storage.job.locked import lock_job
 from tests.rows import at_once, everything, job_of, new_account
 
 
@@ -221,8 +222,7 @@ class Money(RuleBasedStateMachine):
 
     def _close(self, job, status):
         with self.database.write() as connection:
-            row = connection.execute(select(schema.jobs_table).where(schema.jobs_table.c.id == job).with_for_update()).one()
-            return closing.close_job(connection, row, Verdict(status=status, result=None, error=None))
+            return closing.close_job(connection, lock_job(connection, job), Verdict(status=status, result=None, error=None))
 
     def _row(self, job):
         with self.database.read() as connection:

@@ -14,8 +14,8 @@ from storage import schema
 from storage.queue.steps import LostLease
 from tests.fakes.engine import FakeEngine, answer_text
 from tests.harness import CREDITS, b64, running
-from tests.rows import at_once, claimed, eventually, job_row, quick_folder, step_ids
-from workers.run import WORK
+from tests.rows import at_once, claimed, eventually, job_row, quick_folder, step_ids, worked_on
+from workers.run import OTHER_WORK
 
 JOBS = "/api/v1/jobs"
 
@@ -159,15 +159,15 @@ def test_a_round_that_fails_as_a_whole_leaves_the_results_before_it_as_they_were
         step = stage if kind == "stage" else step_ids(house.database, job, kind)[-1]
         lease = claimed(house.database, step)
         with house.database.write() as connection:
-            WORK[kind](house.work, lease)(connection)
+            worked_on(house.work, lease)(connection)
     with house.database.write() as connection:
         connection.execute(update(schema.steps_table).where(schema.steps_table.c.kind == "finalize").values(tries=2))
-    house.database, real = house.database, WORK["finalize"]
-    WORK["finalize"] = lambda _parts, _lease: 1 / 0
+    house.database, real = house.database, OTHER_WORK["finalize"]
+    OTHER_WORK["finalize"] = lambda _parts, _lease: 1 / 0
     try:
         house.drain()
     finally:
-        WORK["finalize"] = real
+        OTHER_WORK["finalize"] = real
     after = results(house, job)
     assert after["results"] == before["results"]
     assert (after["imageCount"], after["creditUsage"]) == (2, 12)
@@ -184,18 +184,18 @@ def test_a_cleanup_of_the_round_before_leaves_what_the_next_one_has_staged(house
     for step in step_ids(house.database, job):
         lease = claimed(house.database, step)
         with house.database.write() as connection:
-            WORK["stage"](house.work, lease)(connection)
+            worked_on(house.work, lease)(connection)
     held = claimed(house.database, step_ids(house.database, job, "extract")[0])
     house.ask("POST", f"{JOBS}/{job}/cancel")  # a second cleanup waits until the lease that is held runs out
     retry(house, job)
     lease = claimed(house.database, step_ids(house.database, job)[-1])
     with house.database.write() as connection:
-        WORK["stage"](house.work, lease)(connection)
+        worked_on(house.work, lease)(connection)
     staged = {key for key in house.scratch.objects if "/r2-" in key}
     assert staged
     house.skip_waits()
     for step in step_ids(house.database, job, "cleanup"):
-        WORK["cleanup"](house.work, claimed(house.database, step))
+        worked_on(house.work, claimed(house.database, step))
     assert set(house.scratch.objects) == staged
     assert held.round == 1
     house.drain()
@@ -206,7 +206,7 @@ def test_a_late_worker_of_the_round_before_changes_nothing(house):
     images = house.urls(1)
     job = make(house, images, drain=False)
     late = claimed(house.database, step_ids(house.database, job)[0])
-    commit = WORK["stage"](house.work, late)
+    commit = worked_on(house.work, late)
     house.ask("POST", f"{JOBS}/{job}/cancel")
     retry(house, job)
     with pytest.raises(LostLease), house.database.write() as connection:

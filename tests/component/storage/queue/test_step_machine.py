@@ -27,8 +27,8 @@ from storage.queue import steps
 from storage.queue.steps import Lease, LostLease
 from tests.fakes.engine import FakeEngine
 from tests.harness import CREDITS, b64, running
-from tests.rows import claimed, job_row, quick_folder, step_ids, stolen
-from workers.run import WORK, run_lease, run_step
+from tests.rows import claimed, job_row, quick_folder, step_ids, stolen, worked_on
+from workers.run import run_lease, run_step
 
 GOOD, BAD, REFUSED = "good", "bad", "refused"
 CODES = {BAD: "unsupported_format", REFUSED: "safety_blocked"}
@@ -108,7 +108,7 @@ class Queue(RuleBasedStateMachine):
     def work(self, worker):
         """All of a step but its last commit. Long after the job's end there may be nothing to work on."""
         try:
-            worker.commit = WORK[worker.lease.kind](self.house.work, worker.lease)
+            worker.commit = worked_on(self.house.work, worker.lease)
         except LostLease:
             assert not self._holds(worker.lease)
         except (FileNotFoundError, RuntimeError):
@@ -346,7 +346,7 @@ def test_a_worker_that_was_overtaken_takes_nothing_of_the_winner_s(make_harness)
         put(key, body)
         if not winners:
             winners.append(stolen(house.database, slow))
-            commit = WORK["stage"](house.work, winners[0])
+            commit = worked_on(house.work, winners[0])
             with house.database.write() as connection:
                 commit(connection)
 

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
-from pipeline.types import Failure, ItemCode, JobStatus, Reply
+from pipeline.types import Failure, ItemCode, JobStatus, Reply, StepKind
 from storage import schema
 from storage.job import chunks, closing
 from storage.queue import steps
@@ -304,7 +304,7 @@ def test_cancelling_ends_open_work_and_leaves_what_is_over_and_the_cleanup(datab
     claimed(database, leased, lease_ms=40_000)
     set_steps(database, done, state="done", epoch=7)
     with database.write() as connection:
-        (cleanup,) = steps.add(connection, job=job, round_=1, kind="cleanup")
+        (cleanup,) = steps.add(connection, job=job, round_=1, kind=StepKind.CLEANUP)
     left = cancel(database, job)
     assert 30_000 < left <= 40_000
     assert [(step_row(database, step).state, step_row(database, step).epoch) for step in (ready, leased, done, cleanup)] == [

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
+from pipeline.types import StepKind
 from storage import schema
 from storage.job import chunks
 from storage.queue import ringing, steps
@@ -141,7 +142,7 @@ def test_forgotten_rings_are_rung_anew_but_not_those_of_the_last_seconds(databas
 def test_a_step_of_the_same_kind_and_part_of_a_round_exists_once(database, job, step):
     columns = schema.steps_table.c
     with pytest.raises(IntegrityError), database.write() as connection:
-        steps.add(connection, job=job, round_=1, kind="stage", parts=[0])
+        steps.add(connection, job=job, round_=1, kind=StepKind.STAGE, parts=[0])
     with database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(schema.steps_table).where(columns.job == job)) == 1
 
@@ -161,6 +162,6 @@ def test_a_job_that_ends_in_the_midst_of_its_work_has_the_account_s_other_jobs_r
     )
     lease = claimed(database, step_ids(database, job)[0])
     follow = _commit(parts, lease, partial(chunks.fail_too_large, lease=lease))
-    assert [step.kind for step in follow] == ["cleanup"]
+    assert [turn.lease.kind for turn in follow] == ["cleanup"]
     assert set(rung) <= set(step_ids(database, other))
     assert len(rung) == WINDOW - 1
