@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import shutil
 import tempfile
@@ -24,9 +23,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings, SettingsFault, load_settings
+from pipeline.errors import PartError
 from pipeline.ports import ModelRefused, ModelUnavailable, Scratch
 from pipeline.types import MB
 from storage.database import Database, now_ms, schema_is_current
@@ -139,7 +138,7 @@ def _clock(settings: Settings, now: Callable[[], float]) -> str:
             before = now()
             theirs = float(connection.scalar(select(now_ms())) or 0) / 1000
             ahead = (before + now()) / 2 - theirs
-    except DBAPIError:
+    except PartError:
         raise Trouble("not compared: the database can't be asked", CHECKS["clock"][1]) from None
     text = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
     if abs(ahead) > CLOCK_SECONDS:
@@ -171,7 +170,7 @@ def _scratch(settings: Settings, _now: Callable[[], float]) -> str:
     try:
         _try_scratch(scratch, folder, first, others)
     finally:
-        with suppress(OSError):  # the supervisor sweeps what is left
+        with suppress(PartError):  # the supervisor sweeps what is left
             scratch.delete([first, *others])
     return "put, get, list, delete and bulk delete work"
 
@@ -207,8 +206,10 @@ def _engine(settings: Settings, _now: Callable[[], float]) -> str:
     key = settings.gemini_api_key.get_secret_value() if settings.gemini_api_key else ""
     try:
         check_model(api_key=key, model=settings.model, base_url=settings.gemini_base_url, timeout=CHECK_SECONDS)
-    except (ModelUnavailable, ModelRefused) as error:
-        raise Trouble(str(error), _engine_todo(str(error))) from None
+    except ModelUnavailable as error:
+        raise Trouble(str(error), _engine_todo(error.status)) from None
+    except ModelRefused as error:
+        raise Trouble(str(error), _engine_todo(None)) from None
     return f"{settings.model} answers, the key is valid"
 
 
@@ -221,19 +222,21 @@ def _openai(settings: Settings) -> str:
     except ModelRefused as error:
         raise Trouble(str(error), "Look at MODEL, and load the model into the server.") from None
     except ModelUnavailable as error:
-        refused = re.match(r"HTTP 40[123]", str(error))
-        todo = "Look at OPENAI_API_KEY." if refused else "Look at OPENAI_BASE_URL, and whether its server runs."
+        todo = (
+            "Look at OPENAI_API_KEY."
+            if error.status in {401, 402, 403}
+            else "Look at OPENAI_BASE_URL, and whether its server runs."
+        )
         raise Trouble(str(error), todo) from None
     return f"{settings.model} is there, its server answers"
 
 
-def _engine_todo(said: str) -> str:
-    status = re.match(r"HTTP (\d+)", said)
+def _engine_todo(status: int | None) -> str:
     if status is None:
         return "Look at GEMINI_BASE_URL, and whether this machine may reach it."
-    if status[1] == "404":
+    if status == 404:
         return "Look at MODEL: there is no such model for this key."
-    if status[1] in {"400", "401", "402", "403"}:
+    if status in {400, 401, 402, 403}:
         return "Look at GEMINI_API_KEY: make a new key, or mend what is said of it."
     return "Try again later: the key was not looked at."
 

@@ -13,7 +13,10 @@ from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
 
 
 class Scratch(Protocol):
-    """Objects that live as long as their job. Keys are `<job id>/<rest>`, of [A-Za-z0-9._/-]."""
+    """Objects that live as long as their job. Keys are `<job id>/<rest>`, of [A-Za-z0-9._/-].
+
+    Each method raises Transient or Permanent of `pipeline.errors` where the store fails.
+    """
 
     def put(self, key: str, body: IO[bytes]) -> None:
         """Stores what `body` yields from its start; whole or not at all; replaces."""
@@ -22,7 +25,7 @@ class Scratch(Protocol):
         """A seekable reader over the object's bytes, the caller's to close. Raises FileNotFoundError."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Deletes each; a missing key is no error. Raises OSError naming how many could not be deleted."""
+        """Deletes each; a missing key is no error. Transient and Permanent name how many could not be deleted."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """Every key that starts with `prefix`, in any order."""
@@ -50,7 +53,7 @@ class Decode(Protocol):
         """What each becomes, in their order, as it is known. To be closed by who does not take them all.
 
         Never raises for what is in `pictures`, not even if decoding one kills the decoder. Their `seconds` are without the wait
-        for a decoder. Thread-safe.
+        for a decoder. Raises Transient and Permanent of `pipeline.errors` if no decoder can be started. Thread-safe.
         """
 
 
@@ -147,13 +150,22 @@ class Cause(StrEnum):
 
 
 class ModelUnavailable(Exception):
-    """The model can't be asked now."""
+    """The model can't be asked now: a step that meets it waits, as with `pipeline.errors.Transient`, and uses up no try."""
 
-    def __init__(self, message: str, *, retry_after: float, notice: str = "", cause: Cause = Cause.OVERLOADED) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float,
+        notice: str = "",
+        cause: Cause = Cause.OVERLOADED,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after  #: seconds
         self.notice = notice  #: for the job's warnings, when a person has to act (a bad key, no credit)
         self.cause = cause
+        self.status = status  #: of the model's HTTP answer, if it gave one
 
 
 class ModelFault(Exception):

@@ -218,7 +218,7 @@ def _meaning(error: errors.APIError) -> Exception:
     if code in {401, 402, 403, 404} or "API_KEY_INVALID" in reasons:
         notice = f"The model can't be asked (HTTP {code}): {text} The job waits until this is mended."
         cause = Cause.MODEL if code == 404 else Cause.ACCOUNT
-        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=cause)
+        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=code)
     if "process input image" in text.lower():
         return _Unreadable(text)
     return ModelRefused(f"The model refused the request (HTTP {code}): {text}")
@@ -230,10 +230,10 @@ def _quota(error: errors.APIError) -> ModelUnavailable:
     daily = any("PerDay" in str(detail.get("violations")) for detail in details)
     if daily:
         notice = "The model's quota for today is used up. The job goes on when there is quota again."
-        return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice, cause=Cause.QUOTA)
+        return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice, cause=Cause.QUOTA, status=429)
     delays = (_DELAY.fullmatch(str(detail.get("retryDelay", ""))) for detail in details)
     seconds = next((float(delay[1]) for delay in delays if delay), QUOTA_SECONDS)
-    return ModelUnavailable("rate limited", retry_after=seconds, cause=Cause.RATE)
+    return ModelUnavailable("rate limited", retry_after=seconds, cause=Cause.RATE, status=429)
 
 
 def _details(error: errors.APIError) -> list[dict[str, Any]]:

@@ -132,7 +132,8 @@ def check_model(*, base_url: str, api_key: str, model: str, timeout: float) -> N
         except httpx2.HTTPError as error:
             raise _interrupted(error) from error
     if response.status_code != 200:
-        raise ModelUnavailable(f"HTTP {response.status_code} from {base_url}/models", retry_after=OVERLOAD_SECONDS)
+        status = response.status_code
+        raise ModelUnavailable(f"HTTP {status} from {base_url}/models", retry_after=OVERLOAD_SECONDS, status=status)
     try:
         names = [entry["id"] for entry in msgspec.json.decode(response.content)["data"]]
     except (msgspec.DecodeError, KeyError, TypeError) as error:
