@@ -1,4 +1,8 @@
-"""Runs one step: claim, work, commit, go on with what follows, ring what is next. And what to do when it fails."""
+"""Runs one step: claim, work, commit, go on with what follows, ring what is next. And what to do when it fails.
+
+Whether a failure uses up a try is not decided here: the error says so (`pipeline.errors`). A Transient is handed back with its own
+wait and notice; every other exception uses up a try.
+"""
 
 from __future__ import annotations
 
@@ -91,8 +95,9 @@ def _run(parts: WorkerParts, lease: Lease) -> list[Lease]:
     except LostLease:
         _count(lease, "lost")
         log.info("lease_lost")
-        if lease.kind == "stage":  # no step knows of what this one has put; what stays here the job's cleanup deletes
-            with suppress(PartError):
+        if lease.kind == "stage":
+            # Nobody will read the object that this step may have put. It is deleted here, where no transaction waits for it.
+            with suppress(PartError):  # the job's cleanup deletes what stays
                 parts.scratch.delete([staged_key(lease)])
         return []
     except StepPaused:
