@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 import tempfile
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
 from flask import Response, g, request
-from sqlalchemy.exc import DBAPIError
 
 from api.body import Sent, read_json
-from api.errors import AWAY, ApiError, json_response
+from api.errors import ApiError, json_response
 from api.uploads import is_upload, read_upload
 from api.wiring import WebParts
 from pipeline.credits import reservation
+from pipeline.errors import PartError, os_errors
 from pipeline.job_object import job_json, links_json
 from pipeline.packed import PackWriter
 from pipeline.plan import ChunkPlan, cut
@@ -23,7 +24,7 @@ from pipeline.records.schema import SchemaFault
 from pipeline.records.validate import compile_schema
 from pipeline.request.check import ExtractRequest, RequestFault, check
 from pipeline.request.options import JobOptions, check_options
-from pipeline.scratch_key import ScratchKey, job_prefix
+from pipeline.scratch_key import ScratchKey
 from pipeline.types import JobStatus, Question
 from storage.account.accounts import available_credits, random_id
 from storage.account.ledger import InsufficientCredits
@@ -31,6 +32,7 @@ from storage.job import accepting
 from storage.job.accepting import IdempotencyKey
 from storage.job.views import job_view
 from storage.queue import ringing
+from storage.sql_errors import NoConnectionFree
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +79,7 @@ def accepted_answer(parts: WebParts, account: str, accepted: Accepted, headers: 
     try:
         with parts.database.read() as connection:
             view = job_view(connection, accepted.job, account)
-    except AWAY:
+    except PartError:
         log.warning("job_not_seen", job=accepted.job, exc_info=True)
         return unseen_answer(accepted, headers)
     if view is None:
@@ -145,7 +147,7 @@ def _make_job(
     _check_credits(parts, account, len(wanted.images), options.max_credits)
     plan = plan_of(parts, wanted)
     by_url = wanted.input_method == "url"
-    try:
+    with _nothing_left(parts, job):
         inputs = {} if by_url else _put_images(parts, job, wanted, plan)
         new = accepting.NewJob(
             id=job,
@@ -168,14 +170,8 @@ def _make_job(
             idempotency=idempotency,
             options=options,
         )
+    with _nothing_left(parts, job, unless=(PartError,)):
         rings = _commit(parts, new)
-    except DBAPIError:
-        # It may have come after the commit, and the job may live: what it does not need the supervisor sweeps.
-        raise
-    except BaseException:
-        with suppress(OSError):  # the supervisor sweeps what is left
-            parts.scratch.delete(list(parts.scratch.list(job_prefix(job))))
-        raise
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     parts.signals.ring(rings)
     return job
@@ -219,7 +215,7 @@ def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[Ch
     keys: dict[int, str] = {}
     for chunk in plan:
         key = str(ScratchKey.of_input(job, chunk=chunk.no))
-        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
+        with os_errors(), tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
             pack = PackWriter(out)
             for index in range(chunk.first, chunk.first + chunk.count):
                 pack.add(index, wanted.images[index], **facts)
@@ -229,8 +225,23 @@ def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[Ch
     return keys
 
 
+@contextmanager
+def _nothing_left(parts: WebParts, job: str, *, unless: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Deletes what the job has put if the block raises, `unless` it raises one of these: then the job may live."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, unless) or isinstance(error, NoConnectionFree):
+            with suppress(PartError):  # the supervisor sweeps what is left
+                parts.scratch.delete(list(parts.scratch.list(f"{job}/")))
+        raise
+
+
 def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
-    """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung."""
+    """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung.
+
+    Raises ApiError, and PartError where the database failed: then the job may be there all the same, but for NoConnectionFree.
+    """
     try:
         with parts.database.write() as connection:
             limits = parts.settings
@@ -243,7 +254,9 @@ def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
     except accepting.ScratchFull:
         text = "The service has as many images at work as it may; try again when some jobs have ended."
         raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None
-    except DBAPIError:
+    except NoConnectionFree:
+        raise  # the transaction has not begun
+    except PartError:
         # The connection may have broken after the commit: then the job is there, and the supervisor rings it.
         with parts.database.read() as connection:
             if not accepting.exists(connection, new.id):

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import structlog
 from flask import Response, g, request
 from limits.errors import StorageError
-from redis.exceptions import RedisError
 
 from api.errors import UNAUTHORIZED, ApiError
 from api.wiring import WebParts
 from storage.account.accounts import account_of, key_id
+from storage.redis.errors import AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,7 @@ def _count(parts: WebParts, key: str) -> None:
     try:
         allowed = parts.limiter.hit(parts.rate, key)
         window = parts.limiter.get_window_stats(parts.rate, key)
-    except (RedisError, StorageError, OSError) as error:
+    except (*AWAY, StorageError) as error:
         log.warning("rate_not_counted", reason=repr(error))
         return
     left = max(1, math.ceil(window.reset_time - time.time()))

@@ -21,6 +21,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import ApiError
 from api.patience import expect_body
+from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
 
 IN_MEMORY = 1 << 20  #: bytes: a larger body lies in a temporary file, mapped
@@ -101,7 +102,7 @@ def read_body(request: Request, max_body: int, large_bodies: Semaphore) -> Itera
     if length <= IN_MEMORY:
         yield b"".join(pieces(request.stream, length))
         return
-    with place(large_bodies), tempfile.TemporaryFile() as file:
+    with place(large_bodies), os_errors(), tempfile.TemporaryFile() as file:
         for piece in pieces(request.stream, length):
             file.write(piece)
         file.flush()

@@ -10,13 +10,10 @@ import structlog
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from storage.database import SQL_AWAY
-from storage.scratch.disk_full import is_full
+from pipeline.errors import StorageFull, Transient
 
 log = structlog.get_logger(__name__)
 
-#: SQL or scratch can't be reached, or take nothing now.
-AWAY = (*SQL_AWAY, OSError)
 COMPATIBLE = "/api/v1/extract-image"
 PROBLEM = "application/problem+json"
 
@@ -87,12 +84,12 @@ def _werkzeug(error: HTTPException) -> Response:
 def _unexpected(error: Exception) -> Response:
     """The cause goes to the log; the caller gets a stable code, and when to come back if a part of ours is away."""
     log.error("request_failed", path=request.path, exc_info=error)
-    if is_full(error):
+    if isinstance(error, StorageFull):
         text = (
             "The service has no room left for images or rows; nothing was accepted or charged. Whoever runs it has to make some."
         )
         return _refused(ApiError(503, "storage_full", text, {"Retry-After": "60"}))
-    if isinstance(error, AWAY):
+    if isinstance(error, Transient):
         text = "A part that this service needs is away; nothing was accepted or charged. Try again."
         return _refused(ApiError(503, "unavailable", text, {"Retry-After": "5"}))
     text = "An internal error; the service's log has the cause."

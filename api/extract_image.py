@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 
 from api.accept import accept, accepted_answer, unseen_answer
 from api.auth import authenticate, optional_account
-from api.errors import AWAY, ApiError, json_response
+from api.errors import ApiError, json_response
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.error_codes import OF_IMAGES, OF_REQUESTS
 from api.openapi.shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, PREFER, REPLAYED, REQUEST_SOURCE
@@ -19,6 +19,7 @@ from api.waiting import preference, wait_for_end, waiting_place
 from api.wiring import WebParts
 from pipeline.credits import BASE, PER_IMAGE
 from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
+from pipeline.errors import PartError
 from pipeline.finalize import is_input_fault
 from pipeline.job_object import result_json
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
@@ -80,7 +81,7 @@ def blueprint(parts: WebParts) -> Blueprint:
             try:
                 if seconds > 0 and wait_for_end(parts, accepted.job, seconds, partial(hung_up, request.environ)):
                     return _answer(parts, account, accepted.job, applied)
-            except AWAY:
+            except PartError:
                 log.warning("job_not_seen", job=accepted.job, exc_info=True)
                 return unseen_answer(accepted, applied)
             return accepted_answer(parts, account, accepted, applied)

@@ -16,8 +16,8 @@ from sqlalchemy import select
 from api.errors import json_response
 from api.openapi.document import ResponseSpec, describe
 from api.wiring import WebParts
+from pipeline.errors import PartError
 from storage.database import schema_is_current
-from storage.redis.signals import AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +88,7 @@ def probes(parts: WebParts) -> dict[str, Probe]:
 
     def model() -> None:
         """What the workers found: asking the model here would cost quota."""
-        with suppress(*AWAY):  # then `redis` says it
+        with suppress(PartError):  # then `redis` says it
             notices = parts.notices()
             # Another model than the default one is the affair of the jobs that name it.
             if any(name in notices for name in ("", next(iter(parts.models)))):

@@ -13,13 +13,13 @@ import structlog
 from flask import Blueprint, Response, request
 
 from api.auth import authenticate
-from api.errors import AWAY
 from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import text
 from api.paging import own_job
 from api.patience import hung_up
 from api.waiting import LISTEN_SECONDS, waiting_place
 from api.wiring import WebParts
+from pipeline.errors import PartError
 from pipeline.job_object import JobView, job_json
 from storage.job.views import job_view
 
@@ -85,7 +85,7 @@ def _events(parts: WebParts, job: str, account: str, seen: str, gone: Callable[[
                 try:
                     with parts.database.read() as connection:
                         view = job_view(connection, job, account)
-                except AWAY as error:
+                except PartError as error:
                     log.warning("job_not_seen", job=job, reason=type(error).__name__)
                     return
                 if view is None:

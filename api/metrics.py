@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import structlog
 from flask import Blueprint, Flask, Response, g, request
 
-from api.errors import AWAY, UNAUTHORIZED
+from api.errors import UNAUTHORIZED
 from api.health import may_see_details
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.schemas import text
 from api.wiring import WebParts
+from pipeline.errors import PartError
 from pipeline.metrics import BUCKETS, COUNTED, PREFIX, REQUEST_SECONDS, REQUESTS, Counts, Metric, counts
 from storage.gauges import Gauges, gauges
-from storage.redis import signals
 from storage.redis.counts import counts_of_others, process_name
 
 log = structlog.get_logger(__name__)
@@ -80,14 +80,14 @@ def blueprint(parts: WebParts) -> Blueprint:
         redis, database = True, True
         try:
             counted |= counts_of_others(parts.signals, own)
-        except signals.AWAY as error:
+        except PartError as error:
             log.warning("counts_not_read", reason=repr(error))
             redis = False
         looked_up: dict[str, Values] = {}
         try:
             with parts.database.read() as connection:
                 looked_up = _values(gauges(connection))
-        except AWAY:
+        except PartError:
             log.warning("gauges_not_read", exc_info=True)
             database = False
         looked_up[UP.name] = [(_names(process), 1) for process in counted]

@@ -20,6 +20,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from api.body import FIELDS, IN_MEMORY, Sent, expected_length, pieces, place
+from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
 from pipeline.types import MAX_IMAGES, MB
 
@@ -67,7 +68,7 @@ def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, has
     decoder = MultipartDecoder(
         boundary.encode(), max_form_memory_size=MOST_HEADERS + PIECE, max_parts=2 * MAX_IMAGES + MOST_FIELDS
     )
-    with place(large_bodies) if length > IN_MEMORY else nullcontext(), tempfile.TemporaryFile() as file:
+    with place(large_bodies) if length > IN_MEMORY else nullcontext(), os_errors(), tempfile.TemporaryFile() as file:
         form = _Form(file)
         for piece in pieces(request.stream, length, PIECE):
             _feed(decoder, piece, form)

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
 
 from config.chosen_engine import engine_config, kind_of
 from config.settings import Settings, SettingsFault, load_settings
+from pipeline.errors import PartError
 from pipeline.ports import ProbeFailed, Scratch
 from pipeline.types import MB
 from storage.database import Database, now_ms, schema_is_current
@@ -136,7 +136,7 @@ def _clock(settings: Settings, now: Callable[[], float]) -> str:
             before = now()
             theirs = float(connection.scalar(select(now_ms())) or 0) / 1000
             ahead = (before + now()) / 2 - theirs
-    except DBAPIError:
+    except PartError:
         raise Trouble("not compared: the database can't be asked", CHECKS["clock"][1]) from None
     text = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
     if abs(ahead) > CLOCK_SECONDS:
@@ -168,7 +168,7 @@ def _scratch(settings: Settings, _now: Callable[[], float]) -> str:
     try:
         _try_scratch(scratch, folder, first, others)
     finally:
-        with suppress(OSError):  # the supervisor sweeps what is left
+        with suppress(PartError):  # the supervisor sweeps what is left
             scratch.delete([first, *others])
     return "put, get, list, delete and bulk delete work"
 

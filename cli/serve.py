@@ -20,12 +20,12 @@ from typing import IO
 import click
 import structlog
 from sqlalchemy import make_url
-from sqlalchemy.exc import DBAPIError
 
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
 from config.chosen_engine import model_of
 from config.settings import Settings
+from pipeline.errors import PartError
 from storage.account.secret import secret_key
 from storage.database import Database, NewerSchema, migrate
 from storage.redis.embedded import EmbeddedRedis
@@ -52,8 +52,8 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
             migrate(database)
         except NewerSchema as newer:
             raise click.ClickException(str(newer)) from None
-        except DBAPIError as error:
-            raise click.ClickException(f"Can't use the database that DATABASE_URL or DATA_DIR names: {error.orig}") from None
+        except PartError as error:
+            raise click.ClickException(f"Can't use the database that DATABASE_URL or DATA_DIR names: {error}") from None
         secret_key(settings)
         environment = {**os.environ, PARENT: str(os.getpid())}
         redis: EmbeddedRedis | None = None

@@ -14,7 +14,10 @@ from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
 
 
 class Scratch(Protocol):
-    """Objects that live as long as their job. Keys are as pipeline.scratch_key has them."""
+    """Objects that live as long as their job. Keys are as pipeline.scratch_key has them.
+
+    Each method raises Transient or Permanent of `pipeline.errors` where the store fails.
+    """
 
     def put(self, key: str, body: IO[bytes]) -> None:
         """Stores what `body` yields from its start; whole or not at all; replaces."""
@@ -23,7 +26,7 @@ class Scratch(Protocol):
         """A seekable reader over the object's bytes, the caller's to close. Raises FileNotFoundError."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Deletes each; a missing key is no error. Raises OSError naming how many could not be deleted."""
+        """Deletes each; a missing key is no error. Transient and Permanent name how many could not be deleted."""
 
     def list(self, prefix: str) -> Iterator[str]:
         """Every key that starts with `prefix`, in any order."""
@@ -54,7 +57,8 @@ class Decode(Protocol):
 
         Outcomes of small pictures may be held back to come together. Never raises for what is in `pictures`, not even if
         decoding one kills the decoder. The `seconds` of an outcome do not count the wait for a decoder. Close the generator if
-        you do not take all outcomes: it holds a decoder until then.
+        you do not take all outcomes: it holds a decoder until then. Raises Transient and Permanent of `pipeline.errors` if no
+        decoder can be started.
         """
 
 
@@ -190,13 +194,22 @@ class Cause(StrEnum):
 
 
 class ModelUnavailable(Exception):
-    """The model can't be asked now."""
+    """The model can't be asked now: a step that meets it waits, as with `pipeline.errors.Transient`, and uses up no try."""
 
-    def __init__(self, message: str, *, retry_after: float, notice: str = "", cause: Cause = Cause.OVERLOADED) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float,
+        notice: str = "",
+        cause: Cause = Cause.OVERLOADED,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after  #: seconds
         self.notice = notice  #: for the job's warnings, when a person has to act (a bad key, no credit)
         self.cause = cause
+        self.status = status  #: of the model's HTTP answer, if it gave one
 
 
 class ModelFault(Exception):

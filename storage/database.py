@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+
+from storage.sql_errors import sql_errors
 
 if TYPE_CHECKING:  # it takes 10 MB, and most processes migrate nothing
     from alembic.config import Config
 
-#: What shows that the database can't be asked now.
-SQL_AWAY = (OperationalError, InterfaceError, NoConnectionFree)
 BUSY_TIMEOUT_MS = 30_000
 READ_ONLY = "extract_image_read_only"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -55,7 +54,10 @@ def _postgres_now(_element: now_ms, _compiler: Any, **_options: Any) -> str:
 
 
 class Database:
-    """Transactions on one database. Thread-safe; a process makes one."""
+    """Transactions on one database. Thread-safe; a process makes one.
+
+    What goes wrong in one with the database is raised as Transient or Permanent.
+    """
 
     def __init__(self, url: str) -> None:
         parsed = make_url(url)
@@ -80,13 +82,13 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction: committed at the end of the block, rolled back when it raises."""
-        with self._writer, self.engine.connect() as connection, connection.begin():
+        with self._writer, sql_errors(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that only reads: on SQLite it waits for no writer."""
-        with self.engine.connect().execution_options(**{READ_ONLY: True}) as connection, connection.begin():
+        with sql_errors(), self.engine.connect().execution_options(**{READ_ONLY: True}) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 import threading
 import time
@@ -10,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, event, select, update
+from sqlalchemy.exc import OperationalError
 
 from pipeline.plan import cut
 from pipeline.ports import Scratch
@@ -24,6 +26,22 @@ from storage.queue import ringing, steps
 from storage.queue.steps import Lease
 from workers.run import Commit, work_on
 from workers.wiring import WorkerParts
+
+
+@contextmanager
+def disk_fails(database: Database) -> Iterator[None]:
+    """While the block runs no transaction can begin: SQLite can't read its file."""
+    fault = sqlite3.OperationalError("disk I/O error")
+    fault.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+
+    def fail(*_: object) -> None:
+        raise OperationalError("BEGIN", {}, fault)
+
+    event.listen(database.engine, "begin", fail, insert=True)
+    try:
+        yield
+    finally:
+        event.remove(database.engine, "begin", fail)
 
 
 def new_account(database: Database, available: int = 100_000) -> str:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from storage.database import SQL_AWAY, Database
+from pipeline.errors import Transient
+from storage.database import Database
 from storage.queue import steps
 from storage.queue.steps import Lease
 
@@ -75,7 +76,7 @@ class LeaseKeeper:
             for lease in self.held():
                 try:
                     self._renew(lease)
-                except SQL_AWAY as error:
+                except Transient as error:
                     log.warning("lease_not_renewed", job=lease.job, step=lease.step, reason=type(error).__name__)
                 except Exception:  # the thread must outlive whatever it was
                     log.exception("lease_not_renewed", job=lease.job, step=lease.step)

@@ -11,7 +11,8 @@ from queue import Empty
 import structlog
 from celery import Celery
 
-from storage.redis.signals import AWAY, WAITED_QUEUE, step_of
+from storage.redis.errors import AWAY
+from storage.redis.signals import WAITED_QUEUE, step_of
 
 log = structlog.get_logger(__name__)
 

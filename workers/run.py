@@ -1,4 +1,8 @@
-"""Runs one step: claim, work, commit, go on with what follows, ring what is next. And what to do when it fails."""
+"""Runs one step: claim, work, commit, go on with what follows, ring what is next. And what to do when it fails.
+
+Whether a failure uses up a try is not decided here: the error says so (`pipeline.errors`). A Transient is handed back with its own
+wait and notice; every other exception uses up a try.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
+from pipeline.errors import PartError, StorageFull, Transient
 from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import ItemCode, JobStatus, StepKind
-from storage.database import SQL_AWAY
 from storage.job import chunks, closing
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
-from storage.scratch.disk_full import WARNING, is_full
 from workers.alone import Died, NoSlot
 from workers.cleanup import cleanup
 from workers.extract import extract
 from workers.finalize import finalize
-from workers.stage import stage
+from workers.stage import stage, staged_key
 from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused
 from workers.webhook import webhook
@@ -35,13 +37,8 @@ from workers.wiring import WorkerParts
 log = structlog.get_logger(__name__)
 
 MOST_TRIES = 3  #: failures of its own after which a step is given up
-OUTAGE_SECONDS = 5.0
-FULL_SECONDS = 15.0  #: somebody has to make room
 BACK_OFF_SECONDS = 2.0
 NO_SEAT_SECONDS = 2.0
-
-#: What may come back by itself; it uses up no try.
-OUTAGES = (*SQL_AWAY, RedisError, OSError)
 
 Commit = Callable[[Connection], list[int]]
 #: The steps that neither leave a staged object in hand nor are given one.
@@ -68,7 +65,7 @@ def run_step(parts: WorkerParts, step: int) -> None:
                 ringing.forget_ring(connection, step)
                 return
             claimed = _claim(parts, connection, [step])
-    except OUTAGES:
+    except PartError:
         log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor rings it again
         return
     turns = [Turn(lease=lease) for lease in claimed]
@@ -131,12 +128,13 @@ def _run(parts: WorkerParts, turn: Turn) -> list[Turn]:
     try:
         with parts.leases.holding(lease):
             follow = _work_and_commit(parts, turn)
-    except LostLease as lost:
+    except LostLease:
         _count(lease, "lost")
         log.info("lease_lost")
-        if lost.leftover:  # here, where no transaction waits for it; what stays the job's cleanup deletes
-            with suppress(OSError):
-                parts.scratch.delete([lost.leftover])
+        if lease.kind is StepKind.STAGE:
+            # Nobody will read the object that this step may have put. It is deleted here, where no transaction waits for it.
+            with suppress(PartError):  # the job's cleanup deletes what stays
+                parts.scratch.delete([staged_key(lease)])
         return []
     except StepPaused:
         _count(lease, "paused")
@@ -156,14 +154,14 @@ def _run(parts: WorkerParts, turn: Turn) -> list[Turn]:
         _count(lease, "failed")
         log.exception("scratch_object_missing", tries=lease.tries + 1)
         return _after_failure(parts, lease)
-    except OUTAGES as outage:
+    except Transient as error:
         _count(lease, "interrupted")
-        if is_full(outage):
+        if isinstance(error, StorageFull):
             log.warning("storage_full", exc_info=True)
-            _hand_back(parts, lease, seconds=FULL_SECONDS, counts=False, warning=WARNING)
         else:
             log.warning("step_interrupted", exc_info=True)
-            _hand_back(parts, lease, seconds=OUTAGE_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
+        seconds = error.retry_after * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        _hand_back(parts, lease, seconds=seconds, counts=False, warning=error.notice)
         return []
     except Exception:
         _count(lease, "failed")
@@ -196,7 +194,7 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[Turn]:
         _hand_back(parts, lease, seconds=NO_SEAT_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
     except LostLease:
         log.info("lease_lost")
-    except OUTAGES:
+    except PartError:
         log.warning("death_not_recorded", exc_info=True)  # its lease runs out, and it runs alone again
     return []
 
@@ -212,7 +210,7 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[Turn]:
         return []
     try:
         return _commit(parts, lease, partial(_give_up, lease=lease))
-    except (LostLease, *OUTAGES):
+    except (LostLease, PartError):
         log.warning("step_not_given_up", exc_info=True)  # its lease runs out, and somebody tries again
         return []
 
@@ -248,5 +246,5 @@ def _hand_back(parts: WorkerParts, lease: Lease, *, seconds: float, counts: bool
             steps.hand_back(connection, lease, delay_ms=int(seconds * 1000), counts=counts)
     except LostLease:
         log.info("lease_lost")
-    except OUTAGES:
+    except PartError:
         log.warning("step_not_handed_back", exc_info=True)  # its lease runs out

@@ -10,6 +10,7 @@ from functools import partial
 from sqlalchemy import Connection
 
 from pipeline import stage as staging
+from pipeline.errors import os_errors
 from pipeline.packed import PackReader
 from pipeline.ports import TotalTooLarge
 from pipeline.request.base64_text import decode_texts
@@ -17,7 +18,7 @@ from pipeline.scratch_key import ScratchKey
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
-from storage.queue.steps import Lease, LostLease
+from storage.queue.steps import Lease
 from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
 
@@ -25,6 +26,7 @@ IN_MEMORY = 8 * MB  #: a chunk's object beyond this is put together on disk
 IN_HAND = 1 * MB  #: up to this it is not fetched back for the model: for a small request that is a long way
 
 
+@os_errors()  # of the temporary file behind `out`
 def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list[int]], StagedObject | None]:
     """Fetches or decodes, converts, and puts the object; the commit records what became of each image.
 
@@ -46,26 +48,20 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
             )
         except TotalTooLarge:
             return partial(chunks.fail_too_large, lease=lease), None
-        key = str(_key_of(lease)) if chunk.staged else None
+        key = staged_key(lease) if chunk.staged else None
         if key:
             small = out.seek(0, 2) <= IN_HAND
             parts.scratch.put(key, out)
             if small:
                 stack.pop_all()
                 in_hand = StagedObject(key=key, file=out)
-
-    def commit(connection: Connection) -> list[int]:
-        try:
-            return chunks.record_staged(connection, lease, key=key, chunk=chunk)
-        except LostLease as lost:
-            lost.leftover = key or ""
-            raise
-
-    return commit, in_hand
+    return partial(chunks.record_staged, lease=lease, key=key, chunk=chunk), in_hand
 
 
-def _key_of(lease: Lease) -> ScratchKey:
-    return ScratchKey.of_staged(lease.job, round_=lease.round, chunk=lease.part, epoch=lease.epoch)
+def staged_key(lease: Lease) -> str:
+    """Where a stage step puts its object. The key ends in chunk and epoch, so that a worker that lost its lease can't write over
+    the winner's object, and can delete its own."""
+    return str(ScratchKey.of_staged(lease.job, round_=lease.round, chunk=lease.part, epoch=lease.epoch))
 
 
 def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fetched | Failure]:

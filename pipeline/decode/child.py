@@ -57,7 +57,7 @@ def main(decode: Decode = decode) -> None:
         status = _kill(decoder) if decoder else 0
         if not wanted:
             _end_as(status)
-        decoder = os.fork()
+        decoder = _fork()
         if not decoder:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             control.close()
@@ -67,6 +67,14 @@ def main(decode: Decode = decode) -> None:
             os._exit(0)
         for pipe in pipes:
             os.close(pipe)
+
+
+def _fork() -> int:
+    """As os.fork. Where the machine lacks processes or memory for it, the status we end with says so to our parent."""
+    try:
+        return os.fork()
+    except OSError:
+        os._exit(os.EX_TEMPFAIL)
 
 
 def _kill(decoder: int) -> int:

@@ -65,8 +65,8 @@ class DecoderPool:
     def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
         """What each becomes, in their order; all in one child, which is sent the next while it decodes one. Thread-safe.
 
-        Never raises for what is in `pictures`. Raises DecoderNotStarted if no child can be started, and RuntimeError after
-        close(). A picture that ends or stalls the child costs the others time, no more.
+        Never raises for what is in `pictures`. Raises Transient or DecoderNotStarted if no child can be started, and RuntimeError
+        after close(). A picture that ends or stalls the child costs the others time, no more.
         """
         kinds = [sniff(data) for data in pictures]
         known = [(kind, data) for kind, data in zip(kinds, pictures, strict=True) if not isinstance(kind, Refused)]

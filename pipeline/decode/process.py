@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pipeline.decode.sniff import NATIVE_FORMATS
 from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, DecodeStatus
+from pipeline.errors import PartError, Permanent, Transient, os_error
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
 _START_SECONDS = 60.0  # a child that is not ready by then never will be: 0.1 s is usual
@@ -41,7 +42,7 @@ _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREA
 Request = tuple[str, bytes]  #: the format's name (perhaps with AS_JPEG before it), and the picture
 
 
-class DecoderNotStarted(Exception):
+class DecoderNotStarted(Permanent):
     """A decoder child did not start: the installation is at fault, not a picture."""
 
 
@@ -55,7 +56,8 @@ class DecoderProcess:
     """A child and the two pipes to it."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Starts it and waits until it is ready. Raises DecoderNotStarted."""
+        """Starts it and waits until it is ready. Raises Transient where the machine lacks what it takes (processes, memory,
+        descriptors), else DecoderNotStarted."""
         self.pictures = 0  #: answered
         self.unanswered = 0  #: asked about
         self.resident = 0  #: bytes of memory it held after the last one
@@ -64,7 +66,7 @@ class DecoderProcess:
         try:
             self._control, given = socket.socketpair()
         except OSError as error:
-            raise DecoderNotStarted(f"{command[0]}: {error}") from error
+            raise _not_started(command, error) from error
         with given:
             try:
                 self._process = subprocess.Popen(
@@ -72,16 +74,23 @@ class DecoderProcess:
                 )
             except OSError as error:
                 self._control.close()
-                raise DecoderNotStarted(f"{command[0]}: {error}") from error
+                raise _not_started(command, error) from error
         self._to = self._from = _NO_PIPE
         self._since = 0.0  # by the monotonic clock: when it was asked, or gave its last answer
         try:
-            ready = self.renew(within=_START_SECONDS)
+            self._equip()
+            ready = self._is_ready(_START_SECONDS)
+        except OSError as error:
+            self.end()
+            raise _not_started(command, error) from error
         except BaseException:
             self.end()
             raise
-        if not ready:
-            raise DecoderNotStarted(f"a decoder child ended with status {self.end()} before it was ready")
+        if ready:
+            return
+        status = self.end()
+        text = f"a decoder child ended with status {status} before it was ready"
+        raise Transient(text) if status == os.EX_TEMPFAIL else DecoderNotStarted(text)
 
     def renew(self, *, within: float = _RENEW_SECONDS) -> bool:
         """Has the decoder replaced by one that has seen no picture, by new pipes. If false, it is of no more use: end() it."""
@@ -89,11 +98,18 @@ class DecoderProcess:
         self._to = self._from = _NO_PIPE
         try:
             self._equip()
-            return self._read(len(READY), time.monotonic() + within) == READY and not self._ahead
-        except (DecoderDied, OSError):
+            return self._is_ready(within)
+        except OSError:
             return False
         finally:
             _close(before)  # not earlier: a decoder that ended of it would end all
+
+    def _is_ready(self, within: float) -> bool:
+        """Whether the decoder says so within so many seconds."""
+        try:
+            return self._read(len(READY), time.monotonic() + within) == READY and not self._ahead
+        except (DecoderDied, OSError):
+            return False
 
     def _equip(self) -> None:
         self.pictures = self.unanswered = self.resident = 0
@@ -213,6 +229,11 @@ class DecoderProcess:
             return
         except BrokenPipeError as error:
             raise DecoderDied from error
+
+
+def _not_started(command: Sequence[str], error: OSError) -> PartError:
+    found = os_error(error)
+    return found if isinstance(found, Transient) else DecoderNotStarted(f"{command[0]}: {error}")
 
 
 def _refused(code: bytes, detail: bytes, seconds: float) -> Refused:

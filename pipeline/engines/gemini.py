@@ -182,18 +182,19 @@ def probe(config: EngineConfig, timeout: float) -> str:
     """See pipeline.ports.EngineModule."""
     try:
         check_model(api_key=config.api_key, model=config.model, base_url=config.base_url, timeout=timeout)
-    except (ModelUnavailable, ModelRefused) as error:
-        raise ProbeFailed(str(error), _todo(str(error))) from None
+    except ModelUnavailable as error:
+        raise ProbeFailed(str(error), _todo(error.status)) from None
+    except ModelRefused as error:
+        raise ProbeFailed(str(error), _todo(None)) from None
     return f"{config.model} answers, the key is valid"
 
 
-def _todo(said: str) -> str:
-    status = re.match(r"HTTP (\d+)", said)
+def _todo(status: int | None) -> str:
     if status is None:
         return "Look at GEMINI_BASE_URL, and whether this machine may reach it."
-    if status[1] == "404":
+    if status == 404:
         return "Look at MODEL: there is no such model for this key."
-    if status[1] in {"400", "401", "402", "403"}:
+    if status in {400, 401, 402, 403}:
         return "Look at GEMINI_API_KEY: make a new key, or mend what is said of it."
     return "Try again later: the key was not looked at."
 
@@ -242,7 +243,7 @@ def _meaning(error: errors.APIError) -> Exception:
     if code in {401, 402, 403, 404} or "API_KEY_INVALID" in reasons:
         notice = f"The model can't be asked (HTTP {code}): {text} The job waits until this is mended."
         cause = Cause.MODEL if code == 404 else Cause.ACCOUNT
-        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=cause)
+        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=code)
     if "process input image" in text.lower():
         return _Unreadable(text)
     return ModelRefused(f"The model refused the request (HTTP {code}): {text}")
@@ -254,10 +255,10 @@ def _quota(error: errors.APIError) -> ModelUnavailable:
     daily = any("PerDay" in str(detail.get("violations")) for detail in details)
     if daily:
         notice = "The model's quota for today is used up. The job goes on when there is quota again."
-        return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice, cause=Cause.QUOTA)
+        return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice, cause=Cause.QUOTA, status=429)
     delays = (_DELAY.fullmatch(str(detail.get("retryDelay", ""))) for detail in details)
     seconds = next((float(delay[1]) for delay in delays if delay), QUOTA_SECONDS)
-    return ModelUnavailable("rate limited", retry_after=seconds, cause=Cause.RATE)
+    return ModelUnavailable("rate limited", retry_after=seconds, cause=Cause.RATE, status=429)
 
 
 def _details(error: errors.APIError) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ The shapes: https://github.com/openai/openai-openapi (CreateChatCompletionReques
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -133,7 +132,8 @@ def check_model(*, base_url: str, api_key: str, model: str, timeout: float) -> N
         except httpx2.HTTPError as error:
             raise _interrupted(error) from error
     if response.status_code != 200:
-        raise ModelUnavailable(f"HTTP {response.status_code} from {base_url}/models", retry_after=OVERLOAD_SECONDS)
+        status = response.status_code
+        raise ModelUnavailable(f"HTTP {status} from {base_url}/models", retry_after=OVERLOAD_SECONDS, status=status)
     try:
         names = [entry["id"] for entry in msgspec.json.decode(response.content)["data"]]
     except (msgspec.DecodeError, KeyError, TypeError) as error:
@@ -153,7 +153,7 @@ def probe(config: EngineConfig, timeout: float) -> str:
     except ModelRefused as error:
         raise ProbeFailed(str(error), "Look at MODEL, and load the model into the server.") from None
     except ModelUnavailable as error:
-        refused = re.match(r"HTTP 40[123]", str(error))
+        refused = error.status in {401, 402, 403}
         todo = "Look at OPENAI_API_KEY." if refused else "Look at OPENAI_BASE_URL, and whether its server runs."
         raise ProbeFailed(str(error), todo) from None
     return f"{config.model} is there, its server answers"

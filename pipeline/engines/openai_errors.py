@@ -49,14 +49,14 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
     if status == 429:
         return _quota(said, retry_after)
     if status in {408, 425, 502, 503, 504, 529}:
-        return ModelUnavailable(text, retry_after=_seconds(retry_after) or OVERLOAD_SECONDS)
+        return ModelUnavailable(text, retry_after=_seconds(retry_after) or OVERLOAD_SECONDS, status=status)
     if status in {401, 402, 403, 404}:
         cause = Cause.MODEL if status == 404 else Cause.ACCOUNT
         notice = f"The model can't be asked ({text}). The job waits until this is mended."
-        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=cause)
+        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=status)
     if _NO_EYES.search(said):
         notice = f"The model takes no images ({text}). The job waits until this is mended."
-        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=Cause.MODEL)
+        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=Cause.MODEL, status=status)
     if status >= 500:
         return ModelFault(text)
     if _FILTER.search(said):
@@ -73,8 +73,8 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
 def _quota(said: str, retry_after: str | None) -> ModelUnavailable:
     if "insufficient_quota" in said or "billing" in said.lower():
         notice = f"The model can't be asked (HTTP 429 {said}). The job waits until this is mended."
-        return ModelUnavailable("no credit", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.ACCOUNT)
-    return ModelUnavailable("rate limited", retry_after=_seconds(retry_after) or QUOTA_SECONDS, cause=Cause.RATE)
+        return ModelUnavailable("no credit", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.ACCOUNT, status=429)
+    return ModelUnavailable("rate limited", retry_after=_seconds(retry_after) or QUOTA_SECONDS, cause=Cause.RATE, status=429)
 
 
 def _seconds(retry_after: str | None) -> float | None:

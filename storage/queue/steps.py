@@ -45,8 +45,6 @@ ALONE_AFTER = 2  #: leases that ran out, after which a step runs in a process of
 class LostLease(Exception):
     """The step has a new epoch: somebody else works on it, or its job has ended. Nothing was written."""
 
-    leftover = ""  #: key of a scratch object that was put for nothing
-
 
 class JobGone(LostLease):
     """The step's job was deleted, and the step with it."""

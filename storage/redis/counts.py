@@ -11,8 +11,9 @@ from typing import Protocol
 
 import structlog
 
+from pipeline.errors import PartError
 from pipeline.metrics import Counts, counts
-from storage.redis.signals import AWAY, owner_name
+from storage.redis.signals import owner_name
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ def process_name(role: str) -> str:
 
 
 def counts_of_others(board: Board, own: str) -> dict[str, Counts]:
-    """What every process but this one has published lately. Raises one of AWAY."""
+    """What every process but this one has published lately. Raises Transient and Permanent."""
     return {process: json.loads(text) for process, text in board.published().items() if process != own}
 
 
@@ -58,7 +59,7 @@ class Publisher:
         try:
             self._board.publish(self._process, json.dumps(counts()))
             self._failing = False
-        except AWAY as error:
+        except PartError as error:
             if not self._failing:
                 log.warning("counts_not_published", reason=repr(error))
             self._failing = True

@@ -32,7 +32,8 @@ from pipeline.engines.limiter import (
 from pipeline.models import Model
 from pipeline.ports import Cause, ModelUnavailable, Permit
 from storage.account.accounts import random_id
-from storage.redis.signals import AWAY, connect
+from storage.redis.errors import AWAY, redis_errors
+from storage.redis.signals import connect
 
 log = structlog.get_logger(__name__)
 
@@ -187,8 +188,9 @@ class RedisLimiter:
         """With a client of its own to the Redis at `url`."""
         return cls(connect(url, seconds=ANSWER_SECONDS), concurrency=concurrency)
 
+    @redis_errors()
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
-        """Raises one of AWAY if Redis does not answer."""
+        """Raises Transient or Permanent if Redis does not answer."""
         names = ["", *(model.name for model in models)]
         pipe = self._redis.pipeline(transaction=False)
         for name in names:

@@ -19,12 +19,11 @@ from urllib.parse import parse_qs, urlsplit
 import redis
 import structlog
 from celery import Celery
-from kombu.exceptions import KombuError
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from storage.queue.ringing import Ring
+from storage.redis.errors import AWAY, redis_errors
 from storage.redis.watching import Watch, Watches
 
 log = structlog.get_logger(__name__)
@@ -38,7 +37,6 @@ AGAIN_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
 PROCESSES = "extract-image:counts"
 COUNTS_SECONDS = 2.0  #: for Redis to take or give them
 COUNTS_TTL = 300  #: seconds: what an ended process has counted is read so long, several times
-AWAY = (RedisError, KombuError, OSError)  #: what shows that Redis is not there
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
 
 
@@ -136,12 +134,14 @@ class Signals:
         except AWAY as error:
             log.warning("not_rung", steps=len(rings), reason=repr(error))
 
+    @redis_errors()
     def ping(self) -> None:
-        """Raises one of AWAY if Redis does not answer."""
+        """Raises Transient or Permanent if Redis does not answer."""
         self.redis.ping()
 
+    @redis_errors()
     def queue_is_empty(self) -> bool:
-        """Whether no message waits: what is due and was rung has then lost its message."""
+        """Whether no message waits: what is due and was rung has then lost its message. Raises Transient and Permanent."""
         return not any(self.redis.llen(queue) for queue in (QUEUE, WAITED_QUEUE))
 
     def tell(self, job: str, *, ended: bool = True) -> None:
@@ -184,15 +184,17 @@ class Signals:
         else:  # subscribed, for the first time or anew
             self._watches.tell_all()
 
+    @redis_errors()
     def publish(self, process: str, text: str) -> None:
-        """Puts up what a process has counted, in place of what it had put up before. Raises one of AWAY."""
+        """Puts up what a process has counted, in place of what it had put up before. Raises Transient and Permanent."""
         pipe = self._counts.pipeline(transaction=False)
         pipe.sadd(PROCESSES, process)
         pipe.set(_counts(process), text, ex=COUNTS_TTL)
         pipe.execute()
 
+    @redis_errors()
     def published(self) -> dict[str, str]:
-        """What each process has put up within COUNTS_TTL. Raises one of AWAY."""
+        """What each process has put up within COUNTS_TTL. Raises Transient and Permanent."""
         known: Any = self._counts.smembers(PROCESSES)
         processes = sorted(name.decode() for name in known)
         texts: Any = self._counts.mget([_counts(process) for process in processes]) if processes else []

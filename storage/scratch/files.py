@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from pipeline.errors import Permanent, Transient, os_error, os_errors
 from pipeline.scratch_key import SAFE_KEY
 
 _PARTIAL = ".partial-"
 
 
 class FileScratch:
-    """One file an object below `root`, on one machine."""
+    """One file an object below `root`, on one machine. Raises FileNotFoundError, Transient and Permanent as the port says."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._root.mkdir(parents=True, exist_ok=True)
 
+    @os_errors()
     def put(self, key: str, body: IO[bytes]) -> None:
         path = self._path(key)
         body.seek(0)
@@ -43,16 +46,19 @@ class FileScratch:
             raise
 
     def open(self, key: str) -> IO[bytes]:
-        return self._path(key).open("rb")
+        with os_errors():
+            return io.BufferedReader(_File(self._path(key)))
 
     def delete(self, keys: Iterable[str]) -> None:
         failed: list[str] = []
+        waiting_helps = False
         for key in keys:
             path = self._path(key)
             try:
                 path.unlink(missing_ok=True)
-            except OSError:
+            except OSError as error:
                 failed.append(key)
+                waiting_helps |= isinstance(os_error(error), Transient)
             for parent in path.parents:
                 if parent == self._root:
                     break
@@ -61,7 +67,8 @@ class FileScratch:
                 except OSError:  # not empty, or gone already
                     break
         if failed:
-            raise OSError(f"{len(failed)} scratch objects could not be deleted, the first is {failed[0]}")
+            text = f"{len(failed)} scratch objects could not be deleted, the first is {failed[0]}"
+            raise Transient(text) if waiting_helps else Permanent(text)
 
     def list(self, prefix: str) -> Iterator[str]:
         # The folder part of the prefix bounds the walk: listing one job does not read the others.
@@ -79,3 +86,15 @@ class FileScratch:
         if not path.is_relative_to(self._root) or ".." in path.parts:
             raise ValueError(f"no scratch key: {key!r}")
         return path
+
+
+class _File(io.FileIO):
+    """An object's file, open for reading: a disk that fails later than at the opening is told in the port's words too."""
+
+    @os_errors()
+    def readinto(self, buffer: Any) -> int | None:
+        return super().readinto(buffer)
+
+    @os_errors()
+    def readall(self) -> bytes:
+        return super().readall()

@@ -6,7 +6,6 @@ boto3 is imported at the first use: it weighs, and a service on a folder never n
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import re
 import shutil
@@ -18,9 +17,9 @@ from itertools import islice
 from typing import IO, Any
 
 from config.settings import Settings
+from pipeline.errors import PartError, Permanent, StorageFull, Transient, not_allowed, os_errors
 from pipeline.scratch_key import SAFE_KEY
 from pipeline.types import MB
-from storage.scratch.disk_full import S3_CODES
 
 WHOLE = 8 * MB  #: bytes: up to here a body goes out of memory, and an object that is read stays in it
 IN_PARTS = 64 * MB  #: bytes: beyond this an object is put in parts, so that a failed one costs little
@@ -31,6 +30,24 @@ POOL = 512  #: idle connections kept: WORKER_CONCURRENCY at its highest
 
 #: Statuses of a bulk delete that is refused for its checksum: bad request, length required, not implemented.
 _CHECKSUM_REFUSED = (400, 411, 501)
+#: What servers say of a bucket that is full; the status 507 says it too.
+FULL_CODES = frozenset(
+    {"InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
+)
+#: What may succeed when it is asked again, beside the statuses from 500 on: too slow a request, too many at once.
+_AGAIN_STATUSES = frozenset({408, 409, 429})
+_AGAIN_CODES = frozenset(
+    {
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+    }
+)
 #: What to look at, by the error's code. It is all that is told of an error: its own message may hold keys.
 _HINTS = {
     "AccessDenied": "the key of AWS_ACCESS_KEY_ID may not do that",
@@ -77,8 +94,9 @@ def s3_client(settings: Settings) -> Any:
 class S3Scratch:
     """One object of the bucket for each of ours, its name below `prefix`. Objects that are not ours are not seen.
 
-    Raises FileNotFoundError only for a missing object; for all else that S3 does or fails to do other kinds of
-    OSError, which say what to look at.
+    Raises FileNotFoundError only for a missing object; for all else that S3 does or fails to do Transient or Permanent,
+    which say what to look at. Keys, buckets and regions are set by a person, who can mend them while jobs wait: what S3
+    refuses for them is Transient, with a notice.
     """
 
     def __init__(self, connect: Callable[[], Any], *, bucket: str, prefix: str = "") -> None:
@@ -127,7 +145,8 @@ class S3Scratch:
                 failed += self._delete(names)
         if failed:
             key, code = failed[0]
-            raise OSError(f"{len(failed)} scratch objects could not be deleted, the first is {key} ({code})")
+            text = f"{len(failed)} scratch objects could not be deleted, the first is {key} ({code})"
+            raise Transient(text) if any(code in _AGAIN_CODES for _, code in failed) else Permanent(text)
 
     def list(self, prefix: str) -> Iterator[str]:
         with self._told("list"):
@@ -181,21 +200,23 @@ class S3Scratch:
 
     @contextmanager
     def _told(self, action: str, key: str = "") -> Iterator[None]:
-        """Errors of boto3's as the builtin ones; with none of its texts, which may hold keys and signed URLs."""
+        """Errors of boto3's as the port's; with none of its texts, which may hold keys and signed URLs."""
         from botocore.exceptions import BotoCoreError, ClientError
         from urllib3.exceptions import HTTPError
 
         try:
-            yield
+            with os_errors():  # of the temporary file, too
+                yield
         except ClientError as error:
             raise self._refused(error, action, key) from None
         except (BotoCoreError, HTTPError) as error:
             raise self._failed(error) from None
 
-    def _refused(self, error: Any, action: str, key: str) -> OSError:
+    def _refused(self, error: Any, action: str, key: str) -> PartError | FileNotFoundError:
+        """What an answer with an error means."""
         status, code = _status(error), _plain(error.response.get("Error", {}).get("Code", ""))
         if code == "NoSuchBucket":
-            return OSError(
+            return not_allowed(
                 f"There is no bucket {self._bucket} at {self._place}. Make it, or look at SCRATCH_URL and S3_ENDPOINT_URL."
             )
         if key and code == "NoSuchKey":  # and no other 404: a proxy before a server that is away gives such too
@@ -203,25 +224,31 @@ class S3Scratch:
         denied = status in (401, 403) or code in _HINTS
         hint = _HINTS.get(code, "look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if denied else "look at S3_ENDPOINT_URL")
         told = f"{self._place} refused to {action} in the bucket {self._bucket}: {status} {code}"
-        if status == 507 or code in S3_CODES:
-            return OSError(errno.ENOSPC, f"{told}: make room in it")
+        if status == 507 or code in FULL_CODES:
+            return StorageFull(f"{told}: make room in it")
+        if status == 501:
+            return Permanent(f"{told}; {hint}")
         if status >= 500:
-            return OSError(told)
-        return PermissionError(f"{told}; {hint}") if denied else OSError(f"{told}; {hint}")
+            return Transient(told)
+        if denied:
+            return not_allowed(f"{told}; {hint}")
+        again = status in {*_AGAIN_STATUSES, 404} or code in _AGAIN_CODES
+        return Transient(f"{told}; {hint}") if again else Permanent(f"{told}; {hint}")
 
-    def _failed(self, error: Exception) -> OSError:
+    def _failed(self, error: Exception) -> PartError:
+        """What it means that there was no answer, or none that is S3's."""
         from botocore import exceptions as of
 
         what = type(error).__name__
         if isinstance(error, (of.NoCredentialsError, of.PartialCredentialsError, of.CredentialRetrievalError)):
-            return PermissionError(
-                "S3 needs a key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SECRET_ACCESS_KEY_FILE)."
-            )
+            return not_allowed("S3 needs a key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SECRET_ACCESS_KEY_FILE).")
         if isinstance(error, (of.ConnectionError, of.HTTPClientError, of.IncompleteReadError)) or not isinstance(
             error, of.BotoCoreError
         ):
-            return ConnectionError(f"No S3 server can be reached at {self._place} ({what}). Look at S3_ENDPOINT_URL.")
-        return OSError(f"S3 can't be used at {self._place} ({what}). Look at S3_ENDPOINT_URL and AWS_REGION.")
+            return Transient(f"No S3 server can be reached at {self._place} ({what}). Look at S3_ENDPOINT_URL.")
+        if isinstance(error, of.ParamValidationError):  # of a request that boto3 did not send: ours was wrong
+            return Permanent(f"S3 can't be asked that ({what}).")
+        return not_allowed(f"S3 can't be used at {self._place} ({what}). Look at S3_ENDPOINT_URL and AWS_REGION.")
 
     @property
     def _place(self) -> str:

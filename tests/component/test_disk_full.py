@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import subprocess
@@ -10,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
+from pipeline.errors import FULL, StorageFull
 from storage.database import Database, migrate
-from storage.scratch.disk_full import S3_CODES, WARNING, is_full
 from storage.scratch.files import FileScratch
 from storage.scratch.open import open_scratch
+from storage.scratch.s3 import FULL_CODES
 from tests.contract.test_s3 import failure_of, fault
 from tests.fakes.odd_s3 import odd_s3
 from tests.harness import b64
@@ -26,7 +25,7 @@ SMALL = 1 << 20
 
 
 def full(*_: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
+    raise StorageFull("No space left on device")
 
 
 def new_accounts(database: Database) -> None:
@@ -70,7 +69,7 @@ def test_a_job_waits_for_room_says_why_and_goes_on(make_harness):
         house.drain()
         house.skip_waits()
     job = house.get(path).json
-    assert (job["status"], job["warnings"]) == ("running", [WARNING])
+    assert (job["status"], job["warnings"]) == ("running", [FULL])
     house.scratch.put = put  # type: ignore[method-assign]
     house.drain()
     assert house.get(path).json["status"] == "succeeded"
@@ -79,9 +78,8 @@ def test_a_job_waits_for_room_says_why_and_goes_on(make_harness):
 def test_a_folder_on_a_full_disk_keeps_what_it_had_and_no_half_objects(small_disk):
     scratch = FileScratch(small_disk / "scratch")
     scratch.put("job/old", io.BytesIO(b"old"))
-    with pytest.raises(OSError, match="No space left") as refused:
+    with pytest.raises(StorageFull, match="No space left"):
         scratch.put("job/old", io.BytesIO(os.urandom(2 * SMALL)))
-    assert is_full(refused.value)
     assert [path.name for path in small_disk.rglob("*") if path.is_file()] == ["old"]
     with scratch.open("job/old") as kept:
         assert kept.read() == b"old"
@@ -97,9 +95,8 @@ def test_a_database_on_a_full_disk_keeps_what_it_had(small_disk):
         while True:
             file.write(os.urandom(4096))
             file.flush()
-    with pytest.raises(OperationalError) as refused:
+    with pytest.raises(StorageFull):
         new_accounts(database)
-    assert is_full(refused.value)
     filler.unlink()
     assert new_account(database) != account
     database.close()
@@ -108,20 +105,14 @@ def test_a_database_on_a_full_disk_keeps_what_it_had(small_disk):
 def test_a_postgres_that_is_full_is_known_by_its_sqlstate(postgres_server):
     with postgres_server.database() as url:
         database = Database(url)
-        with pytest.raises(OperationalError) as refused, database.write() as connection:
+        with pytest.raises(StorageFull), database.write() as connection:
             connection.exec_driver_sql("DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = 'disk_full'; END $$")
         database.close()
-    assert is_full(refused.value)
 
 
-@pytest.mark.parametrize(("status", "code"), [(507, "Whatever"), *((403, code) for code in sorted(S3_CODES))])
+@pytest.mark.parametrize(("status", "code"), [(507, "Whatever"), *((403, code) for code in sorted(FULL_CODES))])
 def test_a_bucket_that_is_full_is_told_from_one_that_is_away(status, code):
     with odd_s3(lambda _: fault(status, code)) as server:
         error = failure_of(open_scratch(server.settings()), "put")
-    assert is_full(error)
+    assert isinstance(error, StorageFull)
     assert "make room" in str(error)
-
-
-def test_what_is_away_is_not_full():
-    assert not is_full(ConnectionError("away"))
-    assert not is_full(OperationalError("statement", {}, Exception("gone")))

@@ -7,7 +7,6 @@ import threading
 import pytest
 from google.genai import errors
 from sqlalchemy import Connection, func, select, text, update
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from cli.local_key import ready_key
 from pipeline.asking.ask import ChunkOutcome
@@ -20,6 +19,7 @@ from storage.database import Database, migrate
 from storage.job import accepting, chunks, closing
 from storage.job.locked import lock_job
 from storage.queue import ringing, steps
+from storage.sql_errors import NoConnectionFree
 from tests.fakes.engine import FakeEngine
 from tests.rows import (
     StagedChunk,

@@ -14,10 +14,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, func, insert, inspect, select, text, update
-from sqlalchemy.exc import IntegrityError
 
 from storage import schema
 from storage.database import Database, NewerSchema, _alembic_config, migrate, newest_revision, now_ms, schema_is_current
+from storage.sql_errors import ConstraintViolated
 from tests.rows import at_once, new_account
 
 MIGRATE = """
@@ -100,13 +100,13 @@ def test_a_write_that_the_schema_refuses_leaves_nothing_of_its_transaction(datab
             connection.execute(insert(schema.accounts_table).values(account(1)))
             connection.execute(insert(schema.accounts_table).values(account(1)))
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(ConstraintViolated):
         write()
     assert count(database) == 0
 
 
 def test_a_row_that_points_at_nothing_is_refused(database):
-    with pytest.raises(IntegrityError), database.write() as connection:
+    with pytest.raises(ConstraintViolated), database.write() as connection:
         connection.execute(insert(schema.api_keys_table).values(id="k", account="acc_none", name="n", hash="h", created_at=0))
 
 

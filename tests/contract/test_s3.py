@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 
 from config.settings import load_settings
+from pipeline.errors import NOT_ALLOWED, PartError, Transient
 from pipeline.types import MB
 from storage.account.accounts import random_id
 from storage.scratch.open import open_scratch
@@ -35,8 +36,8 @@ def prefix():
     return random_id("s3_", 8)
 
 
-def failure_of(scratch, action) -> OSError:
-    with pytest.raises(OSError) as caught:
+def failure_of(scratch, action) -> PartError:
+    with pytest.raises(PartError) as caught:
         ACTIONS[action](scratch)
     assert not isinstance(caught.value, FileNotFoundError)
     return caught.value
@@ -230,7 +231,7 @@ def test_objects_that_could_not_be_deleted_are_counted_and_the_first_is_named():
     )
     with odd_s3(bulk(errors=errors)) as server:
         scratch = open_scratch(server.settings())
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(PartError) as caught:
             scratch.delete([f"job_1/{number}" for number in range(1500)])
         assert len(server.asked) == 2
     assert str(caught.value) == "4 scratch objects could not be deleted, the first is job_1/a (AccessDenied)"
@@ -256,7 +257,8 @@ def test_a_missing_bucket_is_told_with_its_name_and_the_endpoint(s3, action):
 def test_a_wrong_key_is_told_by_the_setting_that_holds_it_and_never_shown(s3, prefix, setting, action):
     wrong = random_id("wrong", 20)
     error = failure_of(open_scratch(s3.settings(prefix, **{setting: wrong})), action)
-    assert isinstance(error, PermissionError)
+    assert isinstance(error, Transient)
+    assert error.notice == NOT_ALLOWED
     assert f"look at {setting}" in str(error)
     shown = "".join(traceback.format_exception(error))
     for secret in (wrong, s3.key_id, s3.secret, "X-Amz-", "Signature="):
@@ -294,14 +296,14 @@ def test_a_server_that_is_away_is_a_connection_error_that_names_the_endpoint():
     with odd_s3(lambda _: Answer()) as server:
         gone = server.settings()
     error = failure_of(open_scratch(gone), "put")
-    assert isinstance(error, ConnectionError)
+    assert isinstance(error, Transient)
     assert f"http://127.0.0.1:{server.port}" in str(error)
     assert "S3_ENDPOINT_URL" in str(error)
 
 
 def test_an_answer_that_breaks_off_is_a_connection_error_and_no_shorter_object():
     with odd_s3(lambda _: Answer(body=bytes(1000), cut=300)) as server:
-        assert isinstance(failure_of(open_scratch(server.settings()), "open"), ConnectionError)
+        assert isinstance(failure_of(open_scratch(server.settings()), "open"), Transient)
 
 
 def test_a_request_that_failed_once_is_sent_again():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import SettingsFault, load_settings
+from pipeline.errors import PartError
 from pipeline.ports import Scratch
 from storage.account.accounts import random_id
 from storage.scratch.files import FileScratch
@@ -241,6 +242,6 @@ def test_what_cannot_be_deleted_is_counted_and_the_rest_goes(tmp_path):
     scratch = FileScratch(tmp_path)
     for key in ("job_1/folder/a", "job_2/a"):
         put(scratch, key)
-    with pytest.raises(OSError, match=r"1 scratch objects could not be deleted, the first is job_1/folder"):
+    with pytest.raises(PartError, match=r"1 scratch objects could not be deleted, the first is job_1/folder"):
         scratch.delete(["job_1/folder", "job_2/a"])
     assert list(scratch.list("")) == ["job_1/folder/a"]

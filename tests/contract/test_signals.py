@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 import pytest
-from redis.exceptions import RedisError
 
+from pipeline.errors import Transient
 from storage.account.accounts import random_id
 from storage.queue.ringing import Ring
 from storage.redis.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, Signals, celery_app
@@ -217,5 +217,5 @@ def test_without_redis_whoever_waits_is_woken_to_look_elsewhere(away, job):
 
 
 def test_without_redis_looking_at_the_queue_says_so(away):
-    with pytest.raises(RedisError):
+    with pytest.raises(Transient):
         away.queue_is_empty()

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import func, inspect, select, text
 
 from storage.database import Database
-from storage.redis.signals import AWAY, QUEUE, TASK, celery_app
+from storage.redis.errors import AWAY
+from storage.redis.signals import QUEUE, TASK, celery_app
 from storage.schema import (
     accounts_table,
     deliveries_table,

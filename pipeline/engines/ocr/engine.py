@@ -21,6 +21,7 @@ import msgspec
 
 from pipeline.engines.ocr.reading_order import Quad, TextLine, page_text
 from pipeline.engines.ocr.wire import OcrReply, OcrRequest, receive, send
+from pipeline.errors import Permanent, Transient, os_error
 from pipeline.ports import EngineConfig, EngineLimits, ModelFault, ModelUnavailable, ProbeFailed, Reencode
 from pipeline.types import MB, Answer, Call, Finish, Form, ItemCode, Picture
 
@@ -71,7 +72,8 @@ class OcrEngine:
 
         TEXT: lines in reading order, barcodes after them. JSON: an array of one object. RECORDS: an array of one record.
         Raises ValueError for other than one picture, ModelUnavailable if the server cannot be started or other pictures
-        took all the time, ModelFault if this picture took too long, failed, or killed the server twice.
+        took all the time, ModelFault if this picture took too long, failed, or killed the server twice, Permanent if the
+        server can never be started here.
         """
         if len(call.pictures) != 1:
             raise ValueError(f"The ocr engine takes 1 picture a call, not {len(call.pictures)}.")
@@ -154,7 +156,20 @@ class OcrEngine:
         connection.close()
 
     def _connect(self) -> socket.socket:
-        """A fresh connection to the server, which is started if there is none."""
+        """A fresh connection to the server, which is started if there is none.
+
+        Raises ModelUnavailable, also where the machine lacks what a start takes (processes, memory, descriptors), and Permanent
+        where the operating system refuses it for good.
+        """
+        try:
+            return self._reach()
+        except OSError as error:
+            text = f"The OCR engine can't be started: {error}"
+            if isinstance(found := os_error(error), Transient):
+                raise ModelUnavailable(text, retry_after=found.retry_after, notice=found.notice) from error
+            raise Permanent(text) from error
+
+    def _reach(self) -> socket.socket:
         deadline = time.monotonic() + _START_SECONDS
         starts = 0
         process: subprocess.Popen[bytes] | None = None

@@ -10,6 +10,7 @@ import pytest
 
 from api.app import create_app
 from api.health import Probe
+from pipeline.errors import Transient
 from tests.harness import running
 
 
@@ -22,7 +23,7 @@ def house(tmp_path):
 class Away:
     def __getattr__(self, name):
         def fail(*_, **__):
-            raise ConnectionError("nobody at 10.1.2.3")
+            raise Transient("nobody at 10.1.2.3")
 
         return fail
 
@@ -76,7 +77,7 @@ def test_a_model_that_only_some_jobs_name_leaves_the_service_ready(house):
 
 def test_where_redis_is_away_the_model_is_not_blamed(house):
     def notices():
-        raise ConnectionError("nobody")
+        raise Transient("nobody")
 
     house.app = create_app(replace(house.web, notices=notices))
     assert ready(house).json["checks"]["model"] == "ok"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from api.job_items import PAGE, Changed
 from api.spreadsheet import _line
+from pipeline.errors import Transient
 from pipeline.outbound.webhook import WebhookResponse
 from pipeline.types import Answer, Finish
 from storage import schema
@@ -424,7 +425,7 @@ def test_its_idempotency_key_is_free_again(house):
 def test_scratch_that_is_away_leaves_the_job_to_be_deleted_again(house):
     job = house.post({"inputMethod": "base64", "images": [b64(b"img0")], "prompt": "p"}, headers=ASYNC).json["id"]
     whole = house.scratch.delete
-    house.scratch.delete = lambda _keys: (_ for _ in ()).throw(OSError("away"))
+    house.scratch.delete = lambda _keys: (_ for _ in ()).throw(Transient("away"))
     assert house.ask("DELETE", f"{JOBS}/{job}").status_code == 503
     house.scratch.delete = whole
     assert house.get(f"{JOBS}/{job}").json["status"] == "cancelled"

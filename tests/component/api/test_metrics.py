@@ -8,10 +8,10 @@ import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from redis.exceptions import ConnectionError as RedisGone
 
 from api.app import create_app
 from pipeline.decode.pool import DecoderPool
+from pipeline.errors import Transient
 from pipeline.metrics import BUCKETS, COUNTED, Metric, counts
 from pipeline.outbound.webhook import WebhookResponse
 from pipeline.ports import ModelFault, ModelRefused, ModelUnavailable
@@ -237,10 +237,10 @@ class AwaySignals(MemorySignals):
     """A Redis that is not there."""
 
     def publish(self, process, text):
-        raise RedisGone("gone")
+        raise Transient("gone")
 
     def published(self):
-        raise RedisGone("gone")
+        raise Transient("gone")
 
 
 def test_without_redis_this_process_and_the_database_are_still_shown(harness):
@@ -254,7 +254,7 @@ def test_without_redis_this_process_and_the_database_are_still_shown(harness):
 def test_without_the_database_what_was_counted_is_still_shown(harness):
     class Away:
         def read(self):
-            raise ConnectionError("away")
+            raise Transient("away")
 
     now = shown(harness, create_app(dataclasses.replace(harness.web, database=Away())))
     assert (of(now, "part_up", part="redis"), of(now, "part_up", part="database")) == (1, 0)

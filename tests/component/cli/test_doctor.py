@@ -22,6 +22,7 @@ from storage.database import Database, migrate
 from storage.redis.embedded import EmbeddedRedis
 from testbed import PostgresServer, S3Server
 from tests.fakes.gemini import FakeGemini
+from tests.fakes.odd_s3 import Answer, odd_s3
 from tests.fakes.openai import FakeOpenAI
 from workers.alive import touch
 
@@ -207,6 +208,14 @@ def test_a_model_server_that_is_away_is_named(healthy, dead_port):
     found = wrong({**healthy, "GEMINI_BASE_URL": f"http://127.0.0.1:{dead_port}"})
     assert list(found) == ["engine"]
     assert "GEMINI_BASE_URL" in found["engine"].todo
+
+
+@pytest.mark.parametrize(("status", "todo"), [(429, "Try again later"), (403, "Look at GEMINI_API_KEY")])
+def test_what_to_do_about_a_model_server_depends_on_the_status_that_it_answers_with(healthy, status, todo):
+    body = json.dumps({"error": {"code": status, "message": "said by the server", "status": "ANY"}}).encode()
+    with odd_s3(lambda _: Answer(status=status, body=body, kind="application/json")) as server:
+        found = wrong({**healthy, "GEMINI_BASE_URL": f"http://127.0.0.1:{server.port}"}, only=["engine"])
+    assert found["engine"].todo.startswith(todo)
 
 
 def test_asking_about_the_model_makes_no_model_call(healthy, fake):

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 
+from pipeline.errors import Transient
 from storage.database import Database, now_ms
 from storage.queue import steps
 from tests.rows import claimed, eventually, new_account, new_job, set_steps, step_ids, step_row, stolen
@@ -40,7 +40,7 @@ class Watched:
     def write(self):
         self.writes += 1
         if self.away:
-            raise OperationalError("statement", {}, Exception("gone"))
+            raise Transient("gone")
         with self.database.write() as connection:
             yield connection
 

@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy import text
 
+from pipeline.errors import Transient
 from storage.redis.watching import Watch
 from tests.harness import b64
+from tests.rows import disk_fails
 
 BODY = {"inputMethod": "base64", "images": [b64(b"img a")], "prompt": "p"}
 
@@ -23,12 +25,19 @@ def test_while_scratch_is_away_a_request_is_a_503_and_nothing_is_held(harness):
 
 
 def test_while_sql_is_away_a_request_is_a_503(harness):
+    with disk_fails(harness.database):
+        answer = harness.post(BODY)
+    assert (answer.status_code, answer.headers["X-Error-Code"]) == (503, "unavailable")
+
+
+def test_a_schema_that_is_not_this_version_s_is_a_500_since_no_second_try_helps(harness):
     with harness.database.write() as connection:
         connection.execute(text("ALTER TABLE api_keys RENAME TO away"))
     answer = harness.post(BODY)
     with harness.database.write() as connection:
         connection.execute(text("ALTER TABLE away RENAME TO api_keys"))
-    assert (answer.status_code, answer.headers["X-Error-Code"]) == (503, "unavailable")
+    assert (answer.status_code, answer.headers["X-Error-Code"]) == (500, "internal_error")
+    assert "Retry-After" not in answer.headers
 
 
 def test_a_job_that_was_accepted_before_sql_went_away_is_answered_with_where_to_follow_it(make_harness):
@@ -76,4 +85,4 @@ def test_a_large_body_waits_for_its_turn(make_harness):
 
 
 def away(*_: object) -> None:
-    raise ConnectionError("the bucket is away")
+    raise Transient("the bucket is away")

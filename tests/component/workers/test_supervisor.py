@@ -7,8 +7,8 @@ import threading
 
 import pytest
 from sqlalchemy import delete, select, update
-from sqlalchemy.exc import OperationalError
 
+from pipeline.errors import Transient
 from pipeline.merge import MalformedJson, parse_json
 from pipeline.types import Answer, Finish, JobStatus
 from storage import schema
@@ -326,7 +326,7 @@ class Broken:
         return fail
 
 
-@pytest.mark.parametrize("error", [OSError("no disk"), ValueError("a bug"), OperationalError("s", {}, Exception("gone"))])
+@pytest.mark.parametrize("error", [OSError("no disk"), ValueError("a bug"), Transient("gone")])
 def test_an_errand_that_fails_does_not_stop_the_others(house, clock, error):
     job, late = accepted(house), accepted(house)
     claimed(house.database, step_ids(house.database, job)[0])
@@ -344,7 +344,7 @@ def test_scratch_that_cannot_be_deleted_does_not_keep_the_rest(house, clock):
         def delete(self, keys):
             keys = list(keys)
             if any("stuck" in key for key in keys):
-                raise OSError("1 scratch objects could not be deleted")
+                raise Transient("1 scratch objects could not be deleted")
             super().delete(keys)
 
     scratch = Stubborn()

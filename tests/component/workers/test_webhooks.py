@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from standardwebhooks import Webhook
 
 from cli.main import main
+from pipeline.errors import Transient
 from pipeline.outbound.webhook import WebhookResponse, as_text
 from storage import schema
 from storage.account import webhook_secrets
@@ -154,7 +155,7 @@ def test_an_attempt_whose_end_was_not_written_comes_again_with_the_same_id_and_b
     def die(parts, lease):
         commit = real_webhook(parts, lease)
         seen.append(commit)
-        raise ConnectionError("the database is away")
+        raise Transient("the database is away")
 
     real_webhook = OTHER_WORK["webhook"]
     OTHER_WORK["webhook"] = die

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule, run_state_machine_as_test
 from sqlalchemy import select, update
-from sqlalchemy.exc import IntegrityError, NoResultFound
+from sqlalchemy.exc import NoResultFound
 
 from pipeline.finalize import Verdict
 from pipeline.types import JobStatus
@@ -16,6 +16,7 @@ from storage.account import accounts, ledger
 from storage.account.ledger import InsufficientCredits
 from storage.job import accepting, closing
 from storage.job.locked import lock_job
+from storage.sql_errors import ConstraintViolated
 from tests.rows import at_once, everything, job_of, new_account
 
 
@@ -80,10 +81,10 @@ def test_a_refusal_says_what_is_needed_and_what_there_is(database, account):
 
 def test_a_round_is_reserved_once_and_settled_once(database, account):
     reserve(database, account, 10)
-    refused(database, IntegrityError, lambda: reserve(database, account, 10))
+    refused(database, ConstraintViolated, lambda: reserve(database, account, 10))
     settle(database, account, 10)
-    refused(database, IntegrityError, lambda: settle(database, account, 10))
-    refused(database, IntegrityError, lambda: settle(database, account, 0))
+    refused(database, ConstraintViolated, lambda: settle(database, account, 10))
+    refused(database, ConstraintViolated, lambda: settle(database, account, 0))
 
 
 def test_a_second_round_of_a_job_has_credits_of_its_own(database, account):
@@ -118,7 +119,7 @@ def test_a_grant_to_nobody_is_refused(database, account):
         with database.write() as connection:
             ledger.grant(connection, "acc_none", 5)
 
-    refused(database, IntegrityError, grant)
+    refused(database, ConstraintViolated, grant)
 
 
 MOST_OPEN = 3
@@ -195,7 +196,7 @@ class Money(RuleBasedStateMachine):
 
     @rule(job=closed_jobs, charge=st.integers(0, 10))
     def settle_again(self, job, charge):
-        with pytest.raises(IntegrityError):
+        with pytest.raises(ConstraintViolated):
             settle(self.database, self._row(job).account, charge, job=job)
 
     @invariant()

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 
 from pipeline.types import StepKind
 from storage import schema
 from storage.job import chunks
 from storage.queue import ringing, steps
 from storage.queue.ringing import RING_AGAIN_MS, WINDOW
+from storage.sql_errors import ConstraintViolated
 from tests.rows import at_once, claimed, new_account, new_job, now, ring, rung_now, set_steps, step_ids, step_row
 from workers.run import _commit
 
@@ -141,7 +141,7 @@ def test_forgotten_rings_are_rung_anew_but_not_those_of_the_last_seconds(databas
 
 def test_a_step_of_the_same_kind_and_part_of_a_round_exists_once(database, job, step):
     columns = schema.steps_table.c
-    with pytest.raises(IntegrityError), database.write() as connection:
+    with pytest.raises(ConstraintViolated), database.write() as connection:
         steps.add(connection, job=job, round_=1, kind=StepKind.STAGE, parts=[0])
     with database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(schema.steps_table).where(columns.job == job)) == 1
