@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -17,26 +17,29 @@ from storage.schema import chunks_table, images_table, jobs_table, merges_table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobView:
-    """A job without its results."""
+    """A job without its results. An attribute that is named as a column of `jobs_table` is that column's value."""
 
     id: str
     status: JobStatus
     total: int
-    succeeded: int
-    failed: int
-    progress: float  #: 0 to 1: an image that is staged counts half
     credits: int  #: charged so far
-    usage: Usage
     created_at: int  #: milliseconds since 1970, as the others
     started_at: int | None
     finished_at: int | None
     expires_at: int | None
-    expired: bool  #: its results are gone
-    has_result: bool  #: it has ended with results, which are paid for and still there
     error_code: str | None
     error_message: str | None
     warnings: Sequence[str]
     metadata: dict[str, Any] | None  #: the caller's own
+    succeeded: int
+    failed: int
+    progress: float  #: 0 to 1: an image that is staged counts half
+    usage: Usage
+    expired: bool  #: its results are gone
+    has_result: bool  #: it has ended with results, which are paid for and still there
+
+
+_COLUMNS = tuple(attribute.name for attribute in fields(JobView) if attribute.name in jobs_table.c)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,18 +66,7 @@ def _one_job() -> Select[Any]:
 def select_jobs() -> Select[Any]:
     """What `views_of` needs of a job's row."""
     return select(
-        jobs_table.c.id,
-        jobs_table.c.status,
-        jobs_table.c.total,
-        jobs_table.c.credits,
-        jobs_table.c.created_at,
-        jobs_table.c.started_at,
-        jobs_table.c.finished_at,
-        jobs_table.c.expires_at,
-        jobs_table.c.error_code,
-        jobs_table.c.error_message,
-        jobs_table.c.warnings,
-        jobs_table.c.metadata,
+        *(jobs_table.c[name] for name in _COLUMNS),
         jobs_table.c.result.is_not(None).label("has_result"),
         now_ms().label("now"),
     )
@@ -126,25 +118,15 @@ def _view(row: Row[Any], states: dict[str, int], usage: Usage) -> JobView:
     succeeded, failed = states.get("done", 0), states.get("failed", 0)
     status = JobStatus(row.status)
     expired = status.ended and (row.expires_at is None or row.expires_at <= row.now)
+    columns = {name: getattr(row, name) for name in _COLUMNS}
     return JobView(
-        id=row.id,
-        status=status,
-        total=row.total,
+        **{**columns, "status": status},
         succeeded=succeeded,
         failed=failed,
         progress=1.0 if status.ended else (succeeded + failed + states.get("staged", 0) / 2) / row.total,
-        credits=row.credits,
         usage=usage,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        expires_at=row.expires_at,
         expired=expired,
         has_result=status.ended and row.has_result and not expired,
-        error_code=row.error_code,
-        error_message=row.error_message,
-        warnings=row.warnings,
-        metadata=row.metadata,
     )
 
 
