@@ -6,10 +6,9 @@ take what they need from these declarations. A new field is one more attribute o
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pipeline.outbound.addresses import check_url
@@ -142,6 +141,9 @@ def _depth(value: Any) -> int:
             deepest = max(deepest, depth)
             left += [(each, depth + 1) for each in (inner.values() if isinstance(inner, dict) else inner)]
     return deepest
+
+
+_OF_QUESTION = tuple(attribute.name for attribute in fields(Question))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -286,7 +288,7 @@ class ExtractRequest:
     @property
     def question(self) -> Question:
         """What the model is asked. Each attribute of Question is one of the request's."""
-        return Question(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Question)})
+        return Question(**{name: getattr(self, name) for name in _OF_QUESTION})
 
 
 FIELDS = fields_of(ExtractRequest)  #: by their names in a body, in the order of the reference
