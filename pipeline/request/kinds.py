@@ -156,10 +156,10 @@ def boolean(*, what: str) -> bool:
     return declared(read=read, schema=schema, wants="true or false", what=what, default=False)
 
 
-def choice(names: Sequence[Name], *, default: Name, what: str, wants: str = "", says: str = TELLS_VALUE, when: str = "") -> Name:
+def choice(names: Sequence[Name], *, default: T, what: str, wants: str = "", says: str = TELLS_VALUE, when: str = "") -> Name | T:
     """One of `names`; `default` if it is missing."""
 
-    def read(value: Any, _: Given) -> Name:
+    def read(value: Any, _: Given) -> Name | T:
         if value is None:
             return default
         for name in names:

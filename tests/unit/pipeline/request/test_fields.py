@@ -13,6 +13,8 @@ from pipeline.request.fields import FIELDS, ExtractRequest
 from pipeline.request.kinds import TELLS_RULE, Given, Unfit, boolean, choice, declared, fields_of, whole
 from pipeline.types import Question
 
+Thinking = Literal["minimal", "high"]
+THINKING: tuple[Thinking, ...] = ("minimal", "high")
 IMAGES = [b"https://a.example/"]
 REQUIRED = {"inputMethod": "url", "prompt": "p"}
 
@@ -69,6 +71,7 @@ class Sample:
 
     evidence: bool = boolean(what="Whether each value says where it was read.")
     tier: Literal["standard", "economy"] = choice(("standard", "economy"), default="standard", what="What it may cost.")
+    thinking: Thinking | None = choice(THINKING, default=None, what="How long it thinks.")
     keep_inputs_seconds: int = whole(0, 86_400, default=0, what="How long images are kept.", says=TELLS_RULE)
     max_money: float | None = declared(
         read=_dollars, schema={"type": ["number", "null"], "minimum": 0}, wants="dollars", what="The most that calls may cost."
@@ -93,6 +96,14 @@ class Sample:
             5,
             'tier must be "standard" or "economy", not 5.',
             'optional: `"standard"` or `"economy"`, default `"standard"`. What it may cost.',
+        ),
+        (
+            "thinking",
+            None,
+            None,
+            "low",
+            'thinking must be "minimal" or "high", not \'low\'.',
+            'optional: `"minimal"` or `"high"`. How long it thinks.',
         ),
         (
             "keepInputsSeconds",
