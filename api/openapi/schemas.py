@@ -51,7 +51,7 @@ TIME = text("RFC 3339, in UTC", format="date-time")
 #: Of both POSTs that make a job, in the order of the reference.
 REQUEST_FIELDS: dict[str, Schema] = {name: field.json_schema for name, field in FIELDS.items()}
 _IMAGE = text("The one image, if `images` is missing.", pattern=r"\S")
-_REQUIRED = ("inputMethod", "prompt")
+_REQUIRED = [name for name, field in FIELDS.items() if field.required and name != "images"]  # `image` may stand for `images`
 
 
 def _in_form(field: RequestField) -> Schema:
