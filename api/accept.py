@@ -22,8 +22,8 @@ from pipeline.packed import PackWriter
 from pipeline.plan import ChunkPlan, cut
 from pipeline.records.schema import SchemaFault
 from pipeline.records.validate import compile_schema
-from pipeline.request.check import ExtractRequest, RequestFault, check
-from pipeline.request.options import JobOptions, check_options
+from pipeline.request.check import RequestFault, check
+from pipeline.request.fields import ExtractRequest
 from pipeline.scratch_key import ScratchKey
 from pipeline.types import JobStatus, Question
 from storage.account.accounts import available_credits, random_id
@@ -62,8 +62,7 @@ def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
                 with parts.database.read() as connection:
                     accepting.check_not_sent_before(connection, account, idempotency)
             wanted = wanted_of(parts, sent)
-            options = check_options(sent.fields, len(wanted.images))
-            return Accepted(job=_make_job(parts, account, wanted, options, idempotency, waited=waited))
+            return Accepted(job=_make_job(parts, account, wanted, idempotency, waited=waited))
     except RequestFault as fault:
         raise ApiError(400, fault.code, fault.message) from None
     except accepting.SentBefore as before:
@@ -114,9 +113,9 @@ def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
     """What the body asks for. Raises RequestFault."""
     allow, models = parts.settings.webhook_allow, list(parts.models)
     wanted = check(sent.fields, sent.images, webhook_allow=allow, models=models, uploaded=sent.uploaded)
-    if wanted.question.schema is not None:
+    if wanted.schema is not None:
         try:
-            compile_schema(wanted.question.schema)
+            compile_schema(wanted.schema)
         except SchemaFault as fault:
             raise RequestFault("invalid_schema", f"schema can't be used: {fault}") from None
     return wanted
@@ -133,18 +132,10 @@ def chunk_size(parts: WebParts, question: Question) -> int:
     return question.images_per_call or usual
 
 
-def _make_job(
-    parts: WebParts,
-    account: str,
-    wanted: ExtractRequest,
-    options: JobOptions,
-    idempotency: IdempotencyKey | None,
-    *,
-    waited: bool,
-) -> str:
+def _make_job(parts: WebParts, account: str, wanted: ExtractRequest, idempotency: IdempotencyKey | None, *, waited: bool) -> str:
     """The new job's id. Nothing is left behind where it raises."""
     job = random_id("job_", 24)
-    _check_credits(parts, account, len(wanted.images), options.max_credits)
+    _check_credits(parts, account, len(wanted.images), wanted.max_credits)
     plan = plan_of(parts, wanted)
     by_url = wanted.input_method == "url"
     with _nothing_left(parts, job):
@@ -161,14 +152,16 @@ def _make_job(
             scratch_bytes=sum(map(len, wanted.images)) if inputs else 0,
             request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
             engine=parts.engine,
-            model=wanted.question.model,
-            warnings=_warnings(parts, wanted.question),
+            model=wanted.model,
+            warnings=_warnings(parts, wanted),
             deadline_ms=wanted.deadline_seconds * 1000,
             ttl_ms=int(parts.settings.result_ttl * 1000),
             webhook_url=wanted.webhook_url,
             request_id=g.request_id,
+            metadata=wanted.metadata,
+            fail_on_error=wanted.on_error == "fail",
+            custom_ids=wanted.custom_ids,
             idempotency=idempotency,
-            options=options,
         )
     with _nothing_left(parts, job, unless=(PartError,)):
         rings = _commit(parts, new)
@@ -177,8 +170,8 @@ def _make_job(
     return job
 
 
-def _warnings(parts: WebParts, question: Question) -> tuple[str, ...]:
-    useless = question.cache and not parts.settings.cache_ttl
+def _warnings(parts: WebParts, wanted: ExtractRequest) -> tuple[str, ...]:
+    useless = wanted.cache and not parts.settings.cache_ttl
     return (*parts.warnings, NO_CACHE) if useless else parts.warnings
 
 

@@ -23,30 +23,12 @@ from api.errors import ApiError
 from api.patience import expect_body
 from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
+from pipeline.request.fields import FIELDS
 
 IN_MEMORY = 1 << 20  #: bytes: a larger body lies in a temporary file, mapped
 PIECE = 1 << 18
 PLACE_SECONDS = 30.0  #: a large body waits so long for its turn; what the client sends meanwhile waits in its socket
-#: all but the images
-FIELDS = (
-    "inputMethod",
-    "prompt",
-    "jsonMode",
-    "granularity",
-    "deadlineSeconds",
-    "webhookUrl",
-    "customIds",
-    "onError",
-    "maxCredits",
-    "metadata",
-    "model",
-    "fallbackModels",
-    "detail",
-    "schema",
-    "merge",
-    "imagesPerCall",
-    "cache",
-)
+_DECODED = tuple(name for name in FIELDS if name != "images")  # images are handed on as slices of the body
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -166,7 +148,7 @@ def parse_body(body: bytes | mmap.mmap) -> tuple[dict[str, Any], RawStrings | No
         raise RequestFault("invalid_json", "The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise RequestFault("invalid_json", f"The body is not valid JSON: {error}") from None
-    fields = {name: _value(name, members[name]) for name in FIELDS if name in members}
+    fields = {name: _value(name, members[name]) for name in _DECODED if name in members}
     return fields, _images(members)
 
 

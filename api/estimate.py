@@ -13,7 +13,6 @@ from api.openapi.shared import BODIES
 from api.wiring import WebParts
 from pipeline.estimate import estimate
 from pipeline.request.check import RequestFault
-from pipeline.request.options import check_options
 
 
 def blueprint(parts: WebParts) -> Blueprint:
@@ -33,7 +32,6 @@ def blueprint(parts: WebParts) -> Blueprint:
         try:
             with read_sent(parts) as sent:
                 wanted = wanted_of(parts, sent)
-                check_options(sent.fields, len(wanted.images))  # as the request itself would be
                 reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=parts.models[wanted.question.model])
         except RequestFault as fault:
             raise ApiError(400, fault.code, fault.message) from None

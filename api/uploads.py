@@ -19,9 +19,10 @@ from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from api.body import FIELDS, IN_MEMORY, Sent, expected_length, pieces, place
+from api.body import IN_MEMORY, Sent, expected_length, pieces, place
 from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
+from pipeline.request.fields import FIELDS
 from pipeline.types import MAX_IMAGES, MB
 
 PIECE = 1 << 16  #: bytes read at a time
@@ -29,7 +30,6 @@ MOST_HEADERS = 1 << 16  #: bytes, of one part
 MOST_FIELDS = 100  #: parts beside the images and their customIds, where each of those is one
 MOST_FIELD_BYTES = 2 * MB  #: of all fields together
 LONGEST_BOUNDARY = 200
-ARRAYS = ("customIds", "fallbackModels")  #: fields that are arrays of texts: also one part for each
 IMAGES = ("images", "images[]", "image")  #: what the parts with files may be called
 
 
@@ -157,17 +157,17 @@ def _feed(decoder: MultipartDecoder, piece: bytes | None, form: _Form) -> None:
 def _fields(texts: dict[str, list[bytes]]) -> dict[str, Any]:
     """The fields as JSON would have them; one that comes several times is an array; an empty one is none."""
     values = {name: [_value(name, text) for text in found if text] for name, found in texts.items()}
-    fields = {name: found if len(found) > 1 else found[0] for name, found in values.items() if found}
-    for name in ARRAYS:
-        if name in fields and not (len(values[name]) == 1 and isinstance(fields[name], list | None)):
+    fields: dict[str, Any] = {name: found if len(found) > 1 else found[0] for name, found in values.items() if found}
+    for name, value in fields.items():
+        if FIELDS[name].form == "texts" and not (len(values[name]) == 1 and isinstance(value, list | None)):
             # A part for each text, as it stands: a number is no number here.
             fields[name] = [_text(name, text) for text in texts[name] if text]
     return fields
 
 
 def _value(name: str, text: bytes) -> Any:
-    """What is JSON is read so (numbers, booleans, arrays, objects); all else is text, and a prompt always."""
-    if name != "prompt":
+    """What the part holds: its JSON value if it is JSON and the field is not always text, else the text itself."""
+    if FIELDS[name].form != "text":
         try:
             return msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -10,7 +10,7 @@ from pipeline.asking.synthesize import MOST_PIECES, calls_of
 from pipeline.credits import reservation
 from pipeline.models import RECORD_TOKENS, Model
 from pipeline.plan import RAW_BYTES, ChunkPlan, pack_calls
-from pipeline.request.check import ExtractRequest
+from pipeline.request.fields import ExtractRequest
 from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged
 
 INSTRUCTIONS = 400  #: characters, about, of what is said to the model beside the prompt

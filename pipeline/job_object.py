@@ -12,7 +12,7 @@ from pipeline.types import Failure, JobStatus, Usage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobView:
-    """A job without its results."""
+    """A job without its results. An attribute that is named as a column of `jobs_table` is that column's value."""
 
     id: str
     status: JobStatus

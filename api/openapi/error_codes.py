@@ -1,9 +1,13 @@
-"""The stable codes of refusals. docs/reference/api.md has the same table for people; a test holds both to what the code raises."""
+"""The stable codes of refusals; those of a request's fields come from their declarations.
+
+docs/reference/api.md has the same table for people. A test holds both to what the code raises.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.request.fields import FIELDS
 from pipeline.types import INPUT_FAULTS, ItemCode
 
 
@@ -21,25 +25,8 @@ _LATER = ("Retry-After",)
 ERRORS: dict[str, ErrorCode] = {
     "bad_request": ErrorCode(400, "the request can't be read as HTTP"),
     "invalid_json": ErrorCode(400, "the body is no JSON object"),
-    "invalid_input_method": ErrorCode(400, "`inputMethod` is missing or another"),
-    "invalid_images": ErrorCode(400, "`images` is missing, no array, or has something that is no string"),
+    **{field.code: ErrorCode(400, field.meaning_of_code) for field in FIELDS.values()},
     "invalid_image_count": ErrorCode(400, "fewer than 1 or more than 3000 images"),
-    "invalid_prompt": ErrorCode(400, "`prompt` is missing, blank, or no Unicode text"),
-    "invalid_json_mode": ErrorCode(400, "`jsonMode` is no boolean"),
-    "invalid_granularity": ErrorCode(400, '`granularity` is another, or `"merged"` beside a `schema`'),
-    "invalid_model": ErrorCode(400, "`model` is none that may be named; the text lists those"),
-    "invalid_fallback_models": ErrorCode(400, "`fallbackModels` is no array of such names"),
-    "invalid_detail": ErrorCode(400, "`detail` is another"),
-    "invalid_schema": ErrorCode(400, "`schema` is no JSON Schema that can be used; the text says where and why"),
-    "invalid_merge": ErrorCode(400, "`merge` is another"),
-    "invalid_images_per_call": ErrorCode(400, "`imagesPerCall` is no whole number from 1 to 50"),
-    "invalid_cache": ErrorCode(400, "`cache` is no boolean"),
-    "invalid_deadline_seconds": ErrorCode(400, "`deadlineSeconds` is no whole number from 10 to 43200"),
-    "invalid_webhook_url": ErrorCode(400, "`webhookUrl` is no URL that may be called"),
-    "invalid_custom_ids": ErrorCode(400, "`customIds` is no array with a string of 1 to 256 characters for each image"),
-    "invalid_on_error": ErrorCode(400, "`onError` is another"),
-    "invalid_max_credits": ErrorCode(400, "`maxCredits` is no whole number from 0 to 1000000000"),
-    "invalid_metadata": ErrorCode(400, "`metadata` is no object, is nested too deeply, or has over 4096 bytes as JSON"),
     "invalid_multipart": ErrorCode(400, "a form is cut short, has no boundary, or has images that are no files"),
     "invalid_idempotency_key": ErrorCode(
         400, "`Idempotency-Key` is empty, over 255 characters, or has others than visible ASCII"
@@ -109,29 +96,12 @@ ITEM_CODES: dict[str, str] = {
     "internal_error": "the service failed on this image's chunk",
 }
 
-#: Raised by pipeline/request/check.py and api/body.py: what may be wrong with a request for a job.
+#: What may be wrong with a request for a job: raised by pipeline/request, api/body.py and api/accept.py.
 OF_REQUESTS = (
     "bad_request",
     "invalid_json",
-    "invalid_input_method",
-    "invalid_images",
+    *(field.code for field in FIELDS.values()),
     "invalid_image_count",
-    "invalid_prompt",
-    "invalid_json_mode",
-    "invalid_granularity",
-    "invalid_model",
-    "invalid_fallback_models",
-    "invalid_detail",
-    "invalid_schema",
-    "invalid_merge",
-    "invalid_images_per_call",
-    "invalid_cache",
-    "invalid_deadline_seconds",
-    "invalid_webhook_url",
-    "invalid_custom_ids",
-    "invalid_on_error",
-    "invalid_max_credits",
-    "invalid_metadata",
     "invalid_multipart",
     "invalid_idempotency_key",
     "invalid_base64",

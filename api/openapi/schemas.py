@@ -1,15 +1,16 @@
 """What bodies and headers look like, as JSON Schema: the components of the OpenAPI document.
 
-Tests hold each object to what the code reads (`api.body.FIELDS`) or writes (the answers that they see).
+What a request may have is made of its declarations in `pipeline/request/fields.py`. Tests hold each object that is an answer to the
+answers that they see.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from pipeline.request.check import LONGEST_DEADLINE, MERGE_MODES, METHODS, SHORTEST_DEADLINE
-from pipeline.request.options import LONGEST_CUSTOM_ID, MOST_CREDITS, MOST_METADATA
-from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, ItemCode, JobStatus
+from pipeline.request.fields import FIELDS
+from pipeline.request.kinds import RequestField
+from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
 
 Schema = dict[str, Any]
 
@@ -48,93 +49,20 @@ MONEY: Schema = {"type": "number", "minimum": 0, "description": "Dollars, by the
 TIME = text("RFC 3339, in UTC", format="date-time")
 
 #: Of both POSTs that make a job, in the order of the reference.
-REQUEST_FIELDS: dict[str, Schema] = {
-    "inputMethod": text("What `images` holds.", enum=list(METHODS)),
-    "images": several(
-        text("A URL, or an image's bytes as base64.", pattern=r"\S"),
-        "All of them URLs, or all base64. Where it is missing and `image` is a string, that counts as the one image.",
-        minItems=1,
-        maxItems=MAX_IMAGES,
-    ),
-    "image": text("See `images`.", pattern=r"\S"),
-    "prompt": text("What to extract. Not blank.", pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
-    "jsonMode": {
-        "description": "Whether `results` is JSON.",
-        "anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}],
-        "default": False,
-    },
-    "granularity": {
-        "description": "One answer for all images together, or one for each.",
-        "enum": ["merged", "perImage", None],
-        "default": "merged",
-    },
-    "schema": {
-        "description": "The JSON Schema of one image's record, also as text: each image gets one that fits.",
-        "type": ["object", "string", "null"],
-    },
-    "merge": {
-        "description": "How the merged answers of several calls become one.",
-        "enum": [*MERGE_MODES, None],
-        "default": "auto",
-    },
-    "imagesPerCall": {
-        "description": "How many images a model call has at most.",
-        "type": ["integer", "null"],
-        "minimum": 1,
-        "maximum": MAX_IMAGES_PER_CALL,
-    },
-    "cache": {
-        "description": "Whether a record that the account got before may be taken instead of a call.",
-        "anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}],
-        "default": False,
-    },
-    "model": {"description": "One of the service's `MODELS`.", "type": ["string", "null"]},
-    "fallbackModels": {
-        "description": "Others of them, asked in turn where the one before can't be asked.",
-        "type": ["array", "null"],
-        "items": text(),
-    },
-    "detail": {
-        "description": "How closely each picture is looked at. Less costs fewer tokens.",
-        "enum": [*Detail, None],
-        "default": "high",
-    },
-    "deadlineSeconds": {
-        "description": "From accept on; then the job ends with what it has.",
-        "type": ["integer", "null"],
-        "minimum": SHORTEST_DEADLINE,
-        "maximum": LONGEST_DEADLINE,
-        "default": 3600,
-    },
-    "webhookUrl": {
-        "description": "Who is told of the job's end: an http or https URL that leads to a public address.",
-        "type": ["string", "null"],
-        "pattern": r"^\s*(?:[Hh][Tt][Tt][Pp][Ss]?://[!-~]+\s*)?$",
-    },
-    "customIds": {
-        "description": "The caller's names of the images, one for each, echoed.",
-        "type": ["array", "null"],
-        "items": text(minLength=1, maxLength=LONGEST_CUSTOM_ID, pattern=r"^[^\x00]*$"),
-        "maxItems": MAX_IMAGES,
-    },
-    "onError": {
-        "description": "`fail`: where one image fails the job fails, and costs nothing.",
-        "enum": ["partial", "fail", None],
-        "default": "partial",
-    },
-    "maxCredits": {
-        "description": "The request is refused where it may cost more.",
-        "type": ["integer", "null"],
-        "minimum": 0,
-        "maximum": MOST_CREDITS,
-    },
-    "metadata": {
-        "description": f"The caller's own, echoed; at most {MOST_METADATA} bytes as JSON.",
-        "type": ["object", "null"],
-    },
-}
-#: What a form has otherwise.
-_OF_JSON = {"inputMethod", "images", "image"}
+REQUEST_FIELDS: dict[str, Schema] = {name: field.json_schema for name, field in FIELDS.items()}
+_IMAGE = text("The one image, if `images` is missing.", pattern=r"\S")
+_REQUIRED = [name for name, field in FIELDS.items() if field.required and name != "images"]  # `image` may stand for `images`
+
+
+def _in_form(field: RequestField) -> Schema:
+    """A field as a form has it."""
+    if field.form != "texts":
+        return field.json_schema
+    return {
+        "description": "As JSON, or a part for each element, whose text is taken as it stands.",
+        "anyOf": [field.json_schema, {"type": ["string", "number", "boolean"], "minLength": 1}],
+    }
+
 
 _DIGIT, _BREAKS = "[A-Za-z0-9+/]", r"[\r\n]*"
 _FOUR = f"(?:{_DIGIT}{_BREAKS})"
@@ -147,8 +75,8 @@ BASE64 = (
 COMPONENTS: dict[str, Schema] = {
     "Request": {
         **record(
-            {name: REQUEST_FIELDS[name] for name in ("inputMethod", "prompt")},
-            {name: schema for name, schema in REQUEST_FIELDS.items() if name not in {"inputMethod", "prompt"}},
+            {name: REQUEST_FIELDS[name] for name in _REQUIRED},
+            {**{name: schema for name, schema in REQUEST_FIELDS.items() if name not in _REQUIRED}, "image": _IMAGE},
             "Unknown fields are ignored.",
         ),
         # One of the two must be there. This is said about `prompt`, which is always there, because generators of clients and
@@ -164,13 +92,7 @@ COMPONENTS: dict[str, Schema] = {
             ),
             "prompt": REQUEST_FIELDS["prompt"],
         },
-        {
-            **{name: schema for name, schema in REQUEST_FIELDS.items() if name not in {*_OF_JSON, "prompt"}},
-            "customIds": {
-                "description": "As JSON, or a part for each image, whose text is taken as it stands.",
-                "anyOf": [REQUEST_FIELDS["customIds"], {"type": ["string", "number", "boolean"], "minLength": 1}],
-            },
-        },
+        {name: _in_form(field) for name, field in FIELDS.items() if name not in {"inputMethod", "images", "prompt"}},
         "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",
     ),
     "Result": record(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cache
+from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, func, insert, select
 
 from pipeline.credits import reservation
 from pipeline.plan import ChunkPlan
-from pipeline.request.options import JobOptions
 from pipeline.types import ImageState, JobStatus, Question, StepKind
 from storage.account import ledger
 from storage.database import now_ms
@@ -45,28 +45,39 @@ class IdempotencyKey:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NewJob:
-    """What the front door accepts."""
+class NewRow:
+    """What the front door says of a job's row. Each attribute is a column of `jobs_table` and goes there as it is."""
 
     id: str
     account: str
     waited: bool  #: the caller holds the connection
     input_method: str
-    question: Question
-    sources: Sequence[str | None]  #: of each image: its URL, None for base64
-    plan: Sequence[ChunkPlan]
-    inputs: dict[int, str]  #: chunk number → scratch key of its base64 texts
-    scratch_bytes: int  #: of those texts together
-    request_source: str | None
     engine: str
     model: str
+    request_source: str | None
     warnings: Sequence[str]
+    scratch_bytes: int  #: of the images that are in scratch, together
     deadline_ms: int  #: of each round, from its start
     ttl_ms: int  #: how long its results are kept once it has ended
     webhook_url: str | None = None  #: who is told of its end
-    idempotency: IdempotencyKey | None = None
-    options: JobOptions = field(default_factory=JobOptions)
+    metadata: dict[str, Any] | None = None  #: the caller's own, echoed
+    fail_on_error: bool = False  #: all images or nothing
     request_id: str | None = None  #: of the request that makes it: what is logged for the job carries it
+
+
+_GIVEN = tuple(column.name for column in fields(NewRow))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewJob(NewRow):
+    """What the front door accepts: the job's row, and what goes into other tables or into several columns."""
+
+    question: Question
+    sources: Sequence[str | None]  #: of each image: its URL, None for base64
+    custom_ids: Sequence[str] | None = None  #: of each image: the caller's name of it
+    plan: Sequence[ChunkPlan]
+    inputs: dict[int, str]  #: chunk number → scratch key of its base64 texts
+    idempotency: IdempotencyKey | None = None
 
 
 def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
@@ -90,27 +101,13 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
     connection.execute(
         _new_job(),
         {
-            "id": new.id,
-            "account": new.account,
+            **{name: getattr(new, name) for name in _GIVEN},
             "round": round_,
             "status": JobStatus.QUEUED.value,
-            "waited": new.waited,
-            "input_method": new.input_method,
             "prompt": new.question.prompt,
             "options": options_of(new.question),
             "total": len(new.sources),
-            "request_source": new.request_source,
-            "engine": new.engine,
-            "model": new.model,
-            "warnings": list(new.warnings),
             "until_deadline": new.deadline_ms,
-            "deadline_ms": new.deadline_ms,
-            "ttl_ms": new.ttl_ms,
-            "scratch_bytes": new.scratch_bytes,
-            "webhook_url": new.webhook_url,
-            "metadata": new.options.metadata,
-            "fail_on_error": new.options.fail_on_error,
-            "request_id": new.request_id,
         },
     )
     if new.idempotency:
@@ -123,7 +120,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
                 created_at=now_ms(),
             )
         )
-    custom_ids = new.options.custom_ids or [None] * len(new.sources)
+    custom_ids: Sequence[str | None] = new.custom_ids or [None] * len(new.sources)
     connection.execute(
         insert(images_table),
         [

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline.types import Detail, Question
+import msgspec
+
+from pipeline.types import Question
 
 
 def options_of(question: Question) -> dict[str, Any]:
     """What `jobs.options` holds: all of the question but its prompt."""
-    return {name: value for name, value in asdict(question).items() if name != "prompt"}
+    options: dict[str, Any] = msgspec.to_builtins(question)
+    del options["prompt"]
+    return options
 
 
 def question_of(prompt: str, options: Mapping[str, Any]) -> Question:
     """The question of a row."""
-    question = Question(prompt=prompt, **options)
-    return replace(question, fallback_models=tuple(question.fallback_models), detail=Detail(question.detail))
+    return msgspec.convert({**options, "prompt": prompt}, Question)

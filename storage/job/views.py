@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,8 @@ from pipeline.types import ImageState, JobStatus, Usage
 from storage.database import now_ms
 from storage.job.outcome import failures_of
 from storage.schema import chunks_table, images_table, jobs_table, merges_table
+
+_COLUMNS = tuple(attribute.name for attribute in fields(JobView) if attribute.name in jobs_table.c)
 
 
 def job_view(connection: Connection, job: str, account: str) -> JobView | None:
@@ -29,18 +32,7 @@ def _one_job() -> Select[Any]:
 def select_jobs() -> Select[Any]:
     """What `views_of` needs of a job's row."""
     return select(
-        jobs_table.c.id,
-        jobs_table.c.status,
-        jobs_table.c.total,
-        jobs_table.c.credits,
-        jobs_table.c.created_at,
-        jobs_table.c.started_at,
-        jobs_table.c.finished_at,
-        jobs_table.c.expires_at,
-        jobs_table.c.error_code,
-        jobs_table.c.error_message,
-        jobs_table.c.warnings,
-        jobs_table.c.metadata,
+        *(jobs_table.c[name] for name in _COLUMNS),
         jobs_table.c.result.is_not(None).label("has_result"),
         now_ms().label("now"),
     )
@@ -92,25 +84,15 @@ def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage) -> JobView
     succeeded, failed = states.get(ImageState.DONE, 0), states.get(ImageState.FAILED, 0)
     status = JobStatus(row.status)
     expired = status.ended and (row.expires_at is None or row.expires_at <= row.now)
+    columns = {name: getattr(row, name) for name in _COLUMNS}
     return JobView(
-        id=row.id,
-        status=status,
-        total=row.total,
+        **{**columns, "status": status},
         succeeded=succeeded,
         failed=failed,
         progress=1.0 if status.ended else (succeeded + failed + states.get(ImageState.STAGED, 0) / 2) / row.total,
-        credits=row.credits,
         usage=usage,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        expires_at=row.expires_at,
         expired=expired,
         has_result=status.ended and row.has_result and not expired,
-        error_code=row.error_code,
-        error_message=row.error_message,
-        warnings=row.warnings,
-        metadata=row.metadata,
     )
 
 

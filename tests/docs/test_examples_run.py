@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from api.body import FIELDS
 from cli.main import main
 from cli.serve import _say
 from config.settings import SECRETS, Settings, load_settings
 from pipeline.credits import reservation
+from pipeline.request.fields import FIELDS
 from testbed import PictureServer, Service, environment, pictures, serving
 from tests.compose import COMPOSE, SERVICES
 from tests.docs.markdown import NAMES, ROOT, Block, blocks
@@ -204,7 +204,7 @@ def check_demo_excerpt(excerpt: str) -> None:
 
 def check_php(block: Block, stage: Stage, folder: Path) -> str | None:
     """Run where there is PHP; its fields and its address are looked at in any case."""
-    assert set(re.findall(r"^ {4}'(\w+)' =>", block.text.partition("$context")[0], re.MULTILINE)) <= {*FIELDS, "images"}
+    assert set(re.findall(r"^ {4}'(\w+)' =>", block.text.partition("$context")[0], re.MULTILINE)) <= set(FIELDS)
     assert "'/api/v1/extract-image'" in block.text
     program = shutil.which("php")
     if program is None:

@@ -29,6 +29,6 @@ def map_case(context: Any, case: Any) -> Any:
             case.body.pop("granularity", None)  # it can't be merged beside a schema
         if case.body.get("model") is not None:
             case.body["model"] = MODEL
-        if case.body.get("fallbackModels"):
+        if case.body.get("fallbackModels") not in (None, []):
             case.body["fallbackModels"] = [MODEL]
     return case

@@ -13,11 +13,11 @@ import pytest
 from flask import Flask
 
 from api.app import create_app
-from api.body import FIELDS
 from api.openapi.docs_page import SCRIPT, script
 from api.openapi.document import NotDescribed, document, operations
 from api.openapi.error_codes import ERRORS
 from api.openapi.schemas import COMPONENTS, HEADERS
+from pipeline.request.fields import FIELDS
 from tests.docs.markdown import ROOT
 from tests.docs.test_reference import error_codes_in_the_code
 from tests.harness import Harness
@@ -57,7 +57,7 @@ def test_a_route_without_a_description_is_named():
 
 
 def test_the_fields_of_a_request_are_those_that_the_code_reads(described):
-    assert set(described["components"]["schemas"]["Request"]["properties"]) == {*FIELDS, "images", "image"}
+    assert set(described["components"]["schemas"]["Request"]["properties"]) == {*FIELDS, "image"}
 
 
 def test_the_error_codes_are_those_that_the_code_raises_with_the_same_status():

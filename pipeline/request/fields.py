@@ -1,0 +1,294 @@
+"""The fields of a request, each declared once. Pure.
+
+The body's readers (`api/body.py`, `api/uploads.py`), the check, the OpenAPI document, the table of error codes and the reference
+take what they need from these declarations. A new field is one more attribute of ExtractRequest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from pipeline.outbound.addresses import check_url
+from pipeline.records.schema import SchemaFault, check_schema
+from pipeline.request.kinds import TELLS_RULE, Given, Unfit, boolean, choice, declared, fields_of, quoted, shown, whole
+from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question
+
+InputMethod = Literal["url", "base64", "upload"]
+Granularity = Literal["merged", "perImage"]
+OnError = Literal["partial", "fail"]
+METHODS: tuple[InputMethod, ...] = ("url", "base64")  #: those that a body of JSON may name
+GRANULARITIES: tuple[Granularity, ...] = ("merged", "perImage")
+MERGE_MODES: tuple[MergeMode, ...] = ("auto", "concat", "synthesize")
+ON_ERROR: tuple[OnError, ...] = ("partial", "fail")
+
+LONGEST_CUSTOM_ID = 256  #: characters
+MOST_METADATA = 4096  #: bytes as JSON: it goes out with each webhook, whose body has 20 kB
+DEEPEST_METADATA = 20  #: objects and arrays in each other
+
+
+def _input_method(value: Any, given: Given) -> InputMethod:
+    if given.uploaded:
+        return "upload"
+    for method in METHODS:
+        if value == method:
+            return method
+    raise Unfit
+
+
+def _images(value: Sequence[bytes] | None, _: Given) -> Sequence[bytes]:
+    if value is None:
+        raise Unfit(f"images is required: an array of 1 to {MAX_IMAGES} strings.")
+    if not 1 <= len(value) <= MAX_IMAGES:
+        text = f"images must hold 1 to {MAX_IMAGES} strings, this request has {len(value)}."
+        raise Unfit(text, "invalid_image_count")
+    return value
+
+
+def _prompt(value: Any, _: Given) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise Unfit("prompt is required: a text that says what to extract.")
+    if not _is_storable(value):
+        raise Unfit("prompt holds characters that are no Unicode text.")
+    return value
+
+
+def _schema(value: Any, _: Given) -> dict[str, Any] | None:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value) if value.strip() else None
+        except (ValueError, RecursionError):
+            raise Unfit("schema is a text that is not JSON; send a JSON Schema as an object.") from None
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Unfit(f"schema must be an object, the JSON Schema of one image's record, not {shown(value)}.")
+    try:
+        check_schema(value)
+    except SchemaFault as fault:
+        raise Unfit(f"schema can't be used: {fault}") from None
+    return value
+
+
+def _model(value: Any, given: Given) -> str:
+    if value is None:
+        return given.models[0] if given.models else ""
+    if value not in given.models:
+        raise Unfit(f"model must be one of {quoted(given.models)}, not {shown(value)}.")
+    return str(value)
+
+
+def _fallback_models(value: Any, given: Given) -> tuple[str, ...]:
+    """Each once, in the caller's order."""
+    if value is None:
+        return ()
+    unknown = [name for name in value if name not in given.models] if isinstance(value, list) else [value]
+    if unknown:
+        text = f"fallbackModels must be an array with any of {quoted(given.models)}; {shown(unknown[0])} is none of them."
+        raise Unfit(text)
+    return tuple(dict.fromkeys(value))
+
+
+def _webhook_url(value: Any, given: Given) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str):
+        raise Unfit(f"webhookUrl must be a URL, not {shown(value)}.")
+    fault = check_url(value.strip(), given.webhook_allow)
+    if fault:
+        raise Unfit(f"webhookUrl can't be used. {fault}")
+    return value.strip()
+
+
+def _custom_ids(value: Any, given: Given) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != given.images:
+        have = f", this request has {len(value)}" if isinstance(value, list) else ""
+        raise Unfit(f"customIds must be an array of {given.images} strings, one for each image{have}.")
+    for index, custom_id in enumerate(value):
+        if not isinstance(custom_id, str) or not _is_storable(custom_id) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
+            raise Unfit(f"customIds[{index}] must be a string of 1 to {LONGEST_CUSTOM_ID} characters.")
+    return tuple(value)
+
+
+def _metadata(value: Any, _: Given) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Unfit("metadata must be an object.")
+    if _depth(value) > DEEPEST_METADATA:
+        raise Unfit(f"metadata may have {DEEPEST_METADATA} objects and arrays in each other.")
+    size = len(json.dumps(value, separators=(",", ":")))
+    if size > MOST_METADATA:
+        raise Unfit(f"metadata has {size} bytes as JSON; the most is {MOST_METADATA}.")
+    return value
+
+
+def _is_storable(text: str) -> bool:
+    """Whether every database takes the text: it has neither NUL nor lone surrogates."""
+    return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text)
+
+
+def _depth(value: Any) -> int:
+    """How many objects and arrays are in each other. The loop does not recurse, because the caller decides how deep the value is."""
+    deepest, left = 0, [(value, 1)]
+    while left and deepest <= DEEPEST_METADATA:
+        inner, depth = left.pop()
+        if isinstance(inner, dict | list):
+            deepest = max(deepest, depth)
+            left += [(each, depth + 1) for each in (inner.values() if isinstance(inner, dict) else inner)]
+    return deepest
+
+
+_OF_QUESTION = tuple(attribute.name for attribute in fields(Question))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractRequest:
+    """A request that may be accepted.
+
+    An attribute is a field of the body: `json_mode` is read from `jsonMode`, and refused with the code `invalid_json_mode`. The
+    fields are checked in this order, so the first one that is wrong is the one that the error names.
+    """
+
+    input_method: InputMethod = declared(
+        read=_input_method,
+        schema={"type": "string", "enum": [*METHODS]},
+        wants='"url" or "base64"',
+        what="What `images` holds. A form does not need it.",
+        required=True,
+    )
+    #: The texts as sent (URL or base64), their JSON escapes undone, or the bytes of files. They may be read only on demand.
+    images: Sequence[bytes] = declared(
+        read=_images,
+        schema={
+            "type": "array",
+            "items": {"type": "string", "description": "A URL, or an image's bytes as base64.", "pattern": r"\S"},
+            "minItems": 1,
+            "maxItems": MAX_IMAGES,
+        },
+        wants=f"an array of 1 to {MAX_IMAGES} strings",
+        what="All of them are URLs, or all are base64. If `images` is missing and `image` is a string, that is the one image.",
+        required=True,
+        when="is missing, is not an array, or has an element that is not a string",
+    )
+    #: As sent.
+    prompt: str = declared(
+        read=_prompt,
+        schema={"type": "string", "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"},
+        wants="text that is not blank",
+        what="It says what to extract.",
+        required=True,
+        when="is missing, blank, or not Unicode text",
+        form="text",
+    )
+    json_mode: bool = boolean(what='Whether `results` is JSON. The strings `"true"` and `"false"` are taken too.')
+    granularity: Granularity = choice(
+        GRANULARITIES,
+        default="merged",
+        what='One answer for all images together, or one for each image. With `schema` it is `"perImage"`.',
+        when='is not `"merged"` or `"perImage"`, or is `"merged"` beside a `schema`',
+    )
+    #: The JSON Schema of one image's record.
+    schema: dict[str, Any] | None = declared(
+        read=_schema,
+        schema={"type": ["object", "string", "null"]},
+        wants="an object, also as text",
+        what="The [JSON Schema of one image's record](../how-to/records.md): each image gets a record that fits it.",
+        when="is not a JSON Schema that can be used; the text says where and why",
+    )
+    merge: MergeMode = choice(MERGE_MODES, default="auto", what="How the answers of several calls [become one](#200).")
+    #: None: as the settings say.
+    images_per_call: int | None = whole(
+        1,
+        MAX_IMAGES_PER_CALL,
+        default=None,
+        what="How many images a model call has at most. Without it: `IMAGES_PER_CALL`, for merged answers `MERGED_PER_CALL`.",
+    )
+    cache: bool = boolean(
+        what="Whether a record that the account got before [may be taken](../how-to/records.md#do-not-ask-twice) "
+        "instead of a model call. Takes strings as `jsonMode` does."
+    )
+    #: Empty: the engine's own.
+    model: str = declared(
+        read=_model,
+        schema={"type": ["string", "null"]},
+        wants="one of [`MODELS`](settings.md#models)",
+        what="The model that is asked. Without it: `MODEL`.",
+        when="is not one of `MODELS`; the text lists them",
+    )
+    fallback_models: tuple[str, ...] = declared(
+        read=_fallback_models,
+        schema={"type": ["array", "null"], "items": {"type": "string"}},
+        wants="an array with any of [`MODELS`](settings.md#models)",
+        what="They are asked in turn if the model before cannot be asked: its quota of the day is used up, it stays overloaded, "
+        "or it is gone.",
+        form="texts",
+    )
+    detail: Detail = choice(
+        list(Detail),
+        default=Detail.HIGH,
+        wants=f"one of {quoted(list(Detail))}",
+        what="How closely the model looks at each picture. Less costs fewer tokens.",
+    )
+    #: From accept on; then the job ends with what it has.
+    deadline_seconds: int = whole(
+        10, 43_200, default=3600, what="Counted in seconds from accept on. Then the job ends with what it has."
+    )
+    #: Who is told of the end.
+    webhook_url: str | None = declared(
+        read=_webhook_url,
+        schema={"type": ["string", "null"], "pattern": r"^\s*(?:[Hh][Tt][Tt][Pp][Ss]?://[!-~]+\s*)?$"},
+        wants="an http or https URL that leads to a public address",
+        what="It is called when the job ends: see [Webhooks](#webhooks).",
+        when="is not a URL that may be called",
+    )
+    #: The caller's names of the images, in their order.
+    custom_ids: tuple[str, ...] | None = declared(
+        read=_custom_ids,
+        schema={
+            "type": ["array", "null"],
+            "items": {"type": "string", "minLength": 1, "maxLength": LONGEST_CUSTOM_ID, "pattern": r"^[^\x00]*$"},
+            "maxItems": MAX_IMAGES,
+        },
+        wants=f"an array with a string of 1 to {LONGEST_CUSTOM_ID} characters for each image",
+        what="Your own names for the images. Each is echoed wherever its image is reported.",
+        form="texts",
+    )
+    on_error: OnError = choice(
+        ON_ERROR,
+        default="partial",
+        what='With `"fail"`, one failed image makes the whole job fail: it shows no results and costs nothing.',
+        says=TELLS_RULE,
+    )
+    #: The most that the job may cost.
+    max_credits: int | None = whole(
+        0,
+        1_000_000_000,
+        default=None,
+        what="The request is refused if it may cost more. It may cost 10 credits, and 1 for each image.",
+        says=TELLS_RULE,
+    )
+    metadata: dict[str, Any] | None = declared(
+        read=_metadata,
+        schema={"type": ["object", "null"]},
+        wants=f"an object of at most {MOST_METADATA} bytes as JSON, {DEEPEST_METADATA} levels deep",
+        what="Your own data, echoed with the job.",
+        when=f"is not an object, is nested too deeply, or has over {MOST_METADATA} bytes as JSON",
+    )
+
+    @property
+    def per_image(self) -> bool:
+        """Whether each image has a result of its own."""
+        return self.granularity == "perImage" or self.schema is not None
+
+    @property
+    def question(self) -> Question:
+        """What the model is asked. Each attribute of Question is one of the request's."""
+        return Question(**{name: getattr(self, name) for name in _OF_QUESTION})
+
+
+FIELDS = fields_of(ExtractRequest)  #: by their names in a body, in the order of the reference

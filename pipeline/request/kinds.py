@@ -1,0 +1,199 @@
+"""The kinds of fields that a request may have. Pure.
+
+A field is declared as an attribute of `pipeline.request.fields.ExtractRequest` whose default is made by one of the functions at
+the end of this module. The declaration says everything that is said of the field anywhere: how its value is read from JSON or
+from a form, what an error says, its JSON Schema in OpenAPI, and its row in the reference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+from pipeline.outbound.addresses import Allowed
+
+T = TypeVar("T")
+Name = TypeVar("Name", bound=str)
+Schema = dict[str, Any]  #: a JSON Schema
+#: How a part of a form is read. `json`: as JSON if it is JSON, else as text. `text`: always as text. `texts`, for an array of
+#: texts: as JSON, or a part for each text.
+FormPart = Literal["json", "text", "texts"]
+
+TELLS_VALUE = "{name} must be {wants}, not {value}."
+TELLS_RULE = "{name} must be {wants}."
+
+_ENTRY = "request field"  # the key of a declaration among the metadata of its dataclass field
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+
+
+class Unfit(Exception):
+    """A field's value cannot be used."""
+
+    def __init__(self, message: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.message = message  #: for the caller: what is wrong and how to mend it; empty: as `RequestField.says`
+        self.code = code  #: stable; empty: as `RequestField.code`
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """What a field's value is compared with: facts of the request and of the service."""
+
+    images: int = 0  #: how many images the request has
+    uploaded: bool = False  #: the images are files of a form
+    models: Sequence[str] = ()  #: the models that a request may name; the first one is asked if it names none
+    webhook_allow: Sequence[Allowed] = ()  #: networks that a webhook may reach beside public ones
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequestField:
+    """Everything that is said of one field."""
+
+    #: From a value as JSON has it to what the code works with. Gets None if the field is missing or null. Raises Unfit.
+    read: Callable[[Any, Given], Any]
+    schema: Schema  #: JSON Schema of the values that are taken, null among them if the field is optional
+    wants: str  #: completes "must be …"; Markdown
+    what: str  #: whole sentences on what the field does, for callers; Markdown, links relative to docs/reference
+    required: bool = False
+    default: Any = None  #: what a missing field counts as, as JSON has it; None: `what` says it, or there is none
+    says: str = TELLS_VALUE  #: the error message where `read` has no own
+    when: str = ""  #: completes "`name` …" in the table of error codes; empty: made of `wants`
+    form: FormPart = "json"
+    attribute: str = ""  #: its name in the code
+
+    @property
+    def name(self) -> str:
+        """Its name in a body: `json_mode` is `jsonMode`."""
+        first, *others = self.attribute.split("_")
+        return first + "".join(other.capitalize() for other in others)
+
+    @property
+    def code(self) -> str:
+        """The stable code of the error if its value cannot be used."""
+        return f"invalid_{self.attribute}"
+
+    @property
+    def meaning_of_code(self) -> str:
+        """When `code` is answered, as the table of error codes has it. Markdown."""
+        wrong = f"is {'missing or ' if self.required else ''}not {_as_code(self.wants)}"
+        return f"`{self.name}` {self.when or _without_links(wrong)}"
+
+    @property
+    def rule(self) -> str:
+        """Its row in the table of fields in docs/reference/api.md. Markdown."""
+        default = "" if self.default is None else f", default `{json.dumps(self.default)}`"
+        return f"{'required' if self.required else 'optional'}: {_as_code(self.wants)}{default}. {self.what}"
+
+    @property
+    def json_schema(self) -> Schema:
+        """Its JSON Schema in OpenAPI."""
+        default = {} if self.default is None else {"default": self.default}
+        wants = _as_code(self.wants)
+        description = f"{wants[0].upper()}{wants[1:]}. {self.what}"
+        return {"description": _without_links(description), **self.schema, **default}
+
+    def message(self, unfit: Unfit, value: Any) -> str:
+        """The text of the error, for the caller."""
+        wants = _without_links(self.wants)
+        return unfit.message or self.says.format(name=self.name, wants=wants, value=shown(value))
+
+
+def fields_of(request: type) -> dict[str, RequestField]:
+    """What the attributes of a dataclass declare, by name, in their order."""
+    declared_fields = (dataclasses.replace(field.metadata[_ENTRY], attribute=field.name) for field in dataclasses.fields(request))
+    return {field.name: field for field in declared_fields}
+
+
+def shown(value: Any) -> str:
+    """A caller's value in an error text: cut short, and never a whole image."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, list | dict):
+        return "an array" if isinstance(value, list) else "an object"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def quoted(names: Sequence[str]) -> str:
+    """`"a", "b", "c"`."""
+    return ", ".join(f'"{name}"' for name in names) or "none"
+
+
+def declared(
+    *,
+    read: Callable[[Any, Given], T],
+    schema: Schema,
+    wants: str,
+    what: str,
+    required: bool = False,
+    default: Any = None,
+    says: str = TELLS_VALUE,
+    when: str = "",
+    form: FormPart = "json",
+) -> T:
+    """A field of a kind of its own. The arguments are those of RequestField."""
+    entry = RequestField(
+        read=read, schema=schema, wants=wants, what=what, required=required, default=default, says=says, when=when, form=form
+    )
+    return cast("T", dataclasses.field(metadata={_ENTRY: entry}))  # type checkers are told of the attribute, not of its making
+
+
+def boolean(*, what: str) -> bool:
+    """A boolean, false if it is missing. The strings "true" and "false" are taken too: an existing client sends them."""
+
+    def read(value: Any, _: Given) -> bool:
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        if isinstance(value, str) and value.strip().lower() in {"true", "false"}:
+            return value.strip().lower() == "true"
+        raise Unfit
+
+    schema = {"anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}]}
+    return declared(read=read, schema=schema, wants="true or false", what=what, default=False)
+
+
+def choice(names: Sequence[Name], *, default: T, what: str, wants: str = "", says: str = TELLS_VALUE, when: str = "") -> Name | T:
+    """One of `names`; `default` if it is missing."""
+
+    def read(value: Any, _: Given) -> Name | T:
+        if value is None:
+            return default
+        for name in names:
+            if value == name:
+                return name
+        raise Unfit
+
+    wants = wants or f'{quoted(names[:-1])} or "{names[-1]}"'
+    schema: Schema = {"enum": [*names, None]}
+    return declared(read=read, schema=schema, wants=wants, what=what, says=says, when=when, default=default)
+
+
+def whole(lowest: int, highest: int, *, default: T, what: str, says: str = TELLS_VALUE) -> int | T:
+    """A whole number in that range; `default` if it is missing. A text of digits is taken too, and 3600.0."""
+
+    def read(value: Any, _: Given) -> int | T:
+        if value is None:
+            return default
+        if isinstance(value, str) and value.strip().isdecimal() and len(value) <= 12:
+            value = int(value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            raise Unfit
+        return value
+
+    schema = {"type": ["integer", "null"], "minimum": lowest, "maximum": highest}
+    wants = f"a whole number from {lowest} to {highest}"
+    return declared(read=read, schema=schema, wants=wants, what=what, says=says, default=default)
+
+
+def _as_code(text: str) -> str:
+    return re.sub(r'"\w+"', r"`\g<0>`", text)
+
+
+def _without_links(text: str) -> str:
+    return _LINK.sub(r"\1", text)
