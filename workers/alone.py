@@ -40,15 +40,15 @@ class NoSlot(Exception):
 class Alone:
     """The children of a worker process, each started when first needed. Thread-safe."""
 
-    def __init__(self, command: Sequence[str] = COMMAND, *, seats: int = SEATS) -> None:
+    def __init__(self, command: Sequence[str] = COMMAND, *, slots: int = SEATS) -> None:
         self._command = list(command)
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
-        self._seats = threading.Semaphore(seats)
+        self._slots = threading.Semaphore(slots)
 
     def run(self, lease: Lease, *, seconds: float) -> None:
-        """Has a child work on the step until it has ended. Raises NoSeat, and Died."""
-        if not self._seats.acquire(blocking=False):
+        """Has a child work on the step until it has ended. Raises NoSlot, and Died."""
+        if not self._slots.acquire(blocking=False):
             raise NoSlot
         try:
             child = self._idle_child() or _Child(self._command)
@@ -60,7 +60,7 @@ class Alone:
             with self._lock:
                 self._idle.append(child)
         finally:
-            self._seats.release()
+            self._slots.release()
 
     def _idle_child(self) -> _Child | None:
         """One that lives: who died with nothing to do has no step on its conscience."""
@@ -83,7 +83,7 @@ class _Child:
     """One child process; whoever has it uses it alone."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Starts the process and waits until it is ready. Raises NoSeat."""
+        """Starts the process and waits until it is ready. Raises NoSlot."""
         try:
             # A session of its own: a Ctrl-C for the worker must not look like a death over the step.
             self._process = subprocess.Popen(

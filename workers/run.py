@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 MOST_TRIES = 3  #: failures of its own after which a step is given up
 BACK_OFF_SECONDS = 2.0
-NO_SEAT_SECONDS = 2.0
+NO_SLOT_SECONDS = 2.0
 
 Commit = Callable[[Connection], list[int]]
 #: The steps that neither leave a staged object in hand nor are given one.
@@ -50,7 +50,7 @@ OTHER_WORK: dict[StepKind, Callable[[WorkerParts, Lease], Commit]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
+class ClaimedStep:
     """A claimed step that a thread is about to work on."""
 
     lease: Lease
@@ -68,28 +68,28 @@ def run_step(parts: WorkerParts, step: int) -> None:
     except PartError:
         log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor rings it again
         return
-    turns = [Turn(lease=lease) for lease in claimed]
-    while turns:
+    waiting = [ClaimedStep(lease=lease) for lease in claimed]
+    while waiting:
         # What follows a step goes first: so a thread has no more than one staged object in hand.
-        turns = run_turn(parts, turns[0]) + turns[1:]
+        waiting = run_claimed(parts, waiting[0]) + waiting[1:]
 
 
-def run_lease(parts: WorkerParts, lease: Lease) -> list[Turn]:
+def run_lease(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
     """Works on a step that somebody else has claimed; the steps to go on with."""
-    return run_turn(parts, Turn(lease=lease))
+    return run_claimed(parts, ClaimedStep(lease=lease))
 
 
-def run_turn(parts: WorkerParts, turn: Turn) -> list[Turn]:
-    """Works on a claimed step; the steps to go on with. Closes what the turn has in hand."""
-    lease = turn.lease
+def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
+    """Works on a claimed step; the steps to go on with. Closes what the step has in hand."""
+    lease = step.lease
     with structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, step=lease.step, kind=lease.kind.value, part=lease.part
     ):
         try:
-            return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, turn)
+            return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, step)
         finally:
-            if turn.in_hand:
-                turn.in_hand.close()
+            if step.in_hand:
+                step.in_hand.close()
 
 
 def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:
@@ -109,25 +109,25 @@ def work_on(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
     return OTHER_WORK[lease.kind](parts, lease), None
 
 
-def _work_and_commit(parts: WorkerParts, turn: Turn) -> list[Turn]:
+def _work_and_commit(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     """The steps to go on with. The first of them has in hand what this step has staged."""
-    commit, in_hand = work_on(parts, turn.lease, turn.in_hand)
-    follow: list[Turn] = []
+    commit, in_hand = work_on(parts, step.lease, step.in_hand)
+    follow: list[ClaimedStep] = []
     try:
-        follow = _commit(parts, turn.lease, commit)
+        follow = _commit(parts, step.lease, commit)
     finally:
         if in_hand and not follow:
             in_hand.close()
     return [replace(follow[0], in_hand=in_hand), *follow[1:]] if follow else []
 
 
-def _run(parts: WorkerParts, turn: Turn) -> list[Turn]:
+def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     """The steps to go on with."""
-    lease = turn.lease
+    lease = step.lease
     began = time.monotonic()
     try:
         with parts.leases.holding(lease):
-            follow = _work_and_commit(parts, turn)
+            follow = _work_and_commit(parts, step)
     except LostLease:
         _count(lease, "lost")
         log.info("lease_lost")
@@ -177,7 +177,7 @@ def _count(lease: Lease, outcome: str) -> None:
     STEPS.add(kind=lease.kind.value, outcome=outcome)
 
 
-def _run_alone(parts: WorkerParts, lease: Lease) -> list[Turn]:
+def _run_alone(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
     """Has a process of its own work on the step. If that dies the step did it: nothing else was there."""
     assert parts.alone
     try:
@@ -191,7 +191,7 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[Turn]:
                     return _after_failure(parts, lease)
                 return _commit(parts, lease, partial(chunks.record_death, lease=lease))
     except NoSlot:
-        _hand_back(parts, lease, seconds=NO_SEAT_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
+        _hand_back(parts, lease, seconds=NO_SLOT_SECONDS * random.uniform(0.5, 1.5), counts=False)  # noqa: S311 - jitter
     except LostLease:
         log.info("lease_lost")
     except PartError:
@@ -199,7 +199,7 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[Turn]:
     return []
 
 
-def _after_failure(parts: WorkerParts, lease: Lease) -> list[Turn]:
+def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
     """A step of ours failed for a reason of its own: again a few times, then without it.
 
     A cleanup or a webhook is never given up: it goes on trying, further and further apart.
@@ -224,7 +224,7 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
     return chunks.record_dead(connection, lease, "The service failed on this image's chunk.")
 
 
-def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Turn]:
+def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedStep]:
     """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
     with parts.database.write() as connection:
         ids = commit(connection)
@@ -235,7 +235,7 @@ def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[Turn]:
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job, ended=not going_on)
-    return [Turn(lease=step) for step in follow]
+    return [ClaimedStep(lease=step) for step in follow]
 
 
 def _hand_back(parts: WorkerParts, lease: Lease, *, seconds: float, counts: bool, warning: str = "") -> None:

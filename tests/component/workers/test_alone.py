@@ -161,12 +161,12 @@ def test_while_all_children_are_busy_a_step_waits_its_turn_and_accuses_nobody(ho
     alone = alone_by("exit")
     job = post(house, b"img0")
     step = suspect(house, job)
-    assert alone._seats.acquire(blocking=False)
+    assert alone._slots.acquire(blocking=False)
     run_step(house.work, step)
     row = step_row(house.database, step)
     assert (row.state, row.tries, row.deaths) == ("ready", 0, 0)
     assert row.not_before > 0
-    alone._seats.release()
+    alone._slots.release()
     house.skip_waits()
     finish(house)
     assert outcomes(house, job) == ["done"]

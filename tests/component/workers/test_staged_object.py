@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness import running
 from tests.rows import claimed, job_row, step_ids, stolen
-from workers.run import Turn, run_lease, run_turn
+from workers.run import ClaimedStep, run_claimed, run_lease
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def stage_lease(house, job):
 
 def go_on(house, turns):
     for turn in turns:
-        go_on(house, run_turn(house.work, turn))
+        go_on(house, run_claimed(house.work, turn))
 
 
 def test_the_next_step_of_the_thread_has_it_in_hand_and_then_it_is_closed(house, put, opened):
@@ -66,7 +66,7 @@ def test_the_next_step_of_the_thread_has_it_in_hand_and_then_it_is_closed(house,
     [(key, file)] = put.items()
     assert extract.in_hand is not None
     assert (extract.lease.kind, extract.in_hand.key, file.closed) == ("extract", key, False)
-    [finalize] = run_turn(house.work, extract)
+    [finalize] = run_claimed(house.work, extract)
     assert (finalize.lease.kind, finalize.in_hand, file.closed) == ("finalize", None, True)
     go_on(house, [finalize])
     assert opened == []
@@ -101,7 +101,7 @@ def test_it_is_closed_where_the_lease_was_lost(house, put):
 def test_a_thread_that_goes_on_with_something_else_closes_it(house, put, opened):
     [extract] = run_lease(house.work, stage_lease(house, accepted(house)))
     [(key, file)] = put.items()
-    turns = run_turn(house.work, Turn(lease=stage_lease(house, accepted(house)), in_hand=extract.in_hand))
+    turns = run_claimed(house.work, ClaimedStep(lease=stage_lease(house, accepted(house)), in_hand=extract.in_hand))
     assert file.closed
-    go_on(house, [*turns, Turn(lease=extract.lease)])
+    go_on(house, [*turns, ClaimedStep(lease=extract.lease)])
     assert opened == [key]
