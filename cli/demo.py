@@ -62,7 +62,7 @@ def run_demo(*, keep: bool) -> int:
             _show_document(console, merged)
             return _show_end(console, settings, [plain, merged])
     except DemoFailure as failure:
-        console.print(f"[red]{escape(str(failure))}[/red]\nThe service's log: {folder / 'serve.log'}")
+        console.print(f"[red]{escape(str(failure))}[/red]\nThe service's log is {folder / 'serve.log'}")
         keep = True
         return 1
     finally:
@@ -184,7 +184,7 @@ def _run(console: Console, client: _Client, title: str, body: dict[str, Any]) ->
         told: set[str] = set()
         while not job["finishedAt"]:
             if time.monotonic() - started > JOB_SECONDS:
-                raise DemoFailure(f"The job has not ended in {JOB_SECONDS} s.")
+                raise DemoFailure(f"The job did not end within {JOB_SECONDS} s.")
             time.sleep(0.2)
             job = client.get(job["links"]["self"])
             progress.update(task, completed=job["counts"]["succeeded"] + job["counts"]["failed"])

@@ -84,7 +84,9 @@ def _only_one(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / "serve.lock").open("w")
     except OSError as error:
-        text = f"Can't write to DATA_DIR {directory.absolute()}: {error.strerror}. Set it to a folder of yours."
+        text = (
+            f"Can't write to DATA_DIR {directory.absolute()}: {error.strerror}. Set DATA_DIR to a folder that you can write to."
+        )
         raise click.ClickException(text) from None
     with lock as file:
         try:
@@ -104,7 +106,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         listener.listen(2048)
     except OSError as error:
-        raise click.ClickException(f"Can't listen on {host}:{port}: {error.strerror or error}. Set HOST or PORT.") from None
+        raise click.ClickException(f"Can't listen on {host}:{port}: {error.strerror or error}. Change HOST or PORT.") from None
     listener.set_inheritable(True)
     return listener
 
@@ -153,7 +155,9 @@ def _wait_ready(url: str, children: list[_Child], stop: _StopSignals) -> None:
     while not stop.received:
         for child in children:
             if child.process and child.process.poll() is not None:
-                raise click.ClickException(f"The {child.role} process ended with code {child.process.returncode}; see above.")
+                raise click.ClickException(
+                    f"The {child.role} process ended with code {child.process.returncode}; its log is above."
+                )
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as connection:
                 connection.sendall(b"GET /api/v1/extract-image HTTP/1.0\r\n\r\n")
