@@ -195,7 +195,7 @@ def _todo(status: int | None) -> str:
     if status == 404:
         return "Look at MODEL: there is no such model for this key."
     if status in {400, 401, 402, 403}:
-        return "Look at GEMINI_API_KEY: make a new key, or mend what is said of it."
+        return "Look at GEMINI_API_KEY: create a new key, or repair what the message names."
     return "Try again later: the key was not looked at."
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.engines import models_of
+from config.chosen_engine import models_of
 from config.settings import SettingsFault, load_settings
 from pipeline.models import KNOWN, Model, most_pictures, parse_models
 from pipeline.request.check import RequestFault, check
