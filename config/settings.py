@@ -88,7 +88,7 @@ class Settings(BaseModel):
 
     fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach in addition to public ones
     fetch_per_host: int = Field(default=256, ge=1, le=1024)  #: concurrent fetches from one host, per worker process
-    webhook_allow: tuple[Allowed, ...] = ()  #: the same for webhook URLs
+    webhook_allow: tuple[Allowed, ...] = ()  #: networks with ports that webhook URLs may reach in addition to public ones
     webhook_schedule: tuple[Seconds, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  #: before each retry
 
     rate_limit: str = Field(

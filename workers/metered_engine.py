@@ -1,4 +1,4 @@
-"""An engine whose calls are counted."""
+"""A wrapper that counts the calls of an engine."""
 
 from __future__ import annotations
 
