@@ -1,4 +1,4 @@
-"""POST /api/v1/extract-image/estimate: what a request would cost."""
+"""POST /api/v1/extract-image/estimate: estimates what a request would cost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=[*OF_REQUESTS],
     )
     def show() -> Response:
-        """What the same body would cost at /api/v1/extract-image. Nothing is run, fetched or kept."""
+        """Estimates what the same body would cost at /api/v1/extract-image. Nothing is run, fetched or kept."""
         authenticate(parts)
         try:
             with read_sent(parts) as sent:

@@ -1,4 +1,4 @@
-"""`extract-image doctor`: looks at each part that the service needs, and says what to do about what is wrong."""
+"""`extract-image doctor`: checks each part that the service needs, and says how to fix each fault."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from storage.scratch.open import open_scratch
 from workers.alive import LATE_SECONDS, silent_for
 
 CHECK_SECONDS = 5.0
-CLOCK_SECONDS = 2.0  #: what two clocks set by NTP stay well below
-BODIES = 4  #: bodies of MAX_BODY that TMPDIR should have room for
+CLOCK_SECONDS = 2.0  #: the largest difference of two clocks that is healthy; clocks set by NTP differ by much less
+BODIES = 4  #: TMPDIR should have room for this many bodies of MAX_BODY
 LONGEST_TEXT = 300
-SHORTEST_SECRET = 4  #: characters: stars for less would make words unreadable, and guard nothing
+SHORTEST_SECRET = 4  #: characters; a shorter secret is not replaced by stars, because that would only make words unreadable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What came of one check."""
+    """The result of one check."""
 
     check: str
     state: Literal["ok", "fault", "skipped"]
     found: str
-    todo: str = ""  #: what mends it; empty where nothing is to be done
+    todo: str = ""  #: how to fix the fault; empty if there is nothing to do
 
 
 class Trouble(Exception):
-    """A part is not as it must be."""
+    """A check found a fault. The message says what was found."""
 
     def __init__(self, found: str, todo: str) -> None:
         super().__init__(found)
@@ -58,7 +58,7 @@ class Trouble(Exception):
 
 
 def doctor(environ: Mapping[str, str], *, only: Iterable[str] = (), as_json: bool, seconds: float = CHECK_SECONDS) -> int:
-    """Prints what each check found; the exit code. Raises ValueError for an unknown name in `only`."""
+    """Prints the result of each check. Returns the exit code. Raises ValueError if `only` has an unknown name."""
     findings = examine(environ, only=only, seconds=seconds)
     healthy = all(finding.state == "ok" for finding in findings)
     if as_json:
@@ -75,7 +75,7 @@ def examine(
     seconds: float = CHECK_SECONDS,
     now: Callable[[], float] = time.time,
 ) -> list[Finding]:
-    """The settings, then each check (or those of `only`) on a thread of its own, given up after `seconds`."""
+    """Checks the settings, then runs each check (or those of `only`) in its own thread. A check is given up after `seconds`."""
     names = list(only) or [name for name in CHECKS if name not in PROCESSES]
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
@@ -88,7 +88,7 @@ def examine(
         todo = "Correct the settings named here. docs/reference/settings.md lists every setting."
         return [Finding(check="settings", state="fault", found=faults, todo=todo), *skipped]
     if "engine" in names:
-        kind_of(settings).load()  # first, since it takes seconds on a busy machine, and `seconds` is the model's time
+        kind_of(settings).load()  # load it before the clock starts, because that takes seconds on a busy machine
     running = [_Running(name, settings, now) for name in names]
     deadline = time.monotonic() + seconds
     found = f"ENV={settings.env}, ENGINE={settings.engine}"
@@ -112,7 +112,7 @@ class _Running:
             self._finding = Finding(check=self._name, state="ok", found=check(self._settings, self._now))
         except Trouble as trouble:
             self._finding = self._fault(str(trouble), trouble.todo)
-        except Exception as error:  # noqa: BLE001 - whatever a part does, the others are still looked at
+        except Exception as error:  # noqa: BLE001 - an error in one check must not stop the others
             self._finding = self._fault(f"{type(error).__name__}: {error}", todo)
 
     def finding(self, deadline: float, seconds: float) -> Finding:
@@ -228,10 +228,10 @@ def _alive(settings: Settings, role: str) -> str:
     return "runs, and takes steps" if role == "worker" else "runs, and looks after the queue"
 
 
-#: What is looked at only where it is named: each belongs to one machine or container of several.
+#: Checks that run only if they are named, because each process runs on one of several machines or containers.
 PROCESSES = ("worker", "supervisor")
 
-#: name → the check, and what to do about a failure that it does not name itself
+#: name → the check, and how to fix a failure for which the check itself says nothing
 CHECKS: dict[str, tuple[Callable[[Settings, Callable[[], float]], str], str]] = {
     "database": (_database, "Look at DATABASE_URL. Check that the server runs and that this machine can reach it."),
     "clock": (_clock, "Repair the database first: see the check `database`."),
@@ -245,7 +245,7 @@ CHECKS: dict[str, tuple[Callable[[Settings, Callable[[], float]], str], str]] = 
 
 
 def _without_secrets(text: str, settings: Settings) -> str:
-    """One line, shortened, in which stars stand for what nobody may read."""
+    """The text as one line, shortened, with stars in place of secrets."""
     text = text.partition("(Background on this error")[0]
     hidden = {
         value.get_secret_value() for name, value in settings if isinstance(value, SecretStr) and name != "aws_access_key_id"
@@ -263,7 +263,7 @@ def _without_secrets(text: str, settings: Settings) -> str:
 
 def _print_table(findings: list[Finding]) -> None:
     colours = {"ok": "green", "fault": "red", "skipped": "yellow"}
-    # Folded where the terminal is narrow: a URL that is cut helps nobody.
+    # Fold the columns if the terminal is narrow, because a URL that is cut off helps nobody.
     found, todo = Column("found", overflow="fold"), Column("what to do", overflow="fold")
     table = Table("check", "state", found, todo)
     for finding in findings:

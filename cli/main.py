@@ -33,7 +33,7 @@ def _settings() -> Settings:
 
 
 def _running_settings() -> Settings:
-    """Settings of a process that needs every part to run already."""
+    """The settings of a process that starts no part itself, so every part must run already."""
     settings = _settings()
     if settings.redis_url == "embedded:":
         raise click.ClickException(
@@ -43,12 +43,12 @@ def _running_settings() -> Settings:
 
 
 def _end_on_sigterm() -> None:
-    """Until a process has its own handler: whoever stops it while it starts sees a clean end."""
+    """Makes SIGTERM end the process cleanly while it starts. Later the process sets its own handler."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def _database(settings: Settings) -> Database:
-    """The database, migrated: the commands below work before the first `serve`, and beside it."""
+    """Opens the database and migrates it, so that the commands below work before the first `serve` and while it runs."""
     database = Database(settings.database_url)
     _migrate(database)
     return database
@@ -72,7 +72,8 @@ def main() -> None:
 
     Settings come from the environment; docs/reference/settings.md lists them. To begin, run `extract-image demo`.
     """
-    # What is made here holds prompts, results and keys: for this user alone, and no other process of it looks in.
+    # The files made here hold prompts, results and keys, so only this user may read them. The user's other processes may not
+    # read this process's memory.
     os.umask(0o077)
     make_private()
 
@@ -217,7 +218,7 @@ def list_keys(*, as_json: bool) -> None:
         listed = [{**{field: getattr(row, field) for field in fields}, "revoked": row.revoked_at is not None} for row in rows]
         click.echo(json.dumps(listed))
         return
-    # Folded where the terminal is narrow: an id that is cut can't be copied.
+    # Fold the column if the terminal is narrow, because an id that is cut off can't be copied.
     account = Column("account", overflow="fold")
     table = Table("id", "name", account, "available", "held", "charged", "state")
     for row in rows:
