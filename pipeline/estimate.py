@@ -1,4 +1,4 @@
-"""What a request would cost, reckoned without running it. Pure."""
+"""Estimates the cost of a request without running it. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.plan import RAW_BYTES, ChunkPlan, pack_calls
 from pipeline.request.fields import ExtractRequest
 from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged
 
-INSTRUCTIONS = 400  #: characters, about, of what is said to the model beside the prompt
+INSTRUCTIONS = 400  #: about the number of characters that an engine adds to the prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """If every image can be had, no call goes wrong, and nothing is known from before."""
+    """The estimate assumes that every image can be fetched, no call fails, and no record is cached."""
 
     images: int
     model_calls: int
@@ -29,9 +29,9 @@ class Estimate:
 
 
 def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model) -> Estimate:
-    """`plan`: the chunks that the request would be cut into; `model`: the first that would be asked.
+    """Estimates a request. `plan`: the chunks that it would be cut into; `model`: the first model that would be asked.
 
-    How large images are behind URLs is not known: they are reckoned small enough for their calls.
+    The size of an image behind a URL is not known. The estimate assumes that these images do not need additional calls.
     """
     question = request.question
     calls = [len(call) for chunk in plan for call in _calls(request, chunk, model)]
