@@ -1,1 +1,1 @@
-"""What this service measures of itself: ratios, taken in one run on one machine."""
+"""Benchmarks of this service. They report ratios, measured in one run on one machine."""

@@ -1,7 +1,7 @@
-"""What each admission control is for: the same load with it and without it, in pairs.
+"""Measures the effect of each admission control: it runs the same load with the control and without it, in pairs.
 
-docs/admission-control.md orders the controls; a control whose ratio stays at 1 has no reason to be there. Each figure is "less is better".
-The service is embedded: one web and one worker process. The fake model and the pictures are served by processes of their own.
+docs/admission-control.md lists the controls. A control whose ratio stays at 1 has no effect and can go. Lower is better for each
+figure. The service runs embedded, with one web and one worker process. The fake model and the pictures have their own processes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Place = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """One control and the load that shows it."""
+    """One control and the load that shows its effect."""
 
-    guards: str  #: what the figure is
+    guards: str  #: describes the figure
     unit: str
     measure: Callable[[Service, Place], float]
-    settings: dict[str, str] = field(default_factory=dict)  #: of both services of a pair
+    settings: dict[str, str] = field(default_factory=dict)  #: settings of both services of a pair
     latency: float = 1.0  #: seconds of each model call
-    without: dict[str, str] = field(default_factory=dict)  #: where a setting takes the control out; else bench/without.py does
+    without: dict[str, str] = field(default_factory=dict)  #: settings that turn the control off; if empty, bench/without.py does
 
 
 def async_job(service: Service, body: dict[str, Any]) -> str:
@@ -53,7 +53,7 @@ def urls(place: Place, images: int, **more: Any) -> dict[str, Any]:
 
 
 def one_image(service: Service, times: int = 7) -> float:
-    """Milliseconds from POST to 200 of a request of one image, the median."""
+    """The median of the milliseconds from POST to 200, for requests of one image."""
     picture = base64.b64encode(numbered_picture(1, format="JPEG", pad_to=100_000)).decode()
     body = json.dumps({"inputMethod": "base64", "images": [picture], "prompt": "Which number?"}).encode()
     taken = []
@@ -70,7 +70,7 @@ def stranger(service: Service) -> Service:
 
 
 def behind_large_jobs(service: Service, place: Place) -> float:
-    """A stranger's large job, from POST to its first image, behind another account's queue. It does not wait with a connection."""
+    """Milliseconds of a job of 10 URLs behind another account's large jobs. Its caller holds no connection."""
     for _ in range(6):
         async_job(service, urls(place, 1000))
     other = stranger(service)
@@ -81,29 +81,29 @@ def behind_large_jobs(service: Service, place: Place) -> float:
 
 
 def while_threads_are_busy(service: Service, place: Place) -> float:
-    """A request that somebody waits for, while jobs that nobody waits for have a call on every thread."""
+    """Milliseconds of a request with a waiting caller, while jobs without one have a model call on every thread."""
     for _ in range(3):
         async_job(service, urls(place, 1000, imagesPerCall=4))
-    time.sleep(3)  # until every thread asks the model
+    time.sleep(3)  # until every thread has a model call
     return one_image(service)
 
 
 def crowded_model(service: Service, place: Place) -> float:
-    """A job whose calls are far more than the model takes at once."""
+    """Seconds of a job with far more calls than the model accepts at once."""
     started = time.perf_counter()
     service.follow(async_job(service, urls(place, 400, imagesPerCall=4)))
     return time.perf_counter() - started
 
 
 def many_calls(service: Service, place: Place) -> float:
-    """A job of 3000 images, with twice as many threads as calls at once."""
+    """Seconds of a job of 3000 images, with twice as many threads as calls at once."""
     started = time.perf_counter()
     service.follow(async_job(service, urls(place, 3000)))
     return time.perf_counter() - started
 
 
 def large_pictures(service: Service, place: Place) -> float:
-    """The worker's memory at its most, while jobs with pictures of 2 MB are asked about."""
+    """Peak memory of the worker in MB, for jobs with pictures of 2 MB."""
     bodies = [base64.b64encode(numbered_picture(number, format="JPEG", pad_to=2_000_000)).decode() for number in range(40)]
     body = json.dumps({"inputMethod": "base64", "images": bodies, "prompt": "Which number?"}).encode()
     jobs = []
@@ -117,17 +117,17 @@ def large_pictures(service: Service, place: Place) -> float:
 
 
 def photos_by_url(service: Service, place: Place) -> float:
-    """The worker's memory at its most, while photos arrive faster than they are decoded."""
+    """Peak memory of the worker in MB, while photos arrive faster than they are decoded."""
     addresses = [f"{place['photos']}/{number}.jpg" for number in range(40)]
     body = {"inputMethod": "url", "images": addresses, "prompt": "Which number?"}
     for job in [async_job(service, body) for _ in range(4)]:
-        while service.send("GET", job)[2]["progress"] < 0.5:  # until each image is staged; what calls weigh is another control's
+        while service.send("GET", job)[2]["progress"] < 0.5:  # until each image is staged; another trial measures calls
             time.sleep(0.2)
     return memory(worker(service), "VmHWM") / MB
 
 
 def large_bodies(service: Service, place: Place) -> float:
-    """The front door's memory at its most, while many bodies of 60 MB arrive at once."""
+    """Peak memory of the API process in MB, while many bodies of 60 MB arrive at once."""
     picture = base64.b64encode(numbered_picture(1, format="JPEG", pad_to=1_500_000)).decode()
     body = json.dumps({"inputMethod": "base64", "images": [picture] * 30, "prompt": "p"}).encode()
     clients = [threading.Thread(target=service.extract, args=(body, {"Prefer": "respond-async"})) for _ in range(16)]
@@ -139,7 +139,7 @@ def large_bodies(service: Service, place: Place) -> float:
 
 
 def small_pictures(service: Service, place: Place) -> float:
-    """CPU of all processes for 1000 small images."""
+    """CPU seconds of all processes for 1000 small images."""
     service.follow(async_job(service, urls(place, 100)))
     before = cpu(service)
     service.follow(async_job(service, urls(place, 1000)))
@@ -147,7 +147,7 @@ def small_pictures(service: Service, place: Place) -> float:
 
 
 def hanging_webhooks(service: Service, place: Place) -> float:
-    """A stranger's job that nobody waits for, while a receiver hangs with many webhooks."""
+    """Milliseconds of another account's job without a waiting caller, while 60 webhook calls hang at their receiver."""
     picture = base64.b64encode(numbered_picture(1, format="JPEG")).decode()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", HANGING_PORT))
@@ -215,7 +215,7 @@ TRIALS = {
 
 
 def measured(name: str, trial: Trial, place: Place, *, taken_out: bool) -> float:
-    """The figure of one service that is started for it, warmed by one image, and killed."""
+    """The figure of one trial. It starts a service, warms it up with two requests, measures, and kills the service."""
     settings = {
         "GEMINI_API_KEY": place["key"],
         "GEMINI_BASE_URL": place["model"],
@@ -231,7 +231,7 @@ def measured(name: str, trial: Trial, place: Place, *, taken_out: bool) -> float
     ):
         one_image(service, 2)
         figure = trial.measure(service, place)
-        service.process.kill()  # what is still queued would take minutes
+        service.process.kill()  # the jobs that are still queued would take minutes
         service.process.wait()
     return figure
 

@@ -1,6 +1,6 @@
-"""A request of one image while 20 jobs of 3000 URLs are queued, against one on an idle service. The model takes 1.0 s.
+"""Compares a request of one image behind a queue of 20 jobs of 3000 URLs with one on an idle service. The model takes 1.0 s.
 
-The same account waits behind its own jobs, another behind a stranger's.
+One account sends its requests behind its own jobs. A second account sends them behind the first account's jobs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REQUESTS = 20
 
 
 def answered(service: Service) -> list[float]:
-    """Seconds from POST to 200 of one request after the other."""
+    """Seconds from POST to 200 of each request. The requests run one after the other."""
     picture = base64.b64encode(numbered_picture(1, format="JPEG", pad_to=100_000)).decode()
     body = json.dumps({"inputMethod": "base64", "images": [picture], "prompt": "Which number?"}).encode()
     taken = []
@@ -35,7 +35,7 @@ def answered(service: Service) -> list[float]:
 
 
 def run() -> tuple[list[float], list[float], list[float]]:
-    """The seconds on an idle service, behind the account's own jobs, and behind those of another."""
+    """The requests' seconds on an idle service, behind the account's own jobs, and behind another account's jobs."""
     with others() as place, tempfile.TemporaryDirectory() as folder:
         settings = {"GEMINI_API_KEY": place["key"], "GEMINI_BASE_URL": place["model"], "FETCH_ALLOW": place["allow"]}
         with serving(Path(folder) / "data", **settings) as service:
@@ -51,7 +51,7 @@ def run() -> tuple[list[float], list[float], list[float]]:
             assert service.send("GET", job["links"]["self"])[2]["status"] in {"queued", "running"}, (
                 "they did not outlast the requests"
             )
-            service.process.kill()  # they would take minutes
+            service.process.kill()  # the queued jobs would take minutes
             service.process.wait()
     return idle, own, behind
 

@@ -1,7 +1,7 @@
-"""What the embedded service takes: at rest, before its first request and after many; of memory over ten jobs of 3000 URLs; of CPU for
-an image of a job of 30, 300 and 3000.
+"""Measures the embedded service's memory and CPU: idle before the first request and after many, memory over ten jobs of 3000
+URLs, and CPU for each image of jobs of 30, 300 and 3000 images.
 
-Memory of all processes is the sum of their PSS: what several have mapped is divided among them.
+The memory of all processes is the sum of their PSS, which divides shared pages among the processes that map them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.web import IMAGES
 from testbed import Service, serving
 
 MB = 1_000_000
-SETTLE_SECONDS, REST_SECONDS = 10, 30  #: until it is at rest; at rest
+SETTLE_SECONDS, REST_SECONDS = 10, 30  #: time until the service is idle; time over which the idle service is measured
 
 
 def family(service: Service) -> list[psutil.Process]:
@@ -31,7 +31,7 @@ def family(service: Service) -> list[psutil.Process]:
 
 
 def cpu(service: Service) -> float:
-    """CPU seconds of all processes so far; decoders that were replaced too."""
+    """CPU seconds of all processes so far, including decoders that were replaced."""
     times = [process.cpu_times() for process in family(service)]
     return float(sum(spent.user + spent.system + spent.children_user + spent.children_system for spent in times))
 
@@ -41,7 +41,7 @@ def worker(service: Service) -> psutil.Process:
 
 
 def at_rest(service: Service) -> tuple[float, float]:
-    """Bytes of all processes, what they share counted once; and the share of a core that they take."""
+    """The idle service's memory in bytes, with shared pages counted once, and its CPU use as a share of one core."""
     time.sleep(SETTLE_SECONDS)
     before = cpu(service)
     time.sleep(REST_SECONDS)
@@ -50,7 +50,7 @@ def at_rest(service: Service) -> tuple[float, float]:
 
 
 def run_jobs(service: Service, body: dict[str, Any], images: int, jobs: int = 1) -> float:
-    """Milliseconds of CPU for an image, of so many jobs one after the other: one small one is less than the clock shows."""
+    """CPU milliseconds for each image. It runs `jobs` jobs in turn, because one small job is shorter than the clock's resolution."""
     before = cpu(service)
     for _ in range(jobs):
         status, _, job = service.extract({**body, "images": body["images"][:images]}, {"Prefer": "respond-async"})
@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         nowhere = {"GEMINI_API_KEY": "none", "GEMINI_BASE_URL": "http://127.0.0.1:9"}
         with serving(Path(folder) / "data", **nowhere):
-            pass  # the first start also makes the database, for which it takes 10 MB more
+            pass  # the first start also makes the database, which takes 10 MB more
         with serving(Path(folder) / "data", **nowhere) as service:
             unused, _ = at_rest(service)
         report(jobs, unused, Path(folder))

@@ -1,4 +1,4 @@
-"""What a job's transactions cost in a database that holds a million finished jobs, against an empty one: SQLite and Postgres."""
+"""Compares a job's transactions in a database with a million finished jobs and in an empty one, on SQLite and on Postgres."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from storage.queue.steps import Lease
 from testbed import job_of, new_account, postgres, staged_images
 
 AT_ONCE = 100_000
-JOBS = 200  #: in each database, one here and one there
+JOBS = 200  #: jobs in each database; the two databases take turns
 
 
 class Side:
-    """A database with an account."""
+    """One of the two databases, with an account."""
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
@@ -39,7 +39,7 @@ class Side:
         self.account = new_account(self.database, 10**9)
 
     def job(self) -> str:
-        """Runs one job of one image: what is read and written of it from accept to cleanup, but for keys and waits."""
+        """Runs the transactions of a job of one image, from accept to cleanup, except those for API keys and waiters."""
         database = self.database
         new = job_of(self.account, waited=True)
         with database.write() as connection:
@@ -65,7 +65,7 @@ class Side:
         return new.id
 
     def _end(self, lease: Lease, commit: Callable[..., list[int]]) -> Lease:
-        """Commits a step's end and claims what follows it, as workers/run.py does."""
+        """Commits the end of a step and claims the next step, as workers/run.py does."""
         with self.database.read() as connection:
             chunks.work_of(connection, lease)
         with self.database.write() as connection:
@@ -75,7 +75,7 @@ class Side:
         return follows
 
     def tick(self) -> None:
-        """What the supervisor asks each second."""
+        """Runs the queries that the supervisor runs each second."""
         with self.database.write() as connection:
             steps.reclaim_expired(connection)
             upkeep.finalize_stranded(connection)
@@ -85,13 +85,13 @@ class Side:
             upkeep.overdue(connection)
 
     def look(self) -> None:
-        """The newest page of jobs, and the gauges of /metrics."""
+        """Reads the newest page of jobs and the gauges of /metrics."""
         with self.database.read() as connection:
             listing.jobs_page(connection, self.account, limit=20)
             gauges.gauges(connection)
 
     def fill(self, count: int, progress: Progress) -> None:
-        """That many copies of one finished job."""
+        """Inserts `count` copies of one finished job."""
         template = self.job()
         task = progress.add_task(self.database.engine.dialect.name, total=count)
         for first in range(0, count, AT_ONCE):
@@ -106,7 +106,7 @@ class Side:
                 ):
                     connection.execute(text(_copy(table)), {"first": first, "last": last - 1, "template": template})
             progress.advance(task, last - first)
-        if self.database.engine.dialect.name == "postgresql":  # as autovacuum does while they come
+        if self.database.engine.dialect.name == "postgresql":  # autovacuum would do this over time
             with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("VACUUM ANALYZE"))
 
@@ -123,7 +123,7 @@ def _copy(table: Table) -> str:
 
 
 def ratios(full: Side, empty: Side, run: str) -> tuple[list[float], float]:
-    """Of each of five parts of the run: full against empty, by medians; and milliseconds in the full one."""
+    """The ratio of the medians, full to empty, for each fifth of the run, and the median milliseconds in the full database."""
     taken: dict[str, list[float]] = {"full": [], "empty": []}
     for number in range(JOBS + 20):
         for name, side in (("full", full), ("empty", empty)):

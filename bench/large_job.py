@@ -1,8 +1,8 @@
-"""A job of 3000 URLs, from POST to result, against the time that the model alone takes.
+"""Compares the time of a job of 3000 URLs, from POST to result, with the time of the model calls alone.
 
-The fake model answers after 1.0 s, 16 images a call, 32 calls at once: 188 calls, so 6.0 s for anyone who asks it.
-Beside it runs what a user would write: an asyncio script on google-genai that fetches nothing, checks nothing and loses
-everything when it ends. The two take turns; the fake model and the pictures are served by a process each.
+The fake model answers after 1.0 s. With 16 images in a call, the job needs 188 calls. With 32 calls at once, they take 6.0 s.
+For comparison, the bench also runs a script that a user might write: asyncio with google-genai. The script fetches nothing,
+checks nothing, and loses everything when it ends. The two take turns. The fake model and the pictures each have their own process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IDEAL = ceil(ceil(IMAGES / PER_CALL) / AT_ONCE) * LATENCY
 
 
 def outside(latency: float) -> None:
-    """The model's process: prints where it is, ends with its standard input."""
+    """Runs the fake model's process. It prints the model's address and key, and ends when standard input closes."""
     with FakeGemini(latency=latency) as fake:
         print(json.dumps({"model": fake.base_url, "key": fake.key}), flush=True)
         sys.stdin.read()
@@ -35,13 +35,13 @@ def outside(latency: float) -> None:
 
 @contextmanager
 def others(latency: float = LATENCY) -> Iterator[dict[str, str]]:
-    """Where the model and the pictures are. `latency`: seconds of each model call."""
+    """Starts the processes of the model and of the pictures. Gives their addresses. `latency`: seconds of each model call."""
     with beside("bench.large_job", "--outside", str(latency)) as model, web("numbered") as port:
         yield json.loads(model) | {"web": f"http://127.0.0.1:{port}", "allow": f"127.0.0.1/32:{port}"}
 
 
 def through_service(place: dict[str, str]) -> float:
-    """Seconds from POST to the answer, the service being warm."""
+    """Seconds from POST to the answer, after a warm-up request."""
     settings = {
         "GEMINI_API_KEY": place["key"],
         "GEMINI_BASE_URL": place["model"],
@@ -62,7 +62,7 @@ def through_service(place: dict[str, str]) -> float:
 
 
 def through_script(place: dict[str, str]) -> float:
-    """Seconds that the asyncio script takes, its images in memory already."""
+    """Seconds of the asyncio script. Its images are already in memory."""
     from google import genai
     from google.genai import types
 

@@ -1,8 +1,7 @@
-"""A quota of 60 calls a minute and 4 worker processes that have far more to ask: how much of the quota is used, and how often
-the model has to say 429.
+"""Measures how much of a quota of 60 calls a minute 4 busy worker processes use, and how many 429 answers they get.
 
-The fake model counts the calls of the last 60 s, and answers those over its quota with a 429 that says when there is room.
-The first minute, in which the schedule settles, is left out.
+The fake model counts the calls of the last 60 s. It answers calls over the quota with a 429 that says when there is room. The
+bench leaves out the first minute, because the schedule settles in it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ QUOTA, PROCESSES, LATENCY = 60, 4, 1.0
 
 
 class Quota:
-    """Scripts a FakeGemini: the calls of any 60 s that it takes."""
+    """A script for FakeGemini that accepts a limited number of calls in any 60 s."""
 
     def __init__(self, a_minute: int) -> None:
         self.taken: list[float] = []
@@ -46,7 +45,7 @@ class Quota:
 
 
 def run(minutes: int, folder: Path) -> tuple[list[float], list[float]]:
-    """Calls answered and 429s, of each minute but the first."""
+    """The answered calls and the 429 answers of each minute except the first."""
     quota = Quota(QUOTA)
     with FakeGemini(latency=LATENCY) as fake, EmbeddedRedis(folder) as redis:
         fake.script = quota

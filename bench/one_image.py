@@ -1,4 +1,4 @@
-"""One 100 KB image by base64, from POST to 200, the model answering at once; and 32 clients at once with a model of 1.0 s."""
+"""Measures requests of one 100 KB base64 image: one client with an instant model, and 32 clients with a 1.0 s model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CLIENTS, LATENCY = 32, 1.0
 REQUESTS = 100
 RATE_LIMIT = "100000/minute"
 GOALS = {"embedded": ("40 ms", ""), "production": ("25 ms", "80 ms")}
-WARM_UP, SECONDS = 3.0, 10.0  #: the rate is that of the second, after the first
+WARM_UP, SECONDS = 3.0, 10.0  #: the rate is measured for SECONDS, after WARM_UP seconds
 
 
 def latencies(service: Service, body: bytes) -> list[float]:
-    """Milliseconds of each request on one connection, after a warm-up."""
+    """Milliseconds of each request on one connection, after 20 warm-up requests."""
     address = urlsplit(service.url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port)
     taken = []
@@ -43,8 +43,10 @@ def latencies(service: Service, body: bytes) -> list[float]:
 
 
 def crowd(service: Service, body: bytes) -> tuple[float, float]:
-    """Seconds until all of CLIENTS who send at the same moment have their first answer; then answers a second, each of them
-    sending the next image when the last is answered."""
+    """Runs CLIENTS clients that start at the same moment. Each sends its next image once the one before is answered.
+
+    Returns the seconds until all have their first answer, and then the answers per second.
+    """
     first: list[float] = []
     answered: list[float] = []
     started = time.perf_counter()
@@ -58,13 +60,13 @@ def crowd(service: Service, body: bytes) -> tuple[float, float]:
             answered.append(time.perf_counter())
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(client, range(CLIENTS)))  # raises what one of them raised
+        list(pool.map(client, range(CLIENTS)))  # raises the exception of a client that failed
     return max(first), sum(begin <= at < end for at in answered) / SECONDS
 
 
 @contextmanager
 def parts(name: str, folder: Path, fake: FakeGemini) -> Iterator[Service]:
-    """A running service on `embedded` or `production` parts."""
+    """Runs the service with `embedded` or `production` parts."""
     if name == "embedded":
         settings = {"GEMINI_API_KEY": fake.key, "GEMINI_BASE_URL": fake.base_url, "RATE_LIMIT": RATE_LIMIT}
         with serving(folder / "data", **settings) as service:

@@ -1,8 +1,8 @@
-"""Every picture that the tests of Pillow and pillow-heif carry, by base64 and by URL, through the real staging code.
+"""Stages every test picture of Pillow and pillow-heif with the real staging code, by base64 and by URL.
 
-pip fetches the source packages of the versions installed here. A picture that is staged must be the bytes as they came, or a
-PNG whose pixels are those of a plain decode (where the samples are deeper than 8 bits: in the same order of brightness). Any
-other must fail with a code. No decoder may crash and no picture may take over 20 s.
+pip fetches the source packages of the installed versions. A staged picture must be the original bytes, or a PNG with the pixels
+of a plain decode. If its samples have more than 8 bits, only the order of brightness must be the same. All other pictures must
+fail with a code. No decoder may crash, and no picture may take over 20 s.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from testbed import ROOT, pictures
 FOLDER = ROOT / "var" / "bench-pictures"
 PACKAGES = {"pillow": "Tests/images/", "pillow-heif": "tests/images/"}
 DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-#: Decodes a file without any of our limits; ends well if Pillow can.
+#: A script that decodes a file without our limits. It exits with 0 if Pillow can decode the file.
 PLAIN = "import sys, pillow_heif; from PIL import Image; pillow_heif.register_heif_opener(); Image.open(sys.argv[1]).load()"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
     name: str
-    outcome: str  #: `as it came`, `PNG`, an item code, or what is wrong
-    seconds: float
-    right: bool
-    plain: bool = False  #: refused, though Pillow decodes it
+    outcome: str  #: `as it came`, `PNG`, an item code, or a description of the fault
+    seconds: float  #: time of the slower of the two ways
+    right: bool  #: whether the outcome is allowed
+    plain: bool = False  #: the picture was refused, but plain Pillow decodes it
 
 
 def files() -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each picture."""
+    """The name and the bytes of each picture."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for package, inside in PACKAGES.items():
         wanted = f"{package.replace('-', '_')}-{version(package)}.tar.gz"
@@ -74,7 +74,7 @@ def files() -> Iterator[tuple[str, bytes]]:
 
 
 def staged(received: Iterator[Fetched | Failure], decode: Decode, executor: ThreadPoolExecutor) -> tuple[Staged, bytes] | Failure:
-    """What the one image of a chunk became, and what lies in its object."""
+    """Stages a chunk of one image. Returns the staged image and its bytes in the packed object, or the failure."""
     out = io.BytesIO()
     chunk = staging.stage(received, decode=decode, out=out, executor=executor, shared=SharedDecodes(), job="")
     return (chunk.staged[0], PackReader(out).read(0)) if chunk.staged else chunk.failures[0]
@@ -89,7 +89,7 @@ def by_base64(data: bytes) -> Iterator[Fetched | Failure]:
 
 
 def fault_of(data: bytes, mime: str, shown: bytes) -> str:
-    """What is wrong with what the model would be shown, or nothing."""
+    """Describes what is wrong with the bytes that the model would get. An empty text means nothing is."""
     if shown == data:
         return ""
     if mime != "image/png":

@@ -1,9 +1,9 @@
-"""3000 URLs of 33 KB on loopback to packed objects in a folder: fetched, checked, decoded, stored. Beside it img2dataset.
+"""Measures staging of 3000 URLs of 33 KB on loopback: fetch, check, decode, store in packed objects. Compares with img2dataset.
 
-The server answers after 50 ms, from a process of its own. Ours is what a worker's stage steps do, without SQL: chunks of 50
-images, as many threads as a worker has, every check on. img2dataset fetches the same URLs, with raw output (it then checks
-nothing) and with its defaults (it then decodes and resizes). Only its shards' own time is counted, not its start. It needs
-numpy and OpenCV in versions of its own, so it lives in a virtual environment of its own, which this makes once, with pip.
+The web server runs in its own process and answers after 50 ms. Our side does the same as a worker's stage steps, without SQL. It
+uses chunks of 50 images, as many threads as a worker has, and all checks. img2dataset fetches the same URLs in two modes. With
+raw output it checks nothing; with its defaults it decodes and resizes. Only the time of its shards counts, not its start. It
+needs other versions of numpy and OpenCV, so the bench makes a virtual environment for it once, with pip.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 
 
 def cpu() -> float:
-    """CPU seconds of this process and all it started, the web server left out; decoders that were replaced too."""
+    """CPU seconds of this process and its children, including decoders that were replaced. The web server is left out."""
     me = psutil.Process()
     ours = [me, *(process for child in me.children() if "bench.web" not in child.cmdline() for process in family(child))]
     times = [process.cpu_times() for process in ours]
@@ -67,7 +67,7 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
-    """What stages all images, and gives the seconds and the CPU seconds it took. Its parts are built once and warm."""
+    """Builds and warms up the parts once. Returns a function that stages all images and gives its seconds and CPU seconds."""
     fetch = Fetcher(parse_allow(f"127.0.0.1/32:{port}"))
     shared, decodes, runs = SharedFetches(), SharedDecodes(), count()
     decode = DecoderPool()
@@ -87,7 +87,7 @@ def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
         return len(staged.staged)
 
     def run() -> tuple[float, float]:
-        job = f"job{next(runs)}"  # each its own, like the users': nothing of it is known yet
+        job = f"job{next(runs)}"  # each run is a new job, so nothing is cached for it
         before, started = cpu(), time.perf_counter()
         assert sum(threads.map(partial(chunk, job=job), cut(IMAGES, CHUNK))) == IMAGES
         return time.perf_counter() - started, cpu() - before
@@ -97,7 +97,7 @@ def ours(port: int, folder: Path) -> Callable[[], tuple[float, float]]:
 
 
 def rival(port: int, options: dict[str, object], output: str) -> float:
-    """Seconds of img2dataset, from the start of its first shard to the end of its last."""
+    """Seconds of img2dataset, from the start of its first shard to the end of its last shard."""
     with tempfile.TemporaryDirectory() as folder:
         urls = Path(folder) / "urls.txt"
         urls.write_text("".join(f"http://127.0.0.1:{port}/{number}.jpg\n" for number in range(IMAGES)))

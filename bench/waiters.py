@@ -1,4 +1,4 @@
-"""500 clients that wait at once, half on long polls, half on Server-Sent Events: what they cost the front door."""
+"""Measures what 500 waiting clients cost the API process. Half use long polls, half use Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bench.report import print_report, spread
 from testbed import Service, numbered_picture, serving
 
 CLIENTS = 500
-JOBS = 50  #: that they wait for
+JOBS = 50  #: jobs that the clients wait for
 BODY = {"inputMethod": "base64", "images": [base64.b64encode(numbered_picture(1, format="PNG")).decode()], "prompt": "p"}
-#: A model that is away: no job ends.
+#: The model is unreachable, so no job ends.
 SETTINGS = {"GEMINI_API_KEY": "none", "GEMINI_BASE_URL": "http://127.0.0.1:9", "RATE_LIMIT": "1000000/minute"}
 
 
 def wait_for(service: Service, job: str, *, events: bool) -> socket.socket | None:
-    """A client's connection, which waits for the job; None if there was no place to follow it."""
+    """Opens a connection that waits for the job. Returns None if the server had no free place for an event stream."""
     address = urlsplit(service.url)
     connection = socket.create_connection((address.hostname, address.port), timeout=60)
     path = f"/api/v1/jobs/{job}/events" if events else f"/api/v1/jobs/{job}?wait=300"
@@ -37,7 +37,7 @@ def wait_for(service: Service, job: str, *, events: bool) -> socket.socket | Non
 
 
 def seconds_to_free(service: Service, job: str, waiting: list[socket.socket]) -> float:
-    """From a client's hanging up until its place is another's."""
+    """Seconds from when a client closes its connection until another client gets its place."""
     started = time.perf_counter()
     waiting.pop(0).close()
     while (fresh := wait_for(service, job, events=True)) is None:
@@ -54,7 +54,7 @@ def post_seconds(service: Service) -> float:
 
 
 def is_full(service: Service, job: str) -> bool:
-    """Whether there is no place for one more; takes one for a moment where there is."""
+    """Whether no place is free. If one is free, the check itself takes it for a second."""
     return service.send("GET", f"/api/v1/jobs/{job}?wait=1")[0] == 429
 
 
@@ -77,9 +77,9 @@ def main() -> None:
         at_rest = memory(process, "VmRSS")
         opened = [wait_for(service, jobs[place % JOBS], events=place % 2 == 0) for place in range(CLIENTS)]
         waiting = [connection for connection in opened if connection]
-        while process.num_threads() < CLIENTS:  # one for each who waits
+        while process.num_threads() < CLIENTS:  # each waiter has a thread
             time.sleep(0.1)
-        time.sleep(2.0)  # the last of them: who asked for a place before they have theirs would take it
+        time.sleep(2.0)  # let the last clients get their places, because the check below could take one
         assert is_full(service, jobs[0]), "the clients do not hold all places"
         beside = [post_seconds(service) for _ in range(posts)]
         with_them = memory(process, "VmRSS")

@@ -1,6 +1,6 @@
-"""A web server with 3000 pictures in a process of its own, which takes little of the machine: `GET /<number>.jpg`.
+"""A web server with 3000 pictures, at `GET /<number>.jpg`. It runs in its own process and uses little CPU.
 
-`python -m bench.web photos` prints its port and ends with its standard input.
+`python -m bench.web photos` prints its port, and ends when its standard input closes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image
 
 from testbed import ROOT, numbered_picture
 
-IMAGES, SIZE, LATENCY = 3000, 33_000, 0.05  #: bytes of a photo; seconds from a request to its answer
+IMAGES, SIZE, LATENCY = 3000, 33_000, 0.05  #: number of pictures; bytes of a photo; seconds from a request to its answer
 
 
 class Web(asyncio.Protocol):
-    """One connection. Answers after LATENCY."""
+    """One connection. It answers each request after LATENCY."""
 
     def __init__(self, pages: Sequence[bytes]) -> None:
         self._pages = pages
@@ -43,7 +43,7 @@ class Web(asyncio.Protocol):
 
 
 def photos() -> list[bytes]:
-    """Different JPEGs of a picture with about as much in it as a photo of that many bytes; padded to SIZE."""
+    """Different JPEGs with about as much detail as real photos of SIZE bytes, padded to SIZE."""
     pixels = np.random.default_rng(1).integers(0, 256, (36, 48, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels).resize((480, 360), Image.Resampling.BICUBIC)
     noise = np.random.default_rng(2).normal(0, 6, (360, 480, 3))
@@ -64,7 +64,7 @@ def numbered() -> list[bytes]:
 
 
 def large() -> list[bytes]:
-    """Different JPEGs of 12 megapixels and about 2 MB: each takes a decoder far longer than it takes to fetch."""
+    """Different JPEGs of 12 megapixels and about 2 MB. To decode one takes far longer than to fetch it."""
     pixels = np.random.default_rng(1).integers(0, 256, (150, 200, 3), dtype=np.uint8)
     out = BytesIO()
     Image.fromarray(pixels).resize((4000, 3000), Image.Resampling.BICUBIC).save(out, "JPEG", quality=95)
@@ -81,7 +81,10 @@ async def serve(pages: Sequence[bytes]) -> None:
 
 @contextmanager
 def beside(*module: str) -> Iterator[str]:
-    """Runs `python -m` these words as a process of its own; what it says first. Its standard input ends with the block, and it too."""
+    """Runs `python -m` with these arguments in a process. Gives the first line that the process prints.
+
+    At the end of the block it closes the process's standard input, so the process ends.
+    """
     command = [sys.executable, "-m", *module]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin
@@ -96,7 +99,7 @@ def beside(*module: str) -> Iterator[str]:
 
 @contextmanager
 def web(pages: str) -> Iterator[int]:
-    """The port of a server of `photos`, of `numbered` or of `large` pictures."""
+    """Runs a web server with `photos`, `numbered` or `large` pictures. Gives its port."""
     with beside("bench.web", pages) as port:
         yield int(port)
 

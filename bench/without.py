@@ -1,6 +1,6 @@
-"""A command of the service with one admission control taken out: `python -m bench.without CONTROL serve --ready-key`.
+"""Runs the service with one admission control turned off: `python -m bench.without CONTROL serve --ready-key`.
 
-bench/admission.py starts the service so, to show what each control of docs/admission-control.md is for.
+bench/admission.py starts the service with it, to show the effect of each control of docs/admission-control.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def window() -> None:
 
 
 def reserved_threads() -> None:
-    """The threads stay, but they serve every step."""
+    """Lets the reserved threads serve every step."""
     from storage.redis import signals
     from workers import priority_pool
 
@@ -27,14 +27,14 @@ def reserved_threads() -> None:
 
 
 def call_queue() -> None:
-    """Whoever finds no place looks again after a while, in no order."""
+    """Lets a call that finds no free place retry after a while, in no order."""
     from pipeline.engines.call_queue import CallQueue
 
     CallQueue._tell_next = lambda _queue, _model: None
 
 
 def idle_threads_wait() -> None:
-    """Whoever finds no place for 2 s gives its step back, even where other threads are idle."""
+    """Lets a thread that finds no free place for 2 s hand its step back, even if other threads are idle."""
     from pipeline.engines.governed import GovernedEngine
 
     made = GovernedEngine.__init__
@@ -52,7 +52,7 @@ def memory_budget() -> None:
 
 
 def fetched_bytes() -> None:
-    """What was fetched or decoded from base64 may wait without a bound."""
+    """Lets any number of fetched or base64-decoded bytes wait."""
     from pipeline import stage
     from pipeline.fetch import batch
 
@@ -60,7 +60,7 @@ def fetched_bytes() -> None:
 
 
 def decode_batches() -> None:
-    """Each picture is sent to a decoder by itself."""
+    """Sends each picture to a decoder by itself."""
     from pipeline.decode import once
 
     once._MOST_A_BATCH = 1

@@ -1,6 +1,6 @@
-"""What tests and benches run: the service as processes, the servers that it needs, and a fake model for it to ask.
+"""Parts that tests and benches share: the service as processes, the servers it needs, and a fake model.
 
-`bench/` imports nothing else of what the tests use: tests/unit/test_benches.py holds it to that.
+`bench/` may import the tests' parts only from here. tests/unit/test_benches.py checks this.
 """
 
 from testbed.postgres import PostgresServer, postgres

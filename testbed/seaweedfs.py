@@ -1,4 +1,4 @@
-"""A real SeaweedFS from a wheel, with an empty bucket. Each test session starts its own."""
+"""A real SeaweedFS server from a wheel, with an empty bucket. Each test session starts its own server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from storage.scratch.s3 import s3_client
 
 START_SECONDS = 60.0
 END_SECONDS = 20.0
-READY = "ready to use"  #: in what it says once it has started
-STARTS = 3  #: a port that was free may be another's by the time it is bound
-#: Below the ports that Linux gives to outgoing connections, which could take them in between.
+READY = "ready to use"  #: part of the line that SeaweedFS logs once it has started
+STARTS = 3  #: attempts to start; another process may take a free port before SeaweedFS binds it
+#: These ports are below those that Linux uses for outgoing connections, so no such connection can take one.
 PORTS = range(12_000, 22_000)
-ADMIN_GRPC = 10_000  #: its worker looks for it that far above admin's port, whatever was set
+ADMIN_GRPC = 10_000  #: SeaweedFS's worker always expects admin's gRPC port this much above admin's port
 LISTENERS = (
     "master.port",
     "master.port.grpc",
@@ -41,7 +41,7 @@ LISTENERS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class S3Server:
-    """A running server, and a bucket on it."""
+    """A running S3 server with a bucket."""
 
     endpoint: str
     key_id: str
@@ -49,7 +49,7 @@ class S3Server:
     bucket: str
 
     def environment(self, prefix: str = "") -> dict[str, str]:
-        """The settings of a service that keeps its scratch there."""
+        """The settings for a service that uses this server for scratch."""
         return {
             "SCRATCH_URL": f"s3://{self.bucket}/{prefix}",
             "S3_ENDPOINT_URL": self.endpoint,
@@ -64,7 +64,7 @@ class S3Server:
 
 @contextmanager
 def seaweedfs(folder: Path, *, bucket: str = "scratch") -> Iterator[S3Server]:
-    """SeaweedFS on loopback, all it keeps in `folder`; what it says is in `weed.log` there."""
+    """Starts SeaweedFS on loopback. Its data and its log, `weed.log`, are in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for left in reversed(range(STARTS)):
         with contextlib.ExitStack() as stack:
@@ -85,7 +85,7 @@ def _weed(folder: Path, bucket: str) -> Iterator[S3Server]:
     server = S3Server(
         endpoint=f"http://127.0.0.1:{s3}", key_id=secrets.token_hex(10), secret=secrets.token_urlsafe(30), bucket=bucket
     )
-    # Sockets have short paths: not below `folder`.
+    # The paths of sockets must be short, so they are not below `folder`.
     sockets = Path(tempfile.mkdtemp(prefix="weed-"))
     options = {
         "dir": data,
@@ -117,7 +117,7 @@ def _weed(folder: Path, bucket: str) -> Iterator[S3Server]:
         "AWS_SECRET_ACCESS_KEY": server.secret,
     }
     log = folder / "weed.log"
-    # It ends with the shell's standard input: with this process, whichever way that ends.
+    # SeaweedFS ends when the shell's standard input closes. That happens when this process ends, even if it is killed.
     script = 'exec 3<&0; "$@" </dev/null 3<&- & weed=$!; (cat <&3; kill -TERM $weed) >/dev/null 2>&1 & wait $weed'
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -143,7 +143,10 @@ def _weed(folder: Path, bucket: str) -> Iterator[S3Server]:
 
 
 def _wait_for_s3(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it says that it is ready and an object can be put. Nothing is sent before: the port may be another's."""
+    """Waits until SeaweedFS logs that it is ready and accepts an object.
+
+    It sends nothing before the log line, because another process may have the port.
+    """
     deadline = time.monotonic() + START_SECONDS
     client = s3_client(server.settings())
     try:
@@ -162,7 +165,7 @@ def _wait_for_s3(server: S3Server, process: subprocess.Popen[bytes], log: Path) 
 
 
 def _free_ports(count: int, *, beside: int) -> list[int]:
-    """That many ports that nobody listens on; nor on the one `beside` above the first."""
+    """Finds `count` free ports. The port that is `beside` above the first one is free too."""
     found: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in random.SystemRandom().sample(PORTS, len(PORTS)):

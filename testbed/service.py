@@ -1,4 +1,4 @@
-"""`extract-image serve` as a user starts it, and a web server with pictures."""
+"""Runs `extract-image serve` as a user does, and a web server with pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START_SECONDS = 60
 
 
 class Service:
-    """A running service with a key that has credits."""
+    """A running service and an API key with credits."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[str], url: str, key: str) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class Service:
     def send(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, timeout: float = 200
     ) -> tuple[int, dict[str, str], Any]:
-        """Status, headers (lower-case names) and the parsed JSON body of one request with the key."""
+        """Sends one request with the key. Returns status, headers (names in lower case) and the parsed JSON body."""
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout)
         try:
@@ -52,14 +52,14 @@ class Service:
         return self.send("POST", "/api/v1/extract-image", data, headers)
 
     def follow(self, path: str) -> Any:
-        """The job once it has ended."""
+        """Waits until the job has ended and returns it."""
         while True:
             _, _, job = self.send("GET", f"{path}?wait=30")
             if job["finishedAt"]:
                 return job
 
     def cli(self, *arguments: str) -> str:
-        """What a command of ours prints, run beside the service."""
+        """Runs a command of the CLI with the service's data and returns its output."""
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments],
             cwd=ROOT,
@@ -73,7 +73,7 @@ class Service:
         return done.stdout
 
     def scratch(self) -> list[Path]:
-        """The objects in scratch now."""
+        """The files that are in scratch now."""
         return [path for path in (self.folder / "scratch").rglob("*") if path.is_file()]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -91,14 +91,17 @@ class Service:
 
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
-    """Only what is given: nothing of the developer's own settings."""
+    """Environment variables for a process of the service. Settings of the developer's shell are left out."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return {**kept, "DATA_DIR": str(folder), "PORT": "0", **settings}
 
 
 @contextmanager
 def serving(folder: Path, command: Sequence[str] = ("cli.main",), **settings: str) -> Iterator[Service]:
-    """Starts it, and at the end sees it end cleanly with Ctrl-C. `command`: the module that `serve` is a command of, and its words."""
+    """Starts the service. At the end of the block it sends Ctrl-C and checks that the service ends cleanly.
+
+    `command`: the module with the `serve` command, and the module's arguments.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
@@ -140,7 +143,7 @@ def _ready(process: subprocess.Popen[str], folder: Path) -> tuple[str, str]:
 
 
 class PictureServer(ThreadingHTTPServer):
-    """Serves `pages` (path → bytes) over keep-alive connections, and counts what was asked for."""
+    """Serves `pages` (path → bytes) over keep-alive connections, and counts the requests for each path."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -171,7 +174,7 @@ class _Page(BaseHTTPRequestHandler):
         self.wfile.write(data or b"")
 
     def log_message(self, *_: object) -> None:
-        """Nothing: pytest's output is to be read."""
+        """Logs nothing, to keep pytest's output readable."""
 
 
 @contextmanager

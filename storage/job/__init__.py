@@ -1,1 +1,1 @@
-"""A job in SQL, from accept to its end and after."""
+"""The SQL transactions of a job, from accept to its end and later."""

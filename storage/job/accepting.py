@@ -1,4 +1,4 @@
-"""Accepting a job: one transaction, in the front door."""
+"""Accepts a job in one transaction of the API process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from storage.schema import accounts_table, chunks_table, idempotency_keys_table,
 
 
 class TooManyOpenJobs(Exception):
-    """The account has as many open jobs as it may."""
+    """The account has reached its limit of open jobs."""
 
 
 class ScratchFull(Exception):
-    """The open jobs of all accounts have as much in scratch as they may."""
+    """The open jobs of all accounts have reached the limit of bytes in scratch."""
 
 
 class SentBefore(Exception):
@@ -32,13 +32,13 @@ class SentBefore(Exception):
 
     def __init__(self, job: str, *, same_body: bool) -> None:
         super().__init__(f"the key is of {job}")
-        self.job = job  #: what it made then
-        self.same_body = same_body
+        self.job = job  #: the job that the first request made
+        self.same_body = same_body  #: whether the first request had the same body
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdempotencyKey:
-    """A request that may be sent again without becoming another job."""
+    """Identifies a request, so that sending it again does not create another job."""
 
     key: str  #: the header's text
     body_hash: str  #: SHA-256 of the body, hex
@@ -46,23 +46,23 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewRow:
-    """What the front door says of a job's row. Each attribute is a column of `jobs_table` and goes there as it is."""
+    """The values of a new job's row. Each attribute is stored unchanged in the column of `jobs_table` with its name."""
 
     id: str
     account: str
-    waited: bool  #: the caller holds the connection
+    waited: bool  #: the caller holds a connection for the job
     input_method: str
     engine: str
     model: str
     request_source: str | None
     warnings: Sequence[str]
-    scratch_bytes: int  #: of the images that are in scratch, together
-    deadline_ms: int  #: of each round, from its start
-    ttl_ms: int  #: how long its results are kept once it has ended
-    webhook_url: str | None = None  #: who is told of its end
-    metadata: dict[str, Any] | None = None  #: the caller's own, echoed
-    fail_on_error: bool = False  #: all images or nothing
-    request_id: str | None = None  #: of the request that makes it: what is logged for the job carries it
+    scratch_bytes: int  #: bytes of the job's images that are in scratch already
+    deadline_ms: int  #: time that each round may take, from its start
+    ttl_ms: int  #: how long results are kept after the job's end
+    webhook_url: str | None = None  #: receives an event when the job ends
+    metadata: dict[str, Any] | None = None  #: the caller's own values, returned unchanged
+    fail_on_error: bool = False  #: the job fails if any image fails
+    request_id: str | None = None  #: id of the HTTP request that makes the job; each log line of the job carries it
 
 
 _GIVEN = tuple(column.name for column in fields(NewRow))
@@ -70,31 +70,31 @@ _GIVEN = tuple(column.name for column in fields(NewRow))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewJob(NewRow):
-    """What the front door accepts: the job's row, and what goes into other tables or into several columns."""
+    """A job to accept: the values of its row, and the values for other tables or for several columns."""
 
     question: Question
-    sources: Sequence[str | None]  #: of each image: its URL, None for base64
-    custom_ids: Sequence[str] | None = None  #: of each image: the caller's name of it
+    sources: Sequence[str | None]  #: the URL of each image, None for base64
+    custom_ids: Sequence[str] | None = None  #: the caller's name for each image
     plan: Sequence[ChunkPlan]
     inputs: dict[int, str]  #: chunk number → scratch key of its base64 texts
     idempotency: IdempotencyKey | None = None
 
 
 def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
-    """Reserves the credits and makes the job with all it needs to run, in the caller's one transaction.
+    """Reserves the credits and creates the job, its images, chunks and first steps, in the caller's transaction.
 
-    Raises SentBefore, InsufficientCredits, TooManyOpenJobs or ScratchFull; then nothing may be committed.
+    Raises SentBefore, InsufficientCredits, TooManyOpenJobs or ScratchFull. The caller must then roll back.
     """
     round_ = 1
     if new.idempotency:
-        # Locked first: of two requests with one key the second waits here, and then sees what the first has made.
+        # Lock the account first. Of two requests with the same key, the second waits here and then finds the first one's job.
         connection.execute(select(accounts_table.c.id).where(accounts_table.c.id == new.account).with_for_update(key_share=True))
         check_not_sent_before(connection, new.account, new.idempotency)
-    # Locks the account's row, so that the count below is not raced.
+    # This locks the account's row, so no other request can add a job between the count below and our insert.
     ledger.reserve(connection, account=new.account, job=new.id, round_=round_, amount=reservation(len(new.sources)))
     if (connection.scalar(_open_jobs(), {"account": new.account}) or 0) >= max_open:
         raise TooManyOpenJobs
-    # Two requests at once may both see room: the limit guards a disk, not an invariant.
+    # Two requests at once may both find room and exceed the limit a little. That is fine: it only keeps the disk from filling up.
     in_scratch = connection.scalar(_in_scratch()) or 0
     if in_scratch + new.scratch_bytes > max_scratch:
         raise ScratchFull
@@ -132,7 +132,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
 
 
 def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[ChunkPlan], inputs: Mapping[int, str]) -> None:
-    """The chunks of a round, each with its stage step."""
+    """Adds the chunks of a round and a stage step for each."""
     connection.execute(
         insert(chunks_table),
         [
@@ -152,7 +152,7 @@ def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[
     steps.add(connection, job=job, round_=round_, kind=StepKind.STAGE, parts=[chunk.no for chunk in plan])
 
 
-# Each statement is made once: putting it together costs more than what the database does for it.
+# Each statement is built once and cached, because building it takes longer than running it.
 
 
 @cache
@@ -172,7 +172,7 @@ def _new_job() -> Insert:
 
 
 def check_not_sent_before(connection: Connection, account: str, key: IdempotencyKey) -> None:
-    """Raises SentBefore if the account has a job by this key."""
+    """Raises SentBefore if the account has a job with this key."""
     query = select(idempotency_keys_table.c.job, idempotency_keys_table.c.body_hash)
     row = connection.execute(
         query.where(idempotency_keys_table.c.account == account, idempotency_keys_table.c.key == key.key)
@@ -182,5 +182,5 @@ def check_not_sent_before(connection: Connection, account: str, key: Idempotency
 
 
 def exists(connection: Connection, job: str) -> bool:
-    """Whether the job was committed: asked when the reply to its commit was lost."""
+    """Whether the job was committed. Used when the reply to the commit was lost."""
     return connection.scalar(select(jobs_table.c.id).where(jobs_table.c.id == job)) is not None

@@ -1,6 +1,7 @@
-"""A job's images on their way: what a step has to know, and what it writes. Each function is one caller's whole write.
+"""Transactions of stage and extract steps: the data a step reads, and the results it writes.
 
-Every function that changes a job locks its row first; what a step writes is fenced by the step's lease.
+Each function that writes does all writes of its transaction. It locks the job's row before it changes the job, and it writes
+only while the step's lease is held.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from storage.queue import steps
 from storage.queue.steps import JobGone, Lease
 from storage.schema import OPEN_IMAGES, chunks_table, images_table, jobs_table
 
-MOST_DEATHS = 2  #: of processes that worked on one image and nothing else, after which that image fails
+MOST_DEATHS = 2  #: an image fails after this number of processes died while they worked on it alone
 
 TOO_LARGE = Verdict(
     status=JobStatus.FAILED,
@@ -47,24 +48,24 @@ TOO_LARGE = Verdict(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkWork:
-    """What a stage or extract step has to know."""
+    """The data that a stage or extract step needs."""
 
     job: str
     account: str
     question: Question
-    waited: bool  #: the caller holds a connection
-    total: int  #: images of the job
-    first: int
-    count: int
+    waited: bool  #: the caller holds a connection for the job
+    total: int  #: number of the job's images
+    first: int  #: index of the chunk's first image
+    count: int  #: number of the chunk's images
     input: str | None  #: scratch key of the chunk's base64 texts
     object: str | None  #: scratch key of the chunk's staged images
-    progress: dict[str, Any] | None  #: how far extract has come (pipeline.asking.progress)
+    progress: dict[str, Any] | None  #: progress of the extract step (pipeline.asking.progress)
     left: float  #: seconds until the job's deadline
-    pending: dict[int, str | None]  #: index → URL of each image that is not settled yet
+    pending: dict[int, str | None]  #: index → URL of each image that has no outcome yet
 
 
 def work_of(connection: Connection, lease: Lease) -> ChunkWork:
-    """What the lease's chunk asks for. Raises JobGone."""
+    """The work of the lease's chunk. Raises JobGone."""
     row = connection.execute(_chunk(), {"job": lease.job, "no": lease.part}).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {lease.job}")
@@ -86,7 +87,7 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
     )
 
 
-# The statements of each step are made once: putting one together costs more than what the database does for it.
+# Each statement is built once and cached, because building it takes longer than running it.
 
 
 @cache
@@ -120,14 +121,17 @@ def _pending() -> Select[tuple[int, str | None]]:
 
 
 def repeated_urls(connection: Connection, job: str) -> frozenset[str]:
-    """The URLs that stand more than once in the job."""
+    """The URLs that occur more than once in the job."""
     query = select(images_table.c.source).where(images_table.c.job == job, images_table.c.source.is_not(None))
     repeated = query.group_by(images_table.c.source).having(func.count() > 1)
     return frozenset(url for url in connection.scalars(repeated) if url)
 
 
 def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
-    """Ends a stage step: its images lie under `key`, or have failed. Ids of the steps that follow. Raises LostLease."""
+    """Ends a stage step. Its images are staged in the scratch object `key`, or have failed.
+
+    Returns the ids of the next steps. Raises LostLease.
+    """
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease)
     _mark_failed(connection, lease.job, chunk.failures, received=chunk.received)
@@ -149,21 +153,27 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
 
 @cache
 def _stored() -> ReturningUpdate[Any]:
-    """Counts what was stored, and gives the bytes of all of the job's images."""
+    """Adds `more` to the job's bytes in scratch. Returns the sum of the received bytes of the job's images."""
     received = select(func.sum(images_table.c.bytes)).where(images_table.c.job == bindparam("of")).scalar_subquery()
     more = jobs_table.c.scratch_bytes + bindparam("more", type_=BigInteger)
     return update(jobs_table).where(jobs_table.c.id == bindparam("of")).values(scratch_bytes=more).returning(received)
 
 
 def fail_too_large(connection: Connection, lease: Lease) -> list[int]:
-    """Ends a stage step whose images are alone over the limit of all, and its job. Raises LostLease."""
+    """Ends a stage step whose own images exceed the job's limit of bytes, and fails the job.
+
+    Returns the ids of the next steps. Raises LostLease.
+    """
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease)
     return close_job(connection, job, TOO_LARGE)
 
 
 def record_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, *, last: bool) -> list[int]:
-    """Keeps what one model call settled; `last`: nothing of the chunk is open now. Ids of the steps that follow. Raises LostLease."""
+    """Stores the outcome of one model call. `last`: every image of the chunk has an outcome now, so the step ends.
+
+    Returns the ids of the next steps. Raises LostLease.
+    """
     job = lock_job(connection, lease.job) if last else None
     if last:
         steps.finish(connection, lease)
@@ -196,7 +206,10 @@ def _answered() -> Select[Any]:
 
 
 def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
-    """Gives up a stage or extract step: what its chunk has not settled fails. Ids of the steps that follow. Raises LostLease."""
+    """Gives up a stage or extract step. The chunk's images that have no outcome yet fail.
+
+    Returns the ids of the next steps. Raises LostLease.
+    """
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease, state=StepState.DEAD)
     chunk = _chunk_of(connection, lease)
@@ -205,10 +218,12 @@ def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
 
 
 def record_death(connection: Connection, lease: Lease) -> list[int]:
-    """A process died that worked on nothing but this stage or extract step: its chunk is split, and each half runs alone
-    too; a single image fails at the second death, since the first may have had another cause.
+    """Handles the death of a process that ran only this stage or extract step.
 
-    Ids of the steps that follow. Raises LostLease.
+    A chunk with several open images is split in two, and each half runs in its own process. A single image fails at the second
+    death, because the first death may have had another cause.
+
+    Returns the ids of the next steps. Raises LostLease.
     """
     job = lock_job(connection, lease.job)
     deaths = steps.count_death(connection, lease)
@@ -228,13 +243,13 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _ChunkRow:
-    """A chunk whose step is given up or split."""
+    """The columns of a chunk that are needed to give up or split its step."""
 
     first: int  #: index of its first image
     last: int  #: index of its last image
     input: str | None  #: scratch key of its base64 texts
     object: str | None  #: scratch key of its staged images
-    progress: dict[str, Any] | None  #: how far extract has come
+    progress: dict[str, Any] | None  #: progress of the extract step
 
 
 def _chunk_of(connection: Connection, lease: Lease) -> _ChunkRow:
@@ -246,9 +261,12 @@ def _chunk_of(connection: Connection, lease: Lease) -> _ChunkRow:
 
 
 def _split_chunk(connection: Connection, lease: Lease, chunk: _ChunkRow, *, middle: int) -> list[int]:
-    """Two new chunks over the same scratch objects instead of the lease's; the second begins with the image `middle`."""
+    """Replaces the lease's chunk with two new ones that use the same scratch objects. The second one starts at image `middle`.
+
+    Returns the ids of their steps. Raises LostLease.
+    """
     steps.finish(connection, lease, state=StepState.SPLIT)
-    _set_chunk(connection, lease, open=False)  # what it has settled stays with it
+    _set_chunk(connection, lease, open=False)  # the old chunk keeps the replies it already has
     fresh = 1 + (connection.scalar(select(func.max(chunks_table.c.no)).where(chunks_table.c.job == lease.job)) or 0)
     end = chunk.last + 1
     same = {"job": lease.job, "open": True, "replies": [], "usage": {}}
@@ -259,7 +277,7 @@ def _split_chunk(connection: Connection, lease: Lease, chunk: _ChunkRow, *, midd
 
 
 def add_warning(connection: Connection, job: str, warning: str) -> None:
-    """Tells the job's owner something, once."""
+    """Adds a warning to the job, unless the job has it already."""
     warnings = lock_job(connection, job).warnings
     if warning not in warnings:
         connection.execute(update(jobs_table).where(jobs_table.c.id == job).values(warnings=[*warnings, warning]))
@@ -285,10 +303,10 @@ def _close_chunk(connection: Connection, job: LockedJob, lease: Lease) -> list[i
 
 
 def _after_chunk(connection: Connection, job: LockedJob) -> list[int]:
-    """A chunk was closed; who closes the last one of a job adds its finalize step.
+    """Adds the job's finalize step if no chunk of the job is open any more. Call it after closing a chunk.
 
-    The job's row is locked, so of two closers at once the second sees the first one's chunk closed. (On READ COMMITTED
-    without the lock each sees the other's open, and the job hangs.)
+    The caller holds the job's lock. So if two transactions close the last two chunks, the second one sees the first chunk
+    closed. Without the lock, at READ COMMITTED, each would see the other chunk open, and the job would hang.
     """
     if connection.scalar(_still_open(), {"job": job.id}) is not None:
         return []
@@ -303,7 +321,7 @@ def _still_open() -> Select[tuple[int]]:
 def _mark_failed(
     connection: Connection, job: str, failures: Sequence[Failure], *, received: Mapping[int, int] | None = None
 ) -> None:
-    """`received`: the bytes of those that came, which count towards the limit of all."""
+    """Marks images as failed. `received`: index → bytes of images that were received; they count towards the job's limit."""
     rows: list[dict[str, Any]] = [
         {"at": failure.index, "state": ImageState.FAILED.value, "code": failure.code.value, "detail": failure.detail}
         for failure in failures
@@ -314,7 +332,7 @@ def _mark_failed(
 
 
 def _mark(connection: Connection, job: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes the same columns of many images, each row with its index as `at`."""
+    """Updates the same columns of many images. In each row, `at` is the image's index."""
     if not rows:
         return
     connection.execute(_marking(tuple(rows[0])), [{"of": job, **row} for row in rows])

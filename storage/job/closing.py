@@ -1,4 +1,4 @@
-"""The end of a job, whoever brings it: one transaction each, on its locked row."""
+"""Ends a job, for any reason. Each function runs in one transaction and locks the job's row."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from storage.schema import OPEN_IMAGES, chunks_table, images_table, jobs_table, 
 
 
 def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:
-    """Ends the finalize step and its job. Ids of the steps that follow. Raises LostLease."""
+    """Ends the finalize step and its job. Returns the ids of the next steps. Raises LostLease."""
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease)
     return close_job(connection, job, verdict)
 
 
 def close_overdue(connection: Connection, job: str) -> list[int]:
-    """Ends a job past its deadline with what it has. Ids of the steps that follow."""
+    """Ends a job past its deadline with the results so far. Returns the ids of the next steps."""
     locked = lock_job(connection, job)
     if locked.status.ended:
         return []
@@ -38,7 +38,10 @@ def close_overdue(connection: Connection, job: str) -> list[int]:
 
 
 def cancel(connection: Connection, job: str) -> list[int]:
-    """Ends a job because its owner says so, with what it has. Ids of the steps that follow; none if it had ended already."""
+    """Ends a job with the results so far, at its owner's request.
+
+    Returns the ids of the next steps, none if the job had already ended.
+    """
     locked = lock_job(connection, job)
     if locked.status.ended:
         return []
@@ -53,16 +56,17 @@ def close_job(
     cancelled: bool = False,
     unsettled: tuple[ItemCode, str] = (ItemCode.CANCELLED, "The job ended before this image's turn."),
 ) -> list[int]:
-    """Ends a job, for whatever reason: fences off open steps, settles the credits, orders the cleanup and the webhook.
+    """Ends a job: cancels its open steps, settles its credits, and adds the cleanup and webhook steps.
 
-    `verdict`: what came of the job; None: it is concluded from the outcomes of its images. `cancelled`: the job's status is
-    cancelled, whatever the verdict says. `unsettled`: code and detail of the images that have no outcome yet: they fail with it.
+    `verdict`: the outcome of the job; None means that it follows from the outcomes of the images. `cancelled`: set the status to
+    cancelled, whatever the verdict is. `unsettled`: images without an outcome fail with this code and detail.
 
-    Ids of the steps that follow; none if the job had ended already.
+    Returns the ids of the next steps, none if the job had already ended.
     """
     if job.status.ended:
         return []
-    # The fence first: a step that records an outcome holds its own row, then the images'; after it nothing is recorded.
+    # Cancel the steps before the images' rows are written. A step that records an outcome locks its own row and then its images,
+    # so this order avoids a deadlock. After the cancel, no step can record an outcome any more.
     lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
     fail_open_images(connection, job.id, *unsettled)
     verdict = verdict or conclude(job_outcome(connection, job.id))
@@ -79,7 +83,7 @@ def close_job(
     connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended})
     follow = steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
     if lease_left:
-        # A worker that is fenced off may still write to scratch until its lease runs out: look again then.
+        # A worker with a cancelled step may still write to scratch until its lease expires. So clean up a second time after that.
         steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP, parts=[1], delay_ms=lease_left + 1000)
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
@@ -112,8 +116,10 @@ def _end_statement() -> Update:
 
 
 def _without_this_round(connection: Connection, job: LockedJob, failed: Verdict) -> Verdict:
-    """A round failed as a whole, and those before it are paid for: what they brought in stays as it was, and the images of
-    this one fail with the round's fault."""
+    """Turns the failure of a whole round into a partial result, because the rounds before it are paid for.
+
+    The results of the earlier rounds stay. The images of this round fail with the round's error.
+    """
     code, message = failed.error or (ItemCode.INTERNAL_ERROR.value, "The round failed.")
     item_code = ItemCode.IMAGE_TOO_LARGE if code == "total_too_large" else ItemCode.INTERNAL_ERROR
     connection.execute(
@@ -131,7 +137,10 @@ def _without_this_round(connection: Connection, job: LockedJob, failed: Verdict)
 
 
 def finalize_next(connection: Connection, *, job: str, round_: int) -> list[int]:
-    """Moves a job with no open chunk to finalizing; ids of the steps that follow. The caller has locked the job."""
+    """Sets a job without open chunks to finalizing and adds its finalize step. The caller has locked the job.
+
+    Returns the ids of the next steps.
+    """
     connection.execute(_finalizing(), {"of": job})
     return steps.add(connection, job=job, round_=round_, kind=StepKind.FINALIZE)
 

@@ -1,4 +1,4 @@
-"""Webhooks to be delivered: the event is stored with the end of its job, the same bytes go out at each attempt."""
+"""Webhook deliveries. The event is stored in the transaction that ends the job, and each attempt sends the same bytes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from storage.queue import steps
 from storage.queue.steps import Lease
 from storage.schema import deliveries_table, jobs_table
 
-MOST_ATTEMPTS = 50  #: kept of one delivery: it may be sent again and again
+MOST_ATTEMPTS = 50  #: attempts that are kept of one delivery, because the owner may resend it any number of times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """What a webhook step sends."""
+    """The data that a webhook step sends."""
 
-    id: str  #: constant for the event: receivers know by it what they have seen
+    id: str  #: the event's id, the same in each attempt, so that receivers can detect duplicates
     account: str
     url: str
     body: bytes
@@ -37,7 +37,7 @@ class Delivery:
 def announce(connection: Connection, job: LockedJob) -> list[int]:
     """Stores the event of a job that has just ended and has a webhook_url, and adds the step that delivers the event.
 
-    Ids of the steps that follow.
+    Returns the ids of the next steps.
     """
     view = job_view(connection, job.id, job.account)
     if view is None:
@@ -73,7 +73,7 @@ def _body(event: str, data: dict[str, Any]) -> str:
 
 
 def delivery_of(connection: Connection, lease: Lease) -> Delivery:
-    """What the lease's step delivers."""
+    """The delivery of the lease's step."""
     row = connection.execute(select(deliveries_table, now_ms().label("now")).where(*_of(lease))).one()
     return Delivery(
         id=row.id,
@@ -86,7 +86,10 @@ def delivery_of(connection: Connection, lease: Lease) -> Delivery:
 
 
 def record_attempt(connection: Connection, lease: Lease, answered: WebhookResponse, *, ms: int, again: float | None) -> list[int]:
-    """Keeps what came of an attempt, which took `ms`. `again`: seconds until the next, None if there is none. Raises LostLease."""
+    """Records an attempt, which took `ms` milliseconds. `again`: seconds until the next attempt, None if there is none.
+
+    Returns the ids of the next steps: none. Raises LostLease.
+    """
     if answered.accepted or again is None:
         steps.finish(connection, lease)
         state = "delivered" if answered.accepted else "dead"
@@ -98,7 +101,7 @@ def record_attempt(connection: Connection, lease: Lease, answered: WebhookRespon
         select(deliveries_table.c.attempts, deliveries_table.c.body, kept, now_ms().label("now")).where(*_of(lease))
     ).one()
     attempts = [*row.attempts, {"at": row.now, "status": answered.status, "error": answered.error, "ms": ms}]
-    # Its job's results have expired while it was tried: with the last attempt goes what it said.
+    # If the job's results have expired meanwhile, the body is deleted after the last attempt.
     body = row.body if row.kept or state == "pending" else None
     connection.execute(
         update(deliveries_table).where(*_of(lease)).values(state=state, attempts=attempts[-MOST_ATTEMPTS:], body=body)

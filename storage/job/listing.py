@@ -1,4 +1,4 @@
-"""Jobs and images page by page. Reads only; each page is found by index, however far on it is."""
+"""Jobs and images, page by page. Reads only. An index finds each page, so later pages are as fast as the first."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from storage.schema import images_table, jobs_table
 class ItemView:
     """One image of a job."""
 
-    index: int  #: place in the request's `images`, from 0
-    custom_id: str | None
-    source: str | None  #: its URL, where it was given by one and has not expired
+    index: int  #: position in the request's `images`, from 0
+    custom_id: str | None  #: the caller's name for the image
+    source: str | None  #: the image's URL; None for base64, and after the job has expired
     state: ImageState
-    code: str | None  #: pipeline.types.ItemCode of a failed one
-    message: str | None
-    attempts: int  #: rounds it was in
-    note: str | None  #: `reencoded`: the model was not shown it as it was
-    result: Any  #: where each image has its own, and the job has ended with results
+    code: str | None  #: pipeline.types.ItemCode of a failed image
+    message: str | None  #: detail of the failure
+    attempts: int  #: number of rounds that the image took part in
+    note: str | None  #: `reencoded`: the model saw a converted copy of the image
+    result: Any  #: the image's own record, if the job makes records and has ended with results
 
 
 def jobs_page(
     connection: Connection, account: str, *, limit: int, status: JobStatus | None = None, after: tuple[int, str] | None = None
 ) -> list[JobView]:
-    """The account's jobs, newest first. `after`: created_at and id of the last one on the page before."""
+    """The account's jobs, newest first. `after`: created_at and id of the last job on the previous page."""
     query = select_jobs().where(jobs_table.c.account == account)
     if status is not None:
         query = query.where(jobs_table.c.status == status.value)
@@ -44,7 +44,7 @@ def jobs_page(
 def items_page(
     connection: Connection, job: JobView, *, limit: int, state: ImageState | None = None, after: int = -1
 ) -> list[ItemView]:
-    """The job's images in order. `after`: the index of the last one on the page before."""
+    """The job's images in order. `after`: the index of the last image on the previous page."""
     columns = images_table.c
     query = select(
         columns.index.label("at"),

@@ -1,4 +1,4 @@
-"""A job's row, locked: whoever changes a job locks its row first."""
+"""Locks a job's row. Every transaction that changes a job locks its row first."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from storage.schema import jobs_table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedJob:
-    """What the end of a chunk or of a job has to know of the job's row. It stays true until the transaction ends."""
+    """The columns that are needed to end a chunk or a job. They can't change until the transaction ends."""
 
     id: str
     account: str
     round: int
     status: JobStatus
-    fail_on_error: bool  #: all images or nothing
-    credits: int  #: charged so far, all rounds together
+    fail_on_error: bool  #: the job fails if any image fails
+    credits: int  #: credits charged so far, sum of all rounds
     warnings: Sequence[str]
-    webhook_url: str | None  #: who is told of its end
-    result: str | None  #: of the round before, where there was one
+    webhook_url: str | None  #: receives an event when the job ends
+    result: str | None  #: result of the previous round, if there was one
 
 
 def lock_job(connection: Connection, job: str) -> LockedJob:
-    """Locks the job's row until the transaction ends, and reads it. Raises JobGone."""
+    """Locks the job's row until the transaction ends, and returns its values. Raises JobGone."""
     row = locked_row(connection, _locked_job(), job)
     return LockedJob(
         id=row.id,
@@ -54,11 +54,11 @@ def locked_row(connection: Connection, statement: Select[Any], job: str) -> Row[
 
 
 def locking(*columns: ColumnElement[Any]) -> Select[Any]:
-    """Reads these columns of one job (parameter `job`), and locks its row.
+    """A statement that reads these columns of one job (parameter `job`) and locks its row.
 
-    The lock (`FOR NO KEY UPDATE`) stops everybody else who changes the job. It does not stop who writes a row that refers to
-    the job: when a transaction writes such a row twice, Postgres looks the job up with a lock of its own, and that
-    transaction holds a step already, so waiting for the job could be a deadlock.
+    The lock is `FOR NO KEY UPDATE`. It blocks other transactions that change the job, but not those that write a row which refers
+    to the job. When a transaction writes such a row twice, Postgres checks the foreign key with `FOR KEY SHARE` on the job. That
+    transaction already holds a step's lock, so blocking it could deadlock.
     """
     return select(*columns).where(jobs_table.c.id == bindparam("job")).with_for_update(key_share=True)
 

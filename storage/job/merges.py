@@ -1,4 +1,4 @@
-"""Answers that were made of others (pipeline/asking/synthesize.py): each is kept as it comes, so that none is paid for twice."""
+"""Merged answers (pipeline/asking/synthesize.py). Each one is stored right after its call, so that no call is paid for twice."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from storage.schema import jobs_table, merges_table
 
 
 def known_merges(connection: Connection, job: str) -> dict[str, str | None]:
-    """The text of each call, by its key; None: it gave nothing that can be used."""
+    """The text of each stored merge, by key. None if the model's answer was not usable."""
     rows = connection.execute(select(merges_table.c.key, merges_table.c.text).where(merges_table.c.job == job))
     return {row.key: row.text for row in rows}
 
 
 def record_merged(connection: Connection, lease: Lease, merged: Merged) -> None:
-    """Keeps what one call of a finalize step came to. Raises LostLease."""
+    """Stores the result of one merge call of a finalize step. Raises LostLease."""
     steps.check(connection, lease)
     kept = {"job": lease.job, "key": merged.key, "text": merged.text, "usage": asdict(merged.usage)}
     connection.execute(insert(merges_table).values(**kept))
 
 
 def time_left(connection: Connection, job: str) -> tuple[float, bool]:
-    """Seconds to the job's deadline, and whether its caller holds a connection."""
+    """Seconds until the job's deadline, and whether a caller holds a connection for the job."""
     row = connection.execute(
         select((jobs_table.c.deadline_at - now_ms()).label("left"), jobs_table.c.waited).where(jobs_table.c.id == job)
     ).one()

@@ -1,4 +1,4 @@
-"""What the steps of a job have brought in. Reads only."""
+"""The replies and failures of a job so far. Reads only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from storage.schema import chunks_table, images_table, jobs_table
 
 
 def job_outcome(connection: Connection, job: str) -> JobOutcome:
-    """What a finalize step merges. Raises JobGone."""
+    """The outcome of a job, for the finalize step to merge. Raises JobGone."""
     row = connection.execute(_asked(), {"job": job}).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {job}")
@@ -35,12 +35,12 @@ def job_outcome(connection: Connection, job: str) -> JobOutcome:
 
 
 def failures_of(connection: Connection, job: str) -> list[Failure]:
-    """The images of a job that failed, in order."""
+    """The failed images of a job, by index."""
     rows = connection.execute(_failed(), {"job": job})
     return [Failure(index=row.at, code=ItemCode(row.code), detail=row.detail) for row in rows]
 
 
-# Each statement is made once: putting it together costs more than what the database does for it.
+# Each statement is built once and cached, because building it takes longer than running it.
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A job's question as its row keeps it."""
+"""Converts a job's question to and from the columns of its row."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipeline.types import Question
 
 
 def options_of(question: Question) -> dict[str, Any]:
-    """What `jobs.options` holds: all of the question but its prompt."""
+    """The value of `jobs.options`: every field of the question except the prompt."""
     options: dict[str, Any] = msgspec.to_builtins(question)
     del options["prompt"]
     return options
 
 
 def question_of(prompt: str, options: Mapping[str, Any]) -> Question:
-    """The question of a row."""
+    """The question, from the columns `prompt` and `options`."""
     return msgspec.convert({**options, "prompt": prompt}, Question)

@@ -1,4 +1,4 @@
-"""The log of a job's webhooks, for its owner, and sending one again."""
+"""Lists a job's webhook deliveries for its owner, and resends one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class NoDelivery(Exception):
 
 
 class BodyGone(Exception):
-    """What the webhook said is forgotten: its job was deleted, or its results have expired."""
+    """The webhook's body was deleted, because the job was deleted or its results have expired."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeliveryView:
-    """A webhook and what became of it."""
+    """A webhook delivery and its attempts."""
 
     id: str  #: the webhook-id
     round: int
@@ -32,12 +32,12 @@ class DeliveryView:
     url: str
     state: str  #: pending, delivered, dead
     attempts: Sequence[dict[str, Any]]  #: {at, status, error, ms}, oldest first
-    created_at: int  #: milliseconds since 1970, as the next
-    next_at: int | None  #: when it is sent next, where it waits
+    created_at: int  #: milliseconds since 1970
+    next_at: int | None  #: time of the next attempt in milliseconds since 1970; None if none is planned
 
 
 def deliveries_of(connection: Connection, job: str) -> list[DeliveryView]:
-    """Of each round of the job that had a webhook, the newest first."""
+    """The deliveries of the job, one for each round that had a webhook, newest first."""
     waiting = (
         select(func.max(case((steps_table.c.not_before > now_ms(), steps_table.c.not_before), else_=now_ms())))
         .where(_open_step(), steps_table.c.job == deliveries_table.c.job, steps_table.c.round == deliveries_table.c.round)
@@ -58,14 +58,16 @@ def deliveries_of(connection: Connection, job: str) -> list[DeliveryView]:
 
 
 def redeliver(connection: Connection, delivery: str, account: str) -> str:
-    """Has the webhook sent again, under its id and in its bytes; its job. One that waits for an attempt is made due, one
-    that is being sent now is left alone, of one that is over the attempts begin anew. Raises NoDelivery or BodyGone.
+    """Resends a webhook with the same id and body. Returns its job.
+
+    A delivery that waits for its next attempt becomes due now. A delivery that is being sent stays as it is. A delivery that has
+    ended starts again with a new step. Raises NoDelivery or BodyGone.
     """
     mine = deliveries_table.c.id == delivery, deliveries_table.c.account == account
     job: str | None = connection.scalar(select(deliveries_table.c.job).where(*mine))
     if job is None:
         raise NoDelivery(delivery)
-    # The job first, as always: of two that ask at once the second sees the step that the first has made.
+    # Lock the job first, as every transaction does. Of two requests at once, the second then sees the first one's new step.
     locked = connection.execute(
         select(jobs_table.c.id).where(jobs_table.c.id == job).with_for_update(key_share=True)
     ).one_or_none()

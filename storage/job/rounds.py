@@ -1,4 +1,4 @@
-"""A further round of a job, over the images that failed; and a job's removal. One transaction each, on its locked row."""
+"""Retries a job's failed images in a new round, and deletes a job. Each runs in one transaction and locks the job's row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NotEnded(Exception):
 
 
 class Expired(Exception):
-    """The job's results are gone, and the addresses of its images with them."""
+    """The job's results and the URLs of its images were deleted."""
 
 
 class NothingFailed(Exception):
@@ -33,17 +33,18 @@ class NothingFailed(Exception):
 
 
 class InputsGone(Exception):
-    """The images came with the request, and were deleted when the job ended."""
+    """The images came with the request and were deleted when the job ended."""
 
 
 def retry(
     connection: Connection, job: str, *, size: Callable[[Question], int], max_open: int, request_id: str | None = None
 ) -> None:
-    """Begins the job's next round, over its failed images. `size`: how many of them go in a chunk; `request_id`: of the request
-    that asks for it.
+    """Starts the job's next round with its failed images.
 
-    Raises NotEnded, Expired, NothingFailed, InputsGone, InsufficientCredits, TooManyOpenJobs, or LostLease where the job is
-    gone; then nothing may be committed.
+    `size`: how many of them make a chunk. `request_id`: id of the HTTP request that asks for the retry.
+
+    Raises NotEnded, Expired, NothingFailed, InputsGone, InsufficientCredits, TooManyOpenJobs, or JobGone if the job was deleted.
+    The caller must then roll back.
     """
     row = _lock_retried(connection, job)
     failed = _failed_images(connection, row)
@@ -55,15 +56,15 @@ def retry(
         .where(images_table.c.job == job, images_table.c.state == ImageState.FAILED.value)
         .values(state=ImageState.WAITING.value, attempts=round_, **no_outcome)
     )
-    # Those of a round that was cut short are open still, and the round ends when none is.
+    # Close the chunks of earlier rounds. A round that was cut short leaves chunks open, and this round ends when none is open.
     connection.execute(update(chunks_table).where(chunks_table.c.job == job).values(open=False))
     fresh = 1 + (connection.scalar(select(func.max(chunks_table.c.no)).where(chunks_table.c.job == job)) or 0)
     most = size(row.question)
     groups = [failed[first : first + most] for first in range(0, len(failed), most)]
-    # A chunk reaches from its first failed image to its last; those between that have an answer are not open, and stay.
+    # A chunk reaches from its first failed image to its last. Images between them that have an answer are skipped and keep it.
     plan = [ChunkPlan(no=fresh + place, first=group[0], count=group[-1] - group[0] + 1) for place, group in enumerate(groups)]
     ledger.reserve(connection, account=row.account, job=job, round_=round_, amount=reservation(row.total, charged=row.credits))
-    if (connection.scalar(open_jobs) or 0) >= max_open:  # counted once the account's row is locked
+    if (connection.scalar(open_jobs) or 0) >= max_open:  # count after `reserve`, which has locked the account's row
         raise TooManyOpenJobs
     connection.execute(
         update(jobs_table)
@@ -87,21 +88,21 @@ def retry(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _RetriedJob:
-    """What a further round has to know of the job's locked row."""
+    """The columns that a new round needs from the job's locked row."""
 
     id: str
     account: str
     round: int
     status: JobStatus
     question: Question
-    total: int  #: images
-    credits: int  #: charged so far, all rounds together
+    total: int  #: number of images
+    credits: int  #: credits charged so far, sum of all rounds
     input_method: str
-    expires_at: int | None  #: milliseconds since 1970; None: it has not ended, or its results are gone
+    expires_at: int | None  #: milliseconds since 1970; None if the job has not ended or its results were deleted
 
 
 def _lock_retried(connection: Connection, job: str) -> _RetriedJob:
-    """Raises JobGone."""
+    """Locks the job's row and returns its values. Raises JobGone."""
     row = locked_row(connection, _retried_job(), job)
     return _RetriedJob(
         id=row.id,
@@ -134,7 +135,7 @@ def _retried_job() -> Select[Any]:
 
 
 def _failed_images(connection: Connection, job: _RetriedJob) -> list[int]:
-    """Their indexes, in order."""
+    """The indexes of the job's failed images, in order. Raises NotEnded, Expired, NothingFailed or InputsGone."""
     if not job.status.ended:
         raise NotEnded
     if job.expires_at is None or job.expires_at <= connection.execute(select(now_ms())).scalar_one():
@@ -154,13 +155,15 @@ def _failed_images(connection: Connection, job: _RetriedJob) -> list[int]:
 
 
 def remove(connection: Connection, job: str) -> None:
-    """Deletes the job and all that is known of its images, and the bodies of its webhooks. Its ledger rows stay, and the
-    log of its deliveries, none of which is tried again. Its idempotency key is free. Raises NotEnded, or LostLease where
-    it is gone already.
+    """Deletes the job, its images and the bodies of its webhooks.
+
+    The ledger rows and the log of the deliveries stay, but no delivery is tried again. The job's idempotency key can be used
+    again. Raises NotEnded, or JobGone if the job is already deleted.
     """
     if not lock_job(connection, job).status.ended:
         raise NotEnded
-    # Steps first: who holds one records outcomes on the images' rows.
+    # Delete the steps first. A transaction that records an outcome locks its step and then the images, so this order avoids a
+    # deadlock.
     connection.execute(delete(steps_table).where(steps_table.c.job == job))
     connection.execute(
         update(deliveries_table).where(deliveries_table.c.job == job, deliveries_table.c.state == "pending").values(state="dead")

@@ -1,4 +1,4 @@
-"""What the supervisor asks of the jobs: those that are late, stranded, expired or over. One transaction each."""
+"""The supervisor's transactions: it finds jobs that are overdue, stranded, expired or ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def overdue(connection: Connection, limit: int = 50) -> list[str]:
 
 
 def finalize_stranded(connection: Connection) -> list[str]:
-    """Gives each open job that has neither an open chunk nor a finalize step its finalize step; the jobs."""
+    """Adds a finalize step to each open job that has neither an open chunk nor a finalize step. Returns these jobs."""
     open_chunk = select(chunks_table.c.no).where(chunks_table.c.job == jobs_table.c.id, chunks_table.c.open).exists()
     finalizing = select(steps_table.c.id).where(
         steps_table.c.job == jobs_table.c.id,
@@ -38,7 +38,7 @@ def finalize_stranded(connection: Connection) -> list[str]:
 
 
 def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
-    """Forgets the results of jobs whose time is over; the jobs. What they cost stays known."""
+    """Deletes the results of expired jobs and returns these jobs. The jobs' costs are kept."""
     late = list(
         connection.execute(
             select(jobs_table.c.id).where(jobs_table.c.expires_at < now_ms()).limit(limit).with_for_update(skip_locked=True)
@@ -55,7 +55,10 @@ def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
 
 
 def scratch_owners(connection: Connection, names: Sequence[str]) -> dict[str, bool]:
-    """Of those that are jobs: whether scratch may still be written for them (False: the job is over, and cleaned up)."""
+    """For each name that is a job's id: whether scratch may still be written for the job.
+
+    False means that the job has ended and is cleaned up.
+    """
     rows = connection.execute(
         select(
             jobs_table.c.id,

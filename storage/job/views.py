@@ -1,4 +1,4 @@
-"""What a caller may see of a job. Reads only."""
+"""The parts of a job that its owner may see. Reads only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLUMNS = tuple(attribute.name for attribute in fields(JobView) if attribute.na
 
 
 def job_view(connection: Connection, job: str, account: str) -> JobView | None:
-    """The job, if it is that account's."""
+    """The job; None if it does not exist or belongs to another account."""
     found = _views(connection, connection.execute(_one_job(), {"job": job, "account": account}).all())
     return found[0] if found else None
 
@@ -30,7 +30,7 @@ def _one_job() -> Select[Any]:
 
 
 def select_jobs() -> Select[Any]:
-    """What `views_of` needs of a job's row."""
+    """A query for the columns that `views_of` needs. Callers add conditions and an order."""
     return select(
         *(jobs_table.c[name] for name in _COLUMNS),
         jobs_table.c.result.is_not(None).label("has_result"),
@@ -39,7 +39,7 @@ def select_jobs() -> Select[Any]:
 
 
 def views_of(connection: Connection, query: Select[Any]) -> list[JobView]:
-    """The jobs of a query made from `select_jobs`, in its order."""
+    """The jobs of a query that was made from `select_jobs`, in the query's order."""
     return _views(connection, connection.execute(query).all())
 
 
@@ -55,7 +55,7 @@ def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobView]:
     return [_view(row, states[row.id], usages[row.id]) for row in rows]
 
 
-# Each statement is made once: putting it together costs more than what the database does for it.
+# Each statement is built once and cached, because building it takes longer than running it.
 
 
 @cache
@@ -123,12 +123,15 @@ def _named_failures() -> Select[Any]:
 
 
 def finished_at_of(connection: Connection, job: str) -> int | None:
-    """When the job ended, None if it has not, its results have expired, or it is gone: whether it is still the same."""
+    """When the job ended; None if it has not ended, its results have expired, or it was deleted.
+
+    A caller compares two values to see whether the job is still in the same round.
+    """
     return connection.scalar(select(jobs_table.c.finished_at).where(jobs_table.c.id == job, jobs_table.c.expires_at.is_not(None)))
 
 
 def status_of(connection: Connection, job: str) -> JobStatus | None:
-    """Just the status: what a waiter looks at between signals."""
+    """The job's status only. Waiters poll it between notifications."""
     status = connection.scalar(_status(), {"job": job})
     return JobStatus(status) if status is not None else None
 

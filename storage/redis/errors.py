@@ -1,4 +1,4 @@
-"""What an error of Redis, or of the queue that Celery keeps in it, means."""
+"""Translates the errors of Redis, and of Celery's queue in Redis."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from redis.exceptions import (
 
 from pipeline.errors import PartError, Permanent, Transient, not_allowed, os_error
 
-#: All that the clients of Redis raise. Who rings or tells catches these and goes on: SQL is the truth.
+#: All errors that the Redis clients raise. Code that notifies catches them and continues, because the state is in SQL.
 AWAY = (RedisError, KombuError, OSError)
 _NOT_ALLOWED = (AuthenticationError, AuthorizationError, NoPermissionError)
 _TRANSIENT = (
-    ConnectionError,  # while it loads its data, too
+    ConnectionError,  # also raised while Redis loads its data
     TimeoutError,
     InvalidResponse,
     ClusterDownError,
     MasterDownError,
     OutOfMemoryError,
-    ReadOnlyError,  # as long as a failover lasts
+    ReadOnlyError,  # raised during a failover
     TryAgainError,
-    OperationalError,  # kombu's, for whatever broke a connection
+    OperationalError,  # kombu raises it for any broken connection
 )
 
 
 def redis_error(error: Exception) -> PartError:
-    """What one of AWAY means."""
+    """Translates one of the errors in AWAY."""
     text = str(error) or type(error).__name__
     if isinstance(error, _NOT_ALLOWED):
         return not_allowed(text)
     if isinstance(error, _TRANSIENT):
         return Transient(text)
     if isinstance(error, OSError):
-        return os_error(error) or Transient(text)  # of TLS or a name look-up: the way to the server
+        return os_error(error) or Transient(text)  # a TLS or DNS error: the server can't be reached
     return Permanent(text)
 
 

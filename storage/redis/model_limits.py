@@ -1,7 +1,7 @@
-"""The limits of the models, shared by all workers: one Lua script, by Redis's own clock.
+"""The limits of the models, shared by all workers. One Lua script applies them, with the clock of Redis.
 
-The rules are those of pipeline/engines/limiter.py, in Lua; tests/contract/test_limiter.py holds the two alike. Where Redis is away
-each worker keeps to its share, by those same rules.
+The script has the same rules as pipeline/engines/limiter.py, and tests/contract/test_limiter.py tests that both behave alike.
+While Redis is unavailable, each worker applies those rules to its own share of the limits.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ log = structlog.get_logger(__name__)
 
 PREFIX = "extract-image:model"
 WORKERS = "extract-image:model-workers"
-HERE = "here-"  #: what the id of a permit begins with that was given while Redis was away
-WORKER_MS = 60_000  #: a worker that has not asked for so long is gone, or has no need of its share
-ANSWER_SECONDS = 3.0  #: what Redis may take to answer
-AWAY_SECONDS = 2.0  #: before it is tried again
-KEPT_SECONDS = 86_400  #: what nobody asks for is forgotten
+HERE = "here-"  #: prefix of the ids of permits that were given while Redis was unavailable
+WORKER_MS = 60_000  #: a worker that made no request for this long gets no share
+ANSWER_SECONDS = 3.0  #: timeout for an answer of Redis
+AWAY_SECONDS = 2.0  #: pause before an unavailable Redis is tried again
+KEPT_SECONDS = 86_400  #: unused keys expire after this time
 
 SCRIPT = f"""
 local engine, model, calls, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -139,19 +139,21 @@ return {{'ok'}}
 
 
 class RedisLimiter:
-    """Shared by all whose client leads to the same Redis. Thread-safe; a process makes one."""
+    """Limits shared by all processes that use the same Redis. Thread-safe; a process makes one."""
 
     def __init__(
         self, client: redis.Redis, *, concurrency: int, owner: str = "", clock: Callable[[], float] | None = None
     ) -> None:
-        """`concurrency`: calls of a model at once; `owner`: this process; `clock`: milliseconds, None for Redis's own."""
+        """`concurrency`: most calls of one model at a time. `owner`: a name for this process. `clock`: gives milliseconds; None
+        means the clock of Redis.
+        """
         self._redis = client
         self._script = client.register_script(SCRIPT)
         self._concurrency = concurrency
         self._owner = owner or random_id("", 12)
         self._clock = clock
         self._local = LocalLimiter(concurrency=concurrency)
-        self._away_until = 0.0  # by the process's clock: who is away is not asked by every call
+        self._away_until = 0.0  # by time.monotonic(); until then, calls do not try an unavailable Redis
 
     def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
         request_ms, token_ms = spacings(model, tokens)
@@ -169,7 +171,7 @@ class RedisLimiter:
         return Permit(id=id_, model=model, tokens=tokens, delay=float(wait) / 1000)
 
     def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
-        # Both heed what the model said. Its tokens are trued up where they were reserved.
+        # Both limiters record the model's error. Only the limiter that reserved the tokens corrects their number.
         here = permit.id.startswith(HERE)
         entered = replace(permit, id=permit.id.removeprefix(HERE)) if here else permit
         self._local.leave(entered, tokens=tokens if here else None, trouble=trouble)
@@ -185,12 +187,12 @@ class RedisLimiter:
 
     @classmethod
     def of(cls, url: str, *, concurrency: int) -> RedisLimiter:
-        """With a client of its own to the Redis at `url`."""
+        """A limiter with its own client of the Redis at `url`."""
         return cls(connect(url, seconds=ANSWER_SECONDS), concurrency=concurrency)
 
     @redis_errors()
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
-        """Raises Transient or Permanent if Redis does not answer."""
+        """The notices of models that are unavailable, by model name; "" is the engine. Raises Transient and Permanent."""
         names = ["", *(model.name for model in models)]
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
@@ -216,7 +218,7 @@ class RedisLimiter:
 
 
 class _StillAway(ConnectionError):
-    """Redis was away a moment ago."""
+    """Redis was unavailable a moment ago, so this call did not try it."""
 
 
 def _key(name: str) -> str:

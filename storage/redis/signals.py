@@ -1,8 +1,7 @@
-"""The doorbell: what Redis tells, and nobody relies on.
+"""Notifications through Redis. They are hints, and the service does not rely on them.
 
-Workers hear of steps through Celery messages that hold a step's id and nothing else; waiters hear of jobs through one
-channel, on which the ids of jobs that have changed are published. Either may be lost: SQL is the truth, and both are looked
-up there.
+Workers are notified of steps by Celery messages, which contain only a step's id. Waiters are notified of changed jobs by one
+channel, on which the jobs' ids are published. Both kinds may be lost, because workers and waiters read the state from SQL.
 """
 
 from __future__ import annotations
@@ -28,35 +27,35 @@ from storage.redis.watching import Watch, Watches
 
 log = structlog.get_logger(__name__)
 
-QUEUE = "steps"  #: Celery queue of all steps
-WAITED_QUEUE = "steps-waited"  #: of those whose caller holds a connection: read first
+QUEUE = "steps"  #: Celery queue of steps
+WAITED_QUEUE = "steps-waited"  #: Celery queue of steps whose caller holds a connection; workers read it first
 TASK = "workers.run_step"
-CHANNEL = "extract-image:jobs"  #: where the ids of jobs that have changed are published
-GOING_ON = " goes on"  #: after the id of a job that has changed, but not ended
-AGAIN_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
+CHANNEL = "extract-image:jobs"  #: channel for the ids of changed jobs
+GOING_ON = " goes on"  #: suffix of the id of a job that has changed but not ended
+AGAIN_SECONDS = 1.0  #: the listener checks this often whether it is closed, and retries Redis after this time
 PROCESSES = "extract-image:counts"
-COUNTS_SECONDS = 2.0  #: for Redis to take or give them
-COUNTS_TTL = 300  #: seconds: what an ended process has counted is read so long, several times
+COUNTS_SECONDS = 2.0  #: timeout of Redis for writing or reading counts
+COUNTS_TTL = 300  #: seconds for which the last counts of an ended process can be read
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
 
 
 def connect(url: str, *, seconds: float | None = None) -> redis.Redis:
-    """A client of REDIS_URL (redis://, rediss://, unix://), with connections for many waiters.
+    """A client of REDIS_URL (redis://, rediss://, unix://), with a large connection pool.
 
-    `seconds`: what an answer may take, of one that never blocks; then it is asked once and no more.
+    `seconds`: timeout for an answer. Set it only for a client that sends no blocking commands.
     """
     options: dict[str, Any] = {} if url.startswith("unix:") else dict(KEEPALIVE)
     if seconds is not None:
         options |= {"socket_timeout": seconds, "retry": Retry(NoBackoff(), 1)}
-    # Protocol 2: one shape of answer from every server.
+    # With protocol 2, every server answers in the same format.
     return redis.Redis.from_url(url, max_connections=10_000, socket_connect_timeout=5, protocol=2, **options)
 
 
 def celery_app(redis_url: str) -> Celery:
-    """The Celery app, for sending and for working.
+    """The Celery app, for senders and workers.
 
-    No result backend, JSON only. `acks_late` without `reject_on_worker_lost`: a lost message is rung again by the
-    supervisor, which counts; Celery's own redelivery does not.
+    It has no result backend and accepts only JSON. It uses `acks_late` without `reject_on_worker_lost`: the supervisor announces
+    a step again if its message is lost, and counts how often. Celery's own redelivery does not count.
     """
     app = Celery("extract-image", broker=_broker_url(redis_url), set_as_current=False)
     app.conf.update(
@@ -82,15 +81,15 @@ def celery_app(redis_url: str) -> Celery:
             "max_connections": 1000,  # kombu's default is 10
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
-            # One more attempt at once, then no more: kombu's default goes on for 6 s, and a request is held by it.
+            # Retry once, without a pause. kombu's default retries for 6 s, and would block an HTTP request for that time.
             "max_retries": 1,
             "interval_start": 0,
-            "socket_timeout": 30,  # seconds: a Redis that is stopped, not gone, would hold who rings for ever
+            "socket_timeout": 30,  # seconds; without it, a Redis that hangs would block senders for ever
             **({} if redis_url.startswith("unix:") else KEEPALIVE),
         },
     )
     if redis_url.startswith("rediss://"):
-        # redis-py verifies by itself; kombu has to be told, and does not read what else the URL says of it.
+        # redis-py verifies certificates by default. kombu must be told to, and does not read the TLS parameters in the URL.
         given = parse_qs(urlsplit(redis_url).query)
         trusted = given.get("ssl_ca_certs", [None])[0]
         app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": trusted}
@@ -98,7 +97,7 @@ def celery_app(redis_url: str) -> Celery:
 
 
 def step_of(payload: Any) -> int:
-    """The step that a message names, from its body as Celery makes it: [args, kwargs, embed]."""
+    """The step id in a message's body. Celery's body is [args, kwargs, embed]."""
     return int(payload[0][0])
 
 
@@ -109,20 +108,20 @@ def _broker_url(redis_url: str) -> str:
 
 
 class Signals:
-    """Rings steps, and tells waiters of their jobs. Thread-safe; a process makes one."""
+    """Announces steps to workers, and notifies waiters of changed jobs. Thread-safe; a process makes one."""
 
     def __init__(self, redis_url: str, app: Celery | None = None) -> None:
         self.redis = connect(redis_url)
-        # Who ends, and who asks for /metrics, is not held up by a Redis that has stopped answering.
+        # This client has a timeout, so that a Redis which hangs can't block a process's exit or a request for /metrics.
         self._counts = connect(redis_url, seconds=COUNTS_SECONDS)
         self._celery = app or celery_app(redis_url)
         self._watches = Watches()
         self._closed = threading.Event()
         self._starting = threading.Lock()
-        self._listener: threading.Thread | None = None  # started with the first watch: workers have none
+        self._listener: threading.Thread | None = None  # the first watch starts it; workers never watch
 
     def ring(self, rings: Iterable[Ring]) -> None:
-        """Sends a message for each step. Where Redis is away, the supervisor rings later."""
+        """Sends a message for each step. If Redis is unavailable, the supervisor announces the steps later."""
         rings = list(rings)
         if not rings:
             return
@@ -141,13 +140,16 @@ class Signals:
 
     @redis_errors()
     def queue_is_empty(self) -> bool:
-        """Whether no message waits: what is due and was rung has then lost its message. Raises Transient and Permanent."""
+        """Whether no message is in the queues. If so, announced steps that are still due have lost their messages.
+
+        Raises Transient and Permanent.
+        """
         return not any(self.redis.llen(queue) for queue in (QUEUE, WAITED_QUEUE))
 
     def tell(self, job: str, *, ended: bool = True) -> None:
-        """Wakes all who wait for the job: something about it has changed. Where Redis is away, they look at SQL.
+        """Notifies the job's waiters that the job has changed. If Redis is unavailable, waiters find the change in SQL.
 
-        `ended`: False where it certainly has not: then those sleep on who wait for its end alone.
+        `ended`: pass False only if the job certainly has not ended. Then waiters for the job's end are not woken.
         """
         try:
             self.redis.publish(CHANNEL, job if ended else job + GOING_ON)
@@ -155,7 +157,7 @@ class Signals:
             log.warning("not_told", job=job, reason=repr(error))
 
     def watch(self, job: str, *, end_only: bool = False) -> AbstractContextManager[Watch]:
-        """Hears what is told of the job, from now on. Where Redis is away its waits end each second."""
+        """Receives the job's notifications from now on. While Redis is unavailable, its waits end about once a second."""
         with self._starting:
             if self._listener is None:
                 self._listener = threading.Thread(target=self._listen, name="signals", daemon=True)
@@ -163,7 +165,10 @@ class Signals:
         return self._watches.watch(job, end_only=end_only)
 
     def _listen(self) -> None:
-        """Until the end. What is told while there is no subscription is lost: then all are woken."""
+        """Passes notifications to the watches until `close`.
+
+        Notifications without a subscription are lost. So it wakes all watches when the subscription fails or starts.
+        """
         while not self._closed.is_set():
             try:
                 with self.redis.pubsub() as subscription:  # type: ignore[no-untyped-call]
@@ -181,12 +186,12 @@ class Signals:
         if message["type"] == "message":
             told = message["data"].decode()
             self._watches.tell(told.removesuffix(GOING_ON), ended=not told.endswith(GOING_ON))
-        else:  # subscribed, for the first time or anew
+        else:  # the subscription has started, for the first time or again
             self._watches.tell_all()
 
     @redis_errors()
     def publish(self, process: str, text: str) -> None:
-        """Puts up what a process has counted, in place of what it had put up before. Raises Transient and Permanent."""
+        """Publishes the counts of a process, and replaces its earlier ones. Raises Transient and Permanent."""
         pipe = self._counts.pipeline(transaction=False)
         pipe.sadd(PROCESSES, process)
         pipe.set(_counts(process), text, ex=COUNTS_TTL)
@@ -194,7 +199,7 @@ class Signals:
 
     @redis_errors()
     def published(self) -> dict[str, str]:
-        """What each process has put up within COUNTS_TTL. Raises Transient and Permanent."""
+        """The counts that each process has published within COUNTS_TTL. Raises Transient and Permanent."""
         known: Any = self._counts.smembers(PROCESSES)
         processes = sorted(name.decode() for name in known)
         texts: Any = self._counts.mget([_counts(process) for process in processes]) if processes else []
@@ -218,5 +223,5 @@ def _counts(process: str) -> str:
 
 
 def owner_name() -> str:
-    """Who holds a lease, for people who read the table."""
+    """The name of this process in a lease's `owner` column. People who read the table use it."""
     return f"{socket.gethostname()}:{os.getpid()}"

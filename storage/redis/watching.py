@@ -1,5 +1,7 @@
-"""Who in this process waits for which job. One subscription to Redis serves all of them: a connection each would cost
-this process and Redis more than all else about a waiter."""
+"""The waiters of this process, by job.
+
+All of them share one subscription to Redis, because a connection for each would be the largest cost of a waiter.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from contextlib import contextmanager
 
 
 class Watch:
-    """One who waits for a job, or only for its end."""
+    """A waiter for any change of a job, or only for its end."""
 
     def __init__(self, *, end_only: bool) -> None:
         self.end_only = end_only
@@ -19,15 +21,18 @@ class Watch:
         self._told.set()
 
     def wait(self, seconds: float) -> bool:
-        """Blocks until something is told of the job, or the time is over; at once if it was told since the last wait, or since
-        the watch began. Also True where something may have gone unheard: whoever waits looks at SQL anyway."""
+        """Blocks until the job is notified or `seconds` have passed. Returns whether it was notified.
+
+        It returns at once if a notification arrived since the last wait, or since the watch began. It also returns True if a
+        notification may have been lost, so the caller must read the job's state from SQL.
+        """
         told = self._told.wait(seconds)
         self._told.clear()
         return told
 
 
 class Watches:
-    """All of them, by job. Thread-safe."""
+    """All watches of this process, by job. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,7 +40,7 @@ class Watches:
 
     @contextmanager
     def watch(self, job: str, *, end_only: bool = False) -> Iterator[Watch]:
-        """Hears of the job from now on."""
+        """Receives the job's notifications from now on."""
         watch = Watch(end_only=end_only)
         with self._lock:
             self._of.setdefault(job, set()).add(watch)
@@ -54,7 +59,7 @@ class Watches:
                     watch.tell()
 
     def tell_all(self) -> None:
-        """Something may have gone unheard."""
+        """Wakes every watch, because notifications may have been lost."""
         with self._lock:
             for watches in self._of.values():
                 for watch in watches:

@@ -1,1 +1,1 @@
-"""Where images lie as long as their job: a folder or a bucket."""
+"""Scratch storage for images while their job is open: a folder or a bucket."""

@@ -1,4 +1,4 @@
-"""Scratch objects as files below a folder, on one machine: the embedded part behind `pipeline.ports.Scratch`."""
+"""Scratch objects as files in a folder on one machine. It implements `pipeline.ports.Scratch`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTIAL = ".partial-"
 
 
 class FileScratch:
-    """One file an object below `root`, on one machine. Raises FileNotFoundError, Transient and Permanent as the port says."""
+    """Stores each object as one file below `root`. Raises FileNotFoundError, Transient and Permanent as the port says."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
@@ -33,7 +33,7 @@ class FileScratch:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
                 break
-            except (FileNotFoundError, FileExistsError):  # a cleanup removed the emptied folder in between
+            except (FileNotFoundError, FileExistsError):  # a cleanup removed the empty folder meanwhile
                 if path.parent.is_file():
                     raise
         try:
@@ -71,7 +71,7 @@ class FileScratch:
             raise Transient(text) if waiting_helps else Permanent(text)
 
     def list(self, prefix: str) -> Iterator[str]:
-        # The folder part of the prefix bounds the walk: listing one job does not read the others.
+        # The walk starts at the folder part of the prefix, so that listing one job does not read the folders of others.
         start = self._root / prefix.rpartition("/")[0]
         for folder, _, names in os.walk(start):
             for name in sorted(names):
@@ -89,7 +89,7 @@ class FileScratch:
 
 
 class _File(io.FileIO):
-    """An object's file, open for reading: a disk that fails later than at the opening is told in the port's words too."""
+    """An object's file, open for reading. It also translates errors of the disk that occur after the file was opened."""
 
     @os_errors()
     def readinto(self, buffer: Any) -> int | None:

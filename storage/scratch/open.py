@@ -1,4 +1,4 @@
-"""The scratch store that SCRATCH_URL names."""
+"""Opens the scratch store of SCRATCH_URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.scratch.files import FileScratch
 
 
 def open_scratch(settings: Settings) -> Scratch:
-    """The store that SCRATCH_URL names. S3 is asked for nothing yet."""
+    """The store of SCRATCH_URL. It does not contact S3 yet."""
     kind, _, place = settings.scratch_url.partition(":")
     if kind == "file":
         return FileScratch(Path(place))

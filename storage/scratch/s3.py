@@ -1,6 +1,6 @@
-"""Scratch objects in a bucket of S3 or of a server that speaks as it does.
+"""Scratch objects in a bucket of S3 or of an S3-compatible server.
 
-boto3 is imported at the first use: it weighs, and a service on a folder never needs it.
+boto3 is imported at the first use, because it takes much memory and a service with a scratch folder never needs it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from pipeline.errors import PartError, Permanent, StorageFull, Transient, not_al
 from pipeline.scratch_key import SAFE_KEY
 from pipeline.types import MB
 
-WHOLE = 8 * MB  #: bytes: up to here a body goes out of memory, and an object that is read stays in it
-IN_PARTS = 64 * MB  #: bytes: beyond this an object is put in parts, so that a failed one costs little
-PART = 16 * MB  #: bytes
+WHOLE = 8 * MB  #: bytes; smaller objects are held in memory when they are sent or read
+IN_PARTS = 64 * MB  #: bytes; larger objects are uploaded in parts, so that a failure repeats only one part
+PART = 16 * MB  #: bytes of one part
 PIECE = 1 * MB  #: bytes read at a time
-BULK = 1000  #: objects that one request may delete
-POOL = 512  #: idle connections kept: WORKER_CONCURRENCY at its highest
+BULK = 1000  #: most objects that one request may delete
+POOL = 512  #: idle connections that are kept: the largest WORKER_CONCURRENCY
 
-#: Statuses of a bulk delete that is refused for its checksum: bad request, length required, not implemented.
+#: Statuses with which servers refuse a bulk delete's checksum: bad request, length required, not implemented.
 _CHECKSUM_REFUSED = (400, 411, 501)
-#: What servers say of a bucket that is full; the status 507 says it too.
+#: Error codes of servers for a full bucket. The status 507 means the same.
 FULL_CODES = frozenset(
     {"InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 )
-#: What may succeed when it is asked again, beside the statuses from 500 on: too slow a request, too many at once.
+#: Statuses and codes of requests that may succeed when they are retried, besides statuses of 500 and more.
 _AGAIN_STATUSES = frozenset({408, 409, 429})
 _AGAIN_CODES = frozenset(
     {
@@ -48,7 +48,7 @@ _AGAIN_CODES = frozenset(
         "TooManyRequests",
     }
 )
-#: What to look at, by the error's code. It is all that is told of an error: its own message may hold keys.
+#: Hints for the operator, by error code. We show these and not the server's message, because that may contain keys.
 _HINTS = {
     "AccessDenied": "the key of AWS_ACCESS_KEY_ID may not do that",
     "AuthorizationHeaderMalformed": "look at AWS_REGION",
@@ -63,7 +63,7 @@ _HINTS = {
 
 
 def s3_client(settings: Settings) -> Any:
-    """A client of boto3's, for all threads of the process. What is not set is looked for where boto3 does."""
+    """A boto3 client for all threads of the process. boto3 finds values that are not set in its usual places."""
     from boto3 import Session
     from botocore.config import Config
 
@@ -84,7 +84,7 @@ def s3_client(settings: Settings) -> Any:
         read_timeout=60,
         max_pool_connections=POOL,
         tcp_keepalive=True,
-        # Other servers than Amazon's do not all know its newer checksums.
+        # Some S3-compatible servers do not support Amazon's newer checksums.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -92,11 +92,10 @@ def s3_client(settings: Settings) -> Any:
 
 
 class S3Scratch:
-    """One object of the bucket for each of ours, its name below `prefix`. Objects that are not ours are not seen.
+    """Stores each scratch object as one object of the bucket, with `prefix` before its key. It ignores other objects.
 
-    Raises FileNotFoundError only for a missing object; for all else that S3 does or fails to do Transient or Permanent,
-    which say what to look at. Keys, buckets and regions are set by a person, who can mend them while jobs wait: what S3
-    refuses for them is Transient, with a notice.
+    Raises FileNotFoundError only for a missing object. All other errors are Transient or Permanent, and their texts say what to
+    check. An operator can fix keys, buckets and regions while jobs wait. So errors caused by them are Transient, with a notice.
     """
 
     def __init__(self, connect: Callable[[], Any], *, bucket: str, prefix: str = "") -> None:
@@ -119,7 +118,7 @@ class S3Scratch:
             else:
                 from boto3.s3.transfer import TransferConfig
 
-                # No threads of its own: one part at a time is in memory.
+                # Without threads, only one part at a time is in memory.
                 parts = TransferConfig(multipart_threshold=IN_PARTS, multipart_chunksize=PART, use_threads=False)
                 self._client.upload_fileobj(body, **place, Config=parts)
 
@@ -158,9 +157,10 @@ class S3Scratch:
                         yield key
 
     def _delete(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """One request; name and code of each object that could not be deleted.
+        """Sends one bulk delete. Gives the key and error code of each object that could not be deleted.
 
-        A server may refuse the checksum that boto3 sends and demand the older Content-MD5: it is told once.
+        A server may refuse boto3's checksum and require the older Content-MD5. Then the request is repeated with Content-MD5, and
+        later requests use it from the start.
         """
         from botocore.exceptions import ClientError
 
@@ -183,7 +183,7 @@ class S3Scratch:
 
     @property
     def _client(self) -> Any:
-        """Made at the first use: a process that forks must not share its connections."""
+        """The client. It is made at the first use, because forked processes must not share connections."""
         with self._lock:
             if self._made is None:
                 self._made = self._connect()
@@ -200,12 +200,12 @@ class S3Scratch:
 
     @contextmanager
     def _told(self, action: str, key: str = "") -> Iterator[None]:
-        """Errors of boto3's as the port's; with none of its texts, which may hold keys and signed URLs."""
+        """Translates boto3's errors to the port's. It leaves boto3's texts out, because they may contain keys and signed URLs."""
         from botocore.exceptions import BotoCoreError, ClientError
         from urllib3.exceptions import HTTPError
 
         try:
-            with os_errors():  # of the temporary file, too
+            with os_errors():  # for errors of the temporary file
                 yield
         except ClientError as error:
             raise self._refused(error, action, key) from None
@@ -213,13 +213,13 @@ class S3Scratch:
             raise self._failed(error) from None
 
     def _refused(self, error: Any, action: str, key: str) -> PartError | FileNotFoundError:
-        """What an answer with an error means."""
+        """Translates an error answer of S3."""
         status, code = _status(error), _plain(error.response.get("Error", {}).get("Code", ""))
         if code == "NoSuchBucket":
             return not_allowed(
                 f"There is no bucket {self._bucket} at {self._place}. Make it, or look at SCRATCH_URL and S3_ENDPOINT_URL."
             )
-        if key and code == "NoSuchKey":  # and no other 404: a proxy before a server that is away gives such too
+        if key and code == "NoSuchKey":  # no other 404: a proxy may send 404 while the server is down
             return FileNotFoundError(key)
         denied = status in (401, 403) or code in _HINTS
         hint = _HINTS.get(code, "look at AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if denied else "look at S3_ENDPOINT_URL")
@@ -236,7 +236,7 @@ class S3Scratch:
         return Transient(f"{told}; {hint}") if again else Permanent(f"{told}; {hint}")
 
     def _failed(self, error: Exception) -> PartError:
-        """What it means that there was no answer, or none that is S3's."""
+        """Translates a request that got no answer, or an answer that is not S3's."""
         from botocore import exceptions as of
 
         what = type(error).__name__
@@ -246,7 +246,7 @@ class S3Scratch:
             error, of.BotoCoreError
         ):
             return Transient(f"No S3 server can be reached at {self._place} ({what}). Look at S3_ENDPOINT_URL.")
-        if isinstance(error, of.ParamValidationError):  # of a request that boto3 did not send: ours was wrong
+        if isinstance(error, of.ParamValidationError):  # boto3 refused to send it: a bug of ours
             return Permanent(f"S3 can't be asked that ({what}).")
         return not_allowed(f"S3 can't be used at {self._place} ({what}). Look at S3_ENDPOINT_URL and AWS_REGION.")
 
@@ -265,5 +265,5 @@ def _status(error: Any) -> int:
 
 
 def _plain(code: str) -> str:
-    """The code of an error, shortened to what Amazon's look like."""
+    """An error code with only letters and digits, at most 64 of them, as Amazon's codes have."""
     return re.sub(r"[^A-Za-z0-9]", "", code)[:64]
