@@ -18,7 +18,9 @@ from pipeline.types import MB, ItemCode
 UNREACHABLE = "The image's server could not be reached. Check that the URL is right and that anyone on the internet can open it."
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
+# 520 to 529 are what the proxies of content delivery networks say of a server behind them that did not answer well.
+_TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504, *range(520, 530)})
+_NO_CONNECTION = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_OPERATION_TIMEDOUT})
 _BROKEN_OFF = frozenset({pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR})
 _TLS = frozenset(
     {
@@ -30,6 +32,7 @@ _TLS = frozenset(
         pycurl.E_SSL_INVALIDCERTSTATUS,
     }
 )
+_BROKE_OFF = "The image's server broke off before the image was complete."
 _WASTE = 64 * 1024  # bytes of an error page that are read away, so that its connection can be used again
 # Calls of the body callback for one image's bytes. A 20 MB image in packets of 1.4 KB takes 15,000; one in chunks of a byte each
 # would take 20 million, which is no image but a way to burn this machine's CPU.
@@ -47,6 +50,9 @@ class Fault:
     detail: str  #: for the caller
     reason: str  #: for the log
     transient: bool = False  #: whether asking again may help
+    unconnected: bool = False  #: whether it is because the server took no connection
+    broken: bool = False  #: whether it is because the server ended the connection
+    stale: bool = False  #: whether that connection was an older one, kept for this request: this was no try
     retry_after: float = 0.0  #: seconds the server asked for; 0: it did not
 
 
@@ -75,6 +81,11 @@ class Budget:
 
 def unreachable(reason: str) -> Fault:
     return Fault(code=ItemCode.FETCH_FAILED, detail=UNREACHABLE, reason=reason)
+
+
+def unconnected(reason: str) -> Fault:
+    """To the caller it is `unreachable`; but the server may take the next connection."""
+    return Fault(code=ItemCode.FETCH_FAILED, detail=UNREACHABLE, reason=reason, transient=True, unconnected=True)
 
 
 def timed_out(seconds: float) -> Fault:
@@ -133,6 +144,10 @@ class Transfer:
         """Whether a connection to an allowed address was made for the present request."""
         return self._guard.connected()
 
+    def connect_seconds(self) -> float | None:
+        """How long its connection took to make; None if it was there before."""
+        return self._guard.connect_seconds()
+
     def drop(self) -> None:
         """Forgets what was received and gives its bytes back to the budget."""
         self._budget.give_back(self._size)
@@ -155,15 +170,18 @@ class Transfer:
             code = pycurl.E_PARTIAL_FILE  # libcurl takes headers without an end for a whole answer
         if code == pycurl.E_OK or error_page_cut:
             return self._answered()
+        if self._guard.stale:
+            return Fault(code=ItemCode.FETCH_FAILED, detail=_BROKE_OFF, reason="stale", transient=True, broken=True, stale=True)
         reason = self._guard.refused or f"curl {code}: {pycurl.easy_strerror(code)}"
         if self._guard.refused or not self._guard.connected():
-            return unreachable(reason)
+            return unconnected(reason) if code in _NO_CONNECTION and not self._guard.refused else unreachable(reason)
         if code in _BROKEN_OFF:
-            return _failed("The image's server broke off before the image was complete.", reason, transient=True)
+            return Fault(code=ItemCode.FETCH_FAILED, detail=_BROKE_OFF, reason=reason, transient=True, broken=True)
         if code in _TLS:
             return _failed("No secure connection to the image's server could be made: check its certificate.", reason)
         if code == pycurl.E_OPERATION_TIMEDOUT:
-            return Fault(code=ItemCode.FETCH_TIMEOUT, detail="The image's server took too long to connect.", reason=reason)
+            detail = "The image's server took too long to connect."
+            return Fault(code=ItemCode.FETCH_TIMEOUT, detail=detail, reason=reason, transient=True)
         return _failed("The image's server did not answer in valid HTTP.", reason)
 
     def _answered(self) -> bytes | Redirect | Fault:

@@ -74,7 +74,7 @@ def flood(head, piece):
 
 
 @pytest.mark.parametrize(
-    "status", ["204 No Content", "300 Multiple", "304 Not Modified", "400 Bad", "404 Not Found", "418 ?", "500 Oops"]
+    "status", ["204 No Content", "300 Multiple", "304 Not Modified", "400 Bad", "404 Not Found", "418 ?", "501 Oops"]
 )
 def test_an_answer_without_an_image_is_told_by_its_status(serve, make_fetcher, status):
     server = serve({"/": f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()})
@@ -269,7 +269,10 @@ def test_no_more_is_asked_for_while_much_waits_for_the_caller(serve, make_fetche
 
 @pytest.mark.parametrize(
     "trouble",
-    [answer(b"", "429 Too Many"), answer(b"", "503 Busy", "Retry-After: 0"), answer(b"", "502 Bad"), answer(b"", "504 Late")],
+    [
+        *(answer(b"", f"{status} Busy") for status in (408, 429, 500, 502, 504, 520, 521, 522, 523, 524, 525, 526, 527, 529)),
+        answer(b"", "503 Busy", "Retry-After: 0"),
+    ],
 )
 def test_a_busy_server_is_asked_again(serve, make_fetcher, trouble):
     server = serve({"/": in_turn(trouble, trouble, answer())})
