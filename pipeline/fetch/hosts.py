@@ -2,8 +2,8 @@
 
 A small server's listen queue takes a handful of connections. What comes beyond that is dropped without a word, and the system
 sends it again only after 1 s, 3 s and 7 s. So the limit of a server grows and shrinks as TCP's congestion window does: it doubles
-with each round of answers until a connection fails, is then cut, and from there on grows by one a round, as long as answers come
-no later for it (as in TCP Vegas): a server that is busy with what it has gets no more. All batches share the limit.
+with each round of answers until a connection fails, or answers come later for it. It is cut when a connection fails, and from there
+on grows by one a round, as long as answers come no later for it (as in TCP Vegas): a server that is busy gets no more. All batches share the limit.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ class _Learned:
     answers: int = 0
     quickest: float = math.inf  #: seconds of the quickest answer, from the start of its request
     usual: float = 0.0  #: seconds of the latest answers
+    last_quickest: float = 0.0  #: seconds of the quickest answer of the last round
+    round_quickest: float = math.inf  #: seconds of the quickest answer of this round
+    round_left: int = 4  #: answers until this round ends
     connect: float | None = None  #: seconds a connection takes; None: none was made
     silent_since: float | None = None  #: when a connection failed first, of those that failed since one was made
 
@@ -80,13 +83,18 @@ class HostSlots:
         """A request was answered, whatever the answer, so many seconds after its start."""
         learned = self._of(server)
         learned.quickest = min(seconds, learned.quickest * _DRIFT)
-        learned.usual = 0.8 * learned.usual + 0.2 * seconds if learned.answers else seconds
+        learned.usual = 0.8 * learned.usual + 0.2 * seconds if learned.answers > 1 else seconds
+        learned.round_quickest = min(seconds, learned.round_quickest)
+        learned.round_left -= 1
+        if learned.round_left <= 0:
+            learned.last_quickest, learned.round_quickest = learned.round_quickest, math.inf
+            learned.round_left = max(4, int(learned.limit))
         learned.answers += 1
         learned.silent_since = None
         if learned.full:  # else the limit was not what held us back, and nothing is known of more
-            if learned.doubles:
+            if learned.doubles and not _is_busy(learned, learned.last_quickest):  # waiting delays all answers, work only some
                 learned.limit = min(self._most, learned.limit + 1.0)
-            elif not _is_busy(learned):
+            elif learned.doubles or not _is_busy(learned, learned.usual):
                 learned.limit = min(self._most, learned.limit + 1.0 / learned.limit)
 
     def connected(self, server: Server, seconds: float | None) -> None:
@@ -103,7 +111,7 @@ class HostSlots:
             learned.silent_since = begun
         if begun >= learned.cut:  # else it was begun before the limit was last lowered, which may have helped
             learned.cut = self._clock()
-            learned.limit = max(1.0, learned.limit * (_CUT_BUSY if _is_busy(learned) else _CUT))
+            learned.limit = max(1.0, learned.limit * (_CUT_BUSY if _is_busy(learned, learned.usual) else _CUT))
             learned.doubles = False
 
     def patience(self, server: Server, failed: int) -> float:
@@ -127,8 +135,11 @@ class HostSlots:
         return self._silence <= age <= self._silence + _KEEP_SILENCE_SECONDS
 
     def _of(self, server: Server) -> _Learned:
-        learned, now = self._servers.get(server), self._clock()
-        if learned is None or (not learned.taken and now - learned.used > _KEEP_SECONDS):
+        learned = self._servers.get(server)
+        if learned is not None and learned.taken:
+            return learned
+        now = self._clock()
+        if learned is None or now - learned.used > _KEEP_SECONDS:
             if len(self._servers) >= _KEPT:
                 self._forget()
             learned = self._servers[server] = _Learned(limit=min(_FIRST, self._most), used=now)
@@ -141,11 +152,12 @@ class HostSlots:
             del self._servers[server]
 
 
-def _is_busy(learned: _Learned) -> bool:
-    """Whether more requests would only wait longer. By Little's law, limit * quickest / usual are those that are worked on."""
-    if not learned.answers:
-        return False
-    return learned.limit * (1 - learned.quickest / max(learned.usual, learned.quickest)) > max(_WAITING, learned.limit / 4)
+def _is_busy(learned: _Learned, seconds: float) -> bool:
+    """Whether more requests would only wait longer, as answers take so many seconds.
+
+    By Little's law, limit * quickest / seconds of the requests are worked on. The others wait.
+    """
+    return learned.limit * (1 - learned.quickest / max(seconds, learned.quickest)) > max(_WAITING, learned.limit / 4)
 
 
 def server_of(target: Target) -> Server:
