@@ -86,7 +86,7 @@ class Settings(BaseModel):
     model_concurrency: int = Field(default=100, ge=1, le=10_000)  #: calls of a model at once, all workers together
 
     fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach beside public ones
-    fetch_per_host: int = Field(default=256, ge=1, le=1024)  #: images fetched from one host at once, a worker process
+    fetch_per_host: int = Field(default=256, ge=1, le=1024)  #: images fetched from a host and port at once, at most
     webhook_allow: tuple[Allowed, ...] = ()  #: the same for webhook URLs
     webhook_schedule: tuple[Seconds, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  #: before each retry
 

@@ -20,13 +20,22 @@ from functools import partial
 from pipeline.fetch.batch import FetchBatch, FetchTask
 from pipeline.fetch.hosts import HostSlots, server_of
 from pipeline.fetch.loop import Loop
-from pipeline.fetch.transfer import Fault, Redirect, Transfer, timed_out, too_many_redirects, unconnected, unreachable
+from pipeline.fetch.transfer import (
+    Fault,
+    Redirect,
+    Transfer,
+    after_redirect,
+    timed_out,
+    too_many_redirects,
+    unconnected,
+    unreachable,
+)
 from pipeline.outbound.addresses import Allowed, read_url
 from pipeline.outbound.guard import Names
 from pipeline.ports import TotalTooLarge
 from pipeline.types import Failure, Fetched
 
-_REDIRECTS = 3
+_REDIRECTS = 10
 _TRIES = 3  # requests for one hop
 _MOST_TRIES = 8  # where connections fail or break, and the server has answered other requests meanwhile: it is there, but small
 _BACK_OFF = 0.25  # seconds before the second try, doubled before the third, each with up to half as much again by chance
@@ -321,7 +330,8 @@ class FetchThread:
         if isinstance(outcome, bytes):
             task.batch.end(task, Fetched(index=task.index, data=outcome))
             return
-        task.batch.end(task, Failure(index=task.index, code=outcome.code, detail=outcome.detail))
+        detail = after_redirect(outcome.detail) if 0 < task.redirects <= _REDIRECTS else outcome.detail
+        task.batch.end(task, Failure(index=task.index, code=outcome.code, detail=detail))
         # The host only: the rest of a URL may be a signature.
         facts = {"index": task.index, "host": task.target.host, "code": outcome.code.value, "reason": outcome.reason}
         _log.info("fetch failed: %s, %s", task.target.host, outcome.reason, extra=facts)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, urljoin
 
 import pycurl
 
+from pipeline.fetch.unpacking import Unpacker
 from pipeline.outbound.addresses import Allowed, Target
 from pipeline.outbound.guard import GuardedCurl
 from pipeline.types import MB, ItemCode
@@ -39,6 +41,7 @@ _WASTE = 64 * 1024  # bytes of an error page that are read away, so that its con
 _MOST_PIECES = 65_536
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
 _FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L"))  # of the headers that are read: a server sends a dozen others
+_UNPRINTABLE = re.compile("[\x00-\x20\x7f]")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -97,6 +100,11 @@ def too_many_redirects(most: int) -> Fault:
     return _failed(f"The server redirected more than {most} times.", "redirects")
 
 
+def after_redirect(detail: str) -> str:
+    """What the caller is told of a failure at another URL than theirs: the same for all, and so no more of the networks here."""
+    return f"After a redirect: {detail}"
+
+
 def _too_large(max_bytes: int) -> Fault:
     detail = f"The image is larger than {max_bytes / MB:g} MB ({max_bytes} bytes)."
     return Fault(code=ItemCode.IMAGE_TOO_LARGE, detail=detail, reason="size")
@@ -131,6 +139,7 @@ class Transfer:
         self._length = -1
         self._location = b""
         self._encoding = b""
+        self._unpacker: Unpacker | None = None  # of a body with a Content-Encoding
         self._fault: Fault | None = None
 
     def aim(self, target: Target, addresses: Sequence[str], budget: Budget) -> None:
@@ -186,6 +195,8 @@ class Transfer:
 
     def _answered(self) -> bytes | Redirect | Fault:
         if self._is_success():
+            if self._unpacker is not None and (fault := self._keep_all(self._unpacker.end())) is not None:
+                return fault
             if not self._size:
                 return Fault(code=ItemCode.IMAGE_EMPTY, detail="The server sent no bytes for this image.", reason="empty")
             return b"".join(self._pieces)
@@ -198,13 +209,16 @@ class Transfer:
             retry_after=float(self.curl.getinfo(pycurl.RETRY_AFTER)),
         )
 
-    def _redirect(self) -> Redirect | Fault:
-        # Bytes that are not printable ASCII are percent-encoded, as every client does; all else is judged as it stands.
-        location = quote_from_bytes(self._location, safe=_PRINTABLE)
+    def _redirect(self) -> Redirect:
+        # Spaces and control characters are percent-encoded, as every client does; all else is judged as it stands. What is no
+        # UTF-8 is percent-encoded byte by byte.
         try:
-            return Redirect(url=urljoin(self._url, location))
-        except ValueError:
-            return unreachable("redirect to what is no URL")
+            location = _UNPRINTABLE.sub(lambda found: f"%{ord(found[0]):02X}", self._location.decode())
+        except UnicodeDecodeError:
+            location = quote_from_bytes(self._location, safe=_PRINTABLE)
+        with contextlib.suppress(ValueError):  # then it is no URL, and is refused as what it is
+            location = urljoin(self._url, location)
+        return Redirect(url=location)
 
     def _is_success(self) -> bool:
         return 200 <= self._status < 300
@@ -230,12 +244,12 @@ class Transfer:
                 case b"location":
                     self._location = value
                 case b"content-encoding":
-                    self._encoding += value.lower().replace(b"identity", b"")
+                    self._encoding += b"," + value.lower().replace(b"identity", b"")
         return None
 
     def _judge_head(self) -> Fault | None:
-        if self._encoding:
-            return _failed("The server sent the image with a Content-Encoding, which was not asked for.", "content encoding")
+        if self._encoding.strip(b", "):
+            self._unpacker = Unpacker(self._encoding)
         return _too_large(self._max_bytes) if self._length > self._max_bytes else None
 
     def _take_body(self, piece: bytes) -> int | None:
@@ -243,12 +257,29 @@ class Transfer:
         if not self._is_success():
             self._wasted += len(piece)
             return 0 if self._wasted > _WASTE else None
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if not self._budget.take(len(piece)):
-            return 0  # the call ends with TotalTooLarge
+        if self._unpacker is None:
+            self._fault = self._keep(piece)
+        else:
+            self._fault = self._keep_all(self._unpacker.feed(piece))
+        return 0 if self._fault is not None or self._budget.spent else None  # spent: the call ends with TotalTooLarge
+
+    def _keep_all(self, parts: Iterator[bytes]) -> Fault | None:
+        try:
+            for part in parts:
+                fault = self._keep(part)
+                if fault is not None or self._budget.spent:
+                    return fault
+        except ValueError as error:
+            return _failed(str(error), "content encoding")
+        return None
+
+    def _keep(self, part: bytes) -> Fault | None:
+        """Adds to the image's bytes, within the limits."""
+        self._pieces.append(part)
+        self._size += len(part)
+        self._budget.take(len(part))
         if self._size > self._max_bytes:
-            self._fault = _too_large(self._max_bytes)
-        elif len(self._pieces) > _MOST_PIECES:
-            self._fault = _failed("The server sent the image in pieces of a few bytes.", "pieces")
-        return 0 if self._fault is not None else None
+            return _too_large(self._max_bytes)
+        if len(self._pieces) > _MOST_PIECES:
+            return _failed("The server sent the image in pieces of a few bytes.", "pieces")
+        return None

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from pipeline.fetch.fetcher import Fetcher
-from pipeline.fetch.transfer import UNREACHABLE
+from pipeline.fetch.transfer import UNREACHABLE, after_redirect
 from pipeline.outbound.addresses import parse_allow
 from pipeline.types import MB, Failure, ItemCode
 
@@ -159,6 +159,7 @@ def is_failure(result, code, word=""):
     return True
 
 
-def is_unreachable(result):
-    assert result == Failure(index=result.index, code=ItemCode.FETCH_FAILED, detail=UNREACHABLE)
+def is_unreachable(result, *, redirected=False):
+    detail = after_redirect(UNREACHABLE) if redirected else UNREACHABLE
+    assert result == Failure(index=result.index, code=ItemCode.FETCH_FAILED, detail=detail)
     return True
