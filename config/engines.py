@@ -23,7 +23,10 @@ def build_engine(settings: Settings, reencode: Reencode) -> Engine:
 
         key = settings.gemini_api_key
         return GeminiEngine(
-            api_key=key.get_secret_value() if key else "", model=settings.model, base_url=settings.gemini_base_url
+            api_key=key.get_secret_value() if key else "",
+            model=settings.model,
+            base_url=settings.gemini_base_url,
+            store=settings.gemini_store,
         )
     from pipeline.engines.ocr.engine import OcrEngine
 

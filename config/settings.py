@@ -77,6 +77,7 @@ class Settings(BaseModel):
     engine: Literal["", "gemini", "openai", "ocr"] = ""  #: empty: gemini with a key, else ocr
     gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
     gemini_base_url: str = ""  #: empty: Google's own
+    gemini_store: bool = False  #: whether Google may keep what Gemini is sent
     openai_base_url: str = Field(default="", validate_default=True)  #: of ENGINE=openai, up to and with its /v1
     openai_api_key: SecretStr | None = None  #: None: none is sent, as servers on one's own machine need none
     model: str = "gemini-3.5-flash-lite"  #: for jobs that name none

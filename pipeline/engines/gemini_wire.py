@@ -20,8 +20,11 @@ from pipeline.types import MAX_OUTPUT_TOKENS, Call, Detail, Form
 _RESOLUTIONS = {Detail.LOW: "MEDIA_RESOLUTION_LOW", Detail.MEDIUM: "MEDIA_RESOLUTION_MEDIUM"}
 
 
-def request_body(call: Call, files: Mapping[int, str]) -> bytes:
-    """The JSON of the request. `files`: where the pictures are that the model has been sent before, by their numbers."""
+def request_body(call: Call, files: Mapping[int, str], *, store: bool = False) -> bytes:
+    """The JSON of the request. `files`: where the pictures are that the model has been sent before, by their numbers.
+
+    `store`: whether Google may keep the request. It is always said, because projects on a paid plan keep requests unless told not to.
+    """
     told, schema = instruction(call)
     # The prompt once, then each picture behind its label: unlabelled, models describe just the last one.
     parts: list[dict[str, Any]] = [{"text": call.prompt}]
@@ -34,6 +37,7 @@ def request_body(call: Call, files: Mapping[int, str]) -> bytes:
             encoded = msgspec.Raw(b'"%b"' % pybase64.b64encode(picture.data))
             parts.append({"inlineData": {"mimeType": picture.mime, "data": encoded}})
     body = {
+        "store": store,
         "contents": [{"role": "user", "parts": parts}],
         "systemInstruction": {"role": "user", "parts": [{"text": told}]},
         "generationConfig": _config(call, schema),
