@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from flask import Blueprint, Response
 
 from api.accept import plan_of, read_sent, wanted_of
@@ -34,7 +36,8 @@ def blueprint(parts: WebParts) -> Blueprint:
             with read_sent(parts) as sent:
                 wanted = wanted_of(parts, sent)
                 check_options(sent.fields, len(wanted.images))  # as the request itself would be
-                reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=parts.models[wanted.question.model])
+                model, today = parts.models[wanted.question.model], datetime.now(UTC).date()
+                reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=model, day=today)
         except RequestFault as fault:
             raise ApiError(400, fault.code, fault.message) from None
         return json_response(

@@ -37,7 +37,7 @@ def models_of(settings: Settings) -> dict[str, Model]:
     """The models that a request may name, with their limits; the first one is for who names none."""
     first = model_of(settings)[1]
     if settings.engine == "ocr":
-        return {first: Model(name=first, pictures=1, low=0, medium=0, high=0)}
+        return {first: Model(name=first, pictures=1, low=0, medium=0, high=0, ultra=0)}
     allowed = settings.models or (known(first), *(model for model in KNOWN.values() if settings.engine == "gemini"))
     limited = {model.name: model for model in with_limits(allowed, rpm=settings.model_rpm, tpm=settings.model_tpm)}
     return {first: limited[first], **limited}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from pipeline.asking.synthesize import MOST_PIECES, calls_of
 from pipeline.credits import reservation
@@ -28,8 +29,8 @@ class Estimate:
     nanodollars: int  #: for the model, in billionths of a dollar
 
 
-def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model) -> Estimate:
-    """`plan`: the chunks that the request would be cut into; `model`: the first that would be asked.
+def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model, day: date) -> Estimate:
+    """`plan`: the chunks that the request would be cut into; `model`: the first that would be asked; `day`: when, in UTC.
 
     How large images are behind URLs is not known: they are reckoned small enough for their calls.
     """
@@ -51,7 +52,7 @@ def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model
         input_tokens=sum(given),
         output_tokens=sum(taken),
         credits=reservation(len(request.images)),
-        nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken)),
+        nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken), day=day),
     )
 
 

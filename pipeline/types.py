@@ -92,6 +92,16 @@ class Detail(StrEnum):
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
+    ULTRA = "ultra"
+
+
+class Thinking(StrEnum):
+    """How much the model thinks before it answers. Thoughts are billed as output, and count towards its limit."""
+
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +166,7 @@ class Call:
     model: str = ""  #: which one is asked; empty: the engine's own
     fallback_models: tuple[str, ...] = ()  #: asked in turn where the one before can't be asked
     detail: Detail = Detail.HIGH
+    thinking: Thinking | None = None  #: None: as much as the model does by itself
     waited: bool = False  #: the job's caller holds a connection: goes before others
 
 
@@ -250,6 +261,7 @@ class Question:
     model: str = ""  #: as Call has it
     fallback_models: tuple[str, ...] = ()
     detail: Detail = Detail.HIGH
+    thinking: Thinking | None = None  #: as Call has it
 
     @property
     def form(self) -> Form:

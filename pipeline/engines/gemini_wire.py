@@ -31,11 +31,14 @@ def request_body(call: Call, files: Mapping[int, str], *, store: bool = False) -
     for picture in call.pictures:
         parts.append({"text": f"Image {picture.number}:"})
         if picture.number in files:
-            parts.append({"fileData": {"mimeType": picture.mime, "fileUri": files[picture.number]}})
+            part: dict[str, Any] = {"fileData": {"mimeType": picture.mime, "fileUri": files[picture.number]}}
         else:
             # Base64 has nothing to escape, so it need not be looked through for it.
             encoded = msgspec.Raw(b'"%b"' % pybase64.b64encode(picture.data))
-            parts.append({"inlineData": {"mimeType": picture.mime, "data": encoded}})
+            part = {"inlineData": {"mimeType": picture.mime, "data": encoded}}
+        if call.detail is Detail.ULTRA:  # can be said of a picture alone, not of the whole request
+            part["mediaResolution"] = {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}
+        parts.append(part)
     body = {
         "store": store,
         "contents": [{"role": "user", "parts": parts}],
@@ -48,7 +51,9 @@ def request_body(call: Call, files: Mapping[int, str], *, store: bool = False) -
 def _config(call: Call, schema: dict[str, Any] | None) -> dict[str, Any]:
     """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
     config: dict[str, Any] = {"maxOutputTokens": MAX_OUTPUT_TOKENS}
-    if call.detail is not Detail.HIGH:  # the models' own
+    if call.thinking is not None:
+        config["thinkingConfig"] = {"thinkingLevel": call.thinking.value.upper()}
+    if call.detail in _RESOLUTIONS:  # high is the models' own
         config["mediaResolution"] = _RESOLUTIONS[call.detail]
     if call.form is not Form.TEXT:
         config["responseMimeType"] = "application/json"

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
@@ -48,14 +49,16 @@ class GovernedEngine:
         pause: Callable[[float], None] = time.sleep,
         wait: Wait = until_told,
         spare: Callable[[], bool] = lambda: False,
+        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     ) -> None:
-        """`pause` and `wait` are a test's to replace. `spare`: whether threads are idle, so that who waits holds up nobody."""
+        """`pause`, `wait` and `today` are a test's to replace. `spare`: whether threads are idle, so that who waits holds up nobody."""
         self._inner = inner
         self._limiter = limiter
         self._models = models
         self._pause = pause
         self._queue = CallQueue(wait)
         self._spare = spare
+        self._today = today
 
     @property
     def name(self) -> str:
@@ -104,13 +107,14 @@ class GovernedEngine:
             sleep=self._pause,
             reraise=True,
         )
+        day = self._today()
         try:
             answer = retrying(self._once, model, call, ends)
         except ModelUnavailable as trouble:
             if trouble.cause is Cause.GARBLED:
                 raise ModelFault(str(trouble)) from trouble
             raise
-        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
+        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens, day=day)
         return replace(answer, nanodollars=price)
 
     def _once(self, model: Model, call: Call, ends: float) -> Answer:

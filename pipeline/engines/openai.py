@@ -28,7 +28,7 @@ TAKEN = frozenset({"image/png", "image/jpeg"})  #: what all of these servers dec
 OVERLOAD_SECONDS = 15.0
 MOST_ANSWERED = 16 * MB  #: bytes of an answer
 MOST_KNOWN = 256  #: kinds of calls whose form is remembered
-DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high"}
+DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high", Detail.ULTRA: "high"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,5 +23,8 @@ def answer_key(question: Question, *, engine: str, sha256: str) -> str:
         question.json_mode,
         question.detail,
         sha256,
+        *(
+            [question.thinking] if question.thinking else []
+        ),  # without it, keys are what they were before there was such an option
     ]
     return hashlib.sha256(dump_json(asked).encode("utf-8", "surrogatepass")).hexdigest()

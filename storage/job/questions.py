@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from pipeline.types import Detail, Question
+from pipeline.types import Detail, Question, Thinking
 
 
 def options_of(question: Question) -> dict[str, Any]:
@@ -17,4 +17,5 @@ def options_of(question: Question) -> dict[str, Any]:
 def question_of(prompt: str, options: Mapping[str, Any]) -> Question:
     """The question of a row. Rows of an earlier version have fewer options."""
     question = Question(prompt=prompt, **options)
-    return replace(question, fallback_models=tuple(question.fallback_models), detail=Detail(question.detail))
+    thinking = Thinking(question.thinking) if question.thinking else None
+    return replace(question, fallback_models=tuple(question.fallback_models), detail=Detail(question.detail), thinking=thinking)

@@ -12,7 +12,7 @@ from config.engines import build_engine
 from config.settings import load_settings
 from pipeline.engines.gemini import MOST_RAW_BYTES, GeminiEngine
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
-from pipeline.types import Call, Detail, Finish, Form, ItemCode, Picture
+from pipeline.types import Call, Detail, Finish, Form, ItemCode, Picture, Thinking
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import (
     CUT_OFF,
@@ -118,6 +118,19 @@ def test_a_truncated_answer_gives_no_text_but_its_cost(fake, engine):
     answer = engine.ask(call(1))
     assert (answer.finish, answer.text) == (Finish.TRUNCATED, "")
     assert answer.output_tokens > 0
+
+
+@pytest.mark.parametrize("thinking", [None, *Thinking])
+def test_the_model_thinks_as_much_as_is_asked_for(fake, engine, thinking):
+    engine.ask(replace(call(1), thinking=thinking))
+    assert fake.calls[0].thinking == (thinking.value.upper() if thinking else None)
+
+
+@pytest.mark.parametrize("pad_to", [None, MOST_RAW_BYTES + 1])
+def test_ultra_detail_is_asked_for_with_each_picture(fake, engine, pad_to):
+    engine.ask(replace(call(1, 2, pad_to=pad_to), detail=Detail.ULTRA))
+    engine.ask(call(1, 2))
+    assert [seen.levels for seen in fake.calls] == [("MEDIA_RESOLUTION_ULTRA_HIGH",) * 2, (None, None)]
 
 
 def test_an_answer_that_could_be_continued_is_a_truncated_one(fake, engine):
