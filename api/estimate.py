@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from flask import Blueprint, Response
 
 from api.accept import plan_of, read_sent, wanted_of
@@ -32,7 +34,8 @@ def blueprint(parts: WebParts) -> Blueprint:
         try:
             with read_sent(parts) as sent:
                 wanted = wanted_of(parts, sent)
-                reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=parts.models[wanted.question.model])
+                model, today = parts.models[wanted.question.model], datetime.now(UTC).date()
+                reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=model, day=today)
         except RequestFault as fault:
             raise ApiError(400, fault.code, fault.message) from None
         return json_response(

@@ -22,6 +22,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         model=settings.model,
         api_key=_value(settings, kind.api_key),
         base_url=_value(settings, kind.base_url),
+        store=settings.gemini_store,
         directory=settings.data_dir / kind.name,
     )
 

@@ -55,7 +55,7 @@ def _ocr() -> EngineModule:
 def _ocr_model() -> tuple[Model, str]:
     from pipeline.engines.ocr.engine import MODEL, WARNING
 
-    return Model(name=MODEL, pictures=1, low=0, medium=0, high=0), WARNING
+    return Model(name=MODEL, pictures=1, low=0, medium=0, high=0, ultra=0), WARNING
 
 
 ENGINES: Mapping[str, EngineKind] = {

@@ -78,6 +78,7 @@ class Settings(BaseModel):
     engine: Literal["", EngineName] = ""  #: empty: gemini if its key is set, else ocr
     gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
     gemini_base_url: str = ""  #: empty: Google's own server
+    gemini_store: bool = False  #: whether Google may keep the requests
     openai_base_url: str = Field(default="", validate_default=True)  #: the server of ENGINE=openai, including its /v1
     openai_api_key: SecretStr | None = None  #: None: no key is sent, because local servers need none
     model: str = "gemini-3.5-flash-lite"  #: for jobs that name no model
@@ -87,7 +88,7 @@ class Settings(BaseModel):
     model_concurrency: int = Field(default=100, ge=1, le=10_000)  #: concurrent calls per model, counted over all workers
 
     fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach in addition to public ones
-    fetch_per_host: int = Field(default=256, ge=1, le=1024)  #: concurrent fetches from one host, per worker process
+    fetch_per_host: int = Field(default=256, ge=1, le=1024)  #: most concurrent fetches from one host and port, per worker process
     webhook_allow: tuple[Allowed, ...] = ()  #: networks with ports that webhook URLs may reach in addition to public ones
     webhook_schedule: tuple[Seconds, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  #: before each retry
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from pipeline.asking.synthesize import MOST_PIECES, calls_of
 from pipeline.credits import reservation
@@ -28,8 +29,8 @@ class Estimate:
     nanodollars: int  #: for the model, in billionths of a dollar
 
 
-def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model) -> Estimate:
-    """Estimates a request. `plan`: the chunks that it would be cut into; `model`: the first model that would be asked.
+def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model, day: date) -> Estimate:
+    """Estimates a request. `plan`: the chunks that it would be cut into; `model`: the first model that would be asked; `day`: in UTC.
 
     The size of an image behind a URL is not known. The estimate assumes that these images do not need additional calls.
     """
@@ -51,7 +52,7 @@ def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model
         input_tokens=sum(given),
         output_tokens=sum(taken),
         credits=reservation(len(request.images)),
-        nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken)),
+        nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken), day=day),
     )
 
 

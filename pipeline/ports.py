@@ -156,6 +156,7 @@ class EngineConfig:
 
     model: str  #: the default model, for jobs that name none
     api_key: str = field(repr=False)  #: empty: there is none
+    store: bool = False  #: whether the vendor may keep what it is sent
     base_url: str  #: of its server; empty: the vendor's server
     directory: Path  #: for files that it shares with other processes of this machine
 

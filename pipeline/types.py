@@ -122,6 +122,16 @@ class Detail(StrEnum):
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
+    ULTRA = "ultra"
+
+
+class Thinking(StrEnum):
+    """How much the model thinks before it answers. Thoughts are billed as output, and count towards its limit."""
+
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +197,7 @@ class Call:
     model: str = ""  #: empty: the engine's default model
     fallback_models: tuple[str, ...] = ()  #: asked in this order if the models before can't be asked
     detail: Detail = Detail.HIGH
+    thinking: Thinking | None = None  #: None: the model's own default
     waited: bool = False  #: the job's caller holds a connection open, so this call goes before others
 
 
@@ -283,6 +294,7 @@ class Question:
     model: str = ""  #: as in Call
     fallback_models: tuple[str, ...] = ()
     detail: Detail = Detail.HIGH
+    thinking: Thinking | None = None  #: as Call has it
 
     @property
     def form(self) -> Form:

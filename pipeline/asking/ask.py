@@ -104,6 +104,7 @@ def ask(
                     model=question.model,
                     fallback_models=question.fallback_models,
                     detail=question.detail,
+                    thinking=question.thinking,
                     waited=waited,
                 )
                 answer = engine.ask(call)

@@ -84,6 +84,7 @@ def ask_for(merge: Merge, *, engine: Engine, question: Question, timeout: Callab
         timeout=timeout(),
         model=question.model,
         fallback_models=question.fallback_models,
+        thinking=question.thinking,
         waited=waited,
     )
     usage = Usage()

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
@@ -53,14 +54,16 @@ class GovernedEngine:
         pause: Callable[[float], None] = time.sleep,
         wait: Wait = until_told,
         spare: Callable[[], bool] = lambda: False,
+        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     ) -> None:
-        """Tests replace `pause` and `wait`. `spare`: whether other threads are idle, so that a waiting call delays no step."""
+        """Tests replace `pause`, `wait` and `today`. `spare`: whether other threads are idle, so that a waiting call delays no step."""
         self._inner = inner
         self._limiter = limiter
         self._models = models
         self._pause = pause
         self._queue = CallQueue(wait)
         self._spare = spare
+        self._today = today
 
     @property
     def name(self) -> str:
@@ -109,13 +112,14 @@ class GovernedEngine:
             sleep=self._pause,
             reraise=True,
         )
+        day = self._today()
         try:
             answer = retrying(self._once, model, call, ends)
         except ModelUnavailable as trouble:
             if trouble.cause is Cause.GARBLED:
                 raise ModelFault(str(trouble)) from trouble
             raise
-        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
+        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens, day=day)
         return replace(answer, nanodollars=price)
 
     def _once(self, model: Model, call: Call, ends: float) -> Answer:

@@ -29,7 +29,7 @@ TAKEN = frozenset({"image/png", "image/jpeg"})  #: formats that all of these ser
 OVERLOAD_SECONDS = 15.0
 MOST_ANSWERED = 16 * MB  #: bytes of an answer
 MOST_KNOWN = 256  #: kinds of calls for which the accepted `_Manner` is remembered
-DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high"}
+DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high", Detail.ULTRA: "high"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

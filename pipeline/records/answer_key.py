@@ -24,6 +24,7 @@ def answer_key(question: Question, *, engine: str, sha256: str) -> str:
         question.schema,
         question.json_mode,
         question.detail,
+        question.thinking,
         sha256,
     ]
     return hashlib.sha256(dump_json(asked).encode("utf-8", "surrogatepass")).hexdigest()

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pipeline.outbound.addresses import check_url
 from pipeline.records.schema import SchemaFault, check_schema
 from pipeline.request.kinds import TELLS_RULE, Given, Unfit, boolean, choice, declared, fields_of, quoted, shown, whole
-from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question
+from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Thinking
 
 InputMethod = Literal["url", "base64", "upload"]
 Granularity = Literal["merged", "perImage"]
@@ -233,6 +233,13 @@ class ExtractRequest:
         default=Detail.HIGH,
         wants=f"one of {quoted(list(Detail))}",
         what="How closely the model looks at each picture. Less costs fewer tokens.",
+    )
+    #: None: the model's own default.
+    thinking: Thinking | None = choice(
+        list(Thinking),
+        default=None,
+        wants=f"one of {quoted(list(Thinking))}",
+        what="How much the model thinks before it answers. Thoughts are billed as output. Without it: as the model does by itself.",
     )
     #: Counted from accept on. At the deadline the job ends with the results that it has.
     deadline_seconds: int = whole(

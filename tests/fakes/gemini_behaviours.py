@@ -39,7 +39,7 @@ class Behaviour:
     cut: bool = False  #: half the body, then the connection ends
     prompt_block: str = ""  #: promptFeedback.blockReason, and no candidate
     no_candidates: bool = False
-    finish: str = "STOP"  #: MAX_TOKENS gives half the text, any other reason none
+    finish: str = "STOP"  #: MAX_TOKENS and CONTINUATION give half the text, any other reason none
     text: Callable[[str], str] | None = None  #: changes the answer's text
     records: Callable[[list[Record]], list[Record]] | None = None  #: changes the answer's records; other forms stay
 

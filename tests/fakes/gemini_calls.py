@@ -39,6 +39,9 @@ class SeenCall:
     form: Form  #: what is asked for
     schema: Any  #: of either kind, as sent
     max_output_tokens: int | None
+    store: bool | None = None  #: whether Google may keep the request; None: it was not said
+    thinking: str | None = None  #: thinkingLevel; None: the model's own
+    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture alone; None: it has none
     server_timeout: float | None  #: seconds, the X-Server-Timeout header
     body_bytes: int
     outcome: str = ""  #: "" until decided; see gemini_replies.Outcome, or "http <status>"
