@@ -1,4 +1,4 @@
-"""The embedded engine. It reads text and barcodes offline, in one server process for the whole machine (ocr/server.py)."""
+"""The embedded engine. It reads text and barcodes offline, in one process for the machine (pipeline/engines/ocr/server.py)."""
 
 from __future__ import annotations
 
