@@ -115,11 +115,12 @@ class Fetched:
 class Prepared:
     """What the decoder says of an image it could decode."""
 
-    data: bytes  #: what goes to the model: the bytes as received, or a PNG made of them
+    data: bytes  #: what goes to the model: the bytes as received, or a PNG or JPEG made of them
     mime: str  #: of `data`: image/png, image/jpeg, image/webp, image/heic or image/heif
     width: int  #: pixels, after orientation is applied
     height: int  #: pixels, after orientation is applied
     source_format: str  #: what the magic bytes said: PNG, JPEG, TIFF, ...
+    note: str = ""  #: what the item says beside its answer (pipeline.notes)
     seconds: float = field(default=0.0, compare=False)  #: it held a decoder; of small images one may have others' too
 
 
@@ -269,3 +270,4 @@ class Staged:
     sha256: str  #: hex, of the bytes as received
     width: int  #: pixels
     height: int  #: pixels
+    note: str = ""  #: as in Prepared
