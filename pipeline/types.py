@@ -182,6 +182,9 @@ class Answer:
     model_version: str = ""
     nanodollars: int = 0  #: what it cost by the prices of the settings, in billionths of a dollar
     reencoded: frozenset[int] = frozenset()  #: numbers of the pictures that the model does not take as they were
+    notes: Mapping[int, str] = field(
+        default_factory=dict
+    )  #: what the engine noted of pictures, by their numbers (pipeline.notes)
 
 
 def storable(text: str) -> str:

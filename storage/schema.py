@@ -129,7 +129,7 @@ images_table = Table(
     Column("bytes", BigInteger),  # as received
     Column("attempts", Integer, nullable=False, default=1),  # rounds it was in: the last one is the job's for who was in it
     Column("result", JSON),  # with one result for each image: this one's
-    Column("note", Text),  # "reencoded": the model was not shown it as it was
+    Column("note", Text),  # what the item says beside its answer (pipeline.notes)
 )
 
 chunks_table = Table(

@@ -50,6 +50,7 @@ class ChunkOutcome:
     failures: tuple[Failure, ...] = ()
     usage: Usage = field(default_factory=Usage)
     reencoded: tuple[int, ...] = ()  #: images that the model was not shown as they were
+    notes: Mapping[int, str] = field(default_factory=dict)  #: what the engine noted of images (pipeline.notes)
     progress: Mapping[str, Any] | None = None  #: what `ask` goes on from in another time slice, as JSON; None: nothing is open
 
 
@@ -82,6 +83,7 @@ def ask(
     while group := asking.progress.next():
         numbers = _numbers(group, question.form)
         reencoded: tuple[int, ...] = ()
+        notes: dict[int, str] = {}
         try:
             with memory(sum(images[index].size for index in group)):
                 call = Call(
@@ -105,7 +107,10 @@ def ask(
         else:
             outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
             reencoded = tuple(index for number, index in numbers.items() if number in answer.reencoded)
-        yield replace(outcome, reencoded=reencoded, progress=asking.progress.kept() if asking.progress.planned else None)
+            notes = {index: answer.notes[number] for number, index in numbers.items() if number in answer.notes}
+        yield replace(
+            outcome, reencoded=reencoded, notes=notes, progress=asking.progress.kept() if asking.progress.planned else None
+        )
 
 
 def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:

@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageFile
 
-from pipeline.decode.jpeg import END_OF_IMAGE, PROGRESSIVE, has_first_passes, jpeg_frame, mended_jpeg
+from pipeline.decode.jpeg import END_OF_IMAGE, PROGRESSIVE, has_first_passes, jpeg_frame
 from pipeline.notes import NoteCode, note
 
 #: Behind the end of a JPEG: decodes to pixels unlike those that libjpeg makes of nothing. Without 0xFF, so without a marker.
@@ -24,13 +24,12 @@ class TooMuchMissing(Exception):
     """Over half of the rows are not there."""
 
 
-def whole_jpeg(data: bytes) -> tuple[bytes, str]:
-    """A JPEG that every decoder reads to its end, and the note how many rows at its foot are missing, if any are. Of a
+def whole_jpeg(mended: bytes) -> tuple[bytes, str]:
+    """A JPEG without an end marker (mended_jpeg) with one, and the note how many rows at its foot are missing, if any are. Of a
     progressive JPEG cut in its last scans they are there, but coarsely.
 
     Raises TooMuchMissing, and what Pillow raises of a JPEG that cannot be decoded.
     """
-    mended = mended_jpeg(data)
     if not mended or not has_first_passes(mended):
         raise TooMuchMissing
     plain, noisy = (_pixels(mended + tail + END_OF_IMAGE) for tail in (b"", _NOISE))
@@ -65,18 +64,21 @@ def load_what_is_there(open_image: Callable[[], Image.Image]) -> tuple[Image.Ima
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     first, second = images
-    missing = _differing_rows(*(np.asarray(image).reshape(image.height, -1) for image in images))
+    pixels, others = (np.asarray(image).reshape(image.height, -1) for image in images)
+    differing = (pixels != others).any(axis=1)
+    missing = int(differing.sum())  # of an interlaced picture they do not follow each other
     if 2 * missing > first.height:
         raise TooMuchMissing
     second.close()
-    return first, note_of_missing(missing, first.height)
+    return first, note_of_missing(missing, first.height, at_the_foot=bool(differing[first.height - missing :].all()))
 
 
-def note_of_missing(missing: int, height: int, *, coarse: bool = False) -> str:
+def note_of_missing(missing: int, height: int, *, coarse: bool = False, at_the_foot: bool = True) -> str:
+    """Empty if no row is missing."""
     if not missing:
         return ""
     how = "are only there coarsely" if coarse else "are missing"
-    return note(NoteCode.ROWS_MISSING, f"the last {missing} of {height} rows {how}")
+    return note(NoteCode.ROWS_MISSING, f"{'the last ' if at_the_foot else ''}{missing} of {height} rows {how}")
 
 
 def _differing_rows(one: np.ndarray, other: np.ndarray) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
-#: TEM, restarts, start and end of an image: no length follows them.
-STANDALONE = frozenset((0x01, *range(0xD0, 0xDA)))
+#: Reserved ones (at which libjpeg gives up), restarts, start and end of an image: no length follows them.
+STANDALONE = frozenset((*range(0x01, 0xC0), *range(0xD0, 0xDA)))
 START_OF_SCAN, START_OF_IMAGE, END_OF_IMAGE = 0xDA, b"\xff\xd8", b"\xff\xd9"
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))  # baseline, extended, arithmetic
 _LOSSLESS = 0xC3
@@ -23,6 +23,7 @@ _VARIANTS = {0xCB: "lossless with arithmetic codes", 0xF7: "JPEG-LS"}
 _TABLES = frozenset((0xDB, 0xC4, 0xCC, 0xDD))
 #: Application segments that say how the pixels are meant, by marker and beginning.
 _MEANING = {0xE0: b"JFIF\0", 0xE1: b"Exif\0\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
+_LEAST = {0xE2: 16, 0xEE: 14}  # bytes of such a segment, with its length
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +62,8 @@ def jpeg_frame(data: bytes) -> JpegFrame:
             one = frame in _SEQUENTIAL and components > 0 and data[at + 2 : at + 3] == bytes([components])
             return JpegFrame(marker=frame, bits=bits, components=components, one_scan=one)
         if marker in STANDALONE:  # no such thing belongs in a header: nothing behind it is believed
+            if marker < 0xC0:
+                continue
             break
         if marker in _FRAMES and not frame:
             frame, bits, components = marker, int.from_bytes(data[at + 2 : at + 3]), int.from_bytes(data[at + 7 : at + 8])
@@ -81,7 +84,8 @@ def mended_jpeg(data: bytes) -> bytes:
         segment = data[at : at + int.from_bytes(data[at : at + 2])]
         frame = marker in _FRAMES and not framed
         framed |= frame
-        if frame or marker in _TABLES or (marker in _MEANING and segment[2:].startswith(_MEANING[marker])):
+        meaning = marker in _MEANING and segment[2:].startswith(_MEANING[marker]) and len(segment) >= _LEAST.get(marker, 0)
+        if frame or meaning or marker in _TABLES:
             parts += [bytes((0xFF, marker)), segment]
     return b""
 

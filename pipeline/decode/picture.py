@@ -7,7 +7,7 @@ from io import BytesIO
 
 from PIL import Image, JpegImagePlugin
 
-from pipeline.decode.jpeg import JpegFrame, jpeg_frame, jpeg_scans
+from pipeline.decode.jpeg import JpegFrame, jpeg_frame, jpeg_scans, mended_jpeg
 from pipeline.decode.opening import is_too_large, open_picture
 from pipeline.decode.pages import note_of_pages
 from pipeline.decode.pixels import (
@@ -37,6 +37,9 @@ _TOO_MANY_PIXELS = Refused(
 )
 _TOO_MUCH_MEMORY = Refused(
     code=ItemCode.IMAGE_TOO_COMPLEX, detail="The image needs too much memory to decode: send it smaller or as PNG or JPEG."
+)
+_TOO_MANY_SCANS = Refused(
+    code=ItemCode.IMAGE_TOO_COMPLEX, detail=f"The JPEG has more than {MAX_SCANS} scans: save it anew as a baseline JPEG."
 )
 _BLANK = note(NoteCode.BLANK, "every pixel has the same colour")
 
@@ -109,9 +112,7 @@ _MISSING = "rows missing"  # in the `info` of a picture
 def _jpeg(data: bytes) -> Prepared | Refused:
     frame = jpeg_frame(data)
     if not frame.one_scan and jpeg_scans(data, most=MAX_SCANS) > MAX_SCANS:
-        return Refused(
-            code=ItemCode.IMAGE_TOO_COMPLEX, detail=f"The JPEG has more than {MAX_SCANS} scans: save it anew as a baseline JPEG."
-        )
+        return _TOO_MANY_SCANS
     if unread := frame.unread:
         return Refused(
             code=ItemCode.UNSUPPORTED_FORMAT, detail=f"A JPEG {unread} cannot be read here: save it as a baseline JPEG."
@@ -123,7 +124,10 @@ def _jpeg(data: bytes) -> Prepared | Refused:
     except Exception:  # noqa: BLE001 - as in decode(): what is wrong may lie beside the picture
         from pipeline.decode.cut_short import whole_jpeg
 
-        whole, missing = whole_jpeg(data)
+        mended = mended_jpeg(data)
+        if jpeg_scans(mended, most=MAX_SCANS) > MAX_SCANS:
+            return _TOO_MANY_SCANS
+        whole, missing = whole_jpeg(mended)
         outcome = _sound_jpeg(whole, frame)
         if isinstance(outcome, Refused):
             return outcome

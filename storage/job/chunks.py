@@ -15,6 +15,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import Verdict
+from pipeline.notes import SEPARATOR, NoteCode, warnings_of
 from pipeline.stage import StagedChunk
 from pipeline.types import MAX_TOTAL_BYTES, MB, Failure, ItemCode, JobStatus, Question, Usage
 from storage.database import now_ms
@@ -124,6 +125,9 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
         lease.job,
         [{"at": image.index, "state": "staged", "sha256": image.sha256, "bytes": image.received} for image in chunk.staged],
     )
+    noted = [image for image in chunk.staged if image.note]
+    _mark(connection, lease.job, [{"at": image.index, "note": image.note} for image in noted])
+    _add_warnings(connection, job, warnings_of(image.note for image in noted))
     if (connection.scalar(_stored(), {"of": lease.job, "more": chunk.stored}) or 0) > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
     _set_chunk(connection, lease, object=key)
@@ -149,13 +153,17 @@ def fail_too_large(connection: Connection, lease: Lease) -> list[int]:
 
 def record_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, *, last: bool) -> list[int]:
     """Keeps what one model call settled; `last`: nothing of the chunk is open now. Ids of the steps that follow. Raises LostLease."""
-    job = lock_job(connection, lease.job) if last else None
+    job = lock_job(connection, lease.job) if last or outcome.notes else None
     if last:
         steps.finish(connection, lease)
     else:
         steps.check(connection, lease)
     _mark_failed(connection, lease.job, outcome.failures)
-    _mark(connection, lease.job, [{"at": index, "note": "reencoded"} for index in outcome.reencoded])
+    _add_note(connection, lease.job, NoteCode.REENCODED.value, outcome.reencoded)
+    for index, note in outcome.notes.items():
+        _add_note(connection, lease.job, note, [index])
+    if job is not None:
+        _add_warnings(connection, job, warnings_of(outcome.notes.values()))
     _mark(
         connection,
         lease.job,
@@ -166,7 +174,7 @@ def record_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, 
     usage = Usage(**row.usage).plus(outcome.usage)
     kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
     _set_chunk(connection, lease, **kept)
-    return _after_chunk(connection, job) if job is not None else []
+    return _after_chunk(connection, job) if last and job is not None else []
 
 
 @cache
@@ -235,9 +243,24 @@ def _split_chunk(connection: Connection, lease: Lease, chunk: Row[Any, Any, Any,
 
 def add_warning(connection: Connection, job: str, warning: str) -> None:
     """Tells the job's owner something, once."""
-    row = lock_job(connection, job)
-    if warning not in row.warnings:
-        connection.execute(update(jobs_table).where(jobs_table.c.id == job).values(warnings=[*row.warnings, warning]))
+    _add_warnings(connection, lock_job(connection, job), [warning])
+
+
+def _add_warnings(connection: Connection, job: Row[Any], warnings: Sequence[str]) -> None:
+    """Adds those that the locked job does not have yet."""
+    fresh = [warning for warning in warnings if warning not in job.warnings]
+    if fresh:
+        connection.execute(update(jobs_table).where(jobs_table.c.id == job.id).values(warnings=[*job.warnings, *fresh]))
+
+
+def _add_note(connection: Connection, job: str, note: str, indexes: Sequence[int]) -> None:
+    """Adds a note to images, behind those they have, once."""
+    columns = images_table.c
+    for index in indexes:
+        image = (columns.job == job, columns.index == index)
+        before = connection.scalar(select(columns.note).where(*image)) or ""
+        if note not in before.split(SEPARATOR):
+            connection.execute(update(images_table).where(*image).values(note=SEPARATOR.join(filter(None, (before, note)))))
 
 
 def _set_chunk(connection: Connection, lease: Lease, **values: Any) -> None:

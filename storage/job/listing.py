@@ -24,7 +24,7 @@ class ItemView:
     code: str | None  #: pipeline.types.ItemCode of a failed one
     message: str | None
     attempts: int  #: rounds it was in
-    note: str | None  #: `reencoded`: the model was not shown it as it was
+    note: str | None  #: what it says beside its answer (pipeline.notes)
     result: Any  #: where each image has its own, and the job has ended with results
 
 

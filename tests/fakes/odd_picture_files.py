@@ -224,11 +224,6 @@ def lossless_jpeg(grey: np.ndarray) -> bytes:
     return b"\xff\xd8" + head + body + b"\xff\xd9"
 
 
-def gif_of_pages(count: int) -> bytes:
-    frames = [Image.new("P", (20, 10), number) for number in range(count)]
-    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-
-
 def opened(data: bytes) -> Any:
     image = Image.open(io.BytesIO(data))
     image.load()

@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline.engines.ocr.reading_order import Quad, TextLine, page_text
 from pipeline.engines.ocr.wire import OcrReply, OcrRequest, receive, send
+from pipeline.notes import NoteCode, note
 from pipeline.ports import EngineLimits, ModelFault, ModelUnavailable
 from pipeline.types import MB, Answer, Call, Finish, Form, ItemCode, Picture
 
@@ -27,6 +28,10 @@ MODEL = "rapidocr-ppocrv6"
 WARNING = (
     "The ocr engine reads text and barcodes only: it does not follow the prompt. "
     "Set GEMINI_API_KEY (and restart) to have Gemini answer it."
+)
+
+_DOUBTFUL = note(
+    NoteCode.SCRIPT_NOT_READ, "much of the text is unclear, or of a script that the OCR has no letters for (Cyrillic, Greek, ...)"
 )
 
 #: Paths of Unix sockets end here: 108 bytes on Linux, 104 on macOS and the BSDs, with the final zero.
@@ -78,7 +83,9 @@ class OcrEngine:
             raise ModelFault(f"The OCR engine failed: {said.detail}")
         if said.kind == "unreadable":
             return Answer(finish=Finish.UNREADABLE, code=ItemCode.IMAGE_CORRUPT, detail=said.detail)
-        return Answer(finish=Finish.COMPLETE, text=_answer(call, picture, said), model_version=said.model_version)
+        notes = {picture.number: _DOUBTFUL} if said.doubtful else {}
+        text = _answer(call, picture, said)
+        return Answer(finish=Finish.COMPLETE, text=text, model_version=said.model_version, notes=notes)
 
     def server_pid(self) -> int:
         """The process id of the machine's OCR server, which is started if need be. Raises ModelUnavailable."""

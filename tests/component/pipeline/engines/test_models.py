@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
+from PIL import Image
 from sqlalchemy import select
 
 from pipeline.engines.governed import GovernedEngine
 from pipeline.engines.limiter import LocalLimiter
 from pipeline.models import Model
+from pipeline.notes import WARNINGS, NoteCode
 from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import Answer, Detail, Finish
 from storage.schema import images_table
 from tests.fakes.engine import FakeEngine, answer_text
+from tests.fakes.picture_files import encoded, photo
 
 
 def test_what_a_request_says_of_its_model_reaches_every_call(make_harness):
@@ -130,3 +135,31 @@ def test_an_image_that_the_model_was_not_shown_as_it_was_is_noted(make_harness, 
     with harness.database.read() as connection:
         notes = connection.execute(select(images_table.c.note).order_by(images_table.c.index)).scalars().all()
     assert notes == [None, "reencoded", None]
+
+
+def test_what_an_image_s_answer_leaves_out_is_noted_on_it_and_said_once_of_its_job(make_harness):
+    pages = encoded(photo(), "TIFF", save_all=True, append_images=[photo(), photo()])
+    blank = encoded(Image.new("RGB", (20, 10), "white"), "TIFF")
+
+    def script(call, _number):
+        numbers = [picture.number for picture in call.pictures]
+        return Answer(
+            finish=Finish.COMPLETE,
+            text=answer_text(call),
+            reencoded=frozenset(numbers[:1]),
+            notes={numbers[1]: "script_not_read: doubtful"},
+        )
+
+    harness = make_harness(engine=FakeEngine(script=script), workers_count=0)
+    images = [base64.b64encode(data).decode() for data in (pages, pages, blank)]
+    body = {"inputMethod": "base64", "images": images, "prompt": "p"}
+    job = harness.post(body, headers={"Prefer": "respond-async"}).json["id"]
+    harness.drain()
+    items = harness.get(f"/api/v1/jobs/{job}/items").json["items"]
+    assert [item["note"] for item in items] == [
+        "several_pages: 3 pages, the first was read; reencoded",
+        "several_pages: 3 pages, the first was read; script_not_read: doubtful",
+        "blank: every pixel has the same colour",
+    ]
+    codes = (NoteCode.SEVERAL_PAGES, NoteCode.BLANK, NoteCode.SCRIPT_NOT_READ)
+    assert harness.get(f"/api/v1/jobs/{job}").json["warnings"] == [WARNINGS[code] for code in codes]
