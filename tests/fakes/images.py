@@ -29,7 +29,7 @@ class FakeFetch:
 
 
 def fake_decode(pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
-    """Takes bytes that begin with `img` for a picture."""
+    """Takes bytes that begin with `img` for a picture. What stands in them behind a `#` is its note."""
     yield from map(_decoded, pictures)
 
 
@@ -38,4 +38,4 @@ def _decoded(data: bytes) -> Prepared | Refused:
         return Refused(code=ItemCode.IMAGE_EMPTY, detail="There are no bytes in this image.")
     if not data.startswith(b"img"):
         return Refused(code=ItemCode.UNSUPPORTED_FORMAT, detail="This is not an image.")
-    return Prepared(data=data, mime="image/png", width=1, height=1, source_format="PNG")
+    return Prepared(data=data, mime="image/png", width=1, height=1, source_format="PNG", note=data.partition(b"#")[2].decode())
