@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageFile
 
-from pipeline.decode.jpeg import END_OF_IMAGE, PROGRESSIVE, has_first_passes, jpeg_frame
+from pipeline.decode.jpeg import END_OF_IMAGE, PROGRESSIVE, has_first_passes, is_refined, jpeg_frame
 from pipeline.notes import NoteCode, note
 
 #: Behind the end of a JPEG: decodes to pixels unlike those that libjpeg makes of nothing. Without 0xFF, so without a marker.
@@ -35,6 +35,8 @@ def whole_jpeg(mended: bytes) -> tuple[bytes, str]:
     plain, noisy = (_pixels(mended + tail + END_OF_IMAGE) for tail in (b"", _NOISE))
     missing = _differing_rows(plain, noisy)
     coarse = jpeg_frame(mended).marker in PROGRESSIVE
+    if coarse and not is_refined(mended):
+        missing = plain.shape[0]
     if not coarse and 2 * missing > plain.shape[0]:
         raise TooMuchMissing
     return mended + END_OF_IMAGE, note_of_missing(missing, plain.shape[0], coarse=coarse)

@@ -91,8 +91,11 @@ def mended_jpeg(data: bytes) -> bytes:
 
 
 def _end(data: bytes, at: int) -> int:
-    """Where the end marker stands that follows the scan which begins at `at`, or the end of the data."""
-    return next((place - 2 for marker, place in jpeg_markers(data, at) if marker == 0xD9), len(data))
+    """Where the end marker stands that follows the scan which begins at `at`, or a segment that is cut off, or the data ends."""
+    for marker, place in jpeg_markers(data, at):
+        if marker == 0xD9 or (marker not in STANDALONE and place + max(int.from_bytes(data[place : place + 2]), 2) > len(data)):
+            return place - 2
+    return len(data)
 
 
 def has_first_passes(data: bytes) -> bool:
@@ -100,22 +103,37 @@ def has_first_passes(data: bytes) -> bool:
     scan is the only one it needs. What a cut-off scan leaves out is then fine detail, or the last rows.
     """
     frame = jpeg_frame(data)
+    scans = list(_scan_parameters(data))
+    if frame.marker in PROGRESSIVE:
+        scans = scans[:-1]
+    return _is_covered(scans, frame, coarsest=13)
+
+
+def is_refined(data: bytes) -> bool:
+    """Whether scans are there, whole or not, that code every coefficient to its last bit."""
+    return _is_covered(list(_scan_parameters(data)), jpeg_frame(data), coarsest=0)
+
+
+def _is_covered(scans: list[tuple[list[int], int, int, int]], frame: JpegFrame, *, coarsest: int) -> bool:
+    """Whether the scans code each coefficient of each component, with at most `coarsest` bits left out."""
+    progressive = frame.marker in PROGRESSIVE
     seen: dict[int, set[int]] = {}
-    scans: list[tuple[list[int], int, int]] = []
+    for selectors, first, last, left_out in scans:
+        for selector in selectors:
+            covered = seen.setdefault(selector, set())
+            if not progressive or left_out <= coarsest:
+                covered.update(range(first, last + 1) if progressive else range(64))
+    return len(seen) >= frame.components > 0 and all(len(covered) == 64 for covered in seen.values())
+
+
+def _scan_parameters(data: bytes) -> Iterator[tuple[list[int], int, int, int]]:
+    """Of each scan: its components, its first and last coefficient, and how many of their lowest bits it leaves out."""
     for marker, at in jpeg_markers(data):
         if marker == START_OF_SCAN:
             count = int.from_bytes(data[at + 2 : at + 3])
-            selectors = [data[at + 3 + 2 * number] for number in range(count) if at + 3 + 2 * number < len(data)]
             end = at + 3 + 2 * count
-            scans.append((selectors, int.from_bytes(data[end : end + 1]), int.from_bytes(data[end + 1 : end + 2])))
-    progressive = frame.marker in PROGRESSIVE
-    complete = scans[:-1] if progressive and len(scans) > 1 else scans
-    for selectors, first, last in complete:
-        for selector in selectors:
-            seen.setdefault(selector, set()).update(range(first, last + 1) if progressive else range(64))
-    if progressive and len(scans) == 1:
-        return False
-    return len(seen) >= frame.components > 0 and all(len(found) == 64 for found in seen.values())
+            if end + 3 <= len(data):
+                yield list(data[at + 3 : end : 2]), data[end], data[end + 1], data[end + 2] & 15
 
 
 def jpeg_scans(data: bytes, *, most: int) -> int:

@@ -28,8 +28,8 @@ _XMP = ("xmp", "XML:com.adobe.xmp")
 _WHITE = 255
 _GROUNDS = (_WHITE, 0, 128)  # greys, the one that is preferred first
 _CLEAR, _SOLID = 64, 128  # opacities: below the first nothing is seen, from the second on something is
-_CONTRAST = 80  # of 255: text that differs less from its ground is hard to read
-_FEW_LOST = 0.05  # of the border pixels: highlights
+_CONTRAST = 64  # of 255: what differs less from its ground in every colour is hard to see
+_FEW_LOST = 0.2  # of the border pixels: highlights and outlines
 _THIN = 0.15  # of the light pixels border on clear ones: they are lines or letters
 _ALL_LIGHT = 0.95  # of what is seen: then nothing would be left of it on white
 
@@ -106,7 +106,8 @@ def _ground_of(image: Image.Image) -> int:
     """The grey from which what borders on the transparent parts of an RGBA picture stands out best; white if it may be any."""
     import numpy as np
 
-    grey, alpha = np.asarray(image.convert("RGB").convert("L")), np.asarray(image.getchannel("A"))
+    pixels = np.asarray(image)
+    colours, alpha = pixels[..., :3], pixels[..., 3]
     clear = alpha < _CLEAR
     beside = clear.copy()
     for away in (1, 2):
@@ -115,13 +116,13 @@ def _ground_of(image: Image.Image) -> int:
         beside[:, away:] |= clear[:, :-away]
         beside[:, :-away] |= clear[:, away:]
     solid = alpha >= _SOLID
-    border = grey[beside & solid].astype(np.int16)
+    border = colours[beside & solid].astype(np.int16)
     if not border.size:
         return _WHITE
-    lost = [float((np.abs(border - ground) < _CONTRAST).mean()) for ground in _GROUNDS]
+    lost = [float((np.abs(border - ground).max(axis=1) < _CONTRAST).mean()) for ground in _GROUNDS]
     # A page with clear parts is white too, but little of its white borders on them. Of thin letters much does.
-    light = int(((grey > _WHITE - _CONTRAST) & solid).sum())
-    thin = light and (lost[0] * border.size > _THIN * light or light > _ALL_LIGHT * int(solid.sum()))
+    light = int(((colours.min(axis=2) > _WHITE - _CONTRAST) & solid).sum())
+    thin = light and (lost[0] * len(border) > _THIN * light or light > _ALL_LIGHT * int(solid.sum()))
     return _GROUNDS[lost.index(min(lost))] if thin and lost[0] > _FEW_LOST else _WHITE
 
 

@@ -43,7 +43,7 @@ _UNREAD = {
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB, _ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, 4: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3, _ICC_LAB: 3}
-_TWO_DIMENSIONS, _FLOATS = 2, 3  # predictors
+_DIFFERENCES, _FLOATS = 2, 3  # predictors
 _BAND = 4 * 1024 * 1024  # bits unpacked at a time
 
 
@@ -209,8 +209,9 @@ def _segment(segment: bytes, layout: _Layout, *, rows: int, width: int, together
         values = grid.view(layout.dtype).astype(layout.dtype.newbyteorder("="), copy=False).reshape(rows, width, together)
     else:
         values = np.concatenate(list(_unpacked(grid, layout.bits, width * together))).reshape(rows, width, together)
-    if layout.predictor == _TWO_DIMENSIONS:
-        values = np.cumsum(values, axis=1, dtype=values.dtype)
+    if layout.predictor == _DIFFERENCES:
+        whole = np.dtype(f"u{values.dtype.itemsize}")  # of floats too it is their bits that are differenced
+        values = np.cumsum(values.view(whole), axis=1, dtype=whole).view(values.dtype)
     return values
 
 

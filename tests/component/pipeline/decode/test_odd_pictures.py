@@ -53,6 +53,11 @@ def furthest(one: Image.Image, other: Image.Image) -> int:
 # TIFF
 
 
+def _differenced_bits(floats: np.ndarray) -> bytes:
+    """Predictor 2 of floats: the differences of their bits, taken as integers."""
+    return odd.tiff(floats.view(np.uint32), bits=32, predictor=2, tags={339: (3, [3, 3, 3])})
+
+
 @cache
 def tiffs() -> dict[str, tuple[bytes, str, int]]:
     """File, what it shows, and how far it may be off."""
@@ -80,6 +85,7 @@ def tiffs() -> dict[str, tuple[bytes, str, int]]:
         "RGB 4": (odd.tiff(rgb >> 4, bits=4), "RGB", 15),
         "RGB float": (odd.tiff(floats, bits=32), "RGB", 0),
         "RGB float, predictor": (odd.tiff(floats, bits=32, deflate=True, predictor=3), "RGB", 0),
+        "RGB float, predictor of integers": (_differenced_bits(floats), "RGB", 0),
         "RGB float of bytes": (odd.tiff(rgb.astype(np.float32), bits=32), "RGB", 0),
         "RGB half float": (odd.tiff(floats.astype(np.float16), bits=16), "RGB", 0),
         "RGB half float, big-endian, predictor": (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.decode.jpeg import has_first_passes, jpeg_frame, mended_jpeg
+from pipeline.decode.jpeg import has_first_passes, is_refined, jpeg_frame, mended_jpeg
 from pipeline.decode.pool import DecoderPool
 from pipeline.types import ItemCode, Prepared, Refused
 from tests.fakes import odd_picture_files as odd
@@ -173,6 +173,8 @@ def test_a_progressive_jpeg_whose_first_scans_are_missing_is_not_there():
     assert has_first_passes(data)
     assert not has_first_passes(data[: scans[1]])
     assert not has_first_passes(data[: scans[3]])
+    assert is_refined(data)
+    assert not is_refined(data[: scans[-1]])
 
 
 # Others
