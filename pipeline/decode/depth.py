@@ -31,7 +31,10 @@ def as_bytes(values: np.ndarray, *, bits: int, stretch: bool = True) -> np.ndarr
         white = white_of(int(values.max(initial=0)), bits) if stretch else (1 << bits) - 1
         if bits <= 16:
             table = ((np.arange(1 << bits) * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)
-            return np.take(table, values)
+            out = np.empty(values.shape, np.uint8)
+            for top in range(0, len(values), _BAND):  # the indexes that numpy makes of the values are large
+                out[top : top + _BAND] = table[values[top : top + _BAND]]
+            return out
         least, scale = 0.0, 255 / white
         greatest = float(white)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 
 import numpy as np
@@ -12,7 +11,6 @@ from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
 from pipeline.types import ItemCode, Refused
 
 _HEADER = 128  # bytes
-_CODES = re.compile(rb"([\xc0-\xff])([\x00-\xff])|([\x00-\xbf]+)", re.DOTALL)
 _WITHOUT_PALETTE = 3  # the version whose pictures have the display's colours
 #: The 16 colours of an EGA display.
 _DISPLAY = bytes.fromhex("0000000000aa00aa0000aaaaaa0000aa00aaaa5500aaaaaa5555555555ff55ff5555ffffff5555ff55ffffff55ffffff")
@@ -62,20 +60,21 @@ def _refused(bits: int, planes: int) -> Refused:
 
 def _decoded(data: bytes, size: int, *, encoded: bool) -> bytes:
     """The first `size` bytes that the run-length codes give. Raises ValueError if there are fewer."""
-    if not encoded:
-        parts = [data[_HEADER : _HEADER + size]]
-    else:
-        parts = []
-        missing = size
-        for code in _CODES.finditer(data, _HEADER):
-            parts.append(code[3] or code[2] * (code[1][0] & 63))
-            missing -= len(parts[-1])
-            if missing <= 0:
-                break
-    whole = b"".join(parts)[:size]
-    if len(whole) < size:
+    body = np.frombuffer(data, np.uint8)[_HEADER:]
+    if encoded:
+        # A byte from 0xC0 on is a count, unless it follows one: of a row of such bytes each second one is.
+        large = body >= 0xC0
+        places = np.arange(len(body), dtype=np.int32)
+        starts = np.maximum.accumulate(np.where(large, 0, places + 1))  # where the row of large bytes began
+        is_count = large & ((places - starts) % 2 == 0)
+        times = np.ones(len(body), np.uint8)
+        times[is_count] = 0
+        times[1:][is_count[:-1]] = body[:-1][is_count[:-1]] & 63
+        enough = int(np.searchsorted(times.cumsum(dtype=np.int64), size)) + 1
+        body = np.repeat(body[:enough], times[:enough])
+    if len(body) < size:
         raise ValueError("a PCX that ends early")
-    return whole
+    return body[:size].tobytes()
 
 
 def _palette(data: bytes, version: int, depth: int) -> bytes:
