@@ -155,11 +155,12 @@ class Fetched:
 class Prepared:
     """The decoder's result for an image that it could decode."""
 
-    data: bytes  #: sent to the model: the bytes as received, or a PNG made from them
+    data: bytes  #: sent to the model: the bytes as received, or a PNG or JPEG made from them
     mime: str  #: of `data`: image/png, image/jpeg, image/webp, image/heic or image/heif
     width: int  #: pixels, after orientation is applied
     height: int  #: pixels, after orientation is applied
     source_format: str  #: by the magic bytes: PNG, JPEG, TIFF, ...
+    note: str = ""  #: a remark for the image's item (pipeline.notes)
     #: How long it used a decoder. Small images are decoded together, so one of them may have the time of others too.
     seconds: float = field(default=0.0, compare=False)
 
@@ -223,6 +224,9 @@ class Answer:
     model_version: str = ""
     nanodollars: int = 0  #: the cost by the prices in the settings, in billionths of a dollar
     reencoded: frozenset[int] = frozenset()  #: numbers of the pictures that the model got as a re-encoded JPEG
+    notes: Mapping[int, str] = field(
+        default_factory=dict
+    )  #: the engine's notes about pictures, by their numbers (pipeline.notes)
 
 
 def storable(text: str) -> str:
@@ -314,3 +318,4 @@ class Staged:
     sha256: str  #: hex, of the bytes as received
     width: int  #: pixels
     height: int  #: pixels
+    note: str = ""  #: as in Prepared

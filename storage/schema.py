@@ -131,7 +131,7 @@ images_table = Table(
     Column("bytes", BigInteger),  # size of the image as it was received
     Column("attempts", Integer, nullable=False, default=1),  # number of the last round that the image took part in
     Column("result", JSON),  # the image's own record, if the job has one result for each image
-    Column("note", Text),  # "reencoded": the model saw a converted copy of the image
+    Column("note", Text),  # remarks about the image (pipeline.notes)
 )
 
 chunks_table = Table(

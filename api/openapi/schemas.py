@@ -168,7 +168,9 @@ COMPONENTS: dict[str, Schema] = {
             "code": or_null(ref("ItemCode")),
             "message": or_null(text("What is wrong, and how to mend it.")),
             "attempts": number("Rounds of the job that it was in."),
-            "note": or_null(text("`reencoded`: the model was not shown it as it came.", enum=["reencoded", None])),
+            "note": or_null(
+                text("Notes, with `; ` between them, each a code, perhaps with `: ` and words: what the model was shown.")
+            ),
             "result": {"description": "Its own result, where each image has one and the job has ended with results."},
         }
     ),

@@ -56,6 +56,7 @@ class ChunkOutcome:
     failures: tuple[Failure, ...] = ()
     usage: Usage = field(default_factory=Usage)
     reencoded: tuple[int, ...] = ()  #: images that were sent to the model as a re-encoded JPEG
+    notes: Mapping[int, str] = field(default_factory=dict)  #: the engine's notes about images (pipeline.notes)
     progress: Mapping[str, Any] | None = None  #: JSON from which `ask` resumes in the next time slice; None: no image is open
 
 
@@ -92,6 +93,7 @@ def ask(
     while group := asking.progress.next():
         numbers = _numbers(group, question.form)
         reencoded: tuple[int, ...] = ()
+        notes: dict[int, str] = {}
         try:
             with memory(sum(images[index].size for index in group)):
                 call = Call(
@@ -116,7 +118,10 @@ def ask(
         else:
             outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
             reencoded = tuple(index for number, index in numbers.items() if number in answer.reencoded)
-        yield replace(outcome, reencoded=reencoded, progress=asking.progress.kept() if asking.progress.planned else None)
+            notes = {index: answer.notes[number] for number, index in numbers.items() if number in answer.notes}
+        yield replace(
+            outcome, reencoded=reencoded, notes=notes, progress=asking.progress.kept() if asking.progress.planned else None
+        )
 
 
 def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:

@@ -22,6 +22,7 @@ import msgspec
 from pipeline.engines.ocr.reading_order import Quad, TextLine, page_text
 from pipeline.engines.ocr.wire import OcrReply, OcrRequest, receive, send
 from pipeline.errors import Permanent, Transient, os_error
+from pipeline.notes import NoteCode, note
 from pipeline.ports import EngineConfig, EngineLimits, ModelFault, ModelUnavailable, ProbeFailed, Reencode
 from pipeline.types import MB, Answer, Call, Finish, Form, ItemCode, Picture
 
@@ -32,6 +33,10 @@ WARNING = (
 )
 
 PACKAGES = ("rapidocr", "onnxruntime", "cv2", "zxingcpp")  #: modules that the server imports
+
+_DOUBTFUL = note(
+    NoteCode.SCRIPT_NOT_READ, "much of the text is unclear, or of a script that the OCR has no letters for (Cyrillic, Greek, ...)"
+)
 
 #: The longest path of a Unix socket, in bytes: 108 on Linux, 104 on macOS and the BSDs, including the final zero byte.
 _LONGEST_SOCKET_PATH = 103
@@ -87,7 +92,9 @@ class OcrEngine:
             raise ModelFault(f"The OCR engine failed: {said.detail}")
         if said.kind == "unreadable":
             return Answer(finish=Finish.UNREADABLE, code=ItemCode.IMAGE_CORRUPT, detail=said.detail)
-        return Answer(finish=Finish.COMPLETE, text=_answer(call, picture, said), model_version=said.model_version)
+        notes = {picture.number: _DOUBTFUL} if said.doubtful else {}
+        text = _answer(call, picture, said)
+        return Answer(finish=Finish.COMPLETE, text=text, model_version=said.model_version, notes=notes)
 
     def server_pid(self) -> int:
         """The process id of the machine's OCR server. Starts the server if there is none. Raises ModelUnavailable."""

@@ -59,6 +59,7 @@ class OcrReply:
     model_version: str = ""  #: with status and reading
     lines: tuple[OcrLine, ...] = ()  #: with reading, in no order
     barcodes: tuple[Barcode, ...] = ()  #: with reading
+    doubtful: bool = False  #: with reading: much of the text is unclear, or of a script that the models have no letters for
     detail: str = ""  #: with unreadable and fault
 
 

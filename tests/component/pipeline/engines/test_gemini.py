@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from config.engines import build_engine
+from config.chosen_engine import build_engine
 from config.settings import load_settings
 from pipeline.engines.gemini import MOST_RAW_BYTES, GeminiEngine
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable

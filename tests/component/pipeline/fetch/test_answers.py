@@ -186,6 +186,7 @@ def test_a_body_that_is_packed_otherwise_is_refused(serve, make_fetcher, encodin
         (gzip.compress(JPEG)[:15], "ends too soon"),
         (gzip.compress(JPEG)[:12] + b"\xff" * 200, "damaged"),
     ],
+    ids=["cut", "cut early", "damaged"],
 )
 def test_gzip_that_is_cut_or_damaged_is_refused(serve, make_fetcher, body, word):
     server = serve({"/": answer(body, "200 OK", "Content-Encoding: gzip")})
