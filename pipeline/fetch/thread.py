@@ -18,24 +18,16 @@ from concurrent.futures import Future
 from functools import partial
 
 from pipeline.fetch.batch import FetchBatch, FetchTask
+from pipeline.fetch.faults import Fault, timed_out, unconnected, unreachable
 from pipeline.fetch.hosts import HostSlots, server_of
 from pipeline.fetch.loop import Loop
-from pipeline.fetch.transfer import (
-    Fault,
-    Redirect,
-    Transfer,
-    after_redirect,
-    timed_out,
-    too_many_redirects,
-    unconnected,
-    unreachable,
-)
-from pipeline.outbound.addresses import Allowed, read_url
+from pipeline.fetch.redirects import Redirect, after_redirect, judge
+from pipeline.fetch.transfer import Transfer
+from pipeline.outbound.addresses import Allowed
 from pipeline.outbound.guard import Names
 from pipeline.ports import TotalTooLarge
 from pipeline.types import Failure, Fetched
 
-_REDIRECTS = 10
 _TRIES = 3  # requests for one hop
 _MOST_TRIES = 8  # where connections fail or break, and the server has answered other requests meanwhile: it is there, but small
 _BACK_OFF = 0.25  # seconds before the second try, doubled before the third, each with up to half as much again by chance
@@ -242,12 +234,9 @@ class FetchThread:
 
     def _redirect(self, task: FetchTask, redirect: Redirect) -> None:
         task.redirects += 1
-        target = read_url(redirect.url, self._allow)
-        if isinstance(target, str):
-            # Not url_not_allowed: the caller's URL shows nothing of this, and the text must not tell what was refused where.
-            self._end(task, unreachable(f"redirect: {target}"))
-        elif task.redirects > _REDIRECTS:
-            self._end(task, too_many_redirects(_REDIRECTS))
+        target = judge(redirect, number=task.redirects, allow=self._allow)
+        if isinstance(target, Fault):
+            self._end(task, target)
         else:
             task.target = target
             task.tries = task.unconnected = 0
@@ -330,7 +319,7 @@ class FetchThread:
         if isinstance(outcome, bytes):
             task.batch.end(task, Fetched(index=task.index, data=outcome))
             return
-        detail = after_redirect(outcome.detail) if 0 < task.redirects <= _REDIRECTS else outcome.detail
+        detail = after_redirect(outcome.detail, number=task.redirects)
         task.batch.end(task, Failure(index=task.index, code=outcome.code, detail=detail))
         # The host only: the rest of a URL may be a signature.
         facts = {"index": task.index, "host": task.target.host, "code": outcome.code.value, "reason": outcome.reason}

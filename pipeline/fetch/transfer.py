@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from urllib.parse import quote_from_bytes, urljoin
 
 import pycurl
 
+from pipeline.fetch import redirects
+from pipeline.fetch.faults import Fault, failed, too_large, unconnected, unreachable
+from pipeline.fetch.redirects import Redirect, redirect_to
 from pipeline.fetch.unpacking import Unpacker
 from pipeline.outbound.addresses import Allowed, Target
 from pipeline.outbound.guard import GuardedCurl
-from pipeline.types import MB, ItemCode
+from pipeline.types import ItemCode
 
-# One text for all that fails before a connection to an allowed address is made: names, addresses, refused, blocked. More
-# words would make the service a scanner of the networks it stands in.
-UNREACHABLE = "The image's server could not be reached. Check that the URL is right and that anyone on the internet can open it."
-
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # 520 to 529 are what the proxies of content delivery networks say of a server behind them that did not answer well.
 _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504, *range(520, 530)})
 _NO_CONNECTION = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_OPERATION_TIMEDOUT})
@@ -41,29 +36,6 @@ _WASTE = 64 * 1024  # bytes of an error page that are read away, so that its con
 _MOST_PIECES = 65_536
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
 _FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L"))  # of the headers that are read: a server sends a dozen others
-_UNPRINTABLE = re.compile("[\x00-\x20\x7f]")
-_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fault:
-    """Why a request brought no image."""
-
-    code: ItemCode
-    detail: str  #: for the caller
-    reason: str  #: for the log
-    transient: bool = False  #: whether asking again may help
-    unconnected: bool = False  #: whether it is because the server took no connection
-    broken: bool = False  #: whether it is because the server ended the connection
-    stale: bool = False  #: whether that connection was an older one, kept for this request: this was no try
-    retry_after: float = 0.0  #: seconds the server asked for; 0: it did not
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Redirect:
-    """The server says to ask elsewhere."""
-
-    url: str  #: absolute, and not to be trusted
 
 
 class Budget:
@@ -80,38 +52,6 @@ class Budget:
 
     def give_back(self, size: int) -> None:
         self.left += size
-
-
-def unreachable(reason: str) -> Fault:
-    return Fault(code=ItemCode.FETCH_FAILED, detail=UNREACHABLE, reason=reason)
-
-
-def unconnected(reason: str) -> Fault:
-    """To the caller it is `unreachable`; but the server may take the next connection."""
-    return Fault(code=ItemCode.FETCH_FAILED, detail=UNREACHABLE, reason=reason, transient=True, unconnected=True)
-
-
-def timed_out(seconds: float) -> Fault:
-    detail = f"The image's server did not deliver it within {seconds:g} seconds."
-    return Fault(code=ItemCode.FETCH_TIMEOUT, detail=detail, reason="deadline")
-
-
-def too_many_redirects(most: int) -> Fault:
-    return _failed(f"The server redirected more than {most} times.", "redirects")
-
-
-def after_redirect(detail: str) -> str:
-    """What the caller is told of a failure at another URL than theirs: the same for all, and so no more of the networks here."""
-    return f"After a redirect: {detail}"
-
-
-def _too_large(max_bytes: int) -> Fault:
-    detail = f"The image is larger than {max_bytes / MB:g} MB ({max_bytes} bytes)."
-    return Fault(code=ItemCode.IMAGE_TOO_LARGE, detail=detail, reason="size")
-
-
-def _failed(detail: str, reason: str, *, transient: bool = False, retry_after: float = 0.0) -> Fault:
-    return Fault(code=ItemCode.FETCH_FAILED, detail=detail, reason=reason, transient=transient, retry_after=retry_after)
 
 
 class Transfer:
@@ -187,11 +127,11 @@ class Transfer:
         if code in _BROKEN_OFF:
             return Fault(code=ItemCode.FETCH_FAILED, detail=_BROKE_OFF, reason=reason, transient=True, broken=True)
         if code in _TLS:
-            return _failed("No secure connection to the image's server could be made: check its certificate.", reason)
+            return failed("No secure connection to the image's server could be made: check its certificate.", reason)
         if code == pycurl.E_OPERATION_TIMEDOUT:
             detail = "The image's server took too long to connect."
             return Fault(code=ItemCode.FETCH_TIMEOUT, detail=detail, reason=reason, transient=True)
-        return _failed("The image's server did not answer in valid HTTP.", reason)
+        return failed("The image's server did not answer in valid HTTP.", reason)
 
     def _answered(self) -> bytes | Redirect | Fault:
         if self._is_success():
@@ -200,25 +140,14 @@ class Transfer:
             if not self._size:
                 return Fault(code=ItemCode.IMAGE_EMPTY, detail="The server sent no bytes for this image.", reason="empty")
             return b"".join(self._pieces)
-        if self._status in _REDIRECTS and self._location:
-            return self._redirect()
-        return _failed(
+        if self._status in redirects.STATUSES and self._location:
+            return redirect_to(self._location, base=self._url)
+        return failed(
             f"The server answered HTTP {self._status}.",
             f"status {self._status}",
             transient=self._status in _TRANSIENT_STATUSES,
             retry_after=float(self.curl.getinfo(pycurl.RETRY_AFTER)),
         )
-
-    def _redirect(self) -> Redirect:
-        # Spaces and control characters are percent-encoded, as every client does; all else is judged as it stands. What is no
-        # UTF-8 is percent-encoded byte by byte.
-        try:
-            location = _UNPRINTABLE.sub(lambda found: f"%{ord(found[0]):02X}", self._location.decode())
-        except UnicodeDecodeError:
-            location = quote_from_bytes(self._location, safe=_PRINTABLE)
-        with contextlib.suppress(ValueError):  # then it is no URL, and is refused as what it is
-            location = urljoin(self._url, location)
-        return Redirect(url=location)
 
     def _is_success(self) -> bool:
         return 200 <= self._status < 300
@@ -250,7 +179,7 @@ class Transfer:
     def _judge_head(self) -> Fault | None:
         if self._encoding.strip(b", "):
             self._unpacker = Unpacker(self._encoding)
-        return _too_large(self._max_bytes) if self._length > self._max_bytes else None
+        return too_large(self._max_bytes) if self._length > self._max_bytes else None
 
     def _take_body(self, piece: bytes) -> int | None:
         """Called with each part of the body; 0 ends the transfer."""
@@ -270,7 +199,7 @@ class Transfer:
                 if fault is not None or self._budget.spent:
                     return fault
         except ValueError as error:
-            return _failed(str(error), "content encoding")
+            return failed(str(error), "content encoding")
         return None
 
     def _keep(self, part: bytes) -> Fault | None:
@@ -279,7 +208,7 @@ class Transfer:
         self._size += len(part)
         self._budget.take(len(part))
         if self._size > self._max_bytes:
-            return _too_large(self._max_bytes)
+            return too_large(self._max_bytes)
         if len(self._pieces) > _MOST_PIECES:
-            return _failed("The server sent the image in pieces of a few bytes.", "pieces")
+            return failed("The server sent the image in pieces of a few bytes.", "pieces")
         return None

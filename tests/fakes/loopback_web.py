@@ -13,8 +13,9 @@ import threading
 
 import pytest
 
+from pipeline.fetch.faults import UNREACHABLE
 from pipeline.fetch.fetcher import Fetcher
-from pipeline.fetch.transfer import UNREACHABLE, after_redirect
+from pipeline.fetch.redirects import after_redirect
 from pipeline.outbound.addresses import parse_allow
 from pipeline.types import MB, Failure, ItemCode
 
@@ -167,6 +168,6 @@ def is_failure(result, code, word=""):
 
 
 def is_unreachable(result, *, redirected=False):
-    detail = after_redirect(UNREACHABLE) if redirected else UNREACHABLE
+    detail = after_redirect(UNREACHABLE, number=1) if redirected else UNREACHABLE
     assert result == Failure(index=result.index, code=ItemCode.FETCH_FAILED, detail=detail)
     return True
