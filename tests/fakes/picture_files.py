@@ -19,7 +19,7 @@ pillow_heif.register_heif_opener()
 pylibjxl.register_pillow()
 
 # Made by cjxl 0.7, because pylibjxl can't write such files. The first has three frames (red, blue, lime) of 20 x 10 pixels. The
-# second is a picture of 64 x 32 whose upper left quarter is red and upper right quarter blue, with a tag that turns it to the right.
+# second is a picture of 64 x 32. Its upper left quarter is red, its upper right quarter blue, and a tag turns it to the right.
 ANIMATED_JPEG_XL = base64.b64decode(
     "/wpIcEEAFhSXBAgIoAIAAKAASxIJEhg4BEFIgQ0ZY/A+MU6cGOPEGPMAiA1/ABRyux9P3j8zaWjTPggIoAIAAKwASxIJEhg4BEFIgQ0ZY/A+Mc5MnDgxxjwAYCOQCe6p3ds1Igvc7QMYNPJeHwgIoEIAAHgASxIJEhg4BEFIgQ0ZYzBxYox5AMaHGABi9j00pO8D"
 )
