@@ -1,1 +1,1 @@
-"""The front door: checks size and shape, names the account, makes the job, waits or answers 202."""
+"""The front door: checks size and shape, finds the account, makes the job, waits or answers 202."""

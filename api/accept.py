@@ -1,4 +1,4 @@
-"""Accepting a request as a job: what both POSTs share, up to the answer 202."""
+"""Accepts a request as a job. Both POST endpoints share this code, up to the answer 202."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from storage.sql_errors import NoConnectionFree
 
 log = structlog.get_logger(__name__)
 
-MOST_WAITED_CHUNKS = 4  #: a larger job does not go before others because its caller waits: it takes its time anyway
+MOST_WAITED_CHUNKS = 4  #: a larger job gets no priority although its caller waits, because it takes long anyway
 LONGEST_REQUEST_SOURCE = 200
 IN_MEMORY = 1 << 20
 NO_CACHE = "This service keeps no answers (CACHE_TTL is 0): cache had no effect."
@@ -45,20 +45,20 @@ _KEY = re.compile(r"[!-~]{1,255}")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accepted:
-    """What became of a request."""
+    """The job that a request led to."""
 
     job: str
-    replayed: bool = False  #: it had come before, with the same idempotency key
+    replayed: bool = False  #: an earlier request with the same idempotency key made the job
 
 
 def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
-    """Checks the request and makes its job, or finds the one that it made before. Raises ApiError: then nothing is left behind."""
+    """Checks the request and makes its job, or finds the job that it made before. If it raises ApiError, nothing is left behind."""
     key = _idempotency_key()
     try:
         with read_sent(parts, hashed=key is not None) as sent:
             idempotency = IdempotencyKey(key=key, body_hash=sent.body_hash) if key else None
             if idempotency:
-                # Before anything else is looked at: what was accepted once needs no credits and no room now.
+                # This check comes first, because a request that was accepted before needs no credits and no room now.
                 with parts.database.read() as connection:
                     accepting.check_not_sent_before(connection, account, idempotency)
             wanted = wanted_of(parts, sent)
@@ -73,8 +73,11 @@ def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
 
 
 def accepted_answer(parts: WebParts, account: str, accepted: Accepted, headers: dict[str, str]) -> Response:
-    """202 with the job. Where SQL has just gone away, with what can be said of it unseen: it is accepted, so whoever
-    tried again would pay twice."""
+    """202 with the job.
+
+    If SQL fails just now, the answer is still 202, with less about the job. The job is accepted, and a client that got an error
+    would send it again and pay twice.
+    """
     try:
         with parts.database.read() as connection:
             view = job_view(connection, accepted.job, account)
@@ -87,7 +90,7 @@ def accepted_answer(parts: WebParts, account: str, accepted: Accepted, headers: 
 
 
 def unseen_answer(accepted: Accepted, headers: dict[str, str]) -> Response:
-    """202 that can be followed, without a look at SQL."""
+    """202 with the job's id and links, made without SQL."""
     links = links_json(accepted.job)
     body = {"id": accepted.job, "status": JobStatus.QUEUED.value, "links": links}
     return json_response(body, 202, {"Location": links["self"], "Retry-After": "5", **headers})
@@ -104,7 +107,7 @@ def too_many_open_jobs(parts: WebParts) -> ApiError:
 
 
 def read_sent(parts: WebParts, *, hashed: bool = False) -> AbstractContextManager[Sent]:
-    """The request's body, JSON or a form. Raises ApiError and RequestFault."""
+    """Reads the request's body, which is JSON or a form. Raises ApiError and RequestFault."""
     read = read_upload if is_upload(request) else read_json
     return read(request, parts.settings.max_body, parts.large_bodies, hashed=hashed)
 
@@ -122,7 +125,7 @@ def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
 
 
 def plan_of(parts: WebParts, wanted: ExtractRequest) -> list[ChunkPlan]:
-    """The chunks that the request is cut into: each has the images of one call, if their bytes fit."""
+    """The chunks that the request is cut into. A chunk has the images of one call, if their bytes fit into a call."""
     return cut(len(wanted.images), chunk_size(parts, wanted.question))
 
 
@@ -133,7 +136,7 @@ def chunk_size(parts: WebParts, question: Question) -> int:
 
 
 def _make_job(parts: WebParts, account: str, wanted: ExtractRequest, idempotency: IdempotencyKey | None, *, waited: bool) -> str:
-    """The new job's id. Nothing is left behind where it raises."""
+    """Makes a job and returns its id. If it raises, nothing is left behind."""
     job = random_id("job_", 24)
     _check_credits(parts, account, len(wanted.images), wanted.max_credits)
     plan = plan_of(parts, wanted)
@@ -186,12 +189,12 @@ def _idempotency_key() -> str | None:
 
 
 def _url(text: bytes) -> str:
-    """The URL as it is stored: what no database takes makes it one that is refused when it is fetched."""
+    """The URL as it is stored. Characters that no database takes are replaced, so that the fetch refuses the URL later."""
     return text.decode("utf-8", "replace").replace("\x00", "\ufffd").strip()
 
 
 def _check_credits(parts: WebParts, account: str, images: int, most: int | None) -> None:
-    """Before anything is stored; the reservation itself decides about the balance."""
+    """Refuses early, before anything is stored. The reservation itself checks the balance again."""
     needed = reservation(images)
     if most is not None and most < needed:
         text = f"This request may cost {needed} credits, and maxCredits is {most}. Raise it, or send fewer images."
@@ -203,7 +206,7 @@ def _check_credits(parts: WebParts, account: str, images: int, most: int | None)
 
 
 def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[ChunkPlan]) -> dict[int, str]:
-    """The base64 texts, or the bytes of files, to scratch as they came: one object a chunk; its key by chunk number."""
+    """Puts base64 texts or files to scratch as they came, one object per chunk. Returns chunk number → scratch key."""
     facts = {"raw": 1} if wanted.input_method == "upload" else {}
     keys: dict[int, str] = {}
     for chunk in plan:
@@ -220,7 +223,7 @@ def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[Ch
 
 @contextmanager
 def _nothing_left(parts: WebParts, job: str, *, unless: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Deletes what the job has put if the block raises, `unless` it raises one of these: then the job may live."""
+    """Deletes the job's scratch objects if the block raises. Errors in `unless` delete nothing, because the job may exist."""
     try:
         yield
     except BaseException as error:
@@ -231,9 +234,9 @@ def _nothing_left(parts: WebParts, job: str, *, unless: tuple[type[Exception], .
 
 
 def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
-    """One transaction: the reservation, the job, its images, chunks and steps. Gives what is to be rung.
+    """Writes the reservation, the job, its images, chunks and steps in one transaction. Returns the steps to notify workers of.
 
-    Raises ApiError, and PartError where the database failed: then the job may be there all the same, but for NoConnectionFree.
+    Raises ApiError. Raises PartError if the database failed. The job may then exist all the same, except after NoConnectionFree.
     """
     try:
         with parts.database.write() as connection:
@@ -250,7 +253,7 @@ def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
     except NoConnectionFree:
         raise  # the transaction has not begun
     except PartError:
-        # The connection may have broken after the commit: then the job is there, and the supervisor rings it.
+        # The connection may have broken after the commit. Then the job exists, and the supervisor notifies workers of it.
         with parts.database.read() as connection:
             if not accepting.exists(connection, new.id):
                 raise

@@ -30,9 +30,9 @@ DRAIN_PIECE = 1 << 18
 
 
 def create_app(parts: WebParts) -> Flask:
-    """The front door over these parts."""
+    """Makes the Flask app that uses these parts."""
     app = Flask("api", static_folder=None)
-    app.url_map.merge_slashes = False  # else `//` is answered with a redirect in HTML
+    app.url_map.merge_slashes = False  # otherwise `//` in a path is answered with a redirect in HTML
     request_id.register(app)
     metrics.count_requests(app)
     errors.register(app)
@@ -51,13 +51,13 @@ def create_app(parts: WebParts) -> Flask:
 
     @app.before_request
     def count_strays() -> None:
-        """A request to no address of ours counts as the others do: its answer says what is left of the key's rate."""
+        """Counts a request to an unknown address against the key's rate, so that its answer has the rate headers too."""
         if request.routing_exception is not None:
             optional_account(parts)
 
     @app.after_request
     def drain(response: Response) -> Response:
-        """Reads the rest of a refused body: a client that is still sending would see a reset instead of the answer."""
+        """Reads the rest of a refused body. Otherwise a client that is still sending sees a reset instead of the answer."""
         left = min(request.content_length or 0, 2 * parts.settings.max_body) if response.status_code >= 400 else 0
         expect_body(request.environ, left, refused=True)
         with suppress(OSError, ClientDisconnected):

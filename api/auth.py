@@ -1,4 +1,4 @@
-"""Who asks, and how often they may."""
+"""Authentication by API key, and the rate limit of a key."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """What a key may still send."""
+    """The rate limit of a key, and what is left of it."""
 
-    limit: int  #: requests a window
+    limit: int  #: requests per window
     window: int  #: seconds
     remaining: int
-    seconds: int | None  #: until there is more; None where nothing could be counted
+    seconds: int | None  #: until more requests are allowed; None if Redis could not count
 
 
 def authenticate(parts: WebParts) -> str:
-    """The account of the request's key, counted against its rate. Raises ApiError 401 or 429."""
+    """Returns the account of the request's key, and counts the request against the key's rate. Raises ApiError 401 or 429."""
     account = optional_account(parts)
     if account is None:
         raise UNAUTHORIZED
@@ -37,7 +37,7 @@ def authenticate(parts: WebParts) -> str:
 
 
 def optional_account(parts: WebParts) -> str | None:
-    """As `authenticate`, for an endpoint that needs no key: None without a valid one."""
+    """Like `authenticate`, for an endpoint that needs no key. None if there is no valid key. Raises ApiError 429."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     key = key.strip()
     public = key_id(key) if scheme.lower() == "bearer" else None
@@ -51,7 +51,7 @@ def optional_account(parts: WebParts) -> str | None:
 
 
 def _count(parts: WebParts, key: str) -> None:
-    """Takes one request of the key's rate. Without Redis nothing is counted: better served than refused."""
+    """Counts one request against the key's rate. If Redis is away, the request is not counted and is served."""
     limit, seconds = parts.rate.amount, parts.rate.get_expiry()
     g.rate = Rate(limit=limit, window=seconds, remaining=limit, seconds=None)
     try:
@@ -68,7 +68,10 @@ def _count(parts: WebParts, key: str) -> None:
 
 
 def add_rate_headers(response: Response) -> Response:
-    """On every answer to a valid key, refusals too: as they are usual, and as draft-ietf-httpapi-ratelimit-headers-10 has them."""
+    """Adds rate headers to every answer to a valid key, refusals too.
+
+    X-RateLimit-* are in common use; RateLimit and RateLimit-Policy follow draft-ietf-httpapi-ratelimit-headers-10.
+    """
     rate: Rate | None = g.get("rate")
     if rate:
         response.headers["X-RateLimit-Limit"] = str(rate.limit)

@@ -1,4 +1,4 @@
-"""Reads a request's body without holding it in memory, and cuts it up without decoding the images in it.
+"""Reads a request's body without holding it in memory, and parses it without decoding the images in it.
 
 Measured on a JSON body of 133 MB with 3000 base64 images: slices of the body (`msgspec.Raw`) take 50 ms and 1 MB, typed
 decoding 122 ms and 130 MB, the standard library 557 ms and 259 MB.
@@ -25,10 +25,10 @@ from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
 from pipeline.request.fields import FIELDS
 
-IN_MEMORY = 1 << 20  #: bytes: a larger body lies in a temporary file, mapped
+IN_MEMORY = 1 << 20  #: bytes; a larger body is written to a temporary file, which is mapped into memory
 PIECE = 1 << 18
-PLACE_SECONDS = 30.0  #: a large body waits so long for its turn; what the client sends meanwhile waits in its socket
-_DECODED = tuple(name for name in FIELDS if name != "images")  # images are handed on as slices of the body
+PLACE_SECONDS = 30.0  #: how long a large body waits for a place; meanwhile its bytes wait in the socket
+_DECODED = tuple(name for name in FIELDS if name != "images")  # images stay slices of the body
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -37,16 +37,16 @@ _STRING = msgspec.json.Decoder(str)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
-    """A body, read."""
+    """A request's body that has been read."""
 
-    fields: dict[str, Any]  #: those that have a meaning here
-    images: Sequence[bytes] | None  #: texts, or bytes where they are uploaded
-    uploaded: bool = False  #: the images are files of a form
-    body_hash: str = ""  #: SHA-256, hex, where it was asked for: equal for what is sent again
+    fields: dict[str, Any]  #: the known fields; unknown fields are ignored
+    images: Sequence[bytes] | None  #: texts of the JSON body, or bytes of the uploaded files
+    uploaded: bool = False  #: whether the images are files of a form
+    body_hash: str = ""  #: SHA-256 in hex, equal if the same body is sent again; empty if not asked for
 
 
 class RawStrings(Sequence[bytes]):
-    """JSON strings in a body, each read, and freed from its escapes, when asked for."""
+    """JSON strings in a body. Each is read and unescaped only when it is used."""
 
     def __init__(self, raws: list[msgspec.Raw]) -> None:
         self._raws = raws
@@ -66,7 +66,7 @@ class RawStrings(Sequence[bytes]):
             raise RequestFault("invalid_images", f"images[{index}] must be a string.")
         if b"\\" not in text:
             return text[1:-1]
-        # PHP writes \/ and wrapped base64 \r\n: they must not count as bytes of the image.
+        # Unescape the string, because escapes must not count as bytes of the image. PHP writes \/, and wrapped base64 has \r\n.
         try:
             return _STRING.decode(text).encode()
         except (msgspec.DecodeError, UnicodeError):
@@ -75,10 +75,11 @@ class RawStrings(Sequence[bytes]):
 
 @contextmanager
 def read_body(request: Request, max_body: int, large_bodies: Semaphore) -> Iterator[bytes | mmap.mmap]:
-    """The request's whole body. Raises ApiError 411 without a Content-Length, 400 for one over `max_body` or cut short,
-    429 where a large one finds no place among `large_bodies` in time.
+    """The request's whole body.
 
-    A chunked body is refused: its length would have to be taken on trust, and what is cut off may leave valid JSON.
+    Raises ApiError 411 if Content-Length is missing, 400 if the body is over `max_body` or cut short, and 429 if a large body
+    gets no place in `large_bodies` in time. A chunked body is refused, because a body of unknown length that was cut short may
+    still be valid JSON.
     """
     length = expected_length(request, max_body)
     if length <= IN_MEMORY:
@@ -92,12 +93,12 @@ def read_body(request: Request, max_body: int, large_bodies: Semaphore) -> Itera
         try:
             yield mapped
         finally:
-            # Slices of it may still be referred to (by a traceback, say): the last one to go unmaps it.
+            # Slices of it may still be referenced, for example by a traceback. The file is unmapped when the last one is freed.
             del mapped
 
 
 def expected_length(request: Request, max_body: int) -> int:
-    """The bytes of the body, which its client now gets the time to send. Raises ApiError 411 or 400."""
+    """The length of the body in bytes. The client now gets the time to send that much. Raises ApiError 411 or 400."""
     length = request.content_length
     if length is None or "chunked" in request.headers.get("Transfer-Encoding", "").lower():
         raise ApiError(411, "length_required", "Send the body with a Content-Length header, not chunked.")
@@ -109,7 +110,7 @@ def expected_length(request: Request, max_body: int) -> int:
 
 @contextmanager
 def place(large_bodies: Semaphore) -> Iterator[None]:
-    """One of the places for large bodies: more at once only fight for the disk and for the interpreter."""
+    """Takes one of the places for large bodies. Their number is limited, because more at once only compete for disk and CPU."""
     if not large_bodies.acquire(timeout=PLACE_SECONDS):
         text = "Too many large bodies are being read; try again, or send URLs."
         raise ApiError(429, "too_many_large_bodies", text, {"Retry-After": "10"})
@@ -120,7 +121,7 @@ def place(large_bodies: Semaphore) -> Iterator[None]:
 
 
 def pieces(source: IO[bytes], length: int, size: int = PIECE) -> Iterator[bytes]:
-    """The next `length` bytes. Raises ApiError 400 where the client ends too early, or is gone."""
+    """Yields the next `length` bytes. Raises ApiError 400 if the client stops sending too early or disconnects."""
     left = length
     with suppress(ClientDisconnected, ConnectionError):
         while left > 0 and (piece := source.read(min(size, left))):
@@ -132,14 +133,14 @@ def pieces(source: IO[bytes], length: int, size: int = PIECE) -> Iterator[bytes]
 
 @contextmanager
 def read_json(request: Request, max_body: int, large_bodies: Semaphore, *, hashed: bool) -> Iterator[Sent]:
-    """A body of JSON. Raises RequestFault, and ApiError as `read_body`."""
+    """Reads a JSON body. Raises RequestFault, and ApiError as `read_body` does."""
     with read_body(request, max_body, large_bodies) as body:
         fields, images = parse_body(body)
         yield Sent(fields=fields, images=images, body_hash=hashlib.sha256(body).hexdigest() if hashed else "")
 
 
 def parse_body(body: bytes | mmap.mmap) -> tuple[dict[str, Any], RawStrings | None]:
-    """The fields that have a meaning here, and the images as slices of the body. Raises RequestFault."""
+    """The known fields, and the images as slices of the body. Raises RequestFault."""
     # Some clients put a byte order mark before the JSON.
     raw: bytes | memoryview = memoryview(body)[3:] if body[:3] == b"\xef\xbb\xbf" else memoryview(body)
     try:
@@ -160,7 +161,7 @@ def _value(name: str, raw: msgspec.Raw) -> Any:
 
 
 def _images(members: dict[str, msgspec.Raw]) -> RawStrings | None:
-    """`images`; where it is missing and `image` is a string, that one (an existing client sends it so)."""
+    """The strings of `images`. If it is missing and `image` is a string, that string, because an existing client sends it so."""
     images = members.get("images")
     if images is None or bytes(memoryview(images)[:4]) == b"null":
         single = members.get("image")

@@ -1,4 +1,4 @@
-"""What became of a job's webhooks, and sending one again."""
+"""Shows the deliveries of a job's webhooks, and sends one again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["not_found"],
     )
     def show(job: str) -> Response:
-        """Every attempt with its answer."""
+        """Answers with the job's deliveries, each with all of its attempts."""
         own_job(parts, job, authenticate(parts))
         with parts.database.read() as connection:
             found = deliveries_of(connection, job)
@@ -51,7 +51,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["not_found", "delivery_gone"],
     )
     def redeliver(delivery: str) -> Response:
-        """A new round of attempts, or the next one now."""
+        """Starts a new round of attempts. A delivery that waits for its next attempt is tried now."""
         account = authenticate(parts)
         try:
             with parts.database.write() as connection:

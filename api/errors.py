@@ -1,4 +1,4 @@
-"""Every refusal as JSON, whatever the client says it accepts: existing clients list HTML and XML."""
+"""Every refusal is JSON, whatever the Accept header says, because existing clients list HTML and XML in it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ PROBLEM = "application/problem+json"
 
 
 class ApiError(Exception):
-    """A request that is refused."""
+    """Refuses the request with this status, code and message."""
 
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code  #: stable
-        self.message = message  #: what, where and how to mend it
+        self.message = message  #: what is wrong, where, and how to fix it
         self.headers = headers or {}
 
 
@@ -33,7 +33,7 @@ UNAUTHORIZED = ApiError(401, "unauthorized", "Invalid or missing Authorization h
 
 
 def register(app: Flask) -> None:
-    """Makes each exception an answer of ours."""
+    """Turns each exception into a JSON answer."""
     app.register_error_handler(ApiError, _refused)
     app.register_error_handler(HTTPException, _werkzeug)
     app.register_error_handler(Exception, _unexpected)
@@ -44,7 +44,7 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 
 
 def _refused(error: ApiError) -> Response:
-    """The compatible endpoint answers `{"error"}` and nothing else; the others add the code; RFC 9457 for who asks."""
+    """The compatible endpoint answers only `{"error"}`, the others add the code. A client that asks for it gets RFC 9457."""
     headers = {**error.headers, "X-Error-Code": error.code}
     if _wants_problem():
         problem = {
@@ -63,12 +63,12 @@ def _refused(error: ApiError) -> Response:
 
 
 def _wants_problem() -> bool:
-    """Whether the Accept header names problem details: a wildcard does not ask for them."""
+    """Whether the Accept header names problem details. A wildcard does not count."""
     return any(name.partition(";")[0].strip().lower() == PROBLEM and quality > 0 for name, quality in request.accept_mimetypes)
 
 
 def _werkzeug(error: HTTPException) -> Response:
-    """404, 405 and the like; a malformed request that Flask found itself is a 400 as ours are."""
+    """Answers Flask's own refusals, such as 404 and 405. A malformed request that Flask finds is answered with 400, as ours are."""
     status = error.code or 500
     if status in {413, 415, 422}:
         status = 400
@@ -82,7 +82,7 @@ def _werkzeug(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    """The cause goes to the log; the caller gets a stable code, and when to come back if a part of ours is away."""
+    """Logs the cause and answers with a stable code. If a part of the service is away, Retry-After says when to try again."""
     log.error("request_failed", path=request.path, exc_info=error)
     if isinstance(error, StorageFull):
         text = (

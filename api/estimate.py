@@ -1,6 +1,8 @@
-"""POST /api/v1/extract-image/estimate: what a request would cost."""
+"""POST /api/v1/extract-image/estimate: estimates what a request would cost."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 from flask import Blueprint, Response
 
@@ -27,12 +29,13 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=[*OF_REQUESTS],
     )
     def show() -> Response:
-        """What the same body would cost at /api/v1/extract-image. Nothing is run, fetched or kept."""
+        """Estimates what the same body would cost at /api/v1/extract-image. Nothing is run, fetched or kept."""
         authenticate(parts)
         try:
             with read_sent(parts) as sent:
                 wanted = wanted_of(parts, sent)
-                reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=parts.models[wanted.question.model])
+                model, today = parts.models[wanted.question.model], datetime.now(UTC).date()
+                reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=model, day=today)
         except RequestFault as fault:
             raise ApiError(400, fault.code, fault.message) from None
         return json_response(

@@ -51,7 +51,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         answers=[ResponseSpec(status=200, what="What can be sent, and what it costs.", schema="Formats")],
     )
     def formats() -> Response:
-        """What can be sent, and what it costs. A key and any query are tolerated."""
+        """Answers with the formats, limits and prices. A key and a query string are allowed but not needed."""
         optional_account(parts)
         return json_response(FORMATS)
 
@@ -69,11 +69,11 @@ def blueprint(parts: WebParts) -> Blueprint:
         error_headers=REPLAYED,
     )
     def extract() -> Response:
-        """Answers with the result if it is there in time, else with the job."""
+        """Answers with the result if the job ends in time, else with the job."""
         account = authenticate(parts)
         prefer = preference(request.headers.get("Prefer"), parts.settings.sync_wait)
         applied = {"Preference-Applied": prefer.applied} if prefer.applied else {}
-        seconds = 0.0 if is_upload(request) else prefer.seconds  # who sends files is answered at once
+        seconds = 0.0 if is_upload(request) else prefer.seconds  # an upload is answered at once
         with waiting_place(parts, needed=seconds > 0):
             accepted = accept(parts, account, waited=seconds > 0)
             if accepted.replayed:
@@ -90,7 +90,7 @@ def blueprint(parts: WebParts) -> Blueprint:
 
 
 def _answer(parts: WebParts, account: str, job: str, headers: dict[str, str]) -> Response:
-    """A finished job as the compatible body, or as the error it came to."""
+    """Answers a finished job with the compatible body, or raises ApiError for a job without a result."""
     with parts.database.read() as connection:
         view = job_view(connection, job, account)
         result = result_view(connection, job)

@@ -1,4 +1,4 @@
-"""Whether this process serves (/healthz), and whether what it works with is there (/readyz)."""
+"""/healthz says whether this process serves, and /readyz says whether its dependencies work."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from storage.database import schema_is_current
 
 log = structlog.get_logger(__name__)
 
-PATIENCE_SECONDS = 3.0  #: for all checks together
-FRESH_SECONDS = 1.0  #: an answer this old serves again: whoever asks often costs nothing
+PATIENCE_SECONDS = 3.0  #: the time limit of all checks together
+FRESH_SECONDS = 1.0  #: an answer is reused for this long, so that frequent requests cost nothing
 
 
 class SchemaIsOld(Exception):
-    """The database answers, and has not been migrated."""
+    """The database answers but has not been migrated."""
 
 
 class ModelAway(Exception):
-    """Somebody has to mend something before the model can be asked: jobs wait."""
+    """The model can't be asked until somebody fixes something, such as the key. Until then, jobs wait."""
 
 
 class Probe:
-    """One dependency. However many ask at once, one thread looks; one that hangs is not joined by others."""
+    """Checks one dependency. Only one thread at a time checks it, even if many requests ask or the check hangs."""
 
     def __init__(self, name: str, check: Callable[[], None]) -> None:
         self._name = name
@@ -45,7 +45,7 @@ class Probe:
         self._fault: str | None = None
 
     def fault(self, until: float) -> str | None:
-        """What is wrong, or None. Waits for the answer until `until`, by the process's clock."""
+        """What is wrong, or None. Waits for the answer at most until `until`, by `time.monotonic`."""
         with self._changed:
             asked = time.monotonic()
             if asked - self._at > FRESH_SECONDS:
@@ -60,7 +60,7 @@ class Probe:
         fault = None
         try:
             self._check()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the dependency is of no use
+        except Exception as error:  # noqa: BLE001 - any error means that the dependency can't be used
             fault = f"{type(error).__name__}: {error}"
             log.warning("not_ready", check=self._name, reason=type(error).__name__)
         with self._changed:
@@ -69,13 +69,13 @@ class Probe:
 
 
 def probes(parts: WebParts) -> dict[str, Probe]:
-    """What the service needs, by the names that /readyz answers with."""
+    """The name that /readyz uses → the probe of that dependency."""
     migrated = threading.Event()
 
     def database() -> None:
         with parts.database.read() as connection:
             connection.execute(select(1))
-        if not migrated.is_set():  # once it is, it stays so
+        if not migrated.is_set():  # a migrated schema stays migrated
             if not schema_is_current(parts.database):
                 raise SchemaIsOld
             migrated.set()
@@ -87,10 +87,10 @@ def probes(parts: WebParts) -> dict[str, Probe]:
         next(iter(parts.scratch.list("readyz/")), None)
 
     def model() -> None:
-        """What the workers found: asking the model here would cost quota."""
-        with suppress(PartError):  # then `redis` says it
+        """Reports what the workers found. A call to the model from here would use up quota."""
+        with suppress(PartError):  # the check `redis` reports it
             notices = parts.notices()
-            # Another model than the default one is the affair of the jobs that name it.
+            # Only the default model counts. Another model concerns only the jobs that name it.
             if any(name in notices for name in ("", next(iter(parts.models)))):
                 raise ModelAway(" ".join(notices.values()))
 
@@ -110,7 +110,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         answers=[ResponseSpec(status=200, what="It does.", schema="Health")],
     )
     def healthz() -> Response:
-        """Asks nobody: a dependency that is away is no reason to restart this process."""
+        """Answers without checking any dependency, because a dependency that is away is no reason to restart this process."""
         return json_response({"status": "ok"})
 
     @routes.get("/readyz")
@@ -124,7 +124,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         ],
     )
     def readyz() -> Response:
-        """200 if everything is there, else 503 with the names of what is away."""
+        """Answers 200 if every dependency works, else 503 with the names of those that are away."""
         until = time.monotonic() + PATIENCE_SECONDS
         faults = {name: probe.fault(until) for name, probe in looked_at.items()}
         ready = not any(faults.values())
@@ -140,7 +140,7 @@ def blueprint(parts: WebParts) -> Blueprint:
 
 
 def may_see_details(parts: WebParts) -> bool:
-    """Reasons name hosts: they are for who runs the service."""
+    """Whether the caller runs the service. Others may not see the details, because they name hosts."""
     token = parts.settings.metrics_token
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if token and hmac.compare_digest(given.encode(), token.get_secret_value().encode()):

@@ -1,4 +1,4 @@
-"""Ending a job early, trying its failed images again, deleting it."""
+"""Cancels a job, retries its failed images, or deletes it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["not_found", "already_ended"],
     )
     def cancel(job: str) -> Response:
-        """Ends the job now, with what it has. What is under way is not waited for, and changes nothing any more."""
+        """Ends the job now, with the results so far. Running steps are not waited for, and can't change the job any more."""
         account = authenticate(parts)
         own_job(parts, job, account)
         with gone_is_404(), parts.database.write() as connection:
@@ -70,7 +70,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         ],
     )
     def retry(job: str) -> Response:
-        """A new round of just the failed images, which costs what those cost that are then processed."""
+        """Starts a new round with only the failed images. It costs the credits of the images that then succeed."""
         account = authenticate(parts)
         own_job(parts, job, account)
         with gone_is_404(), parts.database.write() as connection:
@@ -89,7 +89,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["not_found", "not_finished"],
     )
     def delete(job: str) -> Response:
-        """One that has not ended is cancelled first. What it cost stays in the ledger."""
+        """Deletes the job. A job that has not ended is cancelled first. Its cost stays in the ledger."""
         account = authenticate(parts)
         own_job(parts, job, account)
         try:
@@ -105,7 +105,7 @@ def blueprint(parts: WebParts) -> Blueprint:
 
 @contextmanager
 def gone_is_404() -> Iterator[None]:
-    """Somebody else has deleted the job in between."""
+    """Answers 404 if another request deletes the job while the block runs."""
     try:
         yield
     except JobGone:
@@ -132,11 +132,11 @@ def _begin_round(parts: WebParts, connection: Connection, job: str) -> None:
 
 
 def _remove(parts: WebParts, job: str) -> None:
-    """Ends the job where it has not ended, then deletes it. Raises JobGone, or NotEnded where a round began meanwhile."""
+    """Cancels the job if it has not ended, then deletes it. Raises JobGone, or NotEnded if a round began meanwhile."""
     with parts.database.write() as connection:
         rings = ringing.to_ring(connection, beside=job) if closing.cancel(connection, job) else []
     parts.signals.ring(rings)
-    # Scratch before the rows: where it fails, the job is still there to be deleted again.
+    # Delete scratch before the rows. If that fails, the job still exists and can be deleted again.
     while keys := list(parts.scratch.list(job_prefix(job))):
         parts.scratch.delete(keys)
     with parts.database.write() as connection:

@@ -25,9 +25,9 @@ from storage.job.views import job_view
 
 log = structlog.get_logger(__name__)
 
-HEARTBEAT_SECONDS = 15.0  #: between two lines: proxies close what is silent for longer. Lost signals go unnoticed as long
-PAUSE_SECONDS = 0.5  #: between two looks at the job: what changes in between is one event
-RETRY_MS = 2000  #: how long a client waits before it comes back
+HEARTBEAT_SECONDS = 15.0  #: between two lines, since proxies close silent connections; also between looks without a signal
+PAUSE_SECONDS = 0.5  #: between two looks at the job; changes in between become one event
+RETRY_MS = 2000  #: how long a client waits before it reconnects
 
 
 def blueprint(parts: WebParts) -> Blueprint:
@@ -54,7 +54,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["not_found", "no_waiting_place"],
     )
     def events(job: str) -> Response:
-        """Ends with the final state. Holds one of the places of those who wait."""
+        """Streams the job until it has ended. The stream holds one of the waiting places."""
         account = authenticate(parts)
         view = own_job(parts, job, account)
         seen = request.headers.get("Last-Event-ID", "")
@@ -63,7 +63,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         place = ExitStack()
         place.enter_context(waiting_place(parts, needed=not view.status.ended))
         stream = _events(parts, job, account, seen, partial(hung_up, request.environ))
-        # no-transform and X-Accel-Buffering: proxies that compress or collect would hold events back
+        # no-transform and X-Accel-Buffering keep proxies from holding events back to compress or buffer them.
         headers = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
         answer = Response(stream, content_type="text/event-stream", headers=headers)
         answer.call_on_close(place.close)
@@ -73,8 +73,10 @@ def blueprint(parts: WebParts) -> Blueprint:
 
 
 def _events(parts: WebParts, job: str, account: str, seen: str, gone: Callable[[], bool]) -> Iterator[bytes]:
-    """The stream, from what was not seen yet. It breaks off where the process stops, the job is deleted or SQL is away:
-    the client comes back with the last event's id."""
+    """The stream of events after the event `seen`.
+
+    It stops early if the process stops, the job is deleted or SQL is away. The client then reconnects with the last event's id.
+    """
     yield f"retry: {RETRY_MS}\n\n".encode()
     with parts.signals.watch(job) as watch:
         told, looked, sent = True, float("-inf"), time.monotonic()
@@ -104,6 +106,6 @@ def _events(parts: WebParts, job: str, account: str, seen: str, gone: Callable[[
 
 
 def _encoded(view: JobView) -> tuple[str, bytes]:
-    """The job as JSON, and its id as an event: equal for the same state, whoever sends it and whenever."""
+    """The event's id and the job as JSON. The id is a hash, so every process gives the same state the same id."""
     data = msgspec.json.encode(job_json(view))
     return hashlib.sha256(data).hexdigest()[:24], data

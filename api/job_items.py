@@ -1,4 +1,4 @@
-"""What became of a job's images, and its results in three formats."""
+"""The images of a job with their outcomes, and the job's results in three formats."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from storage.job.listing import ItemView, has_records, items_page
 from storage.job.views import finished_at_of, result_view
 
 DEFAULT_LIMIT, MOST_ITEMS = 100, 1000
-PAGE = 50  #: images read at once for a stream: the record of one may have 30 kB
+PAGE = 50  #: images per page of a stream; the record of one image may have 30 kB
 STATES = {status: state for state, status in ITEM_STATUSES.items()}
 FORMATS = ["json", "jsonl", "csv"]
 
 
 class Changed(Exception):
-    """The job was deleted, expired or began another round while its results were sent: the connection breaks off."""
+    """The job was deleted, expired or began another round while its results were sent. The connection is then broken off."""
 
 
 def blueprint(parts: WebParts) -> Blueprint:
@@ -42,7 +42,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["not_found", "invalid_status", "invalid_limit", "invalid_cursor"],
     )
     def items(job: str) -> Response:
-        """What became of each image so far."""
+        """Answers with the outcome of each image so far."""
         view = own_job(parts, job, authenticate(parts))
         status, limit, place = asked_status(list(STATES)), asked_limit(DEFAULT_LIMIT, MOST_ITEMS), asked_place(int)
         with parts.database.read() as connection:
@@ -69,7 +69,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["not_found", "not_finished", "results_expired", "invalid_format", "no_records"],
     )
     def results(job: str) -> Response:
-        """The compatible body, or one record a line, read and sent page by page."""
+        """Answers with the compatible body, or with one record per line, which is read and sent page by page."""
         view = own_job(parts, job, authenticate(parts))
         wanted = asked("format") or "json"
         if wanted not in FORMATS:
@@ -96,7 +96,7 @@ def blueprint(parts: WebParts) -> Blueprint:
 
 
 def _pages(parts: WebParts, view: JobView) -> Iterator[list[ItemView]]:
-    """All images in order. Each page is a transaction of its own: who reads slowly holds no connection. Raises Changed."""
+    """All images in order. Each page has its own transaction, so that a slow client holds no connection. Raises Changed."""
     after = -1
     while after < view.total - 1:
         with parts.database.read() as connection:

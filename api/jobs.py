@@ -1,4 +1,4 @@
-"""Jobs: making one, listing them, following one."""
+"""Makes a job, lists jobs, and shows a job."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=[*OF_REQUESTS, "not_found"],
     )
     def create() -> Response:
-        """As the compatible POST, answered at once."""
+        """Makes a job like the compatible POST, but answers at once."""
         account = authenticate(parts)
         accepted = accept(parts, account, waited=False)
         return accepted_answer(parts, account, accepted, {"Idempotent-Replayed": "true"} if accepted.replayed else {})
@@ -51,7 +51,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["invalid_status", "invalid_limit", "invalid_cursor"],
     )
     def index() -> Response:
-        """Newest first."""
+        """Answers with the account's jobs, newest first."""
         account = authenticate(parts)
         status, limit, place = asked_status(STATUSES), asked_limit(DEFAULT_LIMIT, MOST_JOBS), asked_place(int, str)
         with parts.database.read() as connection:
@@ -75,7 +75,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["not_found", "invalid_wait", "no_waiting_place"],
     )
     def show(job: str) -> Response:
-        """The job; with `wait` as soon as it has ended, or after so many seconds."""
+        """Answers with the job. With `wait`, answers when the job has ended or after that many seconds."""
         account = authenticate(parts)
         view = own_job(parts, job, account)
         seconds = min(_seconds(asked("wait")), parts.settings.sync_wait)

@@ -1,4 +1,4 @@
-"""/metrics: what all processes have counted, and what the database shows, as Prometheus reads it."""
+"""/metrics: the counts of all processes and gauges from the database, in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A family of values that are looked up, not counted."""
+    """A metric whose values are looked up when /metrics is read."""
 
     name: str
     what: str
@@ -46,7 +46,7 @@ Values = list[tuple[Sequence[str], float]]
 
 
 def count_requests(app: Flask) -> None:
-    """Counts each request of the app when its answer is ready."""
+    """Makes the app count each request when its answer is ready."""
 
     @app.before_request
     def begin() -> None:
@@ -54,7 +54,7 @@ def count_requests(app: Flask) -> None:
 
     @app.after_request
     def count(response: Response) -> Response:
-        # Only what the routes have: whoever calls chooses neither labels nor how many there are.
+        # Labels come only from the routes, so that callers can't make new labels.
         route = request.url_rule.rule if request.url_rule else "none"
         REQUESTS.add(method=request.method if request.url_rule else "any", route=route, status=str(response.status_code))
         REQUEST_SECONDS.observe(time.monotonic() - g.began, route=route)
@@ -73,7 +73,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         answers=[ResponseSpec(status=200, what="Of all processes, in the text format.", schema=text(), media=["text/plain"])],
     )
     def metrics() -> Response:
-        """What can't be read is left out, and shown as a part that is not up."""
+        """Answers with the metrics. If Redis or the database can't be read, its metrics are left out and `part_up` is 0."""
         if not may_see_details(parts):
             raise UNAUTHORIZED
         counted = {own: counts()}
@@ -112,7 +112,7 @@ def _values(found: Gauges) -> dict[str, Values]:
 
 
 def render(counted: Mapping[str, Counts], looked_up: Mapping[str, Values]) -> Iterable[str]:
-    """The text format: the counts by process, and values of GAUGES by their names."""
+    """Yields lines of the text format. `counted` is process → counts, `looked_up` is a gauge's name → its values."""
     for metric in COUNTED:
         yield from _head(metric.name, metric.what, metric.kind)
         for process, known in counted.items():

@@ -1,4 +1,4 @@
-"""Jobs that are the caller's, and what lists of them are asked for with."""
+"""Looks up the caller's own jobs, and reads the query parameters of lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONGEST_CURSOR = 200
 
 
 def own_job(parts: WebParts, job: str, account: str) -> JobView:
-    """The job, if it is the caller's: somebody else's and none at all look the same."""
+    """The job, if it is the caller's. Raises ApiError 404 otherwise, also for another account's job."""
     with parts.database.read() as connection:
         view = job_view(connection, job, account)
     if view is None:
@@ -28,7 +28,7 @@ def own_job(parts: WebParts, job: str, account: str) -> JobView:
 
 
 def asked(name: str) -> str:
-    """What the query has by this name, "" without it. Raises ApiError 400 where it is there several times."""
+    """The value of this query parameter, "" if it is missing. Raises ApiError 400 if it is there more than once."""
     given = request.args.getlist(name)
     if len(given) > 1:
         raise ApiError(400, f"invalid_{name}", f"{name} may stand once in the query.")
@@ -36,7 +36,7 @@ def asked(name: str) -> str:
 
 
 def asked_limit(default: int, most: int) -> int:
-    """How many the query asks for at once. Raises ApiError 400."""
+    """The query's `limit`: how many entries a page has. Raises ApiError 400."""
     given = asked("limit")
     if given == "":
         return default
@@ -46,7 +46,7 @@ def asked_limit(default: int, most: int) -> int:
 
 
 def asked_status(known: list[str]) -> str | None:
-    """The status that the query asks for. Raises ApiError 400."""
+    """The query's `status`, None if it is missing. Raises ApiError 400."""
     given = asked("status")
     if given == "":
         return None
@@ -56,24 +56,24 @@ def asked_status(known: list[str]) -> str | None:
 
 
 def cursor_of(*place: int | str) -> str:
-    """A place in a list, to be asked for as `cursor`. Its text means nothing to callers."""
+    """The value of `cursor` for a place in a list. Callers must not interpret it."""
     return base64.urlsafe_b64encode(json.dumps(place, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def asked_place(*kinds: type) -> list[Any] | None:
-    """The place that the query's cursor names, None without one. Raises ApiError 400."""
+    """The place that the query's `cursor` names, None if it is missing. Raises ApiError 400."""
     given = asked("cursor")
     if given == "":
         return None
     place = _decoded(given[: LONGEST_CURSOR + 1])
-    # What we have not written ourselves is none, a number that no database takes among it.
+    # Refuse every cursor that this service did not make, also one with a number that is too large for a database.
     if [type(part) for part in place] != list(kinds) or cursor_of(*place) != given or any(map(_is_too_much, place)):
         raise ApiError(400, "invalid_cursor", "cursor must be a nextCursor of the same list.")
     return place
 
 
 def _decoded(cursor: str) -> list[Any]:
-    """What stands in it; nothing where it is none."""
+    """The place in a cursor. Empty if the text is no cursor."""
     try:
         place = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, RecursionError):
@@ -86,7 +86,7 @@ def _is_too_much(part: Any) -> bool:
 
 
 def list_parameters(statuses: list[str], default: int, most: int) -> list[Parameter]:
-    """As the OpenAPI document shows them."""
+    """The query parameters of a list, for the OpenAPI document."""
     return [
         Parameter(name="status", schema=text(enum=statuses), what="Only those."),
         Parameter(name="limit", schema=number(minimum=1, maximum=most, default=default), what="How many at once."),

@@ -1,6 +1,6 @@
-"""How long a client may take to send: each open connection that sends holds a thread.
+"""Limits how long a client may take to send, because each connection that sends holds a thread.
 
-A client that is too slow is taken for one that has hung up, so what it sent is a body cut short, or no request at all.
+A client that is too slow is treated as if it had disconnected. Its body then counts as cut short, or its request as not sent.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-HEAD_SECONDS = 20.0  #: for a request up to its body
+HEAD_SECONDS = 20.0  #: for the request line and headers
 IDLE_SECONDS = 30.0  #: between two bytes
-LEAST_RATE = 20_000  #: bytes a second of a body or an answer, on average
+LEAST_RATE = 20_000  #: bytes per second of a body or an answer, on average
 REFUSED_SECONDS = 5.0  #: for the rest of a refused request's body
 REFUSED_RATE = 500_000
 
 
 class PatientSocket(socket.socket):
-    """Reads until a deadline, then as if the client had ended."""
+    """Reads until a deadline. After it, reads return no bytes, as if the client had disconnected."""
 
     _deadline = float("inf")
     _late = False
 
     def allow(self, seconds: float) -> None:
-        """From now on, for all that is read until this is called again."""
+        """Sets the deadline to `seconds` from now. It holds for all reads until the next call."""
         self._deadline = time.monotonic() + seconds
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
@@ -59,7 +59,7 @@ class PatientSocket(socket.socket):
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's, which by itself waits for ever for the rest of a request."""
+    """gunicorn's worker with time limits. Without them, gunicorn waits for ever for the rest of a request."""
 
     def handle(self, conn: TConn) -> Any:
         if not isinstance(conn.sock, PatientSocket):
@@ -69,14 +69,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 
 def expect_body(environ: dict[str, Any], length: int, *, refused: bool = False) -> None:
-    """Gives the request's client time to send `length` bytes more; less of it for what nobody will read."""
+    """Gives the client time to send `length` more bytes. It gets less time if the request is refused."""
     connection = environ.get("gunicorn.socket")
     if isinstance(connection, PatientSocket):
         connection.allow(REFUSED_SECONDS + length / REFUSED_RATE if refused else IDLE_SECONDS + length / LEAST_RATE)
 
 
 def hung_up(environ: dict[str, Any]) -> bool:
-    """Whether the request's client has closed its connection, or at least its end of it."""
+    """Whether the client has closed its connection, or at least its side of it."""
     connection = environ.get("gunicorn.socket")
     if connection is None:
         return False

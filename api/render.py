@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.types import ImageState
 from storage.job.listing import ItemView
 
-#: What the API calls the states of an image.
+#: State of an image → its name in the API.
 ITEM_STATUSES = {
     ImageState.WAITING: "queued",
     ImageState.STAGED: "running",

@@ -1,4 +1,4 @@
-"""The web process: gunicorn with threads, one for each waiting request."""
+"""The web process: gunicorn with threads. Each waiting request holds one thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from api.wiring import build_parts
 from config.settings import Settings
 from storage.redis.counts import Publisher
 
-SPARE_THREADS = 32  #: beside those that wait: they take new requests
+SPARE_THREADS = 32  #: threads for new requests, in addition to one for each waiting request
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -32,7 +32,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         self.cfg.set("worker_exit", self._publish_counts)
 
     def load(self) -> Flask:
-        """Built in each worker, after the fork: no connection is shared."""
+        """Builds the app in each worker after the fork, so that processes share no connection."""
         parts = build_parts(self._settings, stopping=lambda: self._worker is not None and not self._worker.alive)
         self._publisher = Publisher(parts.signals, "web")
         return create_app(parts)
@@ -46,9 +46,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
 
 def run_web(settings: Settings, *, bind: str = "") -> None:
-    """Serves until SIGTERM or SIGINT; `bind` in gunicorn's spelling, else HOST and PORT.
+    """Serves until SIGTERM or SIGINT. `bind` is an address in gunicorn's spelling; if empty, HOST and PORT are used.
 
-    gunicorn itself takes WEB_CONCURRENCY for the number of processes.
+    gunicorn itself reads the number of processes from WEB_CONCURRENCY.
     """
     _Server(
         settings,
@@ -60,7 +60,7 @@ def run_web(settings: Settings, *, bind: str = "") -> None:
             "graceful_timeout": 25,
             "keepalive": 75,
             "loglevel": "warning",
-            # Of the heartbeat's file, which is touched each second: in memory where there is a place for it.
+            # The folder of the heartbeat file. It is in memory if possible, because the file is touched each second.
             "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - gunicorn makes the name
             "control_socket_disable": True,
         },

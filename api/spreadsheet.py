@@ -1,4 +1,4 @@
-"""Records as CSV that opens right in a spreadsheet: RFC 4180, UTF-8 with a byte order mark, and nothing that begins a formula."""
+"""Writes records as CSV for spreadsheets: RFC 4180, UTF-8 with a byte order mark, and no cell that begins a formula."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from api.render import item_json
 from pipeline.merge import dump_json
 from storage.job.listing import ItemView
 
-BOM = b"\xef\xbb\xbf"  #: without it Excel takes the text for its own code page
+BOM = b"\xef\xbb\xbf"  #: without it, Excel reads the text in its own code page
 FIXED = ("index", "customId", "source", "status", "code", "message")
-MOST_COLUMNS = 1000  #: of records; spreadsheets have 16,384, and all their names are held in memory
-MORE = "more"  #: the column for what has none, as JSON
-RESULT = "result"  #: the column of results that are no objects
+MOST_COLUMNS = 1000  #: columns for record keys; spreadsheets have at most 16,384, and all names are held in memory
+MORE = "more"  #: the column for keys without a column of their own, as JSON
+RESULT = "result"  #: the column for results that are not objects
 
-#: What a cell that begins so is taken for a formula; the wide forms are read so in East Asian locales.
+#: Spreadsheets read a cell with one of these prefixes as a formula. In East Asian locales, so do the full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _QUOTE = '"'
 _SPECIAL = re.compile(r'[",\r\n]')
 
 
 class Sheet:
-    """Learns the columns from all records first, then writes rows."""
+    """Learns the columns from all records first, and then writes the rows."""
 
     def __init__(self) -> None:
-        self._keys: dict[str, None] = {}  # of the records, as they first came
+        self._keys: dict[str, None] = {}  # keys of the records, in the order in which they first came
         self._plain = False
         self._more = False
 
@@ -63,7 +63,7 @@ class Sheet:
 
 
 def _line(cells: Iterable[Any]) -> str:
-    """By hand: the standard library's writer looks at each character, at 5 MB/s."""
+    """A line of CSV. The standard library's writer is not used, because it looks at each character and makes only 5 MB/s."""
     return ",".join(map(_quoted, map(_cell, cells))) + "\r\n"
 
 
@@ -75,6 +75,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        return dump_json(value)  # numbers too: -5 is a number, no formula
+        return dump_json(value)  # numbers too, because -5 is a number and not a formula
     value = value.replace("\x00", "")
     return f"'{value}" if value.lstrip(" \u00a0\ufeff").startswith(_FORMULA) else value

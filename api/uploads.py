@@ -1,6 +1,7 @@
-"""Reads a multipart/form-data body: its files are the images, its other fields those that JSON would have.
+"""Reads a multipart/form-data body. Its files are the images, and its other fields are those of the JSON body.
 
-The files go to a temporary file as they come, so that none is held in memory (werkzeug's decoder, fed piece by piece).
+The files are written to one temporary file as they come, so that none is held in memory. werkzeug's decoder gets the body
+piece by piece.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from pipeline.request.fields import FIELDS
 from pipeline.types import MAX_IMAGES, MB
 
 PIECE = 1 << 16  #: bytes read at a time
-MOST_HEADERS = 1 << 16  #: bytes, of one part
-MOST_FIELDS = 100  #: parts beside the images and their customIds, where each of those is one
-MOST_FIELD_BYTES = 2 * MB  #: of all fields together
+MOST_HEADERS = 1 << 16  #: bytes, for one part
+MOST_FIELDS = 100  #: parts in addition to one for each image and one for each custom id
+MOST_FIELD_BYTES = 2 * MB  #: for all fields together
 LONGEST_BOUNDARY = 200
-IMAGES = ("images", "images[]", "image")  #: what the parts with files may be called
+IMAGES = ("images", "images[]", "image")  #: the allowed names of parts with files
 
 
 class Files(Sequence[bytes]):
-    """Images in one file, each read when asked for."""
+    """Images in one file. Each is read only when it is used."""
 
     def __init__(self, file: IO[bytes], spans: list[tuple[int, int]]) -> None:
         self._file = file
-        self._spans = spans  # of each: where it begins, and its bytes
+        self._spans = spans  # offset and size of each, in bytes
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -60,7 +61,7 @@ def is_upload(request: Request) -> bool:
 
 @contextmanager
 def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, hashed: bool) -> Iterator[Sent]:
-    """The form of a request. Raises RequestFault, and ApiError as `read_body`."""
+    """Reads the form of a request. Raises RequestFault, and ApiError as `read_body` does."""
     length = expected_length(request, max_body)
     boundary = request.mimetype_params.get("boundary", "")
     if not 1 <= len(boundary) <= LONGEST_BOUNDARY:
@@ -84,16 +85,16 @@ def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, has
 
 @dataclass
 class _Form:
-    """What has been read so far."""
+    """The parts that have been read so far."""
 
     file: IO[bytes]
     spans: list[tuple[int, int]] = field(default_factory=list)
     texts: dict[str, list[bytes]] = field(default_factory=dict)
-    #: Over names and contents: the boundary is another whenever the form is sent.
+    #: Hash of names and contents. The boundary is left out, because it differs each time that the form is sent.
     hash: Any = field(default_factory=hashlib.sha256)
     _name: str = ""
     _is_file: bool = False
-    _nameless: bool = False  # a file input of a page that was left empty
+    _nameless: bool = False  # a page's file input that was left empty sends such a part
     _part: Any = field(default_factory=hashlib.sha256)
     _begin: int = 0
     _end: int = 0
@@ -142,7 +143,7 @@ class _Form:
 
 
 def _feed(decoder: MultipartDecoder, piece: bytes | None, form: _Form) -> None:
-    """Takes what the piece completes; None: there is no more."""
+    """Passes the piece to the decoder and takes the events that it completes. None ends the body."""
     try:
         decoder.receive_data(piece)
         while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
@@ -150,23 +151,23 @@ def _feed(decoder: MultipartDecoder, piece: bytes | None, form: _Form) -> None:
     except RequestEntityTooLarge:
         text = f"The form has over {2 * MAX_IMAGES + MOST_FIELDS} parts, or a part with over {MOST_HEADERS} bytes of headers."
         raise RequestFault("invalid_multipart", text) from None
-    except ValueError as error:  # among them text that is no UTF-8
+    except ValueError as error:  # also raised for text that is not UTF-8
         raise RequestFault("invalid_multipart", f"The body is not valid multipart/form-data: {error}.") from None
 
 
 def _fields(texts: dict[str, list[bytes]]) -> dict[str, Any]:
-    """The fields as JSON would have them; one that comes several times is an array; an empty one is none."""
+    """The fields as in a JSON body. A field that comes several times is an array. An empty field is left out."""
     values = {name: [_value(name, text) for text in found if text] for name, found in texts.items()}
     fields: dict[str, Any] = {name: found if len(found) > 1 else found[0] for name, found in values.items() if found}
     for name, value in fields.items():
         if FIELDS[name].form == "texts" and not (len(values[name]) == 1 and isinstance(value, list | None)):
-            # A part for each text, as it stands: a number is no number here.
+            # Each part is one text and is taken as it is. A number stays text here.
             fields[name] = [_text(name, text) for text in texts[name] if text]
     return fields
 
 
 def _value(name: str, text: bytes) -> Any:
-    """What the part holds: its JSON value if it is JSON and the field is not always text, else the text itself."""
+    """The value of a part: its JSON value if it is JSON and the field is not always text, else the text itself."""
     if FIELDS[name].form != "text":
         try:
             return msgspec.json.decode(text)

@@ -1,4 +1,4 @@
-"""What the caller's account has, and what it was spent on."""
+"""The credits of the caller's account, and what they were spent on."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["invalid_limit", "invalid_cursor", "invalid_days"],
     )
     def show() -> Response:
-        """The balance, the ledger from its newest row on, and the charges by day."""
+        """Answers with the balance, the ledger from its newest row on, and the charges by day."""
         account = authenticate(parts)
         limit, place, count = asked_limit(DEFAULT_LIMIT, MOST), asked_place(int), _asked_days()
         with parts.database.read() as connection:
             balance = balance_of(connection, account)
-            # One more than asked for shows whether there is another page.
+            # Read one row more than asked for, to see whether there is another page.
             rows = movements_of(connection, account, before=place[0] if place else None, limit=limit + 1)
             days = days_of(connection, account, count=count)
         page = rows[:limit]

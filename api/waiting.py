@@ -1,4 +1,4 @@
-"""Holding a connection until a job ends."""
+"""Holds a connection open until a job ends."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.types import JobStatus
 from storage.job.views import status_of
 
-LISTEN_SECONDS = 1.0  #: how long a stopping process may go unnoticed
-LOOK_SECONDS = 5.0  #: how long a lost signal may go unnoticed
+LISTEN_SECONDS = 1.0  #: how often a waiting request checks whether the process is stopping
+LOOK_SECONDS = 5.0  #: how often a waiting request reads the job's status, in case a signal was lost
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?(?:$|[,;\s])")
 _ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])")
 
@@ -25,11 +25,11 @@ class Preference:
     """How long the caller wants to wait (RFC 7240)."""
 
     seconds: float
-    applied: str | None  #: what the answer names as Preference-Applied
+    applied: str | None  #: the answer's Preference-Applied header; None: no such header
 
 
 def preference(header: str | None, most: float) -> Preference:
-    """What a Prefer header asks for, within `most` seconds. Unknown preferences are ignored."""
+    """What a Prefer header asks for, at most `most` seconds. Unknown preferences are ignored."""
     text = (header or "").lower()
     if _ASYNC.search(text):
         return Preference(seconds=0, applied="respond-async")
@@ -41,7 +41,7 @@ def preference(header: str | None, most: float) -> Preference:
 
 @contextmanager
 def waiting_place(parts: WebParts, *, needed: bool) -> Iterator[None]:
-    """One of the process's places for open connections. Raises ApiError 429 when all are taken."""
+    """Takes one of the process's waiting places. Raises ApiError 429 if all are taken."""
     if not needed:
         yield
         return
@@ -59,7 +59,7 @@ def waiting_place(parts: WebParts, *, needed: bool) -> Iterator[None]:
 
 
 def wait_for_end(parts: WebParts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False) -> bool:
-    """Whether the job ended within the time; also False when the process is stopping, or the job or who waits is gone."""
+    """Whether the job ended within `seconds`. False too if the process stops, the job is deleted or the client disconnects."""
     ends = time.monotonic() + seconds
     look = 0.0
     with parts.signals.watch(job, end_only=True) as watch:

@@ -23,7 +23,7 @@ from storage.scratch.open import open_scratch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebParts:
-    """What the endpoints work with."""
+    """The parts that the endpoints work with."""
 
     settings: Settings
     database: Database
@@ -33,12 +33,12 @@ class WebParts:
     rate: RateLimitItem
     limiter: MovingWindowRateLimiter
     engine: str
-    models: Mapping[str, Model]  #: those that a request may name; the first one for who names none
-    warnings: tuple[str, ...]  #: of the engine, for every job
+    models: Mapping[str, Model]  #: the models that a request may name; the first one is the default
+    warnings: tuple[str, ...]  #: the engine's warnings, which every job gets
     waiting_places: threading.BoundedSemaphore
     large_bodies: threading.BoundedSemaphore
-    notices: Callable[[], dict[str, str]] = field(default=dict)  #: what of the models somebody has to mend, by model
-    stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiters should answer now
+    notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
+    stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiting requests should be answered now
 
 
 def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> WebParts:
@@ -64,5 +64,5 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
 
 
 def _limits_url(redis_url: str) -> str:
-    """REDIS_URL as the limits library spells it."""
+    """REDIS_URL in the spelling of the limits library."""
     return redis_url.replace("unix://", "redis+unix://", 1) if redis_url.startswith("unix://") else redis_url

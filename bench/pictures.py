@@ -1,8 +1,8 @@
 """Stages every test picture of Pillow and pillow-heif with the real staging code, by base64 and by URL.
 
-pip fetches the source packages of the installed versions. A staged picture must be the original bytes, or a PNG with the pixels
-of a plain decode. If its samples have more than 8 bits, only the order of brightness must be the same. All other pictures must
-fail with a code. No decoder may crash, and no picture may take over 20 s.
+pip fetches the source packages of the versions installed here. A picture that is staged must be the bytes as they came, or a
+PNG whose pixels are those of a plain decode (where the samples are deeper than 8 bits: in the same order of brightness), or a JPEG
+that looks like one. Any other must fail with a code. No decoder may crash and no picture may take over 20 s.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ FOLDER = ROOT / "var" / "bench-pictures"
 PACKAGES = {"pillow": "Tests/images/", "pillow-heif": "tests/images/"}
 DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 #: A script that decodes a file without our limits. It exits with 0 if Pillow can decode the file.
+LOSS = 5  #: the mean difference of a pixel's samples, up to which a JPEG shows the same picture
+#: Decodes a file without any of our limits; ends well if Pillow can.
 PLAIN = "import sys, pillow_heif; from PIL import Image; pillow_heif.register_heif_opener(); Image.open(sys.argv[1]).load()"
 
 
@@ -92,9 +94,9 @@ def fault_of(data: bytes, mime: str, shown: bytes) -> str:
     """Describes what is wrong with the bytes that the model would get. An empty text means nothing is."""
     if shown == data:
         return ""
-    if mime != "image/png":
-        return "neither the bytes nor a PNG"
-    with Image.open(io.BytesIO(shown), formats=["PNG"]) as ours, Image.open(io.BytesIO(data)) as plain:
+    if mime not in {"image/png", "image/jpeg"}:
+        return "neither the bytes nor a PNG or JPEG"
+    with Image.open(io.BytesIO(shown), formats=["PNG", "JPEG"]) as ours, Image.open(io.BytesIO(data)) as plain:
         ours.load()
         plain.load()
         upright = ImageOps.exif_transpose(plain)
@@ -102,8 +104,12 @@ def fault_of(data: bytes, mime: str, shown: bytes) -> str:
             return f"{ours.size} instead of {upright.size}"
         if upright.mode in DEEP:
             return _fault_of_greys(np.asarray(upright).astype(np.float64).ravel(), np.asarray(ours).ravel())
-        difference = ImageChops.difference(_rgba(ours), _rgba(upright))
-        return "" if difference.getbbox(alpha_only=False) is None else "other pixels"
+        difference = np.asarray(ImageChops.difference(_rgba(ours).convert("RGB"), _rgba(upright).convert("RGB")))
+        if mime == "image/jpeg":  # a photo that was turned, or of inks
+            return "" if difference.mean() < LOSS else "other pixels"
+        # What is clear is laid on a ground: only what is seen in full must be the same.
+        full = np.asarray(_rgba(upright).getchannel("A")) == 255
+        return "" if not difference[full].any() else "other pixels"
 
 
 def _rgba(image: Image.Image) -> Image.Image:

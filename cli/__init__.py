@@ -1,1 +1,1 @@
-"""What a person types: serve, web, worker, supervisor, keys, credits, demo."""
+"""The commands of `extract-image`, such as serve, web, worker, supervisor, keys, credits and demo."""

@@ -1,4 +1,4 @@
-"""`extract-image demo`: the main job on real pictures, through the real queue, and what came of it."""
+"""`extract-image demo`: runs the main job on real pictures through the real queue, and shows the results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ JOB_SECONDS = 600
 
 
 def run_demo(*, keep: bool) -> int:
-    """Starts the service in a folder of its own, sends the examples, prints what they say, and ends; the exit code."""
+    """Starts the service in a temporary folder, sends the examples, prints the results and stops it. Returns the exit code."""
     console = Console()
     pictures = sorted(path for path in EXAMPLES.iterdir() if path.suffix in SUFFIXES)
     folder = Path(tempfile.mkdtemp(prefix="extract-image-demo-"))
@@ -62,7 +62,7 @@ def run_demo(*, keep: bool) -> int:
             _show_document(console, merged)
             return _show_end(console, settings, [plain, merged])
     except DemoFailure as failure:
-        console.print(f"[red]{escape(str(failure))}[/red]\nThe service's log: {folder / 'serve.log'}")
+        console.print(f"[red]{escape(str(failure))}[/red]\nThe service's log is {folder / 'serve.log'}")
         keep = True
         return 1
     finally:
@@ -73,15 +73,15 @@ def run_demo(*, keep: bool) -> int:
 
 
 class DemoFailure(Exception):
-    """The demo did not come to its end; the message says why."""
+    """The demo could not finish. The message says why."""
 
 
 class _Client:
-    """What a user's script would do, with the standard library."""
+    """A client of the API that uses only the standard library, as a user's script would."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not lead to this machine
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy can't reach this machine
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def post(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -101,11 +101,11 @@ class _Client:
 
 @contextmanager
 def _picture_server(folder: Path) -> Iterator[int]:
-    """Serves the examples on a loopback port, as somebody's web server would."""
+    """Serves the examples on a loopback port, so that the service fetches them by URL. Yields the port."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Nothing: the demo's own output is to be read."""
+            """Logs nothing, so that only the demo's own output is shown."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -118,7 +118,7 @@ def _picture_server(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _service(folder: Path, picture_port: int, console: Console) -> Iterator[tuple[str, str, Settings]]:
-    """`extract-image serve` on a free port; its URL, a key and its settings, which are not all those of the shell."""
+    """Runs `extract-image serve` on a free port, with only some of the shell's settings. Yields its URL, a key and its settings."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "ENGINE", "MODEL", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE")
     gemini = ("GEMINI_API_KEY", "GEMINI_API_KEY_FILE", "GEMINI_BASE_URL")
     environment = {name: os.environ[name] for name in (*kept, *gemini) if name in os.environ}
@@ -149,7 +149,7 @@ def _service(folder: Path, picture_port: int, console: Console) -> Iterator[tupl
 
 
 def _ready_url(process: subprocess.Popen[str], log: Path) -> str:
-    """What `serve` says it listens on."""
+    """The URL that `serve` prints when it is ready."""
     timer = threading.Timer(START_SECONDS, process.kill)
     timer.start()
     try:
@@ -174,7 +174,7 @@ def _explain(console: Console, settings: Settings) -> None:
 
 
 def _run(console: Console, client: _Client, title: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Sends a job and follows it with a progress bar; the job with its results."""
+    """Sends a job and follows it with a progress bar. Returns the job with its results."""
     started = time.monotonic()
     job = client.post({**body, "prompt": PROMPT})
     total = job["counts"]["total"]
@@ -184,7 +184,7 @@ def _run(console: Console, client: _Client, title: str, body: dict[str, Any]) ->
         told: set[str] = set()
         while not job["finishedAt"]:
             if time.monotonic() - started > JOB_SECONDS:
-                raise DemoFailure(f"The job has not ended in {JOB_SECONDS} s.")
+                raise DemoFailure(f"The job did not end within {JOB_SECONDS} s.")
             time.sleep(0.2)
             job = client.get(job["links"]["self"])
             progress.update(task, completed=job["counts"]["succeeded"] + job["counts"]["failed"])
@@ -210,7 +210,7 @@ def _show_texts(console: Console, pictures: list[Path], job: dict[str, Any]) -> 
 
 
 def _show_document(console: Console, job: dict[str, Any]) -> None:
-    """The beginning of the parsed answer, a line for each member."""
+    """Prints the first record of the parsed answer, one line per member."""
     document = json.loads(job["results"])
     first = document[0] if isinstance(document, list) and document else document
     members = first.items() if isinstance(first, dict) else [("", first)]
@@ -241,7 +241,7 @@ def _show_end(console: Console, settings: Settings, jobs: list[dict[str, Any]]) 
 
 
 def _scratch_left(settings: Settings) -> int:
-    """Objects in scratch, once the cleanup that follows each job has had its moment."""
+    """The number of objects in scratch. Waits up to 10 s for the cleanup that follows each job."""
     scratch = open_scratch(settings)
     deadline = time.monotonic() + 10
     while (left := sum(1 for _ in scratch.list(""))) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""`extract-image doctor`: looks at each part that the service needs, and says what to do about what is wrong."""
+"""`extract-image doctor`: checks each part that the service needs, and says how to fix each fault."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from storage.scratch.open import open_scratch
 from workers.alive import LATE_SECONDS, silent_for
 
 CHECK_SECONDS = 5.0
-CLOCK_SECONDS = 2.0  #: what two clocks set by NTP stay well below
-BODIES = 4  #: bodies of MAX_BODY that TMPDIR should have room for
+CLOCK_SECONDS = 2.0  #: the largest difference of two clocks that is healthy; clocks set by NTP differ by much less
+BODIES = 4  #: TMPDIR should have room for this many bodies of MAX_BODY
 LONGEST_TEXT = 300
-SHORTEST_SECRET = 4  #: characters: stars for less would make words unreadable, and guard nothing
+SHORTEST_SECRET = 4  #: characters; a shorter secret is not replaced by stars, because that would only make words unreadable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What came of one check."""
+    """The result of one check."""
 
     check: str
     state: Literal["ok", "fault", "skipped"]
     found: str
-    todo: str = ""  #: what mends it; empty where nothing is to be done
+    todo: str = ""  #: how to fix the fault; empty if there is nothing to do
 
 
 class Trouble(Exception):
-    """A part is not as it must be."""
+    """A check found a fault. The message says what was found."""
 
     def __init__(self, found: str, todo: str) -> None:
         super().__init__(found)
@@ -58,7 +58,7 @@ class Trouble(Exception):
 
 
 def doctor(environ: Mapping[str, str], *, only: Iterable[str] = (), as_json: bool, seconds: float = CHECK_SECONDS) -> int:
-    """Prints what each check found; the exit code. Raises ValueError for an unknown name in `only`."""
+    """Prints the result of each check. Returns the exit code. Raises ValueError if `only` has an unknown name."""
     findings = examine(environ, only=only, seconds=seconds)
     healthy = all(finding.state == "ok" for finding in findings)
     if as_json:
@@ -75,20 +75,20 @@ def examine(
     seconds: float = CHECK_SECONDS,
     now: Callable[[], float] = time.time,
 ) -> list[Finding]:
-    """The settings, then each check (or those of `only`) on a thread of its own, given up after `seconds`."""
+    """Checks the settings, then runs each check (or those of `only`) in its own thread. A check is given up after `seconds`."""
     names = list(only) or [name for name in CHECKS if name not in PROCESSES]
     unknown = [name for name in names if name not in CHECKS]
     if unknown:
-        raise ValueError(f"There is no check {unknown[0]}. There are {', '.join(CHECKS)}.")
+        raise ValueError(f"There is no check {unknown[0]}. The checks are {', '.join(CHECKS)}.")
     try:
         settings = load_settings(environ)
     except SettingsFault as fault:
         faults = "\n".join(line.strip() for line in str(fault).splitlines()[1:])
-        skipped = [Finding(check=name, state="skipped", found="needs the settings") for name in names]
-        todo = "Set what is named; docs/reference/settings.md lists every setting."
+        skipped = [Finding(check=name, state="skipped", found="not checked: a setting is wrong") for name in names]
+        todo = "Correct the settings named here. docs/reference/settings.md lists every setting."
         return [Finding(check="settings", state="fault", found=faults, todo=todo), *skipped]
     if "engine" in names:
-        kind_of(settings).load()  # first, since it takes seconds on a busy machine, and `seconds` is the model's time
+        kind_of(settings).load()  # load it before the clock starts, because that takes seconds on a busy machine
     running = [_Running(name, settings, now) for name in names]
     deadline = time.monotonic() + seconds
     found = f"ENV={settings.env}, ENGINE={settings.engine}"
@@ -112,7 +112,7 @@ class _Running:
             self._finding = Finding(check=self._name, state="ok", found=check(self._settings, self._now))
         except Trouble as trouble:
             self._finding = self._fault(str(trouble), trouble.todo)
-        except Exception as error:  # noqa: BLE001 - whatever a part does, the others are still looked at
+        except Exception as error:  # noqa: BLE001 - an error in one check must not stop the others
             self._finding = self._fault(f"{type(error).__name__}: {error}", todo)
 
     def finding(self, deadline: float, seconds: float) -> Finding:
@@ -126,7 +126,7 @@ class _Running:
 def _database(settings: Settings, _now: Callable[[], float]) -> str:
     with closing(Database(settings.database_url)) as database:
         if not schema_is_current(database):
-            raise Trouble("reachable, but its schema is not this version's", "Run `extract-image migrate`.")
+            raise Trouble("reachable, but its schema is not the schema of this version", "Run `extract-image migrate`.")
     return "reachable, its schema is this version's"
 
 
@@ -140,9 +140,7 @@ def _clock(settings: Settings, now: Callable[[], float]) -> str:
         raise Trouble("not compared: the database can't be asked", CHECKS["clock"][1]) from None
     text = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
     if abs(ahead) > CLOCK_SECONDS:
-        raise Trouble(
-            text, "Set the clocks of this machine and of the database's by NTP: S3 refuses signatures from another time."
-        )
+        raise Trouble(text, "Use NTP on this machine and on the database's, because S3 refuses signatures with a wrong time.")
     return text
 
 
@@ -157,7 +155,10 @@ def _redis(settings: Settings, _now: Callable[[], float]) -> str:
             return "reachable; its maxmemory-policy can't be asked for"
     policy = "".join(value.decode() if isinstance(value, bytes) else str(value) for value in dict(answer).values())
     if policy != "noeviction":
-        raise Trouble(f"reachable, but its maxmemory-policy is {policy}", "Set maxmemory-policy noeviction: it drops messages.")
+        raise Trouble(
+            f"reachable, but its maxmemory-policy is {policy}",
+            "Set maxmemory-policy noeviction, because other policies may drop messages.",
+        )
     return "reachable, maxmemory-policy noeviction"
 
 
@@ -178,17 +179,17 @@ def _try_scratch(scratch: Scratch, folder: str, first: str, others: list[str]) -
     for key in (first, *others):
         scratch.put(key, BytesIO(body))
     with scratch.open(first) as file:
-        _expect(file.read() == body, "get gives other bytes than were put")
-    _expect(sorted(scratch.list(f"{folder}/")) == [first, *others], "list does not name what was put")
+        _expect(file.read() == body, "get returns other bytes than put stored")
+    _expect(sorted(scratch.list(f"{folder}/")) == [first, *others], "list does not return the stored keys")
     scratch.delete([first])
-    _expect(sorted(scratch.list(f"{folder}/")) == others, "delete does not delete")
+    _expect(sorted(scratch.list(f"{folder}/")) == others, "delete leaves the object")
     scratch.delete(others)
-    _expect(not list(scratch.list(f"{folder}/")), "bulk delete does not delete")
+    _expect(not list(scratch.list(f"{folder}/")), "bulk delete leaves objects")
 
 
 def _expect(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
     if not holds:
-        raise Trouble(otherwise, "Use another store: this one is not consistent.")
+        raise Trouble(otherwise, "Use another store, because this one is not consistent.")
 
 
 def _engine(settings: Settings, _now: Callable[[], float]) -> str:
@@ -205,7 +206,7 @@ def _disk(settings: Settings, _now: Callable[[], float]) -> str:
     free, needed = shutil.disk_usage(folder).free, BODIES * settings.max_body
     text = f"{free // MB} MB free in {folder}"
     if free < needed:
-        todo = f"Make room, or set TMPDIR to a folder with more: {BODIES} bodies of MAX_BODY are {needed // MB} MB."
+        todo = f"Free some space, or set TMPDIR to a folder with {needed // MB} MB: {BODIES} bodies of MAX_BODY."
         raise Trouble(text, todo)
     return text
 
@@ -221,30 +222,30 @@ def _supervisor(settings: Settings, _now: Callable[[], float]) -> str:
 def _alive(settings: Settings, role: str) -> str:
     silent = silent_for(settings.data_dir, role)
     if silent is None:
-        raise Trouble(f"none has run with DATA_DIR {settings.data_dir}", f"Start one: `extract-image {role}`.")
+        raise Trouble(f"no {role} has run with DATA_DIR {settings.data_dir}", f"Start one: `extract-image {role}`.")
     if silent > LATE_SECONDS:
-        raise Trouble(f"silent for {silent:.0f} s", f"Look at the log of the {role}, and at the checks database and redis.")
-    return "runs, and takes what is rung" if role == "worker" else "runs, and looks after the queue"
+        raise Trouble(f"silent for {silent:.0f} s", f"Read the log of the {role}, and run the checks database and redis.")
+    return "runs, and takes steps" if role == "worker" else "runs, and looks after the queue"
 
 
-#: What is looked at only where it is named: each belongs to one machine or container of several.
+#: Checks that run only if they are named, because each process runs on one of several machines or containers.
 PROCESSES = ("worker", "supervisor")
 
-#: name → the check, and what to do about a failure that it does not name itself
+#: name → the check, and how to fix a failure for which the check itself says nothing
 CHECKS: dict[str, tuple[Callable[[Settings, Callable[[], float]], str], str]] = {
-    "database": (_database, "Look at DATABASE_URL, and whether the server runs and may be reached from here."),
-    "clock": (_clock, "Mend the database first: see `database`."),
-    "redis": (_redis, "Look at REDIS_URL, and whether the server runs and may be reached from here."),
-    "scratch": (_scratch, "Look at SCRATCH_URL, S3_ENDPOINT_URL and the key, and whether the bucket is there."),
-    "engine": (_engine, "Look at MODEL, the engine's key and its base URL, and whether this machine may reach it."),
-    "disk": (_disk, "Set TMPDIR to a folder that can be written to."),
-    "worker": (_worker, "Set DATA_DIR to the worker's own."),
-    "supervisor": (_supervisor, "Set DATA_DIR to the supervisor's own."),
+    "database": (_database, "Look at DATABASE_URL. Check that the server runs and that this machine can reach it."),
+    "clock": (_clock, "Repair the database first: see the check `database`."),
+    "redis": (_redis, "Look at REDIS_URL. Check that the server runs and that this machine can reach it."),
+    "scratch": (_scratch, "Look at SCRATCH_URL, S3_ENDPOINT_URL and the key. Check that the bucket exists."),
+    "engine": (_engine, "Look at MODEL, the engine's key and its base URL. Check that this machine can reach the engine."),
+    "disk": (_disk, "Set TMPDIR to a folder that you can write to."),
+    "worker": (_worker, "Set DATA_DIR to the same folder as the worker's."),
+    "supervisor": (_supervisor, "Set DATA_DIR to the same folder as the supervisor's."),
 }
 
 
 def _without_secrets(text: str, settings: Settings) -> str:
-    """One line, shortened, in which stars stand for what nobody may read."""
+    """The text as one line, shortened, with stars in place of secrets."""
     text = text.partition("(Background on this error")[0]
     hidden = {
         value.get_secret_value() for name, value in settings if isinstance(value, SecretStr) and name != "aws_access_key_id"
@@ -262,7 +263,7 @@ def _without_secrets(text: str, settings: Settings) -> str:
 
 def _print_table(findings: list[Finding]) -> None:
     colours = {"ok": "green", "fault": "red", "skipped": "yellow"}
-    # Folded where the terminal is narrow: a URL that is cut helps nobody.
+    # Fold the columns if the terminal is narrow, because a URL that is cut off helps nobody.
     found, todo = Column("found", overflow="fold"), Column("what to do", overflow="fold")
     table = Table("check", "state", found, todo)
     for finding in findings:

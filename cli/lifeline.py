@@ -1,4 +1,4 @@
-"""A child that ends when the process that started it does, even if that one is killed."""
+"""Makes a child process end when its parent ends, even if the parent is killed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import sys
 import threading
 import time
 
-PR_SET_PDEATHSIG = 1  #: linux/prctl.h
-PARENT = "EXTRACT_IMAGE_PARENT"  #: the process id that `serve` hands to its children
+PR_SET_PDEATHSIG = 1  #: from linux/prctl.h
+PARENT = "EXTRACT_IMAGE_PARENT"  #: the environment variable in which `serve` gives its process id to its children
 
 
 def end_with_parent() -> None:
-    """Where PARENT is set: SIGTERM for this process as soon as that one is gone."""
+    """If PARENT is set, sends SIGTERM to this process as soon as the parent has ended."""
     parent = os.environ.pop(PARENT, "")
     if not parent:
         return
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(parent):  # it ended before the line above
+        if os.getppid() != int(parent):  # the parent ended before the line above
             os.kill(os.getpid(), signal.SIGTERM)
         return
 

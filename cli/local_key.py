@@ -1,4 +1,4 @@
-"""A key that is ready when the service is."""
+"""Makes the API key that `serve --ready-key` prints when the service is ready."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import suppress
 from storage.account import accounts, ledger
 from storage.database import Database
 
-NAME = "serve --ready-key"  #: of the account and its key: no name that a user gives by chance, since the key is revoked
-CREDITS = 100_000  #: what the account is topped up to at each start
+NAME = "serve --ready-key"  #: the name of the account and its key; unlikely for a user to choose, because the old key is revoked
+CREDITS = 100_000  #: the account is topped up to this many credits at each start
 
 
 def ready_key(database: Database, secret_key: bytes) -> str:
-    """A fresh key of an account of its own, which has at least CREDITS credits; the key of the last start is revoked."""
+    """Makes a new key of a separate account with at least CREDITS credits. The key of the last start is revoked."""
     with database.write() as connection:
         with suppress(accounts.UnknownAccount):
             accounts.revoke_key(connection, NAME)

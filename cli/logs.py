@@ -1,4 +1,4 @@
-"""Structured logs on standard error: one JSON object a line for programs, readable lines on a terminal."""
+"""Structured logs on standard error: one JSON object per line for programs, readable lines on a terminal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 
 import structlog
 
-#: Without the values of local variables, structlog's default: keys, prompts and images are among them.
+#: Leaves out the values of local variables, which structlog logs by default, because they hold keys, prompts and images.
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def configure_logs(*, json: bool, level: int = logging.INFO) -> None:
-    """Sends structlog's and the standard library's records the same way."""
+    """Formats the records of structlog and of the standard library's logging in the same way."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -40,6 +40,6 @@ def configure_logs(*, json: bool, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # Their INFO lines tell each request with its URL, which may be signed.
+    # The INFO lines of these libraries show the URL of each request, which may be a signed URL.
     for noisy in ("httpx2", "httpcore2", "google_genai", "botocore", "urllib3", "celery", "kombu", "alembic", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -33,22 +33,22 @@ def _settings() -> Settings:
 
 
 def _running_settings() -> Settings:
-    """Settings of a process that needs every part to run already."""
+    """The settings of a process that starts no part itself, so every part must run already."""
     settings = _settings()
     if settings.redis_url == "embedded:":
         raise click.ClickException(
-            "REDIS_URL is `embedded:`, which only `extract-image serve` can start. Set REDIS_URL=redis://host:6379/0."
+            "REDIS_URL is `embedded:`, but only `extract-image serve` starts the embedded Redis. Set REDIS_URL=redis://host:6379/0."
         )
     return settings
 
 
 def _end_on_sigterm() -> None:
-    """Until a process has its own handler: whoever stops it while it starts sees a clean end."""
+    """Makes SIGTERM end the process cleanly while it starts. Later the process sets its own handler."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def _database(settings: Settings) -> Database:
-    """The database, migrated: the commands below work before the first `serve`, and beside it."""
+    """Opens the database and migrates it, so that the commands below work before the first `serve` and while it runs."""
     database = Database(settings.database_url)
     _migrate(database)
     return database
@@ -68,19 +68,20 @@ def _configure(settings: Settings) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="extract-image")
 def main() -> None:
-    """Extracts what a prompt asks for from 1 to 3000 images a request.
+    """Extract what a prompt asks for from 1 to 3000 images per request.
 
-    Settings come from the environment; docs/reference/settings.md lists them. Begin with `extract-image demo`.
+    Settings come from the environment; docs/reference/settings.md lists them. To begin, run `extract-image demo`.
     """
-    # What is made here holds prompts, results and keys: for this user alone, and no other process of it looks in.
+    # The files made here hold prompts, results and keys, so only this user may read them. The user's other processes may not
+    # read this process's memory.
     os.umask(0o077)
     make_private()
 
 
 @main.command()
-@click.option("--ready-key", is_flag=True, help="Make a key with credits, and print it with a curl line that uses it.")
+@click.option("--ready-key", is_flag=True, help="Create a key with credits, and print it with a curl command that uses it.")
 def serve(*, ready_key: bool) -> None:
-    """Run everything: web, worker, supervisor, and what is embedded. Ctrl-C ends it."""
+    """Run the whole service: web, worker, supervisor, and the embedded parts. Ctrl-C ends it."""
     from cli.serve import serve as run
 
     settings = _settings()
@@ -91,7 +92,7 @@ def serve(*, ready_key: bool) -> None:
 @main.command()
 @click.option("--fd", type=int, help="Serve on this inherited socket instead of HOST and PORT.")
 def web(fd: int | None) -> None:
-    """Run a web process: the HTTP API on HOST and PORT."""
+    """Run a web process, which serves the HTTP API on HOST and PORT."""
     _end_on_sigterm()
     from api.server import run_web
 
@@ -104,7 +105,7 @@ def web(fd: int | None) -> None:
 @main.command()
 @click.option("--alone", is_flag=True, hidden=True, help="Run the single steps named on standard input, for a worker.")
 def worker(*, alone: bool) -> None:
-    """Run a worker process: WORKER_CONCURRENCY threads that do the steps of jobs."""
+    """Run a worker process, with WORKER_CONCURRENCY threads that run the steps of jobs."""
     _end_on_sigterm()
     from workers.app import run_alone, run_worker
 
@@ -116,7 +117,7 @@ def worker(*, alone: bool) -> None:
 
 @main.command()
 def supervisor() -> None:
-    """Run the supervisor: it rings what is due and reclaims what was lost. One is enough, two do no harm."""
+    """Run the supervisor, which announces due steps and reclaims lost ones. One is enough; running two is safe."""
     _end_on_sigterm()
     from storage.redis.counts import Publisher
     from storage.redis.signals import Signals
@@ -142,7 +143,7 @@ def supervisor() -> None:
 
 @main.command(name="migrate")
 def migrate_command() -> None:
-    """Bring the database's schema to this version's. Safe to run again."""
+    """Update the database's schema to this version. You can run it again safely."""
     settings = _settings()
     _configure(settings)
     database = Database(settings.database_url)
@@ -153,9 +154,12 @@ def migrate_command() -> None:
 
 @main.command(name="doctor")
 @click.option("--json", "as_json", is_flag=True, help='Print {"ok", "checks"}.')
-@click.option("--only", metavar="CHECK", multiple=True, help="Look at this and the settings alone. May be given again.")
+@click.option("--only", metavar="CHECK", multiple=True, help="Check only this part and the settings. You can repeat the option.")
 def doctor_command(*, as_json: bool, only: tuple[str, ...]) -> None:
-    """Look at each part: settings, database, clock, Redis, scratch, engine, disk. Says what to do about what is wrong."""
+    """Check each part of the service, and say how to repair a fault.
+
+    The parts are the settings, the database, the clock, Redis, scratch, the engine and the disk.
+    """
     from cli.doctor import doctor
 
     configure_logs(json=not sys.stderr.isatty(), level=logging.ERROR)
@@ -167,9 +171,9 @@ def doctor_command(*, as_json: bool, only: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--keep", is_flag=True, help="Keep the demo's data folder and say where it is.")
+@click.option("--keep", is_flag=True, help="Keep the demo's data folder, and print its path.")
 def demo(*, keep: bool) -> None:
-    """Show the main job on the pictures in examples/: starts the service, sends them, shows what they say."""
+    """Start the service, send it the images in examples/, and show the results."""
     from cli.demo import run_demo
 
     sys.exit(run_demo(keep=keep))
@@ -177,16 +181,16 @@ def demo(*, keep: bool) -> None:
 
 @main.group()
 def keys() -> None:
-    """Make, list and revoke API keys. Works while the service runs."""
+    """Create, list and revoke API keys. You can use these commands while the service runs."""
 
 
 @keys.command("create")
 @click.argument("name")
-@click.option("--credits", "amount", type=click.IntRange(min=0), default=0, help="Credits to grant with it.")
-@click.option("--account", help="Add the key to this account (id or name) instead of a new one.")
+@click.option("--credits", "amount", type=click.IntRange(min=0), default=0, help="Credits to grant to the account.")
+@click.option("--account", help="Add the key to this account (id or name) instead of creating one.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"account", "key"}.')
 def create_key(*, name: str, amount: int, account: str | None, as_json: bool) -> None:
-    """Make an API key called NAME. The key is shown this once."""
+    """Create an API key called NAME. The key is shown only once."""
     settings = _settings()
     database = _database(settings)
     with database.write() as connection:
@@ -214,7 +218,7 @@ def list_keys(*, as_json: bool) -> None:
         listed = [{**{field: getattr(row, field) for field in fields}, "revoked": row.revoked_at is not None} for row in rows]
         click.echo(json.dumps(listed))
         return
-    # Folded where the terminal is narrow: an id that is cut can't be copied.
+    # Fold the column if the terminal is narrow, because an id that is cut off can't be copied.
     account = Column("account", overflow="fold")
     table = Table("id", "name", account, "available", "held", "charged", "state")
     for row in rows:
@@ -226,7 +230,7 @@ def list_keys(*, as_json: bool) -> None:
 @keys.command("revoke")
 @click.argument("key")
 def revoke_key(key: str) -> None:
-    """Revoke the key with that id or name. Requests with it are refused from now on."""
+    """Revoke the key with the id or name KEY. From now on, requests with it are refused."""
     database = _database(_settings())
     try:
         with database.write() as connection:
@@ -248,7 +252,7 @@ def credits_group() -> None:
 @click.argument("amount", type=click.IntRange(min=1))
 @click.option("--json", "as_json", is_flag=True, help='Print {"account", "available"}.')
 def grant_credits(*, account: str, amount: int, as_json: bool) -> None:
-    """Grant AMOUNT credits to ACCOUNT (an account's or a key's id or name)."""
+    """Grant AMOUNT credits to ACCOUNT (the id or name of an account or a key)."""
     database = _database(_settings())
     with database.write() as connection:
         owner = _find(connection, account)
@@ -260,19 +264,22 @@ def grant_credits(*, account: str, amount: int, as_json: bool) -> None:
 
 @main.group()
 def webhooks() -> None:
-    """Show and change what signs the webhooks of an account."""
+    """Show and change the secret that signs the webhooks of an account."""
 
 
 @webhooks.group(name="secret")
 def webhook_secret() -> None:
-    """The secret that receivers check signatures with."""
+    """Show and change the secret that receivers use to check signatures."""
 
 
 @webhook_secret.command("show")
 @click.argument("account")
 @click.option("--json", "as_json", is_flag=True, help='Print {"account", "secrets"}.')
 def show_webhook_secret(*, account: str, as_json: bool) -> None:
-    """Show what signs the webhooks of ACCOUNT (an account's or a key's id or name): one secret, or two after a rotation."""
+    """Show the webhook secrets of ACCOUNT.
+
+    ACCOUNT is the id or name of an account or a key. There are two secrets for a day after a rotation, else one.
+    """
     _print_secrets(account, rotate=False, as_json=as_json)
 
 
@@ -280,7 +287,7 @@ def show_webhook_secret(*, account: str, as_json: bool) -> None:
 @click.argument("account")
 @click.option("--json", "as_json", is_flag=True, help='Print {"account", "secrets"}.')
 def rotate_webhook_secret(*, account: str, as_json: bool) -> None:
-    """Make a new secret for ACCOUNT. The one before signs too for a day, so that receivers can change over."""
+    """Create a new secret for ACCOUNT. The old secret also signs for a day, so that you can update the receivers."""
     _print_secrets(account, rotate=True, as_json=as_json)
 
 

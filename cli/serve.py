@@ -1,4 +1,4 @@
-"""`extract-image serve`: web, worker, supervisor and what is embedded, in one command."""
+"""`extract-image serve`: runs web, worker, supervisor and the embedded parts with one command."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from storage.redis.embedded import EmbeddedRedis
 
 log = structlog.get_logger(__name__)
 
-#: Starts a process of a role. -P, because the working directory may hold modules of the same names.
+#: The command of a child. -P keeps Python from importing modules of the same names from the working directory.
 COMMAND = (sys.executable, "-P", "-m", "cli.main")
 
 ROLES = ("web", "worker", "supervisor")
-END_SECONDS = 30  #: for the steps that run to end; a worker that is killed then leaves them to the next one
+END_SECONDS = 30  #: for running steps to end; then the worker is killed, and the next worker runs its steps
 LOOK_SECONDS = 0.25
-FAST_DEATHS = 5  #: deaths of one child within a minute of its start after which serve gives up
+FAST_DEATHS = 5  #: serve gives up after one child has died this often, each time within a minute of its start
 
 
 def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> int:
-    """Runs until SIGINT or SIGTERM; the exit code. Says on `announce` what it uses, and when it is ready."""
+    """Runs until SIGINT or SIGTERM. Returns the exit code. When ready, it writes what it uses to `announce`."""
     with ExitStack() as stack:
         stack.enter_context(_only_one(settings.data_dir))
         listener = stack.enter_context(_listen(settings.host, settings.port))
@@ -65,7 +65,7 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
             environment["REDIS_URL"] = redis.url
         key = ready_key(database, secret_key(settings)) if with_key else None
         database.close()
-        # Before the children, so that a signal in between is not lost.
+        # Set the signal handlers before the children start, so that no signal is lost.
         stop = _StopSignals()
         children = [_Child(role, environment, listener) for role in ROLES]
         stack.callback(_end, children)
@@ -79,12 +79,14 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
 
 @contextmanager
 def _only_one(directory: Path) -> Iterator[None]:
-    """The lock of DATA_DIR: a second `serve` on it would fight over the embedded parts."""
+    """Locks DATA_DIR, because a second `serve` on it would use the same embedded parts."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / "serve.lock").open("w")
     except OSError as error:
-        text = f"Can't write to DATA_DIR {directory.absolute()}: {error.strerror}. Set it to a folder of yours."
+        text = (
+            f"Can't write to DATA_DIR {directory.absolute()}: {error.strerror}. Set DATA_DIR to a folder that you can write to."
+        )
         raise click.ClickException(text) from None
     with lock as file:
         try:
@@ -96,7 +98,7 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bound here, so that a taken port is told at once, and a web process that is replaced loses no connection."""
+    """Binds the socket here, so that a taken port is reported at once and a restart of the web process loses no connection."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -104,7 +106,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         listener.listen(2048)
     except OSError as error:
-        raise click.ClickException(f"Can't listen on {host}:{port}: {error.strerror or error}. Set HOST or PORT.") from None
+        raise click.ClickException(f"Can't listen on {host}:{port}: {error.strerror or error}. Change HOST or PORT.") from None
     listener.set_inheritable(True)
     return listener
 
@@ -123,7 +125,7 @@ class _StopSignals:
 
 @dataclass
 class _Child:
-    """One process of ours, started again when it ends by itself."""
+    """One child process. It is started again if it ends by itself."""
 
     role: str
     environment: dict[str, str]
@@ -138,7 +140,7 @@ class _Child:
         if self.role == "web":
             command += ["--fd", str(self.listener.fileno())]
             descriptors = (self.listener.fileno(),)
-        # A session of its own: Ctrl-C reaches `serve`, which ends them in order.
+        # The child gets its own session, so that Ctrl-C reaches only `serve`, which then ends the children.
         self.process = subprocess.Popen(command, env=self.environment, pass_fds=descriptors, start_new_session=True)
         self.started = time.monotonic()
 
@@ -148,12 +150,14 @@ class _Child:
 
 
 def _wait_ready(url: str, children: list[_Child], stop: _StopSignals) -> None:
-    """Until the front door answers and the worker has started. Raises ClickException if a process ends instead."""
+    """Waits until the web process answers. Raises ClickException if a process ends before that."""
     host, port = url.removeprefix("http://").rsplit(":", 1)
     while not stop.received:
         for child in children:
             if child.process and child.process.poll() is not None:
-                raise click.ClickException(f"The {child.role} process ended with code {child.process.returncode}; see above.")
+                raise click.ClickException(
+                    f"The {child.role} process ended with code {child.process.returncode}; its log is above."
+                )
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as connection:
                 connection.sendall(b"GET /api/v1/extract-image HTTP/1.0\r\n\r\n")
@@ -179,7 +183,7 @@ def _watch(children: list[_Child], redis: EmbeddedRedis | None, stop: _StopSigna
 
 
 def _end(children: list[_Child]) -> None:
-    """The front door first, so that nothing new comes in; then the others. Who does not end in time is killed."""
+    """Sends SIGTERM to the web process first, so that no new request comes in. Kills every process that does not end in time."""
     deadline = time.monotonic() + END_SECONDS
     running = [child.process for child in children if child.process]
     for process in running:
@@ -198,7 +202,7 @@ def _display_host(host: str) -> str:
 
 
 def _say(settings: Settings, url: str, key: str | None, out: IO[str]) -> None:
-    """One readable block: what it uses, and how to use it."""
+    """Writes one readable block that says what the service uses and how to use the service."""
     engine, model, warnings = model_of(settings)
     redis = "embedded Valkey" if settings.redis_url == "embedded:" else "REDIS_URL"
     lines = [
@@ -218,13 +222,13 @@ def _say(settings: Settings, url: str, key: str | None, out: IO[str]) -> None:
     try:
         out.write("\n".join(lines) + "\n")
         out.flush()
-    except OSError as error:  # who read it is gone: that does not end the service
+    except OSError as error:  # the reader is gone, which must not end the service
         log.warning("not_announced", reason=repr(error))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # for what is left in the buffer
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # so that writing the rest of the buffer can't fail
 
 
 def curl_line(url: str, key: str, picture: str = "examples/01-till-receipt.png") -> str:
-    """A line that works when it is pasted into a shell in the project's folder."""
+    """A curl command that works when it is pasted into a shell in the project's folder."""
     body = '{"inputMethod":"base64","images":["%s"],"prompt":"What was bought, and for how much?"}'
     return (
         f"printf {shlex.quote(body)} \"$(base64 < {picture} | tr -d '\\n')\" | curl -s {url}/api/v1/extract-image "

@@ -1,1 +1,1 @@
-"""The settings, and the engine that they name."""
+"""The settings, and the engine that they choose."""

@@ -1,4 +1,4 @@
-"""The engine that the settings name."""
+"""The engine that the settings choose."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from pipeline.ports import Engine, EngineConfig, Reencode
 
 
 def kind_of(settings: Settings) -> EngineKind:
-    """Its line in the table of engines."""
+    """The line of the chosen engine in the table of engines."""
     return ENGINES[settings.engine]
 
 
 def engine_config(settings: Settings) -> EngineConfig:
-    """What the settings say of it."""
+    """The configuration of the chosen engine."""
     kind = kind_of(settings)
     return EngineConfig(
         model=settings.model,
         api_key=_value(settings, kind.api_key),
         base_url=_value(settings, kind.base_url),
+        store=settings.gemini_store,
         directory=settings.data_dir / kind.name,
     )
 
 
 def build_engine(settings: Settings, reencode: Reencode) -> Engine:
-    """One engine for the process."""
+    """Builds the chosen engine. A process needs only one."""
     return kind_of(settings).load().open_engine(engine_config(settings), reencode)
 
 
 def models_of(settings: Settings) -> dict[str, Model]:
-    """The models that a request may name, with their limits; the first one is for who names none."""
+    """The models that a request may name, with their limits. The first one is the default."""
     kind = kind_of(settings)
     if kind.only_model is not None:
         only, _ = kind.only_model()
@@ -44,7 +45,7 @@ def models_of(settings: Settings) -> dict[str, Model]:
 
 
 def model_of(settings: Settings) -> tuple[str, str, tuple[str, ...]]:
-    """Name, model and warnings of the engine, without building it: what the front door records."""
+    """The engine's name, model and warnings. The engine is not built, because the front door only records these facts."""
     kind = kind_of(settings)
     if kind.only_model is None:
         return kind.name, settings.model, ()
@@ -53,6 +54,6 @@ def model_of(settings: Settings) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _value(settings: Settings, name: str) -> str:
-    """The setting's value; empty where it has none, or the engine has no such setting."""
+    """The setting's value. Empty if the setting is not set, or if the engine has no such setting."""
     value = getattr(settings, name.lower()) if name else None
     return value.get_secret_value() if isinstance(value, SecretStr) else value or ""

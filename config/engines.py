@@ -1,7 +1,7 @@
-"""The table of engines. A further engine is a module in `pipeline/engines` and a line in this table.
+"""The table of engines. To add an engine, write a module in `pipeline/engines` and add a line to this table.
 
-Everything else asks the table: nothing compares the name of an engine. The module of an engine is imported only where it is used,
-because its vendor's package weighs 50 MB and more.
+All other code asks this table and never compares the name of an engine. An engine's module is imported only where it is used,
+because its vendor's package takes 50 MB and more.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.models import KNOWN, Model
 
-if TYPE_CHECKING:  # every command reads the settings, and none but a few needs more of an engine than this table
+if TYPE_CHECKING:  # every command reads the settings, but only a few commands need more of an engine than this table
     from pipeline.ports import EngineModule
 
 EngineName = Literal["gemini", "openai", "ocr"]
@@ -20,17 +20,17 @@ EngineName = Literal["gemini", "openai", "ocr"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineKind:
-    """What the service has to know of an engine before it is built."""
+    """What the service must know about an engine before the engine is built."""
 
-    name: EngineName  #: as ENGINE says it
-    load: Callable[[], EngineModule]  #: imports its module
-    api_key: str = ""  #: the setting that holds its API key; empty: it has none
-    base_url: str = ""  #: the setting that holds its server's address; empty: it has none
-    needs: Mapping[str, str] = field(default_factory=dict)  #: setting that must be set → the rest of the sentence that says so
-    chosen_by: str = ""  #: the setting that chooses this engine where ENGINE is empty
-    models: tuple[Model, ...] = ()  #: what a request may name beside MODEL, where MODELS is empty
-    only_model: Callable[[], tuple[Model, str]] | None = None  #: its one model, and a warning for each job; None: MODEL counts
-    governed: bool = True  #: its calls have limits that all workers share, retries and fallback models
+    name: EngineName  #: the value of ENGINE that chooses it
+    load: Callable[[], EngineModule]  #: imports the engine's module
+    api_key: str = ""  #: the setting that holds its API key; empty: it needs no key
+    base_url: str = ""  #: the setting that holds its server's address; empty: it has no server
+    needs: Mapping[str, str] = field(default_factory=dict)  #: setting that must be set → the end of the error message
+    chosen_by: str = ""  #: if ENGINE is empty and this setting is set, this engine is used
+    models: tuple[Model, ...] = ()  #: if MODELS is empty, a request may name these models or MODEL
+    only_model: Callable[[], tuple[Model, str]] | None = None  #: its only model, and a warning for each job; None: MODEL is used
+    governed: bool = True  #: whether its calls have retries, fallback models and limits that all workers share
     follows_prompts: bool = True
 
 
@@ -55,7 +55,7 @@ def _ocr() -> EngineModule:
 def _ocr_model() -> tuple[Model, str]:
     from pipeline.engines.ocr.engine import MODEL, WARNING
 
-    return Model(name=MODEL, pictures=1, low=0, medium=0, high=0), WARNING
+    return Model(name=MODEL, pictures=1, low=0, medium=0, high=0, ultra=0), WARNING
 
 
 ENGINES: Mapping[str, EngineKind] = {
@@ -84,12 +84,12 @@ ENGINES: Mapping[str, EngineKind] = {
     )
 }
 
-#: Works with nothing set: where ENGINE is empty, and no setting chooses another one.
+#: The default engine, used if ENGINE is empty and no setting chooses another one. It works without any setting.
 EMBEDDED_ENGINE = ENGINES["ocr"]
 CHOSEN_BY = {kind.chosen_by: kind for kind in ENGINES.values() if kind.chosen_by}
 
 
 def why_needed(engine: str, setting: str) -> str:
-    """Why `setting` must be set for `engine`; empty if it need not."""
+    """Why `setting` must be set for `engine`. Empty if it need not be set."""
     kind = ENGINES.get(engine)
     return f"ENGINE={engine} needs {setting}{kind.needs[setting]}" if kind and setting in kind.needs else ""

@@ -1,6 +1,6 @@
-"""Every setting, from the environment, checked once at start with all faults listed together.
+"""All settings. They come from the environment and are checked once at start. All faults are reported together.
 
-A secret may come from a file: `NAME_FILE=/run/secrets/name` is read where `NAME` itself is not set.
+A secret may also come from a file: if `NAME` is not set, the file that `NAME_FILE` names is read.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pipeline.outbound.addresses import Allowed, parse_allow
 from pipeline.types import MB
 
 Seconds = float
-LONGEST_WAIT = 7 * 86_400  #: seconds before a webhook is tried again
-LONGEST_TTL = 3_652 * 86_400  #: seconds: ten years
-#: what the URL of each part may start with
+LONGEST_WAIT = 7 * 86_400  #: seconds; the longest wait before a webhook is tried again
+LONGEST_TTL = 3_652 * 86_400  #: seconds; ten years
+#: setting → the prefixes that its URL may start with
 PARTS = {
     "database_url": ("sqlite:///", "postgresql+psycopg://"),
     "scratch_url": ("file:", "s3://"),
@@ -37,7 +37,7 @@ SECRETS = (
     "METRICS_TOKEN",
 )
 _SCRATCH = re.compile(r"file:.+|s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?")
-#: what ENV=production does without: the embedded parts, for which a value that is missing stands too
+#: setting → the prefix of its embedded part, and what ENV=production needs instead. A missing value means the embedded part.
 EMBEDDED = {
     "DATABASE_URL": (
         "sqlite:",
@@ -46,15 +46,15 @@ EMBEDDED = {
     "SCRATCH_URL": ("file:", "a store that all machines reach: set it to s3://bucket/prefix"),
     "REDIS_URL": ("embedded:", "a Redis server: set it, or REDIS_URL_FILE, to redis://:password@host:6379/0"),
 }
-SECRET_KEY_LENGTH = 32  #: characters, at least, with ENV=production
+SECRET_KEY_LENGTH = 32  #: the minimum number of characters with ENV=production
 
 
 class SettingsFault(Exception):
-    """The environment can't be used. The message lists every fault, one a line."""
+    """The environment can't be used. The message lists every fault, one per line."""
 
 
 class Settings(BaseModel):
-    """One field a setting, named as in the environment but lower-case."""
+    """One field per setting. A field has the setting's name in lower case."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=str.upper, arbitrary_types_allowed=True, allow_inf_nan=False
@@ -63,51 +63,52 @@ class Settings(BaseModel):
     env: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    data_dir: Path = Path("var")  #: what the embedded parts keep; made where it is missing
-    secret_key: SecretStr | None = None  #: keys the hashes of API keys; None: made in data_dir
+    data_dir: Path = Path("var")  #: the folder of the embedded parts; created if it is missing
+    secret_key: SecretStr | None = None  #: hashes API keys and encrypts webhook secrets; None: created in data_dir
 
-    database_url: str = Field(default="", repr=False)  #: sqlite:///<file>; empty: a file in data_dir
+    database_url: str = Field(default="", repr=False)  #: see PARTS; empty: an SQLite file in data_dir
     scratch_url: str = ""  #: file:<folder> or s3://<bucket>/<prefix>; empty: a folder in data_dir
-    s3_endpoint_url: str = ""  #: empty: Amazon's own
-    aws_access_key_id: SecretStr | None = None  #: None: as boto3 finds it, a machine's role among others
+    s3_endpoint_url: str = ""  #: empty: Amazon's own server
+    aws_access_key_id: SecretStr | None = None  #: None: boto3 finds the credentials itself, for example in the machine's role
     aws_secret_access_key: SecretStr | None = Field(default=None, validate_default=True)
-    aws_session_token: SecretStr | None = None  #: of keys that expire
+    aws_session_token: SecretStr | None = None  #: needed only with keys that expire
     aws_region: str = ""
     redis_url: str = Field(default="embedded:", repr=False)  #: embedded:, redis://…, rediss://… or unix://<socket>
 
-    engine: Literal["", EngineName] = ""  #: empty: gemini with a key, else ocr
+    engine: Literal["", EngineName] = ""  #: empty: gemini if its key is set, else ocr
     gemini_api_key: SecretStr | None = Field(default=None, validate_default=True)
-    gemini_base_url: str = ""  #: empty: Google's own
-    openai_base_url: str = Field(default="", validate_default=True)  #: of ENGINE=openai, up to and with its /v1
-    openai_api_key: SecretStr | None = None  #: None: none is sent, as servers on one's own machine need none
-    model: str = "gemini-3.5-flash-lite"  #: for jobs that name none
-    models: tuple[Model, ...] = Field(default=(), validate_default=True)  #: those that jobs may name; (): see config/engines.py
-    model_rpm: int = Field(default=0, ge=0)  #: requests a minute, of each model that MODELS gives no own limit; 0: no limit
-    model_tpm: int = Field(default=0, ge=0)  #: the same for tokens of input
-    model_concurrency: int = Field(default=100, ge=1, le=10_000)  #: calls of a model at once, all workers together
+    gemini_base_url: str = ""  #: empty: Google's own server
+    gemini_store: bool = False  #: whether Google may keep the requests
+    openai_base_url: str = Field(default="", validate_default=True)  #: the server of ENGINE=openai, including its /v1
+    openai_api_key: SecretStr | None = None  #: None: no key is sent, because local servers need none
+    model: str = "gemini-3.5-flash-lite"  #: for jobs that name no model
+    models: tuple[Model, ...] = Field(default=(), validate_default=True)  #: jobs may name these; (): see config/engines.py
+    model_rpm: int = Field(default=0, ge=0)  #: requests per minute, for each model without its own limit in MODELS; 0: no limit
+    model_tpm: int = Field(default=0, ge=0)  #: input tokens per minute, for the same models; 0: no limit
+    model_concurrency: int = Field(default=100, ge=1, le=10_000)  #: concurrent calls per model, counted over all workers
 
-    fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach beside public ones
-    fetch_per_host: int = Field(default=256, ge=1, le=1024)  #: images fetched from one host at once, a worker process
-    webhook_allow: tuple[Allowed, ...] = ()  #: the same for webhook URLs
+    fetch_allow: tuple[Allowed, ...] = ()  #: networks with ports that image URLs may reach in addition to public ones
+    fetch_per_host: int = Field(default=256, ge=1, le=1024)  #: most concurrent fetches from one host and port, per worker process
+    webhook_allow: tuple[Allowed, ...] = ()  #: networks with ports that webhook URLs may reach in addition to public ones
     webhook_schedule: tuple[Seconds, ...] = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)  #: before each retry
 
     rate_limit: str = Field(
         default="600/minute", pattern=r"^[1-9][0-9]{0,8}\s*(/|per)\s*[0-9]{0,4}\s*(second|minute|hour|day)s?$"
     )
-    max_open_jobs: int = Field(default=100, ge=1)  #: an account
+    max_open_jobs: int = Field(default=100, ge=1)  #: per account
     max_body: int = Field(default=160 * MB, ge=1)  #: bytes
-    max_scratch_bytes: int = Field(default=20 * 1024 * MB, ge=1)  #: of all open jobs together
-    max_large_bodies: int = Field(default=4, ge=1)  #: bodies over 1 MB that a web process reads at once
-    max_waiters: int = Field(default=600, ge=1)  #: requests a web process holds open
+    max_scratch_bytes: int = Field(default=20 * 1024 * MB, ge=1)  #: for all open jobs together
+    max_large_bodies: int = Field(default=4, ge=1)  #: concurrent reads of bodies over 1 MB, per web process
+    max_waiters: int = Field(default=600, ge=1)  #: requests that a web process holds open at once
 
     images_per_call: int = Field(default=20, ge=1, le=50)
     merged_per_call: int = Field(default=50, ge=1, le=900)
-    worker_concurrency: int = Field(default=40, ge=1, le=512)  #: threads a worker
+    worker_concurrency: int = Field(default=40, ge=1, le=512)  #: threads per worker process
 
     sync_wait: Seconds = Field(default=300, ge=0, le=3600)
     result_ttl: Seconds = Field(default=86_400, ge=1, le=LONGEST_TTL)
-    cache_ttl: Seconds = Field(default=0, ge=0, le=LONGEST_TTL)  #: how long a record may answer a later request; 0: never
-    metrics_token: SecretStr | None = None  #: shows the details of /readyz to who is not on this machine
+    cache_ttl: Seconds = Field(default=0, ge=0, le=LONGEST_TTL)  #: how long a record may answer later requests; 0: never
+    metrics_token: SecretStr | None = None  #: lets callers from other machines read /metrics and the details of /readyz
     lease_seconds: Seconds = Field(default=60, ge=1)
     step_seconds: Seconds = Field(default=600, ge=10, validate_default=True)
 
@@ -155,8 +156,8 @@ class Settings(BaseModel):
     def _networks(cls, value: Any) -> Any:
         return parse_allow(value) if isinstance(value, str) else value
 
-    # What holds between two settings is checked with the later one, and not for the whole: pydantic looks at the whole
-    # only once each setting is right, and then not all faults would be listed at once.
+    # A rule about two settings is checked by the validator of the later one. A model validator would not do, because pydantic
+    # runs it only if every field is valid, so the user would not see all faults at once.
     @field_validator("gemini_api_key", "openai_base_url")
     @classmethod
     def _needed_by_the_engine(cls, value: Any, info: ValidationInfo) -> Any:
@@ -218,7 +219,7 @@ class Settings(BaseModel):
 
 
 def _in_url(path: Path) -> str:
-    """A path as the rest of a URL: what would be read as an escape or as a query is escaped."""
+    """The path as the end of a URL. Characters that would begin an escape or a query are escaped."""
     return str(path).replace("%", "%25").replace("?", "%3F")
 
 
@@ -226,12 +227,12 @@ def _is_endpoint(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not set(url) & set("@?# \t\r\n")
-    except ValueError:  # of a port, or of an IPv6 address
+    except ValueError:  # the port or the IPv6 address is malformed
         return False
 
 
 def load_settings(environ: Mapping[str, str]) -> Settings:
-    """Settings of `environ`. Empty values count as not set. Raises SettingsFault."""
+    """The settings in `environ`. An empty value counts as not set. Raises SettingsFault."""
     faults: list[str] = []
     values: dict[str, str] = {}
     for name in (field.upper() for field in Settings.model_fields):
@@ -246,14 +247,14 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             values[name] = value
     unread = {fault.partition("_FILE: ")[0] for fault in faults}
     faults += _production_faults(values, unread)
-    why = why_needed(values.get("ENGINE", ""), "MODEL")  # which has a default, so that its validator could not tell
+    why = why_needed(values.get("ENGINE", ""), "MODEL")  # MODEL has a default, so its validator can't see that it is missing
     if why and not values.get("MODEL"):
         faults.append(f"MODEL: {why}")
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         for fault in error.errors():
-            name = ".".join(str(part) for part in fault["loc"]).upper()  # of a default it is the field's own name
+            name = ".".join(str(part) for part in fault["loc"]).upper()  # for a default, pydantic gives the field's name
             text = fault["msg"].removeprefix("Value error, ")
             faults.append(f"{name}: {text}" if name else text)
     if faults:
@@ -262,7 +263,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def _production_faults(values: Mapping[str, str], unread: set[str]) -> list[str]:
-    """What of the values as given ENV=production refuses, one line a setting; nothing of those whose file is a fault."""
+    """What ENV=production refuses among the given values, one line per setting.
+
+    Settings in `unread` are left out, because their file is reported already.
+    """
     if values.get("ENV") != "production":
         return []
     faults = {name: what for name, (embedded, what) in EMBEDDED.items() if values.get(name, embedded).startswith(embedded)}

@@ -1,4 +1,5 @@
-"""What happens to images: fetch, decode, pack, ask the model, check, merge, price.
+"""The processing of images: fetch, decode, pack, ask the model, check, merge, price.
 
-Request → Job → Images → Chunks → Replies → Records → Result; a stage is a module. Nothing here knows Flask, Celery, SQL or S3.
+The data flow is Request → Job → Images → Chunks → Replies → Records → Result, and each stage is a module. Nothing here imports
+Flask, Celery, SQL or S3.
 """

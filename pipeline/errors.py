@@ -1,14 +1,14 @@
-"""Two exceptions of ours that say whether it is worth waiting: whoever raises one knows, and nobody else has to guess.
+"""Two exceptions that say whether a retry can help. The code that raises one decides, so the code that catches it need not guess.
 
 The adapters (database, scratch, Redis, decoder processes, temporary files) translate the errors of their vendor or of the
-operating system into these two, so no error of a vendor reaches the workers or the front door. The rule is what heals:
+operating system into these two. So no vendor's error reaches the workers or the API.
 
-- `Transient`: time heals it, or a person who runs the service can mend it while the job waits. The job's deadline bounds the wait.
-- `Permanent`: the same request would meet the same error again: the code, the schema or the stored data is wrong.
+- `Transient`: the error goes away by itself, or an operator can fix it while the job waits. The job's deadline limits the wait.
+- `Permanent`: a retry would meet the same error, because the code, the schema or the stored data is wrong.
 
-An exception that is neither is a bug, and counts as a failure of the step, as `Permanent` does. Models have exceptions of their
-own in `pipeline.ports`: `ModelUnavailable` is to a model what `Transient` is to the other parts, with the same two values. It
-stays apart because other models may be asked in its place. `FileNotFoundError` stays what a missing scratch object is.
+Any other exception is a bug. It counts as a failure of the step, as `Permanent` does. Models have exceptions of their own in
+`pipeline.ports`. `ModelUnavailable` is like `Transient` and has the same two attributes, but it is a separate class because
+another model may be asked instead. A missing scratch object raises `FileNotFoundError`, which is not translated.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-OUTAGE_SECONDS = 5.0  #: until a part that is away is tried again
-PERSON_SECONDS = 15.0  #: until a part that a person has to mend is tried again
+OUTAGE_SECONDS = 5.0  #: until a part that is unavailable is tried again
+PERSON_SECONDS = 15.0  #: until a part that a person has to fix is tried again
 
 FULL = "The service has no room left for images or rows; the job goes on when whoever runs it has made some."
 NOT_ALLOWED = (
@@ -27,43 +27,43 @@ NOT_ALLOWED = (
 
 
 class PartError(Exception):
-    """A part that the service works with has failed. Only raised as Transient or Permanent."""
+    """A part that the service depends on has failed. It is raised only as Transient or Permanent."""
 
 
 class Transient(PartError):
-    """The part can't be used now, and can be later: a step that meets it waits, and uses up no try."""
+    """The part can't be used now, but later. The step is retried later, and the retry is not counted."""
 
     def __init__(self, message: str, *, retry_after: float = OUTAGE_SECONDS, notice: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after  #: seconds
-        self.notice = notice  #: for the job's warnings, when a person has to act
+        self.notice = notice  #: for the job's warnings, if a person has to act
 
 
 class StorageFull(Transient):
-    """A disk, a database or a bucket takes no more until somebody makes room."""
+    """A disk, a database or a bucket is full until a person frees space."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retry_after=PERSON_SECONDS, notice=FULL)
 
 
 class Permanent(PartError):
-    """No waiting helps: a step that meets it uses up a try."""
+    """Waiting does not help. The failure of the step is counted."""
 
 
 def not_allowed(message: str) -> Transient:
-    """For what the settings or the permissions forbid: a person can mend it while the job waits."""
+    """A Transient for what settings or permissions forbid, because a person can fix it while the job waits."""
     return Transient(message, retry_after=PERSON_SECONDS, notice=NOT_ALLOWED)
 
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# A folder's owner or a mount that was made read-only is mended from outside; all of our files have one owner, so it is
-# never a single object that is refused.
+# These are transient, because an operator can fix the owner of a folder or a read-only mount. They never concern a single object,
+# because all of the service's files have the same owner.
 _NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _TRANSIENT = frozenset(
     {
         errno.EIO,
-        errno.ESTALE,  # a network file system whose server was replaced
-        errno.EAGAIN,  # of fork: no process is left to this user or container
+        errno.ESTALE,  # the server of a network file system was replaced
+        errno.EAGAIN,  # from fork: this user or container has reached its limit of processes
         errno.EINTR,
         errno.EBUSY,
         errno.ETXTBSY,
@@ -89,9 +89,9 @@ _TRANSIENT = frozenset(
 
 
 def os_error(error: OSError) -> PartError | None:
-    """What an error of the operating system means; None where it was not the operating system that raised it.
+    """Translates an error of the operating system. None if the operating system did not raise it.
 
-    Subclasses of libraries (TLS, name look-ups) fill `errno` with numbers of their own, so they are not judged here.
+    Subclasses that libraries define (TLS, DNS lookups) are not translated, because their `errno` has another meaning.
     """
     if type(error).__module__ != "builtins":
         return None
@@ -107,7 +107,10 @@ def os_error(error: OSError) -> PartError | None:
 
 @contextmanager
 def os_errors() -> Iterator[None]:
-    """Raises errors of the operating system as Transient or Permanent; FileNotFoundError as it is, since ports give it a meaning."""
+    """Translates errors of the operating system into Transient or Permanent.
+
+    FileNotFoundError is not translated, because it has a meaning of its own in the ports.
+    """
     try:
         yield
     except FileNotFoundError:

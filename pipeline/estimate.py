@@ -1,10 +1,11 @@
-"""What a request would cost, reckoned without running it. Pure."""
+"""Estimates the cost of a request without running it. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from pipeline.asking.synthesize import MOST_PIECES, calls_of
 from pipeline.credits import reservation
@@ -13,12 +14,12 @@ from pipeline.plan import RAW_BYTES, ChunkPlan, pack_calls
 from pipeline.request.fields import ExtractRequest
 from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged
 
-INSTRUCTIONS = 400  #: characters, about, of what is said to the model beside the prompt
+INSTRUCTIONS = 400  #: about the number of characters that an engine adds to the prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """If every image can be had, no call goes wrong, and nothing is known from before."""
+    """The estimate assumes that every image can be fetched, no call fails, and no record is cached."""
 
     images: int
     model_calls: int
@@ -28,10 +29,10 @@ class Estimate:
     nanodollars: int  #: for the model, in billionths of a dollar
 
 
-def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model) -> Estimate:
-    """`plan`: the chunks that the request would be cut into; `model`: the first that would be asked.
+def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model, day: date) -> Estimate:
+    """Estimates a request. `plan`: the chunks that it would be cut into; `model`: the first model that would be asked; `day`: in UTC.
 
-    How large images are behind URLs is not known: they are reckoned small enough for their calls.
+    The size of an image behind a URL is not known. The estimate assumes that these images do not need additional calls.
     """
     question = request.question
     calls = [len(call) for chunk in plan for call in _calls(request, chunk, model)]
@@ -51,7 +52,7 @@ def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model
         input_tokens=sum(given),
         output_tokens=sum(taken),
         credits=reservation(len(request.images)),
-        nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken)),
+        nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken), day=day),
     )
 
 

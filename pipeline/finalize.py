@@ -1,4 +1,4 @@
-"""What a job comes to, from what its steps brought in. Pure."""
+"""Decides how a job ends, from the outcomes of its steps. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NOT_SYNTHESIZED = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobOutcome:
-    """All that the steps of a job have brought in."""
+    """The outcomes of all steps of a job."""
 
     question: Question
     total: int  #: images of the job
     replies: Sequence[Reply]  #: in any order
     failures: Sequence[Failure]  #: in image order
-    fail_on_error: bool = False  #: all images or nothing
+    fail_on_error: bool = False  #: whether one failed image makes the whole job fail
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,20 +29,22 @@ class Verdict:
     """How a job ends."""
 
     status: JobStatus
-    result: str | None  #: the `results` string, where any image was processed
-    error: tuple[str, str] | None  #: stable code and text, where none was
+    result: str | None  #: the `results` string; None if the job failed
+    error: tuple[str, str] | None  #: stable code and text if the job failed, else None
     warnings: tuple[str, ...] = ()  #: for the job's owner
 
 
 def is_synthesized(outcome: JobOutcome) -> bool:
-    """Whether the model is to make one answer of those that it gave."""
+    """Whether the model should merge its answers into one."""
     wanted = outcome.question.merge == "synthesize" and outcome.question.form is not Form.RECORDS
     return wanted and len(outcome.replies) > 1
 
 
 def conclude(outcome: JobOutcome, replies: Sequence[Reply] | None = None) -> Verdict:
-    """Merges the replies, or says why there are none. `replies`: what the model has made of those of the outcome, if it was
-    to."""
+    """Merges the replies into the job's result, or gives the job's error.
+
+    `replies`: the answers that the model has merged, if it did; they replace the replies of the outcome.
+    """
     replies = outcome.replies if replies is None else replies
     processed = outcome.total - len(outcome.failures)
     if processed == 0 or (outcome.fail_on_error and outcome.failures):
@@ -50,7 +52,8 @@ def conclude(outcome: JobOutcome, replies: Sequence[Reply] | None = None) -> Ver
     try:
         result = merge(replies, outcome.question.form, outcome.question.merge)
     except (MalformedJson, RecursionError):
-        # Each was read before, with more room on the stack. Trying again would not help: the job ends, and costs nothing.
+        # Each answer was parsed before, with more space left on the stack. A retry would fail in the same way, so the job fails
+        # and costs nothing.
         error = (ItemCode.INTERNAL_ERROR.value, "The model's answers are nested too deeply to be merged.")
         return Verdict(status=JobStatus.FAILED, result=None, error=error)
     status = JobStatus.PARTIAL if outcome.failures else JobStatus.SUCCEEDED
@@ -59,12 +62,12 @@ def conclude(outcome: JobOutcome, replies: Sequence[Reply] | None = None) -> Ver
 
 
 def is_input_fault(code: str | None) -> bool:
-    """Whether a job's error is the caller's to mend: HTTP 400, else 500."""
+    """Whether only the caller can fix a job's error. The HTTP status is then 400, else 500."""
     return code in INPUT_FAULTS or code == "total_too_large"
 
 
 def _error(failures: Sequence[Failure], total: int) -> tuple[str, str]:
-    """The first failure that is not the caller's fault speaks for the job, else the first."""
+    """The job's error: the first failure that is not the caller's fault. If there is none, the first failure."""
     speaker = next((failure for failure in failures if failure.code not in INPUT_FAULTS), failures[0])
     text = f"images[{speaker.index}]: {speaker.detail}"
     if len(failures) < total:

@@ -1,4 +1,4 @@
-"""A process that others of its user cannot look into. A decoder that a hostile picture took over is such another."""
+"""Hides a process from other processes of the same user, such as a decoder that a hostile picture took over."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def make_private() -> None:
-    """Hides what this process was started with (keys), its memory and what it has open from all but root. It leaves no core dump.
+    """Lets only root read this process's environment (with keys), memory and open files. It also turns off core dumps.
 
-    Its forks are private too, what it starts is not. Nothing where the kernel is no Linux.
+    Forked children are private too, but programs that they or this process execute are not. On other systems than Linux it does
+    nothing.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""The job as the contract shows it, in answers and in webhooks. Pure."""
+"""The job object as the API's answers and webhooks show it. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pipeline.types import Failure, JobStatus, Usage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobView:
-    """A job without its results. An attribute that is named as a column of `jobs_table` is that column's value."""
+    """A job without its results. An attribute with the name of a column of `jobs_table` has that column's value."""
 
     id: str
     status: JobStatus
     total: int
     succeeded: int
     failed: int
-    progress: float  #: 0 to 1: an image that is staged counts half
+    progress: float  #: 0 to 1; an image that is staged counts half
     credits: int  #: charged so far
     usage: Usage
-    created_at: int  #: milliseconds since 1970, as the others
+    created_at: int  #: milliseconds since 1970, like the next three
     started_at: int | None
     finished_at: int | None
     expires_at: int | None
-    expired: bool  #: its results are gone
-    has_result: bool  #: it has ended with results, which are paid for and still there
+    expired: bool  #: its results are no longer available
+    has_result: bool  #: it has ended with results, which are paid for and still available
     error_code: str | None
     error_message: str | None
     warnings: Sequence[str]
@@ -36,12 +36,12 @@ class JobView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResultView:
-    """What the compatible endpoint answers with."""
+    """The result that the compatible endpoint answers with."""
 
     prompt: str
     result: str
     failures: Sequence[Failure]
-    custom_ids: Mapping[int, str]  #: of the failed images that have one, by index
+    custom_ids: Mapping[int, str]  #: by index: the customId of each failed image that has one
 
 
 def job_json(job: JobView) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def job_json(job: JobView) -> dict[str, Any]:
 
 
 def result_json(job: JobView, result: ResultView) -> dict[str, Any]:
-    """The compatible answer: four keys, and `errors` where images failed."""
+    """The answer of the compatible endpoint: four keys, and `errors` if images failed."""
     body: dict[str, Any] = {
         "results": result.result,
         "prompt": result.prompt,
@@ -85,7 +85,7 @@ def result_json(job: JobView, result: ResultView) -> dict[str, Any]:
 
 
 def links_json(job: str) -> dict[str, str]:
-    """Where a job and what came of it can be read."""
+    """The URLs of a job and of what belongs to it."""
     address = f"/api/v1/jobs/{job}"
     return {
         "self": address,
@@ -94,7 +94,7 @@ def links_json(job: str) -> dict[str, str]:
 
 
 def errors_json(failures: Sequence[Failure], custom_ids: Mapping[int, str]) -> list[dict[str, Any]]:
-    """`custom_ids`: of those that have one, by index."""
+    """The `errors` array of the API. `custom_ids`: by index, the customId of each image that has one."""
     return [
         {
             "index": failure.index,

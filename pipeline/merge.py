@@ -1,4 +1,4 @@
-"""From the replies of a job's chunks to its one result. Pure."""
+"""Merges the replies of a job's chunks into its result. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class MalformedJson(ValueError):
 
 
 def parse_json(text: str) -> Any:
-    """The document a model answered with. Takes off one code fence around all of it; repairs nothing.
+    """The JSON document that a model answered with. Removes one code fence around the whole text, and repairs nothing.
 
-    Raises MalformedJson for anything that a strict parser refuses: NaN, cut-off documents, prose around, and
-    characters that cannot be encoded (lone surrogates).
+    Raises MalformedJson for anything that a strict parser refuses (NaN, truncated documents, text around the document), and for
+    characters that can't be encoded (lone surrogates).
     """
     fenced = _FENCE.match(text)
     try:
@@ -36,16 +36,16 @@ def _refuse_constant(name: str) -> Any:
 
 
 def dump_json(value: Any) -> str:
-    """JSON text as results carry it: compact, in the document's own order, not ASCII-escaped."""
+    """The JSON text for results: compact, keys in the document's order, not ASCII-escaped."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def merge(replies: Sequence[Reply], form: Form, mode: MergeMode = "auto") -> str:
-    """The `results` string of a job: its replies in image order, as one. Empty string where there are none.
+    """The `results` string of a job: its replies, merged in image order. It is empty if there are no replies.
 
-    TEXT: a single reply as it is, several under `Images a to b` (1-based, as the pictures were labelled).
-    JSON: a single document, or several folded by `merge_documents`; with `concat` one after the other in an array, the
-    elements of those that are arrays among them. RECORDS: one JSON array, sorted by index.
+    TEXT: a single reply is unchanged. Each of several replies gets the heading `Images a to b` (from 1, like the labels of the
+    pictures). JSON: a single document is unchanged. Several are merged by `merge_documents`; with `concat` they become one array,
+    and the elements of documents that are arrays are put into it. RECORDS: one JSON array, sorted by index.
     """
     ordered = sorted(replies, key=lambda reply: reply.indexes)
     if form is Form.RECORDS:
@@ -61,8 +61,10 @@ def merge(replies: Sequence[Reply], form: Form, mode: MergeMode = "auto") -> str
 
 
 def heading(indexes: Sequence[int]) -> str:
-    """The line above one of several texts: which images it speaks of, from 1. `Images 4 to 9`, and where some between were
-    answered elsewhere or failed, `Images 4 to 6, 9`."""
+    """The line above one of several texts. It names the text's images, from 1, as in `Images 4 to 9`.
+
+    If some of them failed or were answered in another call, it is `Images 4 to 6, 9`.
+    """
     runs: list[list[int]] = []
     for number in (index + 1 for index in indexes):
         if runs and number == runs[-1][-1] + 1:
@@ -74,10 +76,10 @@ def heading(indexes: Sequence[int]) -> str:
 
 
 def merge_documents(values: Sequence[Any]) -> Any:
-    """One document of several, in order. All at once, so that the outcome does not depend on how they were grouped.
+    """Merges several documents into one, in order. All are merged at once, so that the result does not depend on grouping.
 
-    Arrays concatenate, and what is beside an array joins it. Objects merge key by key. `null` gives way to any
-    value. Values that disagree are all kept, each once, as an array.
+    Arrays are concatenated. If only some values are arrays, the other values become elements too. Objects are merged key by key.
+    `null` is dropped if there is any other value. Different values become an array without repetitions.
     """
     present = [value for value in values if value is not None]
     if not present:

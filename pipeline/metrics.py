@@ -1,7 +1,7 @@
-"""What a process counts, and all that is counted, by the names that /metrics shows it under. Standard library only.
+"""The metrics of a process, by the names that /metrics shows. Standard library only.
 
-A process counts for itself, from its start on; nothing is shared here. How the counts of several processes come
-together: docs/adr/0011-each-process-counts-for-itself.md.
+Each process counts for itself from its start on. docs/adr/0011-each-process-counts-for-itself.md says how the counts of several
+processes are added up.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 PREFIX = "extract_image_"
 
-#: Upper ends of a histogram's buckets, in seconds: from a cached answer to a long job that somebody waits for.
+#: Upper bounds of the histogram buckets, in seconds. They range from a cached answer to a long job that a caller waits for.
 BUCKETS = (0.005, 0.025, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0)
 
 _lock = threading.Lock()
 
 
 class Metric:
-    """A family of counts, one for each combination of its labels' values. Thread-safe."""
+    """A metric with one count for each combination of label values. Thread-safe."""
 
     def __init__(
         self, name: str, what: str, labels: Sequence[str] = (), kind: Literal["counter", "gauge", "histogram"] = "counter"
@@ -31,13 +31,13 @@ class Metric:
         self._values: dict[tuple[str, ...], Any] = {}
 
     def add(self, amount: float = 1, **labels: str) -> None:
-        """Counts; a gauge may go down too."""
+        """Adds to the count. A gauge may go down too."""
         with _lock:
             place = self._place(labels)
             self._values[place] = self._values.get(place, 0) + amount
 
     def observe(self, value: float, **labels: str) -> None:
-        """Puts a value into the histogram: counts of the buckets (each without those below it), then the sum."""
+        """Adds a value to the histogram. It holds the count of each bucket (not cumulative), then the sum of the values."""
         with _lock:
             place = self._place(labels)
             counts = self._values.setdefault(place, [0] * (len(BUCKETS) + 1) + [0.0])
@@ -45,7 +45,7 @@ class Metric:
             counts[-1] += value
 
     def values(self) -> list[tuple[list[str], Any]]:
-        """Each combination of labels that was counted, with its count as it is now."""
+        """The current count of each combination of label values."""
         with _lock:
             return [(list(place), list(value) if isinstance(value, list) else value) for place, value in self._values.items()]
 
@@ -91,5 +91,5 @@ Counts = dict[str, list[tuple[list[str], Any]]]
 
 
 def counts() -> Counts:
-    """All that this process has counted, by the metrics' names."""
+    """All counts of this process, by the names of the metrics."""
     return {metric.name: metric.values() for metric in COUNTED}

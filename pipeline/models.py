@@ -1,6 +1,7 @@
 """The models that a request may name: their prices, limits and what a picture costs. Pure.
 
-Prices and tokens a picture are those of November 2026; quotas are not published, so they are settings.
+Prices and tokens a picture are those of November 2026, with what is announced for later; quotas are not published, so they are
+settings.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
+from datetime import date
+from typing import Any
 
 from pipeline.types import Detail
 
@@ -23,33 +27,53 @@ class Model:
     name: str  #: as its server knows it
     price_in: float = 0.0  #: dollars per 1,000,000 tokens of input
     price_out: float = 0.0  #: dollars per 1,000,000 tokens of output, thinking included
+    later_in: Mapping[date, float] = dataclass_field(
+        default_factory=dict
+    )  #: what `price_in` becomes, by the day from which it holds
+    later_out: Mapping[date, float] = dataclass_field(default_factory=dict)  #: the same for `price_out`
     rpm: int | None = None  #: requests a minute; 0: no limit, None: MODEL_RPM
     tpm: int | None = None  #: input tokens a minute; 0: no limit, None: MODEL_TPM
     low: int = 280  #: tokens a picture with `detail` "low"
     medium: int = 560
     high: int = 1120
+    ultra: int = 2240
     pictures: int = 900  #: most pictures a call; 1,048,576 tokens of input / 1,120 are about 936
 
     def picture_tokens(self, detail: Detail) -> int:
         """Input tokens that one picture is reckoned at."""
-        return {Detail.LOW: self.low, Detail.MEDIUM: self.medium, Detail.HIGH: self.high}[detail]
+        return {Detail.LOW: self.low, Detail.MEDIUM: self.medium, Detail.HIGH: self.high, Detail.ULTRA: self.ultra}[detail]
 
     def input_tokens(self, *, characters: int, pictures: int, detail: Detail) -> int:
         """Input tokens of one call, reckoned before it is made. `characters`: of the prompt and the schema."""
         labels = 6 * pictures
         return round(characters * TOKENS_PER_CHARACTER) + labels + pictures * self.picture_tokens(detail)
 
-    def price(self, *, input_tokens: int, output_tokens: int) -> int:
-        """What so many tokens cost, in billionths of a dollar: whole, so that sums come out."""
-        return round((input_tokens * self.price_in + output_tokens * self.price_out) * 1000)
+    def price(self, *, input_tokens: int, output_tokens: int, day: date) -> int:
+        """What so many tokens of a call on this day (UTC) cost, in billionths of a dollar: whole, so that sums come out."""
+        price_in, price_out = _on(day, self.price_in, self.later_in), _on(day, self.price_out, self.later_out)
+        return round((input_tokens * price_in + output_tokens * price_out) * 1000)
 
 
-#: What is known without a setting. Prices: the contract page of Gemini; they double for 3.8-flash on 2027-01-01.
+def _on(day: date, first: float, later: Mapping[date, float]) -> float:
+    held = [since for since in later if since <= day]
+    return later[max(held)] if held else first
+
+
+_NEW_YEAR = date(2027, 1, 1)
+
+
+#: What is known without a setting. Prices: Google's, as users reported them in November 2026.
 KNOWN: Mapping[str, Model] = {
     model.name: model
     for model in (
         Model(name="gemini-3.5-flash-lite", price_in=0.30, price_out=2.50),
-        Model(name="gemini-3.8-flash", price_in=0.75, price_out=3.75),
+        Model(
+            name="gemini-3.8-flash",
+            price_in=0.75,
+            price_out=3.75,
+            later_in={_NEW_YEAR: 1.50},
+            later_out={_NEW_YEAR: 7.50},
+        ),
     )
 }
 
@@ -62,12 +86,19 @@ _TRAITS = {
     "low": ("low", int),
     "medium": ("medium", int),
     "high": ("high", int),
+    "ultra": ("ultra", int),
     "pictures": ("pictures", int),
 }
 
 
+_LATER = {"in": "later_in", "out": "later_out"}
+
+
 def parse_models(text: str) -> tuple[Model, ...]:
     """The models of MODELS: `name in=0.30 out=2.50 rpm=60; name …`. What is not said of a known model is as known.
+
+    `in@2027-01-01=1.50` is a price from that day on. A price without a day holds until the first day that is named with it: what
+    is known of later prices does not outlive it.
 
     Raises ValueError that names every fault.
     """
@@ -90,9 +121,11 @@ def parse_models(text: str) -> tuple[Model, ...]:
 
 
 def _with_traits(model: Model, traits: Iterable[str], faults: list[str]) -> Model:
-    for trait in traits:
+    # A price without a day goes first, since it takes the place of all that is known of later ones.
+    for trait in sorted(traits, key=lambda trait: "@" in trait.partition("=")[0]):
         key, _, value = trait.partition("=")
-        if key not in _TRAITS:
+        key, at, day_text = key.partition("@")
+        if key not in _TRAITS or (at and key not in _LATER):
             faults.append(f"{model.name}: {trait[:40]} is unknown, there are {', '.join(_TRAITS)}")
             continue
         field, read = _TRAITS[key]
@@ -104,7 +137,17 @@ def _with_traits(model: Model, traits: Iterable[str], faults: list[str]) -> Mode
         if not lowest <= number < 1e12:
             faults.append(f"{model.name}: {key} must be a number of at least {lowest}, not {value[:40] or 'nothing'}")
             continue
-        model = replace(model, **{field: number})
+        if not at:
+            changed: dict[str, Any] = {field: number, **({_LATER[key]: {}} if key in _LATER else {})}
+            model = replace(model, **changed)
+            continue
+        try:
+            day = date.fromisoformat(day_text)
+        except ValueError:
+            faults.append(f"{model.name}: {key}@ must name a day such as 2027-01-01, not {day_text[:40] or 'nothing'}")
+            continue
+        held: dict[str, Any] = {_LATER[key]: {**getattr(model, _LATER[key]), day: number}}
+        model = replace(model, **held)
     return model
 
 

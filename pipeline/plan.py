@@ -1,4 +1,4 @@
-"""How a job is cut: into chunks at accept, and a chunk into calls. Pure."""
+"""Divides a job into chunks when it is accepted, and a chunk into calls. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from pipeline.types import Staged
 
-RAW_BYTES = 14_000_000  #: of the pictures of one call: a request must stay below 20 MB, base64 and all
+RAW_BYTES = 14_000_000  #: of all pictures in one call, because a request must stay below 20 MB, including the base64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkPlan:
-    """A run of neighbouring images: the unit of staging and leasing."""
+    """A chunk: consecutive images that are staged and leased together."""
 
     no: int  #: from 0
     first: int  #: index of its first image
@@ -20,15 +20,15 @@ class ChunkPlan:
 
 
 def cut(images: int, size: int) -> list[ChunkPlan]:
-    """Chunks of `size` images in order, the last one smaller; every image in exactly one."""
+    """Chunks of `size` images in order. The last one may be smaller. Every image is in exactly one chunk."""
     return [ChunkPlan(no=no, first=first, count=min(size, images - first)) for no, first in enumerate(range(0, images, size))]
 
 
 def pack_calls(staged: Sequence[Staged], *, pictures: int, raw_bytes: int) -> list[tuple[Staged, ...]]:
-    """Groups neighbours into calls of at most `pictures` images and `raw_bytes` bytes.
+    """Groups consecutive images into calls of at most `pictures` images and `raw_bytes` bytes.
 
-    An image larger than `raw_bytes` by itself makes a call of its own: its engine has another way for it. Greedy in
-    order, which is optimal in the number of calls for neighbours.
+    An image larger than `raw_bytes` gets a call of its own, because its engine handles such images separately. The grouping is
+    greedy, which gives the fewest calls for consecutive images.
     """
     calls: list[tuple[Staged, ...]] = []
     group: list[Staged] = []
@@ -45,6 +45,6 @@ def pack_calls(staged: Sequence[Staged], *, pictures: int, raw_bytes: int) -> li
 
 
 def halves(group: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Two parts of a group of two or more, the second one the larger: see `Progress.bisect`."""
+    """The halves of a group of two or more. If they differ, the second one is larger, because `Progress.bisect` needs it so."""
     middle = len(group) // 2
     return group[:middle], group[middle:]

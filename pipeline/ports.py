@@ -1,4 +1,4 @@
-"""What the stages need from outside, as small protocols. Each has one contract suite in tests/contract/."""
+"""The ports: small protocols for what the stages need from outside. Each has one contract suite in tests/contract/."""
 
 from __future__ import annotations
 
@@ -14,61 +14,61 @@ from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
 
 
 class Scratch(Protocol):
-    """Objects that live as long as their job. Keys are as pipeline.scratch_key has them.
+    """A store of objects that live as long as their job. pipeline.scratch_key defines the keys.
 
-    Each method raises Transient or Permanent of `pipeline.errors` where the store fails.
+    Each method raises Transient or Permanent of `pipeline.errors` if the store fails.
     """
 
     def put(self, key: str, body: IO[bytes]) -> None:
-        """Stores what `body` yields from its start; whole or not at all; replaces."""
+        """Stores all of `body`, read from its start, or nothing. Replaces an object with the same key."""
 
     def open(self, key: str) -> IO[bytes]:
-        """A seekable reader over the object's bytes, the caller's to close. Raises FileNotFoundError."""
+        """A seekable reader of the object's bytes. The caller must close it. Raises FileNotFoundError."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Deletes each; a missing key is no error. Transient and Permanent name how many could not be deleted."""
+        """Deletes the objects. A missing key is no error. Transient and Permanent say how many could not be deleted."""
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Every key that starts with `prefix`, in any order."""
+        """Yields every key that starts with `prefix`, in any order."""
 
 
 class Fetch(Protocol):
     """Fetches many URLs at once."""
 
     def __call__(self, urls: Iterable[tuple[int, str]], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
-        """One value for each (index, url), as they complete, in any order. Thread-safe.
+        """Yields one value for each (index, url) when it completes, in any order. Thread-safe.
 
-        `total`: bytes that all images of the call may have together. Raises TotalTooLarge as soon as more were received, and
-        nothing else for what URLs, names and servers do. An empty body is a Failure too, with `image_empty`.
-        `timeout`: seconds for the whole call, beside each fetch's own deadline. What has not come by then is a Failure.
-        Close the iterator if you do not take all values: fetches under way are then given up.
+        `total`: the most bytes that all images of the call may have together. Raises TotalTooLarge as soon as more are received.
+        A fault of a URL, a name or a server never raises. It is a Failure, and so is an empty body (`image_empty`).
+        `timeout`: seconds for the whole call, in addition to each fetch's own deadline. A fetch that is not done by then is a
+        Failure. Close the iterator if you do not take all values, because this stops the running fetches.
         """
 
 
 class TotalTooLarge(Exception):
-    """The images of a request are together over the size limit."""
+    """The images of a request have more bytes together than the limit allows."""
 
 
 class Decode(Protocol):
-    """Shows that bytes are an image the model can take, or makes them one."""
+    """Checks that bytes are an image, and converts it if the model does not accept its format."""
 
     def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
-        """What each picture becomes, in their order, as it is known. Thread-safe.
+        """Yields the outcome of each picture as soon as it is known, in the order of `pictures`. Thread-safe.
 
-        Outcomes of small pictures may be held back to come together. Never raises for what is in `pictures`, not even if
-        decoding one kills the decoder. The `seconds` of an outcome do not count the wait for a decoder. Close the generator if
-        you do not take all outcomes: it holds a decoder until then. Raises Transient and Permanent of `pipeline.errors` if no
-        decoder can be started.
+        Outcomes of small pictures may be delayed, because they are decoded together. The content of a picture never raises, not
+        even if decoding it kills the decoder. The `seconds` of an outcome do not include the wait for a decoder. Close the
+        generator if you do not take all outcomes, because it holds a decoder until then. Raises Transient and Permanent of
+        `pipeline.errors` if no decoder can be started.
         """
 
 
 class Reencode(Protocol):
-    """Makes a JPEG of an image that decodes, for models that do not take it as it is."""
+    """Makes a JPEG from an image that decodes, for models that do not accept its format."""
 
     def __call__(self, data: bytes) -> Prepared | Refused:
-        """A JPEG of at most 14,000,000 bytes, with fewer pixels if that is the only way to stay below.
+        """A JPEG of at most 14,000,000 bytes. It has fewer pixels if it would be larger otherwise.
 
-        It is upright without an orientation tag, and white where the image is transparent. Never raises for what is in `data`.
+        It is upright without an orientation tag, and white where the image is transparent. The content of `data` never raises.
         Thread-safe.
         """
 
@@ -77,20 +77,20 @@ class Deliver(Protocol):
     """Calls a webhook."""
 
     def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
-        """One POST with these headers and this body, and what came of it. Thread-safe.
+        """Sends one POST with these headers and this body, and returns its outcome. Thread-safe.
 
-        Redirects are not followed and nothing is sent twice. Only the start of an answer is read: its status counts. Never
-        raises for what URLs, names and receivers do: what gives no status is a response that says why.
+        Redirects are not followed, and nothing is sent twice. Only the start of an answer is read, because only its status counts.
+        A fault of a URL, a name or a receiver never raises. If there is no status, the response says why.
         """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineLimits:
-    """What one call of an engine can take."""
+    """The limits of one call of an engine."""
 
-    pictures: int  #: most pictures a call
-    raw_bytes: int  #: most raw picture bytes a call; a single larger picture goes alone
-    without_pictures: bool = True  #: whether it answers a prompt alone, as answers are made one
+    pictures: int  #: most pictures in a call
+    raw_bytes: int  #: most raw bytes of all pictures in a call; a larger picture is sent alone
+    without_pictures: bool = True  #: whether it answers a prompt without pictures, which merging answers needs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,24 +99,25 @@ class Permit:
 
     id: str
     model: Model
-    tokens: int  #: of input, as reckoned: what is reserved
-    delay: float  #: seconds to wait before it is made
+    tokens: int  #: estimated input tokens, which are reserved
+    delay: float  #: seconds to wait before the request is sent
 
 
 class Limiter(Protocol):
-    """Who may ask a model when: its limits, its pauses and its breakers, shared by all workers."""
+    """Rate limits, pauses and circuit breakers of the models, shared by all workers."""
 
     def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
-        """Reserves a request with so many tokens of input, for a request that takes `seconds` at most.
+        """Reserves a request with `tokens` input tokens that takes at most `seconds`.
 
-        `waited` goes before others. Raises ModelUnavailable: BUSY, or what the breaker or the pause is for.
+        `waited`: a caller waits for the answer, so the request goes before others. Raises ModelUnavailable: with BUSY or CROWDED
+        if the limits are in use, else with the cause of the pause or the breaker.
         """
 
     def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
-        """Ends it: trues up its tokens where they are known, and heeds what the model said."""
+        """Ends a request. Corrects its tokens if they are known, and pauses the model or opens its breaker if `trouble` asks so."""
 
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
-        """What people have to mend: the notice of each open breaker by its model's name, the engine's own by ""."""
+        """What a person has to fix: the notice of each open breaker, by the model's name. The engine's own breaker has the name ""."""
 
 
 class Engine(Protocol):
@@ -124,49 +125,50 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Which engine it is, by its name in the table of config/engines.py."""
+        """The engine's name in the table of config/engines.py."""
 
     @property
     def model(self) -> str:
-        """As the job's record shows it."""
+        """The name of the default model."""
 
     @property
     def limits(self) -> EngineLimits:
-        """What one call can take."""
+        """The limits of one call."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What every job run on this engine must be told."""
+        """Warnings for every job that runs on this engine."""
 
     def ask(self, call: Call) -> Answer:
         """One answer of `call.model`. Thread-safe.
 
-        Raises ModelUnavailable (ask again later: costs no try), ModelFault (this call failed: try again, then
-        split) or ModelRefused (the model will never take this call).
+        Raises ModelUnavailable (ask again later, no try is counted), ModelFault (this call failed; try again, then split it) or
+        ModelRefused (the model will never accept this call).
         """
 
     def close(self) -> None:
-        """Ends what the engine holds (connections, child processes)."""
+        """Closes the engine's connections and child processes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
-    """What an engine is built from."""
+    """The arguments that an engine is built from."""
 
-    model: str  #: for jobs that name none
+    model: str  #: the default model, for jobs that name none
     api_key: str = field(repr=False)  #: empty: there is none
-    base_url: str  #: of its server; empty: the vendor's own
-    directory: Path  #: where it may keep what it shares with other processes of this machine
+    store: bool = False  #: whether the vendor may keep what it is sent
+    base_url: str  #: of its server; empty: the vendor's server
+    directory: Path  #: for files that it shares with other processes of this machine
 
 
 class EngineModule(Protocol):
-    """What the module of each engine has, for the table in config/engines.py."""
+    """The functions that the module of each engine has, for the table in config/engines.py."""
 
     def open_engine(self, config: EngineConfig, reencode: Reencode, /) -> Engine:
-        """The engine. `reencode` makes a JPEG of a picture that its server does not take as it is."""
+        """Builds the engine. `reencode` makes a JPEG from a picture that its server does not accept."""
 
     def probe(self, config: EngineConfig, timeout: float, /) -> str:
-        """Looks whether the engine can be used, within `timeout` seconds and with no call of the model; what it found.
+        """Checks that the engine can be used, within `timeout` seconds and without a model call. Returns what it found.
 
         Raises ProbeFailed.
         """
@@ -183,18 +185,18 @@ class ProbeFailed(Exception):
 class Cause(StrEnum):
     """Why a model can't be asked now."""
 
-    OVERLOADED = "overloaded"  #: it or the way to it failed on this call; another call may get through
-    GARBLED = "garbled"  #: what came is no answer: if it stays so, this call may bring it forth each time
-    BUSY = "busy"  #: its limits are in use: nothing is wrong
-    CROWDED = "crowded"  #: as many calls as there may be at once are under way: nothing is wrong
-    RATE = "rate"  #: it said itself that it is asked too often
-    QUOTA = "quota"  #: its quota of the day is used up
+    OVERLOADED = "overloaded"  #: the model or the network failed on this call; another call may succeed
+    GARBLED = "garbled"  #: the response is not a valid answer; if retries get the same, this call may be the reason
+    BUSY = "busy"  #: its rate limit is in use, so the call must wait; nothing is wrong
+    CROWDED = "crowded"  #: the limit of concurrent calls is reached; nothing is wrong
+    RATE = "rate"  #: the model answered that it gets too many requests
+    QUOTA = "quota"  #: its daily quota is used up
     MODEL = "model"  #: there is no such model for this key
-    ACCOUNT = "account"  #: a bad key, no credit: nothing of this engine can be asked
+    ACCOUNT = "account"  #: a bad key or no credit, so no model of this engine can be asked
 
 
 class ModelUnavailable(Exception):
-    """The model can't be asked now: a step that meets it waits, as with `pipeline.errors.Transient`, and uses up no try."""
+    """The model can't be asked now. As with `pipeline.errors.Transient`, the step is retried later, and the retry is not counted."""
 
     def __init__(
         self,
@@ -207,14 +209,14 @@ class ModelUnavailable(Exception):
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after  #: seconds
-        self.notice = notice  #: for the job's warnings, when a person has to act (a bad key, no credit)
+        self.notice = notice  #: for the job's warnings, if a person has to act (a bad key, no credit)
         self.cause = cause
-        self.status = status  #: of the model's HTTP answer, if it gave one
+        self.status = status  #: of the HTTP response, if there was one
 
 
 class ModelFault(Exception):
-    """The model failed on this call (HTTP 500): the call may be the cause."""
+    """The model failed on this call (HTTP 500). The call may be the cause."""
 
 
 class ModelRefused(Exception):
-    """The model will never take this call (HTTP 400 and the like)."""
+    """The model will never accept this call (HTTP 400 and the like)."""

@@ -197,6 +197,7 @@ class _Staging:
             sha256=digest,
             width=prepared.width,
             height=prepared.height,
+            note=prepared.note,
         )
         self._pack.add(
             staged.index,
@@ -206,6 +207,7 @@ class _Staging:
             sha256=staged.sha256,
             width=staged.width,
             height=staged.height,
+            **({"note": staged.note} if staged.note else {}),
         )
         return staged
 

@@ -12,13 +12,13 @@ MAX_IMAGES = 3000
 MAX_IMAGE_BYTES = 20 * MB
 MAX_TOTAL_BYTES = 100 * MB
 MAX_OUTPUT_TOKENS = 8192
-MAX_IMAGES_PER_CALL = 50  #: where each image has a record of its own: accuracy falls with more
+MAX_IMAGES_PER_CALL = 50  #: if each image gets its own record, because accuracy falls with more
 
 MergeMode = Literal["auto", "concat", "synthesize"]
 
 
 class ItemCode(StrEnum):
-    """Why one image has no answer: stable, public (docs/reference)."""
+    """Why one image has no answer. The codes are public and stable (docs/reference)."""
 
     URL_NOT_ALLOWED = "url_not_allowed"
     FETCH_FAILED = "fetch_failed"
@@ -42,7 +42,7 @@ class ItemCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-#: Codes that are the caller's to mend: a request in which every image has one of these is a 400.
+#: Codes that only the caller can fix. If every image of a request has one of them, the answer is a 400.
 INPUT_FAULTS = frozenset(
     {
         ItemCode.URL_NOT_ALLOWED,
@@ -65,9 +65,9 @@ class JobStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     FINALIZING = "finalizing"
-    SUCCEEDED = "succeeded"  #: every image processed
-    PARTIAL = "partial"  #: some images processed
-    FAILED = "failed"  #: none, or the request could not be kept
+    SUCCEEDED = "succeeded"  #: every image was processed
+    PARTIAL = "partial"  #: some images were processed
+    FAILED = "failed"  #: no image was processed, or the job failed as a whole
     CANCELLED = "cancelled"
 
     @property
@@ -82,7 +82,7 @@ class ImageState(StrEnum):
     """The states of an image within its job."""
 
     WAITING = "waiting"  #: not staged yet
-    STAGED = "staged"  #: it lies ready in its chunk's scratch object
+    STAGED = "staged"  #: it is stored in its chunk's scratch object
     DONE = "done"  #: it has a reply
     FAILED = "failed"  #: it has an ItemCode
 
@@ -93,23 +93,23 @@ class StepKind(StrEnum):
     STAGE = "stage"  #: fetches or decodes the images of a chunk
     EXTRACT = "extract"  #: asks the model about the images of a chunk
     FINALIZE = "finalize"  #: merges the replies and closes the job
-    CLEANUP = "cleanup"  #: deletes what the job has in scratch
+    CLEANUP = "cleanup"  #: deletes the job's scratch objects
     WEBHOOK = "webhook"  #: delivers the event of the job's end
 
 
 class StepState(StrEnum):
-    """The states of a step: docs/architecture.md has the diagram."""
+    """The states of a step. docs/architecture.md has the diagram."""
 
-    READY = "ready"  #: to be claimed
-    LEASED = "leased"  #: a worker has it
+    READY = "ready"  #: a worker may claim it when it is due
+    LEASED = "leased"  #: a worker has claimed it
     DONE = "done"
-    DEAD = "dead"  #: given up
-    SPLIT = "split"  #: two steps over the halves of its chunk take its place
-    CANCELLED = "cancelled"  #: its job ended first
+    DEAD = "dead"  #: it failed too often and is not retried
+    SPLIT = "split"  #: two steps replace it, one for each half of its chunk
+    CANCELLED = "cancelled"  #: its job ended before it was done
 
 
 class Form(StrEnum):
-    """What the model is asked to answer with."""
+    """The form of a model's answer."""
 
     TEXT = "text"  #: one text about all images of the call
     JSON = "json"  #: one JSON document about all images of the call
@@ -117,8 +117,18 @@ class Form(StrEnum):
 
 
 class Detail(StrEnum):
-    """How closely the model looks at each picture: what it costs in tokens is in pipeline/models.py."""
+    """How closely the model looks at each picture. pipeline/models.py has the cost in tokens."""
 
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    ULTRA = "ultra"
+
+
+class Thinking(StrEnum):
+    """How much the model thinks before it answers. Thoughts are billed as output, and count towards its limit."""
+
+    MINIMAL = "minimal"
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
@@ -126,36 +136,38 @@ class Detail(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """One image that has no answer: data, never an exception."""
+    """One image that has no answer. A failed image is a value and never an exception."""
 
-    index: int  #: place in the request's `images`, from 0
+    index: int  #: position in the request's `images`, from 0
     code: ItemCode  #: stable
-    detail: str  #: one sentence for the caller: what, and how to mend it
+    detail: str  #: one sentence for the caller: what is wrong, and how to fix it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """The bytes behind one URL or base64 text, not yet known to be an image."""
+    """The bytes of one URL, base64 text or file. They may not be an image."""
 
-    index: int  #: place in the request's `images`, from 0
+    index: int  #: position in the request's `images`, from 0
     data: bytes  #: as received
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """What the decoder says of an image it could decode."""
+    """The decoder's result for an image that it could decode."""
 
-    data: bytes  #: what goes to the model: the bytes as received, or a PNG made of them
+    data: bytes  #: sent to the model: the bytes as received, or a PNG or JPEG made from them
     mime: str  #: of `data`: image/png, image/jpeg, image/webp, image/heic or image/heif
     width: int  #: pixels, after orientation is applied
     height: int  #: pixels, after orientation is applied
-    source_format: str  #: what the magic bytes said: PNG, JPEG, TIFF, ...
-    seconds: float = field(default=0.0, compare=False)  #: it held a decoder; of small images one may have others' too
+    source_format: str  #: by the magic bytes: PNG, JPEG, TIFF, ...
+    note: str = ""  #: a remark for the image's item (pipeline.notes)
+    #: How long it used a decoder. Small images are decoded together, so one of them may have the time of others too.
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """What the decoder says of bytes it could not make an image of."""
+    """The decoder's result for bytes that it could not decode."""
 
     code: ItemCode
     detail: str  #: one sentence for the caller, without the image's index
@@ -164,7 +176,7 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """One image as a model is shown it."""
+    """One image in the form that is sent to a model."""
 
     number: int  #: its label in the call: `Image <number>:`
     mime: str  #: one of the five native types
@@ -177,63 +189,69 @@ class Picture:
 class Call:
     """One model request."""
 
-    prompt: str  #: the user's as sent; behind it, in a call that asks again, what was wrong the last time
+    prompt: str  #: the caller's prompt; a call that asks again adds what was wrong the last time
     form: Form
     json_mode: bool  #: with RECORDS: each result is JSON, not text
-    pictures: tuple[Picture, ...]  #: in job order; none where earlier answers, which the prompt holds, are made one
+    pictures: tuple[Picture, ...]  #: in job order; empty if the call merges earlier answers, which are in the prompt
     schema: Mapping[str, Any] | None = None  #: with RECORDS: JSON Schema of each result
     timeout: float  #: seconds for the whole call
-    model: str = ""  #: which one is asked; empty: the engine's own
-    fallback_models: tuple[str, ...] = ()  #: asked in turn where the one before can't be asked
+    model: str = ""  #: empty: the engine's default model
+    fallback_models: tuple[str, ...] = ()  #: asked in this order if the models before can't be asked
     detail: Detail = Detail.HIGH
-    waited: bool = False  #: the job's caller holds a connection: goes before others
+    thinking: Thinking | None = None  #: None: the model's own default
+    waited: bool = False  #: the job's caller holds a connection open, so this call goes before others
 
 
 class Finish(StrEnum):
-    """How a model call that got an answer ended."""
+    """How a model call ended that got an answer."""
 
     COMPLETE = "complete"
-    TRUNCATED = "truncated"  #: the output limit was reached: the text must not be used
-    BLOCKED = "blocked"  #: refused for its content; `Answer.code` says which item code
+    TRUNCATED = "truncated"  #: the output limit was reached, so the text must not be used
+    BLOCKED = "blocked"  #: refused because of its content; `Answer.code` is the item code
     UNREADABLE = "unreadable"  #: the model could not process one of the pictures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What came back from one model call."""
+    """The answer of one model call."""
 
     finish: Finish
     text: str = ""  #: only with COMPLETE
-    code: ItemCode | None = None  #: with BLOCKED and UNREADABLE: what the culprit fails with
-    detail: str = ""  #: with the others than COMPLETE: the model's word for it, e.g. "SAFETY"
+    code: ItemCode | None = None  #: with BLOCKED and UNREADABLE: the code that the refused image fails with
+    detail: str = ""  #: with every finish but COMPLETE: the model's reason, e.g. "SAFETY"
     input_tokens: int = 0
-    output_tokens: int = 0  #: thinking included: it is billed so
+    output_tokens: int = 0  #: including thinking, because it is billed as output
     model_version: str = ""
-    nanodollars: int = 0  #: what it cost by the prices of the settings, in billionths of a dollar
-    reencoded: frozenset[int] = frozenset()  #: numbers of the pictures that the model does not take as they were
+    nanodollars: int = 0  #: the cost by the prices in the settings, in billionths of a dollar
+    reencoded: frozenset[int] = frozenset()  #: numbers of the pictures that the model got as a re-encoded JPEG
+    notes: Mapping[int, str] = field(
+        default_factory=dict
+    )  #: the engine's notes about pictures, by their numbers (pipeline.notes)
 
 
 def storable(text: str) -> str:
-    """The text without what neither UTF-8 nor every database can hold: lone surrogates, and NUL (in Postgres).
-    One of them in one answer must not cost the job all the others."""
+    """The text with lone surrogates and NUL replaced, because UTF-8 can't hold the first and Postgres can't hold the second.
+
+    Otherwise one such character in one answer would make the whole job fail.
+    """
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return whole.replace("\x00", "\ufffd")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What model calls cost, summed."""
+    """The summed cost of model calls."""
 
     model_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cache_hits: int = 0  #: images answered without a call
-    nanodollars: int = 0  #: by the prices of the settings when each call was made, in billionths of a dollar
-    model_version: str = ""  #: those that answered, each once, with commas between
+    nanodollars: int = 0  #: by the prices in the settings at the time of each call, in billionths of a dollar
+    model_version: str = ""  #: all versions that answered, without repetitions, separated by commas
 
     @classmethod
     def of(cls, answer: Answer) -> Usage:
-        """Of one call that was answered."""
+        """The usage of one call that was answered."""
         return cls(
             model_calls=1,
             input_tokens=answer.input_tokens,
@@ -259,27 +277,28 @@ def _each_once(*versions: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """One usable answer and the images it speaks of."""
+    """One usable answer and the images that it is about."""
 
-    indexes: tuple[int, ...]  #: places in the request's `images`, ascending
-    text: str  #: as the model gave it; valid JSON where the form asks for it
+    indexes: tuple[int, ...]  #: positions in the request's `images`, ascending
+    text: str  #: as the model gave it; valid JSON if the form is JSON
     result: Any = None  #: with RECORDS: the one image's own result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """What a job asks of the model, the same for each of its calls."""
+    """What a job asks the model. It is the same for each of the job's calls."""
 
     prompt: str  #: as sent
     json_mode: bool = False
     per_image: bool = False  #: one result for each image, instead of merged answers
     schema: dict[str, Any] | None = None  #: JSON Schema of each image's result; only with `per_image`
     merge: MergeMode = "auto"  #: how merged answers of several calls become one
-    images_per_call: int | None = None  #: at most; None: as the settings say
-    cache: bool = False  #: records that were answered before will do
-    model: str = ""  #: as Call has it
+    images_per_call: int | None = None  #: at most; None: the limit of the settings
+    cache: bool = False  #: cached records may be used
+    model: str = ""  #: as in Call
     fallback_models: tuple[str, ...] = ()
     detail: Detail = Detail.HIGH
+    thinking: Thinking | None = None  #: as Call has it
 
     @property
     def form(self) -> Form:
@@ -290,12 +309,13 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Staged:
-    """One image that lies ready in its chunk's scratch object."""
+    """One image that is stored in its chunk's scratch object."""
 
-    index: int  #: place in the request's `images`, from 0
-    mime: str  #: as it goes to the model
-    size: int  #: bytes, as it goes to the model
-    received: int  #: bytes, as it was fetched or decoded from base64
+    index: int  #: position in the request's `images`, from 0
+    mime: str  #: of the data that is sent to the model
+    size: int  #: bytes of the data that is sent to the model
+    received: int  #: bytes that were fetched, decoded from base64, or uploaded
     sha256: str  #: hex, of the bytes as received
     width: int  #: pixels
     height: int  #: pixels
+    note: str = ""  #: as in Prepared

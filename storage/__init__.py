@@ -1,1 +1,1 @@
-"""What we remember: SQL rows, scratch objects, Redis signals."""
+"""Everything the service stores: SQL rows, scratch objects, Redis signals."""

@@ -18,13 +18,13 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from storage.sql_errors import sql_errors
 
-if TYPE_CHECKING:  # it takes 10 MB, and most processes migrate nothing
+if TYPE_CHECKING:  # Alembic takes 10 MB of memory, and most processes never migrate
     from alembic.config import Config
 
 BUSY_TIMEOUT_MS = 30_000
 READ_ONLY = "extract_image_read_only"
 MIGRATIONS = Path(__file__).parent / "migrations"
-_MIGRATING = threading.Lock()  # Alembic keeps the migration that runs in a global
+_MIGRATING = threading.Lock()  # Alembic keeps the running migration in a global variable
 
 
 class NewerSchema(Exception):
@@ -32,15 +32,16 @@ class NewerSchema(Exception):
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
-    """Milliseconds since 1970 by the database's clock: the only clock that leases and deadlines are compared with.
+    """Milliseconds since 1970 by the database's clock. Leases and deadlines are compared with this clock only.
 
-    Postgres: `clock_timestamp()`, since `now()` stands still in a transaction. SQLite: `julianday`, since 3.40 has no
-    sub-second `unixepoch`.
+    Postgres uses `clock_timestamp()`, because `now()` does not advance within a transaction. SQLite uses `julianday`, because
+    SQLite 3.40 has no sub-second `unixepoch`.
     """
 
     name = "now_ms"
     type = BigInteger()
-    inherit_cache = True  # else each statement that names the clock is compiled anew: half of a step's CPU
+    # Without this, SQLAlchemy compiles each statement with the clock again, which took half of a step's CPU time.
+    inherit_cache = True
 
 
 @compiles(now_ms, "sqlite")
@@ -56,7 +57,7 @@ def _postgres_now(_element: now_ms, _compiler: Any, **_options: Any) -> str:
 class Database:
     """Transactions on one database. Thread-safe; a process makes one.
 
-    What goes wrong in one with the database is raised as Transient or Permanent.
+    A transaction raises the database's errors as Transient or Permanent.
     """
 
     def __init__(self, url: str) -> None:
@@ -69,11 +70,11 @@ class Database:
             pool_size=16,
             max_overflow=64,
             pool_pre_ping=not sqlite,
-            hide_parameters=True,  # an error's text goes to the log: no prompts, URLs or results with it
+            hide_parameters=True,  # error texts are logged, and must not contain prompts, URLs or results
             connect_args=_sqlite_arguments() if sqlite else {},
         )
-        #: SQLite has one writer. Who finds it taken sleeps, up to 0.1 s at a time, and finds it taken again by who came later: threads
-        #: of one process queue up here instead.
+        #: SQLite allows one writer at a time. SQLite's own wait sleeps up to 0.1 s at a time, and a later writer can take the
+        #: lock meanwhile. So the threads of one process wait on this lock first.
         self._writer: AbstractContextManager[object] = threading.Lock() if sqlite else nullcontext()
         if sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
@@ -81,13 +82,13 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction: committed at the end of the block, rolled back when it raises."""
+        """A transaction. It commits at the end of the block, and rolls back if the block raises."""
         with self._writer, sql_errors(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads: on SQLite it waits for no writer."""
+        """A transaction that only reads. On SQLite it does not wait for writers."""
         with sql_errors(), self.engine.connect().execution_options(**{READ_ONLY: True}) as connection, connection.begin():
             yield connection
 
@@ -96,14 +97,14 @@ class Database:
 
 
 def _sqlite_arguments() -> dict[str, Any]:
-    # isolation_level None: the driver's own implicit BEGIN is a deferred one, which gave 24,732 lock errors where
-    # BEGIN IMMEDIATE gave none.
+    # isolation_level None turns off the driver's implicit BEGIN. That one is deferred, and caused 24,732 lock errors in a
+    # test in which BEGIN IMMEDIATE caused none.
     return {"isolation_level": None, "check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000}
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    # SQLite's own wait does not cover it: of two that make a new file a WAL file one is refused at once.
+    # If two connections switch a new file to WAL mode at once, SQLite refuses one of them without waiting. So we retry here.
     _when_free(partial(cursor.execute, "PRAGMA journal_mode=WAL"))
     for pragma in ("synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -114,8 +115,9 @@ def _begin_sqlite(connection: Connection) -> None:
     if connection.get_execution_options().get(READ_ONLY, False):
         connection.exec_driver_sql("BEGIN")
         return
-    # SQLite's own wait sleeps longer each time, up to 0.1 s, and finds the file taken by who came later: with web process and
-    # worker both writing, 32 clients got 0.62 of the answers that their model's time allows, and 0.74 with these naps.
+    # SQLite's own wait sleeps longer each time, up to 0.1 s, so a later writer often takes the lock first. We wait with short
+    # sleeps instead. With the web process and a worker both writing, 32 clients reached 62 % of the answers that the model's
+    # time allows with SQLite's wait, and 74 % with short sleeps.
     connection.exec_driver_sql("PRAGMA busy_timeout=0")
     try:
         _when_free(partial(connection.exec_driver_sql, "BEGIN IMMEDIATE"))
@@ -124,7 +126,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _when_free(execute: Callable[[], object]) -> None:
-    """Tries what SQLite refuses while another process writes, until it does not or BUSY_TIMEOUT_MS are over."""
+    """Calls `execute` until SQLite is not busy. Raises SQLite's error once BUSY_TIMEOUT_MS have passed."""
     ends = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     nap = 0.001
     while True:
@@ -141,7 +143,7 @@ def _when_free(execute: Callable[[], object]) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Brings the schema to this version's. Safe to run again, and from two processes at once. Raises NewerSchema."""
+    """Upgrades the schema to this version. It may run again, and in two processes at once. Raises NewerSchema."""
     if schema_is_current(database):
         return
     from alembic import command
@@ -159,13 +161,13 @@ def migrate(database: Database) -> None:
 
 
 def schema_is_current(database: Database) -> bool:
-    """Whether `migrate` has nothing to do. Asked by processes that do without Alembic."""
+    """Whether `migrate` has nothing to do. Unlike `migrate`, this check does not import Alembic."""
     with database.read() as connection:
         return _revision(connection) == newest_revision()
 
 
 def _revision(connection: Connection) -> str | None:
-    """The migration that the database is at; None before the first."""
+    """The revision of the last migration that ran; None if none has run."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found = connection.scalars(text("SELECT version_num FROM alembic_version")).all()
@@ -173,7 +175,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def newest_revision() -> str:
-    """What a migrated database is at: the number that the newest migration's file begins with."""
+    """The revision of a fully migrated database: the number at the start of the newest migration's file name."""
     return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("versions/[0-9]*.py"))
 
 
@@ -181,6 +183,6 @@ def _alembic_config() -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # a percent sign begins a reference
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # Alembic interpolates "%"
     config.set_main_option("path_separator", "os")
     return config

@@ -1,4 +1,4 @@
-"""What the database shows of the service at a moment: for /metrics."""
+"""The current state of the service, read from the database for /metrics."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from storage.schema import OPEN_STEP, accounts_table, jobs_table, steps_table
 class Queue:
     """The open steps of one kind."""
 
-    due: int  #: a worker could take them
-    waiting: int  #: for their time: a model that is away, a webhook's next attempt
-    leased: int  #: a worker has them
-    age: float  #: seconds that the one due longest has been due
+    due: int  #: steps that a worker could claim now
+    waiting: int  #: steps that are not due yet: their model is unavailable, or a webhook waits for its next attempt
+    leased: int  #: steps that a worker has claimed
+    age: float  #: seconds for which the oldest due step has been due
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gauges:
-    """The service at a moment."""
+    """The service's queues, jobs, scratch and credits now."""
 
     queues: dict[str, Queue]  #: by kind of step
     open_jobs: dict[str, int]  #: by status
-    scratch_bytes: int  #: put for open jobs
-    credits: dict[str, int]  #: of all accounts: available, held, charged
+    scratch_bytes: int  #: bytes in scratch for open jobs
+    credits: dict[str, int]  #: sums over all accounts, by state: available, held, charged
 
 
 def gauges(connection: Connection) -> Gauges:
-    """By indexes of open rows: what is over costs nothing here."""
+    """Reads the gauges. The queries use indexes of open rows only, so ended jobs cost nothing."""
     queues = {kind.value: Queue(due=0, waiting=0, leased=0, age=0.0) for kind in StepKind}
     ready = steps_table.c.state == StepState.READY.value
     is_due = and_(ready, steps_table.c.not_before <= now_ms())

@@ -1,4 +1,4 @@
-"""The tables. Times are milliseconds since 1970 by the database's clock; the migrations make exactly this."""
+"""The tables. Times are milliseconds since 1970 by the database's clock. The migrations create exactly this schema."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ metadata = MetaData(
     }
 )
 
-#: SQLite numbers rows only in a column of type INTEGER.
+#: SQLite assigns row ids only to a column of type INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
 accounts_table = Table(
@@ -38,10 +38,10 @@ accounts_table = Table(
     Column("name", Text, nullable=False),
     Column("available", BigInteger, nullable=False, default=0),  # credits that may be reserved
     Column("held", BigInteger, nullable=False, default=0),  # credits reserved by open jobs
-    Column("charged", BigInteger, nullable=False, default=0),  # credits spent, ever
+    Column("charged", BigInteger, nullable=False, default=0),  # credits spent since the account exists
     Column("webhook_secret", Text),  # encrypted with SECRET_KEY; made when it is first needed
-    Column("webhook_secret_before", Text),  # the one before, encrypted: signs too while receivers change over
-    Column("webhook_secret_before_until", BigInteger),  # when it no longer does
+    Column("webhook_secret_before", Text),  # the previous secret, encrypted: it also signs while receivers switch
+    Column("webhook_secret_before_until", BigInteger),  # the previous secret signs until then
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -63,31 +63,32 @@ jobs_table = Table(
     Column("account", Text, ForeignKey("accounts.id"), nullable=False),
     Column("round", Integer, nullable=False, default=1),
     Column("status", Text, nullable=False),  # pipeline.types.JobStatus
-    Column("waited", Boolean, nullable=False),  # somebody holds a connection for it: goes first
+    Column("waited", Boolean, nullable=False),  # a caller holds a connection for the job, so it has priority
     Column("input_method", Text, nullable=False),
     Column("prompt", Text, nullable=False),
-    Column("options", JSON, nullable=False),  # what else of the question: pipeline.types.Question without its prompt
-    Column("total", Integer, nullable=False),  # images
+    Column("options", JSON, nullable=False),  # pipeline.types.Question without its prompt
+    Column("total", Integer, nullable=False),  # number of images
     Column("request_source", Text),
-    Column("request_id", Text),  # of the HTTP request that made its round: in each line logged for it
-    Column("webhook_url", Text),  # who is told of its end
-    Column("metadata", JSON),  # of the caller's own, echoed
-    Column("fail_on_error", Boolean, nullable=False),  # all images or nothing
+    Column("request_id", Text),  # id of the HTTP request that started the round; each log line of the job carries it
+    Column("webhook_url", Text),  # receives an event when the job ends
+    Column("metadata", JSON),  # the caller's own values, returned unchanged
+    Column("fail_on_error", Boolean, nullable=False),  # the job fails if any image fails
     Column("engine", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("deadline_at", BigInteger, nullable=False),
-    Column("deadline_ms", BigInteger, nullable=False),  # for each round
-    Column("ttl_ms", BigInteger, nullable=False),  # how long its results are kept once it has ended
-    Column("expires_at", BigInteger),  # results are gone after it; NULL before the end and after the purge
+    Column("deadline_ms", BigInteger, nullable=False),  # time that each round may take
+    Column("ttl_ms", BigInteger, nullable=False),  # how long results are kept after the job's end
+    Column("expires_at", BigInteger),  # results are deleted after this time; NULL before the end and after the purge
     Column("error_code", Text),
     Column("error_message", Text),
     Column("warnings", JSON, nullable=False),  # list of texts
     Column("result", Text),
-    Column("credits", Integer, nullable=False, default=0),  # charged, all rounds together
-    Column("scratch_bytes", BigInteger, nullable=False, default=0),  # put for it so far: counted until it ends
+    Column("credits", Integer, nullable=False, default=0),  # credits charged, sum of all rounds
+    # Bytes that were put into scratch for the job so far. They count towards the limit until the job ends.
+    Column("scratch_bytes", BigInteger, nullable=False, default=0),
     Index("ix_jobs_account_created_at", "account", "created_at", "id"),
     Index("ix_jobs_account_status", "account", "status", "created_at", "id"),
     Index(
@@ -105,7 +106,7 @@ jobs_table = Table(
     ),
 )
 
-#: What keeps a request that is sent again from becoming a second job. Written with the job, kept as long.
+#: With these rows a repeated request does not create a second job. A row is written and deleted together with its job.
 idempotency_keys_table = Table(
     "idempotency_keys",
     metadata,
@@ -121,16 +122,16 @@ images_table = Table(
     metadata,
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("index", Integer, primary_key=True, autoincrement=False),
-    Column("source", Text),  # its URL; NULL where its bytes came with the request, and after the purge
-    Column("custom_id", Text),  # the caller's name of it
+    Column("source", Text),  # the image's URL; NULL if its bytes came with the request, and after the purge
+    Column("custom_id", Text),  # the caller's name for the image
     Column("state", Text, nullable=False),  # pipeline.types.ImageState
-    Column("code", Text),  # pipeline.types.ItemCode of a failed one
+    Column("code", Text),  # pipeline.types.ItemCode of a failed image
     Column("detail", Text),
     Column("sha256", Text),
-    Column("bytes", BigInteger),  # as received
-    Column("attempts", Integer, nullable=False, default=1),  # rounds it was in: the last one is the job's for who was in it
-    Column("result", JSON),  # with one result for each image: this one's
-    Column("note", Text),  # "reencoded": the model was not shown it as it was
+    Column("bytes", BigInteger),  # size of the image as it was received
+    Column("attempts", Integer, nullable=False, default=1),  # number of the last round that the image took part in
+    Column("result", JSON),  # the image's own record, if the job has one result for each image
+    Column("note", Text),  # remarks about the image (pipeline.notes)
 )
 
 chunks_table = Table(
@@ -140,25 +141,25 @@ chunks_table = Table(
     Column("no", Integer, primary_key=True, autoincrement=False),
     Column("first", Integer, nullable=False),
     Column("count", Integer, nullable=False),
-    Column("open", Boolean, nullable=False),  # still has images to settle
+    Column("open", Boolean, nullable=False),  # some of its images have no outcome yet
     Column("input", Text),  # scratch key of its base64 texts
-    Column("object", Text),  # scratch key that the winning stage step recorded
+    Column("object", Text),  # scratch key of its staged images, recorded by the stage step that committed
     Column("replies", JSON, nullable=False),  # list of {indexes, text}
     Column("usage", JSON, nullable=False),  # pipeline.types.Usage
-    Column("progress", JSON(none_as_null=True)),  # what extract has begun: pipeline.asking.progress.Progress
+    Column("progress", JSON(none_as_null=True)),  # progress of the extract step: pipeline.asking.progress.Progress
 )
 
-#: Answers about parts of a job's images that the model has made one, with `synthesize`.
+#: Partial answers of a job that the model has merged into one. Used with `synthesize`.
 merges_table = Table(
     "merges",
     metadata,
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("key", Text, primary_key=True),  # SHA-256 of the answers that it was made of
-    Column("text", Text),  # NULL: the model gave nothing that can be used
+    Column("key", Text, primary_key=True),  # SHA-256 of the answers that were merged
+    Column("text", Text),  # NULL: the model's answer was not usable
     Column("usage", JSON, nullable=False),  # pipeline.types.Usage
 )
 
-#: Records that were answered before: what a request with `cache` takes instead of a call.
+#: The answer cache. A request with `cache` uses these records instead of calling the model.
 answers_table = Table(
     "answers",
     metadata,
@@ -168,11 +169,11 @@ answers_table = Table(
     Column("expires_at", BigInteger, nullable=False, index=True),
 )
 
-# What is kept apart by an index of its own, in the words that a query has to use too: with parameters for the states SQLite can't
-# tell that the index will do.
+# Conditions of the partial indexes. A query must use the same text: with bound parameters for the states, SQLite can't tell that
+# the index applies.
 OPEN_STEP = f"state IN ('{StepState.READY}', '{StepState.LEASED}')"
 UNRUNG_STEP = f"state = '{StepState.READY}' AND rung_at IS NULL"
-# Steps that take a place of their account's window.
+# Steps that count towards their account's window.
 TAKEN_STEP = f"state = '{StepState.LEASED}' OR (state = '{StepState.READY}' AND rung_at IS NOT NULL)"
 
 #: The states of steps that have not ended, for queries that find their rows by another index.
@@ -186,21 +187,21 @@ steps_table = Table(
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("round", Integer, nullable=False),
-    Column("account", Text, nullable=False),  # its job's: an account's next step is found by index, without a look at the jobs
-    Column("priority", Integer, nullable=False),  # 0: somebody held a connection for the job when it was added; 1: nobody did
+    Column("account", Text, nullable=False),  # the job's account, copied so that an index finds an account's next step
+    Column("priority", Integer, nullable=False),  # 0: a caller held a connection for the job when the step was added; 1: not
     Column("kind", Text, nullable=False),  # pipeline.types.StepKind
-    Column("part", Integer, nullable=False),  # the chunk's number; 0 and up for the others
+    Column("part", Integer, nullable=False),  # the chunk's number for stage and extract; for other kinds it counts up from 0
     Column("state", Text, nullable=False),  # pipeline.types.StepState
     Column("epoch", Integer, nullable=False, default=0),  # raised by each claim; every write of the step names it
-    Column("tries", Integer, nullable=False, default=0),  # failures that count
-    Column("expiries", Integer, nullable=False, default=0),  # leases that ran out
-    Column("deaths", Integer, nullable=False, default=0),  # of processes that ran nothing else
+    Column("tries", Integer, nullable=False, default=0),  # failures that count towards giving the step up
+    Column("expiries", Integer, nullable=False, default=0),  # leases that expired
+    Column("deaths", Integer, nullable=False, default=0),  # processes that died while they ran only this step
     Column("owner", Text),
     Column("lease_until", BigInteger),
     Column("not_before", BigInteger, nullable=False, default=0),
     Column("rung_at", BigInteger),
     Column("rings", Integer, nullable=False, default=0),
-    Column("added_at", BigInteger, nullable=False),  # with not_before: since when it waits
+    Column("added_at", BigInteger, nullable=False),  # the step waits since the later of added_at and not_before
     UniqueConstraint("job", "round", "kind", "part"),
     Index(
         "ix_steps_open",
@@ -251,7 +252,7 @@ deliveries_table = Table(
     Column("account", Text, ForeignKey("accounts.id"), nullable=False),
     Column("url", Text, nullable=False),
     Column("event", Text, nullable=False),  # job.succeeded, job.partial, job.failed, job.cancelled
-    Column("body", Text),  # the same bytes at each attempt; NULL when the job's results have expired
+    Column("body", Text),  # the same bytes for each attempt; NULL after the job's results have expired
     Column("state", Text, nullable=False),  # pending, delivered, dead
     Column("attempts", JSON, nullable=False),  # list of {at, status, error, ms}
     Column("created_at", BigInteger, nullable=False),

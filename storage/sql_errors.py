@@ -1,4 +1,4 @@
-"""What an error of the database means: SQLSTATE classes of Postgres, result codes of SQLite."""
+"""Translates the database's errors, by the SQLSTATE classes of Postgres and the result codes of SQLite."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from pipeline.errors import PartError, Permanent, StorageFull, Transient, not_allowed
 
 _FULL_STATE = "53100"
-#: SQLSTATEs, by their beginnings, of what a person can mend while jobs wait.
+#: Prefixes of SQLSTATEs that an operator can fix while jobs wait.
 _NOT_ALLOWED_STATES = (
     "28",  # a wrong user or password
     "3D000",  # no such database
-    "42501",  # a privilege that is missing
+    "42501",  # a privilege is missing
 )
-#: SQLSTATEs, by their beginnings, after which the same transaction may succeed. 57014 is not among them: a statement that
-#: is cancelled for its length would be cancelled again.
+#: Prefixes of SQLSTATEs after which the same transaction may succeed. 57014 (query cancelled) is left out, because a statement
+#: that hit the time limit once would hit it again.
 _TRANSIENT_STATES = (
-    "08",  # the connection
-    "25006",  # read-only: a standby, as long as a failover lasts
-    "25P03",  # idle for too long in a transaction
+    "08",  # connection error
+    "25006",  # read-only: a standby during a failover
+    "25P03",  # the transaction was idle for too long
     "40001",  # serialization failure
     "40003",  # it is not known whether the statement was completed
     "40P01",  # deadlock
-    "53",  # out of memory, of connections, of other room
-    "55006",  # in use
-    "55P03",  # a lock was not to be had
-    "57P",  # shut down, starting up, crashed
-    "58000",
-    "58030",  # its disk fails
+    "53",  # out of memory, connections or another resource
+    "55006",  # object in use
+    "55P03",  # lock not available
+    "57P",  # the server shuts down, starts up or has crashed
+    "58000",  # system error
+    "58030",  # I/O error of the server's disk
 )
-#: Primary result codes of SQLite. READONLY and CANTOPEN are the folder's permissions or its mount, never one row.
+#: Primary result codes of SQLite. READONLY and CANTOPEN come from the folder's permissions or its mount, never from one row.
 _NOT_ALLOWED_CODES = frozenset({sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _TRANSIENT_CODES = frozenset(
     {
@@ -49,15 +49,15 @@ _TRANSIENT_CODES = frozenset(
 
 
 class NoConnectionFree(Transient):
-    """Every connection of this process is in use: the transaction has not begun."""
+    """Every connection of this process is in use. The transaction did not begin."""
 
 
 class ConstraintViolated(Permanent):
-    """A key or a check of the schema forbids what was to be written."""
+    """The write violates a key or a check of the schema."""
 
 
 def sql_error(error: DBAPIError) -> PartError:
-    """What the error means. Its text is the driver's, without the statement: that stands in the log, as its cause."""
+    """Translates an error. The new text is the driver's, without the SQL statement; the log shows the statement as the cause."""
     text = str(error.orig)
     if isinstance(error, IntegrityError):
         return ConstraintViolated(text)
@@ -76,7 +76,7 @@ def sql_error(error: DBAPIError) -> PartError:
         if primary in _NOT_ALLOWED_CODES:
             return not_allowed(text)
         return Transient(text) if primary in _TRANSIENT_CODES else Permanent(text)
-    # No code: the driver itself found the server or the connection gone.
+    # There is no code if the driver itself noticed that the server or the connection is gone.
     away = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
     return Transient(text) if away else Permanent(text)
 

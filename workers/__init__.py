@@ -1,1 +1,1 @@
-"""Who works, and when: the Celery app, one thin function per step, the supervisor."""
+"""The worker and supervisor processes: the Celery app, one thin function per step, the supervisor."""

@@ -1,4 +1,4 @@
-"""A process without a port shows that it is well by touching a file each second: what its health check looks at."""
+"""A process without a port touches a file each second to show that it is alive. Its health check reads the file's age."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-LATE_SECONDS = 15.0  #: after which nobody is taken to be alive
+LATE_SECONDS = 15.0  #: a process that was silent for longer counts as dead
 
 
 def touch(data_dir: Path, role: str) -> None:
-    """`role`: worker or supervisor. A disk that is full ends no work."""
+    """Shows that this process is alive. `role` is worker or supervisor. A full disk causes only a warning."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         _file(data_dir, role).touch()
@@ -22,7 +22,7 @@ def touch(data_dir: Path, role: str) -> None:
 
 
 def silent_for(data_dir: Path, role: str) -> float | None:
-    """Seconds since a process of that role, with that DATA_DIR, was last well; None if none ever was."""
+    """Seconds since a process of this role with this DATA_DIR last touched its file. None if none ever did."""
     try:
         return max(time.time() - _file(data_dir, role).stat().st_mtime, 0.0)
     except FileNotFoundError:

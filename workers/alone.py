@@ -1,8 +1,10 @@
-"""Runs the steps that were there when processes died, each by itself in a child process: only a death there accuses.
+"""Runs a suspect step alone in a child process, so that a crash shows which step caused it.
 
-With threads one kill expires every step of its process, and accuses nobody. After two such expiries a step comes here.
-What the child is sent, a line each on its standard input: a lease as JSON. What it answers: first of all READY, then DONE
-for each step that has ended, however that was. It lives on from step to step, and ends with its parent.
+Steps run in threads. When a worker process dies, the leases of all its steps expire, and nobody can tell which step caused it.
+A step whose lease has expired twice therefore runs here.
+
+The parent writes leases to the child's standard input, as JSON, one per line. The child answers READY when it has started, and
+DONE after each step, whether the step succeeded or failed. The child runs many steps, one after another, and ends with its parent.
 """
 
 from __future__ import annotations
@@ -21,24 +23,24 @@ from typing import IO
 from pipeline.types import StepKind
 from storage.queue.steps import Lease
 
-#: Started again for each process that died, so that nothing of ours is found by accident: see cli/serve.py.
+#: The command of a child. -P keeps it from importing modules of the same names from the working directory: see cli/serve.py.
 COMMAND = (sys.executable, "-P", "-m", "cli.main", "worker", "--alone")
 READY, DONE = b"ready\n", b"done\n"
 START_SECONDS = 60.0
-END_SECONDS = 5.0  #: for a child that has closed its pipes
-SEATS = 2  #: children at once: each weighs what a worker does
+END_SECONDS = 5.0  #: how long a child that has closed its pipes may take to exit
+SEATS = 2  #: children at once; each needs as much memory as a worker
 
 
 class Died(Exception):
-    """The child ended, or did not answer in time, while it worked on the step."""
+    """While the child worked on the step, it ended or did not answer in time."""
 
 
 class NoSlot(Exception):
-    """All children are busy, or none can be started: no fault of the step."""
+    """All children are busy, or a child can't be started. The step is not to blame."""
 
 
 class Alone:
-    """The children of a worker process, each started when first needed. Thread-safe."""
+    """The children of a worker process. A child is started when it is first needed. Thread-safe."""
 
     def __init__(self, command: Sequence[str] = COMMAND, *, slots: int = SEATS) -> None:
         self._command = list(command)
@@ -47,7 +49,7 @@ class Alone:
         self._slots = threading.Semaphore(slots)
 
     def run(self, lease: Lease, *, seconds: float) -> None:
-        """Has a child work on the step until it has ended. Raises NoSlot, and Died."""
+        """Has a child work on the step, and returns when the step has ended. Raises NoSlot and Died."""
         if not self._slots.acquire(blocking=False):
             raise NoSlot
         try:
@@ -63,7 +65,7 @@ class Alone:
             self._slots.release()
 
     def _idle_child(self) -> _Child | None:
-        """One that lives: who died with nothing to do has no step on its conscience."""
+        """An idle child that is alive, if there is one. Dead idle children are dropped, because no step caused their death."""
         with self._lock:
             while self._idle:
                 child = self._idle.pop()
@@ -80,12 +82,12 @@ class Alone:
 
 
 class _Child:
-    """One child process; whoever has it uses it alone."""
+    """One child process. Only one thread uses it at a time."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Starts the process and waits until it is ready. Raises NoSlot."""
         try:
-            # A session of its own: a Ctrl-C for the worker must not look like a death over the step.
+            # The child gets its own session. Otherwise Ctrl-C would end it too, and that would look like a crash of the step.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
             )
@@ -111,7 +113,7 @@ class _Child:
             raise Died(self._status())
 
     def _read(self, seconds: float) -> bytes | None:
-        """The next line, or what came before the end; None if nothing comes in time."""
+        """The child's next line, which is cut short or empty if the child has ended. None if nothing comes in time."""
         assert self._process.stdout
         readable = select.poll()
         readable.register(self._process.stdout, select.POLLIN)
@@ -133,14 +135,14 @@ class _Child:
 
 
 def answers_apart() -> IO[bytes]:
-    """The child's standard output, for its answers alone: what else is printed goes to standard error from now on."""
+    """The child's standard output, reserved for its answers. From now on, all other output goes to standard error."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return answers
 
 
 def serve(run: Callable[[Lease], None], requests: IO[bytes], answers: IO[bytes]) -> None:
-    """The child: works on each lease it is sent, one at a time. When the parent is gone it goes too, in the midst of a step."""
+    """Runs in the child: works on each lease it receives, one at a time. When the parent ends, it exits, even during a step."""
     waiting: list[bytes] = []
     changed = threading.Condition()
 
@@ -164,6 +166,6 @@ def serve(run: Callable[[Lease], None], requests: IO[bytes], answers: IO[bytes])
 
 
 def _lease(line: bytes) -> Lease:
-    """The lease that `_Child.work` wrote."""
+    """Parses a lease that `_Child.work` wrote."""
     fields = json.loads(line)
     return Lease(**{**fields, "kind": StepKind(fields["kind"])})

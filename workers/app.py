@@ -1,4 +1,4 @@
-"""The worker process: a Celery worker with threads, whose one task runs a step."""
+"""The worker process: a Celery worker with threads. Its only task runs a step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Build = Callable[[Settings], tuple[WorkerParts, Celery, Callable[[], None]]]
 
 
 def register(app: Celery, parts: WorkerParts) -> None:
-    """Makes the app's task work with these parts."""
+    """Registers the task that runs a step with these parts."""
 
     @app.task(name=TASK, ignore_result=True, Request=WatchedRequest)  # type: ignore[untyped-decorator]
     def run(step: int) -> None:
@@ -36,18 +36,18 @@ def register(app: Celery, parts: WorkerParts) -> None:
 
 
 def collect_less() -> None:
-    """Has Python look for reference cycles less often, and never again in what is loaded by now.
+    """Makes Python look for reference cycles less often, and never among the objects that exist already.
 
-    A chunk's URLs and records are tens of thousands of objects, all of which go when the last reference does: looking through
-    them took 3 % of a worker's time.
+    A chunk's URLs and records are tens of thousands of objects without cycles. Looking for cycles among them took 3 % of a
+    worker's time.
     """
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 def run_worker(settings: Settings, build: Build = build_parts) -> None:
-    """Works until SIGTERM or SIGINT, then ends what it has begun, or hands it back: see workers/drain.py."""
-    # Celery warns of root because of pickled messages; ours are JSON, and hold a number.
+    """Works until SIGTERM or SIGINT, then finishes its steps or hands them back: see workers/drain.py."""
+    # Celery warns against running as root, because a pickled message can run code. Our messages are JSON and hold a number.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     parts, app, close = build(settings)
     register(app, parts)
@@ -83,17 +83,17 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
 
 
 def _stop_taking() -> None:
-    """What Celery's own handler of SIGTERM does: its loop ends, and its pool takes no more."""
+    """Does what Celery's own handler of SIGTERM does: Celery's loop ends, and its pool takes no more messages."""
     if state.should_stop is None:
         state.should_stop = 0
 
 
 def run_alone(settings: Settings, build: Build = build_parts) -> None:
-    """The child of a worker that runs single steps: see workers/alone.py."""
+    """Runs the child that works on single steps for a worker: see workers/alone.py."""
     answers = alone.answers_apart()
     parts, _, _ = build(settings)
     parts = parts.for_one_step()
-    Publisher(parts.signals, "alone")  # it ends with the process
+    Publisher(parts.signals, "alone")  # it is not closed, because it ends with the process
 
     def run(lease: Lease) -> None:
         run_lease(parts, lease)
@@ -102,4 +102,4 @@ def run_alone(settings: Settings, build: Build = build_parts) -> None:
 
 
 def _keep_our_logging(**_: object) -> None:
-    """Celery leaves logging alone where this signal has a receiver."""
+    """Does nothing. Celery does not configure logging if this signal has a receiver."""

@@ -1,4 +1,4 @@
-"""The cleanup step: nothing of the job stays in scratch, but for a round that has begun since."""
+"""The cleanup step: deletes all scratch objects of the job, except those of a later round."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.wiring import WorkerParts
 
 
 def cleanup(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
-    """Lists and deletes until the list is empty: what is put in between is seen too."""
+    """Lists and deletes until the list is empty, so that objects that are put meanwhile are deleted too."""
     while keys := [key for key in parts.scratch.list(job_prefix(lease.job)) if _round_of(key) <= lease.round]:
         parts.scratch.delete(keys)
 
@@ -25,6 +25,6 @@ def cleanup(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int
 
 
 def _round_of(key: str) -> int:
-    """The round that the object belongs to; the first for what is no object of a chunk, so that each cleanup deletes it."""
+    """The round that the object belongs to. Objects that belong to no chunk count as round 1, so that each cleanup deletes them."""
     parsed = ScratchKey.parse(key)
     return parsed.round if parsed else 1

@@ -1,7 +1,7 @@
-"""How a worker process ends: nothing new is begun, what runs has a while, and the rest is handed back to the others.
+"""How a worker process ends: it claims no new step, gives running steps time to end, and hands the rest back.
 
-Celery's own end waits for its threads without a limit; whoever stops us (an orchestrator, `serve`) kills after 30 s, and
-then what runs would be free only when its lease has run out.
+Celery's own shutdown waits for its threads without a limit. An orchestrator or `serve` kills the process after 30 s, and then
+other workers could claim its steps only after the leases have expired.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from workers.leases import LeaseKeeper
 
 log = structlog.get_logger(__name__)
 
-END_SECONDS = 15.0  #: for the steps that run to end: with all that follows there is a margin to the 25 s that are promised
-HAND_BACK_SECONDS = 4.0  #: for handing back the others: a database that is away must not hold us
-EXIT_SECONDS = 2.0  #: for the process to end by itself
+END_SECONDS = 15.0  #: for running steps to end; together with the waits below this stays within the promised 25 s
+HAND_BACK_SECONDS = 4.0  #: for handing back the rest; an unreachable database must not delay the exit
+EXIT_SECONDS = 2.0  #: for the process to exit by itself
 
 
 class Drain:
-    """Begun by SIGTERM, or when a thread is stuck. `stopping` is set from then on."""
+    """The shutdown of a worker process. SIGTERM or a stuck thread begins it, and `stopping` is set from then on."""
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
@@ -34,14 +34,14 @@ class Drain:
         self._code = 0
 
     def begin(self, code: int = 0) -> None:
-        """From any thread or signal handler. `code`: the process's, unless it ends by itself."""
+        """Begins the shutdown. Any thread or signal handler may call it. `code` is the exit code if the process is forced to exit."""
         self._code = self._code or code
         self._begun.set()
 
     def watch(
         self, database: Database, signals: Signals, leases: LeaseKeeper, *, stop_taking: Callable[[], None] = lambda: None
     ) -> None:
-        """Waits, in a thread of its own, for `begin`, and then ends the process. `stop_taking`: so that no message comes."""
+        """Starts a thread that waits for `begin` and then ends the process. `stop_taking` makes Celery take no more messages."""
 
         def run() -> None:
             self._begun.wait()
@@ -49,7 +49,7 @@ class Drain:
             stop_taking()
             log.info("draining", steps=len(leases.held()))
             leases.wait_until_free(END_SECONDS)
-            # The main thread ends by itself where no thread is in the midst of a step.
+            # If no thread is working on a step, the main thread ends the process by itself.
             threading.Event().wait(EXIT_SECONDS)
             handing = threading.Thread(target=hand_back, args=(database, signals, leases.held()), daemon=True)
             handing.start()
@@ -60,7 +60,7 @@ class Drain:
 
 
 def hand_back(database: Database, signals: Signals, leases: list[Lease]) -> None:
-    """Makes the steps ready for others, at once."""
+    """Makes the steps ready for other workers at once."""
     for lease in leases:
         try:
             with database.write() as connection:
@@ -70,5 +70,5 @@ def hand_back(database: Database, signals: Signals, leases: list[Lease]) -> None
             log.info("step_handed_back", job=lease.job, step=lease.step, kind=lease.kind.value)
         except LostLease:
             continue
-        except Exception:  # its lease runs out
+        except Exception:  # another worker claims the step when the lease has expired
             log.exception("step_not_handed_back", job=lease.job, step=lease.step)

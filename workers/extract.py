@@ -1,4 +1,4 @@
-"""The extract step: a chunk's images to replies, each committed as it comes."""
+"""The extract step: asks the engine about a chunk's images, and commits each reply as it comes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from workers.wiring import WorkerParts
 
 
 def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = None) -> Callable[[Connection], list[int]]:
-    """Asks for every image of the chunk that has no reply yet; the commit records the last outcome.
+    """Asks about every image of the chunk that has no reply yet. The returned commit records the last outcome.
 
-    `in_hand`: what this thread has staged just before; if it is the chunk's object, scratch is not read.
+    `in_hand` is the object that this thread staged just before. If it is the chunk's object, scratch is not read.
     """
     with parts.database.read() as connection:
         work = chunks.work_of(connection, lease)
@@ -57,7 +57,7 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
 def _outcomes(
     parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged], pack: PackReader, keys: dict[int, str]
 ) -> Iterator[tuple[ChunkOutcome, bool]]:
-    """The outcome of the cached records, then one outcome for each model call; with each, whether the model was asked for it."""
+    """Yields the outcome of the cached records, then one outcome per model call. The flag says whether the model was asked."""
     question = work.question
     known = _known(parts, work, keys)
     if known:
@@ -80,7 +80,7 @@ def _outcomes(
 
 
 def _keys(parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged]) -> dict[int, str]:
-    """By image, what its record is kept under; none where records are not to be kept."""
+    """Image index → the key of its cached record. Empty if records are not to be kept."""
     if not (work.question.cache and parts.settings.cache_ttl and work.question.form is Form.RECORDS):
         return {}
     return {image.index: answer_key(work.question, engine=parts.engine.name, sha256=image.sha256) for image in staged}
@@ -95,7 +95,7 @@ def _known(parts: WorkerParts, work: ChunkWork, keys: dict[int, str]) -> dict[in
 
 
 def _records(outcome: ChunkOutcome, keys: dict[int, str]) -> dict[str, object]:
-    """The records of a model call by their key; empty if records are not to be kept, that is, if there are no `keys`."""
+    """Key → record of a model call. Empty if there are no `keys`, that is, if records are not to be kept."""
     return {keys[reply.indexes[0]]: reply.result for reply in outcome.replies} if keys else {}
 
 
@@ -109,9 +109,9 @@ def _record(
     lease: Lease,
     last: bool,
 ) -> list[int]:
-    """Writes one outcome, and keeps the records `to_keep`, by their key, for later requests that ask the same.
+    """Writes one outcome, and keeps the records `to_keep`, by key, for later requests that ask the same.
 
-    Ids of the steps that follow. Raises LostLease.
+    Returns the ids of the steps that follow. Raises LostLease.
     """
     follow = chunks.record_outcome(connection, lease, outcome, last=last)
     answers.keep_answers(connection, work.account, to_keep, ttl_ms=int(parts.settings.cache_ttl * 1000))

@@ -1,4 +1,4 @@
-"""The finalize step: merge the replies in image order and close the job."""
+"""The finalize step: merges the replies in image order and closes the job."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from workers.wiring import WorkerParts
 
 
 def finalize(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
-    """Merges outside of the transaction that holds the job's lock: nothing of the job changes any more.
+    """Merges before the transaction that locks the job. This is safe, because nothing of the job changes any more.
 
-    With `synthesize` the model makes one answer of several. Should this step have failed of that it goes without, so that
-    the job ends.
+    With `synthesize` the model combines several answers into one. If this step has failed before, it does not ask the model,
+    so that the job ends.
     """
     with parts.database.read() as connection:
         outcome = job_outcome(connection, lease.job)
@@ -32,7 +32,7 @@ def finalize(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[in
 
 
 def _synthesized(parts: WorkerParts, lease: Lease, outcome: JobOutcome) -> Sequence[Reply]:
-    """One answer, or the few that the model could not make one. Each call's answer is committed as it comes."""
+    """One answer, or the few answers that the model could not combine. Each call's answer is committed as it comes."""
     with parts.database.read() as connection:
         known = merges.known_merges(connection, lease.job)
         left, waited = merges.time_left(connection, lease.job)

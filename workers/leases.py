@@ -1,4 +1,4 @@
-"""Keeps the leases of a process alive: one thread, one short transaction a lease and beat."""
+"""Renews the leases of a process: one thread, and one short transaction for each renewal."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from storage.queue.steps import Lease
 
 log = structlog.get_logger(__name__)
 
-STUCK_AFTER = 2.0  #: times a step's hard limit: a thread that still works on it never comes back
+STUCK_AFTER = 2.0  #: a thread that works on a step for this many times the hard limit is stuck
 
 
 class LeaseKeeper:
-    """Renews what it holds every quarter of a lease, but never past the step's hard limit.
+    """Renews its leases every quarter of `lease_seconds`, but never past the step's hard limit of `step_seconds`.
 
-    `on_stuck` is called, once, when a thread works on a step long after that limit.
+    After each round of renewals, `on_stuck` is called if a thread is stuck in a step: see STUCK_AFTER.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class LeaseKeeper:
         self._lease_seconds = lease_seconds
         self._step_seconds = step_seconds
         self._on_stuck = on_stuck
-        # When each was taken. By lease, not by step: a thread that lost a step must not drop its successor's.
+        # Lease → when it was taken. The key is not the step, because a thread that lost a step must not drop the newer lease.
         self._held: dict[Lease, float] = {}
-        self._lost: set[Lease] = set()  # of those held: not renewed any more
+        self._lost: set[Lease] = set()  # held leases that are lost and not renewed any more
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
@@ -42,7 +42,7 @@ class LeaseKeeper:
 
     @contextmanager
     def holding(self, lease: Lease) -> Iterator[None]:
-        """Keeps the lease while the block runs."""
+        """Renews the lease while the block runs."""
         with self._changed:
             self._held[lease] = time.monotonic()
         try:
@@ -54,16 +54,16 @@ class LeaseKeeper:
                 self._changed.notify_all()
 
     def held(self) -> list[Lease]:
-        """The leases that are kept."""
+        """The leases that are renewed."""
         with self._changed:
             return [lease for lease in self._held if lease not in self._lost]
 
     def busy(self) -> int:
-        """How many threads work on steps, those whose lease was lost too."""
+        """How many threads work on steps. Threads that lost their lease count too."""
         return len(self._held)
 
     def wait_until_free(self, seconds: float) -> bool:
-        """Waits until nothing is worked on, at most so long; whether that came."""
+        """Waits at most `seconds` until no thread works on a step. Returns whether that happened."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._held, seconds)
 
@@ -78,12 +78,15 @@ class LeaseKeeper:
                     self._renew(lease)
                 except Transient as error:
                     log.warning("lease_not_renewed", job=lease.job, step=lease.step, reason=type(error).__name__)
-                except Exception:  # the thread must outlive whatever it was
+                except Exception:  # the thread must survive any error
                     log.exception("lease_not_renewed", job=lease.job, step=lease.step)
             self._look_for_stuck()
 
     def _renew(self, lease: Lease) -> None:
-        """In a transaction of its own: who ends a job holds several steps, and must not wait for a step that waits for it."""
+        """Renews one lease in its own transaction.
+
+        The transaction that ends a job locks several steps. If one transaction renewed several leases, the two could deadlock.
+        """
         since = self._held.get(lease)
         if since is None:
             return
@@ -94,7 +97,7 @@ class LeaseKeeper:
                 lost = not kept and steps.is_lost(connection, lease)
             if not lost:
                 return
-        # Its worker learns of it at its next write.
+        # The thread learns that the lease is lost at its next write.
         log.info("lease_lost", job=lease.job, step=lease.step)
         with self._changed:
             if lease in self._held:

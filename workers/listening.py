@@ -1,8 +1,8 @@
-"""Listens to Redis anew where a broken connection would go unnoticed.
+"""Reconnects to Redis where a broken connection would go unnoticed.
 
-A worker whose threads are all busy waits for no message, so it does not see its connection break. The acknowledgements of
-what the threads work on fail then, Celery counts those messages as in hand for ever, and with none left to hand out it
-asks for no more: alive, silent and idle.
+A worker whose threads are all busy waits for no message, so it does not notice that its connection breaks. Celery then fails to
+acknowledge the messages that the threads work on, and counts them as unacknowledged for ever. When the prefetch limit is
+reached, the worker asks for no more messages: it is alive, but it does nothing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from celery.worker.request import Request
 
 LOOK_SECONDS = 1.0
 
-#: Called each second as long as the worker listens.
+#: Functions that are called each second while the worker listens.
 while_listening: list[Callable[[], None]] = []
 
-_worked_on: deque[Any] = deque()  # messages whose acknowledgement was ordered; Celery's loop then sends it
+_worked_on: deque[Any] = deque()  # messages whose acknowledgement was requested; Celery's loop sends it later
 
 
 class WatchedRequest(Request):  # type: ignore[misc]
-    """A message in hand, of which Listening is to know whether it was acknowledged."""
+    """A request that gives its message to Listening, which checks that the message was acknowledged."""
 
     def acknowledge(self) -> None:
         super().acknowledge()
@@ -31,7 +31,7 @@ class WatchedRequest(Request):  # type: ignore[misc]
 
 
 class Listening(StartStopStep):  # type: ignore[misc]
-    """Connects again when an acknowledgement failed on the present connection."""
+    """Reconnects when an acknowledgement failed on the current connection."""
 
     requires: ClassVar[set[str]] = {"celery.worker.consumer.tasks:Tasks"}
 
@@ -49,7 +49,7 @@ class Listening(StartStopStep):  # type: ignore[misc]
             self._timer = None
 
     def _look(self, consumer: Any) -> None:
-        """Raises ConnectionError, which Celery's loop takes for a connection that is lost."""
+        """Raises ConnectionError if an acknowledgement failed. Celery's loop handles it as a lost connection and reconnects."""
         for show in while_listening:
             show()
         ordered, self._ordered = self._ordered, [_worked_on.popleft() for _ in range(len(_worked_on))]

@@ -1,4 +1,4 @@
-"""An engine whose calls are counted."""
+"""A wrapper that counts the calls of an engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.types import Answer, Call
 
 
 class MeteredEngine:
-    """Another engine, with what comes of each call counted. Implements pipeline.ports.Engine."""
+    """Wraps an engine and counts the outcome of each call. Implements pipeline.ports.Engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -32,7 +32,7 @@ class MeteredEngine:
         return self._engine.warnings
 
     def ask(self, call: Call) -> Answer:
-        """As the engine's: what it raises is counted and raised."""
+        """Asks the wrapped engine. An error that it raises is counted and raised again."""
         began = time.monotonic()
         outcome = "error"
         try:

@@ -1,4 +1,4 @@
-"""The threads that serve only steps whose caller waits: however many large jobs keep the others busy, these are free."""
+"""Threads that serve only steps whose caller waits. Large jobs can keep all other threads busy, but not these."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.redis.signals import WAITED_QUEUE, step_of
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 1.0  #: how soon the end is noticed, and Redis is tried again
+LOOK_SECONDS = 1.0  #: how often `stopping` is checked, and how soon Redis is tried again
 
 
 class PriorityPool:
@@ -32,7 +32,7 @@ class PriorityPool:
         self._listener.start()
 
     def close(self) -> None:
-        """Ends after the steps that run, if `stopping` is set."""
+        """Waits until the running steps have ended. `stopping` must be set before."""
         self._listener.join()
         self._pool.shutdown()
 
@@ -45,7 +45,7 @@ class PriorityPool:
                 self._stopping.wait(LOOK_SECONDS)
 
     def _take(self) -> None:
-        """Until the end, or the connection breaks."""
+        """Takes messages until `stopping` is set. Raises one of AWAY if the connection breaks."""
         with self._app.connection_for_read() as connection, connection.SimpleQueue(WAITED_QUEUE) as queue:
             while not self._stopping.is_set():
                 if not self._free.acquire(timeout=LOOK_SECONDS):
@@ -54,7 +54,7 @@ class PriorityPool:
                 try:
                     with suppress(Empty):
                         message = queue.get(timeout=LOOK_SECONDS)
-                        # At once: a message that is lost is rung again, and one that is kept would be run again.
+                        # Acknowledge at once. A lost message is sent again, but an unacknowledged one would run twice.
                         message.ack()
                         self._pool.submit(self._work, step_of(message.payload))
                         taken = True

@@ -1,7 +1,7 @@
-"""Runs one step: claim, work, commit, go on with what follows, ring what is next. And what to do when it fails.
+"""Runs one step: claims it, works, commits, goes on with the steps that follow, notifies workers of others. Handles failures.
 
-Whether a failure uses up a try is not decided here: the error says so (`pipeline.errors`). A Transient is handed back with its own
-wait and notice; every other exception uses up a try.
+The error says whether a failure uses up a try (`pipeline.errors`). A Transient does not: the step is handed back with the error's
+own wait and notice. Every other exception uses up a try.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from workers.wiring import WorkerParts
 
 log = structlog.get_logger(__name__)
 
-MOST_TRIES = 3  #: failures of its own after which a step is given up
+MOST_TRIES = 3  #: a step is given up after this many failures that use up a try
 BACK_OFF_SECONDS = 2.0
 NO_SLOT_SECONDS = 2.0
 
 Commit = Callable[[Connection], list[int]]
-#: The steps that neither leave a staged object in hand nor are given one.
+#: The kinds of step that neither return a staged object nor take one.
 OTHER_WORK: dict[StepKind, Callable[[WorkerParts, Lease], Commit]] = {
     StepKind.FINALIZE: finalize,
     StepKind.CLEANUP: cleanup,
@@ -54,11 +54,11 @@ class ClaimedStep:
     """A claimed step that a thread is about to work on."""
 
     lease: Lease
-    in_hand: StagedObject | None = None  #: what the thread's step before this one has staged
+    in_hand: StagedObject | None = None  #: the object that the thread staged in its step before this one
 
 
 def run_step(parts: WorkerParts, step: int) -> None:
-    """Works on the step if it is due, then on the steps that it leads to."""
+    """Works on the step if it is due, then on the steps that follow it."""
     try:
         with parts.database.write() as connection:
             if parts.stopping.is_set():
@@ -66,21 +66,21 @@ def run_step(parts: WorkerParts, step: int) -> None:
                 return
             claimed = _claim(parts, connection, [step])
     except PartError:
-        log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor rings it again
+        log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor notifies a worker again
         return
     waiting = [ClaimedStep(lease=lease) for lease in claimed]
     while waiting:
-        # What follows a step goes first: so a thread has no more than one staged object in hand.
+        # The steps that follow this one go first, so that a thread holds at most one staged object.
         waiting = run_claimed(parts, waiting[0]) + waiting[1:]
 
 
 def run_lease(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
-    """Works on a step that somebody else has claimed; the steps to go on with."""
+    """Works on a step that another process has claimed. Returns the steps to go on with."""
     return run_claimed(parts, ClaimedStep(lease=lease))
 
 
 def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
-    """Works on a claimed step; the steps to go on with. Closes what the step has in hand."""
+    """Works on a claimed step, and closes its staged object. Returns the steps to go on with."""
     lease = step.lease
     with structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, step=lease.step, kind=lease.kind.value, part=lease.part
@@ -94,14 +94,14 @@ def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
 
 def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:
     if parts.stopping.is_set():
-        return []  # they stay ready, and are rung for somebody else
+        return []  # the steps stay ready, and another worker is notified
     lease_ms = int(parts.settings.lease_seconds * 1000)
     claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms, after=after) for step in ids)
     return [lease for lease in claimed if lease]
 
 
 def work_on(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = None) -> tuple[Commit, StagedObject | None]:
-    """Does the step's work. Gives what its transaction is to write, and a staged object to go on with, which the caller closes."""
+    """Does the step's work. Returns what its transaction writes, and a staged object for the next step, which the caller closes."""
     if lease.kind is StepKind.STAGE:
         return stage(parts, lease)
     if lease.kind is StepKind.EXTRACT:
@@ -110,7 +110,7 @@ def work_on(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
 
 
 def _work_and_commit(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
-    """The steps to go on with. The first of them has in hand what this step has staged."""
+    """Returns the steps to go on with. The first of them gets the object that this step has staged."""
     commit, in_hand = work_on(parts, step.lease, step.in_hand)
     follow: list[ClaimedStep] = []
     try:
@@ -122,7 +122,7 @@ def _work_and_commit(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]
 
 
 def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
-    """The steps to go on with."""
+    """Works on a step and handles its failure. Returns the steps to go on with."""
     lease = step.lease
     began = time.monotonic()
     try:
@@ -132,8 +132,8 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
         _count(lease, "lost")
         log.info("lease_lost")
         if lease.kind is StepKind.STAGE:
-            # Nobody will read the object that this step may have put. It is deleted here, where no transaction waits for it.
-            with suppress(PartError):  # the job's cleanup deletes what stays
+            # Nobody will read the object that this step may have put. It is deleted here, because no transaction is open here.
+            with suppress(PartError):  # the job's cleanup deletes what is left
                 parts.scratch.delete([staged_key(lease)])
         return []
     except StepPaused:
@@ -150,7 +150,7 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
         _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
         return []
     except FileNotFoundError:
-        # Its scratch object is gone, which no waiting brings back.
+        # The step's scratch object is gone. Waiting does not bring it back, so this failure uses up a try.
         _count(lease, "failed")
         log.exception("scratch_object_missing", tries=lease.tries + 1)
         return _after_failure(parts, lease)
@@ -178,12 +178,12 @@ def _count(lease: Lease, outcome: str) -> None:
 
 
 def _run_alone(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
-    """Has a process of its own work on the step. If that dies the step did it: nothing else was there."""
+    """Has a child process work on the step. If the child dies, the step caused it, because nothing else ran there."""
     assert parts.alone
     try:
         with parts.leases.holding(lease):
             try:
-                parts.alone.run(lease, seconds=parts.settings.step_seconds * 0.9)  # while the lease still holds
+                parts.alone.run(lease, seconds=parts.settings.step_seconds * 0.9)  # it ends while the lease is still valid
             except Died as death:
                 _count(lease, "died")
                 log.warning("step_died_alone", reason=str(death))
@@ -195,14 +195,14 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
     except LostLease:
         log.info("lease_lost")
     except PartError:
-        log.warning("death_not_recorded", exc_info=True)  # its lease runs out, and it runs alone again
+        log.warning("death_not_recorded", exc_info=True)  # its lease expires, and the step runs alone again
     return []
 
 
 def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
-    """A step of ours failed for a reason of its own: again a few times, then without it.
+    """Handles a failure that uses up a try. The step is retried a few times and then given up.
 
-    A cleanup or a webhook is never given up: it goes on trying, further and further apart.
+    A cleanup or a webhook is never given up. It is retried with growing waits.
     """
     if lease.tries + 1 < MOST_TRIES or lease.kind in {StepKind.CLEANUP, StepKind.WEBHOOK}:
         seconds = BACK_OFF_SECONDS * 2.0 ** min(lease.tries, 8)
@@ -211,12 +211,12 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
     try:
         return _commit(parts, lease, partial(_give_up, lease=lease))
     except (LostLease, PartError):
-        log.warning("step_not_given_up", exc_info=True)  # its lease runs out, and somebody tries again
+        log.warning("step_not_given_up", exc_info=True)  # its lease expires, and a worker tries again
         return []
 
 
 def _give_up(connection: Connection, lease: Lease) -> list[int]:
-    """The images of a chunk fail; with a finalize the whole job, so that what it holds is released."""
+    """Fails the images of the step's chunk. A finalize step fails the whole job, so that its held credits are released."""
     if lease.kind is StepKind.FINALIZE:
         message = "The service failed to put the answers of this job together."
         error = (ItemCode.INTERNAL_ERROR.value, message)
@@ -225,12 +225,12 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
 
 
 def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedStep]:
-    """One transaction: the step's end, the claim of what follows it, and the choice of what is to be rung."""
+    """Ends the step, claims the steps that follow, and chooses the steps to notify workers of, all in one transaction."""
     with parts.database.write() as connection:
         ids = commit(connection)
         follow = _claim(parts, connection, ids, after=lease)
         going_on = len(follow) == len(ids) and all(step.kind in {StepKind.EXTRACT, StepKind.FINALIZE} for step in follow)
-        # Where a step of ours takes the place of the one that ended, its account has no other place than before.
+        # If the next step reuses the place of the step that ended, the account's share does not change.
         same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind is StepKind.FINALIZE)
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
@@ -247,4 +247,4 @@ def _hand_back(parts: WorkerParts, lease: Lease, *, seconds: float, counts: bool
     except LostLease:
         log.info("lease_lost")
     except PartError:
-        log.warning("step_not_handed_back", exc_info=True)  # its lease runs out
+        log.warning("step_not_handed_back", exc_info=True)  # its lease expires

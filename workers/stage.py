@@ -1,4 +1,4 @@
-"""The stage step: a chunk's images to one scratch object."""
+"""The stage step: puts a chunk's images into one scratch object."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from storage.queue.steps import Lease
 from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
 
-IN_MEMORY = 8 * MB  #: a chunk's object beyond this is put together on disk
-IN_HAND = 1 * MB  #: up to this it is not fetched back for the model: for a small request that is a long way
+IN_MEMORY = 8 * MB  #: bytes; a larger object of a chunk is written to disk
+IN_HAND = 1 * MB  #: bytes; an object up to this size is not fetched back, because that would slow a small request
 
 
-@os_errors()  # of the temporary file behind `out`
+@os_errors()  # from the temporary file behind `out`
 def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list[int]], StagedObject | None]:
-    """Fetches or decodes, converts, and puts the object; the commit records what became of each image.
+    """Fetches or decodes the images, converts them, and puts the object. The returned commit records the outcome of each image.
 
-    Beside the commit, a small object that was put, so that the extract step need not fetch it back: the caller closes it.
+    A small object is returned with the commit, so that the extract step need not fetch it back. The caller closes it.
     """
     in_hand: StagedObject | None = None
     with parts.database.read() as connection:
@@ -59,15 +59,19 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
 
 
 def staged_key(lease: Lease) -> str:
-    """Where a stage step puts its object. The key ends in chunk and epoch, so that a worker that lost its lease can't write over
-    the winner's object, and can delete its own."""
+    """The scratch key of the object that a stage step puts.
+
+    The key ends in chunk and epoch, so that a worker that lost its lease can delete its own object but can't overwrite the
+    winner's.
+    """
     return str(ScratchKey.of_staged(lease.job, round_=lease.round, chunk=lease.part, epoch=lease.epoch))
 
 
 def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fetched | Failure]:
     if work.input is None:
         urls = {index: url or "" for index, url in work.pending.items()}
-        # With room for one image that turns out too large as it streams in: the commit counts exactly.
+        # The limit leaves room for one more image, because an image may turn out too large while it is read. The commit
+        # counts exactly.
         most = MAX_TOTAL_BYTES + MAX_IMAGE_BYTES
         scope = (lease.job, lease.round)
         elsewhere = parts.shared_fetches.repeated(scope, partial(_repeated, parts, work)) if work.count < work.total else ()

@@ -1,4 +1,4 @@
-"""Looks after what messages and processes lose. Each second; two may run at once."""
+"""The supervisor recovers steps and jobs from lost messages and dead processes, each second. Running two is safe."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 1.0
 PURGE_SECONDS = 60.0
 SWEEP_SECONDS = 300.0
-OWNERS_AT_ONCE = 500  #: databases take some 30,000 values in one question
-UNKNOWN_SECONDS = 3600.0  #: a request that is being accepted has put objects, and no job yet
+OWNERS_AT_ONCE = 500  #: databases take about 30,000 values in one query
+UNKNOWN_SECONDS = 3600.0  #: a request that is being accepted may have objects but no job yet
 
 
 @dataclass(kw_only=True)
 class Supervisor:
-    """Rings due steps, reclaims expired leases, ends overdue jobs, purges results, sweeps scratch."""
+    """Notifies workers of due steps, reclaims expired leases, ends overdue jobs, purges results, sweeps scratch."""
 
     database: Database
     scratch: Scratch
     signals: Signals
-    show_alive: Callable[[], None] = lambda: None  #: called after each tick in which all went well
-    clock: Callable[[], float] = time.monotonic  #: seconds, for what is due and how long scratch has been unknown
+    show_alive: Callable[[], None] = lambda: None  #: called after each tick in which nothing failed
+    clock: Callable[[], float] = time.monotonic  #: seconds; tells when errands are due and how long scratch has been unknown
     _due: dict[str, float] = field(default_factory=dict)  # errand → when it is due, by the process's clock
     _unknown: dict[str, float] = field(default_factory=dict)  # scratch owner → when it was first seen without a job
 
     def run(self, stop: threading.Event) -> None:
-        """Ticks until `stop` is set. What fails is tried again at the next tick."""
+        """Ticks until `stop` is set. An errand that fails is retried when it is next due."""
         while not stop.wait(TICK_SECONDS):
             self.tick()
 
@@ -61,7 +61,7 @@ class Supervisor:
             log.warning("leases_expired", steps=expired)
 
     def ring(self) -> None:
-        """All that is due. If no message waits, those rung earlier are lost: they are rung again too."""
+        """Notifies workers of all due steps. If the queue is empty, earlier messages may be lost, so all of them are sent again."""
         lost = self.signals.queue_is_empty()
         with self.database.write() as connection:
             if lost:
@@ -96,7 +96,7 @@ class Supervisor:
             log.info("results_expired", jobs=len(purged))
 
     def sweep(self) -> None:
-        """Deletes the scratch of jobs that are over, and what has belonged to no job for an hour."""
+        """Deletes the scratch of jobs that have ended, and scratch that has belonged to no job for an hour."""
         keys: dict[str, list[str]] = {}
         for key in self.scratch.list(""):
             keys.setdefault(owner_of(key), []).append(key)
@@ -123,7 +123,7 @@ class Supervisor:
             self._attempt(errand)
 
     def _attempt(self, errand: Callable[..., None], *values: Any) -> bool:
-        """Whether it went well. One errand that fails, for whatever reason, leaves the others undisturbed."""
+        """Runs the errand and returns whether it succeeded. An errand that fails does not stop the others."""
         try:
             errand(*values)
         except Exception:

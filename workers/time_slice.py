@@ -1,4 +1,4 @@
-"""How long a step that asks the model may go on before it gives its thread to others."""
+"""How long a step that asks the model may run before it frees its thread for other steps."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from time import monotonic
 
 from config.settings import Settings
 
-CALL_SECONDS = 180.0  #: for one model call; a long answer of 8,192 tokens takes about a minute
+CALL_SECONDS = 180.0  #: the limit for one model call; a long answer of 8,192 tokens takes about a minute
 
 
 class StepPaused(Exception):
-    """The step has had its time. What it settled is kept; the rest is for its next turn."""
+    """The step has used up its time slice. The outcomes so far are kept, and the next turn does the rest."""
 
 
 def slice_seconds(settings: Settings) -> float:
-    """A turn ends well before the hard limit: one more call fits in."""
+    """How long one turn may take. It is half of the hard limit, so that one more call fits in."""
     return settings.step_seconds / 2
 
 
 def call_seconds(settings: Settings, ends: float) -> float:
-    """What the next call may take, where the job's deadline is at `ends` by `monotonic`."""
+    """How long the next call may take. `ends` is the job's deadline by `monotonic`."""
     return max(min(CALL_SECONDS, slice_seconds(settings), ends - monotonic()), 1.0)

@@ -1,4 +1,4 @@
-"""The webhook step: one attempt to deliver the event of a job's end."""
+"""The webhook step: one attempt to deliver the event that a job has ended."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BUSY_SECONDS = 1.0
 
 
 def webhook(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
-    """Signs what is stored with the present time, and sends it; the commit records the attempt and orders the next.
+    """Signs the stored body with the current time, and sends it. The returned commit records the attempt and schedules the next.
 
-    A crash between the two sends the same id and bytes once more.
+    If the worker crashes between sending and committing, the same id and bytes are sent once more.
     """
-    # Receivers may take long: they never hold more than a quarter of the threads.
+    # Receivers may be slow, so webhooks never hold more than a quarter of the threads.
     if not parts.webhook_slots.acquire(blocking=False):
         return partial(_later, lease=lease)
     try:

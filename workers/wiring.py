@@ -29,13 +29,13 @@ from workers.drain import Drain
 from workers.leases import LeaseKeeper
 from workers.metered_engine import MeteredEngine
 
-CALL_BYTES = 64 * MB  #: of pictures in model calls at once; their calls weigh 4 to 5 times that
-EX_TEMPFAIL = 75  #: sysexits.h: a process that is to be started again
+CALL_BYTES = 64 * MB  #: of pictures in concurrent model calls; the calls need 4 to 5 times as much memory
+EX_TEMPFAIL = 75  #: from sysexits.h: the process should be started again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerParts:
-    """What the steps work with."""
+    """The parts that the steps work with."""
 
     settings: Settings
     database: Database
@@ -44,33 +44,33 @@ class WorkerParts:
     leases: LeaseKeeper
     fetch: Fetch
     decode: Decode
-    decoding: Executor  #: two threads a decoder child: while one waits for it, the other readies what it is to be sent next
+    decoding: Executor  #: two threads per decoder child: while one waits for the child, the other prepares the next image
     engine: Engine
-    models: Mapping[str, Model]  #: those that a job may name
+    models: Mapping[str, Model]  #: the models that a job may name
     memory_budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(CALL_BYTES))  #: for the pictures of model calls
     deliver: Deliver
-    secret_key: bytes  #: what webhook secrets are encrypted with
-    webhook_slots: threading.Semaphore  #: calls of webhooks at once
+    secret_key: bytes  #: encrypts webhook secrets
+    webhook_slots: threading.Semaphore  #: limits concurrent webhook calls
     owner: str
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
-    alone: Alone | None = None  #: runs steps in a process of their own; None: they run here
+    alone: Alone | None = None  #: runs suspect steps in a child process; None: they run in this process
 
     @property
     def stopping(self) -> threading.Event:
-        """Set: nothing new is begun here."""
+        """Once this is set, the process claims no new steps."""
         return self.drain.stopping
 
     def for_one_step(self) -> WorkerParts:
-        """Of a process that works on the steps it is given, and never goes on with what they lead to."""
+        """The parts of a process that works only on the steps it is given and claims none that follow."""
         alone = replace(self, alone=None, drain=Drain())
         alone.stopping.set()
         return alone
 
 
 def threads_of(concurrency: int) -> tuple[int, int]:
-    """How many threads serve every step, and how many only those whose caller waits: one in four, but at least one."""
+    """How many threads serve every step, and how many serve only steps whose caller waits: one in four, but at least one."""
     waited = max(concurrency // 4, 1)
     return max(concurrency - waited, 1), waited
 
@@ -80,7 +80,7 @@ def webhook_slots(settings: Settings) -> threading.Semaphore:
 
 
 def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode, spare: Callable[[], bool]) -> Engine:
-    """The engine that the settings name, behind the limits that all workers share, if its kind is governed."""
+    """The engine that the settings choose. If its kind is governed, its calls obey the limits that all workers share."""
     engine: Engine = MeteredEngine(build_engine(settings, reencode))
     if not kind_of(settings).governed:
         return engine
@@ -90,9 +90,9 @@ def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode, sp
 
 
 def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[WorkerParts, Celery, Callable[[], None]]:
-    """The parts, the Celery app they ring with, and what ends them all.
+    """The parts, the Celery app that sends their messages, and a function that closes all of them.
 
-    `alone_command`: what starts a child that runs single steps (workers/alone.py).
+    `alone_command` starts a child that runs single steps (workers/alone.py).
     """
     from pipeline.decode.pool import DecoderPool
     from pipeline.fetch.fetcher import Fetcher
@@ -116,7 +116,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     every, _ = threads_of(settings.worker_concurrency)
 
     def spare() -> bool:
-        """Whether a thread that waits with its pictures in hand holds up nobody."""
+        """Whether a thread may wait with its pictures in memory without delaying other work."""
         return not drain.stopping.is_set() and leases.busy() < every and not memory_budget.is_wanted()
 
     engine = governed_engine(settings, limiter, decode.as_jpeg, spare)

@@ -1,1 +1,1 @@
-"""What the service says of itself: /openapi.json for programs, /docs for people."""
+"""The description of the API: /openapi.json for programs, /docs for people."""

@@ -1,6 +1,6 @@
-"""/docs: the OpenAPI document, shown by Scalar. Scalar's script comes from this service, so the page works offline.
+"""/docs: Scalar shows the OpenAPI document. Scalar's script comes from this service, so the page works offline.
 
-The script lies in the installed package `flask-openapi-scalar`. Only that file is read; the package is not imported.
+The script is a file of the installed package `flask-openapi-scalar`. Only that file is read; the package is not imported.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 from markupsafe import Markup
 
 PACKAGE = "flask-openapi-scalar"
-#: The name has the version in it, because browsers are told to keep the script for good.
+#: The name contains the version, because browsers may cache the script for ever.
 SCRIPT = f"scalar-{version(PACKAGE)}.js"
 
-#: Scalar writes styles into the page while it runs and draws icons from `data:` URLs, so both are allowed. Scripts come from
-#: this service alone and requests go to it alone, so an API key that is typed into the page can go nowhere else.
+#: Scalar writes styles into the page and draws icons from `data:` URLs, so both are allowed. Scripts come only from this service
+#: and requests go only to it, so that an API key that a user types into the page is sent nowhere else.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-#: What Scalar is told. Its defaults load fonts from its maker's host and offer the maker's services: all of that is off.
+#: Scalar's options. By default Scalar loads fonts from its maker's host and offers the maker's services, so all of that is off.
 CONFIGURATION = {
     "agent": {"disabled": True},
     "authentication": {"preferredSecurityScheme": "key"},
@@ -32,9 +32,9 @@ CONFIGURATION = {
     "externalUrls": {"dashboardUrl": "", "registryUrl": "", "proxyUrl": "", "apiBaseUrl": ""},
     "hideClientButton": True,
     "mcp": {"disabled": True},
-    "modelsSectionLabel": "Objects",  # by default "Models", which here means something else
+    "modelsSectionLabel": "Objects",  # the default is "Models", which means something else here
     "orderSchemaPropertiesBy": "preserve",
-    "persistAuth": False,  # the key that a person types in is not kept in the browser
+    "persistAuth": False,  # the browser does not keep the key that a user types in
     "proxyUrl": "",
     "showDeveloperTools": "never",
     "telemetry": False,
@@ -59,7 +59,7 @@ PAGE = Markup("""<!doctype html>
 
 
 def page(title: str) -> str:
-    """The page about the service of this name."""
+    """The HTML page of /docs. `title` is the name of the service."""
     return PAGE.format(title=title, configuration=json.dumps(CONFIGURATION), script=SCRIPT)
 
 
@@ -70,7 +70,7 @@ def script() -> bytes:
 
 @cache
 def compressed_script() -> bytes:
-    """The script by gzip, 1.4 MB. It is compressed when it is first asked for, and kept."""
+    """The script compressed by gzip, 1.4 MB. It is compressed at the first request and then kept in memory."""
     return gzip.compress(script(), mtime=0)
 
 

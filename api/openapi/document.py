@@ -1,7 +1,7 @@
-"""The OpenAPI document, made of what each route says of itself.
+"""The OpenAPI document, made from the descriptions of the routes.
 
-A view function carries its description: `@describe(...)` stands right under its route. The document is made by walking
-the routes, so that nothing can be described that is not there; a route that is not described has no document made.
+Each view function has a `@describe(...)` under its route. The document is made by walking the routes, so it describes only
+routes that exist. If a route has no description, making the document fails.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from api.openapi.schemas import COMPONENTS, EVERY_ANSWER, HEADERS, PATH_PARAMETE
 
 JSON = "application/json"
 TITLE = "extract-image"
-#: What a reader needs before the first operation, in Markdown.
+#: The introduction that a reader needs before the first operation, in Markdown.
 ABOUT = (
     "Extracts what a prompt asks for from 1 to 3000 images a request.\n\n"
     "Send an API key as `Authorization: Bearer <key>`. Bodies are JSON in UTF-8. Times are RFC 3339, in UTC. "
     "Ids cannot be guessed. Every refusal has a stable code in the header `X-Error-Code`."
 )
-#: What operations are put under, in the order that they are shown in.
+#: The groups of operations, in the order in which they are shown.
 TAGS = ("Extract", "Jobs", "Webhooks", "Account", "Health", "About")
 View = TypeVar("View", bound=Callable[..., Any])
 
-#: What an operation may answer with beside its own codes, by whether it looks at a key.
+#: Whether an operation needs a key → the codes that it may answer with in addition to its own.
 OF_KEYS = {
     "needed": ("unauthorized", "rate_limited", "internal_error", "unavailable", "storage_full"),
     "optional": ("rate_limited", "internal_error", "unavailable", "storage_full"),
@@ -41,7 +41,7 @@ OF_KEYS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
-    """Something in the query or a header."""
+    """A parameter in the query or in a header."""
 
     name: str
     schema: Schema
@@ -51,36 +51,36 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResponseSpec:
-    """What comes back where all goes well."""
+    """The answer if the operation succeeds."""
 
     status: int
     what: str
     schema: Schema | str | None = None  #: a JSON Schema, or the name of a component; None: there is no body
     media: Sequence[str] = (JSON,)
-    others: dict[str, Schema | str] = field(default_factory=dict)  #: further media types, each with its own schema
-    headers: Sequence[str] = ()  #: names in openapi_schemas.HEADERS, beside those of every answer
-    names: dict[str, str] = field(default_factory=dict)  #: path parameter → where its value stands in the body, a JSON Pointer
+    others: dict[str, Schema | str] = field(default_factory=dict)  #: more media types, each with its own schema
+    headers: Sequence[str] = ()  #: names in schemas.HEADERS, in addition to those of every answer
+    names: dict[str, str] = field(default_factory=dict)  #: path parameter → JSON Pointer to its value in the body
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """What a route does."""
+    """The description of a route."""
 
     summary: str
     tag: str
     answers: Sequence[ResponseSpec]
     errors: Sequence[
         str | tuple[int, str]
-    ] = ()  #: codes of api/openapi/error_codes.py, beside those of all; or with another status
-    key: Literal["needed", "optional", "token", "none"] = "needed"  #: `token`: METRICS_TOKEN, or to ask from this machine
-    error_headers: Sequence[str] = ()  #: that any of the errors may have
+    ] = ()  #: codes of api/openapi/error_codes.py that not every route has, or (status, code) if the status differs
+    key: Literal["needed", "optional", "token", "none"] = "needed"  #: `token`: METRICS_TOKEN, or a request from this machine
+    error_headers: Sequence[str] = ()  #: headers that every error may have
     parameters: Sequence[Parameter] = ()
     bodies: dict[str, Schema | str] = field(default_factory=dict)  #: media type → JSON Schema, or the name of a component
     details: str = ""
 
     @property
     def refusals(self) -> list[tuple[int, str]]:
-        """Status and code of each error that it may answer with."""
+        """Status and code of each error that the operation may answer with."""
         codes = (*self.errors, *OF_KEYS[self.key])
         found = {(ERRORS[code].status, code) if isinstance(code, str) else code for code in codes}
         return sorted(found)
@@ -91,7 +91,7 @@ class NotDescribed(Exception):
 
 
 def describe(summary: str, **details: Any) -> Callable[[View], View]:
-    """Keeps an Operation (which see for `details`) with the view function under it."""
+    """Attaches an Operation to the view function. `details` are the other fields of Operation."""
     operation = Operation(summary=summary, **details)
 
     def keep(view: View) -> View:
@@ -102,7 +102,7 @@ def describe(summary: str, **details: Any) -> Callable[[View], View]:
 
 
 def operations(app: Flask) -> dict[tuple[str, str], Operation]:
-    """Each operation by method and path, the path as OpenAPI spells it. Raises NotDescribed."""
+    """(Method, path) → operation, with the path as OpenAPI spells it. Raises NotDescribed."""
     found = {}
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
@@ -144,7 +144,7 @@ def document(app: Flask) -> dict[str, Any]:
 
 
 def _links(known: dict[tuple[str, str], Operation], operation: Operation) -> dict[int, dict[str, Any]]:
-    """By status: the operations that can be called with what its answer names."""
+    """Status → links to the operations that can be called with a value from its answer."""
     return {
         answer.status: {
             _id(method, path): {"operationId": _id(method, path), "parameters": {name: f"$response.body#{pointer}"}}
@@ -177,7 +177,7 @@ def _operation(method: str, path: str, operation: Operation, links: dict[int, di
 
 
 def _body(media: str, schema: Schema | str) -> dict[str, Any]:
-    """What is neither text nor a file is sent as JSON in a part of a form."""
+    """The description of a body. In a form, fields that are neither text nor files are sent as JSON."""
     shown: dict[str, Any] = {"schema": _schema(schema)}
     if media == "multipart/form-data" and isinstance(schema, str):
         fields = COMPONENTS[schema]["properties"]
@@ -189,11 +189,11 @@ def _body(media: str, schema: Schema | str) -> dict[str, Any]:
 
 
 def _id(method: str, path: str) -> str:
-    """`GET /api/v1/jobs/{job}/items` is `get_job_items`: what a generated client calls it."""
+    """The operation's id, which generated clients use as a name. `GET /api/v1/jobs/{job}/items` becomes `get_job_items`."""
     words: list[str] = []
     for part in path.removeprefix("/api/v1").strip("/").replace(".", "_").replace("-", "_").split("/"):
         if part.startswith("{"):
-            words[-1] = part.strip("{}")  # one of those
+            words[-1] = part.strip("{}")  # `jobs/{job}` becomes `job`
         else:
             words.append(part)
     return "_".join([method.lower(), *words])
@@ -211,7 +211,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "required": False,
         "description": parameter.what,
         "schema": parameter.schema,
-        **({"allowEmptyValue": True} if parameter.place == "query" else {}),  # an empty one is none
+        **({"allowEmptyValue": True} if parameter.place == "query" else {}),  # an empty value counts as not given
     }
 
 

@@ -1,6 +1,6 @@
-"""The stable codes of refusals; those of a request's fields come from their declarations.
+"""The stable codes of refusals. The codes of a request's fields come from the declarations of the fields.
 
-docs/reference/api.md has the same table for people. A test holds both to what the code raises.
+docs/reference/api.md has the same table for people. A test compares both with the codes that the code raises.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pipeline.types import INPUT_FAULTS, ItemCode
 
 @dataclass(frozen=True, slots=True)
 class ErrorCode:
-    """One way to be refused."""
+    """An error code with its status."""
 
     status: int
     when: str
-    headers: tuple[str, ...] = ()  #: that come with it, beside X-Error-Code
+    headers: tuple[str, ...] = ()  #: the headers of the answer, in addition to X-Error-Code
 
 
 _LATER = ("Retry-After",)
@@ -72,7 +72,7 @@ ERRORS: dict[str, ErrorCode] = {
     ),
 }
 
-#: Why one image has no answer: the words of the codes in pipeline/types.py.
+#: Code of pipeline/types.py → why one image has no answer.
 ITEM_CODES: dict[str, str] = {
     "url_not_allowed": "the URL's text alone shows that it will not be fetched",
     "fetch_failed": "the image could not be fetched",
@@ -96,7 +96,7 @@ ITEM_CODES: dict[str, str] = {
     "internal_error": "the service failed on this image's chunk",
 }
 
-#: What may be wrong with a request for a job: raised by pipeline/request, api/body.py and api/accept.py.
+#: The codes of requests for a job. pipeline/request, api/body.py and api/accept.py raise them.
 OF_REQUESTS = (
     "bad_request",
     "invalid_json",
@@ -119,5 +119,5 @@ OF_REQUESTS = (
     "too_many_large_bodies",
 )
 
-#: What a job whose images all failed is answered with, where the caller waited: the code of one of them.
+#: The codes of a job that failed because no image succeeded, if the caller waited. The answer has the code of one image.
 OF_IMAGES = tuple((400 if code in INPUT_FAULTS else 500, code.value) for code in ItemCode)

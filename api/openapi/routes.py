@@ -1,4 +1,4 @@
-"""What the service says of itself: /openapi.json for programs, /docs for people."""
+"""The routes that describe the API: /openapi.json for programs, /docs for people."""
 
 from __future__ import annotations
 

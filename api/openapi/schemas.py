@@ -1,7 +1,7 @@
-"""What bodies and headers look like, as JSON Schema: the components of the OpenAPI document.
+"""The components of the OpenAPI document: JSON Schemas of bodies and headers.
 
-What a request may have is made of its declarations in `pipeline/request/fields.py`. Tests hold each object that is an answer to the
-answers that they see.
+The schemas of a request's fields come from the declarations in `pipeline/request/fields.py`. Tests check every answer that they
+see against its schema.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def ref(name: str) -> Schema:
 
 
 def record(required: dict[str, Schema], optional: dict[str, Schema] | None = None, what: str = "") -> Schema:
-    """An object that has all of `required`."""
+    """An object that must have all fields of `required`."""
     schema: Schema = {"type": "object", "properties": {**required, **(optional or {})}, "required": list(required)}
     return {**schema, "description": what} if what else schema
 
@@ -30,7 +30,7 @@ def text(what: str = "", **details: Any) -> Schema:
 
 
 def number(what: str = "", **details: Any) -> Schema:
-    """A whole one, not negative."""
+    """A whole number that is not negative."""
     return {"type": "integer", "minimum": 0, **({"description": what} if what else {}), **details}
 
 
@@ -48,14 +48,14 @@ NEXT: Schema = {"type": ["string", "null"], "description": "`cursor` of the next
 MONEY: Schema = {"type": "number", "minimum": 0, "description": "Dollars, by the prices in `MODELS`."}
 TIME = text("RFC 3339, in UTC", format="date-time")
 
-#: Of both POSTs that make a job, in the order of the reference.
+#: The fields of both POSTs that make a job, in the order of the reference.
 REQUEST_FIELDS: dict[str, Schema] = {name: field.json_schema for name, field in FIELDS.items()}
 _IMAGE = text("The one image, if `images` is missing.", pattern=r"\S")
-_REQUIRED = [name for name, field in FIELDS.items() if field.required and name != "images"]  # `image` may stand for `images`
+_REQUIRED = [name for name, field in FIELDS.items() if field.required and name != "images"]  # `image` may replace `images`
 
 
 def _in_form(field: RequestField) -> Schema:
-    """A field as a form has it."""
+    """The schema of a field in a form."""
     if field.form != "texts":
         return field.json_schema
     return {
@@ -66,7 +66,7 @@ def _in_form(field: RequestField) -> Schema:
 
 _DIGIT, _BREAKS = "[A-Za-z0-9+/]", r"[\r\n]*"
 _FOUR = f"(?:{_DIGIT}{_BREAKS})"
-#: What pipeline/request/check.py takes: the standard alphabet with its padding, line breaks anywhere, after a `data:` prefix or not.
+#: The base64 that pipeline/request/check.py takes: standard alphabet and padding, line breaks anywhere, optional `data:` prefix.
 BASE64 = (
     r"^(?:[Dd][Aa][Tt][Aa]:[^,]{0,200};[Bb][Aa][Ss][Ee]64,)?"
     f"{_BREAKS}(?:{_FOUR}{{4}})*(?:{_FOUR}{{4}}|{_FOUR}{{3}}={_BREAKS}|{_FOUR}{{2}}={_BREAKS}={_BREAKS})$"
@@ -79,8 +79,8 @@ COMPONENTS: dict[str, Schema] = {
             {**{name: schema for name, schema in REQUEST_FIELDS.items() if name not in _REQUIRED}, "image": _IMAGE},
             "Unknown fields are ignored.",
         ),
-        # One of the two must be there. This is said about `prompt`, which is always there, because generators of clients and
-        # /docs take an `anyOf` or a `not` at this place for the whole description of the body.
+        # A request must have `images` or `image`. The rule is attached to `prompt`, which every request has. An `anyOf` or a
+        # `not` here would not do, because client generators and /docs take it for the whole description of the body.
         "dependentSchemas": {"prompt": {"not": {"properties": {"images": {"not": {}}, "image": {"not": {}}}}}},
         "if": {"properties": {"inputMethod": {"const": "base64"}}},
         "then": {"properties": {"images": {"items": {"pattern": BASE64}}, "image": {"pattern": BASE64}}},
@@ -168,7 +168,9 @@ COMPONENTS: dict[str, Schema] = {
             "code": or_null(ref("ItemCode")),
             "message": or_null(text("What is wrong, and how to mend it.")),
             "attempts": number("Rounds of the job that it was in."),
-            "note": or_null(text("`reencoded`: the model was not shown it as it came.", enum=["reencoded", None])),
+            "note": or_null(
+                text("Notes, with `; ` between them, each a code, perhaps with `: ` and words: what the model was shown.")
+            ),
             "result": {"description": "Its own result, where each image has one and the job has ended with results."},
         }
     ),
@@ -282,7 +284,7 @@ HEADERS: dict[str, Schema] = {
     "X-Request-Id": header("As sent, or made here: it stands in each line that is logged for the request.", text()),
 }
 
-#: Of every answer, and of every answer to a valid key.
+#: The headers of every answer, and those of every answer to a valid key.
 EVERY_ANSWER: dict[str, tuple[str, ...]] = {
     "all": ("X-Request-Id",),
     "valid key": ("X-RateLimit-Limit", "X-RateLimit-Remaining", "RateLimit", "RateLimit-Policy"),

@@ -1,11 +1,11 @@
-"""What more than one operation has, as the OpenAPI document shows it."""
+"""Parts of the OpenAPI document that several operations share."""
 
 from __future__ import annotations
 
 from api.openapi.document import Parameter, ResponseSpec
 from api.openapi.schemas import Schema, number, ref, text
 
-#: Headers of an answer to a POST that made a job, or had made it before.
+#: Headers of an answer to a POST that made a job or that repeats an earlier one.
 REPLAYED = ("Preference-Applied", "Idempotent-Replayed")
 ACCEPTED = ResponseSpec(
     status=202,
@@ -15,7 +15,7 @@ ACCEPTED = ResponseSpec(
     names={"job": "/id"},
 )
 
-#: What both POSTs take.
+#: The bodies that both POSTs take.
 BODIES: dict[str, Schema | str] = {"application/json": "Request", "multipart/form-data": "Form"}
 
 WAIT = Parameter(

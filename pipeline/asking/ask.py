@@ -1,11 +1,17 @@
 """Asks the model about the images of a chunk until each has a reply or a failure.
 
-What to do with each outcome is gemini-contract's table, for every engine alike: split what is truncated, bisect what is
-blocked down to the culprit, ask again for just what is missing or wrong, and never align by position. Each call's
-outcome is yielded as it comes, so that the caller commits it before the next one is paid for.
+The rules are the same for every engine:
 
-The calls stay below `1.5 P + 2 B log2(n)`, with P the calls that were planned, n the images of one (log2 rounded up, and at
-least 2), and B what went wrong: images that fail, and calls that failed through no image of theirs.
+- If an answer is truncated, its group of images is split in two.
+- If the model refuses a group, the group is bisected until the refused image is found.
+- If a result is missing or wrong, only its image is asked about again.
+- A result belongs to the image whose label it names. It is never matched by its position.
+
+The outcome of each call is yielded at once, so that the caller commits it before the next call is paid for.
+
+The number of calls stays below `1.5 P + 2 B log2(n)`. P is the number of planned calls, and n the number of images in one of
+them (log2 is rounded up, and at least 2). B counts what went wrong: images that fail, and calls that failed though none of
+their images was the cause.
 """
 
 from __future__ import annotations
@@ -36,8 +42,8 @@ from pipeline.types import (
     storable,
 )
 
-RE_ASKS = 2  #: how often an image with a missing, doubled or wrong result is asked for again
-LONGEST_WRONG = 400  #: characters of what is said about a result that does not fit
+RE_ASKS = 2  #: how often the model is asked again about an image whose result is missing, doubled or wrong
+LONGEST_WRONG = 400  #: characters of the text that tells the model what is wrong with a result
 
 Validate = Callable[[Any], str]  #: what is wrong with a result; empty if nothing is
 
@@ -49,8 +55,9 @@ class ChunkOutcome:
     replies: tuple[Reply, ...] = ()
     failures: tuple[Failure, ...] = ()
     usage: Usage = field(default_factory=Usage)
-    reencoded: tuple[int, ...] = ()  #: images that the model was not shown as they were
-    progress: Mapping[str, Any] | None = None  #: what `ask` goes on from in another time slice, as JSON; None: nothing is open
+    reencoded: tuple[int, ...] = ()  #: images that were sent to the model as a re-encoded JPEG
+    notes: Mapping[int, str] = field(default_factory=dict)  #: the engine's notes about images (pipeline.notes)
+    progress: Mapping[str, Any] | None = None  #: JSON from which `ask` resumes in the next time slice; None: no image is open
 
 
 def ask(
@@ -66,13 +73,17 @@ def ask(
     progress: Mapping[str, Any] | None = None,
     memory: Callable[[int], AbstractContextManager[None]] = lambda _size: nullcontext(),
 ) -> Iterator[ChunkOutcome]:
-    """One Outcome for each model call; together they name each image of `staged` exactly once.
+    """Yields one ChunkOutcome for each model call. Every image of `staged` gets exactly one reply or failure in them.
 
-    `load` gives an image's bytes by its index; `timeout` the seconds the next call may take; `pictures`: most of a call,
-    beside the engine's limit and the question's; `waited`: somebody holds a connection for the answer; `validate` says
-    what is wrong with an image's result; `progress` is the last ChunkOutcome of the slice before; `memory`: held for as many bytes
-    as a call's pictures have. Raises what the engine raises when it can't be asked (ModelUnavailable): outcomes yielded
-    before stand.
+    - `load`: returns the bytes of an image, by its index.
+    - `timeout`: returns how many seconds the next call may take.
+    - `pictures`: the most images in one call. The engine and the question may lower it.
+    - `waited`: whether a caller holds a connection open for the answer.
+    - `validate`: says what is wrong with one image's result.
+    - `progress`: the `progress` of the last ChunkOutcome of the previous time slice.
+    - `memory`: a context manager that reserves memory for the pictures of one call, given their size in bytes.
+
+    Raises ModelUnavailable if the engine can't be asked now. The outcomes that were yielded before stay valid.
     """
     most = min(pictures, engine.limits.pictures, question.images_per_call or pictures)
     images = {image.index: image for image in staged}
@@ -82,6 +93,7 @@ def ask(
     while group := asking.progress.next():
         numbers = _numbers(group, question.form)
         reencoded: tuple[int, ...] = ()
+        notes: dict[int, str] = {}
         try:
             with memory(sum(images[index].size for index in group)):
                 call = Call(
@@ -94,10 +106,11 @@ def ask(
                     model=question.model,
                     fallback_models=question.fallback_models,
                     detail=question.detail,
+                    thinking=question.thinking,
                     waited=waited,
                 )
                 answer = engine.ask(call)
-                del call  # its pictures go before the next ones come
+                del call  # frees its pictures before the next call loads its own
         except ModelRefused as error:
             outcome = _failed(group, ItemCode.MODEL_REFUSED, str(error), Usage(model_calls=1))
         except ModelFault as error:
@@ -105,11 +118,14 @@ def ask(
         else:
             outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
             reencoded = tuple(index for number, index in numbers.items() if number in answer.reencoded)
-        yield replace(outcome, reencoded=reencoded, progress=asking.progress.kept() if asking.progress.planned else None)
+            notes = {index: answer.notes[number] for number, index in numbers.items() if number in answer.notes}
+        yield replace(
+            outcome, reencoded=reencoded, notes=notes, progress=asking.progress.kept() if asking.progress.planned else None
+        )
 
 
 def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:
-    """As far as another turn came; the calls as they are planned of what it has not begun."""
+    """The progress of the previous time slice, and planned calls for the images that it did not begin."""
     progress = Progress.of(kept, open_={image.index for image in staged}) if kept is not None else Progress()
     begun = {index for call in progress.planned for index in call.images}
     calls = pack_calls([image for image in staged if image.index not in begun], pictures=pictures, raw_bytes=raw_bytes)
@@ -118,8 +134,11 @@ def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures
 
 
 def _numbers(group: Group, form: Form) -> dict[int, int]:
-    """Label → image. Records are labelled 1, 2, … in each call and mapped back here. Merged answers speak of the pictures in
-    free text, which nothing can map back: they get the job's own numbers (docs/adr/0003)."""
+    """Maps the label of each picture to the index of its image.
+
+    For records, the labels are 1, 2, … in each call, because the code can map each result back to its image. A merged answer
+    names pictures in free text, which can't be mapped back, so its labels are the job's own numbers (docs/adr/0003).
+    """
     return {place if form is Form.RECORDS else index + 1: index for place, index in enumerate(group, start=1)}
 
 
@@ -135,14 +154,14 @@ def _picture(number: int, image: Staged, load: Callable[[int], bytes]) -> Pictur
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Asking:
-    """What each kind of answer leads to: what it settles is returned, what it leaves to be asked goes to `progress`."""
+    """Decides what follows from each answer. Settled images are returned, and further calls are added to `progress`."""
 
     question: Question
     validate: Validate | None
     progress: Progress
 
     def prompt(self, group: Group) -> str:
-        """The prompt; behind it, where an image is asked for again, what was wrong with its last result."""
+        """The caller's prompt. For images that are asked about again, it also says what was wrong with their last results."""
         numbers = _numbers(group, self.question.form)
         wrong = self.progress.wrong
         said = [f"Image {number}: {wrong[index]}" for number, index in numbers.items() if index in wrong]
@@ -151,7 +170,7 @@ class _Asking:
         return "\n".join((self.question.prompt, "", "Your last answer could not be used. Mend what was wrong with it:", *said))
 
     def after_fault(self, group: Group, reason: str) -> ChunkOutcome:
-        """The same once more; then in halves, since "input context too long" shows as HTTP 500 too."""
+        """Repeats the call once. Then it splits the group, because "input context too long" is reported as HTTP 500 too."""
         usage = Usage(model_calls=1)
         first = not any(self.progress.faults[index] for index in group)
         self.progress.faults.update(group)
@@ -176,7 +195,7 @@ class _Asking:
         if self.question.form is Form.JSON:
             return ChunkOutcome(replies=(Reply(indexes=group, text=answer.text),), usage=usage)
         if len(group) > 1 and not _labels(document) <= set(range(1, len(group) + 1)):
-            # It numbers the images in a way of its own, from 0 say: a record that seems right may be its neighbour's.
+            # The model numbered the images differently, for example from 0. A record may then belong to the next image.
             return self._after_garbage(group, usage)
         return self._after_records(group, _results(document), usage)
 
@@ -189,7 +208,7 @@ class _Asking:
         return _failed(group, code, f"The model refused this image: {answer.detail}", usage)
 
     def _after_garbage(self, group: Group, usage: Usage) -> ChunkOutcome:
-        """What is cut short, no JSON or wrongly numbered is never repaired."""
+        """Asks again, because an answer that is not JSON or is wrongly numbered is never repaired."""
         self.progress.spoiled.update(group)
         detail = "The model's answer for this image is not JSON."
         (index, *others) = group
@@ -200,7 +219,7 @@ class _Asking:
         return ChunkOutcome(usage=usage)
 
     def _after_records(self, group: Group, results: Mapping[int, Any], usage: Usage) -> ChunkOutcome:
-        """Keeps each result that names its image, alone, and fits; asks again for just the others, those that may be."""
+        """Keeps each result that fits and is the only one with its label. Asks again about the other images, or fails them."""
         wrong = {
             index: self._fault(results[place]) if place in results else "there was no single result with its number as index."
             for place, index in enumerate(group, start=1)
@@ -227,7 +246,7 @@ class _Asking:
         return ChunkOutcome(replies=replies, failures=failures, usage=usage)
 
     def _may_ask_again(self, index: int, *, alone: bool) -> bool:
-        """Alone it has been in every answer that was spoiled on the way: those count too."""
+        """Whether RE_ASKS is not reached. If the image is alone in its call, the answers that were not JSON count too."""
         return self.progress.re_asked[index] + (self.progress.spoiled[index] if alone else 0) < RE_ASKS
 
     def _fault(self, result: Any) -> str:
@@ -237,7 +256,7 @@ class _Asking:
         return "" if self.question.json_mode or isinstance(result, str) else "its result is not a text."
 
     def _split(self, group: Group, code: ItemCode, detail: str, usage: Usage) -> ChunkOutcome:
-        """Two halves instead of the group; a single image is the culprit."""
+        """Asks about each half of the group. A group of one image fails."""
         if len(group) == 1:
             return _failed(group, code, detail, usage)
         self.progress.ask_next(*halves(group))
@@ -254,12 +273,12 @@ def _labels(document: Any) -> set[int]:
 
 
 def _results(document: Any) -> dict[int, Any]:
-    """The result of each label, less the labels that were named twice: which of the two is right, nobody can tell."""
+    """The result of each label. A label that occurs twice is left out, because either of its results may be the wrong one."""
     entries = _entries(document)
     times = Counter(entry["index"] for entry in entries)
     return {entry["index"]: entry["result"] for entry in entries if times[entry["index"]] == 1 and "result" in entry}
 
 
 def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> ChunkOutcome:
-    said = storable(detail)  # it may quote the model
+    said = storable(detail)  # because the detail may quote the model
     return ChunkOutcome(failures=tuple(Failure(index=index, code=code, detail=said) for index in group), usage=usage)

@@ -1,6 +1,6 @@
-"""A bound for the bytes of pictures that a process has in hand for model calls. Pure.
+"""Limits the memory that a process uses for the pictures of model calls. Pure.
 
-A call weighs 4 to 5 times its pictures while it is on its way: encoded, and as the text of a request.
+During a call its pictures take 4 to 5 times their size, because they are also held as base64 and as the request's text.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 from pipeline.ports import Cause, ModelUnavailable
 
-PATIENCE_SECONDS = 2.0  #: whoever would wait longer frees its thread instead
-AGAIN_SECONDS = 2.0
+PATIENCE_SECONDS = 2.0  #: the longest wait for memory; then the step is handed back, to free its thread
+AGAIN_SECONDS = 2.0  #: until a step that found no memory is tried again
 
 
 class MemoryBudget:
-    """So many bytes at once. A single call that is larger has the budget to itself. Thread-safe."""
+    """At most `size` bytes are held at once. A single call that is larger waits until it is the only one. Thread-safe."""
 
     def __init__(self, size: int, *, patience: float = PATIENCE_SECONDS) -> None:
         self._size = size
@@ -26,12 +26,12 @@ class MemoryBudget:
         self._changed = threading.Condition()
 
     def is_wanted(self) -> bool:
-        """Whether somebody waits for memory."""
+        """Whether a call waits for memory."""
         return self._wanting > 0
 
     @contextmanager
     def __call__(self, size: int) -> Iterator[None]:
-        """Holds `size` bytes. Raises ModelUnavailable where the memory is not free in time."""
+        """Holds `size` bytes. Raises ModelUnavailable if the memory is not free within the patience."""
         with self._changed:
             self._wanting += 1
             try:

@@ -1,7 +1,7 @@
-"""What of a chunk is still to be asked, and what was tried already.
+"""The calls of a chunk that are still to be made, and what was tried already.
 
-It is kept with each outcome, so that a time slice that ends early (the model is away, a worker dies) is gone on from: what was
-refused is not sent again, and nobody is asked more often than he may be.
+It is stored with each outcome. If a time slice ends early (the model is unavailable, a worker dies), the next one resumes from
+it. So a refused group is not sent again, and the limits on retries hold across time slices.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ Group = tuple[int, ...]  #: images of one call, by their index in the job
 
 @dataclass(frozen=True, slots=True)
 class PlannedCall:
-    """Images to be sent together."""
+    """The images of one call that is still to be made."""
 
     images: Group
-    beside: Group = ()  #: the first half of a refused set whose second half this is
+    beside: Group = ()  #: the first half, if `images` is the second half of a group that the model refused
 
 
 @dataclass(kw_only=True, slots=True)
 class Progress:
-    """Each image that is open is in exactly one of the planned calls."""
+    """The state of a chunk's calls. Every image without an outcome appears in exactly one planned call."""
 
     planned: deque[PlannedCall] = field(default_factory=deque)
-    culprits: set[int] = field(default_factory=set)  #: refused alone
-    faults: Counter[int] = field(default_factory=Counter)  #: by image: calls with it that the model failed on
-    spoiled: Counter[int] = field(default_factory=Counter)  #: by image: answers with it that were no JSON
-    re_asked: Counter[int] = field(default_factory=Counter)  #: by image: how often it was asked for again by itself
-    wrong: dict[int, str] = field(default_factory=dict)  #: by image: what its last result was refused for
+    culprits: set[int] = field(default_factory=set)  #: images that the model refused when they were sent alone
+    faults: Counter[int] = field(default_factory=Counter)  #: by image: how many calls with it ended in a ModelFault
+    spoiled: Counter[int] = field(default_factory=Counter)  #: by image: how many answers about it were not valid JSON
+    re_asked: Counter[int] = field(default_factory=Counter)  #: by image: how often its result was asked for again
+    wrong: dict[int, str] = field(default_factory=dict)  #: by image: why its last result was refused
 
     def next(self) -> Group | None:
-        """The images of the next call; None when all are settled.
+        """The images of the next call. None if no call is left.
 
-        Of a set that was refused the second half holds a culprit if the first one held none: it is not sent as a whole.
+        If the model refused a group and its first half had no culprit, the second half must have one. So the second half is
+        bisected at once, and never sent as a whole.
         """
         while self.planned:
             call = self.planned.popleft()
@@ -54,13 +55,16 @@ class Progress:
         self.planned.extendleft(PlannedCall(group) for group in reversed(groups))
 
     def bisect(self, group: Group) -> None:
-        """Both halves next, after one of the images has made the model refuse them all. The smaller one first: where it
-        is clear, the other one costs no call. So a culprit among n is found in 2 log2(n) calls."""
+        """Plans both halves of a group that the model refused, the smaller half first.
+
+        If the first half has no culprit, the second half is not sent as a whole. So one culprit among n images is found in
+        2 log2(n) calls.
+        """
         first, second = halves(group)
         self.planned.extendleft((PlannedCall(second, first), PlannedCall(first)))
 
     def kept(self) -> dict[str, Any]:
-        """As JSON: of those that are open."""
+        """Returns the state as JSON values, without the counts of images that have an outcome."""
         left = {index for call in self.planned for index in call.images}
         by_image = {name: getattr(self, name) for name in (*COUNTERS, "wrong")}
         return {
@@ -71,7 +75,7 @@ class Progress:
 
     @classmethod
     def of(cls, kept: Mapping[str, Any], *, open_: Container[int]) -> Self:
-        """What `kept` gave, of the images that are open."""
+        """Restores what `kept` returned, for the images in `open_`."""
         left = (PlannedCall(_those(images, open_), tuple(beside)) for images, beside in kept["planned"])
         counters = {
             name: Counter({int(index): times for index, times in kept[name].items()})

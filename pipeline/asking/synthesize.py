@@ -1,7 +1,7 @@
-"""Makes one answer of the answers about parts of a job's images: a tree of model calls. Pure, but for the engine.
+"""Merges the answers about parts of a job's images into one, by a tree of model calls. Pure, except for the engine.
 
-How far the tree has grown follows from the answers that are known, so that it is gone on from at any line: a call is named
-by what it is made of, and what came of it is kept. What can't be made one stays several answers.
+Each call is named by a hash of its pieces, and its outcome is stored under that name. So after a crash the tree is rebuilt
+from the stored outcomes, and their calls are not made again. Answers that the model can't merge stay separate.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pipeline.merge import MalformedJson, dump_json, heading, parse_json
 from pipeline.ports import Engine, ModelFault, ModelRefused
 from pipeline.types import Answer, Call, Finish, Form, Question, Reply, Usage, storable
 
-MOST_PIECES = 20  #: answers that one call makes one
-MOST_CHARACTERS = 100_000  #: of them together, about 25,000 tokens: a long answer has 8,192
-TRIES = 2  #: of a call that the model fails on
+MOST_PIECES = 20  #: answers that one call merges
+MOST_CHARACTERS = 100_000  #: of all answers in one call, about 25,000 tokens; one answer has at most 8,192 tokens
+TRIES = 2  #: how often a call is made if the model fails on it
 
 TASK = (
     "The images were too many to be looked at together, so they were looked at in parts. Below are the answers about the "
@@ -29,25 +29,26 @@ SHAPE = " Answer with one JSON document and nothing else, of the same shape as t
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Merge:
-    """A call that is to be made: it has `pieces` made one."""
+    """A call that has to be made, to merge `pieces`."""
 
-    key: str  #: of just these pieces, in this order
+    key: str  #: a hash of these pieces in this order
     pieces: Sequence[Reply]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Merged:
-    """What came of a call."""
+    """The outcome of a merge call."""
 
     key: str
-    text: str | None  #: None: nothing that can be used
+    text: str | None  #: None: the model gave no usable answer
     usage: Usage
 
 
 def grow(replies: Iterable[Reply], known: Mapping[str, str | None]) -> tuple[Sequence[Reply], Merge | None]:
-    """The answers that the replies have become by what is `known` of each call, in image order, and the call that is next.
+    """Merges the replies as far as the outcomes in `known` allow. Returns the answers in image order, and the next call.
 
-    None: it is done, with one answer, or with several that can't be made one.
+    `known` holds the text of each call by its key. The next call is None when the merge is done: one answer is left, or
+    several that the model can't merge.
     """
     pieces = sorted(replies, key=lambda reply: reply.indexes)
     while len(pieces) > 1:
@@ -64,11 +65,11 @@ def grow(replies: Iterable[Reply], known: Mapping[str, str | None]) -> tuple[Seq
 
 
 def calls_of(pieces: int) -> int:
-    """How many calls it takes to make so many answers one, if none of them is long."""
+    """How many calls merge `pieces` answers into one, if none of the answers is long."""
     calls = 0
     while pieces > 1:
         groups = -(-pieces // MOST_PIECES)
-        calls += groups - (pieces % MOST_PIECES == 1)  # a group of one is not asked about
+        calls += groups - (pieces % MOST_PIECES == 1)  # a group of one needs no call
         pieces = groups
     return calls
 
@@ -83,6 +84,7 @@ def ask_for(merge: Merge, *, engine: Engine, question: Question, timeout: Callab
         timeout=timeout(),
         model=question.model,
         fallback_models=question.fallback_models,
+        thinking=question.thinking,
         waited=waited,
     )
     usage = Usage()
@@ -102,7 +104,7 @@ def ask_for(merge: Merge, *, engine: Engine, question: Question, timeout: Callab
 
 
 def _groups(pieces: Sequence[Reply]) -> list[list[Reply]]:
-    """Neighbours that fit in one call."""
+    """Groups neighbouring answers so that each group fits in one call."""
     groups: list[list[Reply]] = [[]]
     size = 0
     for piece in pieces:
@@ -115,7 +117,10 @@ def _groups(pieces: Sequence[Reply]) -> list[list[Reply]]:
 
 
 def _joined(group: Sequence[Reply], known: Mapping[str, str | None]) -> list[Reply] | Merge:
-    """What the group has become: one, or fewer where it was too much for one call, or the call that is to be made."""
+    """The merged answers of the group, or the call that has to be made first.
+
+    If the model can't merge the whole group, each half is merged by itself.
+    """
     if len(group) == 1:
         return [*group]
     key = _key(group)

@@ -23,7 +23,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import BinaryIO, Never
 
-from pipeline.decode.picture import decode, prepare_libraries
+from pipeline.decode.opening import prepare_libraries
+from pipeline.decode.picture import decode
 from pipeline.decode.wire import READY, REPLY, REQUEST, DecodeStatus
 from pipeline.hardening import make_private
 from pipeline.types import Prepared, Refused
@@ -170,10 +171,12 @@ def _resident_reader() -> Callable[[], int]:
 def _answer(replies: BinaryIO, outcome: Prepared | Refused, resident: int) -> None:
     if isinstance(outcome, Refused):
         detail = outcome.detail.encode()
-        replies.write(REPLY.pack(DecodeStatus.REFUSED, outcome.code.encode(), 0, 0, resident, len(detail)) + detail)
+        replies.write(REPLY.pack(DecodeStatus.REFUSED, outcome.code.encode(), 0, 0, resident, 0, len(detail)) + detail)
     else:
         verdict = DecodeStatus.CONVERTED if outcome.data else DecodeStatus.AS_RECEIVED
-        replies.write(REPLY.pack(verdict, b"", outcome.width, outcome.height, resident, len(outcome.data)))
+        note = outcome.note.encode()
+        head = REPLY.pack(verdict, b"", outcome.width, outcome.height, resident, len(note), len(outcome.data))
+        replies.write(head + note)
         replies.write(outcome.data)
 
 

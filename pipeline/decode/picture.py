@@ -1,27 +1,35 @@
-"""One picture decoded, in a decoder child: with pipeline/decode/jpeg_xl.py, pipeline/decode/png.py and pipeline/decode/pixels.py, which it uses, all that imports an image library."""
+"""One picture decoded, in a decoder child. The modules of this folder that it uses are all that imports an image library."""
 
 from __future__ import annotations
 
-import importlib
-import math
-import warnings
-from functools import lru_cache
+from dataclasses import replace
 from io import BytesIO
 
-from PIL import Image, ImageFile
+from PIL import Image, JpegImagePlugin
 
-from pipeline.decode.pixels import ON_ITS_SIDE, as_png_holds_it, on_white, orientation_of, profile_of, turned_upright
-from pipeline.decode.sniff import NATIVE_FORMATS, jpeg_scans
+from pipeline.decode.jpeg import JpegFrame, jpeg_frame, jpeg_scans, mended_jpeg
+from pipeline.decode.opening import is_too_large, open_picture
+from pipeline.decode.pages import note_of_pages
+from pipeline.decode.pixels import (
+    ON_ITS_SIDE,
+    as_png_holds_it,
+    extrema_of,
+    is_blank,
+    is_turned,
+    opaque,
+    orientation_of,
+    profile_of,
+    turned_upright,
+)
+from pipeline.decode.sniff import NATIVE_FORMATS
 from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SCANS, MAX_SIDE
+from pipeline.notes import NoteCode, joined, note
 from pipeline.types import ItemCode, Prepared, Refused
 
-#: Formats that are loaded before the first picture, beside those Pillow loads itself; the others when one comes.
-_USUAL = ("JPEG", "PNG", "WebP")
-#: The modules of formats whose name, with its first letter alone a capital, is not the module's.
-_MODULES = {"JPEG 2000": "Jpeg2K", "WebP": "WebP"}
-#: Pillow's name for a format, where it is not ours.
-_PILLOW_NAMES = {"HEIC": "HEIF", "HEIF sequence": "HEIF", "JPEG 2000": "JPEG2000"}
-_JPEG_QUALITY = 90
+_JPEG_QUALITY = 90  # of what a model asks for as JPEG
+_TURNED_QUALITY = 95  # of what was JPEG already: no loss that an eye sees
+_FULL_COLOUR, _HALF_COLOUR = 0, 2  # Pillow's numbers for 4:4:4 and 4:2:0
+_TRY_PNG = 1_000_000  # pixels: up to here a PNG may be smaller than a JPEG, and is soon made
 _SMALLER = 0.7  # a side, where a JPEG comes out too large: half the pixels
 _TOO_MANY_PIXELS = Refused(
     code=ItemCode.IMAGE_TOO_MANY_PIXELS,
@@ -30,33 +38,24 @@ _TOO_MANY_PIXELS = Refused(
 _TOO_MUCH_MEMORY = Refused(
     code=ItemCode.IMAGE_TOO_COMPLEX, detail="The image needs too much memory to decode: send it smaller or as PNG or JPEG."
 )
-
-
-def prepare_libraries() -> None:
-    """Loads what is usual, and sets the limits that Pillow itself keeps."""
-    Image.preinit()
-    for kind in _USUAL:
-        _load(kind)
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+_TOO_MANY_SCANS = Refused(
+    code=ItemCode.IMAGE_TOO_COMPLEX, detail=f"The JPEG has more than {MAX_SCANS} scans: save it anew as a baseline JPEG."
+)
+_BLANK = note(NoteCode.BLANK, "every pixel has the same colour")
 
 
 def decode(kind: str, data: bytes) -> Prepared | Refused:
     """Decodes the whole of the first picture in `data`, which is of the format `kind` (pipeline.decode.sniff).
 
-    The answer's `data` is empty where the picture goes to the model as it came, else a PNG of 8 bits a sample or fewer,
+    The answer's `data` is empty where the picture goes to the model as it came, else a PNG of 8 bits a sample or fewer or a JPEG,
     turned as its orientation tag says. With AS_JPEG before `kind` it is a JPEG whatever it was. Never raises for what is in
     `data`; it may still end or hang the process.
     """
     as_jpeg, kind = kind.startswith(AS_JPEG), kind.removeprefix(AS_JPEG)
-    if kind == "JPEG" and jpeg_scans(data, most=MAX_SCANS) > MAX_SCANS:
-        return Refused(
-            code=ItemCode.IMAGE_TOO_COMPLEX, detail=f"The JPEG has more than {MAX_SCANS} scans: save it anew as a baseline JPEG."
-        )
     try:
-        return _as_jpeg(kind, data) if as_jpeg else _decode(kind, data)
+        if as_jpeg:
+            return _as_jpeg(kind, data)
+        return _NATIVE[kind](data) if kind in _NATIVE else _decode(kind, data)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return _TOO_MANY_PIXELS
     except MemoryError:
@@ -69,75 +68,234 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
 
 
 def _decode(kind: str, data: bytes) -> Prepared | Refused:
-    opened = _open(kind, data)
+    """HEIC and HEIF go to the model as they came, all else as PNG."""
+    opened = _loaded(kind, data)
     if isinstance(opened, Refused):
         return opened
     with opened as image:
-        size = image.size
-        if _is_too_large(size):
+        if kind in NATIVE_FORMATS:
+            return _as_it_came(kind, image, data)
+        return _as_png(kind, image, note_of_pages(kind, data, image))
+
+
+def _loaded(kind: str, data: bytes) -> Image.Image | Refused:
+    opened = open_picture(kind, data)
+    if isinstance(opened, Refused):
+        return opened
+    if is_too_large(opened.size):
+        return _TOO_MANY_PIXELS
+    try:
+        opened.load()
+    except OSError:
+        if kind != "GIF":
+            raise
+        return _what_is_there(kind, data)
+    return _TOO_MANY_PIXELS if is_too_large(opened.size) else opened  # HEIF and icons: only now known for certain
+
+
+def _what_is_there(kind: str, data: bytes) -> Image.Image:
+    """The picture of a file that ends early, with a note how many rows are missing in its `info`."""
+    from pipeline.decode.cut_short import load_what_is_there
+
+    def open_again() -> Image.Image:
+        opened = open_picture(kind, data)
+        assert isinstance(opened, Image.Image)
+        return opened
+
+    image, image.info[_MISSING] = load_what_is_there(open_again)
+    return image
+
+
+_MISSING = "rows missing"  # in the `info` of a picture
+
+
+def _jpeg(data: bytes) -> Prepared | Refused:
+    frame = jpeg_frame(data)
+    if not frame.one_scan and jpeg_scans(data, most=MAX_SCANS) > MAX_SCANS:
+        return _TOO_MANY_SCANS
+    if unread := frame.unread:
+        return Refused(
+            code=ItemCode.UNSUPPORTED_FORMAT, detail=f"A JPEG {unread} cannot be read here: save it as a baseline JPEG."
+        )
+    try:
+        return _sound_jpeg(data, frame)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 - as in decode(): what is wrong may lie beside the picture
+        from pipeline.decode.cut_short import whole_jpeg
+
+        mended = mended_jpeg(data)
+        if jpeg_scans(mended, most=MAX_SCANS) > MAX_SCANS:
+            return _TOO_MANY_SCANS
+        whole, missing = whole_jpeg(mended)
+        outcome = _sound_jpeg(whole, frame)
+        if isinstance(outcome, Refused):
+            return outcome
+        return replace(outcome, data=outcome.data or whole, note=joined([missing, outcome.note]))
+
+
+def _sound_jpeg(data: bytes, frame: JpegFrame) -> Prepared | Refused:
+    """A JPEG goes as it came if every model sees it as a person does."""
+    opened = open_picture("JPEG", data)
+    assert isinstance(opened, JpegImagePlugin.JpegImageFile)
+    with opened as image:
+        if is_too_large(image.size):
             return _TOO_MANY_PIXELS
-        # is_animated is read of these two alone: they count frames in their header, others by walking the whole file.
-        as_received = kind in NATIVE_FORMATS and not (kind in {"PNG", "WebP"} and getattr(image, "is_animated", False))
-        if as_received and kind == "JPEG":
+        width, height = image.size
+        orientation = orientation_of(image)
+        if frame.usual and image.mode != "CMYK" and not is_turned(orientation):
             # Every scan is still entropy-decoded to its end, as grey at an eighth of the size: a baseline one in half the time.
             image.draft("L", (1, 1))
             image.load()
-        else:
+            told = _BLANK if is_blank(image) and _is_blank_jpeg(data) else ""
+            return Prepared(data=b"", mime=NATIVE_FORMATS["JPEG"], width=width, height=height, source_format="JPEG", note=told)
+        image.load()
+        return _turned("JPEG", image, orientation, lossless=frame.lossless)
+
+
+def _is_blank_jpeg(data: bytes) -> bool:
+    """By all pixels: at an eighth of the size a thin line may be lost."""
+    opened = open_picture("JPEG", data)
+    assert isinstance(opened, Image.Image)
+    with opened as image:
+        image.load()
+        return is_blank(image)
+
+
+def _png(data: bytes) -> Prepared | Refused:
+    from pipeline.decode.png_chunks import is_sound, mended_png
+
+    try:
+        outcome = _sound_png(data)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 - as in decode(): what is wrong may lie beside the picture
+        mended = mended_png(data)
+        outcome = _sound_png(mended, cut=True)
+    else:
+        mended = b"" if is_sound(data) else mended_png(data)
+    if isinstance(outcome, Prepared) and not outcome.data and mended:
+        return replace(outcome, data=mended)
+    return outcome
+
+
+def _sound_png(data: bytes, *, cut: bool = False) -> Prepared | Refused:
+    """A PNG goes as it came if it is one picture whose samples use the bits they have. `cut`: rows may be missing at its foot."""
+    opened = open_picture("PNG", data)
+    assert isinstance(opened, Image.Image)
+    with opened as image:
+        if is_too_large(image.size):
+            return _TOO_MANY_PIXELS
+        try:
             image.load()
-            size = image.size  # HEIF and icons: only now known for certain
-            if _is_too_large(size):
-                return _TOO_MANY_PIXELS
-        if as_received:
-            width, height = size[::-1] if orientation_of(image) in ON_ITS_SIDE else size
-            return Prepared(data=b"", mime=NATIVE_FORMATS[kind], width=width, height=height, source_format=kind)
+        except OSError:
+            if not cut:
+                raise
+            with _what_is_there("PNG", data) as there:
+                return _as_png("PNG", there)
+        if getattr(image, "is_animated", False):
+            return _as_png("PNG", image, note_of_pages("PNG", data, image))
+        if (brighter := _brighter(data, image)) is not None:
+            return _as_png("PNG", brighter)
+        return _as_it_came("PNG", image, data)
+
+
+def _brighter(data: bytes, image: Image.Image) -> Image.Image | None:
+    """A 16-bit picture that uses fewer bits, as bright as it is meant; None if it is not one."""
+    from pipeline.decode import png_chunks
+
+    if not png_chunks.is_deep(data):
+        return None
+    from pipeline.decode.depth import FAINT, as_bytes
+
+    deep = image.mode.startswith("I")
+    lightest = max(most for _, most in extrema_of(image)[: 1 if image.mode == "LA" else 3])
+    if lightest >= (65536 if deep else 256) // FAINT:
+        return None
+    if deep:
+        return as_png_holds_it(image)
+    samples = png_chunks.deep_samples(data)
+    if samples is None:
+        return None
+    colours = as_bytes(samples[..., :3], bits=16)
+    shown = Image.fromarray(colours)
+    if samples.shape[2] == 4:
+        shown.putalpha(Image.fromarray(as_bytes(samples[..., 3], bits=16, stretch=False)))
+    return shown
+
+
+def _webp(data: bytes) -> Prepared | Refused:
+    opened = open_picture("WebP", data)
+    assert isinstance(opened, Image.Image)
+    with opened as image:
+        if is_too_large(image.size):
+            return _TOO_MANY_PIXELS
+        image.load()
+        if getattr(image, "is_animated", False):
+            return _as_png("WebP", image, note_of_pages("WebP", data, image))
+        orientation = orientation_of(image)
+        if is_turned(orientation):
+            return _turned("WebP", image, orientation, lossless=_is_lossless_webp(data))
+        return _as_it_came("WebP", image, data)
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+    at = 12
+    while at + 8 <= len(data) and data[at : at + 4] != b"VP8 ":
+        if data[at : at + 4] == b"VP8L":
+            return True
+        at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
+    return False
+
+
+def _as_it_came(kind: str, image: Image.Image, data: bytes) -> Prepared:
+    width, height = image.size[::-1] if orientation_of(image) in ON_ITS_SIDE else image.size
+    notes = [note_of_pages(kind, data, image), _BLANK if is_blank(image) else ""]
+    return Prepared(data=b"", mime=NATIVE_FORMATS[kind], width=width, height=height, source_format=kind, note=joined(notes))
+
+
+def _as_png(kind: str, image: Image.Image, *notes: str) -> Prepared:
+    from pipeline.decode.png import to_png
+
+    shown = opaque(turned_upright(as_png_holds_it(image), orientation_of(image)))
+    png = to_png(shown, icc_profile=profile_of(image, shown.mode))
+    width, height = shown.size
+    told = joined([*notes, str(image.info.get(_MISSING, "")), _BLANK if is_blank(shown) else ""])
+    return Prepared(data=png, mime=NATIVE_FORMATS["PNG"], width=width, height=height, source_format=kind, note=told)
+
+
+def _turned(kind: str, image: Image.Image, orientation: int, *, lossless: bool) -> Prepared:
+    """Upright and in a form that every model decodes: JPEG of a quality that loses nothing to be seen, or PNG where nothing may be
+    lost, or where it is smaller.
+    """
+    if lossless or image.mode not in {"L", "RGB", "CMYK"}:
+        return _as_png(kind, image)
+    # Four samples of chroma are kept as they are; of other samplings no pixel's colour is thrown away by turning.
+    half = isinstance(image, JpegImagePlugin.JpegImageFile) and JpegImagePlugin.get_sampling(image) == _HALF_COLOUR
+    half |= kind == "WebP"
+    shown = turned_upright(image if image.mode in {"L", "RGB"} else image.convert("RGB"), orientation)
+    profile = profile_of(image, shown.mode)
+    made = BytesIO()
+    shown.save(made, "JPEG", quality=_TURNED_QUALITY, subsampling=_HALF_COLOUR if half else _FULL_COLOUR, icc_profile=profile)
+    body, mime = made.getvalue(), NATIVE_FORMATS["JPEG"]
+    width, height = shown.size
+    if width * height <= _TRY_PNG:
         from pipeline.decode.png import to_png
 
-        upright = turned_upright(as_png_holds_it(image), orientation_of(image))
-        png = to_png(upright, icc_profile=profile_of(image, upright.mode))
-        width, height = upright.size
-        return Prepared(data=png, mime=NATIVE_FORMATS["PNG"], width=width, height=height, source_format=kind)
-
-
-def _open(kind: str, data: bytes) -> Image.Image | Refused:
-    if kind == "JPEG XL":
-        from pipeline.decode.jpeg_xl import open_jpeg_xl
-
-        return open_jpeg_xl(data)
-    _load(kind)
-    # From memory, never by a path: a cut BMP that is mapped into memory kills the process with SIGBUS.
-    return Image.open(BytesIO(data), formats=[_PILLOW_NAMES.get(kind, kind)])
-
-
-@lru_cache
-def _load(kind: str) -> None:
-    """Loads what opens a format. One child a core is the parallelism there is, so decoders start no threads."""
-    if _PILLOW_NAMES.get(kind, kind) == "HEIF":
-        import pillow_heif
-
-        # Thumbnails and depth maps are not what is asked about.
-        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
-        return
-    if kind == "AVIF":
-        from PIL import AvifImagePlugin
-
-        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-        return
-    importlib.import_module(f"PIL.{_MODULES.get(kind, kind.capitalize())}ImagePlugin")
+        png = to_png(shown, icc_profile=profile)
+        body, mime = (png, NATIVE_FORMATS["PNG"]) if len(png) < len(body) else (body, mime)
+    told = _BLANK if is_blank(shown) else ""
+    return Prepared(data=body, mime=mime, width=width, height=height, source_format=kind, note=told)
 
 
 def _as_jpeg(kind: str, data: bytes) -> Prepared | Refused:
-    opened = _open(kind, data)
+    opened = _loaded(kind, data)
     if isinstance(opened, Refused):
         return opened
     with opened as image:
-        if _is_too_large(image.size):
-            return _TOO_MANY_PIXELS
-        image.load()
-        if _is_too_large(image.size):
-            return _TOO_MANY_PIXELS
-        upright = turned_upright(as_png_holds_it(image), orientation_of(image))
-        profile = profile_of(image, upright.mode) if upright.mode in {"L", "RGB"} else None
-        shown = upright if upright.mode in {"L", "RGB"} else on_white(upright)
+        shown = opaque(turned_upright(as_png_holds_it(image), orientation_of(image)))
+        profile = profile_of(image, shown.mode) if shown.mode in {"L", "RGB"} else None
+        shown = shown if shown.mode in {"L", "RGB"} else shown.convert("RGB")
     while True:
         jpeg = BytesIO()
         shown.save(jpeg, "JPEG", quality=_JPEG_QUALITY, icc_profile=profile)
@@ -147,5 +305,4 @@ def _as_jpeg(kind: str, data: bytes) -> Prepared | Refused:
         shown = shown.resize((round(shown.width * _SMALLER) or 1, round(shown.height * _SMALLER) or 1), Image.Resampling.BOX)
 
 
-def _is_too_large(size: tuple[int, int]) -> bool:
-    return math.prod(size) > MAX_PIXELS or max(size) > MAX_SIDE
+_NATIVE = {"PNG": _png, "JPEG": _jpeg, "WebP": _webp}

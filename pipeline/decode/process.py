@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pipeline.decode.sniff import NATIVE_FORMATS
-from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, DecodeStatus
+from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_NOTE, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, DecodeStatus
 from pipeline.errors import PartError, Permanent, Transient, os_error
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
@@ -152,9 +152,12 @@ class DecoderProcess:
         return bool(self._ahead) or bool(self._readable.poll(0))
 
     def _answer(self, kind: str, data: bytes, deadline: float) -> Prepared | Refused:
-        verdict, code, width, height, resident, length = REPLY.unpack(self._read(REPLY.size, deadline))
+        verdict, code, width, height, resident, noted, length = REPLY.unpack(self._read(REPLY.size, deadline))
         if length > {DecodeStatus.CONVERTED: _MAX_PNG, DecodeStatus.REFUSED: _MAX_DETAIL}.get(verdict, 0):
             raise DecoderDied
+        if noted > MAX_NOTE:
+            raise DecoderDied
+        note = _note(self._read(noted, deadline)) if noted else ""
         body = self._read(length, deadline) if length else b""
         self.pictures += 1
         self.resident = resident
@@ -168,13 +171,13 @@ class DecoderProcess:
             if verdict != DecodeStatus.CONVERTED or not body.startswith(_JPEG) or length > MAX_JPEG:
                 raise DecoderDied
             kind, data, mime = kind.removeprefix(AS_JPEG), body, NATIVE_FORMATS["JPEG"]
-        elif verdict == DecodeStatus.CONVERTED and body.startswith(_PNG):
-            data, mime = body, NATIVE_FORMATS["PNG"]
+        elif verdict == DecodeStatus.CONVERTED and body.startswith((_PNG, _JPEG)):
+            data, mime = body, NATIVE_FORMATS["PNG" if body.startswith(_PNG) else "JPEG"]
         elif verdict == DecodeStatus.AS_RECEIVED and kind in NATIVE_FORMATS:
             mime = NATIVE_FORMATS[kind]
         else:
             raise DecoderDied
-        return Prepared(data=data, mime=mime, width=width, height=height, source_format=kind, seconds=took)
+        return Prepared(data=data, mime=mime, width=width, height=height, source_format=kind, seconds=took, note=note)
 
     def end(self) -> int:
         """Ends the process and gives the status its decoder ended with, negative for a signal."""
@@ -241,6 +244,13 @@ def _refused(code: bytes, detail: bytes, seconds: float) -> Refused:
         return Refused(code=ItemCode(code.rstrip(b"\0").decode()), detail=detail.decode(), seconds=seconds)
     except ValueError as error:
         raise DecoderDied from error
+
+
+def _note(text: bytes) -> str:
+    """The notes of a picture: printable ASCII, since what a child says comes from strangers."""
+    if not (text.isascii() and text.decode("ascii", "replace").isprintable()):
+        raise DecoderDied
+    return text.decode()
 
 
 def _close(pipes: Iterable[int]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+import struct
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pipeline.types import ItemCode, Refused
@@ -284,8 +285,35 @@ def _jpeg_xl_stream(data: bytes) -> str:
 
 
 def _tga(data: bytes) -> str:
-    # TGA has no magic bytes; version 2 has a footer, and only with it is the format certain.
-    return "TGA" if data.endswith(b"TRUEVISION-XFILE.\x00") else ""
+    # TGA has no magic bytes. Version 2 has a footer; of version 1 every field of the header must be possible, and the pixels there.
+    return "TGA" if data.endswith(b"TRUEVISION-XFILE.\x00") or _is_tga_1(data) else ""
+
+
+def _is_tga_1(data: bytes) -> bool:
+    if len(data) <= 18 or (data[1], data[2]) not in _TGA_KINDS:
+        return False
+    first, colours, colour_bits = struct.unpack_from("<HHB", data, 3)
+    width, height, bits, flags = struct.unpack_from("<HHBB", data, 12)
+    if bits not in _TGA_KINDS[data[1], data[2]] or flags >= 64 or flags & 15 > 8 or not (width and height):
+        return False
+    if data[1] and not (colours and first + colours <= 65536 and colour_bits in {15, 16, 24, 32}):
+        return False
+    if not data[1] and (first or colours or colour_bits not in {0, 15, 16, 24, 32}):
+        return False
+    pixel = (bits + 7) // 8
+    pixels = width * height * pixel if data[2] < 8 else -(-width * height // 128) * (1 + pixel)  # runs speak of 128 at most
+    return bool(len(data) >= 18 + data[0] + int(colours) * ((colour_bits + 7) // 8) + int(pixels))
+
+
+#: Whether there is a palette, and the kind of picture, with the bits a pixel may have.
+_TGA_KINDS = {
+    (1, 1): (8,),
+    (1, 9): (8,),
+    (0, 2): (15, 16, 24, 32),
+    (0, 10): (15, 16, 24, 32),
+    (0, 3): (8, 16),
+    (0, 11): (8, 16),
+}
 
 
 def _within(data: bytes) -> str:
@@ -341,51 +369,3 @@ _LOOKS: tuple[Callable[[bytes], str], ...] = (
     _within,
     _text,
 )
-
-_MARKER = re.compile(rb"\xff([\x01-\xfe])")
-_STANDALONE = frozenset((0x01, *range(0xD0, 0xDA)))  # TEM, restarts, start and end of an image: no length follows
-_SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))  # baseline, extended, arithmetic
-
-
-def jpeg_scans(data: bytes, *, most: int) -> int:
-    """How many scans a JPEG has at most; counted exactly, up to one above `most`, only if that may be more than `most`. A baseline photo has 1, a progressive one about 10.
-
-    Each scan of a progressive JPEG passes over the whole picture again: 10,000 of them in a small file take over 40 s.
-    """
-    if _is_one_scan(data):
-        return 1
-    at_most = data.count(b"\xff\xda")  # scan markers, and perhaps some in thumbnails: never fewer than the scans
-    if at_most <= most:
-        return at_most
-    scans = 0
-    for marker, _ in _markers(data):
-        if marker == 0xD9 and scans:  # the end of the image: what follows is not decoded, but for what follows mere tables
-            break
-        scans += marker == 0xDA
-        if scans > most:
-            break
-    return scans
-
-
-def _markers(data: bytes) -> Iterator[tuple[int, int]]:
-    """A JPEG's markers and where what follows each begins, as libjpeg reads: from marker to marker, over the lengths; garbage and
-    entropy-coded data between them are skipped."""
-    at = 2
-    while found := _MARKER.search(data, at):
-        marker, at = found[1][0], found.end()
-        yield marker, at
-        if marker not in _STANDALONE:
-            at += max(int.from_bytes(data[at : at + 2], "big"), 2)
-
-
-def _is_one_scan(data: bytes) -> bool:
-    """Whether the header says so: libjpeg takes no second scan of a sequential JPEG whose first has all components."""
-    components = -1
-    for marker, at in _markers(data):
-        if marker == 0xDA:
-            return data[at + 2 : at + 3] == bytes([components]) if components > 0 else False
-        if marker in _STANDALONE:  # no such thing is in a header: let it be counted
-            return False
-        if marker in _SEQUENTIAL:
-            components = int.from_bytes(data[at + 7 : at + 8])
-    return False

@@ -10,7 +10,7 @@ On the first pipe, for each picture:
 (the format's name with AS_JPEG before it asks for a JPEG) and on the second first of all READY, then for each request, in
 their order:
 
-    REPLY, a PNG or JPEG or (where refused) one sentence
+    REPLY, the notes (ASCII), a PNG or JPEG or (where refused) one sentence
 
 Requests may be written ahead of their replies: a decoder that finds the next one waiting need not be woken for it, nor its
 parent for each reply. Standard library only, and little of it: each child imports this as it starts.
@@ -25,16 +25,17 @@ MAX_PIXELS = 50_000_000  # 8165 x 6123: above what scanners and phones send; 200
 MAX_SIDE = 30_000  # pixels
 MAX_SCANS = 100  # of a JPEG: encoders write about 10
 MAX_JPEG = 14_000_000  # bytes: what a model call may have
+MAX_NOTE = 500  # bytes
 
-READY = b"\x06decode2"
+READY = b"\x06decode3"
 AS_JPEG = ">"
 #: The format's name, padded with zeros; whether another request follows at once; the length of the bytes that follow.
 REQUEST = struct.Struct("!16s?I")
-#: Outcome; an ItemCode where refused; width, height; bytes resident; length of what follows.
-REPLY = struct.Struct("!B32sIIQI")
+#: Outcome; an ItemCode where refused; width, height; bytes resident; length of the note; length of what follows it.
+REPLY = struct.Struct("!B32sIIQHI")
 
 
 class DecodeStatus(IntEnum):
-    AS_RECEIVED = 1  #: nothing follows
-    CONVERTED = 2  #: a PNG follows, or the JPEG that was asked for
+    AS_RECEIVED = 1  #: nothing follows but the notes
+    CONVERTED = 2  #: a PNG or JPEG follows
     REFUSED = 3  #: a sentence follows

@@ -1,1 +1,1 @@
-"""The models that can be asked: one module each, all of them `pipeline.ports.Engine`."""
+"""The engines. Each one is a module, and implements `pipeline.ports.Engine`."""

@@ -1,4 +1,7 @@
-"""Who of a process has the next place among a model's calls at once: whose caller waits, then who came first."""
+"""The queue of a process for the slots of a model's concurrent calls.
+
+Calls whose caller waits for the answer go first. Among equals, the call that came first goes first.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,25 @@ Wait = Callable[[threading.Event, float], float]
 
 
 def until_told(told: threading.Event, seconds: float) -> float:
-    """Waits until it is set, at most `seconds`; how many it took."""
+    """Waits until the event is set, at most `seconds`. Returns how many seconds it waited."""
     began = time.monotonic()
     told.wait(seconds)
     return time.monotonic() - began
 
 
 class QueuedCall:
-    """A call that looks for a place, in line with others."""
+    """A call that waits in the queue for a slot."""
 
     def __init__(self, wait: Wait, *, is_behind: bool) -> None:
-        self.is_behind = is_behind  #: others had found no place when it came
-        self.told = threading.Event()
+        self.is_behind = is_behind  #: when it came, other calls were already waiting
+        self.told = threading.Event()  #: set to notify it that a slot is free
         self.has_waited = False
-        self.was_told = False
-        self.found = False  #: to be set by who has found a place
+        self.was_told = False  #: its last wait ended with a notification
+        self.found = False  #: the user of the queue sets it when the call has a slot
         self._wait = wait
 
     def wait(self, seconds: float) -> float:
-        """Returns when a call of this process has ended and it is this one's turn, or after `seconds`; how many it took."""
+        """Waits until it is notified of a free slot, at most `seconds`. Returns how many seconds it waited."""
         self.has_waited = True
         took = self._wait(self.told, seconds)
         self.was_told = self.told.is_set()
@@ -39,17 +42,20 @@ class QueuedCall:
 
 
 class CallQueue:
-    """Lets those who look for a place wait in line. Thread-safe. Of calls that other processes end it does not hear."""
+    """Queues the calls that wait for a slot. Thread-safe. It is not notified when a call of another process ends."""
 
     def __init__(self, wait: Wait = until_told) -> None:
-        """`wait` is a test's to replace."""
+        """Tests replace `wait`."""
         self._wait = wait
         self._lock = threading.Lock()
         self._lines: defaultdict[tuple[str, bool], deque[QueuedCall]] = defaultdict(deque)
 
     @contextmanager
     def in_line(self, model: str, *, waited: bool) -> Iterator[QueuedCall]:
-        """For as long as the call looks for a place. `waited`: somebody waits for its answer, and it has a line of its own."""
+        """Keeps the call in the queue while it needs a slot.
+
+        `waited`: a caller waits for its answer. Such calls have a queue of their own, which goes first.
+        """
         with self._lock:
             line = self._lines[model, waited]
             queued = QueuedCall(self._wait, is_behind=any(other.has_waited for other in line))
@@ -59,12 +65,13 @@ class CallQueue:
         finally:
             with self._lock:
                 line.remove(queued)
-                # It had found one before it was told of this, or was sent away for another reason.
+                # It was notified of a free slot and did not use it, because it got one before or gave up. So the next call
+                # is notified instead.
                 if queued.told.is_set() or (queued.was_told and not queued.found):
                     self._tell_next(model)
 
     def leave(self, model: str) -> None:
-        """A call of the model has ended."""
+        """Notifies the next call, because a call of the model has ended."""
         with self._lock:
             self._tell_next(model)
 

@@ -44,6 +44,10 @@ FILE_SECONDS = 60.0  #: an uploaded picture is ready at once; this bounds the wa
 RECITATION = {"RECITATION", "IMAGE_RECITATION"}
 BLOCKS = {"SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "MODEL_ARMOR"}
 BLOCKS |= {"JAILBREAK", "OTHER", "IMAGE_OTHER", "LANGUAGE"}
+#: Cut at a limit of tokens; CONTINUATION offers to go on from there, which is no help where the cut is through a record.
+CUT = {"MAX_TOKENS", "CONTINUATION"}
+#: Not because of the pictures: Google has stopped answering this account.
+STOPPED = {"ESCALATION", "PUP_LIMITED_DISABLED"}
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEY = re.compile(r"AIza[\w-]+|(?<=api_key:)[^'\"\s]+")
 
@@ -63,8 +67,12 @@ class GeminiEngine:
     limits = EngineLimits(pictures=MOST_PICTURES, raw_bytes=MOST_RAW_BYTES)
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, *, api_key: str, model: str, base_url: str = "", pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, *, api_key: str, model: str, base_url: str = "", store: bool = False, pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        """`store`: whether Google may keep requests, pictures too. `pause` is a test's to replace."""
         self.model = model
+        self._store = store
         self._pause = pause
         self._key = api_key.strip()  # as the SDK does: files often end with a line break
         self._url = f"{(base_url or GOOGLE).rstrip('/')}/{VERSION}"
@@ -77,7 +85,8 @@ class GeminiEngine:
         """One request. What may well succeed if it is sent again at once is OVERLOADED or GARBLED."""
         try:
             with self._uploaded(call) as files:
-                response = self._generate(call, request_body(call, {number: file.uri or "" for number, file in files.items()}))
+                places = {number: file.uri or "" for number, file in files.items()}
+                response = self._generate(call, request_body(call, places, store=self._store))
         except _Interrupted as error:
             cause = Cause.GARBLED if isinstance(error, _Garbled) else Cause.OVERLOADED
             raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS, cause=cause) from error
@@ -175,7 +184,7 @@ def check_model(*, api_key: str, model: str, base_url: str = "", timeout: float)
 
 
 def open_engine(config: EngineConfig, _reencode: Reencode) -> GeminiEngine:
-    return GeminiEngine(api_key=config.api_key, model=config.model, base_url=config.base_url)
+    return GeminiEngine(api_key=config.api_key, model=config.model, base_url=config.base_url, store=config.store)
 
 
 def probe(config: EngineConfig, timeout: float) -> str:
@@ -195,7 +204,7 @@ def _todo(status: int | None) -> str:
     if status == 404:
         return "Look at MODEL: there is no such model for this key."
     if status in {400, 401, 402, 403}:
-        return "Look at GEMINI_API_KEY: make a new key, or mend what is said of it."
+        return "Look at GEMINI_API_KEY: create a new key, or repair what the message names."
     return "Try again later: the key was not looked at."
 
 
@@ -268,7 +277,11 @@ def _details(error: errors.APIError) -> list[dict[str, Any]]:
 
 
 def _answer(response: Response) -> Answer:
-    """Block reason, then finish reason, then text. Raises ModelFault for an answer that says nothing."""
+    """Block reason, then finish reason, then text.
+
+    Raises ModelUnavailable where Google has stopped answering the account, and ModelFault for an answer that says nothing: it is
+    empty, or ended with MALFORMED_RESPONSE, NO_IMAGE or another reason that tells of no picture.
+    """
     usage = response.usage_metadata or Tokens()
     answered = Answer(
         finish=Finish.COMPLETE,
@@ -281,8 +294,13 @@ def _answer(response: Response) -> Answer:
     if blocked or name in BLOCKS | RECITATION:
         code = ItemCode.RECITATION if name in RECITATION else ItemCode.SAFETY_BLOCKED
         return replace(answered, finish=Finish.BLOCKED, code=code, detail=name)
-    if name == "MAX_TOKENS":
+    if name in CUT:
         return replace(answered, finish=Finish.TRUNCATED, detail=name)
+    if name in STOPPED:
+        notice = (
+            f"The model no longer answers this account ({name}): see the account at Google. The job waits until this is mended."
+        )
+        raise ModelUnavailable(f"the answer ended with {name}", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.ACCOUNT)
     text = response.text
     if name not in {"STOP", "FINISH_REASON_UNSPECIFIED", ""} or not text.strip():
         raise ModelFault(f"the answer ended with {name or 'no finish reason'} and {len(text)} characters")

@@ -20,20 +20,27 @@ from pipeline.types import MAX_OUTPUT_TOKENS, Call, Detail, Form
 _RESOLUTIONS = {Detail.LOW: "MEDIA_RESOLUTION_LOW", Detail.MEDIUM: "MEDIA_RESOLUTION_MEDIUM"}
 
 
-def request_body(call: Call, files: Mapping[int, str]) -> bytes:
-    """The JSON of the request. `files`: where the pictures are that the model has been sent before, by their numbers."""
+def request_body(call: Call, files: Mapping[int, str], *, store: bool = False) -> bytes:
+    """The JSON of the request. `files`: where the pictures are that the model has been sent before, by their numbers.
+
+    `store`: whether Google may keep the request. It is always said, because projects on a paid plan keep requests unless told not to.
+    """
     told, schema = instruction(call)
     # The prompt once, then each picture behind its label: unlabelled, models describe just the last one.
     parts: list[dict[str, Any]] = [{"text": call.prompt}]
     for picture in call.pictures:
         parts.append({"text": f"Image {picture.number}:"})
         if picture.number in files:
-            parts.append({"fileData": {"mimeType": picture.mime, "fileUri": files[picture.number]}})
+            part: dict[str, Any] = {"fileData": {"mimeType": picture.mime, "fileUri": files[picture.number]}}
         else:
             # Base64 has nothing to escape, so it need not be looked through for it.
             encoded = msgspec.Raw(b'"%b"' % pybase64.b64encode(picture.data))
-            parts.append({"inlineData": {"mimeType": picture.mime, "data": encoded}})
+            part = {"inlineData": {"mimeType": picture.mime, "data": encoded}}
+        if call.detail is Detail.ULTRA:  # can be said of a picture alone, not of the whole request
+            part["mediaResolution"] = {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}
+        parts.append(part)
     body = {
+        "store": store,
         "contents": [{"role": "user", "parts": parts}],
         "systemInstruction": {"role": "user", "parts": [{"text": told}]},
         "generationConfig": _config(call, schema),
@@ -44,7 +51,9 @@ def request_body(call: Call, files: Mapping[int, str]) -> bytes:
 def _config(call: Call, schema: dict[str, Any] | None) -> dict[str, Any]:
     """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
     config: dict[str, Any] = {"maxOutputTokens": MAX_OUTPUT_TOKENS}
-    if call.detail is not Detail.HIGH:  # the models' own
+    if call.thinking is not None:
+        config["thinkingConfig"] = {"thinkingLevel": call.thinking.value.upper()}
+    if call.detail in _RESOLUTIONS:  # high is the models' own
         config["mediaResolution"] = _RESOLUTIONS[call.detail]
     if call.form is not Form.TEXT:
         config["responseMimeType"] = "application/json"

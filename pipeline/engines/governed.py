@@ -1,8 +1,12 @@
-"""An engine behind the limits that all workers share: when it is asked, how often again, and which model next.
+"""Puts an engine behind the limits that all workers share. It decides on retries and on fallback models.
 
-The table of gemini-contract.md, for every engine alike: an overloaded model and a broken connection are tried again in this
-thread, a few times and with full jitter; a 429 holds the model for the whole fleet; a bad key, missing credit and a day's
-quota stop the calls until somebody has mended them. Who would wait longer than a moment is raised out of the thread.
+The rules are the same for every engine:
+
+- If the model is overloaded or the connection breaks, the call is retried in this thread, a few times with full jitter.
+- A 429 pauses the model for all workers.
+- A bad key or missing credit stops the calls of the engine until a person has fixed it. A used-up daily quota stops the calls
+  of its model.
+- A call that would have to wait for longer raises ModelUnavailable, so that its thread is free for other steps.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import structlog
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
@@ -24,12 +29,13 @@ from pipeline.types import Answer, Call
 
 log = structlog.get_logger(__name__)
 
-TRIES = 4  #: of one call, while the model is overloaded or the connection breaks
-PATIENCE_SECONDS = 2.0  #: whoever would wait longer frees its thread instead
-SPARE_PATIENCE_SECONDS = 5.0  #: for a place, where other threads have nothing to do anyway
-CROWDED_SECONDS = (1.0, 5.0)  #: before a step looks again that found no place in that time
-LONG_PAUSE_SECONDS = 90.0  #: of a 429: a minute's quota asks for less, so who asks for more is as good as used up
-INSTRUCTION_CHARACTERS = 1000  #: what engines put around a prompt
+TRIES = 4  #: how often one call is tried while the model is overloaded or the connection breaks
+PATIENCE_SECONDS = 2.0  #: the longest wait in a thread; then the step is handed back
+SPARE_PATIENCE_SECONDS = 5.0  #: the longest wait for a slot while other threads are idle
+CROWDED_SECONDS = (1.0, 5.0)  #: range of the random delay until a step that found no slot is tried again
+#: A 429 that asks for a longer pause counts as a used-up quota, because a quota per minute asks for a shorter one.
+LONG_PAUSE_SECONDS = 90.0
+INSTRUCTION_CHARACTERS = 1000  #: about the length of what an engine adds to a prompt
 
 _AGAIN = frozenset({Cause.OVERLOADED, Cause.GARBLED})
 _WAITED_FOR = frozenset({Cause.BUSY, Cause.CROWDED, Cause.RATE})
@@ -37,7 +43,7 @@ _EXHAUSTED = frozenset({Cause.OVERLOADED, Cause.QUOTA, Cause.MODEL})
 
 
 class GovernedEngine:
-    """The engine `inner`, asked only as the limiter permits. Thread-safe if both are."""
+    """Calls the engine `inner` only when the limiter permits it. Thread-safe if both are."""
 
     def __init__(
         self,
@@ -48,14 +54,16 @@ class GovernedEngine:
         pause: Callable[[float], None] = time.sleep,
         wait: Wait = until_told,
         spare: Callable[[], bool] = lambda: False,
+        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     ) -> None:
-        """`pause` and `wait` are a test's to replace. `spare`: whether threads are idle, so that who waits holds up nobody."""
+        """Tests replace `pause`, `wait` and `today`. `spare`: whether other threads are idle, so that a waiting call delays no step."""
         self._inner = inner
         self._limiter = limiter
         self._models = models
         self._pause = pause
         self._queue = CallQueue(wait)
         self._spare = spare
+        self._today = today
 
     @property
     def name(self) -> str:
@@ -74,7 +82,7 @@ class GovernedEngine:
         return self._inner.warnings
 
     def ask(self, call: Call) -> Answer:
-        """The answer of `call.model`, or of the first of its fallbacks that can be asked where it can't be."""
+        """The answer of `call.model`. If it can't be asked, the answer of the first fallback model that can."""
         ends = time.monotonic() + call.timeout
         names = dict.fromkeys((call.model or self.model, *call.fallback_models))
         models = [self._models[name] for name in names if name in self._models]
@@ -104,17 +112,18 @@ class GovernedEngine:
             sleep=self._pause,
             reraise=True,
         )
+        day = self._today()
         try:
             answer = retrying(self._once, model, call, ends)
         except ModelUnavailable as trouble:
             if trouble.cause is Cause.GARBLED:
                 raise ModelFault(str(trouble)) from trouble
             raise
-        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens)
+        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens, day=day)
         return replace(answer, nanodollars=price)
 
     def _once(self, model: Model, call: Call, ends: float) -> Answer:
-        """One request, and what came of it told to the limiter."""
+        """Makes one request, and reports its outcome to the limiter."""
         permit = self._enter(model, call, ends)
         tokens: int | None = None
         trouble: ModelUnavailable | None = ModelUnavailable("the request was not made", retry_after=0)
@@ -126,7 +135,7 @@ class GovernedEngine:
             trouble = error
             raise
         except (ModelFault, ModelRefused):
-            trouble = None  # it can be asked, and has answered
+            trouble = None  # because the model did answer, so it is available
             raise
         finally:
             self._limiter.leave(permit, tokens=tokens, trouble=trouble)
@@ -149,13 +158,17 @@ class GovernedEngine:
                     return permit
 
     def _wait(self, away: ModelUnavailable, queued: QueuedCall, spent: float, ends: float) -> float:
-        """Waits, after `spent` seconds, for what has sent it away; for how long. Raises that, if it would be too long."""
+        """Waits until the call may try again. Returns how many seconds it waited.
+
+        `away`: why the limiter refused the call; `spent`: how many seconds the call has waited before. Raises `away` if the
+        wait would be too long.
+        """
         if away.cause not in _WAITED_FOR:
             raise away
         in_time = spent < SPARE_PATIENCE_SECONDS and time.monotonic() < ends
         patient = away.cause is Cause.CROWDED and in_time and self._spare()
         if spent + away.retry_after > PATIENCE_SECONDS and not patient:
-            if spent:  # for a place, not for a time
+            if spent:  # it waited for a slot, not until a given time
                 away.retry_after = max(away.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
             raise away
         if away.cause is Cause.CROWDED:
@@ -165,5 +178,5 @@ class GovernedEngine:
 
 
 def _exhausted(trouble: ModelUnavailable) -> bool:
-    """Whether another model is to be asked instead of waiting for this one."""
+    """Whether a fallback model should be asked instead of waiting for this one."""
     return trouble.cause in _EXHAUSTED or (trouble.cause is Cause.RATE and trouble.retry_after > LONG_PAUSE_SECONDS)

@@ -1,10 +1,11 @@
-"""Who may ask a model when: the rules, and an implementation for one process. Pure.
+"""The rate limiter of the models: its rules, and an implementation for one process. Pure.
 
-Each model has a schedule of requests and one of tokens (the generic cell rate algorithm): `next` is when the next one would
-be due if all came evenly. What comes at most BURST_MS too early may go, and what will be due within a moment is given that
-moment. In any 60 s no more start than the limit allows.
+Each model has a schedule of requests and one of tokens, by the generic cell rate algorithm (GCRA). `next_request` is when the
+next request is due if all requests come evenly. A request may start up to BURST_MS before it is due. If it is due soon, its
+permit says how long to wait. In any 60 s no more requests start than the limit allows.
 
-storage/redis/model_limits.py has the same rules in Lua, for all workers together. tests/contract/test_limiter.py holds them alike.
+storage/redis/model_limits.py has the same rules in Lua, for all workers together. tests/contract/test_limiter.py runs the same
+tests on both.
 """
 
 from __future__ import annotations
@@ -19,27 +20,28 @@ from pipeline.models import Model
 from pipeline.ports import Cause, ModelUnavailable, Permit
 
 MINUTE_MS = 60_000
-BURST_MS = 1_000  #: how much of the schedule may be caught up with at once
-SLACK_MS = 500  #: requests are on their way for different times: the minute that the model counts is longer by this
-AHEAD_MS = 1_000  #: who is due so soon is told when, and waits in its thread
-AHEAD_WAITED_MS = 2_000  #: the same for steps whose caller waits: they find a place before others do
-CLAIM_MS = 2_500  #: a step whose caller waits comes back this late at most; its place is kept so long
-CROWDED_MS = 500  #: before who found MODEL_CONCURRENCY calls looks again, where no call of its own process ends
-SPREAD_MS = 30_000  #: those who are sent away come back one after the other over this time
-NARROWEST_MS = 50  #: between two of them
-GRACE_MS = 5_000  #: after its time a call whose end was not told counts no more: its worker is gone
+BURST_MS = 1_000  #: burst tolerance: how long before it is due a request may start
+SLACK_MS = 500  #: added to the minute of a limit, because requests take different times to reach the model
+AHEAD_MS = 1_000  #: a request that is due within this time gets a permit with a delay, and waits in its thread
+AHEAD_WAITED_MS = 2_000  #: the same for a request whose caller waits; it is longer, so that these requests go first
+CLAIM_MS = 2_500  #: how long a slot is reserved for a refused request whose caller waits; it retries within this time
+CROWDED_MS = 500  #: until a request that found no free slot retries, unless a call of its own process ends before
+SPREAD_MS = 30_000  #: the retries of refused requests are spread over this time
+NARROWEST_MS = 50  #: the least time between two of these retries
+GRACE_MS = 5_000  #: how long after its time-out an unfinished call still counts; then its worker must be gone
 
 Clock = Callable[[], float]  #: milliseconds, never going back
 
-#: the breaker that each cause opens: of the whole engine, or of the model
+#: Which circuit breaker a cause opens: the one of the whole engine, or the one of the model.
 OPENS_ENGINE = frozenset({Cause.ACCOUNT})
 OPENS_MODEL = frozenset({Cause.QUOTA, Cause.MODEL})
 
 
 def spacings(model: Model, tokens: int, share: float = 1.0) -> tuple[float, float]:
-    """Milliseconds that a request, and that one token of it, take of the schedule of `share` of the limits; 0: no limit.
+    """How many milliseconds one request, and one token, move the schedules forward. 0: the model has no such limit.
 
-    A minute's last call must fit in with all its tokens, so they are taken off the limit first.
+    `share`: the fraction of the model's limits that may be used. The request's `tokens` are subtracted from the limit first,
+    because the last call of a minute must fit into the limit with all its tokens.
     """
     minute = MINUTE_MS + BURST_MS + SLACK_MS
     rpm, tpm = (model.rpm or 0) * share, (model.tpm or 0) * share
@@ -47,14 +49,14 @@ def spacings(model: Model, tokens: int, share: float = 1.0) -> tuple[float, floa
 
 
 def away(model: str, milliseconds: float, cause: Cause, notice: str = "") -> ModelUnavailable:
-    """What `enter` raises where it can't give a permit."""
+    """The exception that `enter` raises if it gives no permit."""
     text = f"{model} is not asked for {milliseconds / 1000:.1f} s ({cause})"
     return ModelUnavailable(text, retry_after=max(milliseconds, 1) / 1000, notice=notice, cause=cause)
 
 
 @dataclass(slots=True)
 class _Breaker:
-    """Keeps all from asking, but for one now and then who looks whether it is mended."""
+    """A circuit breaker: it blocks all requests, except a probe from time to time. Times are in milliseconds."""
 
     notice: str
     cause: Cause
@@ -64,23 +66,23 @@ class _Breaker:
 
 @dataclass(slots=True)
 class _State:
-    """What is known of a model."""
+    """The state of a model. Times are in milliseconds, by the limiter's clock."""
 
-    most: float  #: calls at once, as it adapts
-    next_request: float = 0.0
-    next_token: float = 0.0
-    hint: float = 0.0  #: when the one who was sent away last comes back
+    most: float  #: concurrent calls that are allowed now: a 429 halves it, and answers raise it again
+    next_request: float = 0.0  #: when the next request is due
+    next_token: float = 0.0  #: when the next token is due
+    hint: float = 0.0  #: when the request that was refused last retries
     paused_until: float = 0.0
-    claimed_until: float = 0.0  #: one whose caller waits was sent away, and is to find a place until then
-    calls: dict[str, float] = field(default_factory=dict)  #: permit → when it counts no more
+    claimed_until: float = 0.0  #: until then a slot is reserved for a refused request whose caller waits
+    calls: dict[str, float] = field(default_factory=dict)  #: by permit: when the call stops counting
     breaker: _Breaker | None = None
 
 
 class LocalLimiter:
-    """The limits for this process alone: `share` of them. Thread-safe."""
+    """Limits the calls of this process alone, to a `share` of the limits. Thread-safe."""
 
     def __init__(self, *, concurrency: int, clock: Clock = lambda: time.monotonic() * 1000) -> None:
-        self.share = 1.0  #: of all limits; others may have the rest
+        self.share = 1.0  #: the fraction of all limits that this process uses; other processes may use the rest
         self._concurrency = concurrency
         self._clock = clock
         self._ids = itertools.count()
@@ -131,7 +133,7 @@ class LocalLimiter:
                 return
             after = trouble.retry_after * 1000
             if trouble.cause is Cause.RATE:
-                if now >= state.paused_until:  # the others of a burst say it too: it is cut once
+                if now >= state.paused_until:  # several calls of one burst may get a 429, but the limit is halved only once
                     state.most = max(state.most / 2, 1.0)
                 state.paused_until = max(state.paused_until, now + after)
             elif trouble.cause in OPENS_ENGINE | OPENS_MODEL:
@@ -152,9 +154,9 @@ class LocalLimiter:
 
 
 def _back(state: _State, start: float, spacing: float | None) -> float:
-    """When one who is sent away comes back: not all at the moment at which one of them may go.
+    """When a refused request retries. Retries are spread, because only one of them may start at a time.
 
-    `spacing`: milliseconds between two of them; None for one whose caller waits, whose place is kept.
+    `spacing`: milliseconds between two retries. None for a request whose caller waits, because a slot is reserved for it.
     """
     if spacing is None:
         state.claimed_until = max(state.claimed_until, start + CLAIM_MS)

@@ -1,8 +1,9 @@
-"""Any server that speaks OpenAI's chat completions: Ollama, vLLM, llama.cpp, LM Studio, OpenAI itself.
+"""The engine for any server with OpenAI's chat completions API: Ollama, vLLM, llama.cpp, LM Studio, OpenAI itself.
 
-One request a call. The finish reason is read before the text. Such servers differ in what they take of `response_format`
-and in the name of the output limit: what one refuses is left out, for that call at once and for those like it from then on.
-The shapes: https://github.com/openai/openai-openapi (CreateChatCompletionRequest and its response).
+Each call is one request. The finish reason is read before the text. Servers differ in the `response_format` that they accept
+and in the name of the output limit. If a server refuses one, the request is sent again with the next one, and later calls of
+the same kind start with it.
+The API's schemas: https://github.com/openai/openai-openapi (CreateChatCompletionRequest and its response).
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from pipeline.types import MAX_OUTPUT_TOKENS, MB, Answer, Call, Detail, Finish, 
 
 MOST_PICTURES = 900
 MOST_RAW_BYTES = RAW_BYTES
-TAKEN = frozenset({"image/png", "image/jpeg"})  #: what all of these servers decode; llama.cpp knows no other
+TAKEN = frozenset({"image/png", "image/jpeg"})  #: formats that all of these servers decode; llama.cpp decodes no others
 OVERLOAD_SECONDS = 15.0
 MOST_ANSWERED = 16 * MB  #: bytes of an answer
-MOST_KNOWN = 256  #: kinds of calls whose form is remembered
-DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high"}
+MOST_KNOWN = 256  #: kinds of calls for which the accepted `_Manner` is remembered
+DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high", Detail.ULTRA: "high"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Manner:
-    """How a server is asked for JSON, and its limit told."""
+    """How a request asks for JSON, and how it names the output limit."""
 
-    formats: tuple[str, ...]  #: of response_format, those that are left to be tried: the first one is
-    limit: str = "max_tokens"  #: the name that local servers know; OpenAI's newest models refuse it
+    formats: tuple[str, ...]  #: types of `response_format` that the server has not refused; the first one is used
+    limit: str = "max_tokens"  #: the name that local servers accept; OpenAI's newest models refuse it
 
     def without(self, refused: BadRequest) -> _Manner | None:
-        """The next one to try, if the refusal was about this."""
+        """The next manner to try. None if the refusal was about something else, or no other manner is left."""
         if refused.is_about("max_tokens", "max_completion_tokens") and self.limit == "max_tokens":
             return replace(self, limit="max_completion_tokens")
         about_format = refused.is_about("response_format", "json_schema", "json_object", "schema", "grammar", "guided")
@@ -49,7 +50,7 @@ class _Manner:
 
 
 class OpenAiEngine:
-    """One client for the process. `reencode` makes a JPEG of a picture that such servers do not take as it is."""
+    """Holds one HTTP client for the process. `reencode` makes a JPEG of a picture that such servers do not accept."""
 
     name = "openai"
     limits = EngineLimits(pictures=MOST_PICTURES, raw_bytes=MOST_RAW_BYTES)
@@ -62,7 +63,7 @@ class OpenAiEngine:
         self._manners: dict[tuple[object, ...], _Manner] = {}
 
     def ask(self, call: Call) -> Answer:
-        """One request, or as many as it takes to find out in which form this server takes it."""
+        """Makes one request. If the server refuses its manner, makes further requests until one is accepted."""
         ends = time.monotonic() + call.timeout
         pictures: list[Picture] = []
         for picture in call.pictures:
@@ -102,7 +103,10 @@ class OpenAiEngine:
         return made if isinstance(made, Refused) else replace(picture, data=made.data, mime=made.mime)
 
     def _send(self, body: bytes, ends: float) -> Any:
-        """The document that comes back. `ends` is by the process's clock: a time-out for each read alone is none."""
+        """The JSON document of the response.
+
+        `ends`: when the call must be over, by time.monotonic(). The client's own time-out bounds only each single read.
+        """
         left = max(ends - time.monotonic(), 0.1)
         headers = {"Content-Type": "application/json"}
         try:
@@ -125,7 +129,7 @@ class OpenAiEngine:
 
 
 def check_model(*, base_url: str, api_key: str, model: str, timeout: float) -> None:
-    """Whether the server answers, takes the key and has the model. Raises ModelUnavailable or ModelRefused."""
+    """Checks that the server answers, accepts the key and has the model. Raises ModelUnavailable or ModelRefused."""
     with _client(base_url, api_key) as client:
         try:
             response = client.get("models", timeout=timeout)
@@ -192,7 +196,7 @@ def _formats(call: Call) -> tuple[str, ...]:
 
 
 def _content(call: Call, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """The prompt once, then each picture behind its label."""
+    """The prompt, then each picture after its label."""
     parts: list[dict[str, Any]] = [{"type": "text", "text": call.prompt}]
     for picture in pictures:
         url = f"data:{picture.mime};base64,{pybase64.b64encode_as_string(picture.data)}"
@@ -205,7 +209,7 @@ def _body(model: str, told: str, content: msgspec.Raw, schema: dict[str, Any] | 
     body: dict[str, Any] = {"model": model, manner.limit: MAX_OUTPUT_TOKENS}
     format_ = manner.formats[0]
     if schema is not None:
-        # An array may not stand alone: OpenAI's JSON is an object at its root.
+        # OpenAI requires an object at the root of the JSON, so the array is put into one.
         wrapped = _in_an_object(schema)
         told = f"{told} Put the array into an object, as its 'records'."
         if format_ == "json_schema":
@@ -226,7 +230,7 @@ def _in_an_object(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(document: Any, form: Form) -> Answer:
-    """Refusal and finish reason, then text. Raises ModelFault for an answer that says nothing."""
+    """Reads the refusal and the finish reason, then the text. Raises ModelFault for an answer that can't be used."""
     try:
         choice = document["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason")
@@ -252,7 +256,7 @@ def _answer(document: Any, form: Form) -> Answer:
 
 
 def _records(text: str) -> str:
-    """The array out of its object. What is neither is left to who checks it."""
+    """Takes the array out of its object. Any other text is returned as it is, because the caller checks it."""
     try:
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

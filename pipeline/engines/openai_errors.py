@@ -12,9 +12,9 @@ from pipeline.ports import Cause, ModelFault, ModelUnavailable
 from pipeline.types import Finish, ItemCode
 
 OVERLOAD_SECONDS = 15.0
-QUOTA_SECONDS = 20.0  #: for a 429 that names no time
-PERSON_SECONDS = 30.0  #: where somebody has to mend a key or pay a bill
-MOST_SHOWN = 300  #: characters of a server's own words: they may quote the request
+QUOTA_SECONDS = 20.0  #: the pause after a 429 that names no time
+PERSON_SECONDS = 30.0  #: between two tries while a person has to fix a key or pay a bill
+MOST_SHOWN = 300  #: characters of the server's message that are shown, because it may quote the request
 _KEY = re.compile(r"(?:sk|key)-[\w*-]{6,}")
 _CONTEXT = re.compile(
     r"context.{0,20}(?:length|size|window|limit)|exceed_context|too many (?:images|tokens)|too large", re.IGNORECASE
@@ -27,14 +27,14 @@ _FILTER = re.compile(r"content[_ ]?(?:policy|filter|management)|moderation|safet
 
 
 class BadRequest(Exception):
-    """The server refuses the request for what is in it, beside the pictures."""
+    """The server refuses the request, and the pictures are not the reason."""
 
     def is_about(self, *names: str) -> bool:
         return any(name in str(self).lower() for name in names)
 
 
 class Unreadable(Exception):
-    """The server refuses the request for its pictures: which one, nobody says."""
+    """The server refuses the request because of a picture, and does not say which one."""
 
     def __init__(self, message: str, *, finish: Finish = Finish.UNREADABLE, code: ItemCode = ItemCode.MODEL_REFUSED) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class Unreadable(Exception):
 
 
 def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
-    """What to raise: ModelUnavailable, ModelFault, BadRequest or Unreadable."""
+    """Returns the exception to raise: ModelUnavailable, ModelFault, BadRequest or Unreadable."""
     said = _said(body)
     text = f"HTTP {status} {said}".strip()
     if status == 429:
@@ -61,7 +61,7 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
         return ModelFault(text)
     if _FILTER.search(said):
         return Unreadable(text, finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED)
-    # The words of the format first: "response_format" errors of some servers list what a message may hold, images too.
+    # The format is checked before the pictures, because some servers mention images in their "response_format" errors.
     refused = BadRequest(f"The model refused the request ({text})")
     if refused.is_about("response_format", "max_tokens", "json_schema"):
         return refused
@@ -78,7 +78,7 @@ def _quota(said: str, retry_after: str | None) -> ModelUnavailable:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Of the header: seconds, or a date."""
+    """The seconds that a Retry-After header asks for. The header holds seconds or a date."""
     if not retry_after:
         return None
     try:
@@ -94,7 +94,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _said(body: bytes) -> str:
-    """The code and the message, wherever this server puts them, without what looks like a key."""
+    """The error's code and message, wherever the server puts them. Text that looks like an API key is removed."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

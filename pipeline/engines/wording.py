@@ -1,4 +1,4 @@
-"""What every engine that follows prompts is told beside the prompt: how the pictures are labelled, and what to answer with."""
+"""The instructions that engines add to a prompt: how the pictures are labelled, and what form the answer must have."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ INSTRUCTIONS = {
     "JSON array that has exactly one object for each image: its 'index' is the number in the image's label, its "
     "'result' the answer for that image alone.",
 }
-#: Where there are no pictures the prompt says it all.
+#: For calls without pictures, because their prompt holds everything.
 ALONE = "Answer the prompt."
 
 
 def instruction(call: Call) -> tuple[str, dict[str, Any] | None]:
-    """What the model is told, and with RECORDS the JSON Schema of its answer: an array."""
+    """The instructions for the model, and for RECORDS the JSON Schema of its answer, an array."""
     if not call.pictures:
         return ALONE, None
     if call.form is not Form.RECORDS:

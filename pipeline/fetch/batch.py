@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+from pipeline.fetch.hosts import HostSlots, Server, server_of
 from pipeline.fetch.transfer import Budget, Transfer
 from pipeline.outbound.addresses import Allowed, Target, read_url
 from pipeline.types import MB, Failure, Fetched, ItemCode
@@ -26,8 +27,11 @@ class FetchTask:
     target: Target  #: of the present hop
     deadline: float = 0.0  #: by the monotonic clock; 0: not started yet
     redirects: int = 0
-    tries: int = 0  #: of the present hop
-    placed: bool = False  #: holds a place at its host
+    tries: int = 0  #: requests for the present hop
+    unconnected: int = 0  #: of these, how many never had a connection
+    begun: float = 0.0  #: by the monotonic clock: when the present request began
+    answers: int = 0  #: that the present hop's server had given before the first of these requests
+    placed: bool = False  #: holds a slot of its server
     looking: Future[tuple[str, ...]] | None = None  #: while its name is looked up
     transfer: Transfer | None = None  #: while the server is asked
     ended: bool = False
@@ -47,8 +51,8 @@ class FetchBatch:
         self.paused = False  #: the fetching thread starts nothing more until it is told to look again
         self._parallel = parallel
         self._placed = 0  # tasks that hold a place
-        self._queues: dict[str, deque[FetchTask]] = {}  # what may start, by host
-        self._hosts: deque[str] = deque()  # the hosts of _queues, in the order of their turns
+        self._queues: dict[Server, deque[FetchTask]] = {}  # what may start, by server
+        self._servers: deque[Server] = deque()  # the servers of _queues, in the order of their turns
         self._ready: list[Fetched | Failure] = []
         self._over: BaseException | None = None
         self._given = 0  # bytes handed to the caller
@@ -90,46 +94,46 @@ class FetchBatch:
         return self._given - self._taken > _MOST_WAITING
 
     def enqueue(self, task: FetchTask) -> None:
-        """The task may start when its host has a place."""
-        host = task.target.host
-        if host not in self._queues:
-            self._queues[host] = deque()
-            self._hosts.append(host)
+        """The task may start when its server has a place."""
+        server = server_of(task.target)
+        if server not in self._queues:
+            self._queues[server] = deque()
+            self._servers.append(server)
         if task.deadline:
-            self._queues[host].appendleft(task)  # its time is running
+            self._queues[server].appendleft(task)  # its time is running
         else:
-            self._queues[host].append(task)
+            self._queues[server].append(task)
 
     def startable(self, slots: HostSlots) -> Iterator[FetchTask]:
-        """What may start now, each host in turn, with a place taken for it."""
-        full: list[str] = []
-        while self._hosts and self._placed < self._parallel and not self.is_full():
-            host = self._hosts.popleft()
-            queue = self._queues[host]
+        """What may start now, each server in turn, with a place taken for it."""
+        full: list[Server] = []
+        while self._servers and self._placed < self._parallel and not self.is_full():
+            server = self._servers.popleft()
+            queue = self._queues[server]
             while queue and queue[0].ended:
                 queue.popleft()
             if not queue:
-                del self._queues[host]
-            elif slots.take(host):
-                self._hosts.append(host)
+                del self._queues[server]
+            elif slots.take(server):
+                self._servers.append(server)
                 task = queue.popleft()
                 task.placed = True
                 self._placed += 1
                 yield task
             else:
-                full.append(host)
-        self._hosts.extend(full)
+                full.append(server)
+        self._servers.extend(full)
 
     def waits(self) -> bool:
         """Whether there may be something to start once there is a place for it."""
-        return bool(self._hosts)
+        return bool(self._servers)
 
     def displace(self, task: FetchTask, slots: HostSlots) -> None:
         """Gives the task's place back, if it has one."""
         if task.placed:
             task.placed = False
             self._placed -= 1
-            slots.give_back(task.target.host)
+            slots.give_back(server_of(task.target))
 
     def end(self, task: FetchTask, value: Fetched | Failure) -> None:
         """The task has come to this."""
@@ -141,7 +145,7 @@ class FetchBatch:
         """Lets go of the tasks, which hold the batch."""
         self.tasks.clear()
         self._queues.clear()
-        self._hosts.clear()
+        self._servers.clear()
 
     def fail(self, error: BaseException) -> None:
         """The whole batch comes to this."""
@@ -155,26 +159,6 @@ class FetchBatch:
         self._given += sum(map(_size, ready))
         if ready or not self.open:
             self._results.put((ready, self.open > 0))
-
-
-class HostSlots:
-    """How many fetches are under way at each host, all batches together."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: Counter[str] = Counter()
-
-    def take(self, host: str) -> bool:
-        """Takes one place, if there is one."""
-        if self._taken[host] >= self._most:
-            return False
-        self._taken[host] += 1
-        return True
-
-    def give_back(self, host: str) -> None:
-        self._taken[host] -= 1
-        if not self._taken[host]:
-            del self._taken[host]
 
 
 def _size(value: Fetched | Failure) -> int:

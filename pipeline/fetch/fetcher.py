@@ -17,8 +17,8 @@ from pipeline.types import MAX_IMAGE_BYTES, Failure, Fetched
 class Fetcher:
     """Implements pipeline.ports.Fetch. Thread-safe; connections and looked-up names serve later batches too.
 
-    `allow`: what may be reached beside public addresses. `parallel`: fetches at once in one batch. `per_host`: fetches at
-    once from one host, all batches together. `deadline`: seconds for one fetch, from its lookup to its last byte, redirects
+    `allow`: what may be reached beside public addresses. `parallel`: fetches at once in one batch. `per_host`: the most fetches
+    at once from one host and port, all batches together; see pipeline/fetch/hosts.py for how many it is. `deadline`: seconds for one fetch, from its lookup to its last byte, redirects
     and retries included. `max_bytes`: of one image. `resolve`: what looks names up.
     """
 
@@ -78,5 +78,6 @@ class Fetcher:
             return self._thread
 
     def _make(self) -> Transfer:
-        # Half the deadline, so that of a host's several addresses a dead one leaves time for the next.
+        # Half the deadline for a connection with its TLS handshake, so that one that got stuck can be tried again. A TCP connection
+        # alone is given up much sooner: see FetchThread._look_at_connections.
         return Transfer(self._allow, max_bytes=self._max_bytes, connect_timeout=self._deadline / 2)

@@ -17,17 +17,30 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from pipeline.fetch.batch import FetchBatch, FetchTask, HostSlots
+from pipeline.fetch.batch import FetchBatch, FetchTask
+from pipeline.fetch.hosts import HostSlots, server_of
 from pipeline.fetch.loop import Loop
-from pipeline.fetch.transfer import Fault, Redirect, Transfer, timed_out, too_many_redirects, unreachable
+from pipeline.fetch.transfer import (
+    Fault,
+    Redirect,
+    Transfer,
+    after_redirect,
+    timed_out,
+    too_many_redirects,
+    unconnected,
+    unreachable,
+)
 from pipeline.outbound.addresses import Allowed, read_url
 from pipeline.outbound.guard import Names
 from pipeline.ports import TotalTooLarge
 from pipeline.types import Failure, Fetched
 
-_REDIRECTS = 3
+_REDIRECTS = 10
 _TRIES = 3  # requests for one hop
+_MOST_TRIES = 8  # where connections fail or break, and the server has answered other requests meanwhile: it is there, but small
 _BACK_OFF = 0.25  # seconds before the second try, doubled before the third, each with up to half as much again by chance
+_QUICK_BACK_OFF = 0.05  # the same, where connections break of a server that answers other requests meanwhile
+_LOOK_SECONDS = 0.025  # from one look at the connections that are being made to the next
 _IDLE_SECONDS = 3600.0  # nothing is due: it waits to be woken
 
 _log = logging.getLogger(__name__)
@@ -39,7 +52,7 @@ class FetchThread:
     def __init__(self, loop: Loop, *, names: Names, per_host: int, allow: Sequence[Allowed], deadline: float) -> None:
         self._loop = loop
         self._names = names
-        self._slots = HostSlots(per_host)
+        self._slots = HostSlots(per_host, silence=deadline)
         self._allow = allow
         self._deadline = deadline
         self._lock = threading.Lock()
@@ -50,6 +63,8 @@ class FetchThread:
         self._waiting: dict[FetchBatch, None] = {}  # batches that may have something to start, in the order of their turns
         self._touched: set[FetchBatch] = set()  # batches to which something happened in this round of the loop
         self._asking: dict[Transfer, FetchTask] = {}
+        self._connecting: dict[Transfer, FetchTask] = {}  # of these, the ones that had no connection at the last look
+        self._next_look = 0.0  # at them
         self._deadlines: deque[FetchTask] = deque()  # of tasks, in their order
         self._sleeping: list[tuple[float, int, FetchTask]] = []  # a heap: when to try again
         self._serial = itertools.count()
@@ -94,8 +109,10 @@ class FetchThread:
                 if self._is_over():
                     return
                 self._start_what_fits()
+                before = time.monotonic()
                 for transfer, code in self._loop.poll(self._wait()):
                     self._answered(transfer, code)
+                self._look_at_connections(before)
                 self._look_at_the_clock()
                 self._hand_over()
         except BaseException as error:  # noqa: BLE001 - whatever it is, every caller gets it
@@ -155,11 +172,16 @@ class FetchThread:
                 self._waiting[batch] = None  # behind the others: a host's next slot is not its again
 
     def _start(self, task: FetchTask) -> None:
-        """Begins a hop, with a slot taken for it."""
-        task.tries += 1
+        """Begins a request for the present hop, with a slot taken for it."""
         if not task.deadline:
             task.deadline = time.monotonic() + self._deadline
             self._deadlines.append(task)
+        if self._slots.is_silent(server_of(task.target)):
+            self._end(task, unreachable("the server takes no connections"))
+            return
+        if not task.tries:
+            task.answers = self._slots.answers(server_of(task.target))
+        task.tries += 1
         addresses = self._names.look_up(task.target)
         if addresses.done():
             self._ask(task, addresses)
@@ -183,23 +205,36 @@ class FetchThread:
             return
         try:
             transfer = self._loop.lend()
-            transfer.aim(task.target, addresses.result(), task.batch.budget)
+            places = addresses.result()
+            first = task.unconnected % len(places)  # another one each time: libcurl may wait for the first as long as we do
+            transfer.aim(task.target, places[first:] + places[:first], task.batch.budget)
             self._loop.start(transfer)
         except Exception as error:  # noqa: BLE001 - out of memory or descriptors, say: it ends this batch, not those of others
             _log.exception("a request could not be made")
             self._fail(task.batch, error)
             return
         task.transfer = transfer
+        task.begun = time.monotonic()
         self._asking[transfer] = task
+        if not self._connecting:
+            self._next_look = task.begun + _LOOK_SECONDS
+        self._connecting[transfer] = task
 
     def _answered(self, transfer: Transfer, code: int) -> None:
         task = self._asking.pop(transfer)
         task.transfer = None
+        if self._connecting.pop(transfer, None) is not None and transfer.reached():
+            self._connected(task, transfer)
         outcome = transfer.result(code)
+        if not isinstance(outcome, Fault) or not (outcome.unconnected or outcome.broken):
+            self._slots.answered(server_of(task.target), time.monotonic() - task.begun)
         self._loop.give_back(transfer)
         self._release(task)
         if isinstance(outcome, Redirect):
             self._redirect(task, outcome)
+        elif isinstance(outcome, Fault) and outcome.stale:
+            task.tries -= 1
+            self._enqueue(task)
         elif isinstance(outcome, Fault) and outcome.transient:
             self._try_again(task, outcome)
         else:
@@ -215,13 +250,44 @@ class FetchThread:
             self._end(task, too_many_redirects(_REDIRECTS))
         else:
             task.target = target
-            task.tries = 0
+            task.tries = task.unconnected = 0
             self._enqueue(task)
 
-    def _try_again(self, task: FetchTask, fault: Fault) -> None:
-        back_off = _BACK_OFF * 2 ** (task.tries - 1) * random.uniform(1.0, 1.5)  # noqa: S311 - spreads load, guards nothing
-        when = time.monotonic() + max(fault.retry_after, back_off)
-        if task.tries < _TRIES and when < task.deadline:
+    def _connected(self, task: FetchTask, transfer: Transfer) -> None:
+        self._slots.connected(server_of(task.target), None if task.unconnected else transfer.connect_seconds())
+
+    def _look_at_connections(self, now: float) -> None:
+        """Gives up connections that take too long, to try them again within the deadline.
+
+        `now`: a time before the poller was last asked, so that a connection does not count as late because this thread was.
+        """
+        if now < self._next_look or not self._connecting:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        for transfer, task in list(self._connecting.items()):
+            if transfer.reached():
+                del self._connecting[transfer]
+                self._connected(task, transfer)
+            elif now - task.begun >= self._slots.patience(server_of(task.target), task.unconnected):
+                self._release(task)
+                self._try_again(task, unconnected("no connection in time"), late=True)
+
+    def _try_again(self, task: FetchTask, fault: Fault, *, late: bool = False) -> None:
+        """Asks for the hop once more, or ends the task. `late`: its connection was given up, which costs no try."""
+        server = server_of(task.target)
+        tries, most, back_off = task.tries - task.unconnected, _TRIES, _BACK_OFF
+        if fault.unconnected:
+            self._slots.connect_failed(server, task.begun)
+            task.unconnected += 1
+            tries = task.unconnected
+        if (fault.unconnected or fault.broken) and self._slots.answers(server) > task.answers:
+            most, back_off = _MOST_TRIES, _QUICK_BACK_OFF
+        if late:
+            wait = self._slots.patience(server, 0) * random.uniform(0.0, 0.5)  # noqa: S311 - spreads load, guards nothing
+        else:
+            wait = back_off * 2 ** (tries - 1) * random.uniform(1.0, 1.5)  # noqa: S311 - as above
+        when = time.monotonic() + max(fault.retry_after, wait)
+        if (late or tries < most) and when < task.deadline:
             heapq.heappush(self._sleeping, (when, next(self._serial), task))
         else:
             self._end(task, fault)
@@ -238,6 +304,7 @@ class FetchThread:
             self._deadlines.popleft()
         due = [self._deadlines[0].deadline] if self._deadlines else []
         due += [self._sleeping[0][0]] if self._sleeping else []
+        due += [self._next_look] if self._connecting else []
         due += [batch.ends for batch in self._batches]
         return min(due) - time.monotonic() if due else _IDLE_SECONDS
 
@@ -263,7 +330,8 @@ class FetchThread:
         if isinstance(outcome, bytes):
             task.batch.end(task, Fetched(index=task.index, data=outcome))
             return
-        task.batch.end(task, Failure(index=task.index, code=outcome.code, detail=outcome.detail))
+        detail = after_redirect(outcome.detail) if 0 < task.redirects <= _REDIRECTS else outcome.detail
+        task.batch.end(task, Failure(index=task.index, code=outcome.code, detail=detail))
         # The host only: the rest of a URL may be a signature.
         facts = {"index": task.index, "host": task.target.host, "code": outcome.code.value, "reason": outcome.reason}
         _log.info("fetch failed: %s, %s", task.target.host, outcome.reason, extra=facts)
@@ -273,6 +341,7 @@ class FetchThread:
         task.looking = None
         if task.transfer is not None:
             del self._asking[task.transfer]
+            self._connecting.pop(task.transfer, None)
             self._loop.stop(task.transfer)
             task.transfer.drop()
             self._loop.give_back(task.transfer)
@@ -305,8 +374,7 @@ class FetchThread:
 
 def _out_of_time(task: FetchTask, seconds: float) -> Fault:
     """A silent address reads like a refused one; only a server that was reached can be late."""
-    if task.looking is not None:
-        return unreachable("deadline: lookup")
-    if task.transfer is not None and not task.transfer.reached():
-        return unreachable("deadline: connect")
-    return timed_out(seconds)
+    under_way = task.looking is not None or task.transfer is not None
+    if not task.tries or task.tries > task.unconnected + under_way or (task.transfer is not None and task.transfer.reached()):
+        return timed_out(seconds)
+    return unreachable("deadline: lookup" if task.looking is not None else "deadline: connect")

@@ -1,1 +1,1 @@
-"""Requests to addresses that strangers name: which are allowed, the guard that holds to it, and webhooks."""
+"""Requests to URLs that callers name: which addresses are allowed, the guard that enforces it, and webhooks."""

@@ -7,8 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import quote
 
-MAX_URL = 2048  #: characters
+import idna
+
+MAX_URL = 8000  #: characters; presigned ones have thousands
 _PUBLIC_PORTS = frozenset({80, 443})
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
@@ -41,7 +44,8 @@ _REFUSED_V6 = tuple(
     ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
 
-_PRINTABLE = re.compile(r"[!-~]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_ENCODED = re.compile(r"[^!-~]+")  # percent-encoded in a path or query
 _URL = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]{0,5}))?")
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
@@ -138,13 +142,15 @@ def check_url(url: str, allow: Sequence[Allowed]) -> str | None:
 def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
     """The URL taken apart, or why its text alone is refused, as a sentence for the caller.
 
-    The grammar is narrower than RFC 3986 and than any client's: what two parsers could read in two ways is refused. A port
+    The grammar is narrower than RFC 3986 and than any client's: what two parsers could read in two ways is refused. Only spaces and
+    characters beyond ASCII are taken as browsers take them: in a path or query percent-encoded as UTF-8, in a name by UTS 46, and
+    it is the encoded name that is judged. A port
     other than 80 and 443 passes with a host name if `allow` opens it on any network: only the name's addresses decide then.
     """
     if len(url) > MAX_URL:
         return f"The URL is longer than {MAX_URL} characters."
-    if not _PRINTABLE.fullmatch(url):
-        return "The URL has a space or another character that is not printable ASCII: percent-encode it."
+    if _CONTROL.search(url) or url != url.strip():
+        return "The URL has a control character, such as a line break, or a space around it: leave it out."
     if "\\" in url:
         return "The URL has a backslash: write / or %5C."
     parts = _URL.fullmatch(url.partition("#")[0])
@@ -153,6 +159,13 @@ def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
     scheme, authority, rest = parts[1].lower(), parts[2].lower(), parts[3]
     if "@" in authority:
         return "The URL must not hold a user name or a password."
+    if not authority.isascii():
+        name, colon, port = authority.partition(":")
+        try:
+            authority = idna.encode(name, uts46=True).decode() + colon + port
+        except UnicodeError:  # what IDNAError is
+            return "The URL's host is not a valid name."
+    rest = _ENCODED.sub(lambda found: quote(found[0], safe=""), rest)  # as UTF-8, as every browser does
     return _read_authority(scheme, authority, rest, allow)
 
 

@@ -152,7 +152,9 @@ class GuardedCurl:
     def __init__(self, allow: Sequence[Allowed], *, connect_timeout: float) -> None:
         self._allow = allow
         self.refused = ""  #: the address that the present request was kept from, for the log
+        self.stale = False  #: the server had closed the connection that was kept for the present request
         self._asked = False
+        self._opened = False
         self.curl = curl = pycurl.Curl()
         web = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
         curl.setopt(pycurl.PROTOCOLS, web)
@@ -179,7 +181,7 @@ class GuardedCurl:
     def aim(self, target: Target, addresses: Sequence[str]) -> None:
         """Sets the URL and the only addresses its host has, for the next request."""
         self.refused = ""
-        self._asked = False
+        self.stale = self._asked = self._opened = False
         self.curl.setopt(pycurl.URL, target.url)
         host = _bracketed(target.host)
         # "+": the entry leaves libcurl's cache after a minute, which would otherwise grow for ever.
@@ -189,13 +191,25 @@ class GuardedCurl:
         """Whether the request's TCP connection was made (or one was there): its address was allowed then."""
         return self._asked or self.curl.getinfo(pycurl.CONNECT_TIME) > 0
 
+    def connect_seconds(self) -> float | None:
+        """How long the present request's TCP connection took to make; None if it was there before."""
+        if not self._opened:
+            return None
+        return max(0.0, float(self.curl.getinfo(pycurl.CONNECT_TIME) - self.curl.getinfo(pycurl.NAMELOOKUP_TIME)))
+
     def _open_socket(self, _purpose: int, address: pycurl.CurlSockAddr) -> socket.socket | int:
+        if self._asked:
+            # libcurl asks again by itself when a kept connection turns out to be closed. The caller does that instead: only so
+            # it knows that a connection is being made, and how long that takes.
+            self.stale = True
+            return pycurl.SOCKET_BAD
         place = address.addr
         if isinstance(place, bytes) or (len(place) == 4 and place[3]):
             return self._refuse(f"address not allowed: {place!r}")  # a Unix socket, or an IPv6 address with a zone
         ip, port = place[0], place[1]
         if not address_allowed(ip, port, self._allow):
             return self._refuse(f"address not allowed: {ip} port {port}")
+        self._opened = True
         try:
             return _Given(address.family, address.socktype, address.protocol)
         except OSError as error:  # no IPv6 here: the next address may do; or out of descriptors

@@ -1,4 +1,4 @@
-"""What a webhook says and how it is signed: Standard Webhooks (https://www.standardwebhooks.com). Pure."""
+"""Signs webhooks by Standard Webhooks (https://www.standardwebhooks.com), and decides when they are retried. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 PREFIX = "whsec_"
 SECRET_BYTES = 24
-MOST_BYTES = 20_000  #: of a body: results that do not fit are fetched by its link
-LONGEST_WAIT = 86_400.0  #: seconds that a receiver's Retry-After may put us off
+MOST_BYTES = 20_000  #: of a body; if the results do not fit, the receiver fetches them by the link in it
+LONGEST_WAIT = 86_400.0  #: seconds; a longer Retry-After of a receiver is cut to this
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebhookResponse:
-    """What came of one call of a webhook."""
+    """The outcome of one call of a webhook."""
 
-    status: int | None  #: HTTP, None where there was no answer
-    error: str = ""  #: why there was none, in a word or two
-    retry_after: float = 0.0  #: seconds the receiver asked for; 0: it did not
+    status: int | None  #: the HTTP status; None if there was no answer
+    error: str = ""  #: why there was no answer, in a word or two
+    retry_after: float = 0.0  #: seconds of the receiver's Retry-After; 0: it sent none
 
     @property
     def accepted(self) -> bool:
@@ -28,17 +28,20 @@ class WebhookResponse:
 
     @property
     def gone(self) -> bool:
-        """The receiver wants no more of this."""
+        """Whether the receiver asks to get no more webhooks (HTTP 410)."""
         return self.status == 410
 
 
 def as_text(secret: bytes) -> str:
-    """The secret as receivers are given it: padded standard base64, the one form that all libraries read alike."""
+    """The secret in the form that receivers get. It is padded standard base64, because all libraries read this form alike."""
     return PREFIX + base64.b64encode(secret).decode()
 
 
 def headers(secrets: Sequence[bytes], *, event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers. `timestamp`: seconds since 1970; several secrets sign while one takes another's place."""
+    """The three headers of Standard Webhooks.
+
+    `secrets`: several while a secret is being rotated; each of them signs. `timestamp`: seconds since 1970.
+    """
     signed = f"{event_id}.{timestamp}.".encode() + body
     digests = (hmac.new(secret, signed, hashlib.sha256).digest() for secret in secrets)
     return {
@@ -49,10 +52,10 @@ def headers(secrets: Sequence[bytes], *, event_id: str, timestamp: int, body: by
 
 
 def next_try(answered: WebhookResponse, *, attempt: int, schedule: Sequence[float], jitter: float) -> float | None:
-    """Seconds until the next attempt after number `attempt` (from 0), or None if there is none.
+    """Seconds until the next attempt after number `attempt` (from 0). None if there is no further attempt.
 
-    `jitter`: 0 to 1, drawn by the caller; it stretches the wait by up to a fifth, so that what failed together does not
-    come back together.
+    `jitter`: a random number from 0 to 1. It makes the wait longer by up to a fifth, so that webhooks that failed together are
+    not retried together.
     """
     if answered.gone or attempt >= len(schedule):
         return None

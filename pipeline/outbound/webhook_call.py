@@ -1,4 +1,4 @@
-"""Calls a webhook, behind the guard that images are fetched behind."""
+"""Calls a webhook, behind the same guard as the fetching of images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.outbound.webhook import WebhookResponse
 
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 15.0
-MOST_READ = 64 * 1024  #: bytes of an answer: only its status counts
+MOST_READ = 64 * 1024  #: bytes of an answer that are read; the rest is ignored, because only the status counts
 
 
 class WebhookCaller:
-    """Implements pipeline.ports.Deliver. Thread-safe. `allow`: what may be reached beside public addresses."""
+    """Implements pipeline.ports.Deliver. Thread-safe. `allow`: private networks that may be reached too."""
 
     def __init__(self, allow: Sequence[Allowed] = (), *, seconds: float = CALL_SECONDS, resolve: Resolve = system_lookup) -> None:
         self._allow = tuple(allow)
@@ -26,20 +26,20 @@ class WebhookCaller:
         self._names = Names(self._allow, resolve=resolve)
 
     def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> WebhookResponse:
-        """One POST. No redirect is followed, no proxy used. Never raises for what names and receivers do."""
+        """Sends one POST. It follows no redirect and uses no proxy. A fault of the name or the receiver never raises."""
         target = read_url(url, self._allow)
         if isinstance(target, str):
             return WebhookResponse(status=None, error="url not allowed")
         try:
             addresses = self._names.look_up(target).result(timeout=CONNECT_SECONDS)
         except (NameRefused, LookupTimeout):
-            return WebhookResponse(status=None, error="not reachable")  # as for images: no more is told of the networks here
+            return WebhookResponse(status=None, error="not reachable")  # no details, so that callers can't explore our networks
         guarded = GuardedCurl(self._allow, connect_timeout=CONNECT_SECONDS)
         guarded.aim(target, addresses)
         curl = guarded.curl
         curl.setopt(pycurl.POST, 1)
         curl.setopt(pycurl.POSTFIELDSIZE_LARGE, len(body))
-        curl.setopt(pycurl.READDATA, BytesIO(body))  # not COPYPOSTFIELDS: it raises for a body with a zero byte
+        curl.setopt(pycurl.READDATA, BytesIO(body))  # COPYPOSTFIELDS raises if the body has a zero byte
         curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()] + ["Expect:"])
         curl.setopt(pycurl.TIMEOUT_MS, int(self._seconds * 1000))
         curl.setopt(pycurl.WRITEFUNCTION, _Waste())
@@ -56,7 +56,7 @@ class WebhookCaller:
 
 
 class _Waste:
-    """Reads an answer away, up to a limit."""
+    """Reads an answer and discards it. Stops the transfer at a limit."""
 
     def __init__(self) -> None:
         self._read = 0
@@ -67,7 +67,7 @@ class _Waste:
 
 
 def _answered(guarded: GuardedCurl, code: int) -> bool:
-    """Whether there was a status, and only the rest was not read."""
+    """Whether a status came, and the transfer was stopped only because the body was too long."""
     return code == pycurl.E_WRITE_ERROR and bool(guarded.curl.getinfo(pycurl.RESPONSE_CODE))
 
 

@@ -1,1 +1,1 @@
-"""The record of one image: its JSON Schema, the check against it, and the key of a cached answer."""
+"""The record of one image: its JSON Schema, its validation, and the cache key of an answer."""

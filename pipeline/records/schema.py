@@ -1,7 +1,8 @@
-"""The JSON Schema of one image's record: what a request may send, and what of it a model is shown. Pure.
+"""The JSON Schema of one image's record: the check of a request's schema, and its conversion for a model. Pure.
 
-A request's schema is any of JSON Schema 2020-12 that can be checked in bounded time with nothing from outside. A model
-takes less (see KEPT): what it does not take it is told in words, and pipeline/records/validate.py checks all of it.
+A request may send any JSON Schema 2020-12 that can be validated in bounded time and without outside references. A model accepts
+fewer keywords (see KEPT). If the conversion loses some, the model also gets the whole schema as text. pipeline/records/validate.py
+validates records against the whole schema.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any
 from urllib.parse import unquote
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-MOST_CHARACTERS = 32_768  #: as compact JSON: it goes with each call
+MOST_CHARACTERS = 32_768  #: bytes as compact JSON; it is limited because it is sent with each call
 DEEPEST = 64  #: levels of JSON
-MOST_PARTS = 2_000  #: subschemas, each counted as often as a $ref leads to it: bounds the time that checking takes
-PATTERN_PARTS = 40  #: what a pattern counts as: the costliest take microseconds a character
+MOST_PARTS = 2_000  #: subschemas, each counted as often as a $ref leads to it; the limit bounds the time of validation
+PATTERN_PARTS = 40  #: how many subschemas a pattern counts as, because the slowest patterns take microseconds a character
 
-#: Keywords by what they hold: a subschema, an array of them, or an object of them.
+#: Keywords by what they hold: ONE holds a subschema, LIST an array of subschemas, MAP an object of subschemas.
 ONE = frozenset(
     {"additionalProperties", "items", "contains", "propertyNames", "not", "if", "then", "else", "contentSchema"}
     | {"unevaluatedItems", "unevaluatedProperties"}
@@ -28,17 +29,18 @@ LIST = ("allOf", "anyOf", "oneOf", "prefixItems")
 MAP = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
 REFUSED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$vocabulary")
 
-#: What Gemini takes of a schema, as its page on structured output says: https://ai.google.dev/gemini-api/docs/structured-output
-#: Less minItems and maxItems, which it refuses where they are large ("too many states").
+#: Keywords that Gemini accepts: https://ai.google.dev/gemini-api/docs/structured-output
+#: minItems and maxItems are left out, because Gemini refuses them if they are large ("too many states").
 KEPT = ("type", "title", "description", "format", "minimum", "maximum", "required")
+#: Keywords that are left out without telling the model, because they do not change what is valid.
 SILENT = ("$schema", "$id", "$comment", "$defs", "definitions", "$anchor", "default", "examples", "deprecated", "readOnly")
 
 
-LONGEST_FAULT = 240  #: characters: names in a schema may be of any length
+LONGEST_FAULT = 240  #: characters; longer texts are cut, because names in a schema may have any length
 
 
 class SchemaFault(ValueError):
-    """The schema can't be used; the text says where and why."""
+    """The schema can't be used. The text says where and why."""
 
     def __str__(self) -> str:
         text = super().__str__()
@@ -46,7 +48,7 @@ class SchemaFault(ValueError):
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """Raises SchemaFault for what is too large, leads outside or to itself, or is of another dialect."""
+    """Raises SchemaFault if the schema is too large, has outside or circular references, or is of another dialect."""
     _check_depth(schema)
     try:
         size = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode())
@@ -72,13 +74,16 @@ def _check_depth(schema: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """Follows each reference of a schema, so that none is followed for ever."""
+    """Counts the subschemas of a schema, following each $ref, and refuses circular references."""
 
     root: Mapping[str, Any]
-    known: dict[int, int] = field(default_factory=dict)  #: by the id of a subschema: its parts
+    known: dict[int, int] = field(default_factory=dict)  #: by `id()` of a subschema: how many subschemas it counts as
 
     def parts(self, schema: Any, at: str, above: tuple[int, ...]) -> int:
-        """How many subschemas it is, each counted as often as it is led to."""
+        """How many subschemas `schema` counts as. A subschema counts each time that a $ref leads to it.
+
+        `at`: where it is in the schema, for errors. `above`: the `id()` of each subschema that it is in.
+        """
         if not isinstance(schema, dict):
             return 1
         if id(schema) in above:
@@ -111,7 +116,7 @@ class _Walk:
 
 
 def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Those directly within, with where they are."""
+    """Yields the direct subschemas of a schema, each with its relative path."""
     for name, value in schema.items():
         if name in ONE:
             yield name, value
@@ -122,7 +127,7 @@ def subschemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def resolve(root: Mapping[str, Any], ref: Any, at: str) -> Any:
-    """What `#/…` points to. Raises SchemaFault."""
+    """The subschema that the reference `#/…` points to. Raises SchemaFault."""
     if not isinstance(ref, str) or (ref != "#" and not ref.startswith("#/")):
         shown = f'"{ref[:100]}"' if isinstance(ref, str) else "no text"
         raise SchemaFault(f"the $ref of {at} is {shown}; only a path within the schema is followed, such as #/$defs/name.")
@@ -139,9 +144,10 @@ def resolve(root: Mapping[str, Any], ref: Any, at: str) -> Any:
 
 
 def records_schema(schema: Mapping[str, Any] | None, *, json_mode: bool) -> tuple[dict[str, Any], str]:
-    """What a call that asks for records sends as JSON Schema, and what has to be said beside it in words, if anything.
+    """The JSON Schema of a call that asks for records, and a text for the model (empty if none is needed).
 
-    An array of `{"index", "result"}`, with no bounds on its length. `schema` is each result's, as a request sent it.
+    The JSON Schema is an array of `{"index", "result"}` of any length. `schema` is the request's schema for each result. The text
+    holds this schema if the model does not accept all of its keywords.
     """
     shown: dict[str, Any] = {"type": "object", "additionalProperties": True} if json_mode else {"type": "string"}
     words, named = "", dict[str, Any]()
@@ -160,16 +166,16 @@ def records_schema(schema: Mapping[str, Any] | None, *, json_mode: bool) -> tupl
 
 
 class _ForModel:
-    """A schema less what the model does not take. Where a $ref leads to stands under a name of its own."""
+    """Converts a schema to the keywords that a model accepts. The target of each $ref gets an entry of its own in `$defs`."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
-        self.lost = False  #: something was left out that changes what is valid
+        self.lost = False  #: a keyword was left out that changes what is valid
         self._root = root
-        self._names: dict[str, str] = {}  # of each $ref
-        self._waiting: deque[str] = deque()
+        self._names: dict[str, str] = {}  #: by $ref: the name of its entry in `$defs`
+        self._waiting: deque[str] = deque()  #: each $ref whose target is not converted yet
 
     def whole(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The schema, and what it refers to by name."""
+        """The converted schema, and the entries of its `$defs`."""
         shown = self._shown(self._root)
         named: dict[str, Any] = {}
         while self._waiting:
@@ -181,7 +187,7 @@ class _ForModel:
         if not isinstance(schema, dict):  # true or false
             self.lost |= schema is False
             return {}
-        if "$ref" in schema:  # beside which the model takes nothing
+        if "$ref" in schema:  # the model accepts no other keyword beside a $ref
             self.lost |= any(name not in (*SILENT, "$ref", "title", "description") for name in schema)
             return {"$ref": f"#/$defs/{self._name(schema['$ref'])}"}
         shown: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""Checks records against their schema, by jsonschema-rs: linear-time patterns, nothing fetched.
+"""Validates records against their schema, by jsonschema-rs. It takes linear time for patterns, and fetches nothing.
 
-A `pattern` runs in Rust's regex engine, which never backtracks: see docs/adr/0009.
-Look-around and back-references, which need backtracking, are refused with the schema.
+A `pattern` runs in Rust's regex engine, which never backtracks (docs/adr/0009). A schema whose patterns have look-around or
+back-references is refused, because these need backtracking.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from jsonschema_rs import Draft202012Validator, ReferencingError, RegexOptions, 
 from pipeline.records.schema import SchemaFault
 
 PATTERN_BYTES = 1 << 17  #: of a compiled pattern
-MOST_FAULTS = 3  #: told of one record
-LONGEST_FAULT = 160  #: characters: it may quote what the model said
+MOST_FAULTS = 3  #: how many faults of one record are reported
+LONGEST_FAULT = 160  #: characters; longer texts are cut, because they may quote the model
 
 
 def compile_schema(schema: Mapping[str, Any]) -> Callable[[Any], str]:
-    """What says what is wrong with a record: empty if it fits. `schema` has passed `check_schema`. Raises SchemaFault."""
+    """Returns a function that says what is wrong with a record. Its text is empty if the record fits.
+
+    `schema` must have passed `check_schema`. Raises SchemaFault.
+    """
     patterns = RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=PATTERN_BYTES)
     try:
         validator = Draft202012Validator(dict(schema), pattern_options=patterns, validate_formats=False, offline=True)

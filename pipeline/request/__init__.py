@@ -1,1 +1,1 @@
-"""What a request may say: its shape, its limits, its options."""
+"""The fields of a request, and the check of their values and limits."""

@@ -1,4 +1,4 @@
-"""What came with a request to bytes: base64 texts, quickly (pybase64), and files as they are."""
+"""Reads the images that came with a request: decodes base64 texts (by pybase64, because it is fast), and copies files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pipeline.types import Failure, Fetched, ItemCode
 
 
 def decode_texts(texts: PackReader, indexes: Iterable[int]) -> Iterator[Fetched | Failure]:
-    """The bytes of each, one after the other. The front door has checked the texts; what still fails, fails alone."""
+    """Yields the bytes of each image in turn. A text that does not decode is a Failure of its image alone.
+
+    Such texts are rare, because the API has checked all texts when it accepted the request.
+    """
     for index in indexes:
         if texts.entries[index].facts.get("raw"):  # a file
             yield Fetched(index=index, data=texts.read(index))

@@ -1,4 +1,4 @@
-"""The check of a request before anything is stored: its fields as they are declared, then its images. Pure."""
+"""Checks a request before anything is stored: first its fields as they are declared, then its images. Pure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _DATA_URI = re.compile(rb"data:[^,]{0,200}?;base64,", re.IGNORECASE)
 
 
 class RequestFault(Exception):
-    """The request is refused at the door."""
+    """The request is refused, and nothing is stored."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code  #: stable
-        self.message = message  #: what, where and how to mend it
+        self.message = message  #: what is wrong, where, and how to fix it
 
 
 def check(
@@ -33,10 +33,10 @@ def check(
     models: Sequence[str] = (),
     uploaded: bool = False,
 ) -> ExtractRequest:
-    """The request in `fields` (decoded JSON, without the images) and `images`.
+    """Reads the request from `fields` (decoded JSON, without the images) and `images`.
 
-    `images` is None if the body had none. `webhook_allow` and `uploaded` are as in Given, and so is `models`. Unknown fields are
-    ignored. Raises RequestFault.
+    `images` is None if the body had none. `webhook_allow`, `models` and `uploaded` are as in Given. Unknown fields are ignored.
+    Raises RequestFault.
     """
     given = Given(images=len(images or ()), uploaded=uploaded, models=models, webhook_allow=webhook_allow)
     values: dict[str, Any] = {**fields, "images": images}
@@ -56,7 +56,7 @@ def _read(field: RequestField, value: Any, given: Given) -> Any:
 
 
 def _check_urls(images: Sequence[bytes]) -> None:
-    """Only what makes the request itself wrong: a bad URL is a failure of its image."""
+    """Refuses empty strings only, because a bad URL is a failure of its image and not of the request."""
     for index, text in enumerate(images):
         if not text.strip():
             raise RequestFault("image_empty", f"images[{index}] is an empty string; send a URL.")
@@ -100,7 +100,7 @@ _CHECKS = {"url": _check_urls, "base64": _check_base64, "upload": _check_files}
 
 
 def base64_payload(text: bytes) -> bytes:
-    """The base64 digits of `text`: without a `data:` prefix and MIME line breaks. Raises ValueError."""
+    """The base64 digits of `text`, without a `data:` prefix and MIME line breaks. Raises ValueError."""
     if text[:5].lower() == b"data:":
         prefix = _DATA_URI.match(text)
         if not prefix:
@@ -112,7 +112,7 @@ def base64_payload(text: bytes) -> bytes:
 
 
 def base64_size(text: bytes) -> int:
-    """How many bytes `text` decodes to, found without decoding. Raises ValueError saying what is wrong with it."""
+    """How many bytes `text` decodes to, computed without decoding. Raises ValueError with a text that says what is wrong."""
     digits = base64_payload(text)
     padding = 2 if digits.endswith(b"==") else 1 if digits.endswith(b"=") else 0
     odd = digits.translate(None, _ALPHABET)
@@ -125,5 +125,5 @@ def base64_size(text: bytes) -> int:
 
 
 def _megabytes(size: int) -> str:
-    """`size` in MB (1024 x 1024), never rounded down to a limit that it is over."""
+    """`size` in MB (1024 x 1024). Adds the bytes if it is not a whole number, so that it never looks equal to a limit."""
     return f"{size / MB:.0f} MB" if size % MB == 0 else f"{size / MB:.1f} MB ({size} bytes)"

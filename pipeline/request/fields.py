@@ -1,7 +1,7 @@
 """The fields of a request, each declared once. Pure.
 
-The body's readers (`api/body.py`, `api/uploads.py`), the check, the OpenAPI document, the table of error codes and the reference
-take what they need from these declarations. A new field is one more attribute of ExtractRequest.
+The modules that read bodies (`api/body.py`, `api/uploads.py`), the check, the OpenAPI document, the table of error codes and the
+reference use these declarations. To add a field, add an attribute to ExtractRequest.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any, Literal
 from pipeline.outbound.addresses import check_url
 from pipeline.records.schema import SchemaFault, check_schema
 from pipeline.request.kinds import TELLS_RULE, Given, Unfit, boolean, choice, declared, fields_of, quoted, shown, whole
-from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question
+from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Thinking
 
 InputMethod = Literal["url", "base64", "upload"]
 Granularity = Literal["merged", "perImage"]
 OnError = Literal["partial", "fail"]
-METHODS: tuple[InputMethod, ...] = ("url", "base64")  #: those that a body of JSON may name
+METHODS: tuple[InputMethod, ...] = ("url", "base64")  #: the methods that a JSON body may name
 GRANULARITIES: tuple[Granularity, ...] = ("merged", "perImage")
 MERGE_MODES: tuple[MergeMode, ...] = ("auto", "concat", "synthesize")
 ON_ERROR: tuple[OnError, ...] = ("partial", "fail")
 
 LONGEST_CUSTOM_ID = 256  #: characters
-MOST_METADATA = 4096  #: bytes as JSON: it goes out with each webhook, whose body has 20 kB
-DEEPEST_METADATA = 20  #: objects and arrays in each other
+MOST_METADATA = 4096  #: bytes as JSON, because it is sent with each webhook, whose body has at most 20 kB
+DEEPEST_METADATA = 20  #: levels of nested objects and arrays
 
 
 def _input_method(value: Any, given: Given) -> InputMethod:
@@ -81,7 +81,7 @@ def _model(value: Any, given: Given) -> str:
 
 
 def _fallback_models(value: Any, given: Given) -> tuple[str, ...]:
-    """Each once, in the caller's order."""
+    """The names in the caller's order, without repetitions."""
     if value is None:
         return ()
     unknown = [name for name in value if name not in given.models] if isinstance(value, list) else [value]
@@ -128,12 +128,12 @@ def _metadata(value: Any, _: Given) -> dict[str, Any] | None:
 
 
 def _is_storable(text: str) -> bool:
-    """Whether every database takes the text: it has neither NUL nor lone surrogates."""
+    """Whether every database can store the text. It may have neither NUL nor lone surrogates."""
     return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text)
 
 
 def _depth(value: Any) -> int:
-    """How many objects and arrays are in each other. The loop does not recurse, because the caller decides how deep the value is."""
+    """How many levels of objects and arrays are nested. It does not recurse, because the caller decides how deep the value is."""
     deepest, left = 0, [(value, 1)]
     while left and deepest <= DEEPEST_METADATA:
         inner, depth = left.pop()
@@ -148,10 +148,10 @@ _OF_QUESTION = tuple(attribute.name for attribute in fields(Question))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractRequest:
-    """A request that may be accepted.
+    """A request that has passed the check of its fields.
 
-    An attribute is a field of the body: `json_mode` is read from `jsonMode`, and refused with the code `invalid_json_mode`. The
-    fields are checked in this order, so the first one that is wrong is the one that the error names.
+    Each attribute is a field of the body: `json_mode` is read from `jsonMode`, and refused with the code `invalid_json_mode`. The
+    fields are checked in this order, so the error names the first field that is wrong.
     """
 
     input_method: InputMethod = declared(
@@ -161,7 +161,7 @@ class ExtractRequest:
         what="What `images` holds. A form does not need it.",
         required=True,
     )
-    #: The texts as sent (URL or base64), their JSON escapes undone, or the bytes of files. They may be read only on demand.
+    #: The URLs or base64 texts without JSON escapes, or the bytes of files. An image may be read only when it is accessed.
     images: Sequence[bytes] = declared(
         read=_images,
         schema={
@@ -212,7 +212,7 @@ class ExtractRequest:
         what="Whether a record that the account got before [may be taken](../how-to/records.md#do-not-ask-twice) "
         "instead of a model call. Takes strings as `jsonMode` does."
     )
-    #: Empty: the engine's own.
+    #: Empty: the engine's default model.
     model: str = declared(
         read=_model,
         schema={"type": ["string", "null"]},
@@ -234,11 +234,18 @@ class ExtractRequest:
         wants=f"one of {quoted(list(Detail))}",
         what="How closely the model looks at each picture. Less costs fewer tokens.",
     )
-    #: From accept on; then the job ends with what it has.
+    #: None: the model's own default.
+    thinking: Thinking | None = choice(
+        list(Thinking),
+        default=None,
+        wants=f"one of {quoted(list(Thinking))}",
+        what="How much the model thinks before it answers. Thoughts are billed as output. Without it: as the model does by itself.",
+    )
+    #: Counted from accept on. At the deadline the job ends with the results that it has.
     deadline_seconds: int = whole(
         10, 43_200, default=3600, what="Counted in seconds from accept on. Then the job ends with what it has."
     )
-    #: Who is told of the end.
+    #: Gets the event of the job's end.
     webhook_url: str | None = declared(
         read=_webhook_url,
         schema={"type": ["string", "null"], "pattern": r"^\s*(?:[Hh][Tt][Tt][Pp][Ss]?://[!-~]+\s*)?$"},

@@ -1,8 +1,8 @@
 """The kinds of fields that a request may have. Pure.
 
-A field is declared as an attribute of `pipeline.request.fields.ExtractRequest` whose default is made by one of the functions at
-the end of this module. The declaration says everything that is said of the field anywhere: how its value is read from JSON or
-from a form, what an error says, its JSON Schema in OpenAPI, and its row in the reference.
+A field is declared as an attribute of `pipeline.request.fields.ExtractRequest`. One of the functions at the end of this module
+makes its default. The declaration holds everything about the field: how its value is read from JSON or from a form, its error
+message, its JSON Schema in OpenAPI, and its row in the reference.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pipeline.outbound.addresses import Allowed
 T = TypeVar("T")
 Name = TypeVar("Name", bound=str)
 Schema = dict[str, Any]  #: a JSON Schema
-#: How a part of a form is read. `json`: as JSON if it is JSON, else as text. `text`: always as text. `texts`, for an array of
-#: texts: as JSON, or a part for each text.
+#: How a part of a form is read. `json`: as JSON if it is valid JSON, else as text. `text`: always as text. `texts`: an array of
+#: texts, sent as JSON or as one part for each text.
 FormPart = Literal["json", "text", "texts"]
 
 TELLS_VALUE = "{name} must be {wants}, not {value}."
 TELLS_RULE = "{name} must be {wants}."
 
-_ENTRY = "request field"  # the key of a declaration among the metadata of its dataclass field
+_ENTRY = "request field"  # the key of a declaration in the metadata of its dataclass field
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
@@ -35,33 +35,33 @@ class Unfit(Exception):
 
     def __init__(self, message: str = "", code: str = "") -> None:
         super().__init__(message)
-        self.message = message  #: for the caller: what is wrong and how to mend it; empty: as `RequestField.says`
-        self.code = code  #: stable; empty: as `RequestField.code`
+        self.message = message  #: for the caller: what is wrong and how to fix it; empty: `RequestField.says` is used
+        self.code = code  #: stable; empty: `RequestField.code` is used
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """What a field's value is compared with: facts of the request and of the service."""
+    """Facts about the request and the service that the check of a field's value needs."""
 
     images: int = 0  #: how many images the request has
     uploaded: bool = False  #: the images are files of a form
-    models: Sequence[str] = ()  #: the models that a request may name; the first one is asked if it names none
-    webhook_allow: Sequence[Allowed] = ()  #: networks that a webhook may reach beside public ones
+    models: Sequence[str] = ()  #: the models that a request may name; the first one is the default
+    webhook_allow: Sequence[Allowed] = ()  #: private networks that a webhook may reach, in addition to public addresses
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestField:
-    """Everything that is said of one field."""
+    """The declaration of one field."""
 
-    #: From a value as JSON has it to what the code works with. Gets None if the field is missing or null. Raises Unfit.
+    #: Converts the decoded JSON value to the attribute's value. Gets None if the field is missing or null. Raises Unfit.
     read: Callable[[Any, Given], Any]
-    schema: Schema  #: JSON Schema of the values that are taken, null among them if the field is optional
+    schema: Schema  #: JSON Schema of the accepted values; it includes null if the field is optional
     wants: str  #: completes "must be …"; Markdown
-    what: str  #: whole sentences on what the field does, for callers; Markdown, links relative to docs/reference
+    what: str  #: whole sentences that tell callers what the field does; Markdown, links relative to docs/reference
     required: bool = False
-    default: Any = None  #: what a missing field counts as, as JSON has it; None: `what` says it, or there is none
-    says: str = TELLS_VALUE  #: the error message where `read` has no own
-    when: str = ""  #: completes "`name` …" in the table of error codes; empty: made of `wants`
+    default: Any = None  #: the JSON value that a missing field counts as; None: `what` describes it, or there is none
+    says: str = TELLS_VALUE  #: the error message if `read` raises Unfit without one
+    when: str = ""  #: completes "`name` …" in the table of error codes; empty: it is made from `wants`
     form: FormPart = "json"
     attribute: str = ""  #: its name in the code
 
@@ -78,7 +78,7 @@ class RequestField:
 
     @property
     def meaning_of_code(self) -> str:
-        """When `code` is answered, as the table of error codes has it. Markdown."""
+        """When the API answers with `code`, for the table of error codes. Markdown."""
         wrong = f"is {'missing or ' if self.required else ''}not {_as_code(self.wants)}"
         return f"`{self.name}` {self.when or _without_links(wrong)}"
 
@@ -103,13 +103,13 @@ class RequestField:
 
 
 def fields_of(request: type) -> dict[str, RequestField]:
-    """What the attributes of a dataclass declare, by name, in their order."""
+    """The fields that the attributes of a dataclass declare, by their names in a body, in order of declaration."""
     declared_fields = (dataclasses.replace(field.metadata[_ENTRY], attribute=field.name) for field in dataclasses.fields(request))
     return {field.name: field for field in declared_fields}
 
 
 def shown(value: Any) -> str:
-    """A caller's value in an error text: cut short, and never a whole image."""
+    """A caller's value for an error text. It is cut short, because it may be a whole image."""
     if value is None:
         return "nothing"
     if isinstance(value, list | dict):
@@ -135,15 +135,15 @@ def declared(
     when: str = "",
     form: FormPart = "json",
 ) -> T:
-    """A field of a kind of its own. The arguments are those of RequestField."""
+    """Declares a field. The arguments are those of RequestField."""
     entry = RequestField(
         read=read, schema=schema, wants=wants, what=what, required=required, default=default, says=says, when=when, form=form
     )
-    return cast("T", dataclasses.field(metadata={_ENTRY: entry}))  # type checkers are told of the attribute, not of its making
+    return cast("T", dataclasses.field(metadata={_ENTRY: entry}))  # so that type checkers see the attribute's type
 
 
 def boolean(*, what: str) -> bool:
-    """A boolean, false if it is missing. The strings "true" and "false" are taken too: an existing client sends them."""
+    """A boolean, false if it is missing. It accepts the strings "true" and "false" too, because an existing client sends them."""
 
     def read(value: Any, _: Given) -> bool:
         if value is None or isinstance(value, bool):
@@ -173,7 +173,7 @@ def choice(names: Sequence[Name], *, default: T, what: str, wants: str = "", say
 
 
 def whole(lowest: int, highest: int, *, default: T, what: str, says: str = TELLS_VALUE) -> int | T:
-    """A whole number in that range; `default` if it is missing. A text of digits is taken too, and 3600.0."""
+    """A whole number in that range; `default` if it is missing. A string of digits is accepted too, and so is 3600.0."""
 
     def read(value: Any, _: Given) -> int | T:
         if value is None:

@@ -1,1 +1,1 @@
-"""What belongs to an account: keys, credits, usage, secrets, cached answers."""
+"""Data of an account: keys, credits, usage, secrets, cached answers."""

@@ -1,8 +1,8 @@
 """Accounts and their API keys.
 
-A key reads `xim_<id>_<secret><checksum>`: a prefix that secret scanners know it by, a public id to look it up with, a
-secret of 190 bits, and a CRC-32 that tells a mistyped key from an unknown one without asking the database. Only an
-HMAC-SHA256 of it, keyed with SECRET_KEY, is stored: a stolen database opens nothing.
+A key has the form `xim_<id>_<secret><checksum>`. Secret scanners recognize the prefix. The public id finds the key's row. The
+secret has 190 bits. The checksum (CRC-32) detects a mistyped key without a query. The database stores only an HMAC-SHA256 of
+the key, keyed with SECRET_KEY, so a stolen database gives no access.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UnknownAccount(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyRow:
-    """An API key as it may be listed: without its secret."""
+    """An API key without its secret, for lists."""
 
     id: str
     name: str
@@ -51,13 +51,13 @@ def random_id(prefix: str, length: int) -> str:
 
 
 def new_key() -> str:
-    """A fresh API key. Nothing is stored."""
+    """Makes a new API key. It does not store the key."""
     body = f"{random_id('', ID_LENGTH)}_{random_id('', SECRET_LENGTH)}"
     return f"{PREFIX}_{body}{_checksum(body)}"
 
 
 def key_id(key: str) -> str | None:
-    """The public id in a well-formed key, else None: no database is asked about anything else."""
+    """The public id in a well-formed key. None for any other text, so that callers can skip the query."""
     match = _KEY.fullmatch(key)
     if not match or not hmac.compare_digest(_checksum(f"{match[1]}_{match[2]}"), match[3]):
         return None
@@ -78,14 +78,14 @@ def hash_key(key: str, secret_key: bytes) -> str:
 
 
 def create_account(connection: Connection, name: str) -> str:
-    """A new account without credits; its id."""
+    """Creates an account without credits. Returns its id."""
     account = random_id("acc_", 16)
     connection.execute(insert(accounts_table).values(id=account, name=name, created_at=now_ms()))
     return account
 
 
 def create_key(connection: Connection, *, account: str, name: str, secret_key: bytes) -> str:
-    """A new API key of `account`. This is the only time it can be seen."""
+    """Creates an API key of `account` and returns it. The key can't be shown again later, because only its hash is stored."""
     key = new_key()
     connection.execute(
         insert(api_keys_table).values(
@@ -96,7 +96,7 @@ def create_key(connection: Connection, *, account: str, name: str, secret_key: b
 
 
 def account_of(connection: Connection, key: str, secret_key: bytes) -> str | None:
-    """The account that `key` speaks for; None for a malformed, unknown or revoked key."""
+    """The account of `key`; None for a malformed, unknown or revoked key."""
     public = key_id(key)
     if public is None:
         return None
@@ -130,7 +130,7 @@ def list_keys(connection: Connection) -> list[KeyRow]:
 
 
 def revoke_key(connection: Connection, name_or_id: str) -> int:
-    """Revokes the live keys of that id or name; how many. Raises UnknownAccount if there are none."""
+    """Revokes the live keys of that id or name. Returns their number. Raises UnknownAccount if there are none."""
     changed = connection.execute(
         update(api_keys_table)
         .where((api_keys_table.c.id == name_or_id) | (api_keys_table.c.name == name_or_id), api_keys_table.c.revoked_at.is_(None))
@@ -142,7 +142,10 @@ def revoke_key(connection: Connection, name_or_id: str) -> int:
 
 
 def find_account(connection: Connection, name_or_id: str) -> str:
-    """The account of that id or name, or of the key of that id or name. Raises UnknownAccount, also for an ambiguous name."""
+    """The account with that id or name, or the account of the key with that id or name.
+
+    Raises UnknownAccount if there is none, or if the name is ambiguous.
+    """
     by_account = select(accounts_table.c.id).where((accounts_table.c.id == name_or_id) | (accounts_table.c.name == name_or_id))
     by_key = select(api_keys_table.c.account).where((api_keys_table.c.id == name_or_id) | (api_keys_table.c.name == name_or_id))
     found = sorted(connection.execute(by_account.union(by_key)).scalars())

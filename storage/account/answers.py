@@ -1,4 +1,4 @@
-"""Records that were answered before, for a while: see docs/adr/0010. Each account sees its own and no other's."""
+"""The answer cache: records of earlier jobs, kept for a limited time (docs/adr/0010). An account sees only its own records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from storage.schema import answers_table
 
 
 def known_answers(connection: Connection, account: str, keys: Iterable[str]) -> dict[str, Any]:
-    """The records by their key (pipeline/records/answer_key.py), of those keys that are known."""
+    """The cached records, by key (pipeline/records/answer_key.py). Keys that are not in the cache are left out."""
     mine = select(answers_table.c.key, answers_table.c.result).where(
         answers_table.c.account == account, answers_table.c.key.in_(list(keys))
     )
@@ -21,11 +21,11 @@ def known_answers(connection: Connection, account: str, keys: Iterable[str]) -> 
 
 
 def keep_answers(connection: Connection, account: str, records: Mapping[str, Any], *, ttl_ms: int) -> None:
-    """Keeps the records by their key, in place of what was kept for it."""
+    """Stores records by key for `ttl_ms` milliseconds. A new record replaces the one stored before under its key."""
     if not records:
         return
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    # In the order of the keys: who writes the same ones at the same time waits, and is no deadlock.
+    # The rows are sorted by key, so that two transactions that write the same keys wait for each other and do not deadlock.
     rows = [{"account": account, "key": key, "result": records[key], "expires_at": now_ms() + ttl_ms} for key in sorted(records)]
     statement = insert(answers_table).values(rows)
     replaced = {"result": statement.excluded.result, "expires_at": statement.excluded.expires_at}
@@ -33,7 +33,7 @@ def keep_answers(connection: Connection, account: str, records: Mapping[str, Any
 
 
 def forget_expired(connection: Connection, limit: int = 1000) -> int:
-    """Deletes records whose time is over; how many."""
+    """Deletes up to `limit` expired records. Returns their number."""
     late = select(answers_table.c.account, answers_table.c.key).where(answers_table.c.expires_at <= now_ms()).limit(limit)
     chosen = late.with_for_update(skip_locked=True)
     return connection.execute(

@@ -1,8 +1,8 @@
-"""Credits: what accounts have, hold and spent, and the row for each movement.
+"""Credits: the balance of each account, and a ledger row for each movement.
 
-Money is conserved: `available + held + charged` of an account is the sum of its grants, and each round of a job has one
-reserve, one charge and one release row, the latter two adding up to the first. The unique key on (job, round, kind)
-makes a second charge impossible, whoever tries.
+Credits are conserved: `available + held + charged` of an account equals the sum of its grants. Each ended round of a job has one
+reserve, one charge and one release row, and charge plus release equals reserve. The unique key on (job, round, kind) makes a
+second charge impossible.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def grant(connection: Connection, account: str, amount: int) -> None:
 
 
 def reserve(connection: Connection, *, account: str, job: str, round_: int, amount: int) -> None:
-    """Holds credits for a round of a job. Locks the account's row. Raises InsufficientCredits."""
+    """Reserves credits for a round of a job. Locks the account's row. Raises InsufficientCredits."""
     changed = connection.execute(_hold(), {"of": account, "amount": amount})
     if changed.rowcount == 0:
         available = connection.scalar(select(accounts_table.c.available).where(accounts_table.c.id == account)) or 0
@@ -44,9 +44,9 @@ def reserve(connection: Connection, *, account: str, job: str, round_: int, amou
 
 
 def settle(connection: Connection, *, account: str, job: str, round_: int, charge: int) -> None:
-    """Ends a round's reservation: `charge` credits of it are spent, the others are available again.
+    """Ends a round's reservation. It spends `charge` credits and makes the rest available again.
 
-    Both rows are written even where one of them is zero. Raises ValueError if more than the reservation is charged.
+    It writes both ledger rows, even if one amount is zero. Raises ValueError if `charge` is more than the reservation.
     """
     reserved = connection.execute(_reserved(), {"job": job, "round": round_}).scalar_one()
     if not 0 <= charge <= reserved:
@@ -57,7 +57,7 @@ def settle(connection: Connection, *, account: str, job: str, round_: int, charg
     connection.execute(_spend(), {"of": account, "charge": charge, "release": release})
 
 
-# Each statement is made once: putting it together costs more than what the database does for it.
+# Each statement is built once and cached, because building it takes longer than running it.
 
 
 @cache

@@ -1,4 +1,4 @@
-"""SECRET_KEY: given, or made once and kept in DATA_DIR."""
+"""SECRET_KEY: from the settings, or generated once and stored in DATA_DIR."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from config.settings import Settings
 
 
 def secret_key(settings: Settings) -> bytes:
-    """The key of the hashes. Made on first use, in a file only its owner can read; whoever comes second reads it."""
+    """The key for hashes and encryption.
+
+    If the settings have none, the first process generates it in a file that only its owner can read. Later processes read that
+    file.
+    """
     if settings.secret_key:
         return settings.secret_key.get_secret_value().encode()
     path = settings.data_dir / "secret_key"
@@ -20,7 +24,7 @@ def secret_key(settings: Settings) -> bytes:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_urlsafe(48))
         try:
-            os.link(fresh, path)  # fails where another process was first; the file appears whole or not at all
+            os.link(fresh, path)  # atomic; raises FileExistsError if another process was first
         except FileExistsError:
             pass
         finally:

@@ -1,4 +1,4 @@
-"""What an account has and what it spent, for its owner. Reads only."""
+"""An account's balance and spending, for its owner. Reads only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Balance:
-    """Credits of an account; together they are what was granted to it."""
+    """Credits of an account. Their sum is what was granted to the account."""
 
     available: int
     held: int
@@ -32,17 +32,17 @@ class Movement:
     round: int | None
     kind: str  #: grant, reserve, charge, release
     amount: int  #: credits, never negative
-    request_source: str | None  #: of its job, as long as that is known
+    request_source: str | None  #: request source of the job; None after the job was deleted
     created_at: int  #: milliseconds since 1970
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Day:
-    """What was charged between two midnights, in UTC."""
+    """The charges of one day, in UTC."""
 
     date: date
-    jobs: int  #: that ended
-    credits: int
+    jobs: int  #: jobs that ended on that day
+    credits: int  #: credits charged on that day
 
 
 def balance_of(connection: Connection, account: str) -> Balance:
@@ -53,7 +53,7 @@ def balance_of(connection: Connection, account: str) -> Balance:
 
 
 def movements_of(connection: Connection, account: str, *, before: int | None, limit: int) -> Sequence[Movement]:
-    """The account's rows of the ledger, newest first, from below the row `before` on."""
+    """Up to `limit` ledger rows of the account, newest first. `before`: return only rows with a smaller id."""
     query = (
         select(
             ledger_table.c.id,
@@ -74,7 +74,7 @@ def movements_of(connection: Connection, account: str, *, before: int | None, li
 
 
 def days_of(connection: Connection, account: str, *, count: int) -> Sequence[Day]:
-    """The last `count` days, today first; those without an end of a job are left out."""
+    """The last `count` days, today first. Days on which no job ended are left out."""
     day = ledger_table.c.created_at // DAY_MS
     query = (
         select(

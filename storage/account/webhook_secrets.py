@@ -1,4 +1,7 @@
-"""The secret that signs an account's webhooks: made when first needed, kept encrypted with a key made of SECRET_KEY."""
+"""The secret that signs an account's webhooks.
+
+It is generated when it is first needed, and stored encrypted with a key that is derived from SECRET_KEY.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pipeline.outbound.webhook import SECRET_BYTES
 from storage.database import now_ms
 from storage.schema import accounts_table
 
-BOTH_SIGN_MS = 86_400_000  #: after a rotation the secret before signs too, for a day
+BOTH_SIGN_MS = 86_400_000  #: for a day after a rotation, the previous secret signs too
 
 
 class SecretUnreadable(Exception):
@@ -29,7 +32,10 @@ class SecretUnreadable(Exception):
 
 
 def signing_secrets(connection: Connection, account: str, secret_key: bytes) -> list[bytes]:
-    """What signs now: the account's secret, and for a day after a rotation the one before. Raises SecretUnreadable."""
+    """The secrets that sign now: the account's secret and, for a day after a rotation, the previous one.
+
+    Raises SecretUnreadable.
+    """
     row = connection.execute(
         select(
             accounts_table.c.webhook_secret,
@@ -41,13 +47,14 @@ def signing_secrets(connection: Connection, account: str, secret_key: bytes) -> 
         return [_make(connection, account, secret_key)]
     secrets_now = [_decrypt(row.webhook_secret, secret_key)]
     if row.both and row.webhook_secret_before:
-        with suppress(SecretUnreadable):  # a rotation is also the way out when SECRET_KEY was changed
+        # After a change of SECRET_KEY, an owner rotates the secret because the old one is unreadable. So that is no error here.
+        with suppress(SecretUnreadable):
             secrets_now.append(_decrypt(row.webhook_secret_before, secret_key))
     return secrets_now
 
 
 def rotate(connection: Connection, account: str, secret_key: bytes) -> bytes:
-    """A new secret; the one before signs too for a day."""
+    """Makes a new secret and returns it. The previous secret also signs for a day."""
     fresh = secrets.token_bytes(SECRET_BYTES)
     connection.execute(
         update(accounts_table)
@@ -62,7 +69,7 @@ def rotate(connection: Connection, account: str, secret_key: bytes) -> bytes:
 
 
 def _make(connection: Connection, account: str, secret_key: bytes) -> bytes:
-    """The first one. Of two who make it at once the second reads what the first has stored."""
+    """Makes the account's first secret. If two transactions do so at once, the second one returns the first one's secret."""
     made = _encrypt(secrets.token_bytes(SECRET_BYTES), secret_key)
     none = accounts_table.c.webhook_secret.is_(None)
     connection.execute(update(accounts_table).where(accounts_table.c.id == account, none).values(webhook_secret=made))

@@ -16,6 +16,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import Verdict
+from pipeline.notes import SEPARATOR, NoteCode, warnings_of
 from pipeline.stage import StagedChunk
 from pipeline.types import (
     MAX_TOTAL_BYTES,
@@ -143,6 +144,9 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
             for image in chunk.staged
         ],
     )
+    noted = [image for image in chunk.staged if image.note]
+    _mark(connection, lease.job, [{"at": image.index, "note": image.note} for image in noted])
+    _add_warnings(connection, job, warnings_of(image.note for image in noted))
     if (connection.scalar(_stored(), {"of": lease.job, "more": chunk.stored}) or 0) > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
     _set_chunk(connection, lease, object=key)
@@ -174,13 +178,17 @@ def record_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, 
 
     Returns the ids of the next steps. Raises LostLease.
     """
-    job = lock_job(connection, lease.job) if last else None
+    job = lock_job(connection, lease.job) if last or outcome.notes else None
     if last:
         steps.finish(connection, lease)
     else:
         steps.check(connection, lease)
     _mark_failed(connection, lease.job, outcome.failures)
-    _mark(connection, lease.job, [{"at": index, "note": "reencoded"} for index in outcome.reencoded])
+    _add_note(connection, lease.job, NoteCode.REENCODED.value, outcome.reencoded)
+    for index, note in outcome.notes.items():
+        _add_note(connection, lease.job, note, [index])
+    if job is not None:
+        _add_warnings(connection, job, warnings_of(outcome.notes.values()))
     _mark(
         connection,
         lease.job,
@@ -195,7 +203,7 @@ def record_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, 
     usage = Usage(**row.usage).plus(outcome.usage)
     kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
     _set_chunk(connection, lease, **kept)
-    return _after_chunk(connection, job) if job is not None else []
+    return _after_chunk(connection, job) if last and job is not None else []
 
 
 @cache
@@ -278,9 +286,24 @@ def _split_chunk(connection: Connection, lease: Lease, chunk: _ChunkRow, *, midd
 
 def add_warning(connection: Connection, job: str, warning: str) -> None:
     """Adds a warning to the job, unless the job has it already."""
-    warnings = lock_job(connection, job).warnings
-    if warning not in warnings:
-        connection.execute(update(jobs_table).where(jobs_table.c.id == job).values(warnings=[*warnings, warning]))
+    _add_warnings(connection, lock_job(connection, job), [warning])
+
+
+def _add_warnings(connection: Connection, job: LockedJob, warnings: Sequence[str]) -> None:
+    """Adds the warnings that the job does not have yet."""
+    fresh = [warning for warning in warnings if warning not in job.warnings]
+    if fresh:
+        connection.execute(update(jobs_table).where(jobs_table.c.id == job.id).values(warnings=[*job.warnings, *fresh]))
+
+
+def _add_note(connection: Connection, job: str, note: str, indexes: Sequence[int]) -> None:
+    """Adds a note to images after the notes that they have, unless they have it already."""
+    columns = images_table.c
+    for index in indexes:
+        image = (columns.job == job, columns.index == index)
+        before = connection.scalar(select(columns.note).where(*image)) or ""
+        if note not in before.split(SEPARATOR):
+            connection.execute(update(images_table).where(*image).values(note=SEPARATOR.join(filter(None, (before, note)))))
 
 
 def _set_chunk(connection: Connection, lease: Lease, **values: Any) -> None:

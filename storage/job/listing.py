@@ -25,7 +25,7 @@ class ItemView:
     code: str | None  #: pipeline.types.ItemCode of a failed image
     message: str | None  #: detail of the failure
     attempts: int  #: number of rounds that the image took part in
-    note: str | None  #: `reencoded`: the model saw a converted copy of the image
+    note: str | None  #: remarks about the image (pipeline.notes)
     result: Any  #: the image's own record, if the job makes records and has ended with results
 
 

@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection that storage.database.migrate hands over."""
+"""Runs the migrations on the connection that storage.database.migrate passes in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from storage.schema import metadata
 
-ADVISORY_LOCK = 7_302_114_001  #: any number of ours: two processes that migrate at once go one after the other
+ADVISORY_LOCK = 7_302_114_001  #: an arbitrary number; with this lock, processes that migrate at once run one after the other
 
 
 def run() -> None:

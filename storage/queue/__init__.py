@@ -1,1 +1,1 @@
-"""The queue: steps, their leases, and which of them are announced when."""
+"""The queue: steps, their leases, and when steps are announced to workers."""

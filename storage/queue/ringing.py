@@ -1,6 +1,6 @@
-"""Which steps are announced to the workers, and when: of each account only so many at a time.
+"""Chooses which steps are announced ("rung") to the workers, and when. Each account has a limited number at a time.
 
-A ring may be lost: it is a hint, and what is due is rung again.
+An announcement (a ring) is only a hint and may be lost. A step that stays due is announced again.
 """
 
 from __future__ import annotations
@@ -31,29 +31,30 @@ from storage.database import now_ms
 from storage.queue.steps import free
 from storage.schema import OPEN_STEP, TAKEN_STEP, UNRUNG_STEP, jobs_table, steps_table
 
-#: Steps of one account that are rung or leased at a time. A job of 3000 images has 60 to 190 chunks: the
-#: large jobs of one account leave room in the queue for everybody else's.
+#: Most steps of one account that are announced or leased at a time. A job of 3000 images has 60 to 190 chunks, so the limit
+#: keeps room in the queue for the jobs of other accounts.
 WINDOW = 64
-RING_AGAIN_MS = 30_000  #: a step that was rung and not claimed is rung again after this, doubling
+RING_AGAIN_MS = 30_000  #: a step that was announced but not claimed is announced again after this time, which doubles each time
 MOST_DOUBLINGS = 5
 IN_HAND_MS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """A step to be announced."""
+    """The announcement of one step."""
 
     step: int
-    waited: bool  #: somebody holds a connection for its job
+    waited: bool  #: a caller holds a connection for the step's job
 
 
 def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 500) -> list[Ring]:
-    """Marks due steps as rung and names them: of each account as many as its window leaves room for.
+    """Marks due steps as announced and returns them. Each account gets as many as its window has room for.
 
-    `beside`: only those of the account that owns this job, and only those that were not rung yet.
+    `beside`: a job; choose only steps of that job's account, and only steps that were not announced yet.
 
-    Else also, whatever its account has under way, what was rung and not claimed: after 30 s, then after twice that, up to
-    16 minutes. Its message may be lost, or just wait in a long queue.
+    Without `beside`, it also chooses steps that were announced but not claimed, even if the account's window is full. It does so
+    after 30 s, and then after twice the time before, up to 16 minutes. The message of such a step may be lost, or may wait in a
+    long queue.
     """
     if beside is not None:
         accounts = connection.scalars(_account_statement(), {"job": beside}).all()
@@ -71,16 +72,16 @@ def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 5
 
 
 def _accounts_with_room(connection: Connection) -> list[str]:
-    """Those that have a due step that was not rung, and whose window has a place for it."""
+    """Accounts that have a due step which was not announced yet, and room for it in their window."""
     taken = {row.account: row.steps for row in connection.execute(_taken_statement())}
     unrung = connection.execute(_unrung_by_account()).all()
     return [row.account for row in unrung if row.first == 0 or taken.get(row.account, 0) < WINDOW]
 
 
 def _in_the_window(connection: Connection, account: str) -> list[Ring]:
-    """The account's due steps that were not rung, as many as its window has places for.
+    """The account's due steps that were not announced yet, as many as its window has room for.
 
-    Those that somebody waits for have the first places, past what is leased or was rung for others.
+    Steps of waited jobs come first. Only other steps of waited jobs count against them; steps of jobs nobody waits for do not.
     """
     rows = connection.execute(_unrung_statement(), {"account": account}).all()
     if not rows:
@@ -93,7 +94,7 @@ def _in_the_window(connection: Connection, account: str) -> list[Ring]:
 
 
 def forget_ring(connection: Connection, step: int) -> None:
-    """Has the step rung anew: its message came to a process that takes no more."""
+    """Has the step announced again, because a process that accepts no more steps received its message."""
     connection.execute(
         update(steps_table)
         .where(free(steps_table.c.id == step, steps_table.c.state == StepState.READY.value))
@@ -102,16 +103,16 @@ def forget_ring(connection: Connection, step: int) -> None:
 
 
 def forget_rings(connection: Connection) -> None:
-    """Has every waiting step rung anew: the queue of messages was found empty, so theirs are lost.
+    """Has every ready step announced again. Call it when the message queue is empty, because their messages are then lost.
 
-    A ring of the last seconds is left: a worker may hold its message and be about to claim.
+    It skips steps announced in the last 2 s, because a worker may have their message and be about to claim them.
     """
     long_rung = free(text(OPEN_STEP), steps_table.c.state == StepState.READY.value, steps_table.c.rung_at < now_ms() - IN_HAND_MS)
     connection.execute(update(steps_table).where(long_rung).values(rung_at=None))
 
 
 def _due() -> ColumnElement[bool]:
-    """Ready, its time has come, and it was not rung lately."""
+    """The step is ready, due, and was not announced recently."""
     rung_before = steps_table.c.rings - 1
     patience = literal(RING_AGAIN_MS, BigInteger).bitwise_lshift(
         case((rung_before > MOST_DOUBLINGS, MOST_DOUBLINGS), else_=rung_before)
@@ -154,7 +155,7 @@ def _rung_long_ago() -> Select[Any]:
 
 @cache
 def _unrung_statement() -> Select[Any]:
-    """An account's due steps that were not rung, in their order, and on each row how many of its places are taken."""
+    """An account's due steps that were not announced yet, in order. Each row also has the number of taken window places."""
     same = steps_table.alias("same")
     taken = select(func.count()).select_from(same).where(same.c.account == bindparam("account"), text(f"({TAKEN_STEP})"))
     return (

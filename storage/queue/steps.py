@@ -1,10 +1,10 @@
 """The queue: rows of `steps`, claimed by lease and fenced by epoch.
 
-Ready → leased → done, or back to ready, or dead or cancelled. A message in Redis only says "look at step N": it may be
-lost or come twice. Whoever claims a step raises its epoch, and every later write of that step names the epoch, so a
-worker that was paused past its lease changes nothing.
+A ready step becomes leased. A leased step becomes done, dead, split or cancelled, or ready again. A message in Redis only says
+"look at step N", and may be lost or arrive twice. A claim raises the step's epoch, and each later write for the step names that
+epoch. So a worker that was paused until its lease expired can't change anything.
 
-Where a transaction locks several rows the order is job, steps, account.
+A transaction that locks several rows locks them in the order job, steps, account.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from pipeline.types import JobStatus, StepKind, StepState
 from storage.database import now_ms
 from storage.schema import OPEN_STATES, OPEN_STEP, jobs_table, steps_table
 
-#: The states in which the holder of a step's lease may end it.
+#: The states in which the lease's holder may end the step.
 Finished = Literal[StepState.DONE, StepState.DEAD, StepState.SPLIT]
 
-ALONE_AFTER = 2  #: leases that ran out, after which a step runs in a process of its own
+ALONE_AFTER = 2  #: a step runs in its own process after this number of expired leases
 
 
 class LostLease(Exception):
-    """The step has a new epoch: somebody else works on it, or its job has ended. Nothing was written."""
+    """The step has a new epoch, because another worker claimed it or its job has ended. Nothing was written."""
 
 
 class JobGone(LostLease):
-    """The step's job was deleted, and the step with it."""
+    """The job was deleted together with its steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """The right to work on a step, for a while."""
+    """The right to work on a step for a limited time."""
 
     step: int
     job: str
@@ -60,9 +60,9 @@ class Lease:
     kind: StepKind
     part: int  #: the chunk's number
     epoch: int
-    tries: int  #: failures so far that counted
-    request: str | None = None  #: id of the HTTP request that made the job's round, for the log
-    alone: bool = False  #: to be worked on in a process of its own: it was there when others died
+    tries: int  #: failures so far that count towards giving the step up
+    request: str | None = None  #: id of the HTTP request that started the job's round, for the log
+    alone: bool = False  #: run the step in its own process, because leases of it expired before
 
 
 def add(
@@ -75,7 +75,7 @@ def add(
     delay_ms: int = 0,
     alone: bool = False,
 ) -> list[int]:
-    """New ready steps; their ids, in the order of `parts`."""
+    """Adds ready steps. Returns their ids in the order of `parts`."""
     same = {"job": job, "round": round_, "kind": kind.value, "state": StepState.READY.value, "not_before": 0}
     rows = connection.execute(
         _add_statement(), [{**same, "of": job, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts]
@@ -94,16 +94,17 @@ def _add_statement() -> ReturningInsert[tuple[int]]:
 
 
 def _of_job(job: ColumnElement[str]) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
-    """What a step knows of its job: the account and the priority."""
+    """The account and the priority that a step copies from its job."""
     row = jobs_table.c.id == job
     priority = select(case((jobs_table.c.waited, 0), else_=1)).where(row)
     return select(jobs_table.c.account).where(row).scalar_subquery(), priority.scalar_subquery()
 
 
 def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after: Lease | None = None) -> Lease | None:
-    """Takes the step, if it is due; None if it is not (done, leased by another, not yet due).
+    """Claims the step if it is due. Returns None if it is not: it has ended, is leased, or is not due yet.
 
-    The first claim of a job's step shows it as running; `after`: the lease of the step of the same job that it follows.
+    The first claim of a job's step sets the job's status to running. `after`: the lease of the previous step of the same job,
+    if there was one; it saves two statements.
     """
     if after is None:
         connection.execute(_running_statement(), {"step": step})
@@ -152,23 +153,23 @@ def _claim_statement() -> ReturningUpdate[Any]:
 
 @cache
 def _request_statement() -> Select[str | None]:
-    # By itself: in RETURNING SQLite looks a job up without its index.
+    # This is its own statement, because SQLite does not use the index of jobs in a RETURNING clause.
     return select(jobs_table.c.request_id).where(jobs_table.c.id == bindparam("job"))
 
 
 def renew(connection: Connection, lease: Lease, *, lease_ms: int) -> bool:
-    """Prolongs the lease; whether it still holds."""
+    """Extends the lease. Returns whether the lease was still held."""
     prolonged = update(steps_table).where(_fence()).values(lease_until=now_ms() + lease_ms)
     return connection.execute(prolonged, _of(lease)).rowcount > 0
 
 
 def is_lost(connection: Connection, lease: Lease) -> bool:
-    """Whether somebody else has taken or ended the step, or it is gone; not if its holder has ended it."""
+    """Whether another worker claimed or ended the step, or the step was deleted. False if the lease's holder ended it."""
     return connection.scalar(select(steps_table.c.epoch).where(steps_table.c.id == lease.step)) != lease.epoch
 
 
 def check(connection: Connection, lease: Lease) -> None:
-    """Locks the step's row for this transaction, if the lease still holds. Raises LostLease."""
+    """Locks the step's row for this transaction. Raises LostLease if the lease is not held any more."""
     _write(connection, lease, update(steps_table).where(_fence()).values(epoch=steps_table.c.epoch))
 
 
@@ -183,7 +184,7 @@ def _end_statement(state: Finished) -> Update:
 
 
 def hand_back(connection: Connection, lease: Lease, *, delay_ms: int, counts: bool) -> None:
-    """Makes the step ready again, due after `delay_ms`. `counts`: this was a failure of the step's own. Raises LostLease."""
+    """Makes the step ready again, due after `delay_ms`. `counts`: count this as a failure of the step. Raises LostLease."""
     ready = (
         update(steps_table)
         .where(_fence())
@@ -194,7 +195,7 @@ def hand_back(connection: Connection, lease: Lease, *, delay_ms: int, counts: bo
 
 
 def count_death(connection: Connection, lease: Lease) -> int:
-    """Notes that a process died of which this step was the only work; how many have. Raises LostLease."""
+    """Counts the death of a process that ran only this step. Returns the number of deaths so far. Raises LostLease."""
     died = update(steps_table).where(_fence()).values(deaths=steps_table.c.deaths + 1).returning(steps_table.c.deaths)
     deaths = connection.scalar(died, _of(lease))
     if deaths is None:
@@ -208,7 +209,7 @@ def _write(connection: Connection, lease: Lease, statement: Update) -> None:
 
 
 def _fence() -> ColumnElement[bool]:
-    """The step, as long as the lease holds that `_of` names."""
+    """Matches the step only while the lease is held. `_of` gives the parameters."""
     return and_(
         steps_table.c.id == bindparam("step"),
         steps_table.c.epoch == bindparam("of_epoch"),
@@ -221,9 +222,9 @@ def _of(lease: Lease) -> dict[str, int]:
 
 
 def cancel_open(connection: Connection, *, job: str, round_: int) -> int:
-    """Ends a round's open work, fencing off who holds it. Gives the milliseconds until its last lease runs out, 0 if none is held.
+    """Cancels a round's open work steps, so that the workers that hold them can't write any more.
 
-    The caller holds the job's lock.
+    Returns the milliseconds until the last of their leases expires, 0 if none was leased. The caller holds the job's lock.
     """
     left = connection.execute(_cancel_statement(), {"of": job, "in": round_}).scalars()
     return max([0, *(int(milliseconds or 0) for milliseconds in left)])
@@ -231,7 +232,7 @@ def cancel_open(connection: Connection, *, job: str, round_: int) -> int:
 
 @cache
 def _cancel_statement() -> ReturningUpdate[Any]:
-    """`lease_until` stays: it says until when who held the step may still be at it."""
+    """It keeps `lease_until`, because the worker that held the step may still work on it until then."""
     work = and_(
         steps_table.c.job == bindparam("of"),
         steps_table.c.round == bindparam("in"),
@@ -243,7 +244,7 @@ def _cancel_statement() -> ReturningUpdate[Any]:
 
 
 def reclaim_expired(connection: Connection) -> int:
-    """Makes steps ready whose worker has stopped renewing; how many."""
+    """Makes steps with an expired lease ready again. Returns their number."""
     return connection.execute(
         update(steps_table)
         .where(free(text(OPEN_STEP), steps_table.c.state == StepState.LEASED.value, steps_table.c.lease_until < now_ms()))
@@ -260,9 +261,10 @@ def reclaim_expired(connection: Connection) -> int:
 
 
 def free(*conditions: ColumnElement[bool] | TextClause) -> ColumnElement[bool]:
-    """Those steps that no other transaction holds: it is about to ring or end them itself.
+    """The steps that match and that no other transaction has locked.
 
-    To wait for it could be a deadlock: who ends a job holds many steps, in another order, and then wants the account's
-    row, which who accepts a job holds.
+    We skip locked steps, because the other transaction will announce or end them itself, and because waiting could deadlock. A
+    transaction that ends a job locks many steps in another order, and then the account's row. A transaction that accepts a job
+    may hold that row already.
     """
     return steps_table.c.id.in_(select(steps_table.c.id).where(*conditions).with_for_update(skip_locked=True))

@@ -21,6 +21,7 @@ from cli.main import main
 from config.settings import PARTS, SECRETS, Settings, load_settings
 from pipeline.decode import sniff
 from pipeline.metrics import COUNTED, PREFIX
+from pipeline.notes import NoteCode
 from pipeline.request.check import RequestFault
 from pipeline.request.check import check as check_request
 from pipeline.request.fields import FIELDS
@@ -83,6 +84,8 @@ def test_a_setting_s_default_and_what_it_allows_are_the_code_s(row):
     field = Settings.model_fields[name]
     default = getattr(load_settings({}), name)
     shown = f"{default:.0f}" if isinstance(default, float) else str(default).strip("()")
+    if isinstance(default, bool):
+        shown = str(default).lower()  # as it is written in the environment
     assert row["default"] == ("not set" if default in (None, "", ()) else shown)
     lowest: Any = next((found.ge for found in field.metadata if isinstance(found, Ge)), None)
     highest = next((found.le for found in field.metadata if isinstance(found, Le)), None)
@@ -190,6 +193,10 @@ def test_every_item_code_is_in_the_reference_with_whose_fault_it_is_and_the_code
 def test_every_status_of_a_job_is_in_the_reference():
     [row] = [row for row in tables_with(API, "key", "value") if row["key"] == "status"]
     assert set(re.findall(r"`(\w+)`", row["value"])) == {status.value for status in JobStatus}
+
+
+def test_every_code_of_a_note_is_in_the_reference():
+    assert [row["code"] for row in tables_with(API, "code", "means")] == [code.value for code in NoteCode]
 
 
 def test_the_formats_are_the_code_s():

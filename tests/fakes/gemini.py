@@ -141,6 +141,9 @@ class FakeGemini:
             form=form_of(request.schema, json=request.json),
             schema=request.schema,
             max_output_tokens=request.max_output_tokens,
+            store=request.store,
+            thinking=request.thinking,
+            levels=request.levels,
             server_timeout=float(server_timeout) if server_timeout else None,
             body_bytes=len(raw),
         )

@@ -39,7 +39,7 @@ class Behaviour:
     cut: bool = False  #: half of the body, then the connection ends
     prompt_block: str = ""  #: promptFeedback.blockReason, and no candidate
     no_candidates: bool = False
-    finish: str = "STOP"  #: finishReason; with MAX_TOKENS half of the text is sent, with any other reason none
+    finish: str = "STOP"  #: finishReason; MAX_TOKENS and CONTINUATION send half of the text, all others except STOP send none
     text: Callable[[str], str] | None = None  #: changes the answer's text
     records: Callable[[list[Record]], list[Record]] | None = None  #: changes the answer's records; ignored for other forms
 

@@ -68,6 +68,8 @@ PART = {
 }
 CONTENT = {"role": str, "parts": [PART]}
 BODY = {
+    "store": bool,
+    "continuationToken": str,
     "contents": [CONTENT],
     "systemInstruction": CONTENT,
     "safetySettings": [
@@ -122,6 +124,9 @@ class Request:
     schema: Any = None  #: responseSchema or responseJsonSchema
     max_output_tokens: int | None = None
     input_tokens: int = 0
+    store: bool | None = None  #: None: it was not said, so a paid project would keep the request
+    thinking: str | None = None  #: thinkingLevel
+    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: it has none of its own
 
 
 def read_request(raw: bytes) -> Request:
@@ -155,6 +160,14 @@ def read_request(raw: bytes) -> Request:
         schema=config.get("responseJsonSchema", config.get("responseSchema")),
         max_output_tokens=config.get("maxOutputTokens"),
         input_tokens=tokens,
+        store=body.get("store"),
+        thinking=config.get("thinkingConfig", {}).get("thinkingLevel"),
+        levels=tuple(
+            part.get("mediaResolution", {}).get("level")
+            for turn in turns
+            for part in turn.get("parts") or [{}]
+            if "text" not in part
+        ),
     )
 
 

@@ -79,21 +79,23 @@ def answer(call: SeenCall, behaviour: Behaviour, input_tokens: int) -> Reply:
         usage["thoughtsTokenCount"] = behaviour.thoughts
     usage["totalTokenCount"] += tokens_of(text) + behaviour.thoughts
     candidate: dict[str, Any] = {"finishReason": finish, "index": 0}
-    if finish in ("STOP", "MAX_TOKENS"):
+    if finish == "CONTINUATION":
+        document["continuationToken"] = f"token-{call.order}"
+    if finish in ("STOP", "MAX_TOKENS", "CONTINUATION"):
         candidate["content"] = {"role": "model"} | ({"parts": [{"text": text}]} if text else {})
     document["candidates"] = [candidate]
     if behaviour.cut:
         return _sent(document, Outcome.CUT_OFF, cut=True)
     if finish != "STOP":
-        return _sent(document, Outcome.TRUNCATED if finish == "MAX_TOKENS" else Outcome.BLOCKED)
+        return _sent(document, Outcome.TRUNCATED if finish in ("MAX_TOKENS", "CONTINUATION") else Outcome.BLOCKED)
     return _sent(document, Outcome.COMPLETE if whole else Outcome.SPOILED, answered=answered)
 
 
 def _ended(text: str, call: SeenCall, behaviour: Behaviour) -> tuple[str, str]:
     """The part of the text that is sent, and the finishReason. Thoughts and text share maxOutputTokens."""
     room = max((call.max_output_tokens or OUTPUT_TOKENS) - behaviour.thoughts, 0)
-    if behaviour.finish == "MAX_TOKENS":
-        return text[: min(len(text) // 2, room * 4)], "MAX_TOKENS"
+    if behaviour.finish in ("MAX_TOKENS", "CONTINUATION"):
+        return text[: min(len(text) // 2, room * 4)], behaviour.finish
     if behaviour.finish != "STOP":
         return "", behaviour.finish
     return (text, "STOP") if tokens_of(text) <= room else (text[: room * 4], "MAX_TOKENS")

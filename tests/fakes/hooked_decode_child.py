@@ -72,7 +72,7 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
             os.write(_replies(), b"\xff" * 1000)
         case b"twice":
             detail = b"This is said of somebody else."
-            os.write(_replies(), 2 * (REPLY.pack(DecodeStatus.REFUSED, b"image_corrupt", 0, 0, 0, len(detail)) + detail))
+            os.write(_replies(), 2 * (REPLY.pack(DecodeStatus.REFUSED, b"image_corrupt", 0, 0, 0, 0, len(detail)) + detail))
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=detail.decode())
         case b"linger":
             return Refused(code=ItemCode.IMAGE_CORRUPT, detail=str(_left_behind()))

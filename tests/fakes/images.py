@@ -76,4 +76,11 @@ def _decoded(data: bytes, mime: str | None, size: tuple[int, int]) -> Prepared |
     if data.endswith(KILLER):
         return Refused(code=ItemCode.IMAGE_CRASHED_DECODER, detail="Decoding the image crashed the decoder.")
     width, height = size
-    return Prepared(data=data, mime=mime, width=width, height=height, source_format="PNG")
+    return Prepared(
+        data=data,
+        mime=mime,
+        width=width,
+        height=height,
+        source_format="PNG",
+        note=data.partition(b"#")[2].decode("latin-1") if data.startswith(b"img") else "",
+    )

@@ -14,7 +14,7 @@ import threading
 import pytest
 
 from pipeline.fetch.fetcher import Fetcher
-from pipeline.fetch.transfer import UNREACHABLE
+from pipeline.fetch.transfer import UNREACHABLE, after_redirect
 from pipeline.outbound.addresses import parse_allow
 from pipeline.types import MB, Failure, ItemCode
 
@@ -32,16 +32,20 @@ def redirect(location, status="302 Found"):
 
 
 class Server:
-    """Answers each path with bytes, or calls a function with the connection. Records the requests."""
+    """Answers each path with bytes, or calls a function with the connection. Records the requests.
 
-    def __init__(self, paths, *, tls=None):
+    `backlog`: length of the listen queue. `small`: use one thread, and serve one connection at a time, with one request each.
+    """
+
+    def __init__(self, paths, *, tls=None, backlog=512, small=False):
         self.paths = paths
         self.requests = []
         self.bodies = []  # the bodies of the requests, in order
         self.connections = 0
         self.gone = threading.Event()
         self._open = set()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
+        self._small = small
         self._tls = tls
         self.port = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -53,6 +57,9 @@ class Server:
                 connection, _ = self._listener.accept()
                 self.connections += 1
                 self._open.add(connection)
+                if self._small:
+                    self._serve(connection)
+                    continue
                 thread = threading.Thread(target=self._serve, args=(connection,))
                 thread.start()
                 self._threads.append(thread)
@@ -84,6 +91,8 @@ class Server:
                         found(connection)
                     else:
                         connection.sendall(found)
+                    if self._small:
+                        return
 
     def asked(self, path):
         return sum(request.split()[1].partition("?")[0] == path for request in self.requests)
@@ -157,6 +166,7 @@ def is_failure(result, code, word=""):
     return True
 
 
-def is_unreachable(result):
-    assert result == Failure(index=result.index, code=ItemCode.FETCH_FAILED, detail=UNREACHABLE)
+def is_unreachable(result, *, redirected=False):
+    detail = after_redirect(UNREACHABLE) if redirected else UNREACHABLE
+    assert result == Failure(index=result.index, code=ItemCode.FETCH_FAILED, detail=detail)
     return True

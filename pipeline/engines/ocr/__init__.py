@@ -1,1 +1,1 @@
-"""The offline engine: text and barcodes, read by one process for the whole machine."""
+"""The offline engine. One process for the whole machine reads text and barcodes."""

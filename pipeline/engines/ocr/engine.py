@@ -1,4 +1,4 @@
-"""The embedded engine: reads text and barcodes offline, in one process for the whole machine (ocr_server)."""
+"""The embedded engine. It reads text and barcodes offline, in one process for the machine (pipeline/engines/ocr/server.py)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import msgspec
 from pipeline.engines.ocr.reading_order import Quad, TextLine, page_text
 from pipeline.engines.ocr.wire import OcrReply, OcrRequest, receive, send
 from pipeline.errors import Permanent, Transient, os_error
+from pipeline.notes import NoteCode, note
 from pipeline.ports import EngineConfig, EngineLimits, ModelFault, ModelUnavailable, ProbeFailed, Reencode
 from pipeline.types import MB, Answer, Call, Finish, Form, ItemCode, Picture
 
@@ -31,25 +32,29 @@ WARNING = (
     "Set GEMINI_API_KEY (and restart) to have Gemini answer it."
 )
 
-PACKAGES = ("rapidocr", "onnxruntime", "cv2", "zxingcpp")  #: which the server imports
+PACKAGES = ("rapidocr", "onnxruntime", "cv2", "zxingcpp")  #: modules that the server imports
 
-#: Paths of Unix sockets end here: 108 bytes on Linux, 104 on macOS and the BSDs, with the final zero.
+_DOUBTFUL = note(
+    NoteCode.SCRIPT_NOT_READ, "much of the text is unclear, or of a script that the OCR has no letters for (Cyrillic, Greek, ...)"
+)
+
+#: The longest path of a Unix socket, in bytes: 108 on Linux, 104 on macOS and the BSDs, including the final zero byte.
 _LONGEST_SOCKET_PATH = 103
 _SOCKET, _LOCK, _LOG = "ocr.sock", "ocr.lock", "ocr.log"
-#: A cold start takes 2 s; a busy machine with a cold disk takes many times that.
+#: A cold start takes 2 s, and many times that on a busy machine with a cold disk.
 _START_SECONDS = 120.0
-#: Deaths of the server that are nobody's fault (it was idle, or another picture killed it) before asking is put off.
+#: How often a call is repeated because the server ended for another reason (it was idle, or another picture killed it).
 _MOST_DEATHS = 8
-#: All the server may see of the environment: it parses what strangers send, so no key is in its reach.
+#: The environment variables that the server gets. They hold no keys, because the server parses pictures from strangers.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 _ROOT = Path(__file__).resolve().parents[3]
 
 
 class OcrEngine:
-    """Reads the text and barcodes of one picture a call; the prompt is not followed.
+    """Reads the text and barcodes of one picture a call. It does not follow the prompt.
 
-    The first engine of the machine to ask starts the server; engines of all processes that name the same directory share
-    it. It ends `grace` seconds after the last engine is closed or killed, and after `idle` seconds without a call.
+    The first call starts the server. The engines of all processes that name the same directory share it. The server ends
+    `grace` seconds after the last engine is closed or killed, and after `idle` seconds without a call.
     """
 
     name = "ocr"
@@ -58,7 +63,7 @@ class OcrEngine:
     warnings = (WARNING,)
 
     def __init__(self, directory: Path, *, grace: float = 5.0, idle: float = 600.0) -> None:
-        """`directory` is made if missing, and must be this user's alone (mode 0700): raises PermissionError otherwise."""
+        """Creates `directory` if it is missing. Raises PermissionError if other users may enter it (it must have mode 0700)."""
         self._directory = _private(_socket_directory(directory))
         self._grace = grace
         self._idle = idle
@@ -71,9 +76,13 @@ class OcrEngine:
         """The picture's text in the call's form. `call.timeout` begins when the server is up.
 
         TEXT: lines in reading order, barcodes after them. JSON: an array of one object. RECORDS: an array of one record.
-        Raises ValueError for other than one picture, ModelUnavailable if the server cannot be started or other pictures
-        took all the time, ModelFault if this picture took too long, failed, or killed the server twice, Permanent if the
-        server can never be started here.
+
+        It raises these errors:
+
+        - ValueError if the call does not have exactly one picture;
+        - ModelUnavailable if the server can't be started now, or was busy with other pictures all the time;
+        - ModelFault if this picture took too long, failed, or killed the server twice;
+        - Permanent if the server can never be started on this machine.
         """
         if len(call.pictures) != 1:
             raise ValueError(f"The ocr engine takes 1 picture a call, not {len(call.pictures)}.")
@@ -83,10 +92,12 @@ class OcrEngine:
             raise ModelFault(f"The OCR engine failed: {said.detail}")
         if said.kind == "unreadable":
             return Answer(finish=Finish.UNREADABLE, code=ItemCode.IMAGE_CORRUPT, detail=said.detail)
-        return Answer(finish=Finish.COMPLETE, text=_answer(call, picture, said), model_version=said.model_version)
+        notes = {picture.number: _DOUBTFUL} if said.doubtful else {}
+        text = _answer(call, picture, said)
+        return Answer(finish=Finish.COMPLETE, text=text, model_version=said.model_version, notes=notes)
 
     def server_pid(self) -> int:
-        """The process id of the machine's OCR server, which is started if need be. Raises ModelUnavailable."""
+        """The process id of the machine's OCR server. Starts the server if there is none. Raises ModelUnavailable."""
         connection = self._connect()
         try:
             said = _status(connection)
@@ -97,7 +108,7 @@ class OcrEngine:
         return said.pid
 
     def close(self) -> None:
-        """Hangs up. The server ends once every engine has. A call that is under way ends first."""
+        """Closes the connections. The server ends when no engine is connected. A running call is finished first."""
         with self._lock:
             self._closed = True
             free, self._free = self._free, []
@@ -134,12 +145,13 @@ class OcrEngine:
         raise ModelUnavailable("The OCR engine keeps dying.", retry_after=30.0)
 
     def _take(self) -> socket.socket:
-        """A connection nobody uses. One a call, so that calls of many threads wait in the server's one queue."""
+        """A connection for one call. Each call has its own, so that the calls of all threads wait in the server's one queue."""
         with self._lock:
             if self._closed:
                 raise ModelUnavailable("The OCR engine is closed.", retry_after=1.0)
             if self._pid != os.getpid():
-                # After a fork the connections are the parent's: two speakers on one line garble each other.
+                # After a fork the connections belong to the parent. The child must not use them, because two processes that
+                # write to one socket mix up their messages.
                 for connection in self._free:
                     connection.close()
                 self._free, self._pid = [], os.getpid()
@@ -156,10 +168,10 @@ class OcrEngine:
         connection.close()
 
     def _connect(self) -> socket.socket:
-        """A fresh connection to the server, which is started if there is none.
+        """A new connection to the server. Starts the server if there is none.
 
-        Raises ModelUnavailable, also where the machine lacks what a start takes (processes, memory, descriptors), and Permanent
-        where the operating system refuses it for good.
+        Raises ModelUnavailable if the server does not start, or the machine lacks processes, memory or file descriptors now.
+        Raises Permanent if the operating system refuses the start for good.
         """
         try:
             return self._reach()
@@ -189,7 +201,7 @@ class OcrEngine:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(str(self._directory / _SOCKET))
-            # A server that is about to end may take the connection and never answer: only an answer shows that it serves.
+            # Wait for an answer, because a server that is about to end may accept the connection and never answer.
             _status(connection, deadline)
         except OSError:
             connection.close()
@@ -197,10 +209,10 @@ class OcrEngine:
         return connection
 
     def _start(self) -> subprocess.Popen[bytes] | None:
-        """Starts the server; None if one lives, or another engine is starting one.
+        """Starts the server. None if a server is running, or another engine is starting one.
 
-        The lock is made here and inherited by the server, which holds it for life: so there is never a second one, and
-        however the first one dies, it is free again.
+        The server inherits the file lock that is taken here, and holds it until it ends. So there is never a second server,
+        and the kernel frees the lock however the server dies.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         lock = os.open(self._directory / _LOCK, flags, 0o600)
@@ -220,14 +232,14 @@ class OcrEngine:
                     stdout=log,
                     stderr=log,
                     pass_fds=(lock,),
-                    # A Ctrl-C is for the service: the server ends when the service has hung up.
+                    # A Ctrl-C must reach only the service. The server ends when the service has closed its connections.
                     start_new_session=True,
                 )
             finally:
                 os.close(log)
         finally:
             os.close(lock)
-        # The server may end before this process does: somebody must take note, or it stays as a zombie.
+        # A thread waits for the server, because a child that ends and is not waited for stays as a zombie.
         threading.Thread(target=process.wait, name="ocr-server", daemon=True).start()
         return process
 
@@ -244,7 +256,7 @@ def open_engine(config: EngineConfig, _reencode: Reencode) -> OcrEngine:
 
 
 def probe(_config: EngineConfig, _timeout: float) -> str:
-    """See pipeline.ports.EngineModule. The server is not started."""
+    """See pipeline.ports.EngineModule. It does not start the server."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise ProbeFailed(f"not installed: {', '.join(missing)}", "Run `make install`.")
@@ -263,7 +275,7 @@ def _status(connection: socket.socket, deadline: float | None = None) -> OcrRepl
 
 
 def _socket_directory(directory: Path) -> Path:
-    """`directory`, or one of the same user under the system's temporary directory if its path is too long for a socket."""
+    """`directory`. If its path is too long for a socket, a directory of this user in the system's temporary directory."""
     directory = directory.absolute()
     if len(os.fsencode(directory / _SOCKET)) <= _LONGEST_SOCKET_PATH:
         return directory
@@ -272,9 +284,9 @@ def _socket_directory(directory: Path) -> Path:
 
 
 def _private(directory: Path) -> Path:
-    """Makes the directory if missing. Raises PermissionError if anyone but this user may enter it.
+    """Creates the directory if it is missing. Raises PermissionError if another user may enter it.
 
-    Whoever can enter can serve the socket, so read every picture and answer what they like.
+    Whoever can enter it could put a server of their own on the socket. It would see every picture and could send any answer.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = directory.lstat()
@@ -284,7 +296,7 @@ def _private(directory: Path) -> Path:
 
 
 def _answer(call: Call, picture: Picture, said: OcrReply) -> str:
-    """What was read, as the text of an answer in the form the call asks for."""
+    """The text of the answer, in the form that the call asks for."""
     page = page_text([TextLine(text=line.text, box=_quad(line.box)) for line in said.lines])
     found: dict[str, Any] = {"text": page, "lines": said.lines, "barcodes": said.barcodes}
     codes = "\n".join(f"[{code.format}] {code.text}" for code in said.barcodes)

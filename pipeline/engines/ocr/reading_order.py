@@ -1,4 +1,4 @@
-"""The order in which a person reads the lines an OCR engine found. Pure: boxes in, text out."""
+"""Puts the lines that an OCR engine found into the order in which a person reads them. Pure."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from statistics import median
 Point = tuple[float, float]
 Quad = tuple[Point, Point, Point, Point]
 
-#: Between cells of one row, so that "Coffee   2.40" does not read as one phrase.
+#: What separates the cells of one row, so that "Coffee   2.40" does not read as one phrase.
 CELL_GAP = "   "
 
 _QUARTER = math.pi / 2
-#: Items of one row have centres nearer than this, in heights of the lower item.
+#: The centres of items in one row are at most this far apart, in heights of the smaller item.
 _SAME_ROW = 0.5
-#: A space between words is at most this wide, in line heights; what is wider parts two cells.
+#: A space between words is at most this wide, in line heights. A wider space separates two cells.
 _WORD_GAP = 1.0
-#: White that parts two columns is at least this wide, in line heights.
+#: The white space between two columns (a gutter) is at least this wide, in line heights.
 _GUTTER = 1.0
 #: A column has at least this many lines.
 _COLUMN_LINES = 3
 #: Running text is at least this wide, in line heights: about 16 Latin letters, 8 Chinese ones.
 _PROSE_WIDTH = 8.0
-#: A run of rows shows a second column within this many rows, or a later run finds it.
+#: A run of rows must show a second column within this many rows. Otherwise the search goes on from a later row.
 _LOOK_AHEAD = 8
-#: Of the breaks between the rows of a run this many, the widest, are tried as its end.
+#: This many of the widest breaks between the rows of a run are tried as the end of the columns.
 _MOST_BREAKS = 3
-#: Up to this many rows every row is tried as the start of columns; of longer pages some, to keep the work from squaring.
+#: On a page of up to this many rows, columns may start at any row. On longer pages only some rows are tried, because trying all
+#: takes quadratic time.
 _EXACT_ROWS = 300
-#: White between lines that parts two paragraphs, in line heights, and beside the usual white of its block.
+#: The least white space between two paragraphs, in line heights, and as a multiple of the usual white space of the block.
 _PARAGRAPH_GAP, _PARAGRAPH_RATIO = 0.8, 1.6
 
 
@@ -45,7 +46,7 @@ class TextLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Item:
-    """A line after the page is turned straight: an upright rectangle."""
+    """A line as an upright rectangle, after the page was rotated to be straight."""
 
     text: str
     left: float
@@ -65,9 +66,9 @@ _Span = tuple[float, float]
 def page_text(lines: Sequence[TextLine]) -> str:
     """The text of a page, from its lines in any order.
 
-    Items on one baseline stand in one line, cells apart by CELL_GAP. Columns of running text are read one after the
-    other; tables and receipts are read row by row. Blocks are parted by an empty line. The page may be skewed, on its
-    side or upside down: its angle is taken from the boxes.
+    Items on one baseline become one line, with CELL_GAP between cells. Columns of running text are read one after the other.
+    Tables and receipts are read row by row. An empty line separates two blocks. The page may be skewed, on its side or upside
+    down, because its angle is computed from the boxes.
     """
     angle = page_angle(lines)
     items = [_straight(line, angle) for line in lines if line.text.strip()]
@@ -78,7 +79,7 @@ def page_text(lines: Sequence[TextLine]) -> str:
 def page_angle(lines: Sequence[TextLine]) -> float:
     """The angle of the page's baselines in radians, clockwise positive, in (-pi, pi]: 0 for an upright page.
 
-    A box's own angle is coarse where the box is short, so each counts by its width.
+    Boxes are weighted by their width, because the angle of a short box is inexact.
     """
     slopes = []
     for line in lines:
@@ -86,7 +87,7 @@ def page_angle(lines: Sequence[TextLine]) -> float:
         slopes.append((math.atan2(y1 - y0, x1 - x0), math.hypot(x1 - x0, y1 - y0)))
     if not slopes:
         return 0.0
-    # First the quarter turn most of the text agrees on, so that the median is not taken across the jump at +-pi.
+    # First find the quarter turn of most of the text, so that the median is not taken across the jump at +-pi.
     turns: dict[int, float] = {}
     for slope, weight in slopes:
         turn = round(slope / _QUARTER) % 4
@@ -117,10 +118,10 @@ def _straight(line: TextLine, angle: float) -> _Item:
 
 
 def _rows(items: list[_Item]) -> list[_Row]:
-    """Items by baseline, from the top; each row from the left."""
+    """Groups items by baseline. Rows are ordered from the top, and the items of a row from the left."""
     rows: list[_Row] = []
     for item in sorted(items, key=lambda item: item.middle):
-        # Only the latest rows can be near: earlier ones lie higher up.
+        # Only the latest rows can be near, because items come in order from the top.
         for row in reversed(rows[-3:]):
             if _beside(row, item):
                 row.append(item)
@@ -140,7 +141,7 @@ def _beside(row: _Row, item: _Item) -> bool:
 
 
 def _blocks(items: list[_Item]) -> list[list[_Row]]:
-    """What is read one after the other: runs of rows, and columns (each of which may have columns again)."""
+    """The blocks in reading order. A block is a run of rows, or a column. A column is divided into blocks again."""
     rows = _rows(items)
     blocks: list[list[_Row]] = []
     plain: list[_Row] = []
@@ -163,11 +164,11 @@ def _blocks(items: list[_Item]) -> list[list[_Row]]:
 
 
 def _columns_from(rows: list[_Row], start: int, wide: float) -> tuple[int, list[list[_Item]]]:
-    """The longest run of rows from `start` that is set in columns: the row after it, and each column's items.
+    """Finds the longest run of rows from `start` that is set in columns. Returns the row after the run, and each column's items.
 
-    Without columns: the row after the run that was looked at, and nothing. The run grows while white that is at least
-    `wide` runs through all of its rows. Where a gutter is lost, and at the widest breaks between rows, it may end: a
-    table can stand under an article and leave the same gutter white.
+    If there are no columns, returns the row after the rows that were looked at, and an empty list. The run grows while a gutter
+    of at least `wide` goes through all of its rows. It may end where a gutter is lost. It may also end at the widest breaks
+    between rows, because a table below an article can have the same gutter.
     """
     gutters: list[_Span] = []
     white = [(-math.inf, math.inf)]
@@ -200,7 +201,7 @@ def _white_between(high: _Row, low: _Row) -> float:
 
 
 def _free(row: _Row) -> list[_Span]:
-    """The white of a row, from minus to plus infinity."""
+    """The white spans of a row, from minus to plus infinity."""
     spans = []
     at = -math.inf
     for item in row:
@@ -211,7 +212,7 @@ def _free(row: _Row) -> list[_Span]:
 
 
 def _meet(one: list[_Span], other: list[_Span], wide: float) -> list[_Span]:
-    """The white that two rows share, where it is at least `wide`."""
+    """The white spans that two rows share and that are at least `wide`."""
     both = []
     i = j = 0
     while i < len(one) and j < len(other):
@@ -226,7 +227,7 @@ def _meet(one: list[_Span], other: list[_Span], wide: float) -> list[_Span]:
 
 
 def _with_markers(items: list[_Item], gutters: list[_Span]) -> list[list[_Item]]:
-    """The items by column. Bullets and numbers before the lines of a column are part of it."""
+    """Groups the items by column. Bullets and numbers before the lines of a column are part of that column."""
     columns: list[list[_Item]] = [[] for _ in range(len(gutters) + 1)]
     for item in items:
         columns[sum(item.left >= right for _, right in gutters)].append(item)
@@ -242,9 +243,9 @@ def _with_markers(items: list[_Item], gutters: list[_Span]) -> list[list[_Item]]
 
 
 def _are_columns(columns: list[list[_Item]], rows: list[_Row]) -> bool:
-    """Whether side by side stands text to be read down (an article), not cells to be read across (a table).
+    """Whether the columns are text that is read down (an article), and not cells that are read across (a table).
 
-    Columns are running text whose lines mostly fill their column; or their lines do not stand on shared baselines.
+    They are text if their lines are prose that mostly fills its column, or if their lines do not share baselines.
     """
     if len(columns) < 2 or any(len(column) < _COLUMN_LINES for column in columns):
         return False
@@ -266,12 +267,12 @@ def _is_prose(column: list[_Item]) -> bool:
     text = "".join(item.text for item in lines)
     if sum(letter.isdigit() for letter in text) > len(text) / 3:
         return False
-    # Scripts without spaces have no words to count.
+    # Words are counted only in ASCII text, because some scripts have no spaces.
     return not text.isascii() or median(item.text.count(" ") for item in lines) >= 2
 
 
 def _paragraphs(rows: list[_Row]) -> str:
-    """A block's rows as lines, with an empty line where the white between two rows stands out."""
+    """The rows of a block as lines, with an empty line between two paragraphs."""
     gaps = [_white_between(high, low) for high, low in pairwise(rows)]
     usual = median(gaps) if gaps else 0.0
     text = _joined(rows[0])

@@ -1,8 +1,8 @@
-"""The one process of a machine that reads pictures with RapidOCR and zxing-cpp: both are imported only here.
+"""The OCR server: one process for a machine, which reads pictures with RapidOCR and zxing-cpp. Only this module imports them.
 
-Started by pipeline.engines.ocr.engine as `python -m pipeline.engines.ocr.server SOCKET GRACE IDLE` with a lock held for it.
-It ends when no engine has been connected for GRACE seconds, or when nothing has been asked for IDLE seconds. The kernel
-closes the connections of a process that dies, so a killed service leaves no server behind.
+pipeline.engines.ocr.engine starts it as `python -m pipeline.engines.ocr.server SOCKET GRACE IDLE`, and takes a file lock for it.
+The server ends when no engine has been connected for GRACE seconds, or when there was no request for IDLE seconds. A killed
+service leaves no server behind, because the kernel closes the connections of a process that dies.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import io
 import os
+import re
 import socket
 import sys
 import threading
@@ -30,6 +31,7 @@ import rapidocr
 import zxingcpp
 from PIL import Image, ImageOps
 
+from pipeline.decode.pixels import opaque
 from pipeline.engines.ocr.wire import Barcode, Box, OcrLine, OcrReply, OcrRequest, receive, send
 
 pillow_heif.register_heif_opener()
@@ -40,24 +42,38 @@ Corners = npt.NDArray[np.float64]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "HEIF")
 _MAX_PIXELS = 50_000_000
-#: The shorter side is brought down to this: an A4 page has 174 dpi then, where 6 pt reads without an error (measured).
+#: The shorter side is scaled down to this. An A4 page then has 174 dpi, where 6 pt text was read without an error (measured).
 _SHORT_SIDE = 1440
-#: The longer side is read in pieces of this. It also bounds the width of a line, so the recognizer's memory.
+#: The longer side is read in pieces of this length. It also limits the width of a line, and so the recognizer's memory.
 _PIECE = 2160
-#: Pictures with a shorter side than this are enlarged, at most twice: 6 pt at 75 dpi then has a third fewer errors.
+#: Pictures whose shorter side is below this are enlarged, to twice their size at most. 6 pt text at 75 dpi then has a third
+#: fewer errors.
 _ENLARGE_BELOW = 640
-#: RapidOCR's own default: below it a line is noise.
+#: RapidOCR's own default. Below it a line is noise.
 _MIN_CONFIDENCE = 0.5
-#: Pages read the right way up came out at 0.97 and more, upside down at 0.64 to 0.77: between lies the doubt.
+#: From this confidence on, a page is taken to be the right way up. Measured: 0.97 and more for upright pages, 0.64 to 0.77 for
+#: pages that are upside down.
 _SURE = 0.85
-#: Another turn must be this much better to be believed.
+#: Lines of a script that the models know had a confidence of 0.93 and more; lines of other scripts had 0.53 to 0.93.
+_CLEAR_LINE = 0.9
+#: A line shorter than this many times its height tells too little about its script.
+_SHORT_LINE = 4.0
+#: Letters for each line height of length. Measured: 1.15 to 2.7 for Latin script, 0.1 to 0.9 for Cyrillic, whose letters are left out.
+_LETTERS_A_HEIGHT = 1.0
+_FIRST_WIDE = 0x2E80  # the first of the characters that are as wide as they are high: Chinese and Japanese ones
+#: The models know a few Greek letters, for formulas. Two of them in a row are a word.
+_GREEK_WORD = re.compile("[\u0370-\u03ff]{2}")
+_MUCH = 0.4  # of the text
+#: A reading in another rotation is preferred only if it is better by this factor.
 _CLEARLY = 1.1
-#: A box this many times taller than wide is a line on its side.
+#: A box that is this many times taller than wide is a line on its side.
 _TALL = 1.5
-#: A picture that takes longer than its caller waits, and longer than this, is stuck: only a new process helps.
+#: A picture that takes longer than this, and longer than its caller waits, is stuck. Then the process ends, because only a new
+#: one helps.
 _STUCK_SECONDS = 120.0
 
-#: Without DX film edge, Telepen and Codabar: stripes of a photo pass for them.
+#: The barcodes that are looked for. DX film edge, Telepen and Codabar are left out, because stripes in photos are mistaken for
+#: them.
 _BARCODES = (
     zxingcpp.BarcodeFormat.EANUPC,
     zxingcpp.BarcodeFormat.Code128,
@@ -76,10 +92,10 @@ class _HungUp(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Found:
-    """One line as recognized, in pixels of the picture."""
+    """One line of text that was recognized."""
 
     text: str
-    corners: Corners
+    corners: Corners  #: pixels of the picture
     confidence: float
 
 
@@ -87,7 +103,7 @@ class _Found:
 
 
 class Reader:
-    """Reads one picture at a time; not thread-safe. Loading takes about a second and 170 MB, the first pages 700 MB."""
+    """Reads one picture at a time. Not thread-safe. Loading takes about a second and 170 MB; the first pages take 700 MB."""
 
     def __init__(self) -> None:
         models = Path(rapidocr.__file__).parent / "models"
@@ -95,18 +111,19 @@ class Reader:
         self._ocr = rapidocr.RapidOCR(
             params={
                 "Global.log_level": "critical",
-                # The 180-degree classifier sees a line squeezed to 4:1 and turns long ones upside down: 18 of 47 lines of
-                # a page (31 % of its letters) were lost to it. The page is turned as a whole instead, see `_turned`.
+                # The 180-degree classifier sees each line squeezed to 4:1, and turns long lines upside down by mistake. On one
+                # page 18 of 47 lines (31 % of the letters) were lost. So `_turned` rotates the whole page instead.
                 "Global.use_cls": False,
                 # Sizes are decided in `_pieces`.
                 "Global.use_preprocess_img": False,
                 "Global.text_score": 0.0,
                 "Det.limit_type": "max",
                 "Det.limit_side_len": 10 * _PIECE,
-                # By path: a wheel without its models must fail here, not look for them on the network.
+                # The models are given by path, so that a wheel without them fails here and does not download them.
                 "Det.model_path": str(models / "PP-OCRv6_det_small.onnx"),
                 "Rec.model_path": str(models / "PP-OCRv6_rec_small.onnx"),
-                # One line at a time: no padding, so a third faster on pages, and a line reads the same beside any other.
+                # One line at a time needs no padding. It is a third faster on pages, and a line's text does not depend on
+                # the lines that are read with it.
                 "Rec.rec_batch_num": 1,
                 "EngineConfig.onnxruntime.intra_op_num_threads": _cores(),
             }
@@ -114,15 +131,16 @@ class Reader:
         self._ocr(np.full((64, 256, 3), 255, np.uint8))  # loads the detector
 
     def read(self, data: bytes, still_wanted: Callable[[], bool]) -> OcrReply:
-        """What stands in the picture. Raises _HungUp soon after `still_wanted` says no."""
+        """Reads the picture's text and barcodes. Raises _HungUp soon after `still_wanted` returns False."""
         try:
             picture = upright(data)
         except (OSError, ValueError, SyntaxError, RuntimeError, MemoryError, Image.DecompressionBombError) as error:
             return OcrReply(kind="unreadable", detail=f"The picture could not be decoded: {error}"[:300])
         codes = _barcodes(picture)
-        lines = [line for line in self._turned(picture, still_wanted) if line.confidence >= _MIN_CONFIDENCE]
+        found = self._turned(picture, still_wanted)
+        lines = [line for line in found if line.confidence >= _MIN_CONFIDENCE]
         areas = [_polygon(code.box) for code in codes if code.format in _MATRIX]
-        # The squares of a matrix code pass for letters.
+        # The text detector mistakes the squares of a matrix code for letters.
         lines = [line for line in lines if not any(_inside(area, line.corners.mean(axis=0)) for area in areas)]
         return OcrReply(
             kind="reading",
@@ -131,19 +149,22 @@ class Reader:
                 OcrLine(text=line.text, box=_whole(line.corners), confidence=round(line.confidence, 3)) for line in lines
             ),
             barcodes=tuple(codes),
+            doubtful=_is_doubtful(
+                [line for line in found if not any(_inside(area, line.corners.mean(axis=0)) for area in areas)]
+            ),
         )
 
     def _turned(self, picture: Pixels, still_wanted: Callable[[], bool]) -> list[_Found]:
-        """The lines of the picture, read in the quarter turn in which they read best."""
+        """The lines of the picture, from the quarter turn whose reading is the best."""
         first = self._lines(picture, 0, still_wanted)
         sideways = _sideways(first)
         sure = _confidence(first) >= _SURE
         if not first or (sure and not sideways):
             return first
-        # Tall boxes are turned counter-clockwise to be read: if they read well so, the picture does too.
+        # RapidOCR turns tall boxes counter-clockwise. If they read well that way, the picture reads well that way too.
         turns = ((1, 3) if sure else (3, 1)) if sideways else (2,)
-        # The corners of tall boxes don't tell where their text begins, so they give no reading order. But a lone tall box
-        # may be a digit.
+        # The first reading of a sideways page is not used, because the corners of tall boxes don't show where their text
+        # begins, so the reading order is unknown. A single tall box is kept, because it may be a digit.
         best = [] if sideways and len(first) > 1 else first
         for turn in turns:
             other = self._lines(picture, turn, still_wanted)
@@ -171,9 +192,10 @@ class Reader:
 
 
 def upright(data: bytes) -> Pixels:
-    """The picture's pixels as a viewer shows them: BGR of 8 bits, shape (height, width, 3), see-through parts white.
+    """The picture's pixels as a viewer shows them: 8-bit BGR, shape (height, width, 3), with transparent parts on a grey
+    that contrasts with what is beside them.
 
-    Raises what Pillow raises for bytes that are no such picture, ValueError for more than 50 million pixels.
+    Raises what Pillow raises if the bytes are not a picture, and ValueError if it has more than 50 million pixels.
     """
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         if image.width * image.height > _MAX_PIXELS:
@@ -181,18 +203,15 @@ def upright(data: bytes) -> Pixels:
         image.load()
         shown = ImageOps.exif_transpose(image)
     if shown.mode.startswith(("I", "F")):
-        # 16 bits a pixel: convert() would clip them to white.
+        # These modes have more than 8 bits a pixel, and convert() would clip them to white.
         shown = Image.fromarray((np.asarray(shown, np.float64) / 257).clip(0, 255).astype(np.uint8))
-    if shown.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in shown.info:
-        over = shown.convert("RGBA")
-        shown = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return np.ascontiguousarray(np.asarray(shown.convert("RGB"))[:, :, ::-1])
+    return np.ascontiguousarray(np.asarray(opaque(shown).convert("RGB"))[:, :, ::-1])
 
 
 def _pieces(picture: Pixels) -> Iterator[tuple[Pixels, float, int, int]]:
-    """Parts of the picture to read one by one: pixels, scale, and the left top corner in the unscaled picture.
+    """Cuts the scaled picture into pieces. Yields pixels, scale, and the left and top edge in the unscaled picture.
 
-    A long picture (a chat, a web page, a till roll) would be unreadably small in one piece.
+    A long picture (a chat, a web page, a till roll) is cut because its text would be too small to read in one piece.
     """
     height, width = picture.shape[:2]
     short, long = sorted((height, width))
@@ -211,13 +230,13 @@ def _pieces(picture: Pixels) -> Iterator[tuple[Pixels, float, int, int]]:
 
 
 def _cuts(picture: Pixels, *, axis: int) -> list[int]:
-    """Where to cut along `axis`, both ends included: in the emptiest place of the last quarter of each piece."""
+    """Where to cut along `axis`, including both ends. Each cut is at the emptiest line in the last quarter of its piece."""
     length = picture.shape[axis]
     if length <= _PIECE:
         return [0, length]
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).astype(np.int16)
     ink = np.abs(np.diff(grey, axis=1 - axis)).mean(axis=1 - axis) if picture.shape[1 - axis] > 1 else np.zeros(length)
-    # Over nine lines of pixels, so that the cut keeps clear of the letters above and below.
+    # Sum over nine lines of pixels, so that the cut keeps clear of the letters on both sides.
     ink = np.convolve(ink, np.ones(9), "same")
     cuts = [0]
     while length - cuts[-1] > _PIECE:
@@ -227,7 +246,7 @@ def _cuts(picture: Pixels, *, axis: int) -> list[int]:
 
 
 def _back(corners: Corners, turn: int, width: int, height: int) -> Corners:
-    """Corners in a picture of width x height, from those in the same picture turned `turn` quarters counter-clockwise."""
+    """Maps corners in the rotated picture (`turn` quarters counter-clockwise) back to the unrotated one of width x height."""
     x, y = corners[:, 0], corners[:, 1]
     if turn == 1:
         x, y = width - y, x
@@ -239,7 +258,7 @@ def _back(corners: Corners, turn: int, width: int, height: int) -> Corners:
 
 
 def _sideways(lines: list[_Found]) -> bool:
-    """Whether most of the text, by length, stands in boxes taller than wide."""
+    """Whether most of the text, by length, is in boxes that are taller than wide."""
     tall = whole = 0.0
     for line in lines:
         across = float(np.linalg.norm(line.corners[1] - line.corners[0]))
@@ -249,25 +268,46 @@ def _sideways(lines: list[_Found]) -> bool:
     return tall > whole / 2
 
 
+def _is_doubtful(lines: list[_Found]) -> bool:
+    """Whether much of the text, by length, is unclear, or seems to be of a script that the models have no letters for.
+
+    They read letters that they do not know as letters that look alike, unsurely, or leave them out, sure of the rest: then a
+    line has far fewer letters than there is room for.
+    """
+    doubtful = whole = 0.0
+    for line in lines:
+        across = float(np.linalg.norm(line.corners[1] - line.corners[0]))
+        down = float(np.linalg.norm(line.corners[3] - line.corners[0]))
+        length = across / max(down, 1.0)
+        if length < _SHORT_LINE:
+            continue
+        whole += length
+        letters = sum(not letter.isspace() for letter in line.text)
+        sparse = letters < _LETTERS_A_HEIGHT * length and not any(ord(letter) >= _FIRST_WIDE for letter in line.text)
+        if line.confidence < _CLEAR_LINE or sparse or _GREEK_WORD.search(line.text):
+            doubtful += length
+    return doubtful > _MUCH * whole
+
+
 def _confidence(lines: list[_Found]) -> float:
-    """The mean over letters, 0 to 1."""
+    """The mean confidence over all letters, 0 to 1."""
     letters = sum(len(line.text) for line in lines)
     return sum(line.confidence * len(line.text) for line in lines) / letters if letters else 0.0
 
 
 def _worth(lines: list[_Found]) -> float:
-    """How much was read, how surely: letters times confidence, where noise counts nothing."""
+    """A score for a reading: the number of letters, weighted by confidence to the fourth power, so that noise hardly counts."""
     return sum(line.confidence**4 * len(line.text) for line in lines)
 
 
-#: Two-dimensional codes, whose squares the text detector takes for text.
+#: Names of the two-dimensional codes.
 _MATRIX = frozenset(
     kind.name for kind in zxingcpp.barcode_formats_list(zxingcpp.BarcodeFormats([zxingcpp.BarcodeFormat.AllMatrix]))
 )
 
 
 def _barcodes(picture: Pixels) -> list[Barcode]:
-    """Every barcode of the picture, from the top."""
+    """All barcodes of the picture, ordered from the top."""
     codes = []
     for code in zxingcpp.read_barcodes(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), formats=zxingcpp.BarcodeFormats(_BARCODES)):
         at = code.position
@@ -289,7 +329,7 @@ def _whole(corners: Corners) -> Box:
 
 
 def _cores() -> int:
-    """The cores this process may run on: twice as fast with two as with one (a page 4.7 s, then 2.5 s)."""
+    """How many cores this process may use. Measured: a page takes 4.7 s with one core and 2.5 s with two."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -298,7 +338,7 @@ def _cores() -> int:
 
 @dataclass(kw_only=True, slots=True)
 class _Callers:
-    """Who is connected, and when something was last asked. Times are of time.monotonic()."""
+    """Counts connections and running requests, to know when the server should end. Times are of time.monotonic()."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     connected: int = 0
@@ -331,12 +371,13 @@ class _Callers:
 def serve(path: str, *, grace: float, idle: float) -> None:
     """Loads the models, then answers on the Unix socket `path` until it is time to end.
 
-    The caller holds the lock that makes this the only server of `path`, so a socket that lies there is a dead one's.
+    This process holds the file lock of `path`, so it is the only server. A socket file at `path` was left by a dead server, and
+    is deleted.
     """
     reader = Reader()
     Path(path).unlink(missing_ok=True)
     callers = _Callers()
-    # One thread reads, first come first served: onnxruntime uses every core for one picture.
+    # One thread reads pictures, first come first served, because onnxruntime uses every core for one picture.
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, ThreadPoolExecutor(max_workers=1) as turn:
         listener.bind(path)
         listener.listen(128)
@@ -349,12 +390,12 @@ def serve(path: str, *, grace: float, idle: float) -> None:
             connection.settimeout(None)
             callers.came()
             threading.Thread(target=_attend, args=(connection, callers, reader, turn), daemon=True).start()
-        # Engines that connect from now on find no server, and start another as soon as this process has let go of the lock.
+        # Engines that connect from now on find no server. They start another one when this process has released the lock.
         Path(path).unlink(missing_ok=True)
 
 
 def _attend(connection: socket.socket, callers: _Callers, reader: Reader, turn: ThreadPoolExecutor) -> None:
-    """Answers one engine until it hangs up."""
+    """Answers one engine until it closes the connection."""
     with connection:
         try:
             while True:
@@ -374,7 +415,7 @@ def _attend(connection: socket.socket, callers: _Callers, reader: Reader, turn: 
 
 
 def _reading(connection: socket.socket, reader: Reader, request: OcrRequest, data: bytes) -> OcrReply:
-    """One picture, in its turn."""
+    """Reads one picture, in the reading thread."""
     if _hung_up(connection):
         raise _HungUp
     send(connection, OcrReply(kind="started"))
@@ -383,7 +424,7 @@ def _reading(connection: socket.socket, reader: Reader, request: OcrRequest, dat
         return reader.read(data, lambda: not _hung_up(connection))
     except _HungUp:
         raise
-    except Exception as error:  # noqa: BLE001  whatever a picture does to the models, the next one is served
+    except Exception as error:  # noqa: BLE001  because one bad picture must not stop the server
         return OcrReply(kind="fault", detail=f"{type(error).__name__}: {error}"[-300:])
     finally:
         faulthandler.cancel_dump_traceback_later()

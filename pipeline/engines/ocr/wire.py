@@ -1,4 +1,4 @@
-"""What the OCR engine and its server say to each other over their socket. No vendor is imported here."""
+"""The messages between the OCR engine and its server. This module imports no OCR library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-#: Length of the JSON head, then of the raw bytes behind it.
+#: The length of the JSON head, then the length of the raw bytes that follow it.
 _LENGTHS = struct.Struct("!II")
 #: A head holds at most the lines of one picture; a body at most one picture (raw_bytes of the engine's limits).
 MAX_HEAD = 64 * 1024 * 1024
@@ -41,26 +41,30 @@ class Barcode:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OcrRequest:
-    """From the engine. Behind a `read` come the picture's encoded bytes."""
+    """A message from the engine. The body of a `read` is the picture's encoded bytes."""
 
     kind: Literal["status", "read"]
-    seconds: float = 0.0  #: how long the engine will wait for a reading
+    seconds: float = 0.0  #: how long the engine waits for the reply to a `read`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OcrReply:
-    """From the server. A `read` is answered with `started` when its turn comes, then with one of the last three."""
+    """A message from the server.
+
+    The server answers a `read` with `started` when it begins to read the picture, and then with one of the last three kinds.
+    """
 
     kind: Literal["status", "started", "reading", "unreadable", "fault"]
     pid: int = 0  #: with status
     model_version: str = ""  #: with status and reading
     lines: tuple[OcrLine, ...] = ()  #: with reading, in no order
     barcodes: tuple[Barcode, ...] = ()  #: with reading
+    doubtful: bool = False  #: with reading: much of the text is unclear, or of a script that the models have no letters for
     detail: str = ""  #: with unreadable and fault
 
 
 def send(connection: socket.socket, head: OcrRequest | OcrReply, body: bytes = b"") -> None:
-    """Sends one message. Raises OSError when the other side is gone."""
+    """Sends one message. Raises OSError if the other side is gone."""
     packed = msgspec.json.encode(head)
     connection.sendall(_LENGTHS.pack(len(packed), len(body)) + packed)
     if body:
@@ -70,8 +74,8 @@ def send(connection: socket.socket, head: OcrRequest | OcrReply, body: bytes = b
 def receive(connection: socket.socket, kind: type[Message], *, deadline: float | None = None) -> tuple[Message, bytes]:
     """Waits for one message.
 
-    Raises TimeoutError when it is not there by `deadline` (of time.monotonic()), EOFError when the other side is gone
-    or says what is no message, OSError when the connection fails.
+    Raises TimeoutError if it has not arrived by `deadline` (of time.monotonic()), EOFError if the other side is gone or sends
+    something that is not a message, and OSError if the connection fails.
     """
     head_size, body_size = _LENGTHS.unpack(_exactly(connection, _LENGTHS.size, deadline))
     if head_size > MAX_HEAD or body_size > MAX_BODY:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.engines import models_of
+from config.chosen_engine import models_of
 from config.settings import SettingsFault, load_settings
 from pipeline.models import KNOWN, Model, most_pictures, parse_models
 from pipeline.request.check import RequestFault, check
 from pipeline.types import Detail, Question, Usage
 
 NAMES = ("small", "large")
+DAY = date(2026, 11, 26)
 
 
 def question(**fields: Any) -> Question:
@@ -73,13 +75,37 @@ def test_a_model_without_limits_of_its_own_has_the_settings():
 
 def test_ocr_has_one_model_that_costs_nothing():
     [(name, model)] = models_of(load_settings({"MODEL_RPM": "1"})).items()
-    assert (model.name, model.price(input_tokens=10**6, output_tokens=10**6)) == (name, 0)
+    assert (model.name, model.price(input_tokens=10**6, output_tokens=10**6, day=DAY)) == (name, 0)
 
 
 def test_a_price_is_what_so_many_tokens_cost_in_whole_billionths():
     model = Model(name="m", price_in=0.30, price_out=2.50)
-    assert model.price(input_tokens=1_000_000, output_tokens=0) == 300_000_000
-    assert model.price(input_tokens=1, output_tokens=1) == 2800
+    assert model.price(input_tokens=1_000_000, output_tokens=0, day=DAY) == 300_000_000
+    assert model.price(input_tokens=1, output_tokens=1, day=DAY) == 2800
+
+
+@pytest.mark.parametrize(
+    ("models", "prices"),
+    [
+        ("gemini-3.8-flash", [(0.75, 3.75), (1.5, 7.5)]),
+        ("gemini-3.8-flash rpm=9", [(0.75, 3.75), (1.5, 7.5)]),
+        ("gemini-3.8-flash in=0.5", [(0.5, 3.75), (0.5, 7.5)]),
+        ("gemini-3.8-flash in=0.5 out=1", [(0.5, 1), (0.5, 1)]),
+        ("gemini-3.8-flash in@2027-01-01=2", [(0.75, 3.75), (2, 7.5)]),
+        ("m in@2027-01-01=2 in=1 out=3 out@2026-12-31=4 out@2020-01-01=5 out@2027-01-02=9", [(1, 4), (2, 4)]),
+    ],
+)
+def test_a_price_holds_from_its_day_on_and_one_that_is_set_takes_the_place_of_what_is_known(models, prices):
+    [model] = parse_models(models)
+    days = (date(2026, 12, 31), date(2027, 1, 1))
+    paid = [tuple(model.price(input_tokens=given, output_tokens=1 - given, day=day) / 1000 for given in (1, 0)) for day in days]
+    assert paid == prices
+
+
+@pytest.mark.parametrize("trait", ["in@=1", "in@2027=1", "in@2027-13-01=1", "rpm@2027-01-01=1", "in@2027-01-01=x"])
+def test_a_price_with_no_day_that_is_one_is_refused(trait):
+    with pytest.raises(ValueError, match="m: "):
+        parse_models(f"m {trait}")
 
 
 def test_a_call_is_sized_for_every_model_that_may_come_to_answer_it():
@@ -118,8 +144,8 @@ def test_other_fallbacks_are_refused_and_those_that_may_be_named_are(value):
     assert '"small", "large"' in fault.message
 
 
-@pytest.mark.parametrize("value", ["ultra", "HIGH", 1, ["low"], {}])
-def test_another_detail_is_refused_and_the_three_are_named(value):
+@pytest.mark.parametrize("value", ["huge", "HIGH", 1, ["low"], {}])
+def test_another_detail_is_refused_and_the_four_are_named(value):
     fault = refused(detail=value)
     assert fault.code == "invalid_detail"
-    assert '"low", "medium", "high"' in fault.message
+    assert '"low", "medium", "high", "ultra"' in fault.message

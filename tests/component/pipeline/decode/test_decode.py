@@ -68,7 +68,8 @@ def test_any_other_picture_becomes_a_png_of_the_same_pixels(pool, kind):
     outcome = prepared(pool, data)
     assert (outcome.mime, outcome.source_format) == ("image/png", kind)
     with Image.open(io.BytesIO(data)) as plain:
-        assert same(picture(outcome), plain)
+        # Pillow shows an XBM with black and white exchanged.
+        assert same(picture(outcome), ImageChops.invert(plain) if kind == "XBM" else plain)
     shown = picture(outcome).convert("RGB")
     assert shown.getpixel((0, 0)) != shown.getpixel((shown.width - 1, shown.height - 1)), "a picture, not a flat field"
 
@@ -91,22 +92,31 @@ def test_a_fax_stays_one_bit_a_pixel(pool):
     assert same(shown, line)
 
 
-def test_a_palette_stays_a_palette_and_keeps_its_transparency(pool):
+def test_a_palette_stays_a_palette_unless_one_of_its_colours_is_clear_and_used(pool):
     image = photo().quantize(16)
+    assert picture(prepared(pool, encoded(image, "GIF"))).mode == "P"
     shown = picture(prepared(pool, encoded(image, "GIF", transparency=3)))
-    assert shown.mode == "P"
     clear = np.asarray(image) == 3
     assert clear.any()
-    assert ((np.asarray(shown.convert("RGBA"))[..., 3] == 0) == clear).all()
+    # A model lays what is clear on a ground of its own choice, so we choose one: every PNG that we make is opaque.
+    assert (shown.mode, set(np.asarray(shown)[clear].flat)) == ("RGB", {255})
+    assert np.array_equal(np.asarray(shown)[~clear], np.asarray(image.convert("RGB"))[~clear])
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_an_alpha_channel_is_kept(pool, mode):
+def test_an_alpha_channel_is_laid_on_white(pool, mode):
     image = photo().convert(mode)
     image.putalpha(photo().convert("L"))
     shown = picture(prepared(pool, encoded(image, "TIFF")))
-    assert shown.mode == mode
-    assert same(shown, image)
+    assert shown.mode == mode.removesuffix("A")
+    over = image.convert("RGBA")
+    assert (
+        np.abs(
+            np.asarray(shown.convert("RGB")).astype(int)
+            - np.asarray(Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")).astype(int)
+        ).max()
+        <= 1
+    )
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
@@ -114,11 +124,6 @@ def test_other_colour_spaces_become_rgb(pool, mode):
     shown = picture(prepared(pool, encoded(photo().convert(mode), "TIFF")))
     assert shown.mode == "RGB"
     assert np.abs(np.asarray(shown).astype(int) - np.asarray(photo()).astype(int)).mean() < 6
-
-
-def test_a_cmyk_jpeg_goes_on_as_it_came(pool):
-    data = encoded(photo().convert("CMYK"), "JPEG")
-    assert prepared(pool, data).data == data
 
 
 def test_a_jpeg_with_more_pictures_in_it_is_a_jpeg(pool):
@@ -172,11 +177,6 @@ def test_every_shape_of_picture_survives_the_png_writer(mode, width, height):
     with Image.open(io.BytesIO(to_png(image, icc_profile=profile)), formats=["PNG"]) as shown:
         assert (shown.mode, shown.size, shown.tobytes()) == (mode, image.size, image.tobytes())
         assert shown.info["icc_profile"] == profile
-
-
-def test_a_colour_that_stands_for_clear_stays_clear(pool):
-    data = encoded(photo().convert("L").point(lambda grey: grey * (grey > 90)), "GIF", transparency=0)
-    assert picture(prepared(pool, data)).convert("RGBA").getextrema()[3] == (0, 255)
 
 
 # Depth
@@ -259,7 +259,8 @@ def test_an_icc_profile_stays_with_the_pixels_it_speaks_of(pool):
 def test_the_size_of_a_native_picture_is_told_as_it_is_seen(pool, kind, orientation):
     data = encoded(photo(), kind, exif=exif(orientation))
     outcome = prepared(pool, data)
-    assert outcome.data == data
+    if kind == "PNG" or orientation == 1:  # the others are turned: test_upright.py
+        assert outcome.data == data
     assert (outcome.width, outcome.height) == ((32, 48) if orientation > 4 else (48, 32))
 
 
@@ -333,12 +334,20 @@ def test_a_picture_that_is_cut_short_is_corrupt(pool, kind):
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_cut_anywhere_before_its_end_is_corrupt(pool, progressive):
+def test_a_jpeg_cut_anywhere_before_its_end_is_corrupt_or_says_what_is_missing(pool, progressive):
     data = encoded(photo(160, 120), "JPEG", quality=95, progressive=progressive)
+    became = []
     for cut in range(700, len(data) - 40, 97):
         with pytest.raises(OSError, match="truncated"), Image.open(io.BytesIO(data[:cut])) as plain:
             plain.load()
-        assert refused(pool, data[:cut]).code is ItemCode.IMAGE_CORRUPT
+        [outcome] = pool([data[:cut]])
+        if isinstance(outcome, Prepared):
+            assert outcome.note.startswith("rows_missing: the last ")
+        else:
+            assert outcome.code is ItemCode.IMAGE_CORRUPT
+        became.append(isinstance(outcome, Prepared))
+    assert became == sorted(became), "the more there is of it, the better"
+    assert set(became) == {False, True}
 
 
 @pytest.mark.parametrize(("width", "height"), [(10_000, 5_001), (30_001, 10), (10, 30_001), (20_000, 20_000)])

@@ -8,9 +8,11 @@ from threading import Event, Thread
 
 import pytest
 
+from config.chosen_engine import build_engine
+from config.settings import load_settings
 from pipeline.engines.gemini import MOST_RAW_BYTES, GeminiEngine
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
-from pipeline.types import Call, Detail, Finish, Form, ItemCode, Picture
+from pipeline.types import Call, Detail, Finish, Form, ItemCode, Picture, Thinking
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import (
     CUT_OFF,
@@ -19,6 +21,7 @@ from tests.fakes.gemini_behaviours import (
     NO_CANDIDATES,
     OUT_OF_TOKENS,
     RESET,
+    Behaviour,
     always,
     blocked_answer,
     blocked_prompt,
@@ -36,6 +39,7 @@ def fake() -> Iterator[FakeGemini]:
         assert server.faults == []
         assert server.refused == []
         assert not server.files.kept
+        assert all(call.store is False for call in server.calls), "Google keeps what it is not told to forget"
 
 
 @pytest.fixture
@@ -114,6 +118,55 @@ def test_a_truncated_answer_gives_no_text_but_its_cost(fake, engine):
     answer = engine.ask(call(1))
     assert (answer.finish, answer.text) == (Finish.TRUNCATED, "")
     assert answer.output_tokens > 0
+
+
+@pytest.mark.parametrize("thinking", [None, *Thinking])
+def test_the_model_thinks_as_much_as_is_asked_for(fake, engine, thinking):
+    engine.ask(replace(call(1), thinking=thinking))
+    assert fake.calls[0].thinking == (thinking.value.upper() if thinking else None)
+
+
+@pytest.mark.parametrize("pad_to", [None, MOST_RAW_BYTES + 1])
+def test_ultra_detail_is_asked_for_with_each_picture(fake, engine, pad_to):
+    engine.ask(replace(call(1, 2, pad_to=pad_to), detail=Detail.ULTRA))
+    engine.ask(call(1, 2))
+    assert [seen.levels for seen in fake.calls] == [("MEDIA_RESOLUTION_ULTRA_HIGH",) * 2, (None, None)]
+
+
+def test_an_answer_that_could_be_continued_is_a_truncated_one(fake, engine):
+    fake.script = always(Behaviour(finish="CONTINUATION"))
+    answer = engine.ask(call(1, 2))
+    assert (answer.finish, answer.text) == (Finish.TRUNCATED, "")
+    assert answer.output_tokens > 0
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["MALFORMED_RESPONSE", "NO_IMAGE", "MISSING_THOUGHT_SIGNATURE", "TOO_MANY_TOOL_CALLS", "UNEXPECTED_TOOL_CALL", "NEW_REASON"],
+)
+def test_an_answer_that_failed_by_itself_is_a_fault_of_the_answer(fake, engine, reason):
+    fake.script = always(blocked_answer(reason))
+    with pytest.raises(ModelFault, match=reason):
+        engine.ask(call(1))
+
+
+@pytest.mark.parametrize("reason", ["ESCALATION", "PUP_LIMITED_DISABLED"])
+def test_an_account_that_is_answered_no_more_stops_the_calls_and_the_job_says_so(fake, engine, reason):
+    fake.script = always(blocked_answer(reason))
+    with pytest.raises(ModelUnavailable) as caught:
+        engine.ask(call(1))
+    assert caught.value.cause is Cause.ACCOUNT
+    assert reason in caught.value.notice
+
+
+def test_google_keeps_requests_only_where_the_setting_says_so():
+    with FakeGemini() as fake:
+        for env in ({}, {"GEMINI_STORE": "false"}, {"GEMINI_STORE": "true"}):
+            settings = load_settings({"GEMINI_API_KEY": fake.key, "GEMINI_BASE_URL": fake.base_url, **env})
+            engine = build_engine(settings, reencode=lambda _: pytest.fail("not needed"))
+            engine.ask(call(1, 2))
+            engine.close()
+        assert [seen.store for seen in fake.calls] == [False, False, True]
 
 
 def test_a_picture_the_model_cannot_read_is_no_fault_of_the_call(fake, engine):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import date
 from threading import Event
 
 import pytest
@@ -184,6 +185,14 @@ def test_an_answer_costs_what_its_own_model_s_prices_say(govern):
     engine = govern(of_models(fake_1=away(Cause.QUOTA)), models)
     answer = engine.ask(asked("fake-1", "fake-2"))
     assert (answer.input_tokens, answer.output_tokens, answer.nanodollars) == (10, 2, 140_000)
+
+
+def test_an_answer_costs_what_holds_on_the_day_its_call_began():
+    model = Model(name="fake-1", price_in=1.0, price_out=2.0, later_in={date(2027, 1, 1): 10.0}, later_out={})
+    days = [date(2026, 12, 31), date(2027, 1, 1)]
+    limiter = LocalLimiter(concurrency=1, clock=lambda: 0.0)
+    engine = GovernedEngine(FakeEngine(), limiter=limiter, models={"fake-1": model}, today=lambda: days.pop(0))
+    assert [engine.ask(asked()).nanodollars for _ in range(2)] == [14_000, 104_000]
 
 
 def test_who_names_no_model_asks_the_engine_s_own(govern):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from sqlalchemy import select
 
 from pipeline.engines.governed import GovernedEngine
 from pipeline.engines.limiter import LocalLimiter
 from pipeline.models import Model
+from pipeline.notes import WARNINGS, NoteCode
 from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import Answer, Detail, Finish
 from storage.schema import images_table
@@ -130,3 +133,31 @@ def test_an_image_that_the_model_was_not_shown_as_it_was_is_noted(make_harness, 
     with harness.database.read() as connection:
         notes = connection.execute(select(images_table.c.note).order_by(images_table.c.index)).scalars().all()
     assert notes == [None, "reencoded", None]
+
+
+def test_what_an_image_s_answer_leaves_out_is_noted_on_it_and_said_once_of_its_job(make_harness):
+    pages = b"img#several_pages: 3 pages, the first was read"
+    blank = b"img#blank: every pixel has the same colour"
+
+    def script(call, _number):
+        numbers = [picture.number for picture in call.pictures]
+        return Answer(
+            finish=Finish.COMPLETE,
+            text=answer_text(call),
+            reencoded=frozenset(numbers[:1]),
+            notes={numbers[1]: "script_not_read: doubtful"},
+        )
+
+    harness = make_harness(engine=FakeEngine(script=script), workers_count=0)
+    images = [base64.b64encode(data).decode() for data in (pages, pages, blank)]
+    body = {"inputMethod": "base64", "images": images, "prompt": "p"}
+    job = harness.post(body, headers={"Prefer": "respond-async"}).json["id"]
+    harness.drain()
+    items = harness.get(f"/api/v1/jobs/{job}/items").json["items"]
+    assert [item["note"] for item in items] == [
+        "several_pages: 3 pages, the first was read; reencoded",
+        "several_pages: 3 pages, the first was read; script_not_read: doubtful",
+        "blank: every pixel has the same colour",
+    ]
+    codes = (NoteCode.SEVERAL_PAGES, NoteCode.BLANK, NoteCode.SCRIPT_NOT_READ)
+    assert harness.get(f"/api/v1/jobs/{job}").json["warnings"] == [WARNINGS[code] for code in codes]

@@ -74,7 +74,7 @@ def flood(head, piece):
 
 
 @pytest.mark.parametrize(
-    "status", ["204 No Content", "300 Multiple", "304 Not Modified", "400 Bad", "404 Not Found", "418 ?", "500 Oops"]
+    "status", ["204 No Content", "300 Multiple", "304 Not Modified", "400 Bad", "404 Not Found", "418 ?", "501 Oops"]
 )
 def test_an_answer_without_an_image_is_told_by_its_status(serve, make_fetcher, status):
     server = serve({"/": f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()})
@@ -150,10 +150,56 @@ def test_what_follows_the_declared_length_is_not_part_of_the_image(serve, make_f
     assert one(fetcher, url) == Fetched(index=0, data=b"abc")
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "identity, gzip", "x-unknown"])
-def test_a_compressed_body_is_refused_unread(serve, make_fetcher, encoding):
-    server = serve({"/": answer(gzip.compress(b"\0" * MB), "200 OK", f"Content-Encoding: {encoding}")})
+JPEG = b"\xff\xd8\xff\xe0" + BODY
+
+
+@pytest.mark.parametrize(
+    "encoding", ["aws-chunked", "utf-8", "none", "binary", "Identity", "gzip", "br", "gzip, aws-chunked", ""]
+)
+def test_an_image_that_is_labelled_as_encoded_and_is_not_is_taken_as_it_is(serve, make_fetcher, encoding):
+    server = serve({"/": answer(JPEG, "200 OK", f"Content-Encoding: {encoding}")})
+    assert one(make_fetcher(), f"http://a.test:{server.port}/") == Fetched(index=0, data=JPEG)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "X-GZIP", "identity, gzip", "aws-chunked, gzip", "aws-chunked"])
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_a_body_of_gzip_is_unpacked(serve, make_fetcher, encoding, pieces):
+    packed = gzip.compress(JPEG[:1000]) + gzip.compress(JPEG[1000:])
+    size = len(packed) // pieces + 1
+    chunks = [packed[first : first + size] for first in range(0, len(packed), size)]
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    head = f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: {encoding}\r\n\r\n".encode()
+    server = serve({"/": head + body})
+    assert one(make_fetcher(), f"http://a.test:{server.port}/") == Fetched(index=0, data=JPEG)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "compress", "deflate, br", "identity, br"])
+def test_a_body_that_is_packed_otherwise_is_refused(serve, make_fetcher, encoding):
+    server = serve({"/": answer(bytes(range(40, 140)), "200 OK", f"Content-Encoding: {encoding}")})
     assert is_failure(one(make_fetcher(), f"http://a.test:{server.port}/"), ItemCode.FETCH_FAILED, "Content-Encoding")
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        (gzip.compress(JPEG)[:-20], "ends too soon"),
+        (gzip.compress(JPEG)[:15], "ends too soon"),
+        (gzip.compress(JPEG)[:12] + b"\xff" * 200, "damaged"),
+    ],
+    ids=["cut", "cut early", "damaged"],
+)
+def test_gzip_that_is_cut_or_damaged_is_refused(serve, make_fetcher, body, word):
+    server = serve({"/": answer(body, "200 OK", "Content-Encoding: gzip")})
+    assert is_failure(one(make_fetcher(), f"http://a.test:{server.port}/"), ItemCode.FETCH_FAILED, word)
+
+
+def test_gzip_counts_by_what_is_in_it(serve, make_fetcher):
+    server = serve({"/": answer(gzip.compress(bytes(MB)), "200 OK", "Content-Encoding: gzip")})
+    url = f"http://a.test:{server.port}/"
+    assert one(make_fetcher(max_bytes=MB), url, total=MB) == Fetched(index=0, data=bytes(MB))
+    assert is_failure(one(make_fetcher(max_bytes=MB - 1), url), ItemCode.IMAGE_TOO_LARGE)
+    with pytest.raises(TotalTooLarge):
+        one(make_fetcher(), url, total=MB - 1)
 
 
 def test_a_compressed_transfer_is_refused(serve, make_fetcher):
@@ -269,7 +315,10 @@ def test_no_more_is_asked_for_while_much_waits_for_the_caller(serve, make_fetche
 
 @pytest.mark.parametrize(
     "trouble",
-    [answer(b"", "429 Too Many"), answer(b"", "503 Busy", "Retry-After: 0"), answer(b"", "502 Bad"), answer(b"", "504 Late")],
+    [
+        *(answer(b"", f"{status} Busy") for status in (408, 429, 500, 502, 504, 520, 521, 522, 523, 524, 525, 526, 527, 529)),
+        answer(b"", "503 Busy", "Retry-After: 0"),
+    ],
 )
 def test_a_busy_server_is_asked_again(serve, make_fetcher, trouble):
     server = serve({"/": in_turn(trouble, trouble, answer())})
@@ -443,7 +492,7 @@ def test_the_log_has_the_reason_and_the_host_and_no_more_of_the_url(serve, make_
     server = serve({"/": redirect("http://private.test/hop?signature=hush")})
     with caplog.at_level(logging.DEBUG):
         result = one(make_fetcher({"private.test": ["10.0.0.7"]}), f"http://a.test:{server.port}/?signature=hush")
-    assert is_unreachable(result)
+    assert is_unreachable(result, redirected=True)
     assert "private.test" in caplog.text
     assert "10.0.0.7" in caplog.text
     assert "hush" not in caplog.text

@@ -255,6 +255,26 @@ def test_a_redirect_with_raw_bytes_in_its_path_is_followed_percent_encoded(make_
     assert isinstance(one(make_fetcher(), f"http://a.test:{server.port}/"), Fetched)
 
 
+def test_a_redirect_to_a_name_beyond_ascii_is_followed(make_fetcher, serve):
+    server = serve({"/b%C3%BCcher%20x": answer()})
+    location = f"http://bücher.test:{server.port}/bücher x".encode()
+    server.paths["/"] = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
+    assert isinstance(one(make_fetcher(), f"http://a.test:{server.port}/"), Fetched)
+    assert f"Host: xn--bcher-kva.test:{server.port}" in server.requests[-1]
+
+
+def test_a_redirect_with_bytes_that_are_no_utf_8_is_followed_byte_by_byte(make_fetcher, serve):
+    server = serve({"/b%FCcher": answer()})
+    server.paths["/"] = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /b\xfccher\r\n\r\n"
+    assert isinstance(one(make_fetcher(), f"http://a.test:{server.port}/"), Fetched)
+
+
+def test_a_url_beyond_ascii_is_asked_for_as_browsers_do(make_fetcher, serve):
+    server = serve({"/%C3%9Cbersicht%20M%C3%A4rz.jpg": answer()})
+    assert isinstance(one(make_fetcher(), f"http://bücher.test:{server.port}/Übersicht März.jpg"), Fetched)
+    assert f"Host: xn--bcher-kva.test:{server.port}" in server.requests[-1]
+
+
 REFUSED_REDIRECTS = [
     "http://127.0.0.2:{port}/",
     "http://2130706434:{port}/",
@@ -280,18 +300,28 @@ REFUSED_REDIRECTS = [
 def test_a_redirect_to_what_may_not_be_reached_reads_like_any_other_failure_to_connect(make_fetcher, serve, forbidden, location):
     server = serve({"/": redirect(location.format(port=forbidden))})
     fetcher = make_fetcher({"private.test": ["127.0.0.2"], "mixed.test": ["127.0.0.1", "127.0.0.2"]})
-    assert is_unreachable(one(fetcher, f"http://a.test:{server.port}/"))
+    assert is_unreachable(one(fetcher, f"http://a.test:{server.port}/"), redirected=True)
     assert len(server.requests) == 1
 
 
-def test_three_redirects_are_followed_and_a_fourth_is_not(make_fetcher, serve):
-    server = serve({"/0": redirect("/1"), "/1": redirect("/2"), "/2": redirect("/3"), "/3": redirect("/4"), "/4": answer()})
-    four, three = run(make_fetcher(), f"http://a.test:{server.port}/0", f"http://a.test:{server.port}/1")
-    assert is_failure(four, ItemCode.FETCH_FAILED, "more than 3")
-    assert isinstance(three, Fetched)
+def test_ten_redirects_are_followed_and_an_eleventh_is_not(make_fetcher, serve):
+    server = serve({**{f"/{n}": redirect(f"/{n + 1}") for n in range(11)}, "/11": answer()})
+    eleven, ten = run(make_fetcher(), f"http://a.test:{server.port}/0", f"http://a.test:{server.port}/1")
+    assert is_failure(eleven, ItemCode.FETCH_FAILED)
+    assert eleven.detail == "The server redirected more than 10 times."
+    assert isinstance(ten, Fetched)
+
+
+def test_a_failure_behind_a_redirect_says_that_there_was_one(make_fetcher, serve):
+    server = serve({"/": redirect("/missing"), "/late": redirect("/never"), "/missing": answer(b"", "404 Not Found")})
+    server.paths["/never"] = lambda _: server.gone.wait()
+    fetcher = make_fetcher(deadline=0.5)
+    missing, late = run(fetcher, f"http://a.test:{server.port}/", f"http://a.test:{server.port}/late")
+    assert missing.detail == "After a redirect: The server answered HTTP 404."
+    assert is_failure(late, ItemCode.FETCH_TIMEOUT, "After a redirect: ")
 
 
 def test_a_redirect_loop_ends(make_fetcher, serve):
     server = serve({"/": redirect("/")})
     assert is_failure(one(make_fetcher(), f"http://a.test:{server.port}/"), ItemCode.FETCH_FAILED, "redirect")
-    assert len(server.requests) == 4
+    assert len(server.requests) == 11

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS, jpeg_scans, sniff
+from pipeline.decode.jpeg import jpeg_scans
+from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS, sniff
 from pipeline.types import ItemCode, Refused
 from tests.fakes import picture_files
 

@@ -1,0 +1,190 @@
+"""The bitmaps that Pillow reads wrongly or not at all: any colour masks, and run-length codes with gaps."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
+from pipeline.types import ItemCode, Refused
+
+_FILE_HEADER = 14
+_RGB, _RLE8, _RLE4, _BITFIELDS, _JPEG, _PNG, _ALPHA_BITFIELDS = range(7)
+_CORE = 12  # bytes: the header of OS/2 1, with 16-bit sizes and palettes of three bytes a colour
+_OS2 = frozenset((16, 64))  # bytes: headers of OS/2 2, where compressions 3 and 4 mean something else
+_NARROW = {16: (0x7C00, 0x3E0, 0x1F, 0), 24: (0xFF0000, 0xFF00, 0xFF, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Header:
+    """What the header that follows the file header says."""
+
+    size: int  #: bytes
+    width: int
+    height: int
+    upward: bool  #: the lowest row comes first
+    bits: int  #: a pixel
+    compression: int
+    colours: int  #: of the palette; 0 if the header does not say
+
+
+def open_bmp(data: bytes) -> Image.Image | Refused:
+    """The picture. Raises ValueError and struct.error of what is damaged."""
+    header = _header(data)
+    if header.width * header.height > MAX_PIXELS or max(header.width, header.height) > MAX_SIDE:
+        raise Image.DecompressionBombError
+    if not header.width or not header.height:
+        raise ValueError("a bitmap without a size")
+    if header.size in _OS2 and header.compression in {3, 4}:
+        return _refused("of OS/2 compressed as a fax or with 24-bit runs")
+    if header.compression in {_JPEG, _PNG}:
+        return _refused("that holds a JPEG or PNG")
+    offset = struct.unpack_from("<I", data, 10)[0]
+    if header.bits in {1, 2, 4, 8}:
+        image = _of_palette(data, header, offset)
+    elif header.bits in _NARROW:
+        image = _of_masks(data, header, offset)
+    else:
+        return _refused(f"of {header.bits} bits a pixel")
+    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if header.upward else image
+
+
+def _refused(what: str) -> Refused:
+    return Refused(code=ItemCode.UNSUPPORTED_FORMAT, detail=f"A BMP {what} cannot be read here: save it as PNG or JPEG.")
+
+
+def _header(data: bytes) -> _Header:
+    (size,) = struct.unpack_from("<I", data, _FILE_HEADER)
+    if size == _CORE:
+        width, height, _, bits = struct.unpack_from("<4H", data, 18)
+        return _Header(size=size, width=width, height=height, upward=True, bits=bits, compression=_RGB, colours=0)
+    width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+    compression = struct.unpack_from("<I", data, 30)[0] if size > 16 else _RGB
+    colours = struct.unpack_from("<I", data, 46)[0] if size >= 40 else 0
+    return _Header(
+        size=size,
+        width=max(width, 0),
+        height=abs(height),
+        upward=height > 0,
+        bits=bits,
+        compression=compression,
+        colours=colours,
+    )
+
+
+def _rows(data: bytes, header: _Header, offset: int) -> np.ndarray:
+    """The bytes of each row, whose length is a multiple of four; the last row may be without its padding."""
+    used, stride = (header.width * header.bits + 7) // 8, (header.width * header.bits + 31) // 32 * 4
+    body = data[offset : offset + stride * header.height].ljust(stride * header.height, b"\0")
+    if len(data) - offset < stride * (header.height - 1) + used:
+        raise ValueError("a bitmap that ends early")
+    return np.frombuffer(body, np.uint8).reshape(header.height, stride)[:, :used]
+
+
+def _of_palette(data: bytes, header: _Header, offset: int) -> Image.Image:
+    start = _FILE_HEADER + header.size
+    if header.size == 40 and header.compression == _BITFIELDS:
+        start += 12
+    each = 3 if header.size == _CORE else 4
+    most = header.colours if 0 < header.colours <= 1 << header.bits else 1 << header.bits
+    table = np.frombuffer(data[start : min(start + each * most, max(offset, start))], np.uint8)
+    table = table[: len(table) // each * each].reshape(-1, each)[:, 2::-1]
+    runs = header.compression in {_RLE8, _RLE4}
+    indexes = _runs(data[offset:], header) if runs else _small(_rows(data, header, offset), header)
+    used = int(indexes.max(initial=0)) + 1
+    if used > len(table):
+        table = np.concatenate([table, np.zeros((used - len(table), 3), np.uint8)])
+    image = Image.fromarray(indexes)
+    if len(table) == 256 and (table == np.arange(256, dtype=np.uint8)[:, None]).all():
+        return image
+    if header.bits == 1 and table[:2].tolist() == [[0, 0, 0], [255, 255, 255]]:
+        return Image.fromarray(indexes.astype(bool))
+    image.putpalette(np.ascontiguousarray(table[:256]).tobytes())
+    return image
+
+
+def _small(rows: np.ndarray, header: _Header) -> np.ndarray:
+    if header.bits == 8:
+        return np.ascontiguousarray(rows)
+    each = 8 // header.bits
+    shifts = np.arange(8 - header.bits, -1, -header.bits, dtype=np.uint8)
+    split = (rows[:, :, None] >> shifts) & ((1 << header.bits) - 1)
+    return np.ascontiguousarray(split.reshape(len(rows), rows.shape[1] * each)[:, : header.width])
+
+
+def _runs(body: bytes, header: _Header) -> np.ndarray:
+    """The indexes that the run-length codes give. What jumps and early ends of rows leave out has the first colour."""
+    width, height = header.width, header.height
+    indexes = bytearray(width * height)
+    four = header.compression == _RLE4
+    x = y = at = 0
+    while y < height and at + 1 < len(body):
+        count, value = body[at], body[at + 1]
+        at += 2
+        if count:
+            pixels = (bytes((value >> 4, value & 15)) * ((count + 1) // 2))[:count] if four else bytes((value,)) * count
+        elif value == 0:
+            x, y = 0, y + 1
+            continue
+        elif value == 1:
+            break
+        elif value == 2:
+            if at + 1 >= len(body):
+                break
+            x, y = x + body[at], y + body[at + 1]
+            at += 2
+            continue
+        else:
+            length = (value + 1) // 2 if four else value
+            raw = body[at : at + length]
+            at += length + length % 2
+            pixels = bytes(part for byte in raw for part in (byte >> 4, byte & 15))[:value] if four else raw
+        fits = max(0, min(len(pixels), width - x))
+        place = y * width + x
+        indexes[place : place + fits] = pixels[:fits]
+        x += fits
+    else:
+        if y < height:
+            raise ValueError("a bitmap that ends early")
+    return np.frombuffer(indexes, np.uint8).reshape(height, width)
+
+
+def _of_masks(data: bytes, header: _Header, offset: int) -> Image.Image:
+    rows = _rows(data, header, offset)
+    masks = _masks(data, header)
+    if masks[:3] == (0xFF0000, 0xFF00, 0xFF) and masks[3] in {0, 0xFF000000}:
+        raw = {24: "BGR", 32: "BGRA" if masks[3] else "BGRX"}[header.bits]
+        mode = "RGBA" if masks[3] else "RGB"
+        return Image.frombytes(mode, (header.width, header.height), np.ascontiguousarray(rows).tobytes(), "raw", raw)
+    if header.bits == 24:
+        padded = np.zeros((header.height, header.width, 4), np.uint8)
+        padded[..., :3] = rows.reshape(header.height, header.width, 3)
+        values = padded.view("<u4")[..., 0]
+    else:
+        values = np.ascontiguousarray(rows).view(f"<u{header.bits // 8}").astype(np.uint32)
+    bands = [masked(values, mask) for mask in (masks if masks[3] else masks[:3])]
+    return Image.fromarray(np.stack(bands, axis=2))
+
+
+def _masks(data: bytes, header: _Header) -> tuple[int, int, int, int]:
+    """Which bits of a pixel are red, green, blue and opacity."""
+    if header.compression not in {_BITFIELDS, _ALPHA_BITFIELDS}:
+        return _NARROW[header.bits]
+    red, green, blue = struct.unpack_from("<3I", data, 54)
+    with_alpha = header.size >= 56 or header.compression == _ALPHA_BITFIELDS
+    alpha = struct.unpack_from("<I", data, 66)[0] if with_alpha else 0
+    if not (red or green or blue):
+        return _NARROW[header.bits]
+    return red, green, blue, alpha
+
+
+def masked(values: np.ndarray, mask: int) -> np.ndarray:
+    """The bits of `mask` in each of the 32-bit `values`, scaled to bytes."""
+    if not mask:
+        return np.zeros(values.shape, np.uint8)
+    shift = (mask & -mask).bit_length() - 1
+    most = mask >> shift
+    return (((values & np.uint32(mask)) >> np.uint32(shift)).astype(np.float32) * (255 / most) + 0.5).astype(np.uint8)

@@ -1,0 +1,158 @@
+"""From bytes of a known format to a Pillow picture: by Pillow, or by a reader of ours where Pillow is wrong or knows too little."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import struct
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
+from pipeline.types import ItemCode, Refused
+
+#: Formats that are loaded before the first picture, beside those Pillow loads itself; the others when one comes.
+_USUAL = ("JPEG", "PNG", "WebP")
+#: The modules of formats whose name, with its first letter alone a capital, is not the module's.
+_MODULES = {"JPEG 2000": "Jpeg2K", "WebP": "WebP"}
+#: Pillow's name for a format, where it is not ours.
+_PILLOW_NAMES = {"HEIC": "HEIF", "HEIF sequence": "HEIF", "JPEG 2000": "JPEG2000"}
+_NO_STILL_PICTURE = Refused(
+    code=ItemCode.UNSUPPORTED_FORMAT,
+    detail="This HEIF sequence is a film without a still picture: send the frame you mean, as PNG or JPEG.",
+)
+
+
+def prepare_libraries() -> None:
+    """Loads what is usual, and sets the limits that Pillow itself keeps."""
+    Image.preinit()
+    for kind in _USUAL:
+        _load(kind)
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def is_too_large(size: tuple[int, int]) -> bool:
+    return math.prod(size) > MAX_PIXELS or max(size) > MAX_SIDE
+
+
+def open_picture(kind: str, data: bytes) -> Image.Image | Refused:
+    """The first picture in `data`, which is of the format `kind` (pipeline.decode.sniff); perhaps not loaded yet.
+
+    Raises whatever the readers raise of what they cannot decode.
+    """
+    if kind in _READERS:
+        opened = _READERS[kind](data)
+        if not isinstance(opened, bytes):
+            return opened
+        data = opened
+    return _by_pillow(kind, data)
+
+
+def _by_pillow(kind: str, data: bytes) -> Image.Image:
+    _load(kind)
+    # From memory, never by a path: a cut BMP that is mapped into memory kills the process with SIGBUS.
+    return Image.open(BytesIO(data), formats=[_PILLOW_NAMES.get(kind, kind)])
+
+
+@lru_cache
+def _load(kind: str) -> None:
+    """Loads what opens a format. One child a core is the parallelism there is, so decoders start no threads."""
+    if _PILLOW_NAMES.get(kind, kind) == "HEIF":
+        import pillow_heif
+
+        # Thumbnails and depth maps are not what is asked about.
+        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+        return
+    if kind == "AVIF":
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        return
+    importlib.import_module(f"PIL.{_MODULES.get(kind, kind.capitalize())}ImagePlugin")
+
+
+def _bmp(data: bytes) -> Image.Image | Refused:
+    from pipeline.decode.bmp import open_bmp
+
+    return open_bmp(data)
+
+
+def _dds(data: bytes) -> Image.Image | Refused:
+    from pipeline.decode.dds import open_dds, unread_dds
+
+    opened = open_dds(data)
+    if not isinstance(opened, bytes):
+        return opened
+    try:
+        return _by_pillow("DDS", opened)
+    except UnidentifiedImageError:
+        raise
+    except (NotImplementedError, OSError):
+        return unread_dds(data)
+
+
+def _dcx(data: bytes) -> Image.Image | Refused:
+    """The first of the PCX pictures behind a table of their offsets."""
+    return _pcx(data[struct.unpack_from("<I", data, 4)[0] :])
+
+
+def _heif_sequence(data: bytes) -> Image.Image | Refused:
+    at, boxes = 0, set()
+    while at + 8 <= len(data):
+        boxes.add(data[at + 4 : at + 8])
+        size = int.from_bytes(data[at : at + 4])
+        at += size if size >= 8 else len(data)
+    return _NO_STILL_PICTURE if b"moov" in boxes and b"meta" not in boxes else _by_pillow("HEIF sequence", data)
+
+
+def _jpeg_xl(data: bytes) -> Image.Image | Refused:
+    from pipeline.decode.jpeg_xl import open_jpeg_xl
+
+    return open_jpeg_xl(data)
+
+
+def _pcx(data: bytes) -> Image.Image | Refused:
+    from pipeline.decode.pcx import open_pcx
+
+    return open_pcx(data)
+
+
+def _psd(data: bytes) -> Image.Image | Refused:
+    from pipeline.decode.psd import open_psd
+
+    return open_psd(data)
+
+
+def _tiff(data: bytes) -> Image.Image | bytes | Refused:
+    from pipeline.decode.tiff import open_tiff
+
+    return open_tiff(data)
+
+
+def _xbm(data: bytes) -> Image.Image:
+    """A set bit is ink, black on white: Pillow takes it for light."""
+    from PIL import ImageChops
+
+    with _by_pillow("XBM", data) as image:
+        return ImageChops.invert(image)
+
+
+#: What reads a format instead of Pillow, or gives the bytes that Pillow is to read.
+_READERS: dict[str, Callable[[bytes], Image.Image | bytes | Refused]] = {
+    "BMP": _bmp,
+    "DCX": _dcx,
+    "DDS": _dds,
+    "HEIF sequence": _heif_sequence,
+    "JPEG XL": _jpeg_xl,
+    "PCX": _pcx,
+    "PSD": _psd,
+    "TIFF": _tiff,
+    "XBM": _xbm,
+}

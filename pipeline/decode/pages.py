@@ -1,0 +1,63 @@
+"""How many pages or frames a file has, beside the one that is read: told by headers, never by decoding."""
+
+from __future__ import annotations
+
+import struct
+
+from PIL import Image
+
+from pipeline.decode.tiff_directory import MOST_PAGES, MalformedTiff, first_directory, pages
+from pipeline.notes import NoteCode, note
+
+#: Formats whose header, or whose table of pictures, Pillow has read when it opens them: asking it decodes nothing.
+_COUNTED_BY_PILLOW = frozenset({"AVIF", "FLI", "HEIC", "HEIF", "HEIF sequence", "PNG", "WebP"})
+_GIF_BLOCK, _GIF_FRAME = 0x21, 0x2C
+
+
+def note_of_pages(kind: str, data: bytes, image: Image.Image) -> str:
+    """The note that further pages or frames were not read; empty if there are none."""
+    if kind in {"TIFF", "DCX"}:
+        count, what = _tiff_pages(data) if kind == "TIFF" else _dcx_pages(data), "pages"
+    elif kind == "GIF":
+        count, what = _gif_frames(data), "frames"
+    elif kind in _COUNTED_BY_PILLOW:
+        count, what = int(getattr(image, "n_frames", 1)), "frames" if kind not in {"HEIC", "HEIF"} else "pictures"
+    else:
+        return ""
+    if count < 2:
+        return ""
+    counted = f"{MOST_PAGES} or more" if count >= MOST_PAGES else count
+    return note(NoteCode.SEVERAL_PAGES, f"{counted} {what}, the first was read")
+
+
+def _tiff_pages(data: bytes) -> int:
+    try:
+        return pages(data, first_directory(data))
+    except (MalformedTiff, struct.error):
+        return 1
+
+
+def _dcx_pages(data: bytes) -> int:
+    offsets = (int.from_bytes(data[at : at + 4], "little") for at in range(4, min(len(data), 4 + 4 * MOST_PAGES), 4))
+    return next((number for number, offset in enumerate(offsets) if not offset), MOST_PAGES)
+
+
+def _gif_frames(data: bytes) -> int:
+    """Frames up to MOST_PAGES, by the lengths that stand before each block."""
+    at = 13 + _gif_table(data[10:11])
+    count = 0
+    while count < MOST_PAGES and at < len(data) and data[at] in {_GIF_BLOCK, _GIF_FRAME}:
+        if data[at] == _GIF_FRAME:
+            count += 1
+            at += 11 + _gif_table(data[at + 9 : at + 10])
+        else:
+            at += 2
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    return count
+
+
+def _gif_table(flags: bytes) -> int:
+    """Bytes of the colour table that the flags announce."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
