@@ -39,9 +39,9 @@ class SeenCall:
     form: Form  #: the requested form of the answer
     schema: Any  #: responseSchema or responseJsonSchema, as sent
     max_output_tokens: int | None
-    store: bool | None = None  #: whether Google may keep the request; None: it was not said
-    thinking: str | None = None  #: thinkingLevel; None: the model's own
-    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture alone; None: it has none
+    store: bool | None = None  #: whether Google may store the request; None: not set
+    thinking: str | None = None  #: thinkingLevel; None: the model's default
+    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: not set
     server_timeout: float | None  #: seconds, the X-Server-Timeout header
     body_bytes: int
     outcome: str = ""  #: a gemini_replies.Outcome or "http <status>"; "" until it is known

@@ -124,9 +124,9 @@ class Request:
     schema: Any = None  #: responseSchema or responseJsonSchema
     max_output_tokens: int | None = None
     input_tokens: int = 0
-    store: bool | None = None  #: None: it was not said, so a paid project would keep the request
+    store: bool | None = None  #: whether Google may store the request; None: not set, so a paid project would store it
     thinking: str | None = None  #: thinkingLevel
-    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: it has none of its own
+    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: not set
 
 
 def read_request(raw: bytes) -> Request:

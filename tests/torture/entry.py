@@ -82,7 +82,7 @@ class PoisonedEngine:
 
 
 def poisoned(settings: Any) -> Any:
-    """Builds a worker's parts with the poisoned engine and decoder. If the product changes how it builds parts, adapt this one."""
+    """Builds a worker's parts with the poisoned engine and decoder. Adapt it if the product changes how it builds parts."""
     from pipeline.decode.pool import DecoderPool
     from workers.wiring import build_parts
 
