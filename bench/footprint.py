@@ -50,7 +50,7 @@ def at_rest(service: Service) -> tuple[float, float]:
 
 
 def run_jobs(service: Service, body: dict[str, Any], images: int, jobs: int = 1) -> float:
-    """CPU milliseconds for each image. It runs `jobs` jobs in turn, because one small job is shorter than the clock's resolution."""
+    """CPU milliseconds for each image. It runs `jobs` jobs in turn, because one small job is too short for the clock."""
     before = cpu(service)
     for _ in range(jobs):
         status, _, job = service.extract({**body, "images": body["images"][:images]}, {"Prefer": "respond-async"})

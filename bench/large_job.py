@@ -2,7 +2,7 @@
 
 The fake model answers after 1.0 s. With 16 images in a call, the job needs 188 calls. With 32 calls at once, they take 6.0 s.
 For comparison, the bench also runs a script that a user might write: asyncio with google-genai. The script fetches nothing,
-checks nothing, and loses everything when it ends. The two take turns. The fake model and the pictures each have their own process.
+checks nothing, and loses everything when it ends. The two take turns. The fake model and the pictures have their own processes.
 """
 
 from __future__ import annotations

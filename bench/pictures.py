@@ -1,8 +1,8 @@
 """Stages every test picture of Pillow and pillow-heif with the real staging code, by base64 and by URL.
 
-pip fetches the source packages of the versions installed here. A picture that is staged must be the bytes as they came, or a
-PNG whose pixels are those of a plain decode (where the samples are deeper than 8 bits: in the same order of brightness), or a JPEG
-that looks like one. Any other must fail with a code. No decoder may crash and no picture may take over 20 s.
+pip fetches the source packages of the installed versions. A staged picture must be the original bytes, a PNG with the pixels of a
+plain decode, or a JPEG that looks the same. If its samples have more than 8 bits, only the order of brightness must be the same.
+All other pictures must fail with a code. No decoder may crash, and no picture may take over 20 s.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ from testbed import ROOT, pictures
 FOLDER = ROOT / "var" / "bench-pictures"
 PACKAGES = {"pillow": "Tests/images/", "pillow-heif": "tests/images/"}
 DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+LOSS = 5  #: largest mean difference of the samples at which a JPEG counts as the same picture
 #: A script that decodes a file without our limits. It exits with 0 if Pillow can decode the file.
-LOSS = 5  #: the mean difference of a pixel's samples, up to which a JPEG shows the same picture
-#: Decodes a file without any of our limits; ends well if Pillow can.
 PLAIN = "import sys, pillow_heif; from PIL import Image; pillow_heif.register_heif_opener(); Image.open(sys.argv[1]).load()"
 
 
@@ -105,9 +104,9 @@ def fault_of(data: bytes, mime: str, shown: bytes) -> str:
         if upright.mode in DEEP:
             return _fault_of_greys(np.asarray(upright).astype(np.float64).ravel(), np.asarray(ours).ravel())
         difference = np.asarray(ImageChops.difference(_rgba(ours).convert("RGB"), _rgba(upright).convert("RGB")))
-        if mime == "image/jpeg":  # a photo that was turned, or of inks
+        if mime == "image/jpeg":  # a rotated photo, or a CMYK one
             return "" if difference.mean() < LOSS else "other pixels"
-        # What is clear is laid on a ground: only what is seen in full must be the same.
+        # The service puts transparent pixels on a background, so only the opaque pixels must be the same.
         full = np.asarray(_rgba(upright).getchannel("A")) == 255
         return "" if not difference[full].any() else "other pixels"
 

@@ -1,13 +1,13 @@
-"""3000 images from small web servers: how many are lost, and the time beside that of a client that knows how many connections are right.
+"""Fetches up to 3000 images from small web servers. Counts the lost images, and compares the time with a perfect client's.
 
-The servers run in a process of their own. `python`: Python's own ThreadingHTTPServer, whose listen queue takes 5 connections.
-`queue of 1`: a server that works 50 ms for each image, one image at a time, with a listen queue of 1. `queue of 1, threads`: the
-same with a thread for each connection. `resets`: a server that resets every tenth connection. All of them close a connection after
-its answer, as small servers do.
+Each server runs in its own process. `python`: Python's ThreadingHTTPServer, whose listen queue has 5 places. `queue of 1`: a
+server that needs 50 ms for each image, handles one image at a time, and has a listen queue of 1. `queue of 1, threads`: the same
+with a thread for each connection. `resets`: a server that resets every tenth connection. All of them close a connection after one
+answer, as small servers do.
 
-The perfect client has a fixed number of threads, each with one connection; it asks again at once when a connection breaks. Its
-time is the least of those with 2, 3, 8 and 24 threads (of fewer where that is never best). The
-two take turns, so that a busy machine slows both.
+The perfect client has a fixed number of threads with one connection each, and retries at once when a connection breaks. Its time
+is the shortest of several numbers of threads (2, 3, 8 and 24, or fewer for servers where some are never best). The two clients
+take turns, so that a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESET = b"\x01\0\0\0\0\0\0\0"  # SO_LINGER: on, no seconds
 class Page(BaseHTTPRequestHandler):
     """Answers each path with the same bytes."""
 
-    work = 0.0  #: seconds
+    work = 0.0  #: seconds before each answer
 
     def do_GET(self) -> None:
         time.sleep(self.work)
@@ -55,7 +55,7 @@ class WorkingPage(Page):
 
 
 class Quiet:
-    """No tracebacks: clients that gave up are what this is about."""
+    """Prints no tracebacks, because this bench makes clients give up on purpose."""
 
     def handle_error(self, *_: object) -> None:
         pass
@@ -66,7 +66,7 @@ class Threads(Quiet, ThreadingHTTPServer):
 
 
 class Resetting(Threads):
-    """Resets every tenth connection, before it reads from it."""
+    """Resets every tenth connection before it reads the request."""
 
     accepted = 0
 
@@ -87,7 +87,7 @@ class QueueOfOneThreads(Threads):
     request_queue_size = 1
 
 
-#: name -> server, its page, images, the numbers of threads that may be right
+#: name → server, page, number of images, numbers of threads to try for the perfect client
 SERVERS: dict[str, tuple[Callable[..., HTTPServer], type[Page], int, Sequence[int]]] = {
     "python": (Threads, Page, 3000, (2, 3, 8, 24)),
     "queue of 1": (QueueOfOne, WorkingPage, 300, (2, 3)),
@@ -105,7 +105,7 @@ def serve(name: str) -> None:
 
 
 def ours(port: int, images: int) -> tuple[float, int]:
-    """Seconds, and images lost, of a new Fetcher, asked by as many threads as a worker has."""
+    """The seconds and the lost images of a new Fetcher. As many threads use it as a worker has."""
     fetch = Fetcher(parse_allow(f"127.0.0.1/32:{port}"))
     urls = [(number, f"http://127.0.0.1:{port}/{number}.jpg") for number in range(images)]
 
@@ -121,7 +121,7 @@ def ours(port: int, images: int) -> tuple[float, int]:
 
 
 def perfect(port: int, images: int, threads: int) -> float:
-    """Seconds of a client with so many connections."""
+    """The seconds of the perfect client with `threads` connections."""
 
     def get(number: int) -> int:
         while True:

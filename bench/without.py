@@ -60,7 +60,7 @@ def fetched_bytes() -> None:
 
 
 def decode_batches() -> None:
-    """Sends each picture to a decoder by itself."""
+    """Sends each picture to a decoder in its own batch."""
     from pipeline.decode import once
 
     once._MOST_A_BATCH = 1

@@ -21,20 +21,20 @@ def _drop(*_: object) -> dict[str, Any]:
     raise structlog.DropEvent
 
 
-# What the code under test logs is its own affair; a test that reads it uses structlog's capture_logs, or a process.
+# Tests drop the logs of the code under test. A test that checks logs uses structlog's capture_logs, or starts a process.
 structlog.configure(processors=[_drop])
 
 
 @pytest.fixture
 def harness(tmp_path: Path) -> Iterator[Harness]:
-    """A running service; at its end nothing may be left in scratch or held."""
+    """A running service. At the end of the test, it checks that no scratch objects and no held credits are left."""
     with running(tmp_path) as started:
         yield started
 
 
 @pytest.fixture
 def make_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
-    """Starts services with other settings or engines; each ends like `harness`."""
+    """Starts services with other settings or engines. Each one is checked at its end, like `harness`."""
     with ExitStack() as stack:
         count = 0
 
@@ -48,14 +48,14 @@ def make_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A real Postgres of this session's own."""
+    """A real Postgres server for this test session."""
     with postgres() as server:
         yield server
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A database with nothing in it, of each kind."""
+    """The URL of an empty database. The test runs once for SQLite and once for Postgres."""
     if request.param == "postgres":
         server: PostgresServer = request.getfixturevalue("postgres_server")
         with server.database() as url:
@@ -76,13 +76,13 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Valkey of this session's own."""
+    """The URL of a real Valkey server for this test session."""
     with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as redis:
         yield redis.url
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real SeaweedFS of this session's own, with an empty bucket. A test takes a prefix of its own."""
+    """A real SeaweedFS server for this test session, with one bucket. Each test uses its own prefix in it."""
     with seaweedfs(tmp_path_factory.mktemp("s3")) as server:
         yield server

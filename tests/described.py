@@ -1,4 +1,4 @@
-"""A test client that holds every answer to what the route says of itself in /openapi.json."""
+"""A test client that compares every answer with the description of its route in /openapi.json."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from api.openapi.document import OF_KEYS, document
 from api.openapi.error_codes import ERRORS
 from api.openapi.schemas import COMPONENTS
 
-#: Where a request has no route: api/errors.py.
+#: Error codes of requests that match no route (api/errors.py).
 OF_NO_ROUTE = {"not_found", "method_not_allowed", *OF_KEYS["optional"]}
 
 
 class DescribedClient(FlaskClient):
-    """Fails where a status, a code, a header, a media type or a key of an answer is not described."""
+    """Fails if an answer has a status, a code, a header, a media type or a key that is not described."""
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
         response = super().open(*args, **kwargs)
@@ -37,7 +37,7 @@ class DescribedClient(FlaskClient):
 
 
 def check_answer(described: dict[str, Any], method: str, path: str, response: TestResponse) -> None:
-    """Raises AssertionError where the document does not have this answer."""
+    """Raises AssertionError if the document does not describe this answer."""
     where = f"{method} {path}: {response.status_code}"
     if method in {"head", "options"}:
         return
@@ -58,7 +58,7 @@ def check_answer(described: dict[str, Any], method: str, path: str, response: Te
 
 
 def check_refusal(response: TestResponse) -> None:
-    """Raises AssertionError where a header is missing that belongs to the code."""
+    """Raises AssertionError if a header of the answer's error code is missing."""
     code = response.headers.get("X-Error-Code")
     if code in ERRORS:
         assert set(ERRORS[code].headers) <= set(response.headers.keys()), f"{code} lacks one of {ERRORS[code].headers}"
@@ -76,7 +76,7 @@ def _described(app: Any) -> dict[str, Any]:
 
 @cache
 def _validator(schema: str) -> Any:
-    """Of a schema in which no object may have more than it says."""
+    """A validator of the schema that also rejects keys which the schema does not name."""
     return jsonschema_rs.Draft202012Validator({**json.loads(schema), "components": {"schemas": _closed(COMPONENTS)}})
 
 

@@ -1,4 +1,4 @@
-"""The whole service in one process, asking the fake Gemini through the real SDK about numbered pictures."""
+"""The whole service in one process. It sends numbered pictures to the fake Gemini with the real SDK."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MODEL = "gemini-3.5-flash-lite"
 RECORD = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
 
 
-#: Takes what begins like a picture for one; the fake Gemini sees to it that it decodes.
+#: A decoder that accepts all bytes which begin like a picture. The fake Gemini checks that they decode.
 take = functools.partial(fake_decode, mime_of=sniff, size=(64, 48))
 
 
 @contextmanager
 def gemini_house(folder: Path, fake: FakeGemini, **options: Any) -> Iterator[Harness]:
-    """`options` as `running` takes them. What Gemini's contract forbids is seen at the end."""
+    """Runs the service. `options` are those of `running`. At the end, it checks that no call broke Gemini's contract."""
     gemini = GeminiEngine(api_key=fake.key, model=MODEL, base_url=fake.base_url)
     engine = GovernedEngine(gemini, limiter=LocalLimiter(concurrency=100), models=KNOWN, pause=lambda _seconds: None)
     try:
@@ -47,5 +47,5 @@ def picture(number: int, pad_to: int | None = None) -> bytes:
 
 
 def numbered_urls(house: Harness, count: int) -> list[str]:
-    """URLs with the pictures 0, 1 and so on behind them."""
+    """`count` URLs that serve the pictures 0, 1 and so on."""
     return [house.page(f"https://pictures.example/{n}.png", picture(n)) for n in range(count)]

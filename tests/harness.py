@@ -1,4 +1,4 @@
-"""The whole service in one process: the real front door, steps and SQL, around fakes of what lies outside."""
+"""The whole service in one process: the real API, steps and SQL, with fakes of everything outside the service."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CREDITS = 100_000
 
 
 class Harness:
-    """A service with one account. `workers` threads take what is rung; without any, `drain` works."""
+    """A service with one account. `workers_count` threads run the announced steps. Without threads, call `drain` to run them."""
 
     def __init__(self, folder: Path, *, engine: Engine | None = None, workers_count: int = 2, **settings: str) -> None:
         self.settings: Settings = load_settings({"DATA_DIR": str(folder), **settings})
@@ -101,8 +101,8 @@ class Harness:
         for thread in self._threads:
             thread.start()
 
-    def new_key(self, credits: int = CREDITS) -> tuple[str, str]:  # noqa: A002 - what it is
-        """An account with credits, and a key of it."""
+    def new_key(self, credits: int = CREDITS) -> tuple[str, str]:  # noqa: A002 - the clearest name
+        """Creates an account with credits and an API key. Returns both."""
         with self.database.write() as connection:
             account = accounts.create_account(connection, "test")
             if credits:
@@ -114,13 +114,13 @@ class Harness:
         return self.app.test_client()
 
     def post(self, body: Any, *, key: str | None = None, headers: dict[str, str] | None = None) -> TestResponse:
-        """POSTs JSON (or bytes as they are) to the compatible endpoint with the account's key."""
+        """POSTs JSON, or raw bytes, to the compatible endpoint with the account's key."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Authorization": f"Bearer {key or self.key}", "Content-Type": "application/json", **(headers or {})}
         return self.client.post(URL, data=data, headers={name: value for name, value in sent.items() if value})
 
     def ask(self, method: str, path: str, *, key: str | None = None, **options: Any) -> TestResponse:
-        """Any request, with the account's key."""
+        """Sends any request with the account's key."""
         headers = {"Authorization": f"Bearer {key or self.key}", **options.pop("headers", {})}
         return self.client.open(path, method=method, headers=headers, **options)
 
@@ -128,16 +128,16 @@ class Harness:
         return self.client.get(path, headers={"Authorization": f"Bearer {key or self.key}"})
 
     def page(self, url: str, data: bytes = b"img") -> str:
-        """Puts bytes behind a URL; the URL."""
+        """Makes the fake fetcher serve `data` at a URL. Returns the URL."""
         self.fetch.pages[url] = data
         return url
 
     def urls(self, count: int) -> list[str]:
-        """That many URLs with an image each, `img0`, `img1` and so on."""
+        """`count` URLs that serve the images `img0`, `img1` and so on."""
         return [self.page(f"https://pictures.example/{index}", f"img{index}".encode()) for index in range(count)]
 
     def drain(self) -> None:
-        """Works until nothing is rung and nothing is due."""
+        """Runs steps until none is announced and none is due."""
         while True:
             self.supervisor.ring()
             try:
@@ -147,14 +147,14 @@ class Harness:
             run_step(self.work, step)
 
     def balance(self, account: str | None = None) -> tuple[int, int, int]:
-        """Credits available, held and charged."""
+        """The account's available, held and charged credits."""
         with self.database.read() as connection:
             columns = (schema.accounts_table.c.available, schema.accounts_table.c.held, schema.accounts_table.c.charged)
             row = connection.execute(select(*columns).where(schema.accounts_table.c.id == (account or self.account))).one()
             return row.available, row.held, row.charged
 
     def ledger(self, job: str | None = None) -> list[tuple[str, int]]:
-        """The movements of a job, or all of them, oldest first."""
+        """Kind and amount of a job's ledger rows, or of all ledger rows, oldest first."""
         with self.database.read() as connection:
             query = select(schema.ledger_table.c.kind, schema.ledger_table.c.amount).order_by(schema.ledger_table.c.id)
             return [tuple(row) for row in connection.execute(query.where(schema.ledger_table.c.job == job) if job else query)]
@@ -164,11 +164,11 @@ class Harness:
             return connection.execute(select(func.count()).select_from(schema.metadata.tables[table])).scalar_one()
 
     def skip_waits(self) -> None:
-        """Makes every step due that waits for its time."""
+        """Makes every waiting step due now."""
         self._set(schema.steps_table, not_before=0)
 
     def age_rings(self) -> None:
-        """Makes every ring an hour old."""
+        """Makes every announcement old, so that steps are announced again."""
         self._set(schema.steps_table, rung_at=0)
 
     def make_overdue(self) -> None:
@@ -182,7 +182,7 @@ class Harness:
             connection.execute(update(table).values(**values))
 
     def close(self) -> None:
-        """Ends the threads; then what must hold after every test is looked at."""
+        """Ends the threads, runs the remaining steps, and checks the invariants of every test."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -203,7 +203,9 @@ class Harness:
             run_step(self.work, step)
 
     def _check_nothing_left(self) -> None:
-        """Finished jobs leave no scratch object and no credit held; money is conserved; no job was charged twice."""
+        """Checks that finished jobs left no scratch object and hold no credits, that credits are conserved, and that no round was
+        charged twice.
+        """
         jobs, accs, rows = schema.jobs_table, schema.accounts_table, schema.ledger_table
         with self.database.read() as connection:
             open_jobs = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_(None))).scalars())

@@ -1,4 +1,4 @@
-"""Accounts, jobs and steps made and read as rows: for tests of the queue without the rest of the service."""
+"""Helpers that write and read accounts, jobs and steps as rows, for tests of the queue without the rest of the service."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from workers.wiring import WorkerParts
 
 @contextmanager
 def disk_fails(database: Database) -> Iterator[None]:
-    """While the block runs no transaction can begin: SQLite can't read its file."""
+    """Makes each transaction fail at its begin while the block runs, as if SQLite could not read its file."""
     fault = sqlite3.OperationalError("disk I/O error")
     fault.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
 
@@ -53,7 +53,7 @@ def new_account(database: Database, available: int = 100_000) -> str:
 
 
 def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = False, **fields: Any) -> accepting.NewJob:
-    """A job of URLs with one result for each image, `chunk` images in each chunk."""
+    """A job of URLs with one result for each image. Each chunk has `chunk` images."""
     return accepting.NewJob(
         id=accounts.random_id("job_", 24),
         account=account,
@@ -75,7 +75,7 @@ def job_of(account: str, *, images: int = 1, chunk: int = 1, waited: bool = Fals
 
 
 def new_job(database: Database, account: str, **options: Any) -> str:
-    """An accepted job that nothing was rung for; its id."""
+    """Accepts a job without announcing its steps. Returns its id."""
     new = job_of(account, **options)
     with database.write() as connection:
         accepting.accept(connection, new, max_open=1000, max_scratch=10**12)
@@ -109,12 +109,12 @@ def ring(database: Database, **options: Any) -> list[ringing.Ring]:
 
 
 def rung_now(database: Database, **options: Any) -> list[int]:
-    """The ids of the steps that are rung now."""
+    """Announces the due steps. Returns their ids."""
     return [ring.step for ring in ring(database, **options)]
 
 
 def set_steps(database: Database, *ids: int, **values: Any) -> None:
-    """Changes these steps, or all where none is named."""
+    """Changes these steps, or all steps if no id is given."""
     statement = update(schema.steps_table).values(**values)
     with database.write() as connection:
         connection.execute(statement.where(schema.steps_table.c.id.in_(ids)) if ids else statement)
@@ -132,7 +132,7 @@ def claimed(database: Database, step: int, **options: Any) -> Lease:
 
 
 def stolen(database: Database, lease: Lease) -> Lease:
-    """The lease of a second worker, after the first one's has run out."""
+    """Expires the lease and claims the step for a second worker. Returns the second worker's lease."""
     set_steps(database, lease.step, lease_until=0)
     with database.write() as connection:
         assert steps.reclaim_expired(connection) == 1
@@ -140,7 +140,7 @@ def stolen(database: Database, lease: Lease) -> Lease:
 
 
 def worked_on(parts: WorkerParts, lease: Lease) -> Commit:
-    """All of a step but its commit, by a thread that does not go on with what follows."""
+    """Does the work of a step without committing it. Returns the commit. It does not claim the next step."""
     commit, in_hand = work_on(parts, lease)
     if in_hand:
         in_hand.close()
@@ -155,7 +155,7 @@ def staged_images(first: int, count: int) -> list[Staged]:
 
 
 def extract_lease(database: Database, job: str, part: int) -> Lease:
-    """Stages a chunk of single images, and claims its extract step."""
+    """Stages a chunk of one image and claims its extract step."""
     lease = claimed(database, step_ids(database, job)[part])
     with database.write() as connection:
         (step,) = chunks.record_staged(connection, lease, key=f"{job}/c{part}", chunk=StagedChunk(staged=staged_images(part, 1)))
@@ -172,7 +172,7 @@ def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def end_state(database: Database, scratch: Scratch, job: str) -> dict[str, Any]:
-    """All that a caller or a bookkeeper could see of a job, and what is in scratch, of whomever."""
+    """Everything that a caller or an accountant can see of a job, and all keys in scratch, of all jobs."""
     columns, chunks, steps = schema.images_table.c, schema.chunks_table.c, schema.steps_table.c
     seen = (columns.index, columns.state, columns.code, columns.detail, columns.sha256, columns.bytes, columns.result)
     account, told, paid = schema.accounts_table.c, schema.deliveries_table.c, schema.ledger_table.c
@@ -196,14 +196,14 @@ def end_state(database: Database, scratch: Scratch, job: str) -> dict[str, Any]:
 
 @contextmanager
 def quick_folder() -> Iterator[Path]:
-    """A folder in memory where there is one: for tests of many commits, none of which is about what a disk keeps."""
+    """A folder in /dev/shm if that exists. It speeds up tests with many commits that do not test durability."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="extract-image-", dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Looks again and again until it holds; fails when it never does."""
+    """Waits until the condition holds. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"
@@ -211,7 +211,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def at_once(*actions: Callable[[], Any]) -> list[Any]:
-    """Runs each in a thread of its own, started together; what each gave or raised."""
+    """Runs each action in its own thread, all at the same moment. Returns what each one returned or raised."""
     gate = threading.Barrier(len(actions))
     given: list[Any] = [None] * len(actions)
 

@@ -1,4 +1,4 @@
-"""An import contract for `make check`: each folder imports only the packages that it is listed with in pyproject.toml."""
+"""An import contract for `make check`: a folder may import only the packages that pyproject.toml lists for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from importlinter import Contract, ContractCheck, fields, output
 
 
 class VendorsByFolder(Contract):
-    """`allowed` has a line for each folder: `pipeline.decode: PIL numpy`. A folder that has no line may import no package.
+    """`allowed` has a line for each folder, such as `pipeline.decode: PIL numpy`. A folder without a line may import no package.
 
-    A module belongs to the deepest folder it lies in, so a new module falls under a contract by its place alone.
+    The line of a module's own folder applies to it, so a new module is covered without a change of the contract.
     """
 
     type_name = "vendors_by_folder"

@@ -290,14 +290,14 @@ def add_warning(connection: Connection, job: str, warning: str) -> None:
 
 
 def _add_warnings(connection: Connection, job: LockedJob, warnings: Sequence[str]) -> None:
-    """Adds the warnings that the job does not have yet."""
+    """Adds those warnings that the job does not have yet. The caller has locked the job."""
     fresh = [warning for warning in warnings if warning not in job.warnings]
     if fresh:
         connection.execute(update(jobs_table).where(jobs_table.c.id == job.id).values(warnings=[*job.warnings, *fresh]))
 
 
 def _add_note(connection: Connection, job: str, note: str, indexes: Sequence[int]) -> None:
-    """Adds a note to images after the notes that they have, unless they have it already."""
+    """Appends a note to the notes of images, unless an image already has it."""
     columns = images_table.c
     for index in indexes:
         image = (columns.job == job, columns.index == index)

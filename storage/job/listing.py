@@ -76,6 +76,6 @@ def items_page(
 
 
 def has_records(connection: Connection, job: str) -> bool:
-    """Whether each image of the job has a result of its own."""
+    """Whether the job has a separate result for each image."""
     row = connection.execute(select(jobs_table.c.prompt, jobs_table.c.options).where(jobs_table.c.id == job)).one_or_none()
     return row is not None and question_of(row.prompt, row.options).form is Form.RECORDS

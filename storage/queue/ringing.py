@@ -81,7 +81,7 @@ def _accounts_with_room(connection: Connection) -> list[str]:
 def _in_the_window(connection: Connection, account: str) -> list[Ring]:
     """The account's due steps that were not announced yet, as many as its window has room for.
 
-    Steps of waited jobs come first. Only other steps of waited jobs count against them; steps of jobs nobody waits for do not.
+    Steps of jobs with a waiting caller come first. Only steps of such jobs count against their places in the window.
     """
     rows = connection.execute(_unrung_statement(), {"account": account}).all()
     if not rows:

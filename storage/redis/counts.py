@@ -55,7 +55,7 @@ class Publisher:
         self._thread.join(END_SECONDS)
 
     def publish(self) -> None:
-        """Publishes the counts. If Redis is unavailable, a later call publishes them, because counting continues in this process."""
+        """Publishes the counts. If Redis is unavailable, this process keeps counting, and a later call publishes the totals."""
         try:
             self._board.publish(self._process, json.dumps(counts()))
             self._failing = False

@@ -26,7 +26,7 @@ def main(socket: str, directory: str) -> None:
         with suppress(RedisError), Redis(unix_socket_path=socket, socket_timeout=5) as left:
             left.shutdown(nosave=True)
         Path(socket).unlink(missing_ok=True)
-    # Port 0 turns TCP off. With noeviction, Valkey does not drop messages when memory is short; a dropped message delays its step.
+    # Port 0 turns TCP off. With noeviction, Valkey drops no messages when memory is short. A dropped message delays its step.
     server = ValkeyServer(port=0, unix_socket_path=socket, data_dir=Path(directory), config={"maxmemory-policy": "noeviction"})
     server.start(timeout=START_SECONDS)
     signal.signal(signal.SIGTERM, _leave)

@@ -1,1 +1,1 @@
-"""Stand-ins for what the service reaches over a network, as strict as the real ones."""
+"""Fakes of the services that the product reaches over a network. They are as strict as the real ones."""

@@ -1,4 +1,4 @@
-"""The parts of a process, wrapped so that the n-th of its effects ends it: before it in one run, after it in another."""
+"""Wraps the parts of a process so that the process dies before or after its n-th effect."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from workers.wiring import WorkerParts
 
 
 class Crash(BaseException):
-    """The process is gone: nothing of it catches this."""
+    """Simulates the death of the process. No code of the process catches it, because it is no Exception."""
 
 
 def crash() -> None:
-    """A death within a process that goes on, as far as anybody but the dead can see."""
+    """Simulates a death within the test's process. Other parts see the same as after a real death."""
     raise Crash
 
 
 class Crashing:
-    """Counts effects and dies of one of them, `before` it or `after` it; from then on it is dead.
+    """Counts effects and dies `before` or `after` one of them. Every later effect dies too.
 
-    `at`: which one, from 1; 0: of none. `only`: what is counted, None for everything.
+    `at`: the number of the effect, from 1; 0 means never. `only`: the names of the effects that count; None means all.
     """
 
     def __init__(self, at: int, when: str, *, die: Callable[[], None] = crash, only: frozenset[str] | None = None) -> None:
@@ -61,7 +61,7 @@ class Crashing:
 
 
 class Wrapped:
-    """A part whose methods are counted; those that give an iterator are done when the crash comes."""
+    """A part whose method calls are counted as effects. Iterators of the `listed` methods are read to the end in the call."""
 
     def __init__(self, part: Any, crashing: Crashing, *, listed: tuple[str, ...] = ()) -> None:
         self._part = part
@@ -77,7 +77,7 @@ class Wrapped:
 
 
 class WrappedScratch(Wrapped):
-    """Dies in the midst of a put too: each piece that the store reads of a body is an effect."""
+    """A scratch store that can also die during a put, because each read of the body counts as an effect."""
 
     def __init__(self, part: Any, crashing: Crashing) -> None:
         super().__init__(part, crashing, listed=("list",))
@@ -93,7 +93,7 @@ class _Body:
 
 
 class WrappedDatabase:
-    """Dies before or after a transaction's commit."""
+    """A database that can die before or after a transaction's commit."""
 
     def __init__(self, database: Any, crashing: Crashing) -> None:
         self._database = database
@@ -101,7 +101,7 @@ class WrappedDatabase:
 
     @contextmanager
     def write(self) -> Iterator[Any]:
-        # The effect is the commit: "before" rolls back all of the block, "after" comes when it is committed.
+        # The commit is the effect. A death "before" it rolls the block back. A death "after" it happens once the commit is done.
         before = self._crashing.when == "before"
         with nullcontext() if before else self._crashing.point("commit"), self._database.write() as connection:
             yield connection
@@ -116,7 +116,7 @@ class WrappedDatabase:
 
 
 def crashing_parts(parts: WorkerParts, crashing: Crashing) -> WorkerParts:
-    """A worker's."""
+    """The parts of a worker, wrapped."""
     database: Any = WrappedDatabase(parts.database, crashing)
     scratch: Any = WrappedScratch(parts.scratch, crashing)
     signals: Any = Wrapped(parts.signals, crashing)

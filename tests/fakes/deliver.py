@@ -1,6 +1,6 @@
 """A receiver of webhooks without a network.
 
-The answers named here are what pipeline/outbound/webhook_call.py gives in each case: tests/contract/test_deliver.py holds them to it.
+The answers below are those that pipeline/outbound/webhook_call.py gives. tests/contract/test_deliver.py checks that they agree.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ ACCEPTED = WebhookResponse(status=204)
 FAILED = WebhookResponse(status=500)
 GONE = WebhookResponse(status=410)
 BUSY = WebhookResponse(status=503, retry_after=120.0)
-REDIRECTED = WebhookResponse(status=302)  #: it is not followed
+REDIRECTED = WebhookResponse(status=302)  #: redirects are not followed
 UNREACHABLE = WebhookResponse(
     status=None, error="not reachable"
-)  #: no such name, nobody there, or an address that is not allowed
+)  #: the name is unknown, nothing listens, or the address is not allowed
 LATE = WebhookResponse(status=None, error="timed out")
 NOT_ALLOWED = WebhookResponse(status=None, error="url not allowed")
 
 
 class FakeDeliver:
-    """Implements pipeline.ports.Deliver. Keeps what it is sent.
+    """Implements pipeline.ports.Deliver. Records the calls.
 
-    `script`: what it answers to the n-th call, from 0. Without one it accepts all.
+    `script`: gives the answer to the n-th call, from 0. The default script accepts all calls.
     """
 
     def __init__(self) -> None:

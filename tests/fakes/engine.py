@@ -1,4 +1,4 @@
-"""A model in memory: what it answers is decided by the picture's bytes and by a script."""
+"""A model in memory. The pictures' bytes and a script decide its answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Script = Callable[[Call, int], Answer | Exception | None]
 
 
 class FakeEngine:
-    """Answers each call by its form; `script(call, number)` may give another answer or an exception first."""
+    """Answers each call in the form that it asks for. `script(call, number)` may give another answer or an exception instead."""
 
     name = "fake"
     model = "fake-1"
@@ -42,12 +42,14 @@ class FakeEngine:
         )
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Does nothing, because the fake holds no resources."""
 
 
 def answer_text(call: Call) -> str:
-    """What an obedient model says: each picture's own bytes under its own label; without pictures, what the prompt says of
-    them."""
+    """The answer of an obedient model: each picture's bytes under its label.
+
+    For a call without pictures, it repeats what the prompt says of pictures.
+    """
     if not call.pictures:
         return _retold(call)
     if call.form is Form.RECORDS:

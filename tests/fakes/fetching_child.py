@@ -1,9 +1,9 @@
-"""A process that fetches URLs one after the other and tells how much its memory grew meanwhile.
+"""A process that fetches URLs one after the other and measures how much its memory grows.
 
     python -m tests.fakes.fetching_child <a good URL> <URL> ...
 
-prints a JSON object: `grown`, the bytes its resident memory rose at its highest over what it was after two good fetches, and
-`outcomes`, the code of each URL's failure or `fetched`. Linux only.
+It prints a JSON object. `grown` is the difference in bytes between its peak resident memory and its resident memory after two
+fetches of the good URL. `outcomes` has the code of each URL's failure, or `fetched`. Linux only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.types import MB, Failure
 
 
 def memory(field: str) -> int:
-    """Bytes, from the kernel's own account."""
+    """The bytes of one memory field in /proc/self/status."""
     return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
 
@@ -28,7 +28,7 @@ def main(good: str, *urls: str) -> None:
     outcomes = []
     for number, url in enumerate([good, good, *urls]):
         if number == 2:
-            Path("/proc/self/clear_refs").write_text("5")  # the highest so far is from now on what it is now
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current value
             before = memory("VmRSS")
         [outcome] = fetcher([(0, url)], total=100 * MB, timeout=10.0)
         outcomes.append(outcome.code.value if isinstance(outcome, Failure) else "fetched")

@@ -1,4 +1,4 @@
-"""A Gemini on the loopback: as strict as the real one, answering from what is in each picture, and wayward on demand.
+"""A fake Gemini server on loopback. It is as strict as the real one, answers from the pictures, and misbehaves on demand.
 
     with FakeGemini(blocked={7}) as fake:
         client = genai.Client(
@@ -8,8 +8,8 @@
     assert fake.faults == [] and fake.refused == []
     assert fake.seen == Counter(range(20))
 
-Pictures come from `numbered_picture`; misbehaviour from `script` (gemini_behaviours), or from the sets of picture
-numbers. Everything may be changed while it runs.
+`numbered_picture` makes the pictures. `script` (gemini_behaviours) and the sets of picture numbers choose the misbehaviour.
+A test may change all of them while the server runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FileScript = Callable[[str, str], Behaviour | None]
 
 
 class FakeGemini:
-    """The server and its memory. A context manager; usable from any number of threads."""
+    """The server and its records. A context manager; usable from any number of threads."""
 
     def __init__(
         self,
@@ -52,30 +52,31 @@ class FakeGemini:
         models: Iterable[str] = LIVE_MODELS,
         key: str = "fake-key",
     ) -> None:
-        self.key = key  #: the one API key that is valid
-        self.models = tuple(models)  #: those that are not shut down
+        self.key = key  #: the only valid API key
+        self.models = tuple(models)  #: the models that exist
         self.latency = latency  #: seconds from a call's last byte to its answer
-        self.script = script  #: asked for each call, one at a time, in order of arrival
-        self.file_script: FileScript | None = None  #: (start|upload|get|delete|list, name): timing, reset and error count
-        self.blocked = set(blocked)  #: a call that shows one of these numbers is refused for its content
-        self.block = Behaviour(finish="SAFETY")  #: how
-        self.unreadable = set(unreadable)  #: a call that shows one of these gets a 400: unable to process
-        self.truncates = set(truncates)  #: a call that shows one of these ends with MAX_TOKENS
+        self.script = script  #: called for each call, one at a time, in order of arrival
+        #: Called with (start|upload|get|delete|list, name). Only timing, reset and error of its behaviour are used.
+        self.file_script: FileScript | None = None
+        self.blocked = set(blocked)  #: a call with one of these numbers is refused for its content
+        self.block = Behaviour(finish="SAFETY")  #: the answer to a call with a blocked number
+        self.unreadable = set(unreadable)  #: a call with one of these numbers gets a 400: unable to process
+        self.truncates = set(truncates)  #: a call with one of these numbers ends with MAX_TOKENS
         self.max_pictures_output = max_pictures_output  #: a call with more pictures ends with MAX_TOKENS
-        self.resets_before_reading = 0  #: how many of the next requests have their connection reset, unread
+        self.resets_before_reading = 0  #: number of next requests whose connection is reset before they are read
 
-        self.calls: list[SeenCall] = []  #: in order of arrival
-        self.faults: list[str] = []  #: what broke the packing protocol
-        self.refused: list[str] = []  #: what broke Gemini's contract: the messages of those answers
-        self.bad_keys = 0  #: requests with another key or none
-        self.sent: Counter[int] = Counter()  #: picture number: how many times it was shown
-        self.seen: Counter[int] = Counter()  #: picture number: how many times it was answered, whole
-        self.in_flight = 0  #: calls that were read, checked and have no answer yet
-        self.peak = 0  #: the most calls that were in flight at once
+        self.calls: list[SeenCall] = []  #: all calls, in order of arrival
+        self.faults: list[str] = []  #: violations of the packing protocol
+        self.refused: list[str] = []  #: messages of the answers to calls that violated Gemini's contract
+        self.bad_keys = 0  #: requests with another key or without one
+        self.sent: Counter[int] = Counter()  #: picture number → how many times it was sent
+        self.seen: Counter[int] = Counter()  #: picture number → how many times it was answered completely
+        self.in_flight = 0  #: calls that were accepted and have no answer yet
+        self.peak = 0  #: most calls in flight at the same time
 
-        self._lock = Condition()  # notified of each change to what is recorded
+        self._lock = Condition()  # notified of each change of the records
         self._closing = Event()
-        self._shown: dict[tuple[str, str], Shown] = {}  # by sha256 and declared type: a picture is decoded once
+        self._shown: dict[tuple[str, str], Shown] = {}  # by sha256 and declared type, so that a picture is decoded once
         self._server = Server(self)
         self.base_url = f"http://127.0.0.1:{self._server.server_port}"
         self.files = FileStore(self.base_url)
@@ -89,17 +90,17 @@ class FakeGemini:
         self._server.stop()
 
     def outcomes(self) -> list[str]:
-        """How each call ended, in order of arrival."""
+        """The outcome of each call, in order of arrival."""
         with self._lock:
             return [call.outcome for call in self.calls]
 
     def wait_for(self, happened: Callable[[], bool], timeout: float = 10.0) -> bool:
-        """Waits until what is recorded makes `happened` true, at most `timeout` seconds; whether it did."""
+        """Waits until the records make `happened` true, at most `timeout` seconds. Returns whether they did."""
         with self._lock:
             return self._lock.wait_for(happened, timeout)
 
     def _generate(self, model: str, raw: bytes, server_timeout: str | None) -> tuple[int, Reply]:
-        """One generateContent: the place in `calls`, and the reply after all waiting."""
+        """Handles one generateContent. Returns its index in `calls` and the reply, after all waiting."""
         arrived = time.monotonic()
         try:
             self._check_model(model)
@@ -116,7 +117,7 @@ class FakeGemini:
             self._lock.notify_all()
         self._wait(behaviour, arrived + self.latency)
         reply = answer(call, behaviour, request.input_tokens)
-        with self._lock:  # before it is sent: who reads the answer may look here at once
+        with self._lock:  # record before sending, because a test may check the records as soon as it has the answer
             self.in_flight -= 1
             self.calls[call.order] = replace(call, outcome=reply.outcome, ended=time.monotonic())
             self.seen.update(reply.answered)
@@ -153,7 +154,7 @@ class FakeGemini:
         return call
 
     def _decide(self, call: SeenCall, *, corrupt: bool) -> Behaviour:
-        """What the script says; where that is no more than timing, what the sets of numbers say."""
+        """The script's behaviour. If it sets only timing, the sets of numbers decide the rest."""
         behaviour = (self.script(call) if self.script else None) or Behaviour()
         if behaviour.decides:
             return behaviour
@@ -168,13 +169,13 @@ class FakeGemini:
         return replace(rule, delay=rule.delay + behaviour.delay, until=behaviour.until, thoughts=behaviour.thoughts)
 
     def _wait(self, behaviour: Behaviour, since: float) -> None:
-        """All of a call's waiting; closing the fake ends it. What the fake itself took is part of the time."""
+        """Waits as long as the call must. The time that the fake itself took counts. Closing the fake ends the wait."""
         self._closing.wait(max(since + behaviour.delay - time.monotonic(), 0.0))
         while behaviour.until and not behaviour.until.wait(0.02) and not self._closing.is_set():
-            pass  # an Event can't be waited for together with another
+            pass  # a thread can't wait for two Events at once, so it polls
 
     def _look_at(self, part: Part) -> Shown:
-        """A picture decoded, once for each content and declared type."""
+        """Decodes a picture, once for each content and declared type."""
         data = part.data if part.data is not None else self.files.behind(part.uri).data
         digest = hashlib.sha256(data).hexdigest()
         known = self._shown.get((digest, part.mime))
@@ -184,7 +185,7 @@ class FakeGemini:
         return known
 
     def _unsent(self, order: int, reply: Reply) -> None:
-        """Takes back what was counted for an answer that nobody was there to read."""
+        """Removes an answer from the counts, because the client was gone before it was sent."""
         with self._lock:
             self.calls[order] = replace(self.calls[order], outcome=Outcome.CLIENT_GONE)
             self.seen.subtract(reply.answered)
@@ -199,7 +200,7 @@ class FakeGemini:
             )
 
     def _file_call(self, action: str, name: str, work: Callable[[], Reply]) -> Reply:
-        """One call of the Files API, as `file_script` would have it."""
+        """Handles one call of the Files API, with the behaviour of `file_script`."""
         with self._lock:
             behaviour = (self.file_script(action, name) if self.file_script else None) or Behaviour()
         self._wait(behaviour, time.monotonic())
@@ -212,7 +213,7 @@ class FakeGemini:
         except ApiError as error:
             if error.code == HTTPStatus.BAD_REQUEST:
                 self._refuse(error.message)
-            # An upload that has ended says so beside its error; without it the SDK sends the chunk again, after 1, 2 and 4 s.
+            # The error of an upload has this header, because without it the SDK sends the chunk again after 1, 2 and 4 s.
             ended = {"X-Goog-Upload-Status": "final"} if action == "upload" else {}
             return replace(error_reply(error), headers=ended)
 

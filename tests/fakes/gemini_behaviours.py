@@ -1,4 +1,4 @@
-"""What the fake can be told to do to a call. Values: combine them with dataclasses.replace(behaviour, delay=0.2, ...)."""
+"""How the fake can be told to treat a call. Combine behaviours with dataclasses.replace(behaviour, delay=0.2, ...)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .gemini_errors import ApiError, over_quota
 Record = dict[str, Any]
 Script = Callable[[SeenCall], "Behaviour | None"]
 
-#: Google's own words for the errors that a test asks for by number.
+#: Google's messages of the errors that a test asks for by status.
 MESSAGES = {
     400: "Request contains an invalid argument.",
     402: "Your prepayment credits are depleted. Please go to AI Studio to manage your project and billing.",
@@ -28,24 +28,24 @@ MESSAGES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Behaviour:
-    """What becomes of one call. Timing comes first, then the first of reset, error, garbage and cut that is set."""
+    """How one call is treated. The timing applies first, then the first of reset, error, garbage and cut that is set."""
 
     delay: float = 0.0  #: seconds before the answer, on top of the fake's latency
     until: Event | None = None  #: no answer before this is set (or the fake closes)
-    thoughts: int = 0  #: thinking tokens, spent from maxOutputTokens
+    thoughts: int = 0  #: thinking tokens, which count towards maxOutputTokens
     reset: bool = False  #: the connection is reset after the request was read
     error: ApiError | None = None
-    garbage: bool = False  #: 200 with a body that is no JSON
-    cut: bool = False  #: half the body, then the connection ends
+    garbage: bool = False  #: 200 with a body that is not JSON
+    cut: bool = False  #: half of the body, then the connection ends
     prompt_block: str = ""  #: promptFeedback.blockReason, and no candidate
     no_candidates: bool = False
-    finish: str = "STOP"  #: MAX_TOKENS and CONTINUATION give half the text, any other reason none
+    finish: str = "STOP"  #: finishReason; MAX_TOKENS and CONTINUATION send half of the text, all others except STOP send none
     text: Callable[[str], str] | None = None  #: changes the answer's text
-    records: Callable[[list[Record]], list[Record]] | None = None  #: changes the answer's records; other forms stay
+    records: Callable[[list[Record]], list[Record]] | None = None  #: changes the answer's records; ignored for other forms
 
     @property
     def decides(self) -> bool:
-        """Whether it sets more than timing; if not, the fake's own rules (blocked, truncates, ...) decide."""
+        """Whether it sets more than timing. If not, the fake's own rules (blocked, truncates, ...) decide."""
         return replace(self, delay=0.0, until=None, thoughts=0) != Behaviour()
 
 
@@ -55,7 +55,7 @@ CUT_OFF = Behaviour(cut=True)
 OUT_OF_TOKENS = Behaviour(finish="MAX_TOKENS")
 NO_CANDIDATES = Behaviour(no_candidates=True)
 EMPTY_TEXT = Behaviour(text=lambda _: "")
-MALFORMED_JSON = Behaviour(text=lambda text: text[:-1])  #: finished with STOP, but the last bracket is missing
+MALFORMED_JSON = Behaviour(text=lambda text: text[:-1])  #: finishReason is STOP, but the last bracket is missing
 OUT_OF_ORDER = Behaviour(records=lambda records: records[::-1])
 
 
@@ -74,22 +74,22 @@ def failing(code: int, message: str | None = None) -> Behaviour:
 
 
 def rate_limited(retry_after: str | None = "3s") -> Behaviour:
-    """A 429 of the quota a minute; `retry_after` is its RetryInfo's retryDelay, None leaves that out."""
+    """A 429 of the quota per minute. `retry_after` is the retryDelay of its RetryInfo; None leaves RetryInfo out."""
     return Behaviour(error=over_quota("Minute", retry_after))
 
 
 def daily_quota(retry_after: str | None = "41s") -> Behaviour:
-    """A 429 of the quota a day. Users see it name a short wait all the same, which does not help."""
+    """A 429 of the quota per day. Google's answer names a short wait, which does not help."""
     return Behaviour(error=over_quota("Day", retry_after))
 
 
 def blocked_prompt(reason: str = "SAFETY") -> Behaviour:
-    """Refused for its content before any answer: promptFeedback.blockReason."""
+    """The prompt is refused for its content: promptFeedback.blockReason."""
     return Behaviour(prompt_block=reason)
 
 
 def blocked_answer(reason: str = "SAFETY") -> Behaviour:
-    """Refused while answering: a candidate with this finishReason and no content."""
+    """The answer is refused: a candidate with this finishReason and without content."""
     return Behaviour(finish=reason)
 
 
@@ -98,19 +98,19 @@ def missing_records(*labels: int) -> Behaviour:
 
 
 def doubled_records(*labels: int) -> Behaviour:
-    """The records of `labels` come twice, the second time at the end."""
+    """The records of `labels` occur twice, the second time at the end."""
     return Behaviour(records=lambda records: records + [record for record in records if record["index"] in labels])
 
 
 def wrong_index(label: int, said: int) -> Behaviour:
-    """The record of `label` claims to be of `said`."""
+    """The record of `label` has the index `said`."""
     return Behaviour(
         records=lambda records: [{**record, "index": said} if record["index"] == label else record for record in records]
     )
 
 
 def in_turn(*behaviours: Behaviour | None) -> Script:
-    """A script: the first call that arrives gets the first, and so on; those after the last get none."""
+    """A script in which the n-th call gets the n-th behaviour. Calls after the last behaviour get none."""
     return lambda call: behaviours[call.order] if call.order < len(behaviours) else None
 
 
@@ -119,6 +119,6 @@ def always(behaviour: Behaviour) -> Script:
 
 
 def with_number(numbers: Iterable[int], behaviour: Behaviour) -> Script:
-    """A script: every call that shows one of these pictures gets `behaviour`."""
+    """A script in which every call with one of these pictures gets `behaviour`."""
     chosen = frozenset(numbers)
     return lambda call: behaviour if chosen.intersection(call.numbers) else None

@@ -1,4 +1,4 @@
-"""What the fake remembers of a call, and how it tells the prompt, the labels and the pictures of one apart."""
+"""The fake's records of calls, and how it finds the prompt, the labels and the pictures of a call."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ LABEL = re.compile(r"\s*Image (\d+):\s*")
 class Shown:
     """One picture of a call, as the fake sees it."""
 
-    mime: str  #: as declared
-    sha256: str  #: of the file's bytes, in hex
-    number: int | None  #: what it carries (gemini_pictures)
-    fault: str = ""  #: why it does not decode as what it is declared to be
+    mime: str  #: the declared type
+    sha256: str  #: SHA-256 of the file's bytes, in hex
+    number: int | None  #: the number that the picture carries (gemini_pictures)
+    fault: str = ""  #: why the picture does not decode as its declared type
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeenCall:
-    """One generateContent request that kept to the contract. Per picture fields are in the order sent."""
+    """One generateContent request that obeyed the contract. The fields with one value for each picture are in the order sent."""
 
-    order: int  #: of arrival, from 0
+    order: int  #: order of arrival, from 0
     at: float  #: time.monotonic() when the last byte was read
     model: str
-    prompt: tuple[str, ...]  #: the texts that are no labels, the system instruction first
+    prompt: tuple[str, ...]  #: all texts except the labels, the system instruction first
     labels: tuple[int | None, ...]  #: None: a picture without a label
     numbers: tuple[int | None, ...]  #: None: not a numbered picture
     sha256s: tuple[str, ...]
     mimes: tuple[str, ...]
-    by_file: tuple[bool, ...]  #: whether through the Files API
-    form: Form  #: what is asked for
-    schema: Any  #: of either kind, as sent
+    by_file: tuple[bool, ...]  #: whether the picture was sent through the Files API
+    form: Form  #: the requested form of the answer
+    schema: Any  #: responseSchema or responseJsonSchema, as sent
     max_output_tokens: int | None
-    store: bool | None = None  #: whether Google may keep the request; None: it was not said
-    thinking: str | None = None  #: thinkingLevel; None: the model's own
-    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture alone; None: it has none
+    store: bool | None = None  #: whether Google may store the request; None: not set
+    thinking: str | None = None  #: thinkingLevel; None: the model's default
+    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: not set
     server_timeout: float | None  #: seconds, the X-Server-Timeout header
     body_bytes: int
-    outcome: str = ""  #: "" until decided; see gemini_replies.Outcome, or "http <status>"
+    outcome: str = ""  #: a gemini_replies.Outcome or "http <status>"; "" until it is known
     ended: float = 0.0  #: time.monotonic() when the answer was ready
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """A call's parts, told apart."""
+    """The prompt and the labels in a call's parts."""
 
     prompt: tuple[str, ...]
     labels: tuple[int | None, ...]  #: one for each picture
-    faults: tuple[str, ...]  #: what breaks the protocol: a label before each picture, each label once
+    faults: tuple[str, ...]  #: violations of the protocol, which wants a label before each picture and each label once
 
 
 def read_layout(parts: Sequence[Part], system: str) -> Layout:
-    """A text is a label if it reads `Image <k>:` and a picture follows it; every other text belongs to the prompt."""
+    """Reads a call's parts. A text is a label if it is `Image <k>:` and a picture follows. All other texts are the prompt."""
     prompt: list[str] = [system] if system else []
     labels: list[int | None] = []
     faults: list[str] = []
-    before: int | None = None  # the label that waits for its picture
+    before: int | None = None  # the label of the next picture
     for i, part in enumerate(parts):
         if part.text is None:
             labels.append(before)
@@ -86,7 +86,7 @@ def read_layout(parts: Sequence[Part], system: str) -> Layout:
 
 
 def form_of(schema: Any, *, json: bool) -> Form:
-    """What is asked for: records only by a schema of an array of objects with "index"."""
+    """The requested form of the answer. It is `records` only if the schema is an array of objects with "index"."""
     if not json:
         return "text"
     if not isinstance(schema, dict) or str(schema.get("type")).lower() != "array":
@@ -96,8 +96,8 @@ def form_of(schema: Any, *, json: bool) -> Form:
 
 
 def resolved(schema: Any, root: Any) -> dict[str, Any]:
-    """The schema behind a local $ref (#/$defs/Name); what is no object asks for nothing: {}."""
-    for _ in range(8):  # as deep as a chain of references may go here
+    """Follows a local $ref (#/$defs/Name). Gives {} if the schema is not an object."""
+    for _ in range(8):  # the fake follows at most this many references
         if not isinstance(schema, dict) or "$ref" not in schema:
             break
         target = root

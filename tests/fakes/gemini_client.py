@@ -1,4 +1,4 @@
-"""How a test talks to the fake Gemini: the real SDK, set up as the service sets it up, and calls packed as it packs them."""
+"""Helpers to call the fake Gemini. They use the real SDK with the service's settings, and pack calls as the service does."""
 
 from __future__ import annotations
 

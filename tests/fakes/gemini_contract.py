@@ -1,8 +1,8 @@
-"""What Gemini's REST API takes and refuses: one generateContent body, read field by field.
+"""Checks the body of a generateContent request as Gemini's REST API does, field by field.
 
-The field names are those of v1beta as published, in both spellings that Google's JSON reader takes (mimeType and
-mime_type; the SDK sends both). A field that Gemini has but a service that only reads pictures has no use for (tools,
-cachedContent) is refused like an unknown one: the fake would otherwise answer as if it had been heeded.
+The field names are those of the published v1beta. Both spellings of Google's JSON reader are accepted (mimeType and mime_type),
+because the SDK sends both. Some fields of Gemini are useless for a service that only reads pictures (tools, cachedContent). They
+are refused like unknown fields, because the fake does not implement them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ BODY_LIMIT = 20 * 1024 * 1024  # bytes: "Request payload size exceeds the limit:
 PICTURE_LIMIT = 3600  # Google's page on image understanding
 INPUT_TOKENS = 1_048_576  # Google's model pages, both models
 OUTPUT_TOKENS = 65_536  # Google's model pages, both models
-#: A bound on an array from which a schema has "too many states". No number is published; users report it from the
-#: tens. 20 is a chunk's usual count of records, so a bound sent for those always shows.
+#: An array bound of this size or more gives a schema "too many states". Google publishes no number; users report the error for
+#: bounds of some tens. A chunk usually has 20 records, so this value detects every bound on the records of a chunk.
 STATES_BOUND = 20
 PICTURE_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"})
-#: Tokens a picture costs a 3.x model; ultra high is for a part alone.
+#: Tokens of a picture for a 3.x model. Only a part, not a whole request, may ask for ultra high.
 PICTURE_TOKENS = {
     "MEDIA_RESOLUTION_UNSPECIFIED": 1120,
     "MEDIA_RESOLUTION_LOW": 280,
@@ -109,9 +109,9 @@ class Part:
 
     text: str | None = None
     mime: str = ""
-    data: bytes | None = None  #: of inlineData
-    uri: str = ""  #: of fileData
-    tokens: int = 0  #: what the model is billed for it
+    data: bytes | None = None  #: the bytes of inlineData
+    uri: str = ""  #: the URI of fileData
+    tokens: int = 0  #: input tokens of the part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,16 +121,16 @@ class Request:
     parts: tuple[Part, ...]
     system: str = ""
     json: bool = False  #: responseMimeType is application/json
-    schema: Any = None  #: of either kind
+    schema: Any = None  #: responseSchema or responseJsonSchema
     max_output_tokens: int | None = None
     input_tokens: int = 0
-    store: bool | None = None  #: None: it was not said, so a paid project would keep the request
+    store: bool | None = None  #: whether Google may store the request; None: not set, so a paid project would store it
     thinking: str | None = None  #: thinkingLevel
-    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: it has none of its own
+    levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: not set
 
 
 def read_request(raw: bytes) -> Request:
-    """One body as Gemini reads it; raises ApiError with the answer Google gives."""
+    """Reads a body as Gemini does. Raises ApiError with Google's answer."""
     body = read_json(raw, BODY)
     config = body.get("generationConfig", {})
     _check_config(config)
@@ -151,7 +151,7 @@ def read_request(raw: bytes) -> Request:
         raise bad_request(f"Please use fewer than {PICTURE_LIMIT} images in your request.")
     system = "\n".join(part.get("text", "") for part in body.get("systemInstruction", {}).get("parts", []))
     tokens = sum(part.tokens for part in parts) + tokens_of(system)
-    if tokens > INPUT_TOKENS:  # users report it as a 500, with Google's troubleshooting page
+    if tokens > INPUT_TOKENS:  # users report a 500 with a link to Google's troubleshooting page
         raise ApiError(500, f"Your input context is too long: {tokens} tokens, at most {INPUT_TOKENS}.")
     return Request(
         parts=parts,
@@ -172,7 +172,7 @@ def read_request(raw: bytes) -> Request:
 
 
 def read_json(raw: bytes, shape: Any) -> dict[str, Any]:
-    """A JSON body of just these fields, under their camelCase names; raises ApiError."""
+    """Reads a JSON body that may have only these fields. Returns them under their camelCase names. Raises ApiError."""
     try:
         value = json.loads(raw, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -184,7 +184,7 @@ def read_json(raw: bytes, shape: Any) -> dict[str, Any]:
 
 
 def tokens_of(text: str) -> int:
-    """Four characters a token, as Google's page on tokens counts."""
+    """The number of tokens of a text: one for four characters, as Google's page on tokens says."""
     return -(-len(text) // 4)
 
 
@@ -210,7 +210,7 @@ def _checked(value: Any, shape: Any, path: str) -> Any:
             raise _wrong(value, path)
         return value
     if shape is int and isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
-        return int(value)  # 64-bit integers may come as text
+        return int(value)  # Google's JSON reader accepts 64-bit integers as text
     fits = isinstance(value, int | float) if shape is float else isinstance(value, shape)
     if not fits or (isinstance(value, bool) and shape is not bool):
         raise _wrong(value, path)
@@ -254,7 +254,7 @@ def _read_part(part: dict[str, Any], path: str, default: str) -> Part:
     if kinds == ["fileData"]:
         return Part(mime=mime, uri=source.get("fileUri", ""), tokens=PICTURE_TOKENS[level])
     text = source.get("data", "")
-    try:  # both alphabets are taken, as by every API of Google's: the SDK sends the URL-safe one
+    try:  # Google's APIs accept both base64 alphabets, and the SDK sends the URL-safe one
         data = pybase64.b64decode(text, altchars=b"-_" if "-" in text or "_" in text else None, validate=True)
     except ValueError as error:
         raise bad_request(
@@ -300,7 +300,7 @@ def _check_config(config: dict[str, Any]) -> None:
 
 
 def _bounds(schema: Any) -> list[int]:
-    """Every minItems and maxItems in a schema that is one (a property may have that name)."""
+    """Every minItems and maxItems in a schema. Only integers count, because a property may have one of these names."""
     if isinstance(schema, list):
         return [bound for item in schema for bound in _bounds(item)]
     if not isinstance(schema, dict):

@@ -6,7 +6,7 @@ import json
 from http import HTTPStatus
 from typing import Any
 
-#: google.rpc.Code of each HTTP status; 402 has none, and Google's own text for it was never published.
+#: The google.rpc.Code of each HTTP status. For 402 it is a guess, because Google has not published one.
 STATUSES = {
     400: "INVALID_ARGUMENT",
     402: "FAILED_PRECONDITION",
@@ -27,14 +27,14 @@ OVER_QUOTA = "You exceeded your current quota, please check your plan and billin
 
 
 class ApiError(Exception):
-    """An answer that is an error: HTTP `code`, Google's `message`, and what stands in `details`."""
+    """An error answer with the HTTP status `code`, Google's `message`, and `details`."""
 
     def __init__(self, code: int, message: str, *details: dict[str, Any]) -> None:
         super().__init__(message)
         self.code, self.message, self.details = code, message, details
 
     def body(self) -> bytes:
-        """As JSON; the front end's own HTML for a 502, which no Google API makes itself."""
+        """The answer's body in JSON. For a status such as 502, it is the HTML of Google's front end."""
         if self.code not in STATUSES:
             return f"<html><title>Error {self.code} ({HTTPStatus(self.code).phrase})!!1</title></html>".encode()
         error: dict[str, Any] = {"code": self.code, "message": self.message, "status": STATUSES[self.code]}
@@ -44,7 +44,7 @@ class ApiError(Exception):
 
 
 def bad_request(message: str, *, field: str | None = None) -> ApiError:
-    """A 400; with `field`, the path to blame, as Google's JSON reader gives it."""
+    """A 400. `field`: the path of the wrong field, which Google's JSON reader names in the details."""
     if field is None:
         return ApiError(400, message)
     return ApiError(400, message, {"@type": TYPE + "BadRequest", "fieldViolations": [{"field": field, "description": message}]})
@@ -57,7 +57,7 @@ def bad_key() -> ApiError:
 
 
 def over_quota(period: str, retry_after: str | None) -> ApiError:
-    """A 429 of the quota for each `period` (Minute, Day), with `retry_after` ("3s") as its RetryInfo."""
+    """A 429 of the quota per `period` (Minute, Day). `retry_after`: the delay of its RetryInfo ("3s"); None leaves it out."""
     violation = {
         "quotaMetric": "generativelanguage.googleapis.com/generate_content_requests",
         "quotaId": f"GenerateRequestsPer{period}PerProjectPerModel",

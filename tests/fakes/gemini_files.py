@@ -1,4 +1,4 @@
-"""Gemini's Files API: resumable uploads, and the files until they are deleted."""
+"""Gemini's Files API: resumable uploads, and the stored files until they are deleted."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .gemini_contract import read_json
 from .gemini_errors import ApiError, bad_request
 
 NAME = re.compile(r"files/[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-SIZE_LIMIT = 2 * 1024**3  # bytes a file, Google's page on the Files API
-GRANULARITY = 256 * 1024  # bytes: every chunk but the last is a multiple of it
+SIZE_LIMIT = 2 * 1024**3  # bytes of a file, from Google's page on the Files API
+GRANULARITY = 256 * 1024  # bytes; each chunk except the last must be a multiple of this
 LIFETIME = timedelta(hours=48)
-#: `mimeType` and `sizeBytes` are output only by the page, but the SDK sends them.
+#: Google's page says that `mimeType` and `sizeBytes` are for output only, but the SDK sends them.
 START = {"file": {"name": str, "displayName": str, "mimeType": str, "sizeBytes": int}}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile:
-    """One whole file. `name` is `files/<id>`."""
+    """A completely uploaded file. `name` is `files/<id>`."""
 
     name: str
     mime: str
@@ -36,7 +36,7 @@ class StoredFile:
 
 @dataclass(kw_only=True, slots=True)
 class Upload:
-    """An upload under way."""
+    """An upload that has not ended."""
 
     name: str
     mime: str
@@ -46,11 +46,11 @@ class Upload:
 
 
 class FileStore:
-    """The files of one project. `kept` names those that were uploaded and not deleted."""
+    """The files of one project. `kept` has the names of the uploaded files that are not deleted."""
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        self.uploaded: list[str] = []  #: every name that ever was whole, in order
+        self.uploaded: list[str] = []  #: the names of all completed uploads, in order
         self.deleted: list[str] = []
         self._files: dict[str, StoredFile] = {}
         self._uploads: dict[str, Upload] = {}
@@ -62,7 +62,7 @@ class FileStore:
             return tuple(self._files)
 
     def start(self, headers: Message, raw: bytes) -> str:
-        """The address to send the bytes to."""
+        """Starts an upload. Returns the URL for its bytes."""
         if headers.get("X-Goog-Upload-Protocol") != "resumable" or headers.get("X-Goog-Upload-Command") != "start":
             raise bad_request("An upload starts with X-Goog-Upload-Protocol: resumable and X-Goog-Upload-Command: start.")
         length = headers.get("X-Goog-Upload-Header-Content-Length", "")
@@ -81,7 +81,7 @@ class FileStore:
         return f"{self.base_url}/upload/v1beta/files?upload_id={token}&upload_protocol=resumable"
 
     def add(self, token: str, headers: Message, chunk: bytes) -> dict[str, Any] | None:
-        """Takes one chunk; the File once finalized, None while the upload is active."""
+        """Adds a chunk to an upload. Returns the File once the upload is finalized, None before."""
         commands = {word.strip() for word in headers.get("X-Goog-Upload-Command", "").split(",")}
         with self._lock:
             upload = self._uploads.get(token)
@@ -115,12 +115,12 @@ class FileStore:
         return {}
 
     def list(self) -> dict[str, Any]:
-        """All of them on one page."""
+        """Lists all files on one page."""
         with self._lock:
             return {"files": [self._shown(file) for file in self._files.values()]}
 
     def behind(self, uri: str) -> StoredFile:
-        """The file that a part's fileUri refers to; raises ApiError as generateContent answers for one not there."""
+        """The file of a part's fileUri. If it is missing, raises the ApiError that generateContent gives."""
         name = uri.removeprefix(f"{self.base_url}/v1beta/")
         with self._lock:
             if name not in self._files:

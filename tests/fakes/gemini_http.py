@@ -1,4 +1,4 @@
-"""The fake's HTTP side: loopback only, HTTP/1.1 with kept connections, a thread for each of them."""
+"""The fake's HTTP server. It listens on loopback, speaks HTTP/1.1 with keep-alive, and has a thread for each connection."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MODEL_PATH = re.compile(r"/v1beta/models/([^/:]+)")
 GENERATE_PATH = re.compile(r"/v1beta/models/([^/:]+):generateContent")
 FILE_PATH = re.compile(r"/v1beta/(files/[^/:]+)")
 UPLOAD_PATH = "/upload/v1beta/files"
-#: A chunk of an upload: the SDK sends 8 MB, its page allows any size; more than this a test has no use for.
+#: Most bytes of an upload's chunk. Google allows any size; the SDK sends 8 MB, so tests do not need more than this.
 CHUNK_LIMIT = 64 * 1024 * 1024
 
 
 class Server(ThreadingHTTPServer):
-    """Serves until `stop`, which ends every connection and waits for their threads."""
+    """Serves until `stop`. That method ends every connection and waits for their threads."""
 
     daemon_threads = True
     request_queue_size = 1024
@@ -69,7 +69,7 @@ class Server(ThreadingHTTPServer):
                 self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no error; Handler.serve records all others as faults."""
+        """Ignores clients that close their connection. Handler.serve records all other errors as faults."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -89,10 +89,10 @@ class Handler(BaseHTTPRequestHandler):
             order, reply = self._answered()
         except ApiError as error:
             reply = error_reply(error)
-        except OSError:  # the client went away while its body was read
+        except OSError:  # the client closed the connection while its body was read
             self.close_connection = True
             return
-        except Exception as error:  # a fault of a test's script or of the fake: shown to the test, not to a log
+        except Exception as error:  # a bug in a test's script or in the fake; `faults` shows it to the test
             fault = f"the fake itself failed: {error!r}"
             fake.faults.append(fault)
             reply = error_reply(ApiError(500, fault))
@@ -109,17 +109,17 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = serve  # noqa: N815  the names http.server looks for
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base's own name
-        """Nothing: a test reads `calls`."""
+        """Logs nothing, because tests read `calls`."""
 
     def _answered(self) -> tuple[int | None, Reply]:
-        """The reply, and which of `calls` it is for if it is one."""
+        """The reply, and the index in `calls` if the request is a generateContent call."""
         fake = self.server.fake
         url = urlsplit(self.path)
         query = parse_qs(url.query)
         limit = BODY_LIMIT if url.path != UPLOAD_PATH else CHUNK_LIMIT
         body = self._body(limit)
         token = query.get("upload_id", [""])[0]
-        if url.path == UPLOAD_PATH and token and self.command == "POST":  # the token stands for the key here
+        if url.path == UPLOAD_PATH and token and self.command == "POST":  # the token replaces the API key here
             return None, fake._file_call("upload", "", lambda: self._uploaded(token, body))
         if self.headers.get("x-goog-api-key", "") != fake.key:
             fake.bad_keys += 1
@@ -172,11 +172,11 @@ class Handler(BaseHTTPRequestHandler):
                 raise ConnectionError("the client ended its body early")
             return body
         while left > 0 and (some := self.rfile.read(min(left, 1024 * 1024))):
-            left -= len(some)  # read to the end, so that the client gets to read the answer
+            left -= len(some)  # read the whole body, because the client reads the answer only after sending it
         raise bad_request(f"Request payload size exceeds the limit: {limit} bytes.")
 
     def _send(self, reply: Reply) -> None:
-        """Head and body in one write; raises OSError if the client has gone."""
+        """Sends head and body in one write. Raises OSError if the client has closed the connection."""
         if self._client_gone():
             raise ConnectionError("the client went away before its answer")
         head = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}", f"Date: {self.date_time_string()}"]
@@ -192,10 +192,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return False  # nothing to read: it waits
+            return False  # nothing to read, so the client still waits
 
     def _reset(self) -> None:
-        """Ends the connection with a RST: closed at once, with what is unread or unsent thrown away."""
+        """Ends the connection with a RST. It drops unread and unsent bytes."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(self.connection.detach())  # socketserver would send a FIN first
@@ -221,4 +221,4 @@ def _shut(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # already ended by its own thread
+        return  # its own thread has already closed it

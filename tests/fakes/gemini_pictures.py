@@ -1,7 +1,8 @@
-"""Small pictures that carry a number in their pixels, and the proof that bytes are a picture.
+"""Makes small pictures that carry a number in their pixels, and checks that bytes are such a picture.
 
-The number is a grid of 8 x 6 black and white blocks: 32 bits of it, 16 bits of checksum. The grid fills the picture,
-so it survives any codec, a change of size and a conversion to PNG; turned or mirrored it does not read, which shows.
+The number is a grid of 8 x 6 black and white blocks: 32 bits of the number and 16 bits of checksum. The grid fills the picture,
+so it survives every codec, a change of size and a conversion to PNG. It can't be read if the picture is rotated or mirrored, so
+tests notice that.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import pillow_heif
 from PIL import Image
 
 COLUMNS, ROWS = 8, 6
-#: Keeps an all-black and an all-white picture from being numbers: their plain CRCs end in 0xDF1C and 0xFFFF.
+#: With the salt, an all-black and an all-white picture are no numbers. Their CRCs without it end in 0xDF1C and 0xFFFF.
 SALT = 0x5A5A
-#: Grey levels out of 255 between which a block is neither black nor white, and the picture no numbered one.
+#: A block with a grey level (of 255) between these is neither black nor white. A picture with such a block carries no number.
 DARK, LIGHT = 96, 160
 
 NATIVE = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "HEIC": "image/heic", "HEIF": "image/heif"}
-#: Major brands of HEIF files (ISO 23008-12 annex B); AVIF's are none of Gemini's types.
+#: Major brands of HEIF files (ISO 23008-12 annex B). AVIF's brands are left out, because Gemini does not accept AVIF.
 HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"})
 HEIF_BRANDS = HEIC_BRANDS | {b"mif1", b"msf1"}
 
@@ -34,10 +35,10 @@ def numbered_picture(
     size: tuple[int, int] = (64, 48),
     pad_to: int | None = None,
 ) -> bytes:
-    """A picture file that carries `n` (0 to 2**32 - 1); the same arguments give the same bytes.
+    """A picture file that carries `n` (0 to 2**32 - 1). The same arguments give the same bytes.
 
-    `format`: PNG, JPEG, WEBP, HEIC, HEIF, BMP, GIF, TIFF or AVIF. `size`: width and height in pixels, at least
-    32 x 24. `pad_to`: bytes the file is brought to with noise outside the pixels; a larger file stays as it is.
+    `format`: PNG, JPEG, WEBP, HEIC, HEIF, BMP, GIF, TIFF or AVIF. `size`: width and height in pixels, at least 32 x 24. `pad_to`:
+    pad the file to this number of bytes with noise outside the pixels; a larger file stays as it is.
     """
     if size[0] < COLUMNS * 4 or size[1] < ROWS * 4:
         raise ValueError(f"a numbered picture is at least {COLUMNS * 4} x {ROWS * 4}, not {size}")
@@ -49,14 +50,14 @@ def numbered_picture(
 
 
 def read_number(data: bytes) -> int | None:
-    """The number a picture of any format carries, or None; raises for bytes that do not decode."""
+    """The number in a picture of any format, None if it carries none. Raises an exception if the bytes do not decode."""
     return _number(_pixels(data, None))
 
 
 def prove(data: bytes, mime: str) -> int | None:
-    """The number in a picture of just this type, None if it carries none; raises ValueError otherwise.
+    """The number in a picture of exactly this type, None if it carries none. Raises ValueError for other bytes.
 
-    HEIC is a kind of HEIF, and its files may have either brand: each goes as the other.
+    HEIC and HEIF are accepted for each other, because HEIC is a kind of HEIF and its files may have either brand.
     """
     found = sniff(data)
     if found is None:
@@ -70,7 +71,7 @@ def prove(data: bytes, mime: str) -> int | None:
 
 
 def sniff(data: bytes) -> str | None:
-    """Which of Gemini's five types the first bytes say this is."""
+    """The type that the first bytes show, if it is one of Gemini's five types."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -88,7 +89,7 @@ def _word(n: int) -> bytes:
 
 
 def _pixels(data: bytes, kind: str | None) -> Image.Image:
-    """The whole picture in grey. The HEIF plug-in is not registered: that would change Pillow for the code under test."""
+    """The whole picture in grey. The HEIF plug-in is not registered, because that would change Pillow for the code under test."""
     if kind in ("HEIC", "HEIF") or (kind is None and sniff(data) in ("image/heic", "image/heif")):
         return pillow_heif.open_heif(io.BytesIO(data)).to_pillow().convert("L")
     with Image.open(io.BytesIO(data), formats=[kind] if kind else None) as image:
@@ -117,7 +118,7 @@ def _encoded(image: Image.Image, kind: str, **options: bytes) -> bytes:
 
 
 def _padded(data: bytes, kind: str, noise: bytes, image: Image.Image) -> bytes:
-    """The same picture with `noise` where its format keeps what is not pixels, a few bytes of frame counted in."""
+    """The same picture with `noise` in a part of the file without pixels. The frame of that part counts towards the noise."""
     if kind == "PNG":  # an ancillary, private, safe-to-copy chunk before IEND (12 bytes)
         body = b"npAd" + noise[12:]
         return data[:-12] + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) + data[-12:]
@@ -127,10 +128,10 @@ def _padded(data: bytes, kind: str, noise: bytes, image: Image.Image) -> bytes:
     if kind == "GIF":  # a comment extension before the trailer, in blocks of at most 255 bytes
         parts = (noise[at + 1 : at + 256] for at in range(3, len(noise), 256))
         return data[:-1] + b"\x21\xfe" + b"".join(bytes([len(part)]) + part for part in parts if part) + b"\x00;"
-    if kind == "WEBP":  # an XMP chunk makes the file an extended one: 26 bytes of frame
+    if kind == "WEBP":  # an XMP chunk changes the file to the extended format, which adds 26 bytes
         return _encoded(image, kind, xmp=noise[26:])
     if kind in ("HEIC", "HEIF", "AVIF"):  # a free box of ISO 14496-12
         return data + struct.pack(">I", max(len(noise), 8)) + b"free" + noise[8:]
     if kind == "BMP":  # bytes behind the pixels, counted in the header's file size
         return data[:2] + struct.pack("<I", len(data) + len(noise)) + data[6:] + noise
-    return data + noise  # TIFF: nothing points at them
+    return data + noise  # TIFF: no offset refers to bytes at the end

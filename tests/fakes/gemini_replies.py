@@ -1,4 +1,4 @@
-"""The answers: texts made of what the pictures show, and the documents Gemini puts them in."""
+"""The fake's answers: texts that tell the pictures' numbers, in Gemini's response documents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HTML_TYPE = "text/html; charset=UTF-8"
 
 
 class Outcome(StrEnum):
-    """How a call ended. An HTTP error is `http <status>` instead."""
+    """How a call ended. For an HTTP error, the outcome is `http <status>` instead."""
 
     COMPLETE = "complete"
     TRUNCATED = "truncated"
@@ -29,13 +29,13 @@ class Outcome(StrEnum):
     GARBAGE = "garbage"
     CUT_OFF = "cut off"
     NO_CANDIDATES = "no candidates"
-    SPOILED = "spoiled"  #: finished, with a text or records that a test changed
-    CLIENT_GONE = "client gone"  #: nobody was there to read the answer
+    SPOILED = "spoiled"  #: complete, but a test changed the text or the records
+    CLIENT_GONE = "client gone"  #: the client had closed the connection before the answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What goes out on the connection."""
+    """The answer to send on the connection."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -44,7 +44,7 @@ class Reply:
     cut: bool = False  #: only half of `body` is sent
     reset: bool = False  #: nothing is sent
     outcome: str = ""
-    answered: tuple[int, ...] = ()  #: numbers of the pictures this answers, whole
+    answered: tuple[int, ...] = ()  #: numbers of the pictures that this reply answers completely
 
 
 def error_reply(error: ApiError, outcome: str = "") -> Reply:
@@ -54,7 +54,7 @@ def error_reply(error: ApiError, outcome: str = "") -> Reply:
 
 
 def answer(call: SeenCall, behaviour: Behaviour, input_tokens: int) -> Reply:
-    """The reply to a call that gets past the doors, as `behaviour` would have it."""
+    """The reply to an accepted call, according to `behaviour`."""
     if behaviour.reset:
         return Reply(reset=True, outcome=Outcome.RESET)
     if behaviour.error:
@@ -92,7 +92,7 @@ def answer(call: SeenCall, behaviour: Behaviour, input_tokens: int) -> Reply:
 
 
 def _ended(text: str, call: SeenCall, behaviour: Behaviour) -> tuple[str, str]:
-    """What of the text comes out, and the finishReason: thoughts and text share maxOutputTokens."""
+    """The part of the text that is sent, and the finishReason. Thoughts and text share maxOutputTokens."""
     room = max((call.max_output_tokens or OUTPUT_TOKENS) - behaviour.thoughts, 0)
     if behaviour.finish in ("MAX_TOKENS", "CONTINUATION"):
         return text[: min(len(text) // 2, room * 4)], behaviour.finish
@@ -106,7 +106,7 @@ def _sent(document: dict[str, Any], outcome: str, *, cut: bool = False, answered
 
 
 def _text(call: SeenCall, behaviour: Behaviour) -> tuple[str, bool, tuple[int, ...]]:
-    """The answer's text, whether it answers every picture, and the numbers of the pictures it answers."""
+    """The answer's text, whether it answers every picture, and the numbers of the answered pictures."""
     numbers = tuple(number for number in call.numbers if number is not None)
     whole = True
     if call.form == "records":
@@ -145,21 +145,21 @@ def _document(call: SeenCall) -> Any:
 
 
 def _documents(call: SeenCall) -> list[str]:
-    """Without a picture: every line of the prompt that is such a document."""
+    """For a call without pictures: each line of the prompt that is a document of `_document`."""
     return re.findall(r'^\{"pictures": .*\}$', "\n".join(call.prompt), re.MULTILINE)
 
 
 def _retold(call: SeenCall) -> str:
-    """Without a picture, as when answers are merged: every line of the prompt that says what a picture shows."""
+    """For a call without pictures, which merges answers: each line of the prompt that says what a picture shows."""
     lines = re.findall(r"^Image \S+ shows \S+\.$", "\n".join(call.prompt), re.MULTILINE)
     return "\n".join(lines) or "No picture is shown."
 
 
 def example_of(schema: Any, number: int | None, root: Any) -> Any:
-    """A value that fits a JSON Schema (types, enum, const, ranges, anyOf, $ref) and tells the picture's number.
+    """A value that fits a JSON Schema (types, enum, const, ranges, anyOf, $ref) and contains the picture's number.
 
-    A text is "picture <number>", an integer or a number is the number itself, kept inside minimum and maximum; where
-    anything may stand it is {"number": <number>}.
+    A string is "picture <number>". An integer or a number is the number itself, limited to minimum and maximum. If the schema
+    allows any value, it is {"number": <number>}.
     """
     schema = resolved(schema, root)
     for name in ("anyOf", "oneOf", "allOf"):

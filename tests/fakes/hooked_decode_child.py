@@ -1,16 +1,19 @@
-"""A decoder child that does as a picture's last bytes say: what a hostile picture might do to a decoder.
+"""A decoder child that obeys a picture's last bytes. It simulates what a hostile picture might do to a decoder.
 
-!crash    dies as of a bad pointer        !exit       ends the process
+!crash    dies of SIGSEGV
+!exit     ends the process with code 0
 !later    dies after 0.3 s
-!used     dies, unless it is its first    !hang       waits for ever
-!spin     computes for ever               !cpu        dies as of too much CPU time
-!memory   wants more than it may have
-!print        prints to what was standard output and standard error
-!lie      answers with a picture too large to be one
-!garbage  answers with bytes that are no answer
-!twice    is refused twice at once, and then once more
-!linger   leaves a process behind that answers for it once it is gone, and is refused with that one's id as the detail
-!tell     is refused, with what the process knows of itself as the detail
+!used     dies, unless the picture is the process's first
+!hang     waits for ever
+!spin     computes for ever
+!cpu      dies of SIGXCPU, as at the limit of CPU time
+!memory   allocates more memory than the limit
+!print    prints to standard output and standard error, also to their original file numbers
+!lie      answers with an impossible picture size
+!garbage  answers with bytes that are not a valid answer
+!twice    writes two refusals at once, and then a third one
+!linger   forks a process that writes answers after the decoder's death; the refusal's detail is that process's id
+!tell     refuses the picture; the detail is JSON about the process's state and limits
 """
 
 from __future__ import annotations
@@ -79,7 +82,7 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
 
 
 def _replies() -> int:
-    """The pipe that the parent reads: the one that is open for writing."""
+    """The file number of the pipe to the parent. It is the only pipe that is open for writing."""
     for number in range(32):
         with suppress(OSError):
             if stat.S_ISFIFO(os.fstat(number).st_mode) and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_WRONLY:

@@ -1,4 +1,4 @@
-"""Fetching and decoding without a network or a child process. tests/contract/ holds each beside the real part."""
+"""Fetches and decodes without a network or a child process. tests/contract/ tests these and the real parts with one suite."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ KILLER = b"!crash"
 
 
 class FakeFetch:
-    """Implements pipeline.ports.Fetch. Knows the bytes behind URLs; any other URL fails.
+    """Implements pipeline.ports.Fetch. `pages` has the bytes of each URL. All other URLs fail.
 
-    No time passes here: a URL of `silent` fails as late as soon as the others have come.
+    It does not wait: a URL in `silent` fails with a timeout as soon as the other URLs are done.
     """
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
         self.silent: set[str] = set()  #: URLs whose server never answers
         self.fetched: list[str] = []
-        self.under_way: list[str] = []  #: what servers are being asked for now
+        self.under_way: list[str] = []  #: URLs that are being fetched now
 
     def __call__(self, urls: Iterable[tuple[int, str]], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
         received = 0
@@ -59,10 +59,10 @@ def _mime_of(data: bytes) -> str | None:
 def fake_decode(
     pictures: Sequence[bytes], *, mime_of: Callable[[bytes], str | None] = _mime_of, size: tuple[int, int] = (1, 1)
 ) -> Generator[Prepared | Refused]:
-    """Implements pipeline.ports.Decode. Takes bytes that begin with `img` for a picture.
+    """Implements pipeline.ports.Decode. It accepts bytes that begin with `img` as a picture.
 
-    `mime_of`: another rule, which gives the type of what is a picture and None for anything else. `size`: width and height
-    in pixels that every picture is said to have.
+    `mime_of`: another rule; it gives the type of a picture, and None for other bytes. `size`: width and height in pixels that it
+    reports for every picture.
     """
     for data in pictures:
         yield _decoded(data, mime_of(data), size)

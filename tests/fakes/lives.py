@@ -1,11 +1,12 @@
 """Processes that die at a chosen effect: `python -m tests.fakes.lives`, for tests/e2e/test_real_crashes.py.
 
-This process has imported everything and compiled the SQL; it has one thread, and holds nothing open. For each line it is
-sent (a Life as JSON) it forks a process that builds its parts and works, and that ends by `os._exit` where it is told to: no
-`finally`, no rollback, no goodbye. So a life begins within milliseconds. What it answers, a line each: Lived as JSON.
+This process has imported all modules and compiled the SQL. It has one thread and no open connections, so it can fork. It reads
+lines with a Life as JSON. For each line it forks a process that builds its parts and works. Because of the fork, a life starts
+within milliseconds. At the chosen effect, the process ends with `os._exit`, so no `finally` and no rollback runs. This process
+answers each line with a line that has a Lived as JSON.
 
-SQL, scratch and Redis are the real ones. What pictures, models and receivers do is fake, and what came to them stands in
-files of DATA_DIR, a JSON line each: `asked` (the pictures of a call), `delivered` (id and body of a webhook).
+SQL, scratch and Redis are real. Pictures, models and receivers are fakes. They record their calls in files of DATA_DIR, one JSON
+line each: `asked` (the pictures of a model call) and `delivered` (id and body of a webhook).
 """
 
 from __future__ import annotations
@@ -51,41 +52,41 @@ from workers.leases import LeaseKeeper
 from workers.run import run_lease, run_step
 from workers.supervisor import Supervisor
 
-CRASHED, POISONED, FAULTY = 9, 11, 1  #: exit codes: died where told to; of a picture; of a fault of ours
-REFUSED, POISON = b"img refused", b"img poison"  #: pictures that the model refuses; that kill who shows them to it
-#: What others can see of a process. Of a read they can't: to die of one is to die after the effect before it. And what is
-#: told of a job only makes waiters look at SQL, as they do anyway.
+CRASHED, POISONED, FAULTY = 9, 11, 1  #: exit codes: died at the effect; of a picture; of a bug
+REFUSED, POISON = b"img refused", b"img poison"  #: a picture that the model refuses; one that kills the process that sends it
+#: Effects of a process that others can see. Reads are left out: a death at a read looks like a death after the effect before it.
+#: Notifications of jobs are left out too, because they only make waiters read SQL, which they do anyway.
 EFFECTS = frozenset({"commit", "put", "write", "delete", "ring", "ask", "decode", "fetch", "deliver"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """What a process is to do, and when to die."""
+    """What a process must do, and when it must die."""
 
     role: str  #: worker, door or supervisor
     settings: dict[str, str]
-    forked: bool = True  #: False: lived by the process that forks, which so compiles the SQL for all that follow
-    at: int = 0  #: the effect to die of, from 1; 0: of none
-    when: str = "before"
+    forked: bool = True  #: False: run it in the parent process, which compiles the SQL for all later forks
+    at: int = 0  #: number of the effect to die at, from 1; 0 means never
+    when: str = "before"  #: die before or after the effect
     pages: dict[str, str] = field(default_factory=dict)  #: URL → picture
-    request: dict[str, Any] = field(default_factory=dict)  #: door: headers and body
+    request: dict[str, Any] = field(default_factory=dict)  #: headers and body of the request, for the door
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lived:
-    """What became of it."""
+    """The result of a Life."""
 
-    code: int
-    effects: list[str]
+    code: int  #: exit code
+    effects: list[str]  #: names of its effects, in order
     said: str = ""  #: the door's answer
 
 
 class Poisoned(BaseException):
-    """A process of its own has died of a picture, as far as who started it can see."""
+    """Simulates that a separate process died of a picture."""
 
 
 class Alone:
-    """As workers.alone.Alone, without a child: tests/component/workers/test_alone.py has the real one."""
+    """Replaces workers.alone.Alone and starts no child process. tests/component/workers/test_alone.py tests the real one."""
 
     def __init__(self, parts: workers.wiring.WorkerParts) -> None:
         def die() -> None:
@@ -114,7 +115,7 @@ def _engine(folder: Path, die: Callable[[], None]) -> FakeEngine:
 
 
 def _note(path: Path, what: Any) -> None:
-    """In one write: whoever dies right after has made it."""
+    """Appends a line in one write, so that it is complete even if the process dies right after."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(handle, json.dumps(what).encode() + b"\n")
     os.close(handle)
@@ -122,20 +123,20 @@ def _note(path: Path, what: Any) -> None:
 
 @cache
 def _database(url: str) -> Database:
-    """With what was compiled for it, and no connection when it comes to forking."""
+    """The database, cached so that forks share its compiled SQL. It has no open connection when a fork starts."""
     return Database(url)
 
 
 @contextmanager
 def _town(settings: Settings) -> Iterator[tuple[Database, Scratch, Signals]]:
-    """What a process shares with the others."""
+    """The parts that a process shares with other processes."""
     database, signals = _database(settings.database_url), Signals(settings.redis_url)
     with closing(database), closing(signals):
         yield database, open_scratch(settings), signals
 
 
 def work(life: Life, settings: Settings, crashing: Crashing) -> None:
-    """A worker, and beside it what rings, until nothing more is due."""
+    """Runs a worker, and a supervisor that announces steps, until nothing is due any more."""
     keeping = partial(LeaseKeeper, lease_seconds=settings.lease_seconds, step_seconds=settings.step_seconds)
     with _town(settings) as (database, scratch, signals), closing(keeping(database)) as leases, ThreadPoolExecutor(1) as decoding:
         parts = _worker(life, settings, database=database, scratch=scratch, signals=signals, leases=leases, decoding=decoding)
@@ -173,7 +174,7 @@ def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Worke
 
 
 def _message(signals: Signals) -> int | None:
-    """The step that the next message names."""
+    """The step in the next message; None if there is no message."""
     for queue in (WAITED_QUEUE, QUEUE):
         message: Any = signals.redis.rpop(queue)
         if message:
@@ -182,7 +183,7 @@ def _message(signals: Signals) -> int | None:
 
 
 def answer_door(life: Life, settings: Settings, crashing: Crashing) -> str:
-    """A front door that is sent one request; status and body of its answer."""
+    """Sends one request to an API process. Returns status and body of its answer, as JSON."""
     with _town(settings) as town:
         database, scratch, signals = _mortal(*town, crashing)
         parts = api.wiring.WebParts(
@@ -204,7 +205,7 @@ def answer_door(life: Life, settings: Settings, crashing: Crashing) -> str:
 
 
 def supervise(life: Life, settings: Settings, crashing: Crashing) -> None:
-    """One tick, with all that is done now and then."""
+    """Runs one tick of a new supervisor. The first tick includes the tasks that are not done in each tick."""
     with _town(settings) as town:
         database, scratch, signals = _mortal(*town, crashing)
         Supervisor(database=database, scratch=scratch, signals=signals).tick()
@@ -222,7 +223,10 @@ ROLES: dict[str, Callable[[Life, Settings, Crashing], str | None]] = {
 
 
 def live(life: Life) -> Lived:
-    """In a fork, if it is to be one. Each effect goes to a pipe as it comes, since nothing is said after a death."""
+    """Runs a Life, in a fork unless `forked` is False.
+
+    It writes each effect to a pipe at once, because a dead process can't report anything.
+    """
     mine, noted = os.pipe()
     child = os.fork() if life.forked else 0
     if child == 0:
@@ -270,7 +274,7 @@ def main() -> None:
     answers = answers_apart()
     for line in sys.stdin:
         assert threading.active_count() == 1, "what has threads can't fork"
-        gc.freeze()  # what the forks share stays shared
+        gc.freeze()  # keeps the garbage collector from touching, and so copying, pages that are shared with forks
         answers.write(json.dumps(asdict(live(Life(**json.loads(line))))).encode() + b"\n")
         answers.flush()
 

@@ -1,7 +1,7 @@
-"""A web server on loopback that answers exactly what a test tells it to, and fetchers that may reach it.
+"""A web server on loopback that sends exactly the answers a test wants, and fetchers that may reach it.
 
-127.0.0.1 is what the fetchers' setting opens; 127.0.0.2 stands for everything that may not be reached. A test module takes
-the fixtures it wants by assigning them to names of its own.
+The fetchers' setting allows 127.0.0.1. The address 127.0.0.2 stands for all forbidden addresses. A test module gets the fixtures
+by assigning them to its own names.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def redirect(location, status="302 Found"):
 
 
 class Server:
-    """Answers each path with bytes, or with a function that is given the connection; keeps what it was asked.
+    """Answers each path with bytes, or calls a function with the connection. Records the requests.
 
-    `backlog`: of its listen queue. `small`: it has one thread, and takes one connection after the other, for one request each.
+    `backlog`: length of the listen queue. `small`: use one thread, and serve one connection at a time, with one request each.
     """
 
     def __init__(self, paths, *, tls=None, backlog=512, small=False):
         self.paths = paths
         self.requests = []
-        self.bodies = []  # of the requests, in their order
+        self.bodies = []  # the bodies of the requests, in order
         self.connections = 0
         self.gone = threading.Event()
         self._open = set()
@@ -123,7 +123,7 @@ def serve():
 
 @pytest.fixture
 def forbidden():
-    """A listener on an address that may not be reached; fails the test if anything connected."""
+    """The port of a listener on a forbidden address. The test fails if anything connects to it."""
     with socket.create_server(("127.0.0.2", 0)) as listener:
         yield listener.getsockname()[1]
         listener.setblocking(False)
@@ -133,7 +133,7 @@ def forbidden():
 
 @pytest.fixture
 def make_fetcher():
-    """Fetchers whose names are looked up in `names`: address lists, or functions; any other name is 127.0.0.1."""
+    """Makes fetchers that resolve host names with `names`: host → addresses, or a function. Other hosts are 127.0.0.1."""
     fetchers = []
 
     def build(names=None, *, allow=ALLOW, **options):

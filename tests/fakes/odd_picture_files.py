@@ -1,4 +1,7 @@
-"""Small files of the variants that a decoder gets wrong if it only knows the usual ones, each of the same page."""
+"""Makes small files in unusual variants of their formats. A decoder that knows only the usual variants reads them wrongly.
+
+All files show the same page.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ WIDTH, HEIGHT = 80, 40
 
 
 def page() -> Image.Image:
-    """Red, green and blue fields on white, and a black line under them: no two places look alike by accident."""
+    """The page: red, green and blue fields on white, with a black line below. No two parts look alike by accident."""
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     for left, colour in ((4, (200, 30, 30)), (26, (30, 160, 60)), (48, (40, 60, 200))):
         image.paste(colour, (left, 4, left + 18, 24))
@@ -26,12 +29,12 @@ def page() -> Image.Image:
 
 
 def samples(mode: str = "RGB") -> np.ndarray:
-    """The page's bytes, of shape (height, width, samples)."""
+    """The page as an array of shape (height, width, samples)."""
     return np.asarray(page().convert(mode)).reshape(HEIGHT, WIDTH, -1)
 
 
 def packed(values: np.ndarray, bits: int) -> bytes:
-    """Unsigned values of `bits` bits each, each row filled up to a whole byte."""
+    """Packs unsigned values into `bits` bits each. Each row is padded to a whole byte."""
     rows = values.reshape(len(values), -1).astype(np.uint64)
     ones = (rows[..., None] >> np.arange(bits - 1, -1, -1, dtype=np.uint64)) & np.uint64(1)
     return np.packbits(ones.reshape(len(rows), -1).astype(np.uint8), axis=1).tobytes()
@@ -51,7 +54,7 @@ def tiff(
     rows_per_strip: int = 0,
     tags: dict[int, tuple[int, list[int]]] | None = None,
 ) -> bytes:
-    """A TIFF of samples of shape (height, width, samples). `tags`: further ones, each with its type and values."""
+    """A TIFF from samples of shape (height, width, samples). `tags`: additional tags, each with its type and values."""
     height, width, count = values.shape
     parts = np.moveaxis(values, 2, 0)[..., None] if planar else values[None]
     segments = []
@@ -125,7 +128,7 @@ def _directory(entries: dict[int, tuple[int, list[int]]], at: int, *, order: str
 
 
 def psd(planes: np.ndarray, *, mode: int = 3, bits: int = 8, layers: int | None = None, compression: int = 0) -> bytes:
-    """A PSD of channels of shape (channels, height, width). `layers`: the number that its layer section begins with."""
+    """A PSD from channels of shape (channels, height, width). `layers`: the number at the start of its layer section."""
     channels, height, width = planes.shape
     head = b"8BPS" + struct.pack(">H6xHIIHH", 1, channels, height, width, bits, mode)
     section = b"" if layers is None else struct.pack(">Ih", 2, layers)
@@ -152,7 +155,7 @@ def _packbits(row: bytes) -> bytes:
 def bmp(
     body: bytes, *, bits: int, compression: int = 0, masks: tuple[int, ...] = (), palette: bytes = b"", header: int = 40
 ) -> bytes:
-    """A bitmap of the page's size, its lowest row first. `palette`: four bytes a colour."""
+    """A BMP of the page's size, with the lowest row first. `palette`: four bytes for each colour."""
     info = struct.pack("<IiiHHIIiiII", header, WIDTH, HEIGHT, 1, bits, compression, len(body), 0, 0, len(palette) // 4, 0)
     info += b"".join(struct.pack("<I", mask) for mask in masks)
     info = info.ljust(max(header, len(info)), b"\0")
@@ -161,7 +164,7 @@ def bmp(
 
 
 def pcx(planes: np.ndarray, *, bits: int, version: int = 5, palette: bytes = b"", tail: bytes = b"") -> bytes:
-    """A PCX of values of shape (height, planes, width)."""
+    """A PCX from values of shape (height, planes, width)."""
     height, count, width = planes.shape
     rows = [packed(row[None], bits) for line in planes for row in line]
     stride = (len(rows[0]) + 1) // 2 * 2
@@ -179,12 +182,12 @@ def pcx(planes: np.ndarray, *, bits: int, version: int = 5, palette: bytes = b""
 
 
 def tga(image: Image.Image) -> bytes:
-    """Version 1: without the footer."""
+    """A TGA of version 1, which has no footer."""
     return encoded(image, "TGA").removesuffix(b"\0" * 8 + b"TRUEVISION-XFILE.\0")
 
 
 def dds(body: bytes, *, code: bytes = b"", flags: int = 0, bits: int = 0, masks: tuple[int, ...] = (), dxgi: int = 0) -> bytes:
-    """A texture of the page's size."""
+    """A DDS texture of the page's size."""
     format_ = struct.pack("<II4sI", 32, flags or 4, b"DX10" if dxgi else code, bits)
     format_ += b"".join(struct.pack("<I", mask) for mask in masks).ljust(16, b"\0")
     head = struct.pack("<4sIIII", b"DDS ", 124, 0x1007, HEIGHT, WIDTH).ljust(76, b"\0") + format_
@@ -197,7 +200,7 @@ def png_chunk(name: bytes, body: bytes, *, checksum: int | None = None) -> bytes
 
 
 def png(values: np.ndarray, *, bits: int = 8, colour: int = 2, before: bytes = b"") -> bytes:
-    """A PNG of samples of shape (height, width, samples). `before`: whole chunks that stand before the pixels."""
+    """A PNG from samples of shape (height, width, samples). `before`: complete chunks to put before the pixels."""
     height, width = values.shape[:2]
     rows = values.astype(f">u{bits // 8}").reshape(height, -1)
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -206,7 +209,7 @@ def png(values: np.ndarray, *, bits: int = 8, colour: int = 2, before: bytes = b
 
 
 def lossless_jpeg(grey: np.ndarray) -> bytes:
-    """A JPEG of the lossless process (SOF3): each value less the one to its left, in a code of 5 bits for the size and the bits."""
+    """A lossless JPEG (SOF3). It stores each value's difference to its left neighbour: 5 bits for the size, then the bits."""
     before = np.concatenate([np.concatenate([[128], grey[:-1, 0]])[:, None], grey[:, :-1]], axis=1).astype(int)
     bits = ""
     for difference in (grey.astype(int) - before).ravel().tolist():

@@ -1,4 +1,4 @@
-"""A server on loopback that answers S3's requests as a test tells it to, for what a real one does too seldom."""
+"""A server on loopback that answers S3 requests as a test wants. It is for answers that a real server seldom gives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from config.settings import Settings, load_settings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A request as it came; the names of its headers in lower case."""
+    """A request. The names of its headers are in lower case."""
 
     method: str
     path: str
@@ -23,7 +23,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What is answered. `cut`: how many bytes of the body are never sent."""
+    """An answer. `cut`: the number of bytes at the end of the body that are not sent."""
 
     status: int = 200
     body: bytes = b""
@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(kw_only=True)
 class OddS3:
-    """Answers with what `answer` gives; keeps what it was asked."""
+    """Answers each request with the result of `answer`. Records the requests."""
 
     answer: Callable[[Asked], Answer]
     port: int = 0
@@ -41,7 +41,7 @@ class OddS3:
     connections: int = 0
 
     def settings(self, **changed: str) -> Settings:
-        """Of a service that keeps its scratch there."""
+        """The settings of a service that uses this server for scratch."""
         given = {
             "SCRATCH_URL": "s3://bucket/prefix",
             "S3_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
@@ -53,7 +53,7 @@ class OddS3:
 
 
 def fault(status: int, code: str, message: str = "") -> Answer:
-    """An error as S3 words it."""
+    """An error in S3's format."""
     return Answer(status=status, body=f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode())
 
 
@@ -87,7 +87,7 @@ def odd_s3(answer: Callable[[Asked], Answer]) -> Iterator[OddS3]:
             pass
 
     class Server(ThreadingHTTPServer):
-        daemon_threads = True  # a kept connection is not waited for
+        daemon_threads = True  # the server does not wait for open connections when it closes
         request_queue_size = 64
 
     with Server(("127.0.0.1", 0), Handler) as server:

@@ -1,11 +1,11 @@
-"""An OpenAI-compatible server on the loopback: as strict as the published document, answering from what is in each picture.
+"""A fake OpenAI-compatible server on loopback. It is as strict as OpenAI's published document, and answers from the pictures.
 
     with FakeOpenAI() as fake:
         OpenAiEngine(base_url=fake.base_url, api_key=fake.key, ...)
     assert fake.faults == [] and fake.refused == []
 
-What it can't do, as other servers can't, is named by `without`: json_schema, json_object, max_tokens. Misbehaviour comes
-from `script`, by the values of gemini_behaviours, or a Refusal.
+`without` names features that it lacks, as some real servers do: json_schema, json_object, max_tokens. `script` chooses the
+misbehaviour: a value of gemini_behaviours, or a Refusal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .gemini_pictures import prove
 from .gemini_replies import _ended, _text
 from .openai_contract import BODY_LIMIT, Asked, Refusal, read
 
-PICTURES = frozenset({"image/png", "image/jpeg"})  #: llama.cpp decodes these alone
+PICTURES = frozenset({"image/png", "image/jpeg"})  #: llama.cpp decodes only these
 PICTURE_TOKENS = {"low": 85, "auto": 765, "high": 1105}
 SCHEMA = re.compile(r"valid against this JSON Schema:\n(\{.*)", re.DOTALL)
 
@@ -39,15 +39,15 @@ Script = Callable[[SeenCall], "Behaviour | Refusal | None"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
-    """How one request that was answered asked for its answer."""
+    """How one accepted request asked for its answer."""
 
-    format: str
-    limit_name: str
-    details: tuple[str, ...]  #: of each picture
+    format: str  #: text, json_object or json_schema
+    limit_name: str  #: max_tokens or max_completion_tokens
+    details: tuple[str, ...]  #: the `detail` of each picture
 
 
 class FakeOpenAI:
-    """The server and its memory. A context manager; usable from any number of threads."""
+    """The server and its records. A context manager; usable from any number of threads."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class FakeOpenAI:
         self.without = set(without)
         self.calls: list[SeenCall] = []
         self.sent: list[Sent] = []
-        self.faults: list[str] = []  #: what broke the packing protocol, or the fake
-        self.refused: list[str] = []  #: what broke the document: the messages of those answers
+        self.faults: list[str] = []  #: violations of the packing protocol, and errors of the fake itself
+        self.refused: list[str] = []  #: messages of the answers to requests that violated the document
         self._lock = Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.fake = self  # type: ignore[attr-defined]
@@ -82,7 +82,7 @@ class FakeOpenAI:
         self._server.server_close()
 
     def complete(self, raw: bytes) -> tuple[bytes, Behaviour]:
-        """The body of a completion. Raises Refusal."""
+        """Handles one completion request. Returns the answer's body and the behaviour. Raises Refusal."""
         asked = self._read(raw)
         with self._lock:
             call = self._remember(asked, len(raw))
@@ -97,7 +97,7 @@ class FakeOpenAI:
         return _completion(call, asked, behaviour), behaviour
 
     def _read(self, raw: bytes) -> Asked:
-        """A request that keeps to the document, and asks for nothing that this server is without."""
+        """Reads a request. Raises Refusal if it violates the document or needs a feature in `without`."""
         try:
             asked = read(raw)
             pictures = [part for part in asked.parts if part.text is None]
@@ -152,7 +152,10 @@ class FakeOpenAI:
 
 
 def _records_asked(asked: Asked) -> tuple[Any, Any]:
-    """The schema of the array of records and the form, by response_format, or by the words of who has none."""
+    """The schema of the records and the form of the answer.
+
+    They are read from response_format, or from the prompt's text if the request has no response_format.
+    """
     schema = asked.schema
     told = SCHEMA.search(asked.system)
     if schema is None and told:
@@ -237,4 +240,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = _serve  # noqa: N815 - the names http.server looks for
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's own name
-        """Nothing: a test reads `calls`."""
+        """Logs nothing, because tests read `calls`."""

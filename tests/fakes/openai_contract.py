@@ -1,6 +1,6 @@
-"""What OpenAI's published document asks of a chat completion request (CreateChatCompletionRequest), and nothing more lenient.
+"""Checks a chat completion request strictly against OpenAI's published document (CreateChatCompletionRequest).
 
-https://github.com/openai/openai-openapi: a name that is not in it is refused, as OpenAI's own server does.
+The document is https://github.com/openai/openai-openapi. Names that are not in it are refused, as OpenAI's own server does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pybase64
 
-#: The members of CreateChatCompletionRequest.
+#: The properties of CreateChatCompletionRequest.
 REQUEST = frozenset(
     [
         "messages",
@@ -59,7 +59,7 @@ OUTPUT_LIMIT = 16_384
 
 
 class Refusal(Exception):
-    """An error answer, its body in OpenAI's shape."""
+    """An error answer, with a body in OpenAI's format."""
 
     def __init__(self, status: int, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A request that keeps to the document."""
+    """A request that obeys the document."""
 
     model: str
     system: str
@@ -87,11 +87,11 @@ class Asked:
     limit: int | None
     limit_name: str
     format: str  #: text, json_object or json_schema
-    schema: Any  #: with json_schema
+    schema: Any  #: the JSON Schema if the format is json_schema, else None
 
 
 def read(raw: bytes) -> Asked:
-    """Raises Refusal."""
+    """Reads the body of a request. Raises Refusal."""
     try:
         body = json.loads(raw)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Small files of every format the service takes, and of some it does not, each with the picture that is in it."""
+"""Makes small files of every format that the service accepts, and of some that it refuses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WIDTH, HEIGHT = 48, 32
 pillow_heif.register_heif_opener()
 pylibjxl.register_pillow()
 
-# Made by cjxl 0.7, which writes what pylibjxl does not: three frames (red, blue, lime) of 20 x 10 pixels; and a picture of
-# 64 x 32 whose upper left quarter is red and upper right blue, stored with a tag that turns it to the right.
+# Made by cjxl 0.7, because pylibjxl can't write such files. The first has three frames (red, blue, lime) of 20 x 10 pixels. The
+# second is a picture of 64 x 32. Its upper left quarter is red, its upper right quarter blue, and a tag turns it to the right.
 ANIMATED_JPEG_XL = base64.b64decode(
     "/wpIcEEAFhSXBAgIoAIAAKAASxIJEhg4BEFIgQ0ZY/A+MU6cGOPEGPMAiA1/ABRyux9P3j8zaWjTPggIoAIAAKwASxIJEhg4BEFIgQ0ZY/A+Mc5MnDgxxjwAYCOQCe6p3ds1Igvc7QMYNPJeHwgIoEIAAHgASxIJEhg4BEFIgQ0ZYzBxYox5AMaHGABi9j00pO8D"
 )
@@ -35,7 +35,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def photo(width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """Red grows to the right, green downwards: no two corners and no two quarter turns look the same."""
+    """A picture with red increasing to the right and green downwards. All corners differ, so every quarter turn is visible."""
     image = Image.new("RGB", (width, height))
     for y in range(height):
         for x in range(width):
@@ -68,7 +68,7 @@ def native() -> dict[str, bytes]:
 
 @cache
 def converted() -> dict[str, bytes]:
-    """One file of each format that becomes PNG."""
+    """One file of each format that the service converts to PNG."""
     image = photo()
     grey, palette, line = image.convert("L"), image.quantize(32), image.convert("1")
     pcx, pixels = encoded(palette, "PCX"), image.tobytes()
@@ -110,7 +110,7 @@ def with_brand(heif: bytes, brand: bytes) -> bytes:
 
 
 def fli(grey: Image.Image) -> bytes:
-    """One frame: a palette of greys and an uncompressed picture."""
+    """An FLI file with one frame: a palette of greys and an uncompressed picture."""
     colours = struct.pack("<H", 1) + bytes((0, 0)) + bytes(level for step in range(256) for level in (step, step, step))
     chunks = [struct.pack("<IH", 6 + len(body), kind) + body for kind, body in ((4, colours), (16, grey.tobytes()))]
     frame = struct.pack("<IHH8x", 16 + sum(map(len, chunks)), 0xF1FA, len(chunks)) + b"".join(chunks)
@@ -119,20 +119,20 @@ def fli(grey: Image.Image) -> bytes:
 
 
 def psd(image: Image.Image) -> bytes:
-    """The flattened picture alone: no layers, no resources, not compressed."""
+    """A PSD file with only the flattened picture: no layers, no resources, no compression."""
     head = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, image.height, image.width, 8, 3)
     return head + struct.pack(">III", 0, 0, 0) + struct.pack(">H", 0) + b"".join(band.tobytes() for band in image.split())
 
 
 def fits(grey: Image.Image) -> bytes:
-    """One unit of 8 bits a pixel."""
+    """A FITS file with one unit of 8 bits per pixel."""
     cards = {"SIMPLE": "T", "BITPIX": 8, "NAXIS": 2, "NAXIS1": grey.width, "NAXIS2": grey.height}
     head = "".join(f"{name:8}= {value:>20}".ljust(80) for name, value in cards.items()) + "END".ljust(80)
     return head.ljust(2880).encode() + grey.tobytes().ljust(2880, b"\0")
 
 
 def pixar(image: Image.Image) -> bytes:
-    """Uncompressed RGB behind a header of 1024 bytes."""
+    """A PIXAR file: uncompressed RGB after a header of 1024 bytes."""
     head = bytearray(b"\x80\xe8\0\0".ljust(1024, b"\0"))
     struct.pack_into("<HH", head, 416, image.height, image.width)
     struct.pack_into("<HH", head, 424, 14, 2)
@@ -140,21 +140,21 @@ def pixar(image: Image.Image) -> bytes:
 
 
 def pcd() -> bytes:
-    """The one size a PhotoCD's base picture has; dark above, light below."""
+    """A PhotoCD file with a base picture, whose size is fixed. It is dark at the top and light at the bottom."""
     head = bytes(2048) + b"PCD_OPA".ljust(2048, b"\0")
     rows = (bytes((40 + row // 2,)) * 1536 + bytes((128,)) * 768 for row in range(256))
     return head.ljust(96 * 2048, b"\0") + b"".join(rows)
 
 
 def qoi(image: Image.Image) -> bytes:
-    """Every pixel in full."""
+    """A QOI file that stores every pixel as RGB, without compression."""
     pixels = image.tobytes()
     body = b"".join(b"\xfe" + pixels[at : at + 3] for at in range(0, len(pixels), 3))
     return b"qoif" + struct.pack(">IIBB", *image.size, 3, 0) + body + bytes(7) + b"\x01"
 
 
 def xpm(grey: Image.Image) -> bytes:
-    """Two greys, black and white."""
+    """An XPM file with black and white only."""
     pixels = grey.point(lambda value: 255 * (value > 127)).tobytes()
     rows = [pixels[at : at + grey.width] for at in range(0, len(pixels), grey.width)]
     lines = [f'"{grey.width} {grey.height} 2 1"', '". c #000000"', '"X c #FFFFFF"']
@@ -163,14 +163,14 @@ def xpm(grey: Image.Image) -> bytes:
 
 
 def jpeg_of_many_scans(scans: int) -> bytes:
-    """A progressive JPEG whose last scan is there many times."""
+    """A progressive JPEG that repeats its last scan until it has `scans` scans."""
     data = encoded(photo(16, 16), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * (scans - data.count(b"\xff\xda") + 1) + data[-2:]
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A valid, black, 1-bit PNG of any size, in a thousandth of its bytes."""
+    """A valid, black, 1-bit PNG of any size. The file has about a thousandth of the pixels' bytes."""
     body = zlib.compress(bytes(height * (1 + (width + 7) // 8)), 9)
     parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", body), (b"IEND", b""))
     chunks = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
@@ -178,7 +178,7 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def tiff(entries: list[tuple[int, int, int]], *, order: str = "<") -> bytes:
-    """A TIFF of one directory and nothing else: (tag, type, value) of each entry."""
+    """A TIFF with one directory and nothing else. `entries`: (tag, type, value) of each entry."""
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
     body = b"".join(
         struct.pack(order + "HHI", tag, kind, 1) + struct.pack(order + {3: "Hxx", 4: "I", 1: "Bxxx"}[kind], value)

@@ -1,4 +1,4 @@
-"""A child of workers/alone.py that dies of a picture: `python -m tests.fakes.poisoned_child <DATA_DIR> <how>`."""
+"""A child of workers/alone.py that a picture kills: `python -m tests.fakes.poisoned_child <DATA_DIR> <how>`."""
 
 from __future__ import annotations
 

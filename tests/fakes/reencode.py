@@ -1,4 +1,4 @@
-"""Making JPEGs in this process, without a child that may die of it. tests/contract/test_reencode.py holds it beside the real part."""
+"""Makes JPEGs in this process, without a child process. tests/contract/test_reencode.py also runs its tests on the real part."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from PIL import Image, ImageOps
 
 from pipeline.types import ItemCode, Prepared, Refused
 
-MOST_BYTES = 14_000_000  #: of a JPEG: see pipeline.ports.Reencode
+MOST_BYTES = 14_000_000  #: most bytes of a JPEG (pipeline.ports.Reencode)
 
 pillow_heif.register_heif_opener()
 
 
 def fake_reencode(data: bytes) -> Prepared | Refused:
-    """Implements pipeline.ports.Reencode with Pillow alone: for pictures that a test made, not for what strangers send."""
+    """Implements pipeline.ports.Reencode with Pillow. Use it only for pictures that a test made, because it has no protection."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind = str(image.format)
@@ -33,7 +33,7 @@ def fake_reencode(data: bytes) -> Prepared | Refused:
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
-    """In a mode that JPEG has; what is transparent becomes white."""
+    """Converts the picture to a mode that JPEG supports. Transparent pixels become white."""
     if image.mode in {"F", "I;16"}:
         return image.convert("L")
     if not image.has_transparency_data:

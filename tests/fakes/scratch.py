@@ -1,4 +1,4 @@
-"""Scratch in memory."""
+"""A scratch store in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
 
 
 class MemoryScratch:
-    """As `pipeline.ports.Scratch` says, in a dict."""
+    """Implements `pipeline.ports.Scratch` with a dict."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""The doorbell in memory: what `storage.redis.signals.Signals` does, without Redis."""
+"""Notifications in memory. It does the same as `storage.redis.signals.Signals`, without Redis."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from storage.redis.watching import Watch, Watches
 
 
 class MemorySignals:
-    """Rings go to `rung`; waiters wake when their job is told of. `lose_rings` drops messages, as Redis may."""
+    """Announced steps go to the queue `rung`. Notified waiters wake. `lose_rings` drops messages, as Redis may."""
 
     def __init__(self) -> None:
-        # Not SimpleQueue: on CPython 3.11 its get(timeout=...) waits for ever when another getter was faster near the end.
+        # This is no SimpleQueue, because on CPython 3.11 its get(timeout=...) can block for ever: it does so if another getter
+        # takes the item close to the timeout.
         self.rung: queue.Queue[int] = queue.Queue()
         self.lose_rings = False
         self._watches = Watches()
@@ -26,7 +27,7 @@ class MemorySignals:
                 self.rung.put(ring.step)
 
     def ping(self) -> None:
-        """Is always there."""
+        """Does nothing, because the fake is always available."""
 
     def queue_is_empty(self) -> bool:
         return self.rung.empty()
@@ -44,4 +45,4 @@ class MemorySignals:
         return dict(self._published)
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Does nothing, because the fake holds no resources."""

@@ -1,1 +1,1 @@
-"""The service under faults, and an offline check that it kept what it promises: `make torture`."""
+"""Runs the service under faults and then checks that it kept its promises: `make torture`."""

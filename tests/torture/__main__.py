@@ -1,4 +1,4 @@
-"""`python -m tests.torture`: runs one seed, and says what was promised and what was seen. Exit code 0: all was kept."""
+"""`python -m tests.torture` runs one seed and prints each promise with the result. Exit code 0 means that all were kept."""
 
 # ruff: noqa: T201 - a command that prints
 
@@ -78,7 +78,7 @@ def show(checks: list[Check]) -> None:
 
 
 def tails(folder: Path, lines: int = 5) -> None:
-    """The end of each process's log."""
+    """Prints the last lines of each process's log."""
     for log in sorted(folder.glob("*.log")):
         said = log.read_text(errors="replace").splitlines()[-lines:]
         print(f"--- {log.name}", *(line[:300] for line in said), sep="\n", file=sys.stderr)

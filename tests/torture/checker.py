@@ -1,6 +1,6 @@
-"""Whether the service kept what it promises, from what a run recorded: `python -m tests.torture.checker RECORD`.
+"""Checks from the record of a run whether the service kept its promises: `python -m tests.torture.checker RECORD`.
 
-Pure: no process, no clock. A record is what tests/torture/run.py writes, as JSON: see `Record`.
+It is pure: it uses no process and no clock. RECORD is the JSON file that a run writes; `Record` describes it.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ Row = dict[str, Any]
 HALF_SECONDS, ALL_SECONDS = 20.0, 90.0
 RECLAIM_SECONDS = 25.0
 STOP_SECONDS = 25.0
-START_SECONDS = 10.0  #: a process that is younger may not have come to its handlers yet, and holds nothing
+START_SECONDS = 10.0  #: a younger process may not have installed its signal handlers yet, and holds no steps
 QUIET_SECONDS = 60.0
-MOST_CALLS = 1.5  #: times those without faults
-CLOCK_SECONDS = 60  #: that a webhook's timestamp may be off
+MOST_CALLS = 1.5  #: largest ratio of model calls, with faults to without faults
+CLOCK_SECONDS = 60  #: largest error of a webhook's timestamp
 ENDED = {"succeeded", "partial", "failed", "cancelled"}
-REJECTED = {"http 429", "http 500", "http 503", "hung"}  #: calls that the model did not work on
-BASE = 10  #: credits a job
+REJECTED = {"http 429", "http 500", "http 503", "hung"}  #: outcomes of calls that the model did not process
+BASE = 10  #: base price of a job in credits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """What was planned, and what everybody saw. Times are seconds since 1970, but those of `rows`, in milliseconds."""
+    """The plan of a run, and what each part saw. Times are seconds since 1970, except in `rows`, which has milliseconds."""
 
     jobs: dict[str, Row]  #: name → numbers (of its pictures, in order), cancelled, webhook
-    blocked: list[int]
+    blocked: list[int]  #: numbers of the pictures that the model refuses
     poison: dict[str, list[str]]  #: a picture's number → the codes it may fail with
-    baseline: dict[str, Row]  #: name → what the client saw without faults: results [[index, value]], errors [[index, code]]
+    baseline: dict[str, Row]  #: name → results [[index, value]] and errors [[index, code]] for the client, without faults
     baseline_calls: list[Row]  #: each model call without faults: outcome
-    client: list[Row]  #: each thing the client saw: at, job, what (accepted, cancel, cancel late), id, status, succeeded
-    seen: dict[str, Row]  #: name → as `baseline`, under faults
-    rows: dict[str, list[Row]]  #: of the database's tables at the end: jobs (with key and done), ledger, accounts, deliveries
+    client: list[Row]  #: the client's events: at, job, what (accepted, cancel, cancel late), id, status, succeeded
+    seen: dict[str, Row]  #: the same as `baseline`, under faults
+    rows: dict[str, list[Row]]  #: rows of the tables at the end: jobs (with key and done), ledger, accounts, deliveries
     calls: list[Row]  #: each model call under faults
-    received: list[Row]  #: each call of the receiver: at, headers, body
-    secrets: dict[str, list[str]]  #: account → what signs its webhooks
+    received: list[Row]  #: each call of the webhook receiver: at, headers, body
+    secrets: dict[str, list[str]]  #: account → the secrets that sign its webhooks
     scratch: Row  #: after (seconds from quiet until scratch was empty, or None), left (names)
-    faults: list[Row]  #: what was done to the service: kind, at, ended
-    reclaims: list[Row]  #: each step that a dead or paused process held: step, process, seconds until it was free, or None
-    stops: list[Row]  #: each process that was told to end: process, age (seconds since its start), seconds, code
+    faults: list[Row]  #: the faults that were injected: kind, at, ended
+    reclaims: list[Row]  #: the steps that a dead or paused process held: step, process, seconds until reclaimed, or None
+    stops: list[Row]  #: the processes that got SIGTERM: process, age (seconds since its start), seconds, code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One promise."""
+    """The check of one promise. The promise was kept if `faults` is empty."""
 
     promise: str
     seen: str
@@ -63,7 +63,7 @@ class Check:
 
 
 def check(record: Record) -> list[Check]:
-    """Each promise with what was seen of it; it was kept where there are no faults."""
+    """Checks every promise against the record."""
     return [
         Check(promise=promise, seen=seen, faults=faults) for promise, look in PROMISES.items() for seen, faults in [look(record)]
     ]
@@ -315,7 +315,7 @@ PROMISES: dict[str, Callable[[Record], Looked]] = {
 
 
 def happened(record: Record) -> dict[str, Any]:
-    """How hard it was: numbers that nothing is promised of."""
+    """Statistics that show how hard the run was. No promise depends on them."""
     steps = record.rows["steps"]
     undone = [f"{fault['kind']}: {fault['what']}" for fault in record.faults if fault["what"].startswith("not done")]
     return {

@@ -1,4 +1,4 @@
-"""A decoder child that does as a poisoned picture's last bytes say: `python -m tests.torture.decode_child`."""
+"""A decoder child that obeys the last bytes of poisoned pictures: `python -m tests.torture.decode_child`."""
 
 from __future__ import annotations
 

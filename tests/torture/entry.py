@@ -1,9 +1,9 @@
-"""A process of the service as the torture starts it: the product's own commands, with poison and mutations put in first.
+"""Runs a process of the service for the torture. It patches in poison and mutations, and then runs the product's own commands.
 
     python -m tests.torture.entry web|worker|supervisor [--alone]
 
-TORTURE_CLOCK: seconds by which the process's wall clock is wrong. TORTURE_WITHOUT: the safeguard that is taken out.
-It ends, with what it started, when its standard input does: then the torture is gone.
+TORTURE_CLOCK: seconds by which the process's wall clock is wrong. TORTURE_WITHOUT: the safeguard that is turned off.
+The process and its children end when its standard input closes, because the torture has ended then.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tests.torture.plan import WORKER_POISON
 
 ALONE = (sys.executable, "-m", "tests.torture.entry", "worker", "--alone")
 DECODER = (sys.executable, "-m", "tests.torture.decode_child")
-DECODE_SECONDS = 4.0  #: instead of 20, for the picture that hangs
-#: Instead of 5 minutes and an hour: how often scratch is swept, and how long what belongs to no job may lie there.
+DECODE_SECONDS = 4.0  #: time limit for decoding; the product's 20 s is too long for the picture that hangs
+#: How often scratch is swept, and how long an object without a job may stay there. The product uses 5 minutes and an hour.
 SWEEP_SECONDS, UNKNOWN_SECONDS = 5.0, 40.0
 DIED_OF_POISON = 66
 
@@ -34,7 +34,7 @@ def shift_clock(seconds: float) -> None:
 
 def end_with_the_torture() -> None:
     def watch() -> None:
-        while os.read(0, 1):  # not sys.stdin: its lock would be held at the interpreter's end
+        while os.read(0, 1):  # sys.stdin has a lock, which this thread would still hold when the interpreter ends
             pass
         os.killpg(0, signal.SIGKILL)
 
@@ -42,32 +42,32 @@ def end_with_the_torture() -> None:
 
 
 def take_out(safeguard: str) -> None:
-    """What the checker must then notice. What of it lies in the database is taken out there: see rows.py."""
+    """Turns a safeguard off. The checker must notice that. rows.py removes the part of a safeguard that is in the database."""
     from sqlalchemy import bindparam
 
     from storage.job import closing
     from storage.queue import ringing, steps
 
-    if safeguard == "fence":  # whatever its state and epoch
+    if safeguard == "fence":  # writes ignore the step's state and epoch
         steps._fence = lambda: steps.steps_table.c.id == bindparam("step")
-    elif safeguard == "ledger":  # no job has ever ended
+    elif safeguard == "ledger":  # the closing code sees every job as open
         for status in closing.JobStatus:
             setattr(_NeverEnded, status.name, status)
         closing.JobStatus = _NeverEnded  # type: ignore[misc,assignment]
-    elif safeguard == "ring":  # who commits a step rings the next; nobody rings again
+    elif safeguard == "ring":  # steps are announced once, after a commit, and never again
         ring = ringing.to_ring
         ringing.to_ring = lambda connection, *, beside=None, limit=500: ring(connection, beside=beside) if beside else []
         ringing.forget_rings = lambda _connection: None
 
 
-class _NeverEnded(str):  # noqa: SLOT000 - it is given the statuses
-    """Stands for pipeline.types.JobStatus in storage/job/closing.py."""
+class _NeverEnded(str):  # noqa: SLOT000 - take_out sets the statuses as attributes
+    """Replaces pipeline.types.JobStatus in storage/job/closing.py."""
 
     ended = False
 
 
 class PoisonedEngine:
-    """Takes its process with it when it is shown the worst of the pictures."""
+    """An engine that kills its process when a call has a picture with WORKER_POISON."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -82,7 +82,7 @@ class PoisonedEngine:
 
 
 def poisoned(settings: Any) -> Any:
-    """A worker's parts. The one place to adapt when the product builds them otherwise."""
+    """Builds a worker's parts with the poisoned engine and decoder. Adapt it if the product changes how it builds parts."""
     from pipeline.decode.pool import DecoderPool
     from workers.wiring import build_parts
 

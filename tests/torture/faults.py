@@ -1,4 +1,4 @@
-"""Does to the service what the plan says, each fault in a thread of its own, and keeps when it began and ended."""
+"""Injects the plan's faults into the service, each in its own thread, and records when each one began and ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.torture.plan import Fault
 from tests.torture.receiver import Receiver
 from tests.torture.servers import Postgres, Proxies, Valkey
 
-COMMITS = 4  #: that are cut by one "cut at commit"
+COMMITS = 4  #: commits that one "cut at commit" cuts
 
 
 @dataclass(kw_only=True)
@@ -55,7 +55,7 @@ class Faults:
         try:
             what = self._act(fault)
         except Exception as error:
-            what = f"not done: {error!r}"  # written down: the checker's reader is to know
+            what = f"not done: {error!r}"  # recorded, so that the run's report shows it
         self.done.append({"kind": fault.kind, "at": began, "ended": time.time(), "what": what})
 
     def _act(self, fault: Fault) -> str:

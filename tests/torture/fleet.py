@@ -1,4 +1,4 @@
-"""The processes of the service, each started again when it ends, as an orchestrator would; and what befalls them."""
+"""Runs the service's processes, restarts each one that ends, as an orchestrator does, and injects the process faults."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 class Fleet:
-    """`on_held(name, pid)` is called when a process has ended or is paused: what it held is to be free soon."""
+    """The service's processes. `on_held(name, pid)` is called when one ends or is paused; its steps must be reclaimed soon."""
 
     def __init__(
         self, folder: Path, settings: Mapping[str, str], names: tuple[str, ...], *, on_held: Callable[[str, int], None]
@@ -41,9 +41,9 @@ class Fleet:
         self._on_held = on_held
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._since: dict[str, float] = {}  # since when each that has ended is gone
+        self._since: dict[str, float] = {}  # when each ended process was found ended
         self._started: dict[str, float] = {}
-        self._taken: set[str] = set()  # being stopped or paused: who is paused in his last seconds ends late, and is not to blame
+        self._taken: set[str] = set()  # being stopped or paused; a pause during a stop would make the stop late
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
 
@@ -54,7 +54,7 @@ class Fleet:
         return given | {"TORTURE_CLOCK": SKEW.get(name, "0")}
 
     def run(self, *arguments: str) -> str:
-        """What a command of the product prints."""
+        """Runs a command of the product and returns its output."""
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments],
             cwd=ROOT,
@@ -123,7 +123,7 @@ class Fleet:
 
     @contextmanager
     def _taking(self, role: str, place: int) -> Iterator[tuple[str, subprocess.Popen[bytes]] | None]:
-        """A process that is neither being stopped nor paused, None where each is."""
+        """Reserves a process that is neither being stopped nor paused. Gives None if there is none."""
         with self._lock:
             free = [
                 (name, process) for name, process in self._running.items() if name.startswith(role) and name not in self._taken
@@ -137,7 +137,7 @@ class Fleet:
                 self._taken.discard(name)
 
     def kill(self, role: str, place: int) -> str:
-        """The whole group of the process: its children that share it too."""
+        """Kills a process and the children in its process group."""
         name, process = self._pick(role, place)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -146,14 +146,14 @@ class Fleet:
     def kill_decoder(self, place: int) -> str:
         name, process = self._pick("worker", place)
         with suppress(psutil.Error):
-            for child in reversed(psutil.Process(process.pid).children(recursive=True)):  # not what keeps it
+            for child in reversed(psutil.Process(process.pid).children(recursive=True)):  # the decoder itself, not a parent of it
                 if any("decode_child" in word for word in child.cmdline()):
                     child.kill()
                     return f"a decoder of {name}"
         return "no decoder"
 
     def deploy(self, role: str, place: int) -> str:
-        """SIGTERM, and how it ended."""
+        """Sends SIGTERM to a process, waits for its end, and records how it ended."""
         with self._taking(role, place) as taken:
             return self._stop_one(*taken) if taken else "nobody was free"
 
@@ -207,7 +207,7 @@ class Fleet:
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    """Collects it, and its pipe."""
+    """Waits for the process and closes its pipe."""
     process.wait()
     pipe: IO[bytes] | None = process.stdin
     if pipe:

@@ -1,4 +1,4 @@
-"""The client: sends the planned requests, some twice, follows each job to its end, and keeps all it was told."""
+"""The client. It sends the planned requests, some of them twice, follows each job to its end, and records all answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.torture.plan import Job, Plan
 EXTRACT = "/api/v1/extract-image"
 TEXT = re.compile(r"^Image (\d+) shows (\d+)\.$", re.MULTILINE)
 AGAIN_SECONDS = 0.5
-CLIENT_SECONDS = 40.0  #: for one request
+CLIENT_SECONDS = 40.0  #: timeout of one request
 WAIT = "wait=20"
 FORM_FIELDS: dict[str, dict[str, Any]] = {"text": {}, "json": {"jsonMode": True}, "records": {"granularity": "perImage"}}
 GONE = (OSError, http.client.HTTPException, json.JSONDecodeError)
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 class Client:
-    """One phase of the load. `until` bounds all of its waiting, by time.monotonic()."""
+    """One phase of the load. All waiting ends at the time `until`, by time.monotonic()."""
 
     def __init__(
         self, plan: Plan, *, phase: str, ports: list[int], keys: list[str], web: PictureServer, hook: str, folder: Path
@@ -52,7 +52,7 @@ class Client:
     # --- the load
 
     def start(self, *, pace: float) -> None:
-        """Begins all jobs at their times, `pace` times as far apart as planned."""
+        """Starts a thread for each job. `pace`: factor for the planned times of the jobs."""
         began = time.monotonic()
         for job in self._plan.jobs:
             thread = threading.Thread(target=self._life, args=(job, began + job.at * pace), name=job.name, daemon=True)
@@ -63,7 +63,7 @@ class Client:
         return sum(thread.is_alive() for thread in self._threads)
 
     def wait(self, until: float) -> bool:
-        """Until each job has been followed to its end; whether that came in time."""
+        """Waits until every job was followed to its end, at most until the time `until`. Returns whether all were."""
         for thread in self._threads:
             thread.join(max(until - time.monotonic(), 0.01))
         return not self.open()
@@ -108,7 +108,7 @@ class Client:
         return json.dumps({"inputMethod": method, "images": images, "prompt": "p", **FORM_FIELDS[job.form], **hook}).encode()
 
     def _post(self, job: Job, body: bytes) -> str | None:
-        """Sends until it is accepted; the path of the job."""
+        """Sends the request until it is accepted. Returns the job's path, None if the time is over."""
         headers = {"Idempotency-Key": f"{self._phase}-{job.name}", "Prefer": WAIT if job.waited else "respond-async"}
         while not self._late():
             try:
@@ -116,7 +116,7 @@ class Client:
             except GONE as error:
                 self._note(job, "post failed", reason=repr(error))
                 status = 0
-            if status == 200:  # its job is named to who asks again without waiting
+            if status == 200:  # this answer has no job id, so send the request again without waiting to get it
                 headers["Prefer"] = "respond-async"
                 self._note(job, "answered", status=status, credits=answer["creditUsage"])
                 continue
@@ -125,13 +125,13 @@ class Client:
                 return f"/api/v1/jobs/{answer['id']}"
             if status:
                 self._note(job, "refused", status=status, answer=answer)
-            if status == 400:  # every image failed by its own fault: asked for without waiting it is a job all the same
+            if status == 400:  # every image failed; the request still made a job, and its id comes without waiting
                 headers["Prefer"] = "respond-async"
             self._stop.wait(AGAIN_SECONDS)
         return None
 
     def _follow(self, job: Job, path: str) -> str:
-        """Until it has ended and its results are read; its status then, "" if that never came."""
+        """Waits until the job has ended, and reads its results. Returns its status, "" if the time is over."""
         while not self._late():
             try:
                 status, _, shown = self._send(job, "GET", f"{path}?wait=5")
@@ -186,7 +186,7 @@ class Client:
 
 
 def read(job: Job, answer: Row) -> Row:
-    """Of the compatible body: the picture that each image's record speaks of, and the code of each that failed."""
+    """Reads the compatible body: the picture number in each image's record, and the code of each failed image."""
     said = answer["results"] or ""
     if job.form == "text":
         found = [[int(label) - 1, int(number)] for label, number in TEXT.findall(said)]

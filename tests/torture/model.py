@@ -1,4 +1,4 @@
-"""What the model does wrong, for as long as a fault lasts, and what is kept of each call."""
+"""Makes the fake model misbehave while a fault lasts, and gives the records of its calls."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from tests.fakes.gemini import Behaviour, FakeGemini, SeenCall
 from tests.fakes.gemini_behaviours import GARBAGE, OUT_OF_TOKENS, doubled_records, failing, missing_records, rate_limited
 
-HANG_SECONDS = 40.0  #: past the time-out of a call, which is half of STEP_SECONDS: see fleet.py
-#: What these do wrong is the fault of a call, and the service asks again so many times before an image fails: so each
-#: picture meets one of them at most once a run.
+HANG_SECONDS = 40.0  #: longer than the time-out of a call, which is half of STEP_SECONDS (run.py)
+#: These modes spoil a call. The service retries such a call only a few times before its images fail. So each picture gets at most
+#: one of them in a run.
 ONCE = {"500", "garbage", "missing", "doubled", "truncated"}
 
 
 class Model:
-    """Scripts a FakeGemini."""
+    """Controls a FakeGemini with a script."""
 
     def __init__(self, fake: FakeGemini) -> None:
         self.fake = fake
         self.mode = ""
         self._spoilt: set[int] = set()
-        self._hung: set[int] = set()  # by order of the call
+        self._hung: set[int] = set()  # `order` of the calls that hung
         self._lock = threading.Lock()
         fake.script = self._script
 
@@ -39,7 +39,7 @@ class Model:
         numbers = {number for number in call.numbers if number is not None}
         with self._lock:
             if numbers & (self._spoilt | self.fake.blocked) or (mode == "truncated" and len(numbers) < 2):
-                return None  # an answer for one picture that is too long is that picture's failure
+                return None  # if the answer for a single picture is too long, that picture fails; so such calls are spared
             self._spoilt |= numbers
         labels = [label for label in call.labels if label is not None]
         if mode == "500":
@@ -51,7 +51,7 @@ class Model:
         return (missing_records if mode == "missing" else doubled_records)(*labels[::3])
 
     def calls(self, since: int = 0) -> list[dict[str, Any]]:
-        """Those from number `since` on, as rows."""
+        """The calls from index `since` on, as rows."""
         return [
             {"at": call.at, "numbers": list(call.numbers), "outcome": "hung" if call.order in self._hung else call.outcome}
             for call in self.fake.calls[since:]

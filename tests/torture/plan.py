@@ -1,4 +1,4 @@
-"""What a seed stands for: the load, and the faults with their times. Pure."""
+"""Makes the plan of a seed: the load, and the faults with their times. It is pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 WORKER_POISON = b"!worker"
-#: What a poisoned picture does → the codes that it may fail with.
+#: The last bytes of a poisoned picture → the codes that it may fail with.
 POISONS: dict[bytes, frozenset[str]] = {
     b"!crash": frozenset({"image_crashed_decoder"}),
     b"!memory": frozenset({"image_crashed_decoder", "image_too_complex"}),
     b"!hang": frozenset({"image_too_complex"}),
     WORKER_POISON: frozenset({"worker_crashed"}),
 }
-BLOCKED_EACH = 50  #: one image in so many is refused by the model
+BLOCKED_EACH = 50  #: the model refuses one image out of this number
 FORMS = ("text", "json", "records")
 ACCOUNTS = 3
-CALM_SECONDS = 6.0  #: between the other faults and the last ones
-PAUSE_SECONDS = 19.0  #: past a lease of 15 s, and what it takes to reclaim it
+CALM_SECONDS = 6.0  #: pause before the last faults
+PAUSE_SECONDS = 19.0  #: longer than a lease of 15 s and the time to reclaim it
 
-#: family → kind → how often of a hundred
+#: family → kind → weight
 FAULTS: dict[str, dict[str, int]] = {
     "process": {
         "kill worker": 7,
@@ -46,10 +46,10 @@ FAULTS: dict[str, dict[str, int]] = {
     },
     "receiver": {"down receiver": 2, "refuse receiver": 2, "lost receiver": 3},
 }
-LONG = {"pause worker", "hang model"}  #: kinds that hold a step until its lease or its call has run out
-SHORT = {"process": 6, "redis": 2, "postgres": 2, "s3": 2, "model": 3, "receiver": 1}  #: kinds of each in a short run
-CANCELLED = {False: 6, True: 2}  #: jobs of 40 that are cancelled in the midst, by whether the run is short
-LASTING = {False: 300.0, True: 45.0}  #: seconds of faults, by whether the run is short
+LONG = {"pause worker", "hang model"}  #: kinds that block a step until its lease or its call has timed out
+SHORT = {"process": 6, "redis": 2, "postgres": 2, "s3": 2, "model": 3, "receiver": 1}  #: number of kinds in a short run
+CANCELLED = {False: 6, True: 2}  #: number of jobs with 40 images that are cancelled while they run; the key: a short run
+LASTING = {False: 300.0, True: 45.0}  #: seconds of faults; the key: a short run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,22 +59,22 @@ class Job:
     name: str  #: part of its Idempotency-Key
     account: int
     at: float  #: seconds from the start of the load
-    numbers: tuple[int, ...]  #: what its pictures carry, in order
+    numbers: tuple[int, ...]  #: the numbers of its pictures, in order
     form: str
     by_url: bool
     webhook: bool
     waited: bool  #: the client holds the connection
-    twice: str  #: how it is sent again: "", "at once" or "later"
-    cancel_after: float | None  #: seconds after its accept
-    cancel_late: bool  #: asked to be cancelled when it has ended: nothing may come of that
+    twice: str  #: when it is sent a second time: "" (never), "at once" or "later"
+    cancel_after: float | None  #: cancel it this many seconds after its accept; None: never
+    cancel_late: bool  #: send a cancel after its end; it must have no effect
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
     at: float  #: seconds from the start of the load
     kind: str
-    seconds: float  #: how long it lasts, where it lasts
-    place: int  #: which of several processes
+    seconds: float  #: duration, for kinds that last
+    place: int  #: chooses one of several processes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,24 +82,25 @@ class Plan:
     jobs: tuple[Job, ...]
     faults: tuple[Fault, ...]
     blocked: frozenset[int]
-    poison: Mapping[int, bytes]  #: a picture's number → what it does
-    seconds: float  #: of faults
+    poison: Mapping[int, bytes]  #: a picture's number → its last bytes
+    seconds: float  #: duration of the faults
 
 
-#: What every plan ends with, in seconds from the end: all that runs is put off, and the messages are gone. Who rings again?
+#: The last faults of every plan, in seconds from the end. Running steps are handed back because of the 429s, and then all
+#: messages are lost. This tests that the supervisor announces the steps again.
 LAST = (Fault(at=-3.5, kind="429 model", seconds=3.5, place=0), Fault(at=-0.5, kind="flush redis", seconds=0, place=0))
 
 
 def make_plan(seed: int, *, short: bool, processes_only: bool) -> Plan:
-    """The same for the same arguments. `processes_only`: what a host of its own can suffer."""
+    """Makes the plan. The same arguments give the same plan. `processes_only`: use only the faults of processes."""
     rng = random.Random(seed)
     seconds = LASTING[short]
     sizes = [4] * 20 + [40] * 9 + [200] if short else [4] * 150 + [40] * 40 + [200] * 9 + [3000]
     rng.shuffle(sizes)
-    if not short:  # the large one goes on beside all others
+    if not short:  # the largest job comes first, so that it runs during all others
         sizes.remove(3000)
         sizes.insert(0, 3000)
-    for _ in range(ACCOUNTS):  # at the end each account has one to be done: see LAST
+    for _ in range(ACCOUNTS):  # the last jobs: each account has one open when the faults in LAST happen
         sizes.remove(40)
     sizes += [40] * ACCOUNTS
     numbers = iter(range(10**6))
@@ -136,7 +137,10 @@ def make_plan(seed: int, *, short: bool, processes_only: bool) -> Plan:
 
 
 def _poison(rng: random.Random, jobs: list[Job], hosts: list[int], blocked: frozenset[int]) -> dict[int, bytes]:
-    """One picture of each kind, each in another job, among good ones; those jobs come early: isolating takes a while."""
+    """Chooses one picture for each kind of poison, each in another job with good pictures.
+
+    These jobs come early, because the service needs time to isolate the poisoned picture.
+    """
     poison = {}
     for turn, (what, place) in enumerate(zip(reversed(POISONS), hosts, strict=True)):
         poison[rng.choice([number for number in jobs[place].numbers if number not in blocked])] = what
@@ -145,7 +149,7 @@ def _poison(rng: random.Random, jobs: list[Job], hosts: list[int], blocked: froz
 
 
 def _long_ones_early(rng: random.Random, kinds: list[str], *, before: int) -> None:
-    """None of those that last long is under way when the last fault comes: after that one the clock runs."""
+    """Moves the long faults to the front, so that none still lasts at the last fault. Recovery is measured from that fault."""
     for place in range(before, len(kinds)):
         if kinds[place] in LONG:
             other = rng.choice([early for early in range(before) if kinds[early] not in LONG])

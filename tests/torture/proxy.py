@@ -1,17 +1,17 @@
-"""A TCP proxy that can be told to misbehave, in a process of its own: `python -m tests.torture.proxy`.
+"""A TCP proxy that misbehaves on command, in its own process: `python -m tests.torture.proxy`.
 
-On its first line of standard input it reads {name: target}, a target being a port of loopback or the path of a Unix
-socket, and answers with {name: port}. Each further line is {"name", "mode"}:
+The first line of its standard input is {name: target}. A target is a port of loopback or the path of a Unix socket. The proxy
+answers with {name: port}. Each later line is {"name", "mode"}. The modes are:
 
 pass           forwards
 cut            resets every connection, then forwards
-refuse         resets every connection, and each new one at once
-stall          forwards nothing, and closes nothing: half-open
-slow           each piece comes 0.2 s late
-commit         the next COMMIT is let through, and its connection reset before the answer comes back
+refuse         resets every connection, and every new one at once
+stall          forwards nothing and closes nothing, so that connections are half-open
+slow           forwards each piece 0.2 s late
+commit         forwards the next COMMIT, and resets its connection before the answer comes back
 unavailable    answers each HTTP request with 503
-undeletable    answers each HTTP request to delete objects with an error for each of them
-silent         what is open stays open and says nothing for ever; what is new is forwarded
+undeletable    answers each HTTP request to delete objects with an error for each object
+silent         open connections stay open but forward nothing for ever; new connections are forwarded
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Proxy:
         self.mode = "pass"
         self.resumed = asyncio.Event()
         self.resumed.set()
-        self.silences = 0  #: how often what was open then fell silent
+        self.silences = 0  #: how often the mode "silent" was set
         self.open: set[asyncio.StreamWriter] = set()
 
     def become(self, mode: str) -> None:
         was, self.mode = self.mode, "pass" if mode in {"cut", "silent"} else mode
         self.silences += mode == "silent"
-        if mode in CUT_AT or was == "stall":  # what stood still is never picked up again
+        if mode in CUT_AT or was == "stall":  # stalled connections are not resumed
             for writer in list(self.open):
                 reset(writer)
         if mode == "stall":
@@ -97,7 +97,7 @@ class Proxy:
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, since: int, *, client: asyncio.StreamWriter | None = None
     ) -> None:
-        """`client`: on the way from it, whom an answer of our own goes to."""
+        """Forwards from `source` to `sink`. `client`: set for data from the client; the proxy's own answers go there."""
         while piece := await source.read(PIECE):
             if self.mode == "slow":
                 await asyncio.sleep(SLOW_SECONDS)
@@ -111,7 +111,7 @@ class Proxy:
             await sink.drain()
             if client and self.mode == "commit" and b"COMMIT" in piece:
                 self.mode = "pass"
-                await asyncio.sleep(0.01)  # the server has it; its answer finds nobody
+                await asyncio.sleep(0.01)  # let the server get the COMMIT; its answer is lost
                 return
 
     async def _refuse_to_delete(self, source: asyncio.StreamReader, request: bytes, client: asyncio.StreamWriter) -> None:
@@ -128,11 +128,11 @@ async def answer(client: asyncio.StreamWriter, status: bytes, body: bytes) -> No
     client.write(HEAD % status + body)
     await client.drain()
     client.write_eof()
-    await asyncio.sleep(0.2)  # for it to be read before the reset
+    await asyncio.sleep(0.2)  # let the client read the answer before the reset
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Ends the connection with a reset, as of a peer that has died."""
+    """Ends the connection with a reset, as if the peer had died."""
     with contextlib.suppress(OSError, AttributeError):
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

@@ -1,4 +1,4 @@
-"""Who is told of the ends of jobs: keeps all it gets, and may be down, or lose its own answer."""
+"""The webhook receiver. It records all calls. It can be down, or close the connection without an answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Receiver(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Hook)
-        self.mode = "up"  #: up, down (500) or lost (the answer never leaves)
+        self.mode = "up"  #: up, down (answers 500) or lost (sends no answer)
         self.got: list[dict[str, Any]] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         self._thread.start()
@@ -24,7 +24,7 @@ class Receiver(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """A caller that was killed is part of the play."""
+        """Ignores errors, because the torture kills callers on purpose."""
 
 
 class _Hook(BaseHTTPRequestHandler):
@@ -52,4 +52,4 @@ class _Hook(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Logs nothing."""

@@ -1,4 +1,4 @@
-"""What the torture reads of the database, past the service; and what it does there: messages again, safeguards out."""
+"""The torture's own access to the database. It reads rows, publishes messages again, and removes safeguards."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from storage.schema import (
 )
 
 LOOK_SECONDS = 0.5
-AGAIN = 0.2  #: of the messages are published again
-LEAVE_SECONDS = 60.0  #: after which a step that is still held is written down as never free
+AGAIN = 0.2  #: share of the messages that are published again
+LEAVE_SECONDS = 60.0  #: a step that is still held after this time counts as never reclaimed
 
 Row = dict[str, Any]
 
 
 class Watch:
-    """Looks again and again: publishes messages once more, and measures how long a step stays with a dead process."""
+    """Polls the database. It publishes some messages a second time, and measures how long steps stay with dead processes."""
 
     def __init__(self, database: Database, redis_url: str, seed: int) -> None:
         self.reclaims: list[Row] = []
@@ -57,14 +57,14 @@ class Watch:
         self._app.close()
 
     def held(self, process: str, pid: int) -> None:
-        """That process does nothing from now on."""
+        """Starts measuring the steps of a process that has just ended or paused."""
         self._held.put((process, pid, time.time()))
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
             try:
                 self._look()
-            except Exception:  # Postgres is being restarted, or the like: looks again
+            except Exception:  # for example, Postgres restarts; try again
                 continue
 
     def _look(self) -> None:
@@ -114,13 +114,13 @@ def last_step(database: Database) -> int:
 
 
 def restless(database: Database) -> int:
-    """Steps that are still to be done."""
+    """The number of open steps."""
     with database.read() as connection:
         return connection.scalar(select(func.count()).where(steps_table.c.state.in_(("ready", "leased")))) or 0
 
 
 def dump(database: Database, phase: str) -> dict[str, list[Row]]:
-    """The rows that the checker looks at; of the jobs those of the phase, and those that nobody sent."""
+    """The rows for the checker. Of the jobs, it gives those of the phase, and those without an idempotency key."""
     done = (
         select(images_table.c.job, func.count().label("done"))
         .where(images_table.c.state == "done")
@@ -151,7 +151,7 @@ def dump(database: Database, phase: str) -> dict[str, list[Row]]:
 
 
 def drop_unique_keys(database: Database) -> None:
-    """What in the database keeps a job from being closed twice. SQLite would have to copy the tables: not there."""
+    """Drops the constraints that prevent a second close of a job. It needs Postgres, because SQLite can't drop constraints."""
     for table in ("ledger", "steps", "deliveries"):
         for key in inspect(database.engine).get_unique_constraints(table):
             with database.write() as connection:

@@ -1,4 +1,4 @@
-"""One run: the load without faults, the load under faults, quiet; then what was recorded, for the checker."""
+"""One run: the load without faults, the load under faults, and a quiet time. It returns the record for the checker."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.torture.servers import Postgres, Proxies, Valkey, postgres, s3
 CREDITS = 1_000_000
 LATENCY = {"base": 0.02, "run": 1.0}  #: seconds of a model call
 BASELINE_SECONDS = 150.0
-AFTER_SECONDS = 100.0  #: after the last fault: what is not over by then is a fault of the service's
-EVENT_SECONDS = 60.0  #: for what is still to be told then
+AFTER_SECONDS = 100.0  #: time after the last fault in which all jobs must end
+EVENT_SECONDS = 60.0  #: most time for the remaining steps, such as webhooks, after the load without faults
 SETTINGS = {
     "SECRET_KEY": "0123456789abcdef0123456789abcdef",
     "ENGINE": "gemini",
     "LEASE_SECONDS": "15",
     "STEP_SECONDS": "60",
-    "IMAGES_PER_CALL": "8",  # more chunks: more that a fault can hit
+    "IMAGES_PER_CALL": "8",  # makes more chunks, so that faults hit more of them
     "MERGED_PER_CALL": "20",
     "WORKER_CONCURRENCY": "24",
     "RATE_LIMIT": "100000/minute",
@@ -53,7 +53,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class House:
-    """All that runs."""
+    """All running parts of the torture."""
 
     fleet: Fleet
     model: Model
@@ -61,7 +61,7 @@ class House:
     proxies: Proxies
     valkey: Valkey
     postgres: Postgres | None
-    database: Database  #: the torture's own way to it
+    database: Database  #: the torture's own connection, without a proxy
     scratch: Any
     watch: rows.Watch
     keys: list[str]
@@ -71,7 +71,7 @@ class House:
 
 
 def torture(plan: Plan, *, seed: int, parts: str, without: str, folder: Path, say: Say) -> Record:
-    """Runs it all in `folder`. Nothing that was started lives on."""
+    """Runs the plan in `folder`. All processes have ended when it returns."""
     with ExitStack() as stack:
         house = stack.enter_context(_house(folder, plan, seed=seed, parts=parts, without=without, say=say))
         say("the load without faults")
@@ -147,7 +147,7 @@ def _phase(house: House, plan: Plan, phase: str, folder: Path, stack: ExitStack)
 
 
 def _report(client: Client, faults: Faults, plan: Plan, say: Say) -> None:
-    """Until the faults are over."""
+    """Reports the progress until the time of the faults is over."""
     ends = time.monotonic() + plan.seconds
     while (left := ends - time.monotonic()) > 0:
         time.sleep(min(left, 10))
@@ -155,14 +155,14 @@ def _report(client: Client, faults: Faults, plan: Plan, say: Say) -> None:
 
 
 def _settle(house: House, seconds: float) -> None:
-    """Until there is nothing to be done, at most so long."""
+    """Waits until there are no open steps, at most `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and rows.restless(house.database):
         time.sleep(0.5)
 
 
 def _quiet(house: House) -> dict[str, Any]:
-    """From now on nobody asks for anything: how long there was something in scratch, and what is left there."""
+    """Waits while the client sends nothing. Returns how long scratch was not empty, and the objects that are left in it."""
     began = time.monotonic()
     after = 0.0
     while True:

