@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from bench.report import print_report, spread
-from pipeline.decode.picture import decode, prepare_libraries
+from pipeline.decode.opening import prepare_libraries
+from pipeline.decode.picture import decode
 from pipeline.types import Prepared
 
 GOAL = 0.5

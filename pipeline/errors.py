@@ -20,9 +20,9 @@ from contextlib import contextmanager
 OUTAGE_SECONDS = 5.0  #: until a part that is unavailable is tried again
 PERSON_SECONDS = 15.0  #: until a part that a person has to fix is tried again
 
-FULL = "The service has no room left for images or rows; the job goes on when whoever runs it has made some."
+FULL = "The service has no space left for images or rows. The job continues when the operator has freed some."
 NOT_ALLOWED = (
-    "The service may not use its storage or its database as it is set up; the job goes on when whoever runs it has mended that."
+    "The service is not allowed to use its storage or its database. The job continues when the operator has corrected the setup."
 )
 
 

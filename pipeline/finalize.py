@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pipeline.merge import MalformedJson, merge
 from pipeline.types import INPUT_FAULTS, Failure, Form, ItemCode, JobStatus, Question, Reply
 
-NOT_SYNTHESIZED = (
-    'The model could not make the answers about parts of the images one: they are put together as with merge "auto".'
-)
+NOT_SYNTHESIZED = 'The model could not combine the answers about parts of the images. They were joined as with merge "auto".'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

