@@ -1,25 +1,25 @@
-"""What an image's item says beside its answer: the codes of `note`, and the sentence a job's warnings have of each."""
+"""The notes of an image's item: their codes, and the sentence in a job's warnings for each code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
-#: Between the notes of one image.
+#: Stands between the notes of one image.
 SEPARATOR = "; "
 
 
 class NoteCode(StrEnum):
-    """What a note begins with: stable, public (docs/reference)."""
+    """The code that a note begins with. The codes are public (docs/reference) and do not change."""
 
-    REENCODED = "reencoded"  #: the model does not take the image as it came, and was shown it as JPEG
-    SEVERAL_PAGES = "several_pages"  #: further pages or frames were not read
-    ROWS_MISSING = "rows_missing"  #: the file ends early: its last rows are not there, or only coarsely
+    REENCODED = "reencoded"  #: the model refused the image as received, so it got the image as JPEG
+    SEVERAL_PAGES = "several_pages"  #: only the first page or frame was read
+    ROWS_MISSING = "rows_missing"  #: the file ends early: its last rows are missing or have little detail
     BLANK = "blank"  #: every pixel has the same colour
-    SCRIPT_NOT_READ = "script_not_read"  #: the OCR has no letters for what it seems to show
+    SCRIPT_NOT_READ = "script_not_read"  #: the image seems to show a script that the OCR cannot read
 
 
-#: What a job's warnings say once, however many of its images have the note.
+#: The sentence in a job's warnings for each code. A job has it once, even if several of its images have the note.
 WARNINGS: Mapping[NoteCode, str] = {
     NoteCode.SEVERAL_PAGES: "Some images have several pages or frames, of which only the first was read: see the items' notes.",
     NoteCode.ROWS_MISSING: "Some images end early, and their last rows are missing: see the items' notes.",
@@ -32,7 +32,7 @@ WARNINGS: Mapping[NoteCode, str] = {
 
 
 def note(code: NoteCode, detail: str) -> str:
-    """One note: the code, a colon, and what it means for this image (ASCII, without SEPARATOR)."""
+    """One note: the code, a colon, and `detail`, which must be ASCII without SEPARATOR."""
     return f"{code.value}: {detail}"
 
 
@@ -42,6 +42,6 @@ def joined(notes: Iterable[str]) -> str:
 
 
 def warnings_of(notes: Iterable[str]) -> list[str]:
-    """The sentences for a job whose images have these notes (each the notes of one image, joined), each once."""
+    """The warnings of a job, each once. `notes`: for each image its joined notes."""
     codes = {part.partition(":")[0] for each in notes for part in each.split(SEPARATOR)}
     return [WARNINGS[code] for code in WARNINGS if code.value in codes]

@@ -1,7 +1,7 @@
-"""From what was sent to images the model can take, in one scratch object.
+"""Decodes the images of a chunk to a form that the model takes, and packs them into one scratch object.
 
-Images of a chunk whose bytes are the same are decoded and stored once, and what an earlier chunk has decoded is not decoded
-again. Each has its own record all the same.
+Images with the same bytes are decoded and stored once in a chunk. An image that an earlier chunk of the job has decoded is
+usually not decoded again. Every image has its own record nevertheless.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
 from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused, Staged
 
-_TURN_BYTES = MB  # of several images that are decoded together
-_MOST_WAITING = 32 * MB  # bytes of images that wait to be decoded
+_TURN_BYTES = MB  # the most bytes in a batch of several images
+_MOST_WAITING = 32 * MB  # from this many waiting bytes on, the thread that brings images waits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StagedChunk:
-    """What became of each image of a chunk."""
+    """The result for each image of a chunk."""
 
     staged: list[Staged] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    received: dict[int, int] = field(default_factory=dict)  #: bytes of each image that came, by index, decodable or not
-    stored: int = 0  #: bytes of all bodies in the object: less than the sum of `staged` where images are the same
+    received: dict[int, int] = field(default_factory=dict)  #: bytes of each received image by index, decodable or not
+    stored: int = 0  #: bytes of all bodies in the object: less than the sum of `staged` if some images are the same
 
 
 def stage(
@@ -43,10 +43,10 @@ def stage(
     shared: SharedDecodes,
     job: str,
 ) -> StagedChunk:
-    """Decodes what `received` yields and packs it to `out`. `shared`: what was decoded for other chunks of the `job`.
+    """Decodes the images that `received` yields and packs them to `out`. `shared`: the results of other chunks of the `job`.
 
-    Decoding runs in `executor` beside the fetching, and each image is written by the thread that decoded it: so no more
-    converted images are in memory than the executor has threads. Raises what `received` raises.
+    Decoding runs in `executor` while further images are fetched. The thread that decoded an image also writes it, so memory holds
+    at most one converted image for each thread of the executor. Raises the errors of `received` and `decode`.
     """
     work = _Staging(decode, out, executor, shared, job)
     sizes: dict[int, int] = {}
@@ -59,13 +59,13 @@ def stage(
                 work.add(image)
         work.join()
     except BaseException:
-        work.stop()  # none may write to `out` after it is the caller's again
+        work.stop()  # no thread may write to `out` after this function has ended
         raise
     return work.finish(sizes)
 
 
 class _Staging:
-    """What the threads that stage one chunk share. Images wait in one queue and are decoded a few at a time."""
+    """The state that the threads of one chunk share. Images wait in one queue, and a batch decodes a few at a time."""
 
     def __init__(self, decode: Decode, out: IO[bytes], executor: Executor, shared: SharedDecodes, job: str) -> None:
         self._decode = decode
@@ -75,14 +75,14 @@ class _Staging:
         self._pack = PackWriter(out)
         self._lock = threading.Condition()
         self._waiting: deque[Fetched] = deque()
-        self._size = 0  #: bytes of all that wait
+        self._size = 0  #: bytes of all waiting images
         self._batches: deque[Future[None]] = deque()
-        self._called = False  #: a batch was asked for that has not begun: it will see all that waits
+        self._called = False  #: a batch was submitted and has not begun: it will take from the waiting images
         self._stopped = False
-        self._failed = False  #: a batch has raised, or will never come
+        self._failed = False  #: a batch has raised or was cancelled
         self._staged: list[Staged] = []
         self._failures: list[Failure] = []
-        #: by SHA-256: what the picture became, or the indexes that wait for whoever decodes it
+        #: by SHA-256: the result, or the indexes of the images that wait for it
         self._known: dict[str, Staged | Refused | list[int]] = {}
 
     def fail(self, failure: Failure) -> None:
@@ -90,7 +90,7 @@ class _Staging:
             self._failures.append(failure)
 
     def add(self, image: Fetched) -> None:
-        """Takes it on; returns when not too much waits to be decoded, so that whoever brings images rests meanwhile."""
+        """Queues an image. It first waits until the queue is below _MOST_WAITING, so that fetching does not fill the memory."""
         if not image.data:
             detail = "There are no bytes in this image."
             self.fail(Failure(index=image.index, code=ItemCode.IMAGE_EMPTY, detail=detail))
@@ -105,17 +105,17 @@ class _Staging:
         self.join()
 
     def join(self) -> None:
-        """Returns when all images were dealt with. Raises what a batch raised."""
-        while self._batches:  # a batch asks for the next one before it ends
+        """Waits until all images are settled. Raises the error of a batch."""
+        while self._batches:  # a batch submits the next one before it ends
             self._batches[0].result()
             self._batches.popleft()
 
     def stop(self) -> None:
-        """Returns when no batch runs, and none will."""
+        """Cancels the batches that have not begun and waits for the others. No batch runs afterwards."""
         with self._lock:
             self._stopped = True
         wait([batch for batch in self._batches if not batch.cancel()])
-        # What has failed holds this by its traceback, and this what has failed.
+        # A failed batch and this object refer to each other through the traceback. Clearing frees the memory at once.
         self._batches.clear()
         self._waiting.clear()
 
@@ -137,7 +137,7 @@ class _Staging:
         with self._lock:
             self._called = False
             images = self._next(most)
-            self._call()  # for another thread, if there is one
+            self._call()  # so that a free thread takes the next images
         self._prepare(images)
 
     def _next(self, most: int) -> list[Fetched]:
@@ -160,14 +160,14 @@ class _Staging:
                     self._settle(image.index, known)
                     continue
                 known.append(image.index)
-                if len(known) > 1:  # it is being decoded, here or in another thread
+                if len(known) > 1:  # this thread or another is decoding the same bytes
                     continue
             if (became := self._shared.find(self._job, digest, image.data)) is None:
                 fresh.append((image, digest))
             else:
                 self._record(image, digest, became)
         seconds = 0.0
-        # Closed whatever happens: else what it raised keeps the decoder taken for as long as that is remembered.
+        # Closing returns the decoder to the pool at once. Without it, a stored traceback would keep the decoder in use.
         with closing(self._decode([image.data for image, _ in fresh])) as outcomes:
             for (image, digest), outcome in zip(fresh, outcomes, strict=True):
                 if self._stopped:
@@ -180,7 +180,7 @@ class _Staging:
             self._shared.took(self._job, len(images), seconds)
 
     def _record(self, image: Fetched, digest: str, outcome: Prepared | Refused) -> None:
-        """Stores what an image became, for all that are the same."""
+        """Stores the result of an image and settles all images with the same bytes."""
         with self._lock:
             became = outcome if isinstance(outcome, Refused) else self._store(image, digest, outcome)
             waiting, self._known[digest] = self._known[digest], became
@@ -231,5 +231,5 @@ class _Staging:
 
 
 def staged_in(pack: PackReader) -> list[Staged]:
-    """The images of a staged chunk's object, in order."""
+    """The images in a staged chunk's object, in order of their indexes."""
     return [Staged(index=index, size=entry.size, **entry.facts) for index, entry in sorted(pack.entries.items())]

@@ -1,1 +1,1 @@
-"""From bytes to pictures a model can take, in child processes that may die of it."""
+"""Decodes images in child processes, because a hostile image may crash its decoder, and converts them for the model."""

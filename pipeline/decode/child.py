@@ -1,12 +1,13 @@
-"""What a decoder child is: limits, libraries, and a fork of itself that decodes.
+"""The decoder child: it sets limits, loads the image libraries, and forks a decoder from itself.
 
-Started as `python -S -m pipeline.decode.child <seconds> <bytes>` by pipeline.decode.process; pipeline.decode.wire says what
-the two tell each other. It loads what is usual once, which takes 0.1 s, and then keeps a fork of itself, the decoder, which takes
-one picture at a time and is replaced in a few milliseconds. So a decoder that has seen no picture costs little, and has pipes
-that no decoder before it knows.
+pipeline.decode.process starts it as `python -S -m pipeline.decode.child <seconds> <bytes>`. pipeline.decode.wire describes the
+protocol between the two. The child loads the usual libraries once, which takes 0.1 s. It then forks a decoder, which decodes one
+picture at a time. The child can replace the decoder in a few milliseconds. So a fresh decoder is cheap, and no earlier decoder
+has access to its pipes.
 
-When the decoder has ended, by whatever, the child ends in the same way. When its parent has, it kills the decoder. (The kernel's
-death signal is not used: it follows the thread that started a child, and threads of a worker come and go.)
+When the decoder ends for any reason, the child ends with the same status. When the parent ends, the child kills the decoder. (The
+child does not use the kernel's parent-death signal, because that signal is sent when the thread that started the child ends, and
+a worker's threads end earlier than the worker.)
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ from pipeline.types import Prepared, Refused
 
 Decode = Callable[[str, bytes], Prepared | Refused]
 
-_READ_BYTES = 256 * 1024  # several small pictures at once
-_TELL_SECONDS = 0.02  # replies are held back no longer than about this
+_READ_BYTES = 256 * 1024  # one read takes several small pictures
+_TELL_SECONDS = 0.02  # a reply is held back for about this time at most
 
 
 def main(decode: Decode = decode) -> None:
-    """Keeps a decoder until it ends, or nobody is left to want one. `decode` is a test's to replace."""
+    """Keeps a decoder running until the decoder or the parent ends. Tests pass their own `decode`."""
     control = _take_over_socket()
     seconds, memory = int(sys.argv[1]), int(sys.argv[2])
     prepare_libraries()
     _confine(memory)
-    make_private()  # what an earlier decoder left running is to find no way to this one's pipes
-    gc.freeze()  # what is loaded stays: no collection need look at it again, nor write to the pages that forks share
+    make_private()  # a process that an earlier decoder left running must not reach the pipes of a later decoder
+    gc.freeze()  # the garbage collector would scan the loaded modules again, and its writes would copy memory shared by forks
     decoder = 0
 
     def look(*_: object) -> None:
-        """A process of ours has ended: if it is this decoder, not still the one before, so do we."""
+        """Handles SIGCHLD: if the current decoder has ended, the child ends too. The signal may be about an earlier decoder."""
         ended, status = os.waitpid(decoder, os.WNOHANG)
         if ended:
             _end_as(status)
@@ -71,7 +72,7 @@ def main(decode: Decode = decode) -> None:
 
 
 def _fork() -> int:
-    """As os.fork. Where the machine lacks processes or memory for it, the status we end with says so to our parent."""
+    """As os.fork. If the machine lacks processes or memory, the child exits with EX_TEMPFAIL, which tells the parent so."""
     try:
         return os.fork()
     except OSError:
@@ -79,13 +80,13 @@ def _fork() -> int:
 
 
 def _kill(decoder: int) -> int:
-    """The status it ended with, of itself or now."""
+    """Kills the decoder and gives the status it ended with. The decoder may have ended before."""
     os.kill(decoder, signal.SIGKILL)
     return os.waitpid(decoder, 0)[1]
 
 
 def _end_as(status: int) -> Never:
-    """Ends as the decoder did: our parent knows no other process than us."""
+    """Ends the child with the decoder's status, because the parent can wait for the child only."""
     if os.WIFSIGNALED(status):
         with suppress(OSError):  # SIGKILL has no handler to set
             signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
@@ -94,7 +95,7 @@ def _end_as(status: int) -> Never:
 
 
 def _serve(pipes: Sequence[int], decode: Decode, seconds: int) -> None:
-    """Answers on the second pipe what comes from the first, until that ends."""
+    """Reads requests from the first pipe and writes replies to the second, until the first pipe ends."""
     requests, replies = os.fdopen(pipes[0], "rb", _READ_BYTES), os.fdopen(pipes[1], "wb")
     resident = _resident_reader()
     replies.write(READY)
@@ -112,25 +113,28 @@ def _serve(pipes: Sequence[int], decode: Decode, seconds: int) -> None:
         del data
         _answer(replies, outcome, resident())
         if more and monotonic() - told < _TELL_SECONDS:
-            continue  # these replies go with the next: the parent need not wake for each
+            continue  # the reply is sent together with the next one, so that the parent wakes less often
         replies.flush()
         told = monotonic()
 
 
 def _take_over_socket() -> socket.socket:
-    """The socket from the parent, out of reach of what a library reads; and what it prints is heard until all is ready."""
+    """Gives the socket to the parent on a new descriptor, so that no library reads from it as standard input.
+
+    Standard output goes to standard error, so that errors during the start are seen.
+    """
     control = socket.socket(fileno=os.dup(0))
     os.dup2(2, 1)
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device, not a path to compute with
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device, not a file path
         os.dup2(nothing.fileno(), 0)
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to the whole group: the parent ends us in its time
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # ignored, because the parent decides when the child ends
         signal.signal(stop, signal.SIG_IGN)
     return control
 
 
 def _confine(memory: int) -> None:
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123 - as above
-        score.write("900")  # of -1000 to 1000: if memory runs out, the kernel ends a decoder, not the worker
+        score.write("900")  # of 1000: if memory runs out, the kernel kills a decoder instead of the worker
     for what, most in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, 0),
@@ -138,19 +142,19 @@ def _confine(memory: int) -> None:
         (resource.RLIMIT_NOFILE, 32),
     ):
         hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901 - never above what we are given
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901 - a hard limit cannot be raised
         resource.setrlimit(what, (most, most))
 
 
 def _silence() -> None:
-    """What libraries print of strangers' bytes is noise; what keeps a child from starting was still heard."""
+    """Discards what libraries print about hostile pictures. It runs after the start, so start errors are still printed."""
     with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - as above
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
 
 
 def _allow(seconds: int) -> None:
-    """Gives the next picture its time: `seconds` of CPU, and twice that by the clock in case no parent is left to count."""
+    """Limits the next picture to `seconds` of CPU time, and to twice that by the clock in case the parent has ended."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soft = math.ceil(used.ru_utime + used.ru_stime) + seconds
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
@@ -159,7 +163,7 @@ def _allow(seconds: int) -> None:
 
 
 def _resident_reader() -> Callable[[], int]:
-    """What tells the bytes of memory we hold; where the kernel has no /proc, the most we ever held."""
+    """Gives a function that returns the resident memory in bytes. Without /proc the function returns the peak instead."""
     try:
         statm = os.open("/proc/self/statm", os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""One picture decoded, in a decoder child. The modules of this folder that it uses are all that imports an image library."""
+"""Decodes one picture, in a decoder child. Only this module and the modules that it uses import an image library."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SCANS, MAX_S
 from pipeline.notes import NoteCode, joined, note
 from pipeline.types import ItemCode, Prepared, Refused
 
-_JPEG_QUALITY = 90  # of what a model asks for as JPEG
-_TURNED_QUALITY = 95  # of what was JPEG already: no loss that an eye sees
-_FULL_COLOUR, _HALF_COLOUR = 0, 2  # Pillow's numbers for 4:4:4 and 4:2:0
-_TRY_PNG = 1_000_000  # pixels: up to here a PNG may be smaller than a JPEG, and is soon made
-_SMALLER = 0.7  # a side, where a JPEG comes out too large: half the pixels
+_JPEG_QUALITY = 90  # for pictures that the model needs as JPEG
+_TURNED_QUALITY = 95  # for pictures that were JPEG already: the loss is not visible
+_FULL_COLOUR, _HALF_COLOUR = 0, 2  # Pillow's numbers for the chroma subsamplings 4:4:4 and 4:2:0
+_TRY_PNG = 1_000_000  # pixels: for a picture up to this size a PNG is quick to make and may be smaller than the JPEG
+_SMALLER = 0.7  # factor for each side if a JPEG is too large: it halves the pixels
 _TOO_MANY_PIXELS = Refused(
     code=ItemCode.IMAGE_TOO_MANY_PIXELS,
     detail=f"The image has more than {MAX_PIXELS // 10**6} million pixels or a side over {MAX_SIDE:,} pixels: send it smaller.",
@@ -45,11 +45,11 @@ _BLANK = note(NoteCode.BLANK, "every pixel has the same colour")
 
 
 def decode(kind: str, data: bytes) -> Prepared | Refused:
-    """Decodes the whole of the first picture in `data`, which is of the format `kind` (pipeline.decode.sniff).
+    """Decodes the first picture in `data` completely. `kind` is its format (pipeline.decode.sniff).
 
-    The answer's `data` is empty where the picture goes to the model as it came, else a PNG of 8 bits a sample or fewer or a JPEG,
-    turned as its orientation tag says. With AS_JPEG before `kind` it is a JPEG whatever it was. Never raises for what is in
-    `data`; it may still end or hang the process.
+    The result's `data` is empty if the picture goes to the model as received. Otherwise it is an upright JPEG, or an upright PNG
+    of at most 8 bits a sample. With AS_JPEG before `kind` the result is always a JPEG. The contents of `data` never raise an
+    error, but they may crash or hang the process.
     """
     as_jpeg, kind = kind.startswith(AS_JPEG), kind.removeprefix(AS_JPEG)
     try:
@@ -60,7 +60,7 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
         return _TOO_MANY_PIXELS
     except MemoryError:
         return _TOO_MUCH_MEMORY
-    except Exception:  # noqa: BLE001 - OSError, ValueError, SyntaxError, RuntimeError, struct.error: Pillow raises them all
+    except Exception:  # noqa: BLE001 - Pillow raises OSError, ValueError, SyntaxError, RuntimeError and struct.error
         return Refused(
             code=ItemCode.IMAGE_CORRUPT,
             detail=f"The {kind} image cannot be decoded: it is damaged, cut short, or of a variant we cannot read.",
@@ -68,7 +68,7 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
 
 
 def _decode(kind: str, data: bytes) -> Prepared | Refused:
-    """HEIC and HEIF go to the model as they came, all else as PNG."""
+    """HEIC and HEIF go to the model as received. Every other format becomes PNG."""
     opened = _loaded(kind, data)
     if isinstance(opened, Refused):
         return opened
@@ -90,11 +90,12 @@ def _loaded(kind: str, data: bytes) -> Image.Image | Refused:
         if kind != "GIF":
             raise
         return _what_is_there(kind, data)
-    return _TOO_MANY_PIXELS if is_too_large(opened.size) else opened  # HEIF and icons: only now known for certain
+    # Loading may change the size of HEIF and icons.
+    return _TOO_MANY_PIXELS if is_too_large(opened.size) else opened
 
 
 def _what_is_there(kind: str, data: bytes) -> Image.Image:
-    """The picture of a file that ends early, with a note how many rows are missing in its `info`."""
+    """The picture of a file that ends early. Its `info` has a note that says how many rows are missing."""
     from pipeline.decode.cut_short import load_what_is_there
 
     def open_again() -> Image.Image:
@@ -106,7 +107,7 @@ def _what_is_there(kind: str, data: bytes) -> Image.Image:
     return image
 
 
-_MISSING = "rows missing"  # in the `info` of a picture
+_MISSING = "rows missing"  # key of the note in a picture's `info`
 
 
 def _jpeg(data: bytes) -> Prepared | Refused:
@@ -121,7 +122,7 @@ def _jpeg(data: bytes) -> Prepared | Refused:
         return _sound_jpeg(data, frame)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 - as in decode(): what is wrong may lie beside the picture
+    except Exception:  # noqa: BLE001 - as in decode(); if the damage is outside the pixels, a repaired file decodes
         from pipeline.decode.cut_short import whole_jpeg
 
         mended = mended_jpeg(data)
@@ -135,7 +136,7 @@ def _jpeg(data: bytes) -> Prepared | Refused:
 
 
 def _sound_jpeg(data: bytes, frame: JpegFrame) -> Prepared | Refused:
-    """A JPEG goes as it came if every model sees it as a person does."""
+    """A JPEG goes to the model as received if every model shows it as a viewer does: upright, in a usual coding, not CMYK."""
     opened = open_picture("JPEG", data)
     assert isinstance(opened, JpegImagePlugin.JpegImageFile)
     with opened as image:
@@ -144,7 +145,7 @@ def _sound_jpeg(data: bytes, frame: JpegFrame) -> Prepared | Refused:
         width, height = image.size
         orientation = orientation_of(image)
         if frame.usual and image.mode != "CMYK" and not is_turned(orientation):
-            # Every scan is still entropy-decoded to its end, as grey at an eighth of the size: a baseline one in half the time.
+            # Decoding as grey at an eighth of the size halves the time for a baseline JPEG, and still reads every scan to its end.
             image.draft("L", (1, 1))
             image.load()
             told = _BLANK if is_blank(image) and _is_blank_jpeg(data) else ""
@@ -154,7 +155,7 @@ def _sound_jpeg(data: bytes, frame: JpegFrame) -> Prepared | Refused:
 
 
 def _is_blank_jpeg(data: bytes) -> bool:
-    """By all pixels: at an eighth of the size a thin line may be lost."""
+    """Whether the JPEG is blank at its full size, because a thin line may disappear at an eighth of the size."""
     opened = open_picture("JPEG", data)
     assert isinstance(opened, Image.Image)
     with opened as image:
@@ -169,7 +170,7 @@ def _png(data: bytes) -> Prepared | Refused:
         outcome = _sound_png(data)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 - as in decode(): what is wrong may lie beside the picture
+    except Exception:  # noqa: BLE001 - as in decode(); if the damage is outside the pixels, a repaired file decodes
         mended = mended_png(data)
         outcome = _sound_png(mended, cut=True)
     else:
@@ -180,7 +181,10 @@ def _png(data: bytes) -> Prepared | Refused:
 
 
 def _sound_png(data: bytes, *, cut: bool = False) -> Prepared | Refused:
-    """A PNG goes as it came if it is one picture whose samples use the bits they have. `cut`: rows may be missing at its foot."""
+    """A PNG goes to the model as received if it has one frame and its samples use their full depth.
+
+    `cut`: the last rows may be missing.
+    """
     opened = open_picture("PNG", data)
     assert isinstance(opened, Image.Image)
     with opened as image:
@@ -201,7 +205,7 @@ def _sound_png(data: bytes, *, cut: bool = False) -> Prepared | Refused:
 
 
 def _brighter(data: bytes, image: Image.Image) -> Image.Image | None:
-    """A 16-bit picture that uses fewer bits, as bright as it is meant; None if it is not one."""
+    """The picture scaled to its proper brightness, if its 16-bit samples use only the low bits; None for any other picture."""
     from pipeline.decode import png_chunks
 
     if not png_chunks.is_deep(data):
@@ -265,12 +269,13 @@ def _as_png(kind: str, image: Image.Image, *notes: str) -> Prepared:
 
 
 def _turned(kind: str, image: Image.Image, orientation: int, *, lossless: bool) -> Prepared:
-    """Upright and in a form that every model decodes: JPEG of a quality that loses nothing to be seen, or PNG where nothing may be
-    lost, or where it is smaller.
+    """Turns the picture upright and makes it a JPEG of a quality without visible loss.
+
+    It makes a PNG instead if the source is lossless, if JPEG cannot hold the picture, or if the PNG is smaller.
     """
     if lossless or image.mode not in {"L", "RGB", "CMYK"}:
         return _as_png(kind, image)
-    # Four samples of chroma are kept as they are; of other samplings no pixel's colour is thrown away by turning.
+    # A 4:2:0 picture stays 4:2:0. Other subsamplings become 4:4:4, because a turn would lose more of their colour otherwise.
     half = isinstance(image, JpegImagePlugin.JpegImageFile) and JpegImagePlugin.get_sampling(image) == _HALF_COLOUR
     half |= kind == "WebP"
     shown = turned_upright(image if image.mode in {"L", "RGB"} else image.convert("RGB"), orientation)

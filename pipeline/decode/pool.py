@@ -1,6 +1,6 @@
-"""Decoding what strangers send, in child processes that may die of it.
+"""A pool of child processes that decode untrusted pictures, so that a crash ends a child and not the worker.
 
-A child (pipeline.decode.process) lives on from picture to picture: it takes 0.1 s to start, and a small picture 0.5 ms.
+A child (pipeline.decode.process) decodes many pictures, because its start takes 0.1 s and a small picture 0.5 ms.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ from pipeline.decode.wire import AS_JPEG
 from pipeline.metrics import DECODER_RESTARTS
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
-MAX_SECONDS = 20.0  # a picture, of CPU and by the clock: 50 million pixels of noise to PNG take 8
-MAX_MEMORY = 1_500_000_000  # bytes of address space a child
-MAX_RESIDENT = 300 * MB  # bytes: a child that holds more after a picture is replaced
-MAX_PICTURES = 2_000  # a child: what leaks in a decoder goes with it
+MAX_SECONDS = 20.0  # for one picture, of CPU time and by the clock; 50 million pixels of noise take 8 s to become a PNG
+MAX_MEMORY = 1_500_000_000  # bytes of address space for each child
+MAX_RESIDENT = 300 * MB  # bytes: a decoder that holds more memory after a picture is replaced
+MAX_PICTURES = 2_000  # pictures before a decoder is replaced, which frees memory that its libraries leak
 
 _COMMAND = (sys.executable, "-S", "-m", "pipeline.decode.child")
 
 
 class DecoderPool:
-    """Decodes in `children` processes, each started when first needed. Implements pipeline.ports.Decode.
+    """Decodes in child processes, each started when it is first needed. Implements pipeline.ports.Decode.
 
-    `children`: at once; one a core if not given. `seconds`: for one picture, of CPU time (whole seconds, at least 1) and by
-    the clock; waiting for a child is not counted. `command`: what to start instead of our own child; `<seconds> <memory>`
-    is appended. Of more callers than children, who came first is served first. Not to be used on both sides of a fork.
+    `children`: how many run at once; one for each core by default. `seconds`: the limit for one picture, of CPU time (rounded to
+    whole seconds, at least 1) and by the clock; the wait for a free child does not count. `memory`: bytes of address space for
+    each child. `resident` and `pictures`: the limits after which a decoder is replaced. `command`: starts something else
+    than pipeline.decode.child; `<seconds> <memory>` is appended. Callers that wait for a child are served in the order they
+    came. A process that forks must not use the same pool on both sides.
     """
 
     def __init__(
@@ -59,14 +61,15 @@ class DecoderPool:
         self._command = (*command, str(max(1, round(seconds))), str(memory))
         self._lock = threading.Lock()
         self._idle = [_DecoderSlot() for _ in range(children)]
-        self._waiting: deque[SimpleQueue[_DecoderSlot]] = deque()  # empty unless _idle is
+        self._waiting: deque[SimpleQueue[_DecoderSlot]] = deque()  # callers wait only while _idle is empty
         self._closed = False
 
     def __call__(self, pictures: Sequence[bytes]) -> Generator[Prepared | Refused]:
-        """What each becomes, in their order; all in one child, which is sent the next while it decodes one. Thread-safe.
+        """Decodes `pictures` in one child and yields the results in order. Thread-safe.
 
-        Never raises for what is in `pictures`. Raises Transient or DecoderNotStarted if no child can be started, and RuntimeError
-        after close(). A picture that ends or stalls the child costs the others time, no more.
+        The child gets the next picture while it decodes one. The contents of `pictures` never raise an error. Raises Transient or
+        DecoderNotStarted if no child can be started, and RuntimeError after close(). A picture that ends or stalls the child
+        delays the others, but their results stay the same.
         """
         kinds = [sniff(data) for data in pictures]
         known = [(kind, data) for kind, data in zip(kinds, pictures, strict=True) if not isinstance(kind, Refused)]
@@ -75,12 +78,12 @@ class DecoderPool:
                 yield kind if isinstance(kind, Refused) else next(outcomes)
 
     def as_jpeg(self, data: bytes) -> Prepared | Refused:
-        """The picture as a JPEG of at most MAX_JPEG bytes, upright and smaller where it must be: pipeline.ports.Reencode."""
+        """The picture as an upright JPEG of at most MAX_JPEG bytes, scaled down if needed. Implements pipeline.ports.Reencode."""
         kind = sniff(data)
         return kind if isinstance(kind, Refused) else next(self._outcomes([(f"{AS_JPEG}{kind}", data)]))
 
     def close(self) -> None:
-        """Ends the children: idle ones now, the others when the callers that already wait have been answered."""
+        """Ends idle children now, and the others after every caller that already waits has its result."""
         with self._lock:
             self._closed = True
             idle = list(self._idle)
@@ -99,11 +102,11 @@ class DecoderPool:
             if self._closed:
                 raise RuntimeError("the decoder pool is closed")
             if self._idle:
-                return self._idle.pop()  # the one last given back: warm, and the others need not start
+                return self._idle.pop()  # the slot used last, because its child is running already
             self._waiting.append(turn)
         try:
             return turn.get()
-        except BaseException:  # an interrupt: the place is not lost with who waited for it
+        except BaseException:  # an interrupt: a slot that was handed to this caller must go back to the pool
             with self._lock:
                 waiting = turn in self._waiting
                 if waiting:
@@ -129,7 +132,7 @@ class DecoderPool:
                 for outcome in outcomes:
                     done += 1
                     yield outcome
-        # Which of them it was that ended the child is seen when each is asked about by itself; others' pictures come between.
+        # Each remaining picture is sent alone, which shows the one that ended the child. Other callers may use the slot between.
         for request in requests[done:]:
             with self._seat() as seat:
                 outcome = self._decode(seat, request)
@@ -144,12 +147,13 @@ class DecoderPool:
             self._give(seat)
 
     def _decode(self, seat: _DecoderSlot, request: Request) -> Prepared | Refused:
-        """Asks a child, and once more a new one if a used one died: of what is left of other pictures, or killed from outside.
+        """Decodes one picture, and repeats it in a new child if a used child died.
 
-        So a picture is accused only by a child that had seen no other.
+        An earlier picture may have damaged a used child, or another process may have killed it. So the picture is blamed for a
+        crash only if a new child died.
         """
         while True:
-            unused = seat.child is None  # one that was renewed has idled since: what ended it may have been anything
+            unused = seat.child is None  # a renewed child counts as used, because it may have died while it was idle
             began = time.monotonic()
             try:
                 [outcome] = self._ask(seat, [request])
@@ -169,7 +173,7 @@ class DecoderPool:
                 return outcome
 
     def _ask(self, seat: _DecoderSlot, requests: Sequence[Request]) -> Generator[Prepared | Refused]:
-        """The child's answers. Raises DecoderDied and TimeoutError. Whatever happens, what is left in the seat can be used."""
+        """Yields the child's replies. Raises DecoderDied and TimeoutError. The seat is empty or has a usable child afterwards."""
         child = seat.child = seat.child or DecoderProcess(self._command)
         try:
             yield from child.ask(requests, seconds=self._seconds)
@@ -181,7 +185,7 @@ class DecoderPool:
             died.status = seat.vacate()
             raise
         finally:
-            if child.unanswered or child.has_said_more():  # it ended, or is in the midst of an answer nobody waits for
+            if child.unanswered or child.has_said_more():  # it ended, or still writes an unwanted reply
                 seat.vacate()
             elif child.pictures >= self._pictures or child.resident > self._resident:
                 DECODER_RESTARTS.add(reason="recycled")
@@ -203,11 +207,11 @@ def _cores() -> int:
 
 @dataclass(slots=True)
 class _DecoderSlot:
-    """One of the pool's places for a child. Whoever took it uses it alone."""
+    """One of the pool's places for a child. Only one caller uses it at a time."""
 
     child: DecoderProcess | None = None
 
     def vacate(self) -> int | None:
-        """Ends the child and gives the status it ended with, negative for a signal."""
+        """Ends the child, if there is one, and gives its exit status, negative for a signal."""
         child, self.child = self.child, None
         return child.end() if child else None

@@ -1,6 +1,6 @@
-"""One decoder process (pipeline.decode.child), seen from its parent. What the two tell each other: pipeline.decode.wire.
+"""The parent's side of one decoder process (pipeline.decode.child). pipeline.decode.wire describes the protocol.
 
-A child that has decoded a hostile picture may no longer be ours, so its answers are checked like a stranger's.
+A hostile picture may take control of a child, so the parent checks every reply as untrusted input.
 """
 
 from __future__ import annotations
@@ -22,47 +22,49 @@ from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_NOTE, MAX_PIXELS, MAX_SI
 from pipeline.errors import PartError, Permanent, Transient, os_error
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
-_START_SECONDS = 60.0  # a child that is not ready by then never will be: 0.1 s is usual
-_RENEW_SECONDS = 10.0  # a few milliseconds are usual
-_END_SECONDS = 10.0  # it does nothing but wait to be told
-_MAX_PNG = 256 * MB  # 50 million pixels of RGBA are 200 MB, were they not to shrink at all
+_START_SECONDS = 60.0  # a start usually takes 0.1 s
+_RENEW_SECONDS = 10.0  # a renewal usually takes a few milliseconds
+_END_SECONDS = 10.0  # the child ends at once unless it is stuck
+_MAX_PNG = 256 * MB  # MAX_PIXELS of RGBA are 200 MB if they do not compress at all
 _MAX_DETAIL = 1_000  # bytes
-_PIPE_BYTES = MB  # most pictures then pass in one write
+_PIPE_BYTES = MB  # with a pipe this large, most pictures need one write
 _READ_BYTES = MB
-_READ_AHEAD = 16 * 1024  # bytes: replies without a picture come together
-_MOST_PARTS = 64  # of one writev: IOV_MAX is 1024, or 16 by POSIX alone
+_READ_AHEAD = 16 * 1024  # bytes: one read takes several replies without a body
+_MOST_PARTS = 64  # buffers in one writev: Linux and macOS allow 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 _NO_PIPE = -1
 _ROOT = Path(__file__).resolve().parents[2]
-#: All a child is told of the environment: where its libraries are. Keys and addresses of other services stay here.
+#: The only variables that a child inherits: where its libraries are. Keys and addresses of other services stay in the parent.
 _INHERITED = ("LD_LIBRARY_PATH",)
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
-Request = tuple[str, bytes]  #: the format's name (perhaps with AS_JPEG before it), and the picture
+Request = tuple[str, bytes]  #: the format's name (with AS_JPEG before it to ask for a JPEG), and the picture
 
 
 class DecoderNotStarted(Permanent):
-    """A decoder child did not start: the installation is at fault, not a picture."""
+    """A decoder child did not start. The installation is the cause, because no picture was sent yet."""
 
 
 class DecoderDied(Exception):
-    """The child ended, or answered what no child of ours answers."""
+    """The child ended, or its reply was invalid."""
 
-    status: int | None = None  #: what it ended with, negative for a signal, once that is known
+    status: int | None = None  #: the child's exit status, negative for a signal; None until it is known
 
 
 class DecoderProcess:
-    """A child and the two pipes to it."""
+    """A child and the two pipes to its decoder."""
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Starts it and waits until it is ready. Raises Transient where the machine lacks what it takes (processes, memory,
-        descriptors), else DecoderNotStarted."""
-        self.pictures = 0  #: answered
-        self.unanswered = 0  #: asked about
-        self.resident = 0  #: bytes of memory it held after the last one
+        """Starts the child and waits until its decoder is ready.
+
+        Raises Transient if the machine lacks processes, memory or descriptors, and DecoderNotStarted for any other failure.
+        """
+        self.pictures = 0  #: pictures that this decoder has answered
+        self.unanswered = 0  #: pictures that were sent and not answered yet
+        self.resident = 0  #: the decoder's resident memory in bytes after the last picture
         environment = _ENVIRONMENT | {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # ours: a child runs no site module to find it
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # with -S the child finds no packages itself
         try:
             self._control, given = socket.socketpair()
         except OSError as error:
@@ -76,7 +78,7 @@ class DecoderProcess:
                 self._control.close()
                 raise _not_started(command, error) from error
         self._to = self._from = _NO_PIPE
-        self._since = 0.0  # by the monotonic clock: when it was asked, or gave its last answer
+        self._since = 0.0  # monotonic clock: when the requests were sent or the last reply was read
         try:
             self._equip()
             ready = self._is_ready(_START_SECONDS)
@@ -93,7 +95,7 @@ class DecoderProcess:
         raise Transient(text) if status == os.EX_TEMPFAIL else DecoderNotStarted(text)
 
     def renew(self, *, within: float = _RENEW_SECONDS) -> bool:
-        """Has the decoder replaced by one that has seen no picture, by new pipes. If false, it is of no more use: end() it."""
+        """Replaces the decoder by a fresh one with new pipes. If the result is False, call end(), because the child is broken."""
         before = self._to, self._from
         self._to = self._from = _NO_PIPE
         try:
@@ -102,10 +104,10 @@ class DecoderProcess:
         except OSError:
             return False
         finally:
-            _close(before)  # not earlier: a decoder that ended of it would end all
+            _close(before)  # closed last, because the old decoder ends when its pipe closes, and the child would end with it
 
     def _is_ready(self, within: float) -> bool:
-        """Whether the decoder says so within so many seconds."""
+        """Whether the decoder sends READY within `within` seconds, and nothing else."""
         try:
             return self._read(len(READY), time.monotonic() + within) == READY and not self._ahead
         except (DecoderDied, OSError):
@@ -114,14 +116,14 @@ class DecoderProcess:
     def _equip(self) -> None:
         self.pictures = self.unanswered = self.resident = 0
         self._unsent: list[memoryview] = []
-        self._ahead = b""  # received, of the next reply
+        self._ahead = b""  # bytes that were read beyond the current reply
         with ExitStack() as theirs:
             asked, self._to = os.pipe()
             theirs.callback(os.close, asked)
             self._from, answers = os.pipe()
             theirs.callback(os.close, answers)
             socket.send_fds(self._control, [b"\0"], [asked, answers])
-        self._readable, self._either = select.poll(), select.poll()  # not select(): it ends at descriptor 1024
+        self._readable, self._either = select.poll(), select.poll()  # select() fails from descriptor 1024 on
         self._readable.register(self._from, select.POLLIN)
         self._either.register(self._from, select.POLLIN)
         self._either.register(self._to, select.POLLOUT)
@@ -130,10 +132,10 @@ class DecoderProcess:
             _widen(end)
 
     def ask(self, requests: Sequence[Request], *, seconds: float) -> Iterator[Prepared | Refused]:
-        """Its answer to each, in their order, each in `seconds` at most.
+        """Sends the requests and yields the replies in order. Each reply may take `seconds` at most.
 
-        Raises DecoderDied and TimeoutError. While any is unanswered (an error, an iteration given up) it is of no more use: end()
-        it. The picture at fault is the first without an answer only if it was asked about alone.
+        Raises DecoderDied and TimeoutError. If the iteration stops early or raises, pictures stay unanswered: call end(), because
+        the child cannot be used again. The picture that caused an error is known only if it was sent alone.
         """
         self.unanswered = len(requests)
         self._since = time.monotonic()
@@ -148,7 +150,7 @@ class DecoderProcess:
             yield outcome
 
     def has_said_more(self) -> bool:
-        """Whether there is an answer that nobody asked for, or the end: what it says next is not to be believed."""
+        """Whether the decoder has ended or sent bytes that no request asked for. Its next reply cannot be trusted then."""
         return bool(self._ahead) or bool(self._readable.poll(0))
 
     def _answer(self, kind: str, data: bytes, deadline: float) -> Prepared | Refused:
@@ -180,13 +182,13 @@ class DecoderProcess:
         return Prepared(data=data, mime=mime, width=width, height=height, source_format=kind, seconds=took, note=note)
 
     def end(self) -> int:
-        """Ends the process and gives the status its decoder ended with, negative for a signal."""
+        """Ends the child and gives the status that its decoder ended with, negative for a signal."""
         self._control.close()
         try:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             status = -signal.SIGKILL
-        if status == -signal.SIGKILL:  # perhaps not by its own hand: then the decoder is still there
+        if status == -signal.SIGKILL:  # the child may have been killed from outside, with its decoder still running
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -205,7 +207,10 @@ class DecoderProcess:
         return whole[:length]
 
     def _receive(self, most: int, deadline: float) -> bytes:
-        """What has come, after writing on as far as the pipe takes it: a child that waits to write reads nothing."""
+        """Waits for bytes from the decoder, and sends pending requests meanwhile, as many as the pipe takes.
+
+        It does both together, because a decoder that is blocked on writing a reply reads no requests.
+        """
         while True:
             self._send()
             left = deadline - time.monotonic()
@@ -247,7 +252,7 @@ def _refused(code: bytes, detail: bytes, seconds: float) -> Refused:
 
 
 def _note(text: bytes) -> str:
-    """The notes of a picture: printable ASCII, since what a child says comes from strangers."""
+    """The notes of a picture. Raises DecoderDied unless they are printable ASCII, because the reply is untrusted."""
     if not (text.isascii() and text.decode("ascii", "replace").isprintable()):
         raise DecoderDied
     return text.decode()
@@ -264,4 +269,4 @@ def _widen(pipe: int) -> None:
         try:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         except OSError:
-            return  # a user has so many pages for pipes: then it takes more writes
+            return  # the user's limit of pipe memory is reached: the small pipe works too, with more writes

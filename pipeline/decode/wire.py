@@ -1,19 +1,21 @@
-"""What a decoder child and its parent tell each other, and the limits both hold to.
+"""The protocol between a decoder child and its parent, and the limits that both keep.
 
-The child's standard input is a socket. On it come, with one byte each time, the two ends of pipes that a decoder, a fork of the
-child, is to read from and write to; it takes the place of the one before, which is killed. When the socket ends, all ends.
+The child's standard input is a socket. Over it the parent sends one byte with two pipe ends. The child kills its decoder, if it
+has one, and forks a new decoder that reads from the first pipe and writes to the second. When the parent closes the socket, the
+decoder and the child end.
 
-On the first pipe, for each picture:
+The parent writes to the first pipe, for each picture:
 
-    REQUEST, the bytes
+    REQUEST, the picture's bytes
 
-(the format's name with AS_JPEG before it asks for a JPEG) and on the second first of all READY, then for each request, in
-their order:
+AS_JPEG before the format's name asks for a JPEG. The decoder writes READY to the second pipe once, and then, for each request
+in order:
 
-    REPLY, the notes (ASCII), a PNG or JPEG or (where refused) one sentence
+    REPLY, the notes (ASCII), the body
 
-Requests may be written ahead of their replies: a decoder that finds the next one waiting need not be woken for it, nor its
-parent for each reply. Standard library only, and little of it: each child imports this as it starts.
+The body is a PNG or JPEG, or one sentence if the picture is refused. The parent may write several requests before it reads a
+reply, because then neither process sleeps and wakes for every picture. This module imports little, and only from the standard
+library, because each child imports it at start.
 """
 
 from __future__ import annotations
@@ -21,21 +23,21 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-MAX_PIXELS = 50_000_000  # 8165 x 6123: above what scanners and phones send; 200 MB as RGBA
+MAX_PIXELS = 50_000_000  # for example 8165 x 6123: more than scanners and phones send; 200 MB as RGBA
 MAX_SIDE = 30_000  # pixels
-MAX_SCANS = 100  # of a JPEG: encoders write about 10
-MAX_JPEG = 14_000_000  # bytes: what a model call may have
+MAX_SCANS = 100  # in one JPEG; encoders write about 10
+MAX_JPEG = 14_000_000  # bytes: the most that a model call may have
 MAX_NOTE = 500  # bytes
 
 READY = b"\x06decode3"
 AS_JPEG = ">"
-#: The format's name, padded with zeros; whether another request follows at once; the length of the bytes that follow.
+#: The format's name, padded with zeros; whether another request follows at once; the length of the picture in bytes.
 REQUEST = struct.Struct("!16s?I")
-#: Outcome; an ItemCode where refused; width, height; bytes resident; length of the note; length of what follows it.
+#: DecodeStatus; the ItemCode of a refusal; width, height; resident memory in bytes; length of the notes; length of the body.
 REPLY = struct.Struct("!B32sIIQHI")
 
 
 class DecodeStatus(IntEnum):
-    AS_RECEIVED = 1  #: nothing follows but the notes
-    CONVERTED = 2  #: a PNG or JPEG follows
-    REFUSED = 3  #: a sentence follows
+    AS_RECEIVED = 1  #: the body is empty: the picture goes to the model as received
+    CONVERTED = 2  #: the body is a PNG or JPEG
+    REFUSED = 3  #: the body is a sentence
