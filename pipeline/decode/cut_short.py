@@ -1,7 +1,7 @@
-"""Pictures whose file ends early: what is there is read, and the rows that are not are counted.
+"""Reads pictures whose file ends early, and counts the missing rows.
 
-Nothing in a file says where its pixels end, so each is decoded twice, with two different things in the place of what is missing:
-the rows in which the results differ are the missing ones.
+A cut file does not say which rows are missing. So the picture is decoded twice, with different filler in place of the missing
+data. The rows that differ between the two results are the missing ones.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from PIL import Image, ImageFile
 from pipeline.decode.jpeg import END_OF_IMAGE, PROGRESSIVE, has_first_passes, is_refined, jpeg_frame
 from pipeline.notes import NoteCode, note
 
-#: Behind the end of a JPEG: decodes to pixels unlike those that libjpeg makes of nothing. Without 0xFF, so without a marker.
+#: Appended to a cut JPEG, it decodes to other pixels than libjpeg's own filler. It has no 0xFF, so it holds no marker.
 _NOISE = bytes(random.Random(0).randrange(255) for _ in range(64 * 1024))  # noqa: S311 - not a secret
 
 
 class TooMuchMissing(Exception):
-    """Over half of the rows are not there."""
+    """Over half of the rows are missing, or the file lacks the headers or first scans that it needs."""
 
 
 def whole_jpeg(mended: bytes) -> tuple[bytes, str]:
-    """A JPEG without an end marker (mended_jpeg) with one, and the note how many rows at its foot are missing, if any are. Of a
-    progressive JPEG cut in its last scans they are there, but coarsely.
+    """Adds the end marker to the result of mended_jpeg. Gives the JPEG and a note of the missing last rows, empty if none are.
 
-    Raises TooMuchMissing, and what Pillow raises of a JPEG that cannot be decoded.
+    If a progressive JPEG is cut in its last scans, no row is missing: the note says how many rows have little detail. Raises
+    TooMuchMissing, and Pillow's errors if the JPEG cannot be decoded.
     """
     if not mended or not has_first_passes(mended):
         raise TooMuchMissing
@@ -49,16 +49,16 @@ def _pixels(data: bytes) -> np.ndarray:
 
 
 def load_what_is_there(open_image: Callable[[], Image.Image]) -> tuple[Image.Image, str]:
-    """The picture, loaded, and the note how many rows at its foot are missing, if any are. `open_image` opens it anew.
+    """The loaded picture and a note of the missing rows, empty if none are. Each call of `open_image` opens the file again.
 
-    Raises TooMuchMissing, and what Pillow raises of a picture that cannot be decoded.
+    Raises TooMuchMissing, and Pillow's errors if the picture cannot be decoded.
     """
     images = []
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
         for value in (0, 255):
             image = open_image()
-            # Pillow decodes into what lies here, and leaves as it is what the file does not have.
+            # Pillow decodes into this image and leaves the missing pixels unchanged.
             bands = len(image.getbands())
             image.im = Image.new(image.mode, image.size, (value,) * bands if bands > 1 else value).im
             image.load()
@@ -68,7 +68,7 @@ def load_what_is_there(open_image: Callable[[], Image.Image]) -> tuple[Image.Ima
     first, second = images
     pixels, others = (np.asarray(image).reshape(image.height, -1) for image in images)
     differing = (pixels != others).any(axis=1)
-    missing = int(differing.sum())  # of an interlaced picture they do not follow each other
+    missing = int(differing.sum())  # in an interlaced picture the missing rows are not adjacent
     if 2 * missing > first.height:
         raise TooMuchMissing
     second.close()
@@ -76,7 +76,10 @@ def load_what_is_there(open_image: Callable[[], Image.Image]) -> tuple[Image.Ima
 
 
 def note_of_missing(missing: int, height: int, *, coarse: bool = False, at_the_foot: bool = True) -> str:
-    """Empty if no row is missing."""
+    """The note for `missing` of `height` rows; empty if no row is missing.
+
+    `coarse`: the rows are there with little detail. `at_the_foot`: they are the last rows.
+    """
     if not missing:
         return ""
     how = "are only there coarsely" if coarse else "are missing"
@@ -84,6 +87,6 @@ def note_of_missing(missing: int, height: int, *, coarse: bool = False, at_the_f
 
 
 def _differing_rows(one: np.ndarray, other: np.ndarray) -> int:
-    """Rows from the first one that differs to the foot."""
+    """The number of rows from the first one that differs to the last row."""
     differing = np.flatnonzero((one != other).any(axis=1))
     return len(one) - int(differing[0]) if differing.size else 0

@@ -1,4 +1,4 @@
-"""The textures (DDS) that Pillow does not read: masks of any kind, plain layouts by number, and names for what it reads."""
+"""Reads the DDS textures that Pillow does not: any bit masks, uncompressed pixel formats, and other names for known blocks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
 from pipeline.types import ItemCode, Refused
 
 _ALPHA_PIXELS, _ALPHA, _FOURCC, _RGB, _LUMINANCE = 0x1, 0x2, 0x4, 0x40, 0x20000
-#: Codes whose blocks are those of another, which Pillow knows.
+#: Codes whose blocks have the layout of another code that Pillow knows.
 _SAME_BLOCKS = {b"DXT2": b"DXT3", b"DXT4": b"DXT5", b"BC4S": b"BC4U"}
 _SAME_NUMBERS = {72: 71, 75: 74, 78: 77, 81: 80}
-#: Codes and DXGI numbers of plain pixels: kind of sample, samples, and the order of red, green, blue, opacity among them.
+#: Uncompressed pixels, by code and by DXGI number: sample type, samples a pixel, and the places of red, green, blue and alpha.
 _PLAIN: dict[int, tuple[str, int, tuple[int, ...]]] = {
     36: ("<u2", 4, (0, 1, 2, 3)),
     111: ("<f2", 1, (0,)),
@@ -39,7 +39,7 @@ _DXGI: dict[int, tuple[str, int, tuple[int, ...]]] = {
     91: ("u1", 4, (2, 1, 0, 3)),
     93: ("u1", 4, (2, 1, 0)),
 }
-#: DXGI numbers of packed pixels: bits of a pixel, and the masks of red, green, blue and opacity.
+#: Packed pixels, by DXGI number: bits a pixel, and the masks of red, green, blue and alpha.
 _PACKED = {
     24: (32, (0x3FF, 0xFFC00, 0x3FF00000, 0xC0000000)),
     85: (16, (0xF800, 0x7E0, 0x1F, 0)),
@@ -49,7 +49,7 @@ _PACKED = {
 
 
 def open_dds(data: bytes) -> Image.Image | bytes | Refused:
-    """The largest picture, or the bytes for Pillow to open. Raises ValueError and struct.error of what is damaged."""
+    """The largest picture, or the bytes for Pillow to open. Raises ValueError or struct.error if the file is damaged."""
     height, width = struct.unpack_from("<2I", data, 12)
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise Image.DecompressionBombError
@@ -83,7 +83,7 @@ def _by_code(data: bytes, code: bytes, size: tuple[int, int]) -> Image.Image | b
 
 
 def unread_dds(data: bytes) -> Refused:
-    """What the caller is told of a DDS that neither we nor Pillow read."""
+    """The refusal of a DDS that neither this module nor Pillow reads."""
     code = data[84:88]
     name = code.decode("ascii") if code.isalnum() else f"of pixel format {int.from_bytes(code, 'little')}"
     if code == b"DX10":

@@ -1,4 +1,4 @@
-"""JPEG XL to a Pillow picture, for the decoder child (pylibjxl: libjxl in a wheel, of which Pillow has none)."""
+"""Opens JPEG XL as a Pillow picture. It uses pylibjxl, a wheel with libjxl, because Pillow does not read JPEG XL."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _NO_DECODER = Refused(
 
 
 def open_jpeg_xl(data: bytes) -> Image.Image | Refused:
-    """The picture, 8 bits a sample, turned as it is to be seen. Raises what pylibjxl raises of what it cannot decode.
+    """The picture, upright, with 8 bits a sample. Raises pylibjxl's errors if the data cannot be decoded.
 
-    libjxl itself scales deeper samples, turns the picture and converts what was compressed in its own colour space.
+    libjxl itself scales deeper samples, turns the picture upright and converts from its internal colour space.
     """
     try:
         codec = _codec()
-    except ImportError:  # no wheel for Linux on ARM
+    except ImportError:  # pylibjxl has no wheel for Linux on ARM
         return _NO_DECODER
     facts = codec.probe(data)
     size = (facts["width"], facts["height"])
     if math.prod(size) > MAX_PIXELS or max(size) > MAX_SIDE:
         raise Image.DecompressionBombError
-    if facts["have_animation"]:  # pylibjxl decodes every frame and gives the last
+    if facts["have_animation"]:  # pylibjxl would decode every frame and return the last
         return _ANIMATED
     pixels, beside = codec.decode(data, metadata=True)
     image = Image.fromarray(pixels)
@@ -48,4 +48,4 @@ def open_jpeg_xl(data: bytes) -> Image.Image | Refused:
 def _codec() -> pylibjxl.JXL:
     import pylibjxl
 
-    return pylibjxl.JXL(threads=1, pool_size=1)  # one child a core is the parallelism there is
+    return pylibjxl.JXL(threads=1, pool_size=1)  # each core has its own child, so one thread is enough

@@ -1,7 +1,7 @@
-"""What the chunks that a process stages tell each other of their job's images.
+"""A cache of decoded images that the chunks of a job share in one process.
 
-An image that a job has several times is decoded once in its chunk, and not again for the chunks the process stages later. And
-how many images a decoder is sent at a time is learnt once for each job.
+If a job has an image several times, the process decodes it once and reuses the result in later chunks. The chunks also share the
+batch size, which is the number of images that a decoder gets at a time.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from dataclasses import replace
 from pipeline.types import MB, Prepared
 
 _MOST = 10_000  # images
-_MOST_BYTES = 16 * MB  # of those that were converted
+_MOST_BYTES = 16 * MB  # of converted images
 _MOST_JOBS = 1_000
-_BATCH_SECONDS = 0.1  # of decoding in one thread before others' images have their turn
+_BATCH_SECONDS = 0.1  # a batch should hold a decoder no longer, so that images of other chunks get their turn
 _MOST_A_BATCH = 25  # images
 
 
 class SharedDecodes:
-    """What the images became that this process has decoded lately, by job and SHA-256, and how quick it was. Thread-safe.
+    """Recent results of this process by job and SHA-256, and the batch size of each job. Thread-safe.
 
-    Refusals are not kept: a decoder that was too slow or died may do better when the image is tried again.
+    Refusals are not kept, because a decoder that was too slow or died may succeed at the next attempt.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        #: The one asked for last at the end. Bytes that stayed as they came are not kept: who asks has them.
+        #: The result used last stands at the end. An image that stays as received is kept without its bytes: the caller has them.
         self._known: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
         self._kept = 0  # bytes
-        self._batch_sizes: OrderedDict[str, int] = OrderedDict()  # images, by job; the one that was learnt of last at the end
+        self._batch_sizes: OrderedDict[str, int] = OrderedDict()  # images, by job; the job updated last is at the end
 
     def find(self, job: str, sha256: str, data: bytes) -> Prepared | None:
-        """What `data`, of that SHA-256, became in the same job; None if that is not known."""
+        """The result for `data` in the same job; None if it is not known. `sha256`: the hash of `data`."""
         with self._lock:
             found = self._known.get((job, sha256))
             if found is not None:
@@ -41,7 +41,7 @@ class SharedDecodes:
         return replace(found, data=data) if found and not found.data else found
 
     def keep(self, job: str, sha256: str, data: bytes, became: Prepared) -> None:
-        """Notes what `data`, of that SHA-256, became."""
+        """Stores the result for `data`. `sha256`: the hash of `data`."""
         if became.data is data:
             became = replace(became, data=b"")
         with self._lock:
@@ -52,19 +52,19 @@ class SharedDecodes:
                 self._kept -= len(self._known.popitem(last=False)[1].data)
 
     def batch_size(self, job: str) -> int:
-        """How many images of the job are to be decoded together: as many as take _BATCH_SECONDS, going by those before.
+        """How many images of the job to decode together: about as many as take _BATCH_SECONDS, judged by earlier batches.
 
-        So small ones cost no thread a wait each, and large ones are spread over all decoders.
+        So a thread does not wait for every small image, and large images are spread over all decoders.
         """
         with self._lock:
             return self._batch_sizes.get(job, 1)
 
     def took(self, job: str, images: int, seconds: float) -> None:
-        """Notes for how long so many images of the job, decoded together, held a decoder; not how long they waited for one."""
+        """Adapts the job's batch size. A batch of `images` images used a decoder for `seconds`, without the wait for it."""
         with self._lock:
             most = self._batch_sizes.pop(job, 1)
             if seconds > _BATCH_SECONDS:
-                most = min(most, max(images // 2, 1))  # a batch that began long ago raises nothing
+                most = min(most, max(images // 2, 1))  # a slow old batch must not raise the size
             elif images == most and 2 * seconds < _BATCH_SECONDS:
                 most = min(2 * images, _MOST_A_BATCH)
             self._batch_sizes[job] = most

@@ -1,4 +1,4 @@
-"""How many pages or frames a file has, beside the one that is read: told by headers, never by decoding."""
+"""Counts the pages or frames of a file. It reads only headers and decodes nothing, so it is quick."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from PIL import Image
 from pipeline.decode.tiff_directory import MOST_PAGES, MalformedTiff, first_directory, pages
 from pipeline.notes import NoteCode, note
 
-#: Formats whose header, or whose table of pictures, Pillow has read when it opens them: asking it decodes nothing.
+#: Formats whose frames Pillow counts when it opens the file, without decoding them.
 _COUNTED_BY_PILLOW = frozenset({"AVIF", "FLI", "HEIC", "HEIF", "HEIF sequence", "PNG", "WebP"})
 _GIF_BLOCK, _GIF_FRAME = 0x21, 0x2C
 
 
 def note_of_pages(kind: str, data: bytes, image: Image.Image) -> str:
-    """The note that further pages or frames were not read; empty if there are none."""
+    """A note that only the first page or frame was read; empty if the file has only one."""
     if kind in {"TIFF", "DCX"}:
         count, what = _tiff_pages(data) if kind == "TIFF" else _dcx_pages(data), "pages"
     elif kind == "GIF":
@@ -43,7 +43,7 @@ def _dcx_pages(data: bytes) -> int:
 
 
 def _gif_frames(data: bytes) -> int:
-    """Frames up to MOST_PAGES, by the lengths that stand before each block."""
+    """The number of frames, at most MOST_PAGES. It follows the lengths before the blocks."""
     at = 13 + _gif_table(data[10:11])
     count = 0
     while count < MOST_PAGES and at < len(data) and data[at] in {_GIF_BLOCK, _GIF_FRAME}:
@@ -59,5 +59,5 @@ def _gif_frames(data: bytes) -> int:
 
 
 def _gif_table(flags: bytes) -> int:
-    """Bytes of the colour table that the flags announce."""
+    """The size in bytes of the colour table that the flags announce."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0

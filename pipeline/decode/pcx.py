@@ -1,4 +1,4 @@
-"""A PCX of any depth and number of planes: Pillow knows four of the combinations."""
+"""Reads PCX of any depth and number of planes, because Pillow reads only four of the combinations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
 from pipeline.types import ItemCode, Refused
 
 _HEADER = 128  # bytes
-_WITHOUT_PALETTE = 3  # the version whose pictures have the display's colours
+_WITHOUT_PALETTE = 3  # the version without a palette: its pictures use the display's colours
 #: The 16 colours of an EGA display.
 _DISPLAY = bytes.fromhex("0000000000aa00aa0000aaaaaa0000aa00aaaa5500aaaaaa5555555555ff55ff5555ffffff5555ff55ffffff55ffffff")
 
 
 def open_pcx(data: bytes) -> Image.Image | Refused:
-    """The picture. Raises ValueError and struct.error of what is damaged."""
+    """The picture. Raises ValueError or struct.error if the file is damaged."""
     version, encoded, bits, left, top, right, bottom = struct.unpack_from("<xBBBhhhh", data)
     width, height = right - left + 1, bottom - top + 1
     planes, stride = struct.unpack_from("<BH", data, 65)
@@ -44,7 +44,7 @@ def open_pcx(data: bytes) -> Image.Image | Refused:
 
 
 def _indexes(rows: np.ndarray, bits: int) -> np.ndarray:
-    """The value of each pixel, whose lowest bits are in the first plane. Shape of `rows`: (height, planes, bytes)."""
+    """The palette index of each pixel. `rows` has the shape (height, planes, bytes), and the first plane has the lowest bits."""
     shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
     split = ((rows[..., None] >> shifts) & ((1 << bits) - 1)).reshape(*rows.shape[:2], -1)
     indexes = np.zeros((len(rows), split.shape[2]), np.uint8)
@@ -59,13 +59,13 @@ def _refused(bits: int, planes: int) -> Refused:
 
 
 def _decoded(data: bytes, size: int, *, encoded: bool) -> bytes:
-    """The first `size` bytes that the run-length codes give. Raises ValueError if there are fewer."""
+    """The first `size` bytes of the pixels, run-length decoded if `encoded`. Raises ValueError if there are fewer."""
     body = np.frombuffer(data, np.uint8)[_HEADER:]
     if encoded:
-        # A byte from 0xC0 on is a count, unless it follows one: of a row of such bytes each second one is.
+        # A byte of at least 0xC0 is a count, unless it follows a count. So in a series of such bytes every second one is a count.
         large = body >= 0xC0
         places = np.arange(len(body), dtype=np.int32)
-        starts = np.maximum.accumulate(np.where(large, 0, places + 1))  # where the row of large bytes began
+        starts = np.maximum.accumulate(np.where(large, 0, places + 1))  # where each series of such bytes begins
         is_count = large & ((places - starts) % 2 == 0)
         times = np.ones(len(body), np.uint8)
         times[is_count] = 0
@@ -78,7 +78,7 @@ def _decoded(data: bytes, size: int, *, encoded: bool) -> bytes:
 
 
 def _palette(data: bytes, version: int, depth: int) -> bytes:
-    """The colours, as RGB; empty where the values are greys."""
+    """The palette as RGB bytes; empty if the pixels are grey values."""
     if depth > 4:
         tail = data[-769:]
         greys = bytes(level for step in range(256) for level in (step, step, step))

@@ -145,7 +145,7 @@ def _sound_jpeg(data: bytes, frame: JpegFrame) -> Prepared | Refused:
         width, height = image.size
         orientation = orientation_of(image)
         if frame.usual and image.mode != "CMYK" and not is_turned(orientation):
-            # Decoding as grey at an eighth of the size halves the time for a baseline JPEG, and still reads every scan to its end.
+            # Decoding as grey at an eighth of the size halves the time for a baseline JPEG and still reads every scan completely.
             image.draft("L", (1, 1))
             image.load()
             told = _BLANK if is_blank(image) and _is_blank_jpeg(data) else ""

@@ -1,4 +1,4 @@
-"""A PNG's chunks: whether they are sound, a PNG rebuilt from those that decide its pixels, and 16-bit samples in full."""
+"""Works on the chunks of a PNG: checks them, rebuilds a damaged PNG from them, and reads 16-bit samples in full depth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NAME = re.compile(rb"[A-Za-z]{4}")
-#: What the pixels are made of. Everything else is beside the picture.
+#: The chunks that decide the pixels. A mended PNG leaves out all others.
 _PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT"))
 _RESYNC = re.compile(rb"IDAT|IEND|PLTE|tRNS")
 #: By colour type: Pillow's mode, and its names for the high and the low bytes of 16-bit samples.
@@ -21,7 +21,7 @@ _DEEP = {2: ("RGB", "RGB;16B", "RGB;16L"), 6: ("RGBA", "RGBA;16B", "RGBA;16L")}
 
 
 def is_sound(data: bytes) -> bool:
-    """Whether each chunk has the checksum it should have, up to the end chunk."""
+    """Whether the checksum of every chunk up to the end chunk is right."""
     at = len(SIGNATURE)
     while True:
         length = int.from_bytes(data[at : at + 4])
@@ -34,13 +34,13 @@ def is_sound(data: bytes) -> bool:
 
 
 def mended_png(data: bytes) -> bytes:
-    """The PNG with nothing but the chunks its pixels are made of, with right checksums, and an end."""
+    """The PNG rebuilt from the chunks that decide its pixels, with right checksums and an end chunk."""
     chunks = [_chunk(name, body) for name, body in _chunks(data) if name in _PIXELS]
     return b"".join((SIGNATURE, *chunks, _chunk(b"IEND", b"")))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and bodies. Where a chunk's length leads nowhere, the next chunk of the pixels is searched for."""
+    """Yields the name and body of each chunk. If a chunk's length is wrong, it searches for the next chunk that it knows."""
     at = len(SIGNATURE)
     while at + 8 <= len(data):
         name, end = data[at + 4 : at + 8], at + 8 + int.from_bytes(data[at : at + 4])
@@ -62,17 +62,18 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 
 def is_deep(data: bytes) -> bool:
-    """Whether its samples have 16 bits."""
+    """Whether the PNG has 16 bits a sample."""
     return data[24:25] == b"\x10"
 
 
 def deep_samples(data: bytes) -> np.ndarray | None:
-    """The 16-bit samples of a colour PNG, shape (height, width, 3 or 4); None if it is grey.
+    """The 16-bit samples of a PNG with colour or alpha, shape (height, width, 3 or 4); None if it is grey without alpha.
 
-    Pillow keeps the high byte of each alone. Asked for its little-endian reading it keeps the low one, and two decodes give both.
+    Pillow keeps only the high byte of each sample, or only the low byte if it is told to read little-endian samples. So this
+    function decodes twice and combines both bytes.
     """
     if data[25] == 4:
-        # Grey with alpha, 16 bits: the same bytes and the same filters as RGBA with 8 bits.
+        # 16-bit grey with alpha has the same bytes and filters as 8-bit RGBA, so its header is changed to 8-bit RGBA.
         header = bytearray(data[:33])
         header[24:26] = b"\x08\x06"
         header[29:33] = isal_zlib.crc32(bytes(header[12:29])).to_bytes(4)
