@@ -1,4 +1,4 @@
-"""The bitmaps that Pillow reads wrongly or not at all: any colour masks, and run-length codes with gaps."""
+"""Reads BMP, because Pillow misreads or refuses some bitmaps: unusual colour masks, and run-length codes with gaps."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from pipeline.types import ItemCode, Refused
 
 _FILE_HEADER = 14
 _RGB, _RLE8, _RLE4, _BITFIELDS, _JPEG, _PNG, _ALPHA_BITFIELDS = range(7)
-_CORE = 12  # bytes: the header of OS/2 1, with 16-bit sizes and palettes of three bytes a colour
-_OS2 = frozenset((16, 64))  # bytes: headers of OS/2 2, where compressions 3 and 4 mean something else
+_CORE = 12  # bytes: the header of OS/2 1, which has 16-bit sizes and palettes with three bytes a colour
+_OS2 = frozenset((16, 64))  # bytes: headers of OS/2 2, in which compressions 3 and 4 have other meanings
 _NARROW = {16: (0x7C00, 0x3E0, 0x1F, 0), 24: (0xFF0000, 0xFF00, 0xFF, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Header:
-    """What the header that follows the file header says."""
+    """The fields of the header that follows the file header."""
 
-    size: int  #: bytes
+    size: int  #: bytes of this header
     width: int
     height: int
-    upward: bool  #: the lowest row comes first
-    bits: int  #: a pixel
+    upward: bool  #: whether the lowest row comes first
+    bits: int  #: bits a pixel
     compression: int
-    colours: int  #: of the palette; 0 if the header does not say
+    colours: int  #: number of colours in the palette; 0 if the header does not say
 
 
 def open_bmp(data: bytes) -> Image.Image | Refused:
-    """The picture. Raises ValueError and struct.error of what is damaged."""
+    """The picture. Raises ValueError or struct.error if the file is damaged."""
     header = _header(data)
     if header.width * header.height > MAX_PIXELS or max(header.width, header.height) > MAX_SIDE:
         raise Image.DecompressionBombError
@@ -76,7 +76,10 @@ def _header(data: bytes) -> _Header:
 
 
 def _rows(data: bytes, header: _Header, offset: int) -> np.ndarray:
-    """The bytes of each row, whose length is a multiple of four; the last row may be without its padding."""
+    """The bytes of each row without padding, shape (height, bytes).
+
+    The file pads each row to a multiple of four bytes. The padding of the last row may be missing.
+    """
     used, stride = (header.width * header.bits + 7) // 8, (header.width * header.bits + 31) // 32 * 4
     body = data[offset : offset + stride * header.height].ljust(stride * header.height, b"\0")
     if len(data) - offset < stride * (header.height - 1) + used:
@@ -116,7 +119,7 @@ def _small(rows: np.ndarray, header: _Header) -> np.ndarray:
 
 
 def _runs(body: bytes, header: _Header) -> np.ndarray:
-    """The indexes that the run-length codes give. What jumps and early ends of rows leave out has the first colour."""
+    """Decodes run-length codes to palette indexes. Pixels that jumps and early ends of rows skip get the first colour."""
     width, height = header.width, header.height
     indexes = bytearray(width * height)
     four = header.compression == _RLE4
@@ -170,7 +173,7 @@ def _of_masks(data: bytes, header: _Header, offset: int) -> Image.Image:
 
 
 def _masks(data: bytes, header: _Header) -> tuple[int, int, int, int]:
-    """Which bits of a pixel are red, green, blue and opacity."""
+    """The bit masks of red, green, blue and alpha in a pixel."""
     if header.compression not in {_BITFIELDS, _ALPHA_BITFIELDS}:
         return _NARROW[header.bits]
     red, green, blue = struct.unpack_from("<3I", data, 54)

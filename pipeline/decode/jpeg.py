@@ -1,4 +1,4 @@
-"""What a JPEG's headers say, and a JPEG rebuilt from the parts that a decoder needs. Pure, standard library only."""
+"""Reads a JPEG's headers, and rebuilds a damaged JPEG from the parts that a decoder needs. Pure, standard library only."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
-#: Reserved ones (at which libjpeg gives up), restarts, start and end of an image: no length follows them.
+#: Markers without a length after them: reserved ones (at which libjpeg stops), restarts, start and end of image.
 STANDALONE = frozenset((*range(0x01, 0xC0), *range(0xD0, 0xDA)))
 START_OF_SCAN, START_OF_IMAGE, END_OF_IMAGE = 0xDA, b"\xff\xd8", b"\xff\xd9"
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))  # baseline, extended, arithmetic
 _LOSSLESS = 0xC3
 PROGRESSIVE = frozenset((0xC2, 0xCA))
 _FRAMES = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7))
-#: Frames that models decode as they come: baseline, extended and progressive, with Huffman codes.
+#: Frames that every model decodes: baseline, extended and progressive, with Huffman codes.
 _USUAL = frozenset((0xC0, 0xC1, 0xC2))
-#: Those that our decoder knows beside them: lossless, and the two with arithmetic codes.
+#: Frames that Pillow decodes: the usual ones, lossless, and two with arithmetic codes.
 _DECODED = _USUAL | {_LOSSLESS, 0xC9, 0xCA}
 _VARIANTS = {0xCB: "lossless with arithmetic codes", 0xF7: "JPEG-LS"}
-#: Segments that decide the pixels: quantization, Huffman and arithmetic tables, restarts, and the frame itself.
+#: Segments that decide the pixels: quantization, Huffman and arithmetic tables, and the restart interval.
 _TABLES = frozenset((0xDB, 0xC4, 0xCC, 0xDD))
-#: Application segments that say how the pixels are meant, by marker and beginning.
+#: Application segments that say how to show the pixels, by marker; the value is how the segment begins.
 _MEANING = {0xE0: b"JFIF\0", 0xE1: b"Exif\0\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
-_LEAST = {0xE2: 16, 0xEE: 14}  # bytes of such a segment, with its length
+_LEAST = {0xE2: 16, 0xEE: 14}  # minimum size of such a segment in bytes, with its length field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JpegFrame:
-    """What the frame header says of the coding."""
+    """The coding of a JPEG, from its frame header."""
 
     marker: int = 0  #: 0xC0 to 0xCF, or 0xF7; 0 if there is no frame header before the first scan
-    bits: int = 8  #: a sample
+    bits: int = 8  #: bits a sample
     components: int = 0
-    one_scan: bool = False  #: one scan of all components, after which libjpeg takes no other
+    one_scan: bool = False  #: the first scan has all components of a sequential JPEG, so libjpeg reads no other scan
 
     @property
     def usual(self) -> bool:
@@ -46,7 +46,7 @@ class JpegFrame:
 
     @property
     def unread(self) -> str:
-        """What the caller is told of a variant that our decoder does not know; empty if it does."""
+        """Names, for the caller, a variant that Pillow does not decode; empty if Pillow decodes it."""
         if self.marker and self.marker not in _DECODED:
             return _VARIANTS.get(self.marker, "hierarchical")
         if self.marker and self.bits != 8:
@@ -55,13 +55,13 @@ class JpegFrame:
 
 
 def jpeg_frame(data: bytes) -> JpegFrame:
-    """What the headers before the first scan say."""
+    """Reads the headers before the first scan."""
     frame, bits, components = 0, 8, 0
     for marker, at in jpeg_markers(data):
         if marker == START_OF_SCAN:
             one = frame in _SEQUENTIAL and components > 0 and data[at + 2 : at + 3] == bytes([components])
             return JpegFrame(marker=frame, bits=bits, components=components, one_scan=one)
-        if marker in STANDALONE:  # no such thing belongs in a header: nothing behind it is believed
+        if marker in STANDALONE:  # such markers do not belong in a header: reserved ones are skipped, others end it
             if marker < 0xC0:
                 continue
             break
@@ -71,10 +71,10 @@ def jpeg_frame(data: bytes) -> JpegFrame:
 
 
 def mended_jpeg(data: bytes) -> bytes:
-    """The JPEG with nothing but what decides its pixels and how they are meant, and without an end marker.
+    """Rebuilds the JPEG from the segments that decide its pixels and how to show them, without an end marker.
 
-    Junk between segments, segments with a wrong length and everything behind the end marker are left out. Empty if there is no
-    frame or no scan.
+    It leaves out other segments, junk between segments, and everything after the end marker. The result is empty if the JPEG has
+    no frame header or no scan.
     """
     parts = [START_OF_IMAGE]
     framed = False
@@ -91,7 +91,7 @@ def mended_jpeg(data: bytes) -> bytes:
 
 
 def _end(data: bytes, at: int) -> int:
-    """Where the end marker stands that follows the scan which begins at `at`, or a segment that is cut off, or the data ends."""
+    """Where the scans end: at the end marker, at a segment that is cut off, or at the end of the data. `at`: the first scan."""
     for marker, place in jpeg_markers(data, at):
         if marker == 0xD9 or (marker not in STANDALONE and place + max(int.from_bytes(data[place : place + 2]), 2) > len(data)):
             return place - 2
@@ -99,8 +99,10 @@ def _end(data: bytes, at: int) -> int:
 
 
 def has_first_passes(data: bytes) -> bool:
-    """Whether every coefficient of every component was coded at least coarsely before the last scan that is there began, or that
-    scan is the only one it needs. What a cut-off scan leaves out is then fine detail, or the last rows.
+    """Whether a cut JPEG has every coefficient of every component at least coarsely.
+
+    In a progressive JPEG the scans before the last one must have them, so the cut loses only fine detail. In any other JPEG the
+    last scan counts too, so the cut loses only the last rows.
     """
     frame = jpeg_frame(data)
     scans = list(_scan_parameters(data))
@@ -110,12 +112,12 @@ def has_first_passes(data: bytes) -> bool:
 
 
 def is_refined(data: bytes) -> bool:
-    """Whether scans are there, whole or not, that code every coefficient to its last bit."""
+    """Whether the scans code every coefficient to its last bit. A scan that is cut counts too."""
     return _is_covered(list(_scan_parameters(data)), jpeg_frame(data), coarsest=0)
 
 
 def _is_covered(scans: list[tuple[list[int], int, int, int]], frame: JpegFrame, *, coarsest: int) -> bool:
-    """Whether the scans code each coefficient of each component, with at most `coarsest` bits left out."""
+    """Whether the scans code each coefficient of each component with at most `coarsest` low bits left out."""
     progressive = frame.marker in PROGRESSIVE
     seen: dict[int, set[int]] = {}
     for selectors, first, last, left_out in scans:
@@ -127,7 +129,7 @@ def _is_covered(scans: list[tuple[list[int], int, int, int]], frame: JpegFrame, 
 
 
 def _scan_parameters(data: bytes) -> Iterator[tuple[list[int], int, int, int]]:
-    """Of each scan: its components, its first and last coefficient, and how many of their lowest bits it leaves out."""
+    """Yields for each scan: its components, its first and last coefficient, and how many of their low bits it leaves out."""
     for marker, at in jpeg_markers(data):
         if marker == START_OF_SCAN:
             count = int.from_bytes(data[at + 2 : at + 3])
@@ -137,18 +139,21 @@ def _scan_parameters(data: bytes) -> Iterator[tuple[list[int], int, int, int]]:
 
 
 def jpeg_scans(data: bytes, *, most: int) -> int:
-    """How many scans a JPEG has at most; counted exactly, up to one above `most`, only if that may be more than `most`. A baseline photo has 1, a progressive one about 10.
+    """Counts the scans of a JPEG, so that the caller can refuse a JPEG with more than `most`.
 
-    Each scan of a progressive JPEG passes over the whole picture again: 10,000 of them in a small file take over 40 s.
+    If a quick upper bound is at most `most`, the result is that bound. Otherwise the scans are counted exactly, and the count
+    stops at `most` + 1. A baseline photo has 1 scan, a progressive one about 10. Each scan of a progressive JPEG covers the whole
+    picture again, so a small file with 10,000 scans takes over 40 s to decode.
     """
     if jpeg_frame(data).one_scan:
         return 1
-    at_most = data.count(b"\xff\xda")  # scan markers, and perhaps some in thumbnails: never fewer than the scans
+    at_most = data.count(b"\xff\xda")  # an upper bound: it counts scans of thumbnails too
     if at_most <= most:
         return at_most
     scans = 0
     for marker, _ in jpeg_markers(data):
-        if marker == 0xD9 and scans:  # the end of the image: what follows is not decoded, but for what follows mere tables
+        # Nothing after the end of the image is decoded. An end marker before the first scan ends only tables.
+        if marker == 0xD9 and scans:
             break
         scans += marker == 0xDA
         if scans > most:
@@ -157,8 +162,10 @@ def jpeg_scans(data: bytes, *, most: int) -> int:
 
 
 def jpeg_markers(data: bytes, at: int = 2) -> Iterator[tuple[int, int]]:
-    """A JPEG's markers and where what follows each begins, as libjpeg reads: from marker to marker, over the lengths; garbage and
-    entropy-coded data between them are skipped. `at`: where the search begins.
+    """Yields each marker and the offset just after it. `at`: where the search begins.
+
+    As in libjpeg, it skips each segment by its length, and then searches for the next marker. So it skips garbage and
+    entropy-coded data.
     """
     while found := _MARKER.search(data, at):
         marker, at = found[1][0], found.end()

@@ -1,4 +1,4 @@
-"""From bytes of a known format to a Pillow picture: by Pillow, or by a reader of ours where Pillow is wrong or knows too little."""
+"""Opens bytes of a known format as a Pillow picture. A reader of this folder does it where Pillow misreads or lacks a variant."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
 from pipeline.types import ItemCode, Refused
 
-#: Formats that are loaded before the first picture, beside those Pillow loads itself; the others when one comes.
+#: Formats whose modules are loaded at start. Pillow loads some more itself, and other formats load with their first picture.
 _USUAL = ("JPEG", "PNG", "WebP")
-#: The modules of formats whose name, with its first letter alone a capital, is not the module's.
+#: The name of a format's Pillow module, if it is not the format's capitalized name.
 _MODULES = {"JPEG 2000": "Jpeg2K", "WebP": "WebP"}
-#: Pillow's name for a format, where it is not ours.
+#: Pillow's name for a format, if it differs from pipeline.decode.sniff.
 _PILLOW_NAMES = {"HEIC": "HEIF", "HEIF sequence": "HEIF", "JPEG 2000": "JPEG2000"}
 _NO_STILL_PICTURE = Refused(
     code=ItemCode.UNSUPPORTED_FORMAT,
@@ -28,7 +28,7 @@ _NO_STILL_PICTURE = Refused(
 
 
 def prepare_libraries() -> None:
-    """Loads what is usual, and sets the limits that Pillow itself keeps."""
+    """Loads the usual formats and sets Pillow's own limits."""
     Image.preinit()
     for kind in _USUAL:
         _load(kind)
@@ -43,9 +43,9 @@ def is_too_large(size: tuple[int, int]) -> bool:
 
 
 def open_picture(kind: str, data: bytes) -> Image.Image | Refused:
-    """The first picture in `data`, which is of the format `kind` (pipeline.decode.sniff); perhaps not loaded yet.
+    """The first picture in `data`, whose format is `kind` (pipeline.decode.sniff). Its pixels may not be loaded yet.
 
-    Raises whatever the readers raise of what they cannot decode.
+    Raises the errors of Pillow and of the readers if the data cannot be decoded.
     """
     if kind in _READERS:
         opened = _READERS[kind](data)
@@ -57,17 +57,17 @@ def open_picture(kind: str, data: bytes) -> Image.Image | Refused:
 
 def _by_pillow(kind: str, data: bytes) -> Image.Image:
     _load(kind)
-    # From memory, never by a path: a cut BMP that is mapped into memory kills the process with SIGBUS.
+    # Pillow gets bytes and never a path, because it maps files into memory, and a cut BMP then kills the process with SIGBUS.
     return Image.open(BytesIO(data), formats=[_PILLOW_NAMES.get(kind, kind)])
 
 
 @lru_cache
 def _load(kind: str) -> None:
-    """Loads what opens a format. One child a core is the parallelism there is, so decoders start no threads."""
+    """Loads the module that opens a format. Decoders use one thread each, because every core has its own child."""
     if _PILLOW_NAMES.get(kind, kind) == "HEIF":
         import pillow_heif
 
-        # Thumbnails and depth maps are not what is asked about.
+        # Thumbnails, depth maps and auxiliary images are not needed.
         pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
         return
     if kind == "AVIF":
@@ -99,7 +99,7 @@ def _dds(data: bytes) -> Image.Image | Refused:
 
 
 def _dcx(data: bytes) -> Image.Image | Refused:
-    """The first of the PCX pictures behind a table of their offsets."""
+    """The first PCX picture of a DCX, which is a table of offsets with PCX pictures after it."""
     return _pcx(data[struct.unpack_from("<I", data, 4)[0] :])
 
 
@@ -137,14 +137,14 @@ def _tiff(data: bytes) -> Image.Image | bytes | Refused:
 
 
 def _xbm(data: bytes) -> Image.Image:
-    """A set bit is ink, black on white: Pillow takes it for light."""
+    """Inverts the picture, because a set bit means black in XBM and Pillow reads it as white."""
     from PIL import ImageChops
 
     with _by_pillow("XBM", data) as image:
         return ImageChops.invert(image)
 
 
-#: What reads a format instead of Pillow, or gives the bytes that Pillow is to read.
+#: Readers by format. A reader gives the picture, or the bytes for Pillow to open.
 _READERS: dict[str, Callable[[bytes], Image.Image | bytes | Refused]] = {
     "BMP": _bmp,
     "DCX": _dcx,

@@ -1,4 +1,4 @@
-"""What a decoded picture's pixels become, so that a PNG or JPEG holds them and they look as they should."""
+"""Changes the pixels of a decoded picture so that a PNG or JPEG can hold them and the picture looks right."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 from PIL import Image
 
-#: What PNG can hold of Pillow's modes, as 8 bits a sample or fewer.
+#: Pillow's modes that PNG can hold with at most 8 bits a sample.
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 _WITH_ALPHA = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
 _SIXTEEN_BITS = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
-#: The colour space an ICC profile is of (its bytes 16 to 19) for the modes it may be kept with.
+#: The colour space that an ICC profile must have (its bytes 16 to 19) to be kept, by mode.
 _PROFILE_SPACES = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "P": b"RGB ", "RGB": b"RGB ", "RGBA": b"RGB "}
 _EXIF_ORIENTATION = 0x0112
 ON_ITS_SIDE = frozenset({5, 6, 7, 8})  # orientations that swap width and height
@@ -23,29 +23,29 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TIFF_PHOTOMETRIC = 262  # 0: white is zero
+_TIFF_PHOTOMETRIC = 262  # the tag's value 0 means that white is zero
 _XMP = ("xmp", "XML:com.adobe.xmp")
 _WHITE = 255
-_GROUNDS = (_WHITE, 0, 128)  # greys, the one that is preferred first
-_CLEAR, _SOLID = 64, 128  # opacities: below the first nothing is seen, from the second on something is
-_CONTRAST = 64  # of 255: what differs less from its ground in every colour is hard to see
-_FEW_LOST = 0.2  # of the border pixels: highlights and outlines
-_THIN = 0.15  # of the light pixels border on clear ones: they are lines or letters
-_ALL_LIGHT = 0.95  # of what is seen: then nothing would be left of it on white
+_GROUNDS = (_WHITE, 0, 128)  # grey backgrounds in order of preference
+_CLEAR, _SOLID = 64, 128  # alpha values: a pixel below the first is clear, a pixel from the second on is solid
+_CONTRAST = 64  # of 255: a pixel that differs less from the background in every colour is hard to see
+_FEW_LOST = 0.2  # share of border pixels: so few hard-to-see ones are only highlights and outlines
+_THIN = 0.15  # share of light pixels: if more of them border on clear pixels, they form lines or letters
+_ALL_LIGHT = 0.95  # share of solid pixels: if more of them are light, a white background would hide the picture
 
 
 def orientation_of(image: Image.Image) -> int:
-    """As EXIF numbers it: 1, as it stands, to 8. A tag in XMP is passed over, as every viewer does."""
+    """The EXIF orientation, from 1 (upright as stored) to 8. It ignores an orientation in XMP, as every viewer does."""
     for name in _XMP:
         image.info.pop(name, None)
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - Pillow raises many; a damaged tag is no reason to refuse a picture that decodes
+    except Exception:  # noqa: BLE001 - Pillow raises many errors; a picture with a damaged tag still decodes
         return 1
 
 
 def is_turned(orientation: int) -> bool:
-    """Whether the picture is to be seen otherwise than it is stored."""
+    """Whether the picture must be turned or mirrored to be upright."""
     return orientation in _UPRIGHT
 
 
@@ -54,10 +54,10 @@ def turned_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def as_png_holds_it(image: Image.Image) -> Image.Image:
-    """In a mode that PNG has, of 8 bits a sample or fewer."""
+    """The picture in a mode that PNG can hold with at most 8 bits a sample."""
     if image.mode in _PNG_MODES:
         return image
-    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM"):  # of which Pillow makes 0 to 65535
+    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM"):  # Pillow scales PPM to 0 to 65535
         return _grey_of(image, bits=16)
     if image.mode in {"I", "F"}:
         return _grey_of(image, bits=32)
@@ -65,29 +65,29 @@ def as_png_holds_it(image: Image.Image) -> Image.Image:
 
 
 def _grey_of(image: Image.Image, *, bits: int) -> Image.Image:
-    """8-bit grey of deeper grey. (Pillow's convert clips instead: nearly all turns white.)"""
+    """Scales deeper grey to 8 bits. Pillow's convert would clip instead, which turns almost every pixel white."""
     import numpy as np
 
     from pipeline.decode.depth import as_bytes
 
     values = np.asarray(image)
     grey = as_bytes(values.astype(np.uint16, copy=False) if bits == 16 else values, bits=bits)
-    if getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == 0:  # Pillow turns only 8 bits and fewer around
+    if getattr(image, "tag_v2", {}).get(_TIFF_PHOTOMETRIC) == 0:  # Pillow inverts only samples of at most 8 bits
         grey = 255 - grey
     return Image.fromarray(grey)
 
 
 def profile_of(image: Image.Image, mode: str) -> bytes | None:
-    """The picture's ICC profile, where it still speaks of the pixels: not a CMYK profile beside RGB."""
+    """The picture's ICC profile, if it fits the mode of the pixels. For example, a CMYK profile does not fit RGB."""
     profile = image.info.get("icc_profile")
     return profile if isinstance(profile, bytes) and profile[16:20] == _PROFILE_SPACES.get(mode) else None
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """The picture, of a mode that PNG has, without transparency: what shows through becomes a ground that contrasts with it.
+    """Replaces transparency by a background that contrasts with the picture. The mode must be one that PNG can hold.
 
-    A model lays a picture on a ground of its own choice, and the text of some is lost on it. An opacity that is 0 everywhere was
-    never meant (screenshots and games write such), and one that is full everywhere says nothing: both are left out.
+    A model would choose its own background, on which some text cannot be read. An alpha channel that is 0 everywhere is a mistake
+    of screenshots and games, and one that is 255 everywhere changes nothing. Such a channel is dropped.
     """
     if "A" not in image.mode and "transparency" not in image.info:
         return image
@@ -103,7 +103,10 @@ def opaque(image: Image.Image) -> Image.Image:
 
 
 def _ground_of(image: Image.Image) -> int:
-    """The grey from which what borders on the transparent parts of an RGBA picture stands out best; white if it may be any."""
+    """The background for an RGBA picture: white, or the grey that contrasts best with the pixels next to clear ones.
+
+    It is white unless the picture has light lines or letters that white would hide.
+    """
     import numpy as np
 
     pixels = np.asarray(image)
@@ -120,7 +123,7 @@ def _ground_of(image: Image.Image) -> int:
     if not border.size:
         return _WHITE
     lost = [float((np.abs(border - ground).max(axis=1) < _CONTRAST).mean()) for ground in _GROUNDS]
-    # A page with clear parts is white too, but little of its white borders on them. Of thin letters much does.
+    # A white page with clear parts has few light pixels next to them. Thin light letters have many.
     light = int(((colours.min(axis=2) > _WHITE - _CONTRAST) & solid).sum())
     thin = light and (lost[0] * len(border) > _THIN * light or light > _ALL_LIGHT * int(solid.sum()))
     return _GROUNDS[lost.index(min(lost))] if thin and lost[0] > _FEW_LOST else _WHITE
@@ -133,7 +136,7 @@ def extrema_of(image: Image.Image) -> list[tuple[float, float]]:
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether every pixel of a loaded picture has the same colour, or none is to be seen."""
+    """Whether every pixel of a loaded picture has the same colour, or every pixel is fully transparent."""
     width, height = image.size
     places = (
         (0, 0),

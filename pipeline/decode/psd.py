@@ -1,4 +1,4 @@
-"""The flattened picture of a PSD, of any depth and with channels beside its colours, which Pillow reads wrongly or not at all."""
+"""Reads the flattened picture of a PSD. Pillow misreads or refuses some depths and files with extra channels."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pipeline.types import ItemCode, Refused
 
 _HEADER = struct.Struct(">4sH6xHIIHH")
 _BITMAP, _GREY, _INDEXED, _RGB, _CMYK, _MULTICHANNEL, _DUOTONE, _LAB = 0, 1, 2, 3, 4, 7, 8, 9
-#: Channels of the colour, by the mode. Those behind them are transparency or saved selections.
+#: Colour channels by colour mode. Further channels hold transparency or saved selections.
 _COLOURS = {_BITMAP: 1, _GREY: 1, _INDEXED: 1, _RGB: 3, _CMYK: 4, _DUOTONE: 1, _LAB: 3}
-#: Bits a channel may have, where they are others than 8 and 16.
+#: Allowed bits a channel by colour mode. All other modes allow 8 and 16.
 _DEPTHS = {_BITMAP: {1}, _INDEXED: {8}, _GREY: {8, 16, 32}, _RGB: {8, 16, 32}}
 _RAW, _PACKBITS, _ZIP, _ZIP_DIFFERENCED = range(4)
 _ICC_PROFILE = 1039
 
 
 class MalformedPsd(ValueError):
-    """The file ends early, or contradicts itself."""
+    """The file ends early or contradicts itself."""
 
 
 def open_psd(data: bytes) -> Image.Image | Refused:
-    """The flattened picture, 8 bits a sample. Raises ValueError and what numpy, zlib and Pillow raise of what is damaged."""
+    """The flattened picture with 8 bits a sample. Raises ValueError, or errors of numpy, zlib and Pillow, if it is damaged."""
     _, _, channels, height, width, bits, mode = _HEADER.unpack_from(data)
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise Image.DecompressionBombError
@@ -53,10 +53,10 @@ def _section(data: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _shows_through(layers: bytes) -> bool:
-    """Whether the first channel behind the colours is the flattened picture's transparency: a negative number of layers says so."""
+    """Whether the first channel after the colours is the flattened picture's transparency. A negative layer count says so."""
     if len(layers) >= 6 and struct.unpack_from(">I", layers)[0]:
         return bool(struct.unpack_from(">h", layers, 4)[0] < 0)
-    # Documents of 16 and 32 bits keep their layers in a block of another name, behind the mask.
+    # Documents of 16 and 32 bits keep their layers in a block with another name, after the mask.
     for name in (b"8BIMLr16", b"8BIMLr32", b"8BIMMt16", b"8BIMMt32", b"8BIMMtrn"):
         at = layers.find(name)
         if at >= 0 and name[4:6] == b"Mt":
@@ -67,7 +67,7 @@ def _shows_through(layers: bytes) -> bool:
 
 
 def _resource(resources: bytes, wanted: int) -> bytes:
-    """The image resource of that number, or nothing."""
+    """The image resource with the number `wanted`; empty if there is none."""
     at = 0
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         number, name = struct.unpack_from(">HB", resources, at + 4)
@@ -111,7 +111,7 @@ def _planes(data: bytes, at: int, wanted: int, *, channels: int, width: int, hei
 
 
 def _summed(plane: np.ndarray, width: int, bits: int) -> np.ndarray:
-    """Undoes the differences within each row; of floats those of their bytes, of which the highest come first."""
+    """Undoes the differences within each row. For floats they are differences of bytes, with the highest bytes first."""
     if bits == 32:
         rows = np.cumsum(plane, axis=1, dtype=np.uint8).reshape(len(plane), 4, width)
         return np.ascontiguousarray(rows.transpose(0, 2, 1)).view(">f4").reshape(len(plane), width)
@@ -127,7 +127,7 @@ def _picture(planes: list[np.ndarray], mode: int, palette: bytes, *, bits: int) 
             bytes(byte for colour in zip(palette[:256], palette[256:512], palette[512:768], strict=True) for byte in colour)
         )
         return image
-    # All colours are scaled together; Photoshop's own 16 bits end at 32768, which it writes as 65535.
+    # All colour channels get the same scale. Photoshop's 16-bit values end at 32768 in memory, but at 65535 in the file.
     colours = np.stack(planes[: _COLOURS[mode]], axis=2)
     full = (colours >> (bits - 8)).astype(np.uint8) if mode == _LAB else as_bytes(colours, bits=bits)
     if mode == _CMYK:

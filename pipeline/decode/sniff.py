@@ -1,4 +1,4 @@
-"""What bytes are, told by their own first bytes: never by a name or a declared type. Pure, standard library only."""
+"""Finds an image's format from its bytes, never from a file name or declared type. Pure, standard library only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.types import ItemCode, Refused
 
-#: The formats a model is shown as they came, with their types.
+#: The formats that can go to the model as received, with their MIME types.
 NATIVE_FORMATS: Mapping[str, str] = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
@@ -18,7 +18,7 @@ NATIVE_FORMATS: Mapping[str, str] = {
     "HEIF": "image/heif",
 }
 
-#: The formats that become PNG. Each decodes from memory, without a helper program, and is known by its own bytes.
+#: The formats that are converted to PNG. Each is recognized by its bytes and decodes from memory, without a helper program.
 CONVERTED_FORMATS = (
     "AVIF",
     "BLP",
@@ -58,7 +58,7 @@ _EXPORT = "is not an image format we take: export it as PNG or JPEG."
 _FRAMES = "is not an image format we take: send the frames you mean as pictures."
 _UNPACK = "is not an image: send the pictures or pages in it one by one."
 
-#: What the caller is told of a format that is known and not taken.
+#: The error detail for each format that is recognized but not accepted.
 _REFUSED: Mapping[str, str] = {
     "ARCHIVE": f"An archive {_UNPACK}",
     "BASE64": "This is base64 text, not an image: it was encoded twice, or stored as text.",
@@ -84,7 +84,7 @@ _REFUSED: Mapping[str, str] = {
     "ZIP": f"A ZIP archive or Office document {_UNPACK}",
 }
 
-#: What files of a format begin with. Only what four bytes or more tell apart; the weaker ones are functions below.
+#: The bytes at the start of a format's files. Functions below recognize formats whose first bytes are less distinctive.
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
@@ -114,7 +114,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"FUJIFILMCCD-RAW", "CAMERA RAW"),
     (b"FOVb", "CAMERA RAW"),  # Sigma
     (b"\x00MRM", "CAMERA RAW"),  # Minolta
-    (b"II\x1a\x00\x00\x00HEAPCCDR", "CAMERA RAW"),  # Canon, before TIFF
+    (b"II\x1a\x00\x00\x00HEAPCCDR", "CAMERA RAW"),  # Canon CRW, older than its raw files based on TIFF
     (b"%!PS", "EPS"),
     (b"\xc5\xd0\xd3\xc6", "EPS"),
     (b"\xd7\xcd\xc6\x9a", "WMF"),
@@ -138,7 +138,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 _MAGIC_BY_FIRST_BYTE = {first: [entry for entry in _MAGIC if entry[0][0] == first] for first in {entry[0][0] for entry in _MAGIC}}
 
-#: (offset, bytes there, format): looked for only in what begins like no picture.
+#: (offset, bytes there, format). They are tried only after the checks of the first bytes have found nothing.
 _MAGIC_WITHIN: tuple[tuple[int, bytes, str], ...] = (
     (20, b"GIMP", "GBR"),
     (40, b" EMF", "EMF"),
@@ -156,14 +156,11 @@ _TEXT_HEAD = 4096  # bytes: XML comments and doctypes may stand before <svg>
 _PDF_HEAD = 1024  # bytes: readers look for %PDF- this far in
 _MAX_IFD_ENTRIES = 4096
 _XBM = re.compile(rb"\s*#define[ \t]+\S*_width[ \t]+\d")
-_BASE64_OF_IMAGE = re.compile(r"data:image/|ivborw0kggo|/9j/|r0lgodlh|uklgr")  # PNG, JPEG, GIF and RIFF, lowered
+_BASE64_OF_IMAGE = re.compile(r"data:image/|ivborw0kggo|/9j/|r0lgodlh|uklgr")  # PNG, JPEG, GIF and RIFF in lower case
 
 
 def sniff(data: bytes) -> str | Refused:
-    """The format of `data`, one of NATIVE_FORMATS or CONVERTED_FORMATS, or why it is not taken.
-
-    Looks at a few thousand bytes at most.
-    """
+    """The format of `data`, one of NATIVE_FORMATS or CONVERTED_FORMATS, or the refusal. It reads only a few thousand bytes."""
     if not data:
         return Refused(code=ItemCode.IMAGE_EMPTY, detail="The image is empty (0 bytes).")
     kind = _kind(data)
@@ -191,12 +188,12 @@ def _riff(data: bytes) -> str:
 
 
 def _iso_media(data: bytes) -> str:
-    """HEIF, AVIF, and what else is built of the boxes of ISO 14496-12: the brands of the first box tell."""
-    if data[4:8] in (b"moov", b"mdat", b"wide"):  # QuickTime, older than the box of brands
+    """Recognizes HEIF, AVIF and other formats with the boxes of ISO 14496-12, by the brands in the first box."""
+    if data[4:8] in (b"moov", b"mdat", b"wide"):  # old QuickTime files have no box with brands
         return "VIDEO"
     if data[4:8] != b"ftyp":
         return ""
-    size = min(int.from_bytes(data[:4], "big"), 256)  # bytes: 60 brands say enough
+    size = min(int.from_bytes(data[:4], "big"), 256)  # bytes: 60 brands are enough
     major = data[8:12]
     brands = {major} | {data[at : at + 4] for at in range(16, min(size, len(data)) - 3, 4)}
     if major in _AVIF_BRANDS or (major in (b"mif1", b"msf1") and brands & _AVIF_BRANDS):
@@ -223,14 +220,15 @@ def _tiff(data: bytes) -> str:
 
 
 def _holds_raw(data: bytes) -> bool:
-    """Whether a TIFF is camera raw in disguise (DNG, NEF, ARW, PEF, SRW ...), by the tags of its first directory.
+    """Whether a TIFF holds camera raw (DNG, NEF, ARW, PEF, SRW ...), by the tags of its first directory.
 
-    Raw is a DNGVersion, a colour-filter array (TIFF/EP 262 = 32803, DNG 34892), or a first directory that only holds a
-    preview (254 has bit 0) of a picture in SubIFDs (330). A pyramid's first directory holds the whole picture.
+    It is raw if it has a DNGVersion (50706), if tag 262 is a colour-filter array (32803) or linear raw (34892), or if the first
+    directory holds only a preview (bit 0 of 254) of a picture in SubIFDs (330). In a pyramid TIFF the first directory holds the
+    full picture.
     """
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
 
-    def number(at: int, size: int) -> int:  # 0 behind the end
+    def number(at: int, size: int) -> int:  # gives 0 after the end of the data
         return int.from_bytes(data[at : at + size], order)
 
     directory = number(4, 4)
@@ -247,7 +245,7 @@ def _bmp(data: bytes) -> str:
 
 
 def _ico(data: bytes) -> str:
-    # A TGA may begin like an icon: an icon has at least one entry, and its entries a reserved zero.
+    # A TGA may begin like an icon. But an icon has at least one entry, and each entry has a reserved byte that is zero.
     if data[4:6] == b"\x00\x00" or data[9:10] != b"\x00":
         return ""
     return {b"\x00\x00\x01\x00": "ICO", b"\x00\x00\x02\x00": "CUR"}.get(data[:4], "")
@@ -262,7 +260,7 @@ def _pnm(data: bytes) -> str:
 
 
 def _sgi(data: bytes) -> str:
-    # storage is 0 or 1, a sample 1 or 2 bytes, dimensions 1 to 3
+    # The header's fields are storage (0 or 1), bytes a sample (1 or 2) and dimensions (1 to 3).
     return "SGI" if data.startswith(b"\x01\xda") and data[2:3] <= b"\x01" and data[3:6] in _SGI_SHAPES else ""
 
 
@@ -285,7 +283,7 @@ def _jpeg_xl_stream(data: bytes) -> str:
 
 
 def _tga(data: bytes) -> str:
-    # TGA has no magic bytes. Version 2 has a footer; of version 1 every field of the header must be possible, and the pixels there.
+    # TGA has no magic bytes. Version 2 has a footer. Version 1 is recognized by valid header fields and a sufficient length.
     return "TGA" if data.endswith(b"TRUEVISION-XFILE.\x00") or _is_tga_1(data) else ""
 
 
@@ -301,11 +299,11 @@ def _is_tga_1(data: bytes) -> bool:
     if not data[1] and (first or colours or colour_bits not in {0, 15, 16, 24, 32}):
         return False
     pixel = (bits + 7) // 8
-    pixels = width * height * pixel if data[2] < 8 else -(-width * height // 128) * (1 + pixel)  # runs speak of 128 at most
+    pixels = width * height * pixel if data[2] < 8 else -(-width * height // 128) * (1 + pixel)  # one run has 128 pixels at most
     return bool(len(data) >= 18 + data[0] + int(colours) * ((colour_bits + 7) // 8) + int(pixels))
 
 
-#: Whether there is a palette, and the kind of picture, with the bits a pixel may have.
+#: (1 if there is a palette, picture type) → the allowed bits a pixel.
 _TGA_KINDS = {
     (1, 1): (8,),
     (1, 9): (8,),
@@ -341,15 +339,15 @@ def _text(data: bytes) -> str:
 
 
 def _as_text(head: bytes) -> str:
-    """`head` as lowered text without leading white space, or nothing if it is not text."""
+    """`head` as text in lower case without leading white space; empty if it is not text."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = head.decode("utf-16", "ignore")
-        kept = sum(map(str.isascii, text)) * 2  # pages in UTF-16 are markup for the most part
+        kept = sum(map(str.isascii, text)) * 2  # counts ASCII only, because a page in UTF-16 is mostly markup
     elif any(byte < 9 or 13 < byte < 32 for byte in head):
         return ""
     else:
         text = head.decode("utf-8-sig", "ignore")
-        kept = len(text.encode())  # less the letters of older encodings, and a character parted by the cut
+        kept = len(text.encode())  # without letters of older encodings, and without a character that the cut splits
     return text.lstrip().lower() or "(white space)" if kept > 0.75 * len(head) - 4 else ""
 
 

@@ -1,4 +1,4 @@
-"""The TIFFs that Pillow reads wrongly or not at all: deep, floating-point and planar samples, Lab, extra samples, BigTIFF."""
+"""Reads the TIFFs that Pillow misreads or refuses: deep, floating-point and planar samples, Lab, extra samples, BigTIFF."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
 from pipeline.types import ItemCode, Refused
 
 _NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 7, 8, 32946, 32773
-#: Compressions of bytes, whatever the bytes mean. All but the first three are libtiff's, by Pillow.
+#: Compressions that work on bytes of any meaning. Pillow's libtiff decompresses all but the first three.
 _OF_BYTES = frozenset((_NONE, _DEFLATE, _OLD_DEFLATE, _LZW, _PACKBITS, 34925, 50000))
 _FAX = frozenset((2, 3, 4, 32771))
-#: What is in nobody's reach here, by the number of the compression.
+#: Compressions that neither this module nor Pillow reads, by number.
 _UNREAD = {
     34661: "JBIG",
     34712: "JPEG 2000",
@@ -44,26 +44,26 @@ _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB, _ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, 4: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3, _ICC_LAB: 3}
 _DIFFERENCES, _FLOATS = 2, 3  # predictors
-_BAND = 4 * 1024 * 1024  # bits unpacked at a time
+_BAND = 4 * 1024 * 1024  # bits unpacked at a time: it limits the memory
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Layout:
-    """How the samples lie."""
+    """How the file stores its samples."""
 
     width: int
     height: int
-    bits: int  #: of each sample
-    samples: int  #: a pixel
-    colours: int  #: of them, those of the colour; the others are extra
-    alpha: int  #: 0 none, 1 premultiplied, 2 not: of the first extra sample
+    bits: int  #: bits of each sample; 0 if the samples differ
+    samples: int  #: samples in each pixel
+    colours: int  #: colour samples in each pixel; the rest are extra samples
+    alpha: int  #: the first extra sample: 0 is not alpha, 1 is premultiplied alpha, 2 is alpha that is not premultiplied
     format: int  #: 1 unsigned, 2 signed, 3 floating-point
     photometric: int
     compression: int
-    planar: bool  #: each sample in segments of its own
+    planar: bool  #: whether each sample has its own strips or tiles
     predictor: int
     fill_order: int
-    order: str  #: "<" or ">"
+    order: str  #: byte order: "<" or ">"
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -72,9 +72,9 @@ class _Layout:
 
 
 def open_tiff(data: bytes) -> Image.Image | bytes | Refused:
-    """The first page, upright, 8 bits a sample or fewer; or, where Pillow reads it rightly, the bytes for Pillow to open.
+    """The first page, upright, with at most 8 bits a sample; or the bytes for Pillow to open, if Pillow reads them correctly.
 
-    Raises ValueError, zlib.error and what Pillow raises of what is damaged.
+    Raises ValueError, struct.error, zlib.error or Pillow's errors if the file is damaged.
     """
     directory = tags.first_directory(data)
     layout = _layout(directory)
@@ -100,7 +100,7 @@ def _layout(directory: TiffDirectory) -> _Layout:
     colours = min(_COLOURS.get(photometric, samples), samples)
     extra = directory.numbers(tags.EXTRA_SAMPLES)
     if not extra and samples == colours + 1 and photometric == _RGB:
-        extra = (2,)  # RGBA whose writer left the tag out
+        extra = (2,)  # some writers of RGBA leave the tag out
     same = len(set(bits[:samples])) == 1
     return _Layout(
         width=directory.number(tags.WIDTH, 0),
@@ -109,7 +109,7 @@ def _layout(directory: TiffDirectory) -> _Layout:
         samples=samples,
         colours=colours,
         alpha=int(extra[0]) if extra and extra[0] in {1, 2} and samples > colours else 0,
-        format={4: 1}.get(formats[0], formats[0]),  # 4 is undefined
+        format={4: 1}.get(formats[0], formats[0]),  # 4 means undefined: read as unsigned
         photometric=photometric,
         compression=directory.number(tags.COMPRESSION, 1),
         planar=directory.number(tags.PLANAR, 1) == 2 and samples > 1,
@@ -120,7 +120,7 @@ def _layout(directory: TiffDirectory) -> _Layout:
 
 
 def _unread(layout: _Layout) -> str:
-    """What the caller is told of a variant that neither we nor Pillow read; empty if one does."""
+    """Names, for the caller, a variant that neither this module nor Pillow reads; empty if one of them reads it."""
     if layout.compression in _UNREAD:
         return f"compressed as {_UNREAD[layout.compression]}"
     if layout.compression == _JPEG and layout.bits != 8:
@@ -141,7 +141,7 @@ def _unread(layout: _Layout) -> str:
 
 
 def _is_ours(layout: _Layout) -> bool:
-    """Whether Pillow reads it wrongly or not at all, and we can."""
+    """Whether Pillow misreads or refuses the file and this module reads it."""
     if layout.compression not in _OF_BYTES or layout.photometric == _YCBCR or layout.samples < layout.colours:
         return False
     if layout.colours < _COLOURS[layout.photometric]:
@@ -158,7 +158,7 @@ def _is_ours(layout: _Layout) -> bool:
 
 
 def _samples(data: bytes, directory: TiffDirectory, layout: _Layout) -> np.ndarray:
-    """Every sample, shape (height, width, samples)."""
+    """All samples of the page, shape (height, width, samples)."""
     tiled = tags.TILE_OFFSETS in directory.tags
     offsets = directory.numbers(tags.TILE_OFFSETS if tiled else tags.STRIP_OFFSETS)
     lengths = directory.numbers(tags.TILE_BYTES if tiled else tags.STRIP_BYTES)
@@ -210,18 +210,18 @@ def _segment(segment: bytes, layout: _Layout, *, rows: int, width: int, together
     else:
         values = np.concatenate(list(_unpacked(grid, layout.bits, width * together))).reshape(rows, width, together)
     if layout.predictor == _DIFFERENCES:
-        whole = np.dtype(f"u{values.dtype.itemsize}")  # of floats too it is their bits that are differenced
+        whole = np.dtype(f"u{values.dtype.itemsize}")  # the differences of floats too are of their bits
         values = np.cumsum(values.view(whole), axis=1, dtype=whole).view(values.dtype)
     return values
 
 
 def _bytes(segment: bytes, layout: _Layout, *, row: int, rows: int) -> bytes:
-    """What one strip or tile holds uncompressed."""
+    """The uncompressed bytes of one strip or tile."""
     if layout.compression == _NONE:
         return segment
     if layout.compression in {_DEFLATE, _OLD_DEFLATE}:
         return zlib.decompressobj().decompress(segment, row * rows)
-    # libtiff knows the others: it is given them as a picture of grey bytes.
+    # Pillow's libtiff decompresses the others. It gets the bytes as a grey TIFF with one strip.
     entries = {256: row, 257: rows, 258: 8, 259: layout.compression, 262: 1, 273: 0, 277: 1, 278: rows, 279: len(segment)}
     entries[273] = 8 + 2 + 12 * len(entries) + 4
     table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
@@ -233,7 +233,7 @@ def _bytes(segment: bytes, layout: _Layout, *, row: int, rows: int) -> bytes:
 
 
 def _of_float_bytes(grid: np.ndarray, layout: _Layout, *, width: int, together: int) -> np.ndarray:
-    """Undoes predictor 3: each row holds the highest bytes of all its floats first, differenced."""
+    """Undoes predictor 3. It stores each row as differences of bytes, with the highest bytes of all floats first."""
     size = layout.bits // 8
     rows = len(grid)
     flat = np.cumsum(grid.reshape(rows, -1, together), axis=1, dtype=np.uint8).reshape(rows, size, width * together)
@@ -241,7 +241,7 @@ def _of_float_bytes(grid: np.ndarray, layout: _Layout, *, width: int, together: 
 
 
 def _unpacked(grid: np.ndarray, bits: int, values: int) -> Iterator[np.ndarray]:
-    """The values of `bits` bits, the highest first, that each row of bytes begins with."""
+    """Yields bands of rows. From each row it unpacks the first `values` values of `bits` bits, highest bit first."""
     kind: type[np.unsignedinteger] = np.uint32 if bits < 33 else np.uint64
     weights = np.array([1 << bit for bit in range(bits - 1, -1, -1)], kind)
     step = max(1, _BAND // (grid.shape[1] * 8))
@@ -251,7 +251,7 @@ def _unpacked(grid: np.ndarray, bits: int, values: int) -> Iterator[np.ndarray]:
 
 
 def _picture(samples: np.ndarray, layout: _Layout, directory: TiffDirectory) -> Image.Image:
-    """A Pillow picture of 8 bits a sample."""
+    """The samples as a Pillow picture with 8 bits a sample."""
     colours = samples[..., : layout.colours]
     if layout.photometric == _PALETTE:
         return _of_palette(colours[..., 0], directory)
@@ -284,7 +284,7 @@ def _of_palette(indexes: np.ndarray, directory: TiffDirectory) -> Image.Image:
 
 
 def _of_lab(colours: np.ndarray, layout: _Layout) -> Image.Image:
-    """By way of Pillow's Lab of 8 bits, whose a and b have their zero at 128."""
+    """Converts Lab to RGB through Pillow's 8-bit Lab, in which a and b have their zero at 128."""
     if layout.bits not in {8, 16} or layout.format == _FLOAT:
         raise tags.MalformedTiff
     high = (colours.view(np.uint8 if layout.bits == 8 else np.uint16).astype(np.uint32) >> (layout.bits - 8)).astype(np.uint8)

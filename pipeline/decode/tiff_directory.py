@@ -1,4 +1,4 @@
-"""A TIFF's directories: what the tags of the first one say, how many pages follow, and a BigTIFF as the older form. Pure."""
+"""Reads the directories of a TIFF: the first one's tags and the number of pages. It also rewrites a BigTIFF as classic TIFF."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13
 _SIZES = {2: 1, 5: 8, 7: 1, 10: 8} | {kind: struct.calcsize("<" + letter) for kind, letter in _NUMBERS.items()}
 _MOST_ENTRIES = 4096
 _MOST_VALUES = 1_000_000
-MOST_PAGES = 1_000  #: that are counted
+MOST_PAGES = 1_000  #: the count of pages stops here
 
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR = 273, 274, 277, 278, 279, 284
@@ -22,20 +22,20 @@ _OFFSETS_TO_DIRECTORIES = frozenset((330, 34665, 34853, 40965))
 
 
 class MalformedTiff(ValueError):
-    """The directory leads out of the file, or says nothing of the picture."""
+    """A directory points outside the file, or lacks what is needed to read the picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TiffDirectory:
-    """One directory."""
+    """One directory (IFD) of a TIFF."""
 
-    order: str  #: "<" or ">"
-    big: bool  #: of a BigTIFF, with 64-bit offsets
+    order: str  #: byte order: "<" or ">"
+    big: bool  #: whether the file is a BigTIFF, which has 64-bit offsets
     tags: dict[int, tuple[int, bytes]]  #: tag → type and the raw values
-    following: int  #: offset of the next one; 0 for none
+    following: int  #: offset of the next directory; 0 if there is none
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[Any, ...]:
-        """The values of a tag of numbers. Raises MalformedTiff if it is of another type."""
+        """The values of a numeric tag. Raises MalformedTiff if the tag has another type."""
         if tag not in self.tags:
             return default
         kind, raw = self.tags[tag]
@@ -48,7 +48,7 @@ class TiffDirectory:
 
 
 def first_directory(data: bytes) -> TiffDirectory:
-    """Raises MalformedTiff."""
+    """The first directory of the file. Raises MalformedTiff or struct.error if it cannot be read."""
     order = "<" if data.startswith(b"II") else ">"
     big = struct.unpack(order + "H", data[2:4])[0] == 43
     at = struct.unpack_from(order + ("8xQ" if big else "4xI"), data)[0]
@@ -77,7 +77,7 @@ def _directory(data: bytes, at: int, *, order: str, big: bool) -> TiffDirectory:
 
 
 def pages(data: bytes, first: TiffDirectory) -> int:
-    """How many pages there are, smaller copies and masks of pages not counted; MOST_PAGES if there are more."""
+    """The number of pages, at most MOST_PAGES. Smaller copies and masks of pages do not count."""
     return 1 + sum(1 for _ in _further_pages(data, first))
 
 
@@ -90,7 +90,7 @@ def _further_pages(data: bytes, first: TiffDirectory) -> Iterator[int]:
             seen.add(at)
             count = struct.unpack_from(order + head, data, at)[0]
             entries = at + struct.calcsize("<" + head)
-            tag, kind = struct.unpack_from(order + "HH", data, entries)  # the lowest tag comes first
+            tag, kind = struct.unpack_from(order + "HH", data, entries)  # tags are sorted, so NEW_SUBFILE_TYPE is first
             value = struct.unpack_from(order + (_NUMBERS.get(kind, "I")), data, entries + size - inline)[0]
             if count and not (tag == NEW_SUBFILE_TYPE and int(value) & 0b101):
                 found += 1
@@ -101,9 +101,9 @@ def _further_pages(data: bytes, first: TiffDirectory) -> Iterator[int]:
 
 
 def as_classic(data: bytes, directory: TiffDirectory) -> bytes:
-    """The first page of a BigTIFF behind a directory with 32-bit offsets, which more decoders read.
+    """The first page of a BigTIFF as classic TIFF with 32-bit offsets, which more decoders read.
 
-    The pixels stay where they are; the new directory stands at the end.
+    The pixels keep their place, and the new directory is appended at the end.
     """
     order = directory.order
     base = (len(data) + 1) // 2 * 2

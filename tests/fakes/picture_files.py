@@ -18,8 +18,9 @@ WIDTH, HEIGHT = 48, 32
 pillow_heif.register_heif_opener()
 pylibjxl.register_pillow()
 
-# Made by cjxl 0.7, because pylibjxl can't write such files. The first has three frames (red, blue, lime) of 20 x 10 pixels. The
-# second is a picture of 64 x 32. Its upper left quarter is red, its upper right quarter blue, and a tag turns it to the right.
+# cjxl 0.7 made these files, because pylibjxl cannot write such files. The first has three frames (red, blue, lime) of 20 x 10
+# pixels. The second is a picture of 64 x 32. Its upper left quarter is red, its upper right quarter blue, and a tag turns it to
+# the right.
 ANIMATED_JPEG_XL = base64.b64decode(
     "/wpIcEEAFhSXBAgIoAIAAKAASxIJEhg4BEFIgQ0ZY/A+MU6cGOPEGPMAiA1/ABRyux9P3j8zaWjTPggIoAIAAKwASxIJEhg4BEFIgQ0ZY/A+Mc5MnDgxxjwAYCOQCe6p3ds1Igvc7QMYNPJeHwgIoEIAAHgASxIJEhg4BEFIgQ0ZYzBxYox5AMaHGABi9j00pO8D"
 )
@@ -170,7 +171,7 @@ def jpeg_of_many_scans(scans: int) -> bytes:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A valid, black, 1-bit PNG of any size. The file has about a thousandth of the pixels' bytes."""
+    """A valid, black, 1-bit PNG of any size. The file is about a thousand times smaller than its pixels."""
     body = zlib.compress(bytes(height * (1 + (width + 7) // 8)), 9)
     parts = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", body), (b"IEND", b""))
     chunks = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts)
