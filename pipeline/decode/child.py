@@ -43,7 +43,7 @@ def main(decode: Decode = decode) -> None:
     prepare_libraries()
     _confine(memory)
     make_private()  # a process that an earlier decoder left running must not reach the pipes of a later decoder
-    gc.freeze()  # the garbage collector would scan the loaded modules again, and its writes would copy memory shared by forks
+    gc.freeze()  # the garbage collector skips the loaded modules, so it does not write to memory that forks share
     decoder = 0
 
     def look(*_: object) -> None:
@@ -119,9 +119,9 @@ def _serve(pipes: Sequence[int], decode: Decode, seconds: int) -> None:
 
 
 def _take_over_socket() -> socket.socket:
-    """Gives the socket to the parent on a new descriptor, so that no library reads from it as standard input.
+    """Moves the parent's socket from standard input to a new descriptor, because a library might read standard input.
 
-    Standard output goes to standard error, so that errors during the start are seen.
+    It also redirects standard output to standard error, so that messages during the start are seen.
     """
     control = socket.socket(fileno=os.dup(0))
     os.dup2(2, 1)

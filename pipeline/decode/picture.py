@@ -136,7 +136,7 @@ def _jpeg(data: bytes) -> Prepared | Refused:
 
 
 def _sound_jpeg(data: bytes, frame: JpegFrame) -> Prepared | Refused:
-    """A JPEG goes to the model as received if every model shows it as a viewer does: upright, in a usual coding, not CMYK."""
+    """A JPEG goes to the model as received if every model reads it correctly: it is upright, in a usual coding, and not CMYK."""
     opened = open_picture("JPEG", data)
     assert isinstance(opened, JpegImagePlugin.JpegImageFile)
     with opened as image:
