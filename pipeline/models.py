@@ -1,7 +1,7 @@
-"""The models that a request may name: their prices, limits and what a picture costs. Pure.
+"""The models that a request may name, with their prices, their limits and the tokens of a picture. The module has no side effects.
 
-Prices and tokens a picture are those of November 2026, with what is announced for later; quotas are not published, so they are
-settings.
+Prices and tokens are those of November 2026, and include the prices that are announced for later. Google does not publish quotas,
+so quotas are settings.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from typing import Any
 
 from pipeline.types import Detail
 
-TOKENS_PER_CHARACTER = 0.3  #: of a prompt; English text has about 4 characters a token
-RECORD_TOKENS = 300  #: what one record, or one picture's part of a merged answer, is reckoned at
+TOKENS_PER_CHARACTER = 0.3  #: estimated tokens for each character of a prompt; English text has about 4 characters a token
+RECORD_TOKENS = 300  #: estimated tokens of one record, or of one picture's part of a merged answer
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """One model, as the service may use it."""
+    """A model that the service may ask."""
 
-    name: str  #: as its server knows it
+    name: str  #: the model's name at its server
     price_in: float = 0.0  #: dollars per 1,000,000 tokens of input
     price_out: float = 0.0  #: dollars per 1,000,000 tokens of output, thinking included
     later_in: Mapping[date, float] = dataclass_field(
         default_factory=dict
-    )  #: what `price_in` becomes, by the day from which it holds
+    )  #: later values of `price_in`, by the day from which each one holds
     later_out: Mapping[date, float] = dataclass_field(default_factory=dict)  #: the same for `price_out`
     rpm: int | None = None  #: requests a minute; 0: no limit, None: MODEL_RPM
     tpm: int | None = None  #: input tokens a minute; 0: no limit, None: MODEL_TPM
-    low: int = 280  #: tokens a picture with `detail` "low"
-    medium: int = 560
-    high: int = 1120
-    ultra: int = 2240
-    pictures: int = 900  #: most pictures a call; 1,048,576 tokens of input / 1,120 are about 936
+    low: int = 280  #: tokens of a picture with `detail` "low"
+    medium: int = 560  #: tokens of a picture with `detail` "medium"
+    high: int = 1120  #: tokens of a picture with `detail` "high"
+    ultra: int = 2240  #: tokens of a picture with `detail` "ultra"
+    pictures: int = 900  #: the most pictures a call; 1,048,576 tokens of input / 1,120 are about 936
 
     def picture_tokens(self, detail: Detail) -> int:
-        """Input tokens that one picture is reckoned at."""
+        """The estimated input tokens of one picture."""
         return {Detail.LOW: self.low, Detail.MEDIUM: self.medium, Detail.HIGH: self.high, Detail.ULTRA: self.ultra}[detail]
 
     def input_tokens(self, *, characters: int, pictures: int, detail: Detail) -> int:
-        """Input tokens of one call, reckoned before it is made. `characters`: of the prompt and the schema."""
+        """The estimated input tokens of a call that is not yet made. `characters`: those of the prompt and the schema together."""
         labels = 6 * pictures
         return round(characters * TOKENS_PER_CHARACTER) + labels + pictures * self.picture_tokens(detail)
 
     def price(self, *, input_tokens: int, output_tokens: int, day: date) -> int:
-        """What so many tokens of a call on this day (UTC) cost, in billionths of a dollar: whole, so that sums come out."""
+        """The price of a call on this day (UTC), in billionths of a dollar. It is a whole number, so that sums are exact."""
         price_in, price_out = _on(day, self.price_in, self.later_in), _on(day, self.price_out, self.later_out)
         return round((input_tokens * price_in + output_tokens * price_out) * 1000)
 
@@ -62,7 +62,7 @@ def _on(day: date, first: float, later: Mapping[date, float]) -> float:
 _NEW_YEAR = date(2027, 1, 1)
 
 
-#: What is known without a setting. Prices: Google's, as users reported them in November 2026.
+#: The models that are known without a setting. The prices are Google's, as users reported them in November 2026.
 KNOWN: Mapping[str, Model] = {
     model.name: model
     for model in (
@@ -77,7 +77,7 @@ KNOWN: Mapping[str, Model] = {
     )
 }
 
-#: what may stand behind a model's name in MODELS → the field, and how it is read
+#: The keys that may follow a model's name in MODELS, each with its field and the function that reads the value.
 _TRAITS = {
     "in": ("price_in", float),
     "out": ("price_out", float),
@@ -95,12 +95,12 @@ _LATER = {"in": "later_in", "out": "later_out"}
 
 
 def parse_models(text: str) -> tuple[Model, ...]:
-    """The models of MODELS: `name in=0.30 out=2.50 rpm=60; name …`. What is not said of a known model is as known.
+    """Reads the setting MODELS: `name in=0.30 out=2.50 rpm=60; name …`. A known model keeps the values that the setting omits.
 
-    `in@2027-01-01=1.50` is a price from that day on. A price without a day holds until the first day that is named with it: what
-    is known of later prices does not outlive it.
+    `in@2027-01-01=1.50` is a price from that day on. A price without a day holds until the first later day in the setting. It
+    also replaces all later prices that are known without the setting.
 
-    Raises ValueError that names every fault.
+    Raises ValueError, whose text names every fault.
     """
     faults: list[str] = []
     models: dict[str, Model] = {}
@@ -121,7 +121,7 @@ def parse_models(text: str) -> tuple[Model, ...]:
 
 
 def _with_traits(model: Model, traits: Iterable[str], faults: list[str]) -> Model:
-    # A price without a day goes first, since it takes the place of all that is known of later ones.
+    # A price without a day is read first, because it replaces all known later prices.
     for trait in sorted(traits, key=lambda trait: "@" in trait.partition("=")[0]):
         key, _, value = trait.partition("=")
         key, at, day_text = key.partition("@")
@@ -152,12 +152,12 @@ def _with_traits(model: Model, traits: Iterable[str], faults: list[str]) -> Mode
 
 
 def known(name: str) -> Model:
-    """The model as it is known here, or one without a price that takes pictures as Gemini's do."""
+    """The known model of this name. An unknown name gives a model without a price, whose pictures count as Gemini's do."""
     return KNOWN.get(name) or Model(name=name)
 
 
 def with_limits(models: Iterable[Model], *, rpm: int, tpm: int) -> tuple[Model, ...]:
-    """The models, those without limits of their own with these."""
+    """The models. Those that have no limits of their own get these limits."""
     return tuple(
         replace(model, rpm=rpm if model.rpm is None else model.rpm, tpm=tpm if model.tpm is None else model.tpm)
         for model in models
@@ -165,5 +165,5 @@ def with_limits(models: Iterable[Model], *, rpm: int, tpm: int) -> tuple[Model, 
 
 
 def most_pictures(models: Mapping[str, Model], names: Sequence[str]) -> int:
-    """How many pictures a call may have that any of the named models may come to answer."""
+    """The most pictures of a call that any of the named models may have to answer: the smallest of their limits."""
     return min((models[name].pictures for name in names if name in models), default=Model(name="").pictures)

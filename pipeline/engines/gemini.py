@@ -1,8 +1,9 @@
-"""Gemini: one request a call, and what each of its outcomes means for us.
+"""The Gemini engine sends one request for each call, and translates each outcome into the port's terms.
 
-Questions are bytes of our own (gemini_wire.py) over the SDK's connections; files, models and errors are google-genai's. Its own
-retries are off: they ignore the wait that a 429 asks for. Its defaults have no timeout, so each call sets one. A blocked or
-empty answer is HTTP 200, so the block reason and the finish reason are read before the text.
+The body of a question is built here (gemini_wire.py) and sent over an HTTP client that the SDK shares. Files, models and errors
+are those of the SDK, google-genai. The SDK's retries are off, because they ignore the wait that a 429 asks for. Its defaults have
+no timeout, so each call sets one. A blocked or empty answer is HTTP 200, so the block reason and the finish reason are read
+before the text.
 """
 
 from __future__ import annotations
@@ -33,35 +34,35 @@ log = structlog.get_logger(__name__)
 
 GOOGLE = "https://generativelanguage.googleapis.com"
 VERSION = "v1beta"
-MOST_PICTURES = 900  #: a picture is up to 1,120 tokens, the context 1,048,576: about 936 fit
-MOST_RAW_BYTES = RAW_BYTES  #: a larger picture goes by the Files API
-OVERLOAD_SECONDS = 15.0
-QUOTA_SECONDS = 20.0  #: for a 429 that names no time
-DAILY_SECONDS = 600.0
-PERSON_SECONDS = 30.0  #: where somebody has to mend a key or pay a bill
-FILE_SECONDS = 60.0  #: an uploaded picture is ready at once; this bounds the wait should it not be
+MOST_PICTURES = 900  #: pictures a call; a picture has up to 1,120 tokens and the context 1,048,576, so about 936 would fit
+MOST_RAW_BYTES = RAW_BYTES  #: a larger picture is uploaded with the Files API
+OVERLOAD_SECONDS = 15.0  #: the wait after an overload
+QUOTA_SECONDS = 20.0  #: the wait after a 429 that names no time
+DAILY_SECONDS = 600.0  #: the wait after a 429 for a day's quota
+PERSON_SECONDS = 30.0  #: the wait while somebody has to replace a key or pay a bill
+FILE_SECONDS = 60.0  #: the longest wait for an uploaded picture; normally a picture is ready at once
 
 RECITATION = {"RECITATION", "IMAGE_RECITATION"}
 BLOCKS = {"SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "MODEL_ARMOR"}
 BLOCKS |= {"JAILBREAK", "OTHER", "IMAGE_OTHER", "LANGUAGE"}
-#: Cut at a limit of tokens; CONTINUATION offers to go on from there, which is no help where the cut is through a record.
+#: The answer was cut at a limit of tokens. CONTINUATION offers to go on from there, which is useless if the cut is inside a record.
 CUT = {"MAX_TOKENS", "CONTINUATION"}
-#: Not because of the pictures: Google has stopped answering this account.
+#: Google has stopped answering this account. The pictures are not the reason.
 STOPPED = {"ESCALATION", "PUP_LIMITED_DISABLED"}
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEY = re.compile(r"AIza[\w-]+|(?<=api_key:)[^'\"\s]+")
 
 
 class _Interrupted(Exception):
-    """The call may well succeed if it is sent again at once."""
+    """The call failed, but it will probably succeed if it is sent again at once."""
 
 
 class _Garbled(_Interrupted):
-    """An answer came, and is none: it may be this call that brings it forth each time."""
+    """The server sent an answer that cannot be read. This call may cause such an answer each time."""
 
 
 class GeminiEngine:
-    """One client for the process: building one takes 50 ms, and it keeps the connections."""
+    """The engine has one client for the whole process, because building one takes 50 ms and the client keeps the connections."""
 
     name = "gemini"
     limits = EngineLimits(pictures=MOST_PICTURES, raw_bytes=MOST_RAW_BYTES)
@@ -70,11 +71,11 @@ class GeminiEngine:
     def __init__(
         self, *, api_key: str, model: str, base_url: str = "", store: bool = False, pause: Callable[[float], None] = time.sleep
     ) -> None:
-        """`store`: whether Google may keep requests, pictures too. `pause` is a test's to replace."""
+        """`store`: whether Google may keep requests, including their pictures. `pause`: waits some seconds; tests replace it."""
         self.model = model
         self._store = store
         self._pause = pause
-        self._key = api_key.strip()  # as the SDK does: files often end with a line break
+        self._key = api_key.strip()  # a key file often ends with a line break, which the SDK strips too
         self._url = f"{(base_url or GOOGLE).rstrip('/')}/{VERSION}"
         self._http = httpx2.Client(
             follow_redirects=True, timeout=None, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64)
@@ -82,7 +83,7 @@ class GeminiEngine:
         self._client = _client(api_key, base_url, self._http)
 
     def ask(self, call: Call) -> Answer:
-        """One request. What may well succeed if it is sent again at once is OVERLOADED or GARBLED."""
+        """Sends one request. If it will probably succeed when sent again at once, the error's cause is OVERLOADED or GARBLED."""
         try:
             with self._uploaded(call) as files:
                 places = {number: file.uri or "" for number, file in files.items()}
@@ -111,18 +112,18 @@ class GeminiEngine:
                     "X-Server-Timeout": str(ceil(call.timeout)),
                 },
                 timeout=max(call.timeout, 0.001),
-                follow_redirects=False,  # the key would go along
+                follow_redirects=False,  # a redirect would send the key to another host
             )
             try:
                 errors.APIError.raise_for_response(response)
-            except UnicodeDecodeError:  # a proxy's page: its status counts
+            except UnicodeDecodeError:  # the body is the page of a proxy, of which only the status counts
                 page = {"message": response.text, "status": response.reason_phrase}
                 errors.APIError.raise_error(response.status_code, page, response)
             return read_response(response.content)
 
     @contextmanager
     def _uploaded(self, call: Call) -> Iterator[dict[int, types.File]]:
-        """The pictures that are too large for a request, as files of the model's, deleted after."""
+        """Uploads the pictures that are too large for a request, and deletes the files afterwards. Yields them by their numbers."""
         options = types.HttpOptions(timeout=max(int(min(call.timeout, FILE_SECONDS) * 1000), 1))
         files: dict[int, types.File] = {}
         try:
@@ -143,7 +144,7 @@ class GeminiEngine:
         return self._client.files.upload(file=io.BytesIO(picture.data), config=config)
 
     def _taken_in(self, file: types.File, options: types.HttpOptions) -> types.File:
-        """The file once the model can read it; a picture can be read at once."""
+        """Waits until the model can read the file, and returns it. Normally a picture can be read at once."""
         ends = time.monotonic() + FILE_SECONDS
         while file.state is types.FileState.PROCESSING:
             if time.monotonic() > ends:
@@ -158,15 +159,15 @@ class GeminiEngine:
         try:
             self._client.files.delete(name=file.name or "", config=types.DeleteFileConfig(http_options=options))
         except errors.APIError as error:
-            if error.code not in {403, 404}:  # either is said of a file that is gone
+            if error.code not in {403, 404}:  # Google answers either of them for a file that is gone
                 log.warning("model_file_not_deleted", code=error.code)
         except (httpx2.HTTPError, json.JSONDecodeError) as error:
-            # The model forgets files by itself after two days.
+            # A file that stays is no harm, because Google deletes files by itself after two days.
             log.warning("model_file_not_deleted", reason=type(error).__name__)
 
 
 def check_model(*, api_key: str, model: str, base_url: str = "", timeout: float) -> None:
-    """Asks about the model, which costs nothing: whether the key is valid and the model can be asked, within `timeout` seconds.
+    """Checks within `timeout` seconds that the key is valid and the model answers prompts. The check costs nothing.
 
     Raises ModelUnavailable or ModelRefused, whose text says what the model's server said.
     """
@@ -211,7 +212,7 @@ def _todo(status: int | None) -> str:
 def _client(api_key: str, base_url: str, http: httpx2.Client | None = None) -> genai.Client:
     return genai.Client(
         api_key=api_key,
-        vertexai=False,  # whatever the environment says
+        vertexai=False,  # otherwise the SDK would read it from the environment
         http_options=types.HttpOptions(
             base_url=base_url or GOOGLE,
             api_version=VERSION,
@@ -223,12 +224,13 @@ def _client(api_key: str, base_url: str, http: httpx2.Client | None = None) -> g
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """The SDK's and its transport's exceptions as the port's."""
+    """Translates the exceptions of the SDK and its transport into those of the port."""
     try:
         yield
     except errors.APIError as error:
         raise _meaning(error) from error
-    except (ValueError, RecursionError, MsgspecError, errors.UnknownApiResponseError) as error:  # pydantic's and json's too
+    # The errors of pydantic and json are ValueErrors.
+    except (ValueError, RecursionError, MsgspecError, errors.UnknownApiResponseError) as error:
         raise _Garbled(f"{type(error).__name__} while reading the model's answer") from error
     except httpx2.HTTPError as error:
         raise _Interrupted(f"{type(error).__name__} while asking the model") from error
@@ -239,8 +241,11 @@ class _Unreadable(Exception):
 
 
 def _meaning(error: errors.APIError) -> Exception:
-    """What an HTTP error of the model means. Its own words are kept short, since they may quote the request, and without the
-    key: "Consumer 'api_key:…' has been suspended" would be shown to who sent the job."""
+    """The port's exception for an HTTP error of the model.
+
+    The model's own text is shortened, because it may quote the request. The key is cut out of it, because the sender of the job
+    sees the text: an example is "Consumer 'api_key:…' has been suspended".
+    """
     code, text = error.code, _KEY.sub("…", str(error.message or error.status or "").strip())[:300]
     reasons = {str(detail.get("reason")) for detail in _details(error)}
     if code == 429:
@@ -259,7 +264,7 @@ def _meaning(error: errors.APIError) -> Exception:
 
 
 def _quota(error: errors.APIError) -> ModelUnavailable:
-    """A 429 says how long to wait in its RetryInfo, which may be missing; a day's quota is not worth waiting for."""
+    """The exception for a 429. Its RetryInfo says how long to wait, but may be missing. After a day's quota the wait is longer."""
     details = _details(error)
     daily = any("PerDay" in str(detail.get("violations")) for detail in details)
     if daily:
@@ -277,10 +282,10 @@ def _details(error: errors.APIError) -> list[dict[str, Any]]:
 
 
 def _answer(response: Response) -> Answer:
-    """Block reason, then finish reason, then text.
+    """Reads the block reason first, then the finish reason, then the text.
 
-    Raises ModelUnavailable where Google has stopped answering the account, and ModelFault for an answer that says nothing: it is
-    empty, or ended with MALFORMED_RESPONSE, NO_IMAGE or another reason that tells of no picture.
+    Raises ModelUnavailable if Google has stopped answering the account. Raises ModelFault if the answer has no content: it is
+    empty, or it ended with MALFORMED_RESPONSE, NO_IMAGE or another reason that does not concern a picture.
     """
     usage = response.usage_metadata or Tokens()
     answered = Answer(

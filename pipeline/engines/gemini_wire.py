@@ -1,8 +1,8 @@
-"""What generateContent is sent and what it answers, as bytes.
+"""Writes the request of generateContent as bytes, and reads its answer.
 
-The SDK builds the same body from models of every part, copies them several times and encodes them with the standard library:
-0.7 s of CPU for each 1000 pictures of 30 KB, which all threads of a worker wait for. Here it is 0.05 s. Source of the fields:
-the API's reference of generateContent, v1beta.
+The SDK builds the same body from models of every part, copies them several times and encodes them with the standard library. That
+takes 0.7 s of CPU for each 1000 pictures of 30 KB, and all threads of a worker wait meanwhile. This module takes 0.05 s. The
+fields are those of the API's reference of generateContent, v1beta.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ _RESOLUTIONS = {Detail.LOW: "MEDIA_RESOLUTION_LOW", Detail.MEDIUM: "MEDIA_RESOLU
 
 
 def request_body(call: Call, files: Mapping[int, str], *, store: bool = False) -> bytes:
-    """The JSON of the request. `files`: where the pictures are that the model has been sent before, by their numbers.
+    """The JSON of the request. `files`: the addresses of the pictures that were uploaded before, by the pictures' numbers.
 
-    `store`: whether Google may keep the request. It is always said, because projects on a paid plan keep requests unless told not to.
+    `store`: whether Google may keep the request. The request always has this field, because projects on a paid plan keep
+    requests otherwise.
     """
     told, schema = instruction(call)
-    # The prompt once, then each picture behind its label: unlabelled, models describe just the last one.
+    # The prompt comes once, then each picture after its label. Without labels, models describe only the last picture.
     parts: list[dict[str, Any]] = [{"text": call.prompt}]
     for picture in call.pictures:
         parts.append({"text": f"Image {picture.number}:"})
         if picture.number in files:
             part: dict[str, Any] = {"fileData": {"mimeType": picture.mime, "fileUri": files[picture.number]}}
         else:
-            # Base64 has nothing to escape, so it need not be looked through for it.
+            # The encoder need not search Base64 for characters to escape, because it has none.
             encoded = msgspec.Raw(b'"%b"' % pybase64.b64encode(picture.data))
             part = {"inlineData": {"mimeType": picture.mime, "data": encoded}}
-        if call.detail is Detail.ULTRA:  # can be said of a picture alone, not of the whole request
+        if call.detail is Detail.ULTRA:  # the API accepts this level only on a picture, not on the whole request
             part["mediaResolution"] = {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}
         parts.append(part)
     body = {
@@ -49,11 +50,15 @@ def request_body(call: Call, files: Mapping[int, str], *, store: bool = False) -
 
 
 def _config(call: Call, schema: dict[str, Any] | None) -> dict[str, Any]:
-    """Neither temperature, topP nor topK (deprecated), nor minItems and maxItems (refused when large)."""
+    """The generationConfig of the request.
+
+    It has no temperature, topP or topK, because they are deprecated. Its schema has no minItems or maxItems, because Google refuses
+    them when they are large.
+    """
     config: dict[str, Any] = {"maxOutputTokens": MAX_OUTPUT_TOKENS}
     if call.thinking is not None:
         config["thinkingConfig"] = {"thinkingLevel": call.thinking.value.upper()}
-    if call.detail in _RESOLUTIONS:  # high is the models' own
+    if call.detail in _RESOLUTIONS:  # the models use high by themselves
         config["mediaResolution"] = _RESOLUTIONS[call.detail]
     if call.form is not Form.TEXT:
         config["responseMimeType"] = "application/json"
@@ -87,7 +92,7 @@ class Tokens(msgspec.Struct, rename="camel"):
 
 
 class Response(msgspec.Struct, rename="camel"):
-    """What is read of an answer; other fields are passed over."""
+    """The fields of an answer that are read. All other fields are ignored."""
 
     candidates: list[Candidate] | None = None
     prompt_feedback: Feedback | None = None
@@ -96,14 +101,15 @@ class Response(msgspec.Struct, rename="camel"):
 
     @property
     def text(self) -> str:
-        """Of the first candidate, without what the model thought."""
+        """The text of the first candidate, without the model's thoughts."""
         content = self.candidates[0].content if self.candidates else None
         return "".join(part.text or "" for part in (content.parts or [] if content else []) if not part.thought)
 
 
 def read_response(body: bytes) -> Response:
-    """Raises msgspec.MsgspecError, ValueError or RecursionError for what is no answer."""
+    """Reads the answer. Raises msgspec.MsgspecError, ValueError or RecursionError if the body is not an answer."""
     try:
         return msgspec.json.decode(body, type=Response)
-    except msgspec.DecodeError:  # half a character (\ud800), or a number as text: the standard library takes both
+    # The body may have half a character (\ud800), or a number written as text. This second way of reading accepts both.
+    except msgspec.DecodeError:
         return msgspec.convert(json.loads(body), Response, strict=False)

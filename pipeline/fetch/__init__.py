@@ -1,1 +1,1 @@
-"""From URLs to bytes, in one thread, behind the guard of pipeline/outbound/guard.py."""
+"""Fetches image URLs in one thread. Every request passes the guard of pipeline/outbound/guard.py."""

@@ -1,4 +1,4 @@
-"""The URLs that one caller of a Fetcher asked for: what it asked for, what of it may start next, and what has come of it."""
+"""The batch of URLs that one caller of a Fetcher asked for: its tasks, which of them may start next, and their results."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from pipeline.fetch.transfer import Budget, Transfer
 from pipeline.outbound.addresses import Allowed, Target, read_url
 from pipeline.types import MB, Failure, Fetched, ItemCode
 
-#: Bytes that may wait for the caller before nothing more is started for it; what is under way still comes.
+#: If more bytes than this wait for the caller, no further fetch is started for it. Fetches that have started still finish.
 _MOST_WAITING = 32 * MB
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class FetchTask:
-    """One URL: waiting for its turn, for its name's addresses, for the server, or for the time of its next try."""
+    """The fetch of one URL. It waits for its turn, for its name's addresses, for the server, or for the time of its next try."""
 
     batch: FetchBatch
     index: int
-    target: Target  #: of the present hop
-    deadline: float = 0.0  #: by the monotonic clock; 0: not started yet
-    redirects: int = 0
+    target: Target  #: what the present hop asks for
+    deadline: float = 0.0  #: the time at which the fetch fails, by the monotonic clock; 0: the fetch has not started
+    redirects: int = 0  #: redirects followed so far
     tries: int = 0  #: requests for the present hop
-    unconnected: int = 0  #: of these, how many never had a connection
-    begun: float = 0.0  #: by the monotonic clock: when the present request began
-    answers: int = 0  #: that the present hop's server had given before the first of these requests
-    placed: bool = False  #: holds a slot of its server
-    looking: Future[tuple[str, ...]] | None = None  #: while its name is looked up
-    transfer: Transfer | None = None  #: while the server is asked
-    ended: bool = False
+    unconnected: int = 0  #: how many of these requests never had a connection
+    begun: float = 0.0  #: when the present request began, by the monotonic clock
+    answers: int = 0  #: how many answers the present hop's server had given before the first of these requests
+    placed: bool = False  #: whether the task holds a slot of its server
+    looking: Future[tuple[str, ...]] | None = None  #: the lookup of its name, while it runs
+    transfer: Transfer | None = None  #: the request, while it runs
+    ended: bool = False  #: whether the task has its result
 
 
 class FetchBatch:
-    """Belongs to the fetching thread once it was handed over; only `results` is the caller's."""
+    """The tasks of one call. Once a batch is handed over, only the fetching thread uses it; the caller uses only `results`."""
 
     def __init__(
         self, urls: Iterable[tuple[int, str]], *, allow: Sequence[Allowed], total: int, parallel: int, timeout: float
@@ -48,15 +48,15 @@ class FetchBatch:
         self.ends = time.monotonic() + timeout
         self.tasks: list[FetchTask] = []
         self.open = 0  #: tasks that have not ended
-        self.paused = False  #: the fetching thread starts nothing more until it is told to look again
+        self.paused = False  #: whether the fetching thread starts nothing more until the caller calls `look_again`
         self._parallel = parallel
-        self._placed = 0  # tasks that hold a place
-        self._queues: dict[Server, deque[FetchTask]] = {}  # what may start, by server
+        self._placed = 0  # tasks that hold a slot
+        self._queues: dict[Server, deque[FetchTask]] = {}  # the tasks that may start, by server
         self._servers: deque[Server] = deque()  # the servers of _queues, in the order of their turns
         self._ready: list[Fetched | Failure] = []
         self._over: BaseException | None = None
         self._given = 0  # bytes handed to the caller
-        self._taken = 0  # bytes the caller has done with
+        self._taken = 0  # bytes that the caller has taken out of `results`
         self._results: SimpleQueue[tuple[list[Fetched | Failure], bool]] = SimpleQueue()
         for index, url in urls:
             target = read_url(url, allow)
@@ -69,43 +69,44 @@ class FetchBatch:
                 self.enqueue(task)
 
     def results(self) -> Iterator[tuple[Fetched | Failure, bool]]:
-        """Each value as it completes, and whether the fetching thread is to look again at what it may start.
+        """Yields each value as it completes, and whether the caller has to call `look_again` so that more tasks start.
 
-        Raises what the batch was failed with.
+        If the batch failed, it raises the error that `fail` was given.
         """
         more = True
         while more:
             values, more = self._results.get()
             values.reverse()
             while values:
-                value = values.pop()  # no list holds the bodies that the caller has done with
+                value = values.pop()  # the list must not keep a body in memory after the caller has dropped it
                 self._taken += _size(value)
-                # In this order: the thread sets `paused`, and then looks again at what was taken.
+                # `_taken` must be raised before `paused` is read, because the thread sets `paused` and then reads `_taken` again.
+                # In the other order, both could miss the other's change, and the batch would stay paused.
                 yield value, self.paused and not self.is_full()
         over, self._over = self._over, None
         if over is not None:
             try:
                 raise over
             finally:
-                del over  # it holds this frame
+                del over  # the error's traceback refers to this frame, so keeping it would make a reference cycle
 
     def is_full(self) -> bool:
-        """Whether so much waits for the caller that nothing more is to be started."""
+        """Whether so many bytes wait for the caller that no further task may start."""
         return self._given - self._taken > _MOST_WAITING
 
     def enqueue(self, task: FetchTask) -> None:
-        """The task may start when its server has a place."""
+        """Queues the task, so that it starts when its server has a free slot."""
         server = server_of(task.target)
         if server not in self._queues:
             self._queues[server] = deque()
             self._servers.append(server)
         if task.deadline:
-            self._queues[server].appendleft(task)  # its time is running
+            self._queues[server].appendleft(task)  # it goes first, because its deadline is running
         else:
             self._queues[server].append(task)
 
     def startable(self, slots: HostSlots) -> Iterator[FetchTask]:
-        """What may start now, each server in turn, with a place taken for it."""
+        """Yields the tasks that may start now, one server after the other. Each task has already taken a slot of its server."""
         full: list[Server] = []
         while self._servers and self._placed < self._parallel and not self.is_full():
             server = self._servers.popleft()
@@ -125,36 +126,36 @@ class FetchBatch:
         self._servers.extend(full)
 
     def waits(self) -> bool:
-        """Whether there may be something to start once there is a place for it."""
+        """Whether a task may be waiting for a slot."""
         return bool(self._servers)
 
     def displace(self, task: FetchTask, slots: HostSlots) -> None:
-        """Gives the task's place back, if it has one."""
+        """Gives the task's slot back, if it has one."""
         if task.placed:
             task.placed = False
             self._placed -= 1
             slots.give_back(server_of(task.target))
 
     def end(self, task: FetchTask, value: Fetched | Failure) -> None:
-        """The task has come to this."""
+        """Records the task's result. `hand_over` passes it to the caller."""
         task.ended = True
         self.open -= 1
         self._ready.append(value)
 
     def forget(self) -> None:
-        """Lets go of the tasks, which hold the batch."""
+        """Drops the tasks. They refer to the batch, so keeping them would make a reference cycle."""
         self.tasks.clear()
         self._queues.clear()
         self._servers.clear()
 
     def fail(self, error: BaseException) -> None:
-        """The whole batch comes to this."""
+        """Fails the whole batch: `results` raises this error, and results that were not handed over are dropped."""
         self._over = error
         self._ready.clear()
         self.open = 0
 
     def hand_over(self) -> None:
-        """What is ready, to the caller."""
+        """Passes the results that are ready to the caller."""
         ready, self._ready = self._ready, []
         self._given += sum(map(_size, ready))
         if ready or not self.open:

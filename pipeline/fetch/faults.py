@@ -13,7 +13,7 @@ UNREACHABLE = "The image's server could not be reached. Check that the URL is ri
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """Why a request brought no image."""
+    """The reason why a request brought no image."""
 
     code: ItemCode
     detail: str  #: for the caller
@@ -21,7 +21,7 @@ class Fault:
     transient: bool = False  #: whether another try may help
     unconnected: bool = False  #: whether the server accepted no connection
     broken: bool = False  #: whether the server ended the connection
-    stale: bool = False  #: whether that connection was a kept one; then the request does not count as a try
+    stale: bool = False  #: whether the ended connection was one kept from an earlier request; then the request counts as no try
     retry_after: float = 0.0  #: seconds that the server asked to wait; 0: it asked for none
 
 

@@ -1,4 +1,4 @@
-"""From URLs to bytes: many at once, within limits, behind the guard of pipeline/outbound/guard.py."""
+"""Fetches many image URLs at once, within limits. Every request passes the guard of pipeline/outbound/guard.py."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from pipeline.types import MAX_IMAGE_BYTES, Failure, Fetched
 
 
 class Fetcher:
-    """Implements pipeline.ports.Fetch. Thread-safe; connections and looked-up names serve later batches too.
+    """Implements pipeline.ports.Fetch. It is thread-safe. Later batches use its open connections and looked-up names again.
 
-    `allow`: what may be reached beside public addresses. `parallel`: fetches at once in one batch. `per_host`: the most fetches
-    at once from one host and port, all batches together; see pipeline/fetch/hosts.py for how many it is. `deadline`: seconds for one fetch, from its lookup to its last byte, redirects
-    and retries included. `max_bytes`: of one image. `resolve`: what looks names up.
+    `allow`: networks that may be reached besides public addresses. `parallel`: the most fetches at once in one batch.
+    `per_host`: the most fetches at once from one host and port, for all batches together; pipeline/fetch/hosts.py learns the
+    number that is used. `deadline`: seconds for one fetch, from its lookup to its last byte, including redirects and retries.
+    `max_bytes`: the most bytes of one image. `resolve`: the function that looks names up.
     """
 
     def __init__(
@@ -39,13 +40,13 @@ class Fetcher:
         self._per_host = per_host
         self._names = Names(self._allow, resolve=resolve)
         self._lock = threading.Lock()
-        self._thread: FetchThread | None = None  # started when first needed: not before a process has forked
+        self._thread: FetchThread | None = None  # started at the first call, because a thread does not survive a fork
 
     def __call__(self, urls: Iterable[tuple[int, str]], *, total: int, timeout: float) -> Iterator[Fetched | Failure]:
-        """One value for each (index, url), as they complete, in any order. See pipeline.ports.Fetch.
+        """Yields one value for each (index, url) when it completes, in any order. See pipeline.ports.Fetch.
 
-        Fetching goes on while the caller holds a value, until 32 MB wait for it. Raises TotalTooLarge, and nothing else for
-        what URLs, names and servers do. What is under way when the iterator is closed is given up.
+        Fetching goes on while the caller works on a value, until 32 MB wait for the caller. It raises TotalTooLarge. No other
+        fault of a URL, a name or a server raises: it becomes a Failure. If the iterator is closed, running fetches are stopped.
         """
         batch = FetchBatch(urls, allow=self._allow, total=total, parallel=self._parallel, timeout=timeout)
         thread = self._begin(batch)
@@ -59,7 +60,7 @@ class Fetcher:
             raise
 
     def close(self) -> None:
-        """Closes the connections that are kept; those of batches under way go when the batches end."""
+        """Closes all connections once the batches that are still running have ended."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -78,6 +79,6 @@ class Fetcher:
             return self._thread
 
     def _make(self) -> Transfer:
-        # Half the deadline for a connection with its TLS handshake, so that one that got stuck can be tried again. A TCP connection
-        # alone is given up much sooner: see FetchThread._look_at_connections.
+        # A connection with its TLS handshake gets half of the deadline, so that there is time to try a stuck one again. A TCP
+        # connection alone is given up much sooner: see FetchThread._look_at_connections.
         return Transfer(self._allow, max_bytes=self._max_bytes, connect_timeout=self._deadline / 2)

@@ -1,9 +1,11 @@
-"""How many fetches each server gets at once: few at first, more while it answers, fewer when it takes no more connections.
+"""Learns how many fetches each server can take at once. The limit starts low, grows while the server answers, and shrinks when
+connections fail.
 
-A small server's listen queue takes a handful of connections. What comes beyond that is dropped without a word, and the system
-sends it again only after 1 s, 3 s and 7 s. So the limit of a server grows and shrinks as TCP's congestion window does: it doubles
-with each round of answers until a connection fails, or answers come later for it. It is cut when a connection fails, and from there
-on grows by one a round, as long as answers come no later for it (as in TCP Vegas): a server that is busy gets no more. All batches share the limit.
+The listen queue of a small server holds a handful of connections. The server's system drops further ones silently, and ours sends
+them again only after 1 s, 3 s and 7 s. The limit of a server therefore grows and shrinks as TCP's congestion window does. It
+doubles with each round of answers, until a connection fails or the growth delays the answers. It is cut when a connection fails.
+After that it grows by one a round, but only while the growth does not delay the answers (as in TCP Vegas), because a busy server
+should get no more requests. All batches share the limit.
 """
 
 from __future__ import annotations
@@ -17,16 +19,20 @@ from pipeline.outbound.addresses import Target
 
 Server = tuple[str, int]  #: a host and a port
 
-_FIRST = 8.0  # fetches at once from a server that nothing is known of
-# What a failed connection leaves of the limit: of a server that answers later the more it is asked, and of another one, which
-# could do more if only it took connections faster. Measured: a half for that one took a third more time.
+_FIRST = 8.0  # fetches at once from a server about which nothing is known
+# A failed connection multiplies the limit by one of these. The first is for a busy server, whose answers come later the more it is
+# asked. The second is for a server that is not busy but takes connections slowly; with a half, such a server was measured to take
+# a third more time.
 _CUT_BUSY, _CUT = 0.5, 0.7
-_WAITING = 3.0  # requests that wait at a server, besides those it works on, before it counts as busy; or a quarter of all there
-_DRIFT = 1.002  # how much slower the quickest answer becomes with each answer: servers change, and a lucky one is not for ever
+# A server counts as busy if more requests than this wait at it, not counting those that it works on. If a quarter of all its
+# requests is more than this, the quarter counts instead.
+_WAITING = 3.0
+# The quickest time so far is multiplied by this with each answer, because servers change and one lucky answer must not count forever.
+_DRIFT = 1.002
 _LEAST_PATIENCE, _FIRST_PATIENCE, _MOST_PATIENCE = 0.2, 1.0, 4.0  # seconds
-_KEPT = 4096  # servers
-_KEEP_SECONDS = 60.0  # what was learned of a server that nothing is fetched from
-_KEEP_SILENCE_SECONDS = 5.0
+_KEPT = 4096  # the most servers that are remembered
+_KEEP_SECONDS = 60.0  # how long a server is remembered after the last fetch from it
+_KEEP_SILENCE_SECONDS = 5.0  # how long nothing is fetched from a server that was found silent
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,25 +41,25 @@ class _Learned:
 
     limit: float  #: fetches at once
     used: float  #: when a slot was last taken
-    doubles: bool = True  #: the limit grows by one with each answer; else by one with each round of answers
-    taken: int = 0  #: fetches that are under way
-    full: bool = False  #: the last fetch that wanted a slot got none
+    doubles: bool = True  #: true: the limit grows by one with each answer; false: by one with each round of answers
+    taken: int = 0  #: fetches that are running
+    full: bool = False  #: whether the last fetch that wanted a slot got none
     cut: float = -math.inf  #: when the limit was last lowered
-    answers: int = 0
+    answers: int = 0  #: answers so far
     quickest: float = math.inf  #: seconds of the quickest answer, from the start of its request
-    usual: float = 0.0  #: seconds of the latest answers
+    usual: float = 0.0  #: seconds of the latest answers, as a moving average
     last_quickest: float = 0.0  #: seconds of the quickest answer of the last round
     round_quickest: float = math.inf  #: seconds of the quickest answer of this round
     round_left: int = 4  #: answers until this round ends
-    connect: float | None = None  #: seconds a connection takes; None: none was made
-    silent_since: float | None = None  #: when a connection failed first, of those that failed since one was made
+    connect: float | None = None  #: seconds that a connection takes; None: no connection was made yet
+    silent_since: float | None = None  #: when the first connection failed after the last success; None: the last one succeeded
 
 
 class HostSlots:
-    """Belongs to the fetching thread. Times are of the monotonic clock.
+    """The slots of all servers. Only the fetching thread uses them. Times are those of the monotonic clock.
 
-    `most`: fetches at once from one server. `silence`: seconds without any connection after which a server counts as silent.
-    `clock`: seconds, only ever more.
+    `most`: the most fetches at once from one server. `silence`: seconds without any connection after which a server counts as
+    silent. `clock`: returns seconds that never decrease.
     """
 
     def __init__(self, most: int, *, silence: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -63,7 +69,7 @@ class HostSlots:
         self._servers: dict[Server, _Learned] = {}
 
     def take(self, server: Server) -> bool:
-        """Takes one slot, if there is one."""
+        """Takes one slot, and returns whether there was one."""
         learned = self._of(server)
         learned.full = learned.taken >= int(learned.limit)
         if learned.full:
@@ -76,11 +82,11 @@ class HostSlots:
         self._servers[server].taken -= 1
 
     def answers(self, server: Server) -> int:
-        """How many answers the server has given so far: to be compared with an earlier number."""
+        """How many answers the server has given so far. Compare it with an earlier number to see whether the server answers."""
         return self._of(server).answers
 
     def answered(self, server: Server, seconds: float) -> None:
-        """A request was answered, whatever the answer, so many seconds after its start."""
+        """Records an answer of any kind. `seconds`: the time from the start of its request."""
         learned = self._of(server)
         learned.quickest = min(seconds, learned.quickest * _DRIFT)
         learned.usual = 0.8 * learned.usual + 0.2 * seconds if learned.answers > 1 else seconds
@@ -91,41 +97,42 @@ class HostSlots:
             learned.round_left = max(4, int(learned.limit))
         learned.answers += 1
         learned.silent_since = None
-        if learned.full:  # else the limit was not what held us back, and nothing is known of more
-            if learned.doubles and not _is_busy(learned, learned.last_quickest):  # waiting delays all answers, work only some
+        if learned.full:  # otherwise the limit held nothing back, so the answer does not show that more would work
+            # The quickest answer of a round tells of waiting: waiting delays every answer, and heavy work delays only some.
+            if learned.doubles and not _is_busy(learned, learned.last_quickest):
                 learned.limit = min(self._most, learned.limit + 1.0)
             elif learned.doubles or not _is_busy(learned, learned.usual):
                 learned.limit = min(self._most, learned.limit + 1.0 / learned.limit)
 
     def connected(self, server: Server, seconds: float | None) -> None:
-        """A connection was made. `seconds`: how long it took; None: that tells nothing, as an earlier try may have helped."""
+        """Records a connection. `seconds`: how long it took; None: the time is unknown, because an earlier try may have helped."""
         learned = self._of(server)
         learned.silent_since = None
-        if seconds is not None:  # a slower connection counts at once, quicker ones little by little
+        if seconds is not None:  # a slower connection counts in full at once, a quicker one moves the average by a tenth
             learned.connect = max(seconds, seconds if learned.connect is None else 0.9 * learned.connect + 0.1 * seconds)
 
     def connect_failed(self, server: Server, begun: float) -> None:
-        """A connection that was begun at this time was refused, or not made in time."""
+        """Records that a connection was refused or took too long. `begun`: when it was begun."""
         learned = self._of(server)
         if learned.silent_since is None:
             learned.silent_since = begun
-        if begun >= learned.cut:  # else it was begun before the limit was last lowered, which may have helped
+        if begun >= learned.cut:  # a connection begun before the last cut says nothing about the lowered limit
             learned.cut = self._clock()
             learned.limit = max(1.0, learned.limit * (_CUT_BUSY if _is_busy(learned, learned.usual) else _CUT))
             learned.doubles = False
 
     def patience(self, server: Server, failed: int) -> float:
-        """Seconds to wait for a connection before it is tried anew, after so many that failed.
+        """Seconds to wait for a connection before it is given up and tried again. `failed`: how many connections failed before.
 
-        It goes by how long the server's connections take, as TCP's own time for sending again does once it has measured. TCP has
-        not measured when it connects, so it waits a whole second; for a server nearby that is a thousand times too long.
+        The time depends on how long the server's connections take, as TCP's own retransmission time does once TCP has measured.
+        TCP has measured nothing when it connects, so it waits a whole second. For a server nearby that is a thousand times too long.
         """
         connect = self._of(server).connect
         first = _FIRST_PATIENCE if connect is None else min(max(6 * connect, _LEAST_PATIENCE), _FIRST_PATIENCE)
         return float(min(first * 2 ** min(failed, 10), _MOST_PATIENCE))
 
     def is_silent(self, server: Server) -> bool:
-        """Whether the server has taken no connection for so long that no more are tried for the next 5 s."""
+        """Whether the server has accepted no connection for so long that fetches from it fail at once for the next 5 s."""
         learned = self._of(server)
         if learned.silent_since is None:
             return False
@@ -146,16 +153,16 @@ class HostSlots:
         return learned
 
     def _forget(self) -> None:
-        """Makes room: of the servers that nothing is fetched from, those that were used last are kept."""
+        """Forgets the servers that were used longest ago, to make room. A server from which something is fetched is kept."""
         idle = sorted((known.used, server) for server, known in self._servers.items() if not known.taken)
         for _, server in idle[: max(0, len(self._servers) - _KEPT // 2)]:
             del self._servers[server]
 
 
 def _is_busy(learned: _Learned, seconds: float) -> bool:
-    """Whether more requests would only wait longer, as answers take so many seconds.
+    """Whether further requests would only wait at the server. `seconds`: how long its answers take now.
 
-    By Little's law, limit * quickest / seconds of the requests are worked on. The others wait.
+    By Little's law, the server works on limit * quickest / seconds requests. The other requests wait.
     """
     return learned.limit * (1 - learned.quickest / max(seconds, learned.quickest)) > max(_WAITING, learned.limit / 4)
 

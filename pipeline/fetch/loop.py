@@ -1,4 +1,4 @@
-"""libcurl's multi interface over the system's poller: many transfers in one thread, and connections that outlive a call."""
+"""Runs many transfers in one thread with libcurl's multi interface and the system's poller. Connections stay open between calls."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _EVENTS = {
 
 
 class Loop:
-    """Used by one thread at a time, except `wake`.
+    """The transfers and their poller. Only one thread at a time may use it, but any thread may call `wake`.
 
-    socket_action with a poller of our own: pycurl's `select` is select(2), which cannot see a descriptor over 1023.
+    The poller is our own and calls socket_action, because pycurl's `select` is select(2), which cannot see a descriptor over 1023.
     """
 
     def __init__(self, make: Callable[[], Transfer], *, connections: int) -> None:
         self._make = make
         self._idle: list[Transfer] = []
         self._busy: dict[pycurl.Curl, Transfer] = {}
-        self._due: float | None = None  # when libcurl's own timer is to be told
+        self._due: float | None = None  # when libcurl wants to be called because of its own timer
         self._selector = selectors.DefaultSelector()
-        self._watched: set[int] = set()  # what of it is libcurl's
+        self._watched: set[int] = set()  # the descriptors in the selector that belong to libcurl
         self._ear, self._mouth = socket.socketpair()
         self._ear.settimeout(0)
         self._mouth.settimeout(0)
@@ -42,7 +42,7 @@ class Loop:
         self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
 
     def lend(self) -> Transfer:
-        """A transfer to aim and `start`, or to `give_back`."""
+        """Returns a transfer. The caller aims it and calls `start`, or calls `give_back`."""
         return self._idle.pop() if self._idle else self._make()
 
     def give_back(self, transfer: Transfer) -> None:
@@ -53,12 +53,12 @@ class Loop:
         self._busy[transfer.curl] = transfer
 
     def stop(self, transfer: Transfer) -> None:
-        """Takes it out; if it was under way, its connection is closed."""
+        """Takes the transfer out of the loop. If it was still running, its connection is closed."""
         del self._busy[transfer.curl]
         self._multi.remove_handle(transfer.curl)
 
     def poll(self, most: float) -> list[tuple[Transfer, int]]:
-        """Waits up to `most` seconds for something to do, does it, and takes out what ended: with libcurl's code for each."""
+        """Waits up to `most` seconds for events and handles them. Returns the transfers that ended, each with libcurl's code."""
         wait = most if self._due is None else min(most, self._due - time.monotonic())
         for key, ready in self._selector.select(max(0.0, wait)):
             if key.fileobj is self._ear:
@@ -87,8 +87,9 @@ class Loop:
         return ended
 
     def wake(self) -> None:
-        """Ends the wait of `turn`; from any thread."""
-        with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody waits
+        """Ends the wait of `poll`. Any thread may call it."""
+        # If the socket is full, `poll` wakes anyway. If it is closed, nobody waits.
+        with contextlib.suppress(OSError):
             self._mouth.send(b"\0")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A URL that stands several times in a job is fetched once: within a chunk, and among the chunks that a process stages."""
+"""Fetches a URL that a job names several times only once in each chunk, and once for all chunks that one process stages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from dataclasses import replace
 from pipeline.ports import Fetch
 from pipeline.types import MB, Failure, Fetched
 
-_KEPT_BYTES = 32 * MB  # of images that other chunks have too
-_KEPT_JOBS = 100  # of which it is known what they have more than once
+_KEPT_BYTES = 32 * MB  # the most bytes of images that are kept because other chunks need them too
+_KEPT_JOBS = 100  # the most jobs whose repeated URLs are remembered
 
 Shared = Future[Fetched | Failure]
 
 
 class _Marked:
-    """URLs by their hashes: they may be long, and are not to outlive their job. It may hold one too many, which does no harm."""
+    """A set of URLs that keeps only their hashes, because URLs may be long and may hold secrets that must not outlive their job.
+
+    Two URLs may have the same hash, so the set may seem to hold a URL that it does not hold. That does no harm.
+    """
 
     def __init__(self, urls: Iterable[str]) -> None:
         self._hashes = frozenset(map(hash, urls))
@@ -30,17 +33,17 @@ class _Marked:
 
 
 class SharedFetches:
-    """What the chunks that a process stages have fetched for each other. Thread-safe."""
+    """The fetches that the chunks of one process share. It is thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._shared: OrderedDict[Hashable, Shared] = OrderedDict()  # the one asked for last at the end
-        self._kept = 0  # bytes of those that are done
+        self._shared: OrderedDict[Hashable, Shared] = OrderedDict()  # the fetch that was asked for last is at the end
+        self._kept = 0  # bytes of the fetches that are done
         self._reading = threading.Lock()
         self._repeated: OrderedDict[Hashable, _Marked] = OrderedDict()
 
     def repeated(self, scope: Hashable, read: Callable[[], Iterable[str]]) -> Container[str]:
-        """The URLs that calls of the `scope` have in common, as `read` says: it is asked once, not for each call."""
+        """The URLs that several calls of the `scope` fetch. `read` returns them, and is called once for the scope."""
         with self._lock:
             if (known := self._repeated.get(scope)) is not None:
                 self._repeated.move_to_end(scope)
@@ -64,10 +67,11 @@ class SharedFetches:
         total: int,
         timeout: float,
     ) -> Iterator[Fetched | Failure]:
-        """One value for each index of `urls`, as they complete. Otherwise as pipeline.ports.Fetch says.
+        """Yields one value for each index of `urls` when it completes. Everything else is as pipeline.ports.Fetch says.
 
-        `elsewhere`: URLs that other calls of the same `scope` may ask for too. What such a call fetches, or has fetched and still
-        keeps, is not fetched again; if it gives up, it is. `total` counts what this call fetches itself.
+        `elsewhere`: URLs for which other calls of the same `scope` may ask too. If another call is fetching such a URL, or its
+        result is still kept, this call takes that result. If the other call gives up, this call fetches the URL itself.
+        `total` counts only the bytes that this call fetches itself.
         """
         ends = time.monotonic() + timeout
         same: dict[str, list[int]] = defaultdict(list)
@@ -95,7 +99,7 @@ class SharedFetches:
                 yield from _for_each(value, same[urls[value.index]])
 
     def _divide(self, urls: list[str], scope: Hashable) -> tuple[dict[str, Shared], dict[str, Shared]]:
-        """What this call is to fetch for the others, and what others fetch or have fetched for it."""
+        """Returns the URLs that this call fetches for the others, and the URLs that other calls fetch or have fetched for it."""
         mine: dict[str, Shared] = {}
         others: dict[str, Shared] = {}
         with self._lock:
@@ -131,6 +135,6 @@ def _for_each(value: Fetched | Failure, indexes: list[int]) -> Iterator[Fetched 
 
 
 def _size(shared: Shared) -> int:
-    """Bytes; failures count a little, so that they are not kept without end."""
+    """The value's size in bytes. A failure counts as 1024 bytes, so that failures are dropped too when there are many."""
     value = shared.result()
     return len(value.data) if isinstance(value, Fetched) else 1024

@@ -11,8 +11,8 @@ from urllib.parse import quote_from_bytes, urljoin
 from pipeline.fetch.faults import Fault, failed, unreachable
 from pipeline.outbound.addresses import Allowed, Target, read_url
 
-STATUSES = frozenset({301, 302, 303, 307, 308})  #: HTTP statuses that are a redirect if they have a Location
-MOST = 10  #: redirects of one image
+STATUSES = frozenset({301, 302, 303, 307, 308})  #: HTTP statuses of a redirect, if the answer has a Location header
+MOST = 10  #: the most redirects of one image
 
 _UNPRINTABLE = re.compile("[\x00-\x20\x7f]")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
@@ -22,7 +22,7 @@ _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 class Redirect:
     """A server's answer that the image is at another URL."""
 
-    url: str  #: absolute, and not to be trusted
+    url: str  #: the absolute URL; it is not trusted and has to be judged
 
 
 def redirect_to(location: bytes, *, base: str) -> Redirect:
@@ -41,7 +41,7 @@ def redirect_to(location: bytes, *, base: str) -> Redirect:
 
 
 def judge(redirect: Redirect, *, number: int, allow: Sequence[Allowed]) -> Target | Fault:
-    """The target to ask next, or why the redirect is not followed. `number`: how many redirects this image has had, from 1."""
+    """The target to ask next, or why the redirect is not followed. `number`: this image's redirects so far, with this one."""
     target = read_url(redirect.url, allow)
     if isinstance(target, str):
         # The code is not url_not_allowed, because the caller's own URL is allowed. The text does not say which rule refused the

@@ -1,6 +1,6 @@
-"""The thread that fetches for all batches of a Fetcher: what is asked when, and what each answer leads to.
+"""The thread that fetches for all batches of a Fetcher. It decides when a request starts and what follows from its answer.
 
-One thread for them all: threads that each drive a few transfers spend as much CPU time again waking for one another.
+One thread serves all batches, because threads that each drive a few transfers spend as much CPU time again on waking each other.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from pipeline.ports import TotalTooLarge
 from pipeline.types import Failure, Fetched
 
 _TRIES = 3  # requests for one hop
-_MOST_TRIES = 8  # where connections fail or break, and the server has answered other requests meanwhile: it is there, but small
-_BACK_OFF = 0.25  # seconds before the second try, doubled before the third, each with up to half as much again by chance
-_QUICK_BACK_OFF = 0.05  # the same, where connections break of a server that answers other requests meanwhile
-_LOOK_SECONDS = 0.025  # from one look at the connections that are being made to the next
-_IDLE_SECONDS = 3600.0  # nothing is due: it waits to be woken
+_MOST_TRIES = 8  # requests for one hop if connections fail or break while the server answers others: it works, but it is small
+_BACK_OFF = 0.25  # seconds before the second try; the wait doubles with each try, and a random part of up to half is added
+_QUICK_BACK_OFF = 0.05  # the same for a server whose connections fail or break while it answers other requests
+_LOOK_SECONDS = 0.025  # how often the connections that are being made are checked
+_IDLE_SECONDS = 3600.0  # the longest wait of a thread that has nothing to do; a new batch wakes it
 
 _log = logging.getLogger(__name__)
 
 
 class FetchThread:
-    """Runs from its start until it is stopped and no batch is left. Its public methods are for other threads."""
+    """The thread runs until it is stopped and no batch is left. Other threads call the public methods."""
 
     def __init__(self, loop: Loop, *, names: Names, per_host: int, allow: Sequence[Allowed], deadline: float) -> None:
         self._loop = loop
@@ -48,34 +48,34 @@ class FetchThread:
         self._allow = allow
         self._deadline = deadline
         self._lock = threading.Lock()
-        self._posted: deque[Callable[[], None]] = deque()  # what other threads want done in ours
+        self._posted: deque[Callable[[], None]] = deque()  # the calls that other threads want this thread to make
         self._stopped = False
         self._gone = False
         self._batches: set[FetchBatch] = set()
         self._waiting: dict[FetchBatch, None] = {}  # batches that may have something to start, in the order of their turns
         self._touched: set[FetchBatch] = set()  # batches to which something happened in this round of the loop
         self._asking: dict[Transfer, FetchTask] = {}
-        self._connecting: dict[Transfer, FetchTask] = {}  # of these, the ones that had no connection at the last look
-        self._next_look = 0.0  # at them
-        self._deadlines: deque[FetchTask] = deque()  # of tasks, in their order
-        self._sleeping: list[tuple[float, int, FetchTask]] = []  # a heap: when to try again
+        self._connecting: dict[Transfer, FetchTask] = {}  # those in _asking that had no connection at the last check
+        self._next_look = 0.0  # when the transfers in _connecting are checked next
+        self._deadlines: deque[FetchTask] = deque()  # started tasks, in the order of their deadlines
+        self._sleeping: list[tuple[float, int, FetchTask]] = []  # a heap of the tasks to try again, by the time of that try
         self._serial = itertools.count()
         threading.Thread(target=self._run, name="fetch", daemon=True).start()
 
     def begin(self, batch: FetchBatch) -> bool:
-        """Takes the batch on; false if the thread has ended, or is about to."""
+        """Takes the batch on. Returns false if the thread has ended or is about to end."""
         return self._post(lambda: self._begin(batch))
 
     def look_again(self, batch: FetchBatch) -> None:
-        """The batch's caller has taken so much that more of it may start."""
+        """Starts further tasks of the batch, because its caller has taken enough of the results."""
         self._post(lambda: self._look_again(batch))
 
     def give_up(self, batch: FetchBatch) -> None:
-        """Ends what is under way for the batch and gives its slots back, before anything that is asked for later begins."""
+        """Stops the batch's fetches and gives its slots back. This happens before any batch that is handed over later begins."""
         self._post(lambda: self._forget(batch))
 
     def stop(self) -> None:
-        """Lets the thread end, and close its connections, when no batch is left."""
+        """Makes the thread end and close its connections once no batch is left."""
 
         def stop() -> None:
             self._stopped = True
@@ -88,11 +88,11 @@ class FetchThread:
                 return False
             first = not self._posted
             self._posted.append(what)
-        if first:  # else it was woken already
+        if first:  # otherwise the thread was woken already
             self._loop.wake()
         return True
 
-    # ---- all that follows is the thread's own
+    # ---- only the thread itself calls the methods below
 
     def _run(self) -> None:
         try:
@@ -107,7 +107,7 @@ class FetchThread:
                 self._look_at_connections(before)
                 self._look_at_the_clock()
                 self._hand_over()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, every caller gets it
+        except BaseException as error:  # noqa: BLE001 - every caller has to get the error, whatever its class is
             _log.exception("the fetching thread failed")
             self._fail_all(error)
         finally:
@@ -120,7 +120,7 @@ class FetchThread:
         return self._gone
 
     def _fail_all(self, error: BaseException) -> None:
-        """No caller waits for a thread that is no more."""
+        """Fails all batches with the error, so that no caller waits for a thread that has ended."""
         with self._lock:
             self._gone = True
         while self._posted:
@@ -137,7 +137,7 @@ class FetchThread:
     def _begin(self, batch: FetchBatch) -> None:
         self._batches.add(batch)
         self._waiting[batch] = None
-        self._touched.add(batch)  # what its URLs' text alone shows is ready
+        self._touched.add(batch)  # failures of URLs that were refused by their text alone are ready
 
     def _look_again(self, batch: FetchBatch) -> None:
         batch.paused = False
@@ -150,21 +150,21 @@ class FetchThread:
             for task in batch.startable(self._slots):
                 started = True
                 self._start(task)
-            if batch not in self._batches:  # what it wanted to start has failed it
+            if batch not in self._batches:  # starting one of its tasks has failed the batch
                 continue
             if batch.is_full():
                 batch.paused = True
-                if batch.is_full():  # still: its caller sees `paused` when it takes the next value
+                if batch.is_full():  # it is still full, so its caller sees `paused` when it takes the next value
                     self._waiting.pop(batch, None)
                     continue
                 batch.paused = False
             if started or not batch.waits():
                 self._waiting.pop(batch, None)
             if started and batch.waits():
-                self._waiting[batch] = None  # behind the others: a host's next slot is not its again
+                self._waiting[batch] = None  # it goes behind the other batches, so that they get the host's next free slot
 
     def _start(self, task: FetchTask) -> None:
-        """Begins a request for the present hop, with a slot taken for it."""
+        """Begins a request for the present hop. The task has already taken a slot for it."""
         if not task.deadline:
             task.deadline = time.monotonic() + self._deadline
             self._deadlines.append(task)
@@ -182,7 +182,10 @@ class FetchThread:
             addresses.add_done_callback(partial(self._post_looked_up, [task]))
 
     def _post_looked_up(self, waits: list[FetchTask], addresses: Future[tuple[str, ...]]) -> None:
-        """Empties the list: a future keeps its callbacks as long as it is kept itself, and the task leads to all of its batch."""
+        """Passes the lookup's result to this thread, and empties the list `waits`, which holds the task.
+
+        A future keeps its callbacks, and with them the list. The list must be empty, because a task refers to its whole batch.
+        """
         self._post(partial(self._looked_up, waits.pop(), addresses))
 
     def _looked_up(self, task: FetchTask, addresses: Future[tuple[str, ...]]) -> None:
@@ -198,10 +201,11 @@ class FetchThread:
         try:
             transfer = self._loop.lend()
             places = addresses.result()
-            first = task.unconnected % len(places)  # another one each time: libcurl may wait for the first as long as we do
+            # Each try begins with another address, because libcurl may wait for the first one until this thread gives up.
+            first = task.unconnected % len(places)
             transfer.aim(task.target, places[first:] + places[:first], task.batch.budget)
             self._loop.start(transfer)
-        except Exception as error:  # noqa: BLE001 - out of memory or descriptors, say: it ends this batch, not those of others
+        except Exception as error:  # noqa: BLE001 - a lack of memory or descriptors, for example, must end only this batch
             _log.exception("a request could not be made")
             self._fail(task.batch, error)
             return
@@ -246,9 +250,9 @@ class FetchThread:
         self._slots.connected(server_of(task.target), None if task.unconnected else transfer.connect_seconds())
 
     def _look_at_connections(self, now: float) -> None:
-        """Gives up connections that take too long, to try them again within the deadline.
+        """Gives up connections that take too long, so that they are tried again within the deadline.
 
-        `now`: a time before the poller was last asked, so that a connection does not count as late because this thread was.
+        `now`: a time before the poller was last called. With a later time, a connection would count as late if this thread was late.
         """
         if now < self._next_look or not self._connecting:
             return
@@ -262,7 +266,7 @@ class FetchThread:
                 self._try_again(task, unconnected("no connection in time"), late=True)
 
     def _try_again(self, task: FetchTask, fault: Fault, *, late: bool = False) -> None:
-        """Asks for the hop once more, or ends the task. `late`: its connection was given up, which costs no try."""
+        """Asks for the hop once more, or ends the task. `late`: the connection was given up, which does not use up a try."""
         server = server_of(task.target)
         tries, most, back_off = task.tries - task.unconnected, _TRIES, _BACK_OFF
         if fault.unconnected:
@@ -321,12 +325,12 @@ class FetchThread:
             return
         detail = after_redirect(outcome.detail, number=task.redirects)
         task.batch.end(task, Failure(index=task.index, code=outcome.code, detail=detail))
-        # The host only: the rest of a URL may be a signature.
+        # The log gets only the host, because the rest of a URL may be a signature.
         facts = {"index": task.index, "host": task.target.host, "code": outcome.code.value, "reason": outcome.reason}
         _log.info("fetch failed: %s, %s", task.target.host, outcome.reason, extra=facts)
 
     def _release(self, task: FetchTask) -> None:
-        """Leaves the hop, in whatever it is."""
+        """Ends the task's lookup or request for the present hop, if there is one, and gives its slot back."""
         task.looking = None
         if task.transfer is not None:
             del self._asking[task.transfer]
@@ -362,7 +366,10 @@ class FetchThread:
 
 
 def _out_of_time(task: FetchTask, seconds: float) -> Fault:
-    """A silent address reads like a refused one; only a server that was reached can be late."""
+    """The fault of a task whose time is over. It is a timeout if the server was reached, or if no request for the hop has begun.
+
+    Otherwise the text is that of an unreachable server, so that nobody can tell a silent address from a refused one.
+    """
     under_way = task.looking is not None or task.transfer is not None
     if not task.tries or task.tries > task.unconnected + under_way or (task.transfer is not None and task.transfer.reached()):
         return timed_out(seconds)

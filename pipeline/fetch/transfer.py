@@ -1,4 +1,4 @@
-"""One request at a time for an image's bytes: what came back, judged as it streams in."""
+"""Runs one request for an image's bytes at a time, and judges the answer while it streams in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.outbound.addresses import Allowed, Target
 from pipeline.outbound.guard import GuardedCurl
 from pipeline.types import ItemCode
 
-# 520 to 529 are what the proxies of content delivery networks say of a server behind them that did not answer well.
+# The proxies of content delivery networks answer 520 to 529 if the server behind them did not answer well.
 _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504, *range(520, 530)})
 _NO_CONNECTION = frozenset({pycurl.E_COULDNT_CONNECT, pycurl.E_OPERATION_TIMEDOUT})
 _BROKEN_OFF = frozenset({pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR})
@@ -30,20 +30,21 @@ _TLS = frozenset(
     }
 )
 _BROKE_OFF = "The image's server broke off before the image was complete."
-_WASTE = 64 * 1024  # bytes of an error page that are read away, so that its connection can be used again
-# Calls of the body callback for one image's bytes. A 20 MB image in packets of 1.4 KB takes 15,000; one in chunks of a byte each
-# would take 20 million, which is no image but a way to burn this machine's CPU.
+_WASTE = 64 * 1024  # the most bytes of an error page that are read and dropped, so that its connection can be used again
+# The most calls of the body callback for one image. A 20 MB image in packets of 1.4 KB takes 15,000 calls. In chunks of one byte
+# it would take 20 million calls. No honest server does that, and it would burn this machine's CPU.
 _MOST_PIECES = 65_536
 _STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
-_FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L"))  # of the headers that are read: a server sends a dozen others
+# The first letters of the headers that are read. Most of a server's dozen other headers are skipped by their first letter.
+_FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L"))
 
 
 class Budget:
-    """The bytes that the images of one call may have together."""
+    """Counts the bytes that the images of one call may have together."""
 
     def __init__(self, total: int) -> None:
         self.left = total
-        self.spent = False  #: once true, stays so
+        self.spent = False  #: whether the images have ever had too many bytes; it stays true once it is true
 
     def take(self, size: int) -> bool:
         self.left -= size
@@ -55,7 +56,7 @@ class Budget:
 
 
 class Transfer:
-    """An easy handle and what the server answers on it; used again and again, by one thread at a time."""
+    """A libcurl easy handle and the answer that it receives. It serves many requests, one thread at a time."""
 
     def __init__(self, allow: Sequence[Allowed], *, max_bytes: int, connect_timeout: float) -> None:
         self._guard = GuardedCurl(allow, connect_timeout=connect_timeout)
@@ -65,25 +66,25 @@ class Transfer:
         self.curl.setopt(pycurl.HTTPHEADER, ["Accept: image/*, */*;q=0.1", "Accept-Encoding: identity"])
         self.curl.setopt(
             pycurl.BUFFERSIZE, 128 * 1024
-        )  # bytes a read; libcurl has one such buffer, and calls back for each 16 KB
+        )  # bytes of one read; libcurl has one buffer of this size, and calls back for each 16 KB of it
         self.curl.setopt(pycurl.HEADERFUNCTION, self._take_header)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._take_body)
         self._clear()
 
     def _clear(self) -> None:
-        self._pieces: list[bytes] = []  # of the body
-        self._size = 0  # bytes of it
-        self._wasted = 0
+        self._pieces: list[bytes] = []  # the pieces of the image's body
+        self._size = 0  # the bytes of these pieces
+        self._wasted = 0  # the bytes of an error page
         self._status = 0
         self._head_ended = False
         self._length = -1
         self._location = b""
         self._encoding = b""
-        self._unpacker: Unpacker | None = None  # of a body with a Content-Encoding
+        self._unpacker: Unpacker | None = None  # set if the body has a Content-Encoding
         self._fault: Fault | None = None
 
     def aim(self, target: Target, addresses: Sequence[str], budget: Budget) -> None:
-        """Makes it ready to ask `addresses` for `target`; bytes received are taken from `budget`."""
+        """Prepares a request to `addresses` for `target`. The bytes that are received count towards `budget`."""
         self._clear()
         self._url = target.url
         self._budget = budget
@@ -94,16 +95,16 @@ class Transfer:
         return self._guard.connected()
 
     def connect_seconds(self) -> float | None:
-        """How long its connection took to make; None if it was there before."""
+        """How many seconds the request's connection took to make. None: the request used a connection that was already open."""
         return self._guard.connect_seconds()
 
     def drop(self) -> None:
-        """Forgets what was received and gives its bytes back to the budget."""
+        """Drops the received bytes and gives them back to the budget."""
         self._budget.give_back(self._size)
         self._clear()
 
     def result(self, code: int) -> bytes | Redirect | Fault:
-        """What the request came to, `code` being libcurl's for it. The bytes of what is no image are given back."""
+        """The result of the request. `code`: libcurl's code for it. If there is no image, the budget gets the bytes back."""
         outcome = self._outcome(code)
         if isinstance(outcome, bytes):
             self._clear()
@@ -116,7 +117,7 @@ class Transfer:
             return self._fault
         error_page_cut = code == pycurl.E_WRITE_ERROR and self._head_ended and not self._is_success()
         if code == pycurl.E_OK and not self._head_ended:
-            code = pycurl.E_PARTIAL_FILE  # libcurl takes headers without an end for a whole answer
+            code = pycurl.E_PARTIAL_FILE  # libcurl takes an answer whose headers are cut off for a whole one
         if code == pycurl.E_OK or error_page_cut:
             return self._answered()
         if self._guard.stale:
@@ -153,14 +154,14 @@ class Transfer:
         return 200 <= self._status < 300
 
     def _take_header(self, line: bytes) -> int | None:
-        """Called with each header line; 0 ends the transfer."""
+        """Called by libcurl with each header line. Returning 0 ends the transfer."""
         if self._head_ended:
-            return None  # a trailer, behind the body
+            return None  # the line is a trailer, which follows the body
         if (status := _STATUS.match(line)) is not None:
             self._status = int(status[1])
             self._length, self._location, self._encoding = -1, b"", b""
         elif line in (b"\r\n", b"\n"):
-            self._head_ended = self._status >= 200  # else more lines follow, of the final answer
+            self._head_ended = self._status >= 200  # after a 1xx status, the headers of the final answer follow
             if self._head_ended and self._is_success():
                 self._fault = self._judge_head()
                 return 0 if self._fault is not None else None
@@ -169,7 +170,7 @@ class Transfer:
             value = value.strip()
             match name.lower().strip():
                 case b"content-length" if value.isdigit():
-                    self._length = int(value[:18])  # so many digits are far too many already
+                    self._length = int(value[:18])  # 18 digits are enough, because such a length is far over the limit
                 case b"location":
                     self._location = value
                 case b"content-encoding":
@@ -182,7 +183,7 @@ class Transfer:
         return too_large(self._max_bytes) if self._length > self._max_bytes else None
 
     def _take_body(self, piece: bytes) -> int | None:
-        """Called with each part of the body; 0 ends the transfer."""
+        """Called by libcurl with each part of the body. Returning 0 ends the transfer."""
         if not self._is_success():
             self._wasted += len(piece)
             return 0 if self._wasted > _WASTE else None
@@ -190,7 +191,8 @@ class Transfer:
             self._fault = self._keep(piece)
         else:
             self._fault = self._keep_all(self._unpacker.feed(piece))
-        return 0 if self._fault is not None or self._budget.spent else None  # spent: the call ends with TotalTooLarge
+        # If the budget is spent, the fetching thread ends the whole call with TotalTooLarge.
+        return 0 if self._fault is not None or self._budget.spent else None
 
     def _keep_all(self, parts: Iterator[bytes]) -> Fault | None:
         try:
@@ -203,7 +205,7 @@ class Transfer:
         return None
 
     def _keep(self, part: bytes) -> Fault | None:
-        """Adds to the image's bytes, within the limits."""
+        """Adds the part to the image's bytes. Returns a fault if the image is over a limit."""
         self._pieces.append(part)
         self._size += len(part)
         self._budget.take(len(part))

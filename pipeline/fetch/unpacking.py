@@ -1,4 +1,4 @@
-"""Bodies that came with a Content-Encoding, judged by their own first bytes: servers send that header with much that is not encoded."""
+"""Unpacks bodies that have a Content-Encoding. Their first bytes decide, because servers often send that header with plain bodies."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Iterator
 
 _GZIP = b"\x1f\x8b\x08"
-_AT_ONCE = 64 * 1024  # bytes that are unpacked in one go, so that the caller can stop a bomb
-# Of these a body is packed for certain, and not by what is unpacked here. "aws-chunked", "utf-8", "none" and the like, which stores
-# replay and people set by mistake, say nothing of the bytes.
+_AT_ONCE = 64 * 1024  # the most bytes that are unpacked in one step, so that the caller can stop a decompression bomb
+# A body with one of these encodings is refused if it starts neither as gzip nor as an image. Other values say nothing about the
+# bytes: object stores send "aws-chunked" back, and people set "utf-8" or "none" by mistake.
 _PACKED = (b"br", b"zstd", b"deflate", b"compress", b"gzip", b"dcb", b"dcz")
-# The first bytes of formats that a server labels so although the image is sent as it is.
+# The first bytes of images that some servers label with one of these encodings although they send the image unpacked.
 _IMAGES = (
     b"\xff\xd8\xff",
     b"\x89PNG",
@@ -26,16 +26,16 @@ _IMAGES = (
 
 
 class Unpacker:
-    """The bytes of one body. `encoding`: its Content-Encoding, in lower case."""
+    """Unpacks one body. `encoding`: the body's Content-Encoding, in lower case."""
 
     def __init__(self, encoding: bytes) -> None:
         self._names = {name.strip().removeprefix(b"x-") for name in encoding.split(b",")}
-        self._start = b""  # until there is enough of it to judge
+        self._start = b""  # the first bytes, kept until there are enough of them to judge the body
         self._judged = False
-        self._gzip: zlib._Decompress | None = zlib.decompressobj(wbits=31)  # None: it is none
+        self._gzip: zlib._Decompress | None = zlib.decompressobj(wbits=31)  # None: the body is not gzip
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
-        """What becomes of a piece of the body, in parts. Raises ValueError, with a sentence for the caller."""
+        """Yields the unpacked parts of a piece of the body. Raises ValueError, whose text is a sentence for the caller."""
         if not self._judged:
             self._start += piece
             if len(self._start) < 12:
@@ -44,7 +44,7 @@ class Unpacker:
         yield from self._unpack(piece)
 
     def end(self) -> Iterator[bytes]:
-        """What is left, now that the body has ended. Raises ValueError, with a sentence for the caller."""
+        """Yields the remaining parts once the body has ended. Raises ValueError, whose text is a sentence for the caller."""
         if not self._judged:
             yield from self._unpack(self._judge())
         if self._gzip is not None and not self._gzip.eof:
@@ -71,6 +71,6 @@ class Unpacker:
             if part:
                 yield part
             piece = self._gzip.unconsumed_tail
-            if self._gzip.eof and self._gzip.unused_data.startswith(_GZIP):  # gzip may have several members
+            if self._gzip.eof and self._gzip.unused_data.startswith(_GZIP):  # a gzip file may have several members
                 piece = self._gzip.unused_data
                 self._gzip = zlib.decompressobj(wbits=31)

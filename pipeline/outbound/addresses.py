@@ -1,4 +1,4 @@
-"""Which URLs and addresses a stranger may name: rules from text to verdict, with no network."""
+"""Decides which URLs and addresses a stranger may name. The rules work on text alone and use no network."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import idna
 
-MAX_URL = 8000  #: characters; presigned ones have thousands
+MAX_URL = 8000  #: the most characters of a URL; presigned URLs have thousands
 _PUBLIC_PORTS = frozenset({80, 443})
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
-# The IANA special-purpose registries, plus all multicast and reserved space, plus the address on which Azure's hosts serve
-# their guests. `ipaddress.is_global` is no substitute: it passes 224.0.0.1, 64:ff9b::/96, ::127.0.0.1 and fec0::/10.
+# The list has the IANA special-purpose registries, all multicast and reserved space, and the address on which Azure's hosts serve
+# their guests. `ipaddress.is_global` cannot replace it, because it passes 224.0.0.1, 64:ff9b::/96, ::127.0.0.1 and fec0::/10.
 _REFUSED_V4 = tuple(
     ipaddress.IPv4Network(network)
     for network in (
@@ -38,25 +38,25 @@ _REFUSED_V4 = tuple(
         "240.0.0.0/4",
     )
 )
-# Of IPv6 only the space that is given out for global unicast is let through, less what in it is special or carries IPv4.
+# Only IPv6 addresses from the space for global unicast are allowed, except the networks in it that are special or carry IPv4.
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 _REFUSED_V6 = tuple(
     ipaddress.IPv6Network(network) for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_ENCODED = re.compile(r"[^!-~]+")  # percent-encoded in a path or query
+_ENCODED = re.compile(r"[^!-~]+")  # characters that are percent-encoded in a path or query
 _URL = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]{0,5}))?")
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
-# A host whose last label is a number is an IPv4 address to every client, in any of a dozen spellings (WHATWG URL, "ends in a
-# number"). No top-level domain is one, so nothing is lost by taking only the plain spelling.
+# Every client reads a host whose last label is a number as an IPv4 address, which has a dozen spellings (WHATWG URL, "ends in a
+# number"). Only the plain spelling is accepted. That refuses no real name, because no top-level domain is a number.
 _NUMBER_LAST = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Allowed:
-    """A network that may be reached beside the public ones."""
+    """A network that may be reached besides the public ones."""
 
     network: ipaddress.IPv4Network | ipaddress.IPv6Network
     port: int | None  #: None: every port
@@ -64,18 +64,18 @@ class Allowed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A URL whose text may be asked for; its name's addresses are still to be judged."""
+    """A URL whose text is allowed. The addresses of its name still have to be judged."""
 
-    url: str  #: as the client is to be given it: host in lower case, address in its shortest form, no fragment
+    url: str  #: the URL as the client gets it: the host in lower case, an address in its shortest form, no fragment
     host: str  #: a name or a literal address, without brackets
-    port: int
-    literal: bool  #: whether `host` is an address: it has been judged
+    port: int  #: the URL's port, or the default port of its scheme
+    literal: bool  #: whether `host` is an address; if so, the address has been judged already
 
 
 def parse_allow(text: str) -> tuple[Allowed, ...]:
-    """Reads a setting such as `127.0.0.1/32:*,10.1.0.0/16:8080,[fd00::/8]:443`; blank text is none.
+    """Reads a setting such as `127.0.0.1/32:*,10.1.0.0/16:8080,[fd00::/8]:443`. Blank text has no entries.
 
-    Raises ValueError, which names the entry that cannot be read.
+    Raises ValueError, whose text names the entry that cannot be read.
     """
     return tuple(_parse_entry(entry.strip()) for entry in text.split(",")) if text.strip() else ()
 
@@ -103,9 +103,11 @@ def _parse_entry(entry: str) -> Allowed:
 
 
 def address_allowed(ip: str, port: int, allow: Sequence[Allowed]) -> bool:
-    """Whether a socket to this address may be opened: a public one on port 80 or 443, or one that `allow` names.
+    """Whether a socket to this address may be opened. It may if the address is public and the port is 80 or 443, or if `allow`
+    names both.
 
-    What is no plain address (a name, a zone as in fe80::1%eth0, an IPv4-mapped one) is refused, whatever `allow` says.
+    A text that is no plain address is refused, whatever `allow` says: a name, an address with a zone such as fe80::1%eth0, or
+    an IPv4-mapped address.
     """
     address = _plain_address(ip)
     if address is None:
@@ -115,7 +117,7 @@ def address_allowed(ip: str, port: int, allow: Sequence[Allowed]) -> bool:
     return any(entry.port in (None, port) and address in entry.network for entry in allow)
 
 
-@lru_cache(maxsize=4096)  # asked for each connection and each request, mostly about the same few addresses
+@lru_cache(maxsize=4096)  # it is called for each connection and each request, mostly with the same few addresses
 def _plain_address(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(ip)
@@ -134,18 +136,18 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 def check_url(url: str, allow: Sequence[Allowed]) -> str | None:
-    """Why the text alone of this URL is refused, as a sentence for the caller, or None if it may be tried."""
+    """The reason why the text of this URL is refused, as a sentence for the caller. None: the URL may be tried."""
     read = read_url(url, allow)
     return read if isinstance(read, str) else None
 
 
 def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
-    """The URL taken apart, or why its text alone is refused, as a sentence for the caller.
+    """The parts of the URL, or the reason why its text is refused, as a sentence for the caller.
 
-    The grammar is narrower than RFC 3986 and than any client's: what two parsers could read in two ways is refused. Only spaces and
-    characters beyond ASCII are taken as browsers take them: in a path or query percent-encoded as UTF-8, in a name by UTS 46, and
-    it is the encoded name that is judged. A port
-    other than 80 and 443 passes with a host name if `allow` opens it on any network: only the name's addresses decide then.
+    The grammar is narrower than RFC 3986 and than any client's, because a URL that two parsers could read in two ways must be
+    refused. Spaces and characters beyond ASCII are accepted as browsers accept them: in a path or query they are percent-encoded
+    as UTF-8, and a name is encoded by UTS 46. The rules judge the encoded name. If the host is a name, a port other than 80 and
+    443 passes if `allow` opens it on any network, because the name's addresses are judged later.
     """
     if len(url) > MAX_URL:
         return f"The URL is longer than {MAX_URL} characters."
@@ -163,9 +165,9 @@ def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
         name, colon, port = authority.partition(":")
         try:
             authority = idna.encode(name, uts46=True).decode() + colon + port
-        except UnicodeError:  # what IDNAError is
+        except UnicodeError:  # IDNAError is a subclass of it
             return "The URL's host is not a valid name."
-    rest = _ENCODED.sub(lambda found: quote(found[0], safe=""), rest)  # as UTF-8, as every browser does
+    rest = _ENCODED.sub(lambda found: quote(found[0], safe=""), rest)  # the encoding is UTF-8, as in every browser
     return _read_authority(scheme, authority, rest, allow)
 
 
@@ -193,7 +195,7 @@ def _read_authority(scheme: str, authority: str, rest: str, allow: Sequence[Allo
 
 
 def _read_host(v6: str | None, name: str | None) -> str | None:
-    """The host as one text for one thing, or None if it is none."""
+    """The host in its one accepted spelling. None: the text is not a host."""
     if v6 is not None:
         address = _plain_address(v6)
         return address.compressed if isinstance(address, ipaddress.IPv6Address) else None

@@ -1,7 +1,7 @@
-"""What keeps a request to a stranger's URL from reaching anything but what pipeline/outbound/addresses.py allows.
+"""Keeps a request to a stranger's URL from reaching any address that pipeline/outbound/addresses.py does not allow.
 
-Names are looked up here and every record of the answer is judged; libcurl is given the judged addresses and may look up
-nothing itself. The address is judged again as each socket is made, and again before each request is sent on it.
+This module looks names up and judges every record of the answer. libcurl gets the judged addresses and may look nothing up
+itself. The address is judged again when a socket is made, and once more before each request is sent on it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import pycurl
 
 from pipeline.outbound.addresses import Allowed, Target, address_allowed
 
-Resolve = Callable[[str, int], Sequence[str]]  #: (host, port) -> every address of its answer; raises OSError
+Resolve = Callable[[str, int], Sequence[str]]  #: (host, port) -> every address that the name server answered; raises OSError
 
 USER_AGENT = "extract-image/0.1"
-_KEEP_SECONDS = 30.0  # an answer; a chunk's images mostly share a host
-_KEEP_FAILURE_SECONDS = 5.0
-_KEPT_NAMES = 4096
-# The system's resolver can sit on a dead name server for half a minute. So many threads that names nobody answers for do not
-# hold up the others: a fetch has at most one lookup, and gives up on it at its deadline.
+_KEEP_SECONDS = 30.0  # how long an answer is kept, because the images of a chunk mostly share a host
+_KEEP_FAILURE_SECONDS = 5.0  # how long a failed lookup is kept
+_KEPT_NAMES = 4096  # the most names that are kept
+# The most lookups at once. The system's resolver can wait half a minute for a dead name server. There are so many threads that
+# such names do not hold up the others: a fetch has at most one lookup, and gives it up at its deadline.
 _MOST_LOOKUPS = 256
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class NameRefused(Exception):
 
 
 def system_lookup(host: str, port: int) -> list[str]:
-    """Every address the system's resolver has for `host`. Raises OSError."""
+    """Every address that the system's resolver finds for `host`. Raises OSError."""
     try:
         answer = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
     except UnicodeError as error:
@@ -49,7 +49,7 @@ def system_lookup(host: str, port: int) -> list[str]:
 
 
 class Names:
-    """Looks each name up once for all who ask, each lookup in a daemon thread of its own. Thread-safe."""
+    """Looks each name up once for all callers, in daemon threads. It is thread-safe."""
 
     def __init__(self, allow: Sequence[Allowed], *, resolve: Resolve = system_lookup) -> None:
         self._allow = allow
@@ -60,9 +60,9 @@ class Names:
         self._threads = 0
 
     def look_up(self, target: Target) -> Future[tuple[str, ...]]:
-        """The addresses to connect to, all of them allowed: a future, whose error is NameRefused.
+        """A future of the addresses to connect to. All of them are allowed. If the lookup fails, its error is NameRefused.
 
-        One record that is not allowed refuses the whole name. An answer is kept for 30 s, a failure for 5.
+        A single record that is not allowed makes the whole name refused. An answer is kept for 30 s, a failure for 5 s.
         """
         host, port = target.host, target.port
         if target.literal:
@@ -81,18 +81,18 @@ class Names:
             self._threads += 1
         try:
             threading.Thread(target=self._work, args=(host, port, future), name="lookup", daemon=True).start()
-        except RuntimeError as error:  # no more threads or memory for one: a lookup that failed, and is tried again
+        except RuntimeError as error:  # the system has no thread or memory left, so this lookup fails; a later one may work
             with self._lock:
                 self._threads -= 1
             future.set_exception(NameRefused(f"lookup: {error}"))
         return future
 
     def _forget(self, now: float) -> None:
-        """Makes room for one more."""
+        """Makes room for one more name."""
         if len(self._known) >= _KEPT_NAMES:
             fresh = {key: value for key, value in self._known.items() if not _stale(value[1], now - value[0])}
             for key in list(fresh)[: max(0, len(fresh) - _KEPT_NAMES // 2)]:
-                del fresh[key]  # the oldest; whoever waits for one holds its future
+                del fresh[key]  # the oldest names go first; a caller that still waits for one holds its future
             self._known = fresh
 
     def _work(self, host: str, port: int, future: Future[tuple[str, ...]]) -> None:
@@ -101,7 +101,7 @@ class Names:
                 future.set_result(self._judge(host, port))
             except NameRefused as error:
                 future.set_exception(error)
-            except Exception as error:  # noqa: BLE001 - a lookup that breaks must not leave its askers waiting
+            except Exception as error:  # noqa: BLE001 - a lookup that breaks must not leave its callers waiting
                 future.set_exception(NameRefused(f"lookup: {error!r}"))
             with self._lock:
                 if not self._queue:
@@ -122,7 +122,7 @@ class Names:
         return addresses
 
 
-@lru_cache(maxsize=_KEPT_NAMES)  # a chunk's images mostly share a host
+@lru_cache(maxsize=_KEPT_NAMES)  # the images of a chunk mostly share a host
 def _itself(address: str) -> Future[tuple[str, ...]]:
     future: Future[tuple[str, ...]] = Future()
     future.set_result((address,))
@@ -136,41 +136,43 @@ def _stale(future: Future[tuple[str, ...]], age: float) -> bool:
 
 
 class _Given(socket.socket):
-    """pycurl takes a duplicate of the descriptor and drops this object, which must then go without a ResourceWarning."""
+    """A socket for pycurl, which duplicates its descriptor and drops this object. Closing it in time avoids a ResourceWarning."""
 
     def __del__(self) -> None:
-        if self.fileno() >= 0:  # else it was never opened
+        if self.fileno() >= 0:  # otherwise the socket was never opened
             self.close()
 
 
 class GuardedCurl:
-    """An easy handle that can speak only http and https, and only to the addresses it is aimed at and may reach.
+    """A libcurl easy handle that speaks only http and https, and only to addresses that it is aimed at and that are allowed.
 
-    `curl` is for whoever sets a body, a method or headers on it; what is set here must not be set again.
+    Callers may set a body, a method or headers on `curl`. They must not set any option that this class sets.
     """
 
     def __init__(self, allow: Sequence[Allowed], *, connect_timeout: float) -> None:
         self._allow = allow
-        self.refused = ""  #: the address that the present request was kept from, for the log
-        self.stale = False  #: the server had closed the connection that was kept for the present request
+        self.refused = ""  #: the reason why an address was refused to the present request, for the log; "": none was
+        self.stale = False  #: whether the server had closed the kept connection that the present request used
         self._asked = False
         self._opened = False
         self.curl = curl = pycurl.Curl()
         web = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
         curl.setopt(pycurl.PROTOCOLS, web)
         curl.setopt(pycurl.REDIR_PROTOCOLS, web)
-        curl.setopt(pycurl.FOLLOWLOCATION, 0)  # a redirect is a new URL: it passes the same rules of text first
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)  # a redirect is a new URL, so the rules for text have to judge it first
         curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
-        curl.setopt(pycurl.PROXY, "")  # not None: that would read the environment
+        curl.setopt(pycurl.PROXY, "")  # None would make libcurl read the proxy from the environment
         curl.setopt(pycurl.NOPROXY, "*")
         curl.setopt(pycurl.NOSIGNAL, 1)
-        # Measured over TLS, 1000 images of 33 KB: HTTP/2 is no faster (3,600 images/s against 4,000). Its gain, one handshake
-        # for many, needs PIPEWAIT, which lets one silent answer of a host without ALPN hold up all others of that host.
+        # HTTP/2 is not used, because it is no faster: 3,600 images/s against 4,000, measured over TLS with 1000 images of 33 KB.
+        # Its advantage is one handshake for many requests. That needs PIPEWAIT, with which one silent answer of a host without
+        # ALPN holds up all other requests to that host.
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.SSL_VERIFYPEER, 1)
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
         curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        # The wheel's libcurl looks for Red Hat's bundle. The system's own, which SSL_CERT_FILE may name, or else certifi's.
+        # The wheel's libcurl would look for Red Hat's certificates. This sets the system's own, which SSL_CERT_FILE may name. If
+        # the system has none, it sets certifi's.
         curl.setopt(pycurl.CAINFO, ssl.get_default_verify_paths().cafile or certifi.where())
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(connect_timeout * 1000))
         curl.setopt(pycurl.USERAGENT, USER_AGENT)
@@ -179,40 +181,40 @@ class GuardedCurl:
         curl.setopt(pycurl.RESOLVER_START_FUNCTION, _refuse_lookup)
 
     def aim(self, target: Target, addresses: Sequence[str]) -> None:
-        """Sets the URL and the only addresses its host has, for the next request."""
+        """Sets the URL of the next request, and the only addresses to which it may connect."""
         self.refused = ""
         self.stale = self._asked = self._opened = False
         self.curl.setopt(pycurl.URL, target.url)
         host = _bracketed(target.host)
-        # "+": the entry leaves libcurl's cache after a minute, which would otherwise grow for ever.
+        # "+" makes the entry leave libcurl's cache after a minute. Otherwise the cache would grow for ever.
         self.curl.setopt(pycurl.RESOLVE, [f"+{host}:{target.port}:{','.join(map(_bracketed, addresses))}"])
 
     def connected(self) -> bool:
-        """Whether the request's TCP connection was made (or one was there): its address was allowed then."""
+        """Whether the request has a TCP connection, new or kept. If it has one, the connection's address was allowed."""
         return self._asked or self.curl.getinfo(pycurl.CONNECT_TIME) > 0
 
     def connect_seconds(self) -> float | None:
-        """How long the present request's TCP connection took to make; None if it was there before."""
+        """How many seconds the present request's TCP connection took to make. None: the connection was already open."""
         if not self._opened:
             return None
         return max(0.0, float(self.curl.getinfo(pycurl.CONNECT_TIME) - self.curl.getinfo(pycurl.NAMELOOKUP_TIME)))
 
     def _open_socket(self, _purpose: int, address: pycurl.CurlSockAddr) -> socket.socket | int:
         if self._asked:
-            # libcurl asks again by itself when a kept connection turns out to be closed. The caller does that instead: only so
-            # it knows that a connection is being made, and how long that takes.
+            # libcurl repeats a request by itself if a kept connection turns out to be closed. Here the caller repeats it instead,
+            # because the caller has to know that a connection is being made and how long that takes.
             self.stale = True
             return pycurl.SOCKET_BAD
         place = address.addr
         if isinstance(place, bytes) or (len(place) == 4 and place[3]):
-            return self._refuse(f"address not allowed: {place!r}")  # a Unix socket, or an IPv6 address with a zone
+            return self._refuse(f"address not allowed: {place!r}")  # it is a Unix socket, or an IPv6 address with a zone
         ip, port = place[0], place[1]
         if not address_allowed(ip, port, self._allow):
             return self._refuse(f"address not allowed: {ip} port {port}")
         self._opened = True
         try:
             return _Given(address.family, address.socktype, address.protocol)
-        except OSError as error:  # no IPv6 here: the next address may do; or out of descriptors
+        except OSError as error:  # this machine has no IPv6, so the next address may work; or there is no descriptor left
             _log.info("no socket: %s", error)
             return pycurl.SOCKET_BAD
 
@@ -221,7 +223,7 @@ class GuardedCurl:
         return pycurl.SOCKET_BAD
 
     def _before_request(self, ip: str, _local_ip: str, port: int, _local_port: int) -> int:
-        # Sees connections that are used again too, for which no socket is made.
+        # libcurl calls this for every request, so it also judges kept connections, for which no socket is made.
         if not address_allowed(ip, port, self._allow):
             self.refused = f"address not allowed: {ip} port {port}"
             return pycurl.PREREQFUNC_ABORT
@@ -230,7 +232,7 @@ class GuardedCurl:
 
 
 def _refuse_lookup() -> int:
-    """Called only where libcurl would look a name up itself, past the addresses it was given."""
+    """Called by libcurl before it looks a name up itself instead of using the addresses it was given. It must never do so."""
     _log.error("libcurl wanted to look a name up: refused")
     return 1
 
