@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
-from pipeline.errors import PartError, StorageFull, Transient
+from pipeline.errors import PartError, Permanent, StorageFull, Transient
 from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
@@ -209,7 +209,12 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
         _hand_back(parts, lease, seconds=seconds * random.uniform(0.5, 1.0), counts=True)  # noqa: S311 - jitter
         return []
     try:
-        return _commit(parts, lease, partial(_give_up, lease=lease))
+        try:
+            return _commit(parts, lease, partial(_give_up, lease=lease))
+        except Permanent:
+            # The fault that stopped the step stops this write too. The job would wait for its deadline, so it fails as a whole.
+            log.exception("step_not_given_up")
+            return _commit(parts, lease, partial(_fail_job, lease=lease))
     except (LostLease, PartError):
         log.warning("step_not_given_up", exc_info=True)  # its lease expires, and a worker tries again
         return []
@@ -218,10 +223,14 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
 def _give_up(connection: Connection, lease: Lease) -> list[int]:
     """Fails the images of the step's chunk. A finalize step fails the whole job, so that its held credits are released."""
     if lease.kind is StepKind.FINALIZE:
-        message = "The service failed to put the answers of this job together."
-        error = (ItemCode.INTERNAL_ERROR.value, message)
-        return closing.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
+        return _fail_job(connection, lease, "The service failed to put the answers of this job together.")
     return chunks.record_dead(connection, lease, "The service failed on this image's chunk.")
+
+
+def _fail_job(connection: Connection, lease: Lease, message: str = "The service failed on this job.") -> list[int]:
+    """Ends the step and its job, so that the job's held credits are released."""
+    error = (ItemCode.INTERNAL_ERROR.value, message)
+    return closing.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
 
 
 def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedStep]:

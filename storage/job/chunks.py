@@ -220,8 +220,10 @@ def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
     """
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease, state=StepState.DEAD)
-    chunk = _chunk_of(connection, lease)
-    fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.last))
+    columns = chunks_table.c
+    of_chunk = columns.job == lease.job, columns.no == lease.part
+    chunk = connection.execute(select(columns.first, columns.count.label("size")).where(*of_chunk)).one()
+    fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.first + chunk.size - 1))
     return _close_chunk(connection, job, lease)
 
 
@@ -251,7 +253,7 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _ChunkRow:
-    """The columns of a chunk that are needed to give up or split its step."""
+    """The columns of a chunk that are needed to split its step."""
 
     first: int  #: index of its first image
     last: int  #: index of its last image

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import Permanent, Transient, os_error, os_errors
+from pipeline.errors import Permanent, Transient, not_allowed, os_error, os_errors
 from pipeline.scratch_key import SAFE_KEY
 
 _PARTIAL = ".partial-"
@@ -33,9 +33,12 @@ class FileScratch:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 handle, partial = tempfile.mkstemp(prefix=_PARTIAL, dir=path.parent)
                 break
-            except (FileNotFoundError, FileExistsError):  # a cleanup removed the empty folder meanwhile
-                if path.parent.is_file():
+            except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+                if self._root.exists() and not self._root.is_dir():  # an operator can fix this for all jobs at once
+                    raise not_allowed(f"{self._root} is not a folder: {error}") from error
+                if path.parent.is_file() or isinstance(error, NotADirectoryError):
                     raise
+                # A cleanup removed the empty folder meanwhile.
         try:
             with os.fdopen(handle, "wb") as file:
                 shutil.copyfileobj(body, file, 1 << 20)

@@ -68,9 +68,12 @@ def test_a_jpeg_is_upright_whatever_the_picture_s_tag_says_and_has_no_tag_that_t
 
 
 def test_what_is_transparent_is_white_in_a_jpeg(reencode):
-    outcome = made(reencode, encoded(Image.new("RGBA", (40, 30), (0, 0, 0, 0)), "PNG"))
+    picture = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (15, 10, 25, 20))
+    outcome = made(reencode, encoded(picture, "PNG"))
     with Image.open(io.BytesIO(outcome.data)) as image:
-        assert image.convert("L").getextrema()[0] > 250
+        assert image.convert("L").crop((0, 0, 5, 30)).getextrema()[0] > 250
+        assert image.convert("L").crop((17, 12, 23, 18)).getextrema()[1] < 20
 
 
 def test_a_jpeg_that_comes_out_too_large_is_made_smaller_in_pixels(reencode):

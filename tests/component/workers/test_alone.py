@@ -41,7 +41,7 @@ def alone_by(house, tmp_path):
     made: list[Alone] = []
 
     def use(how: str, *, seats: int = 1) -> Alone:
-        alone = Alone([sys.executable, "-m", "tests.fakes.poisoned_child", str(tmp_path), how], seats=seats)
+        alone = Alone([sys.executable, "-m", "tests.fakes.poisoned_child", str(tmp_path), how], slots=seats)
         made.append(alone)
         house.work = replace(house.work, alone=alone)
         return alone

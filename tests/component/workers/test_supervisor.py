@@ -174,7 +174,9 @@ def test_whoever_waits_for_a_late_job_is_woken(house, supervisor):
 def test_a_job_that_cannot_be_ended_does_not_keep_the_others_open(house, supervisor):
     broken, other = accepted(house), accepted(house)
     with house.database.write() as connection:
-        connection.execute(update(schema.jobs_table).where(schema.jobs_table.c.id == broken).values(options={"unknown": 1}))
+        connection.execute(
+            update(schema.jobs_table).where(schema.jobs_table.c.id == broken).values(options={"detail": "no such detail"})
+        )
     house.make_overdue()
     supervisor.tick()
     assert job_row(house.database, other).status == "failed"

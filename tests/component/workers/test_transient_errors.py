@@ -69,14 +69,17 @@ def test_a_folder_where_an_object_should_lie_ends_the_job_as_failed_with_its_cre
     failed_with_its_credits_released(house, path)
 
 
-def test_a_column_that_is_missing_ends_the_job_as_failed_with_its_credits_released(make_harness):
+@pytest.mark.parametrize(
+    "column", ["progress", "open"]
+)  # the steps read the first one; giving a step up needs the second one too
+def test_a_column_that_is_missing_ends_the_job_as_failed_with_its_credits_released(make_harness, column):
     house = make_harness(workers_count=0)
     path = house.post(BODY, headers=ASYNC).headers["Location"]
     with house.database.write() as connection:
-        connection.execute(text("ALTER TABLE chunks RENAME COLUMN progress TO gone"))
+        connection.execute(text(f"ALTER TABLE chunks RENAME COLUMN {column} TO gone"))
     work_often(house)
     with house.database.write() as connection:
-        connection.execute(text("ALTER TABLE chunks RENAME COLUMN gone TO progress"))
+        connection.execute(text(f"ALTER TABLE chunks RENAME COLUMN gone TO {column}"))
     failed_with_its_credits_released(house, path)
 
 
