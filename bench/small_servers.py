@@ -90,8 +90,8 @@ class QueueOfOneThreads(Threads):
 #: name → server, page, number of images, numbers of threads to try for the perfect client
 SERVERS: dict[str, tuple[Callable[..., HTTPServer], type[Page], int, Sequence[int]]] = {
     "python": (Threads, Page, 3000, (2, 3, 8, 24)),
-    "queue of 1": (QueueOfOne, WorkingPage, 300, (2, 3)),
-    "queue of 1, threads": (QueueOfOneThreads, WorkingPage, 1000, (8, 24)),
+    "queue of 1": (QueueOfOne, WorkingPage, 3000, (2,)),
+    "queue of 1, threads": (QueueOfOneThreads, WorkingPage, 3000, (8, 24)),
     "resets": (Resetting, Page, 3000, (2, 3, 8, 24)),
 }
 
