@@ -106,10 +106,14 @@ class Response(msgspec.Struct, rename="camel"):
         return "".join(part.text or "" for part in (content.parts or [] if content else []) if not part.thought)
 
 
+#: Made at import, because msgspec crashes the process if two threads make the first decoder of a type at the same time.
+_RESPONSES = msgspec.json.Decoder(Response)
+
+
 def read_response(body: bytes) -> Response:
     """Reads the answer. Raises msgspec.MsgspecError, ValueError or RecursionError if the body is not an answer."""
     try:
-        return msgspec.json.decode(body, type=Response)
+        return _RESPONSES.decode(body)
     # The body may have half a character (\ud800), or a number written as text. This second way of reading accepts both.
     except msgspec.DecodeError:
         return msgspec.convert(json.loads(body), Response, strict=False)

@@ -9,6 +9,9 @@ import msgspec
 
 from pipeline.types import Question
 
+#: `convert` uses what this decoder builds. It is made at import, because msgspec crashes the process if two threads build it at once.
+_QUESTIONS = msgspec.json.Decoder(Question)
+
 
 def options_of(question: Question) -> dict[str, Any]:
     """The value of `jobs.options`: every field of the question except the prompt."""

@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -63,6 +63,10 @@ class OcrReply:
     detail: str = ""  #: with unreadable and fault
 
 
+#: Made at import, because msgspec crashes the process if two threads make the first decoder of a type at the same time.
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in (OcrRequest, OcrReply)}
+
+
 def send(connection: socket.socket, head: OcrRequest | OcrReply, body: bytes = b"") -> None:
     """Sends one message. Raises OSError if the other side is gone."""
     packed = msgspec.json.encode(head)
@@ -83,7 +87,7 @@ def receive(connection: socket.socket, kind: type[Message], *, deadline: float |
     packed = _exactly(connection, head_size, deadline)
     body = _exactly(connection, body_size, deadline)
     try:
-        return msgspec.json.decode(packed, type=kind), bytes(body)
+        return _DECODERS[kind].decode(packed), bytes(body)
     except msgspec.MsgspecError as error:
         raise EOFError(f"not a message: {error}") from error
 
