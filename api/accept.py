@@ -32,7 +32,7 @@ from storage.job import accepting
 from storage.job.accepting import IdempotencyKey
 from storage.job.views import job_view
 from storage.queue import ringing
-from storage.sql_errors import NoConnectionFree
+from storage.sql_errors import OutcomeUnknown
 
 log = structlog.get_logger(__name__)
 
@@ -166,7 +166,7 @@ def _make_job(parts: WebParts, account: str, wanted: ExtractRequest, idempotency
             custom_ids=wanted.custom_ids,
             idempotency=idempotency,
         )
-    with _nothing_left(parts, job, unless=(PartError,)):
+    with _nothing_left(parts, job):
         rings = _commit(parts, new)
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     parts.signals.ring(rings)
@@ -222,12 +222,12 @@ def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[Ch
 
 
 @contextmanager
-def _nothing_left(parts: WebParts, job: str, *, unless: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Deletes the job's scratch objects if the block raises. Errors in `unless` delete nothing, because the job may exist."""
+def _nothing_left(parts: WebParts, job: str) -> Iterator[None]:
+    """Deletes the job's scratch objects if the block raises, unless the job may exist."""
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, unless) or isinstance(error, NoConnectionFree):
+        if not (isinstance(error, ApiError) and error.code == "maybe_accepted"):
             with suppress(PartError):  # the supervisor sweeps what is left
                 parts.scratch.delete(list(parts.scratch.list(f"{job}/")))
         raise
@@ -236,13 +236,13 @@ def _nothing_left(parts: WebParts, job: str, *, unless: tuple[type[Exception], .
 def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
     """Writes the reservation, the job, its images, chunks and steps in one transaction. Returns the steps to notify workers of.
 
-    Raises ApiError. Raises PartError if the database failed. The job may then exist all the same, except after NoConnectionFree.
+    Raises ApiError. Raises PartError if the database failed and the job does not exist.
     """
     try:
         with parts.database.write() as connection:
             limits = parts.settings
             accepting.accept(connection, new, max_open=limits.max_open_jobs, max_scratch=limits.max_scratch_bytes)
-            return ringing.to_ring(connection, beside=new.id)
+            rings = ringing.to_ring(connection, beside=new.id)
     except InsufficientCredits as error:
         raise too_few_credits(error.needed, error.available) from None
     except accepting.TooManyOpenJobs:
@@ -250,11 +250,21 @@ def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
     except accepting.ScratchFull:
         text = "The service has as many images at work as it may; try again when some jobs have ended."
         raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None
-    except NoConnectionFree:
-        raise  # the transaction has not begun
+    except OutcomeUnknown as error:
+        if not _was_accepted(parts, new, error):
+            raise
+    return rings
+
+
+def _was_accepted(parts: WebParts, new: accepting.NewJob, broke: OutcomeUnknown) -> bool:
+    """Whether the job exists after its commit lost its connection. Raises ApiError if the database does not say."""
+    try:
+        with parts.database.write() as connection:
+            return accepting.was_accepted(connection, new.account, new.id)
     except PartError:
-        # The connection may have broken after the commit. Then the job exists, and the supervisor notifies workers of it.
-        with parts.database.read() as connection:
-            if not accepting.exists(connection, new.id):
-                raise
-        return []
+        log.warning("job_maybe_accepted", job=new.id, exc_info=broke)
+        text = (
+            "The connection to the database broke while the job was written, so the job may have been accepted. If the request has "
+            "an Idempotency-Key, send it again as it is: it is charged once. If it has none, look at GET /api/v1/jobs first."
+        )
+        raise ApiError(503, "maybe_accepted", text, {"Retry-After": "5"}) from broke

@@ -34,6 +34,8 @@ _TRANSIENT_STATES = (
     "58000",  # system error
     "58030",  # I/O error of the server's disk
 )
+#: Prefixes of SQLSTATEs after which nobody knows whether a commit that was under way has succeeded.
+_UNKNOWN_STATES = ("08", "40003", "57P", "58030")
 #: Primary result codes of SQLite. READONLY and CANTOPEN come from the folder's permissions or its mount, never from one row.
 _NOT_ALLOWED_CODES = frozenset({sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 _TRANSIENT_CODES = frozenset(
@@ -52,6 +54,10 @@ class NoConnectionFree(Transient):
     """Every connection of this process is in use. The transaction did not begin."""
 
 
+class OutcomeUnknown(Transient):
+    """The connection broke, or the database's disk failed. If the commit was under way, it may have succeeded."""
+
+
 class ConstraintViolated(Permanent):
     """The write violates a key or a check of the schema."""
 
@@ -68,6 +74,8 @@ def sql_error(error: DBAPIError) -> PartError:
             return StorageFull(text)
         if state.startswith(_NOT_ALLOWED_STATES):
             return not_allowed(text)
+        if state.startswith(_UNKNOWN_STATES):
+            return OutcomeUnknown(text)
         return Transient(text) if state.startswith(_TRANSIENT_STATES) else Permanent(text)
     if code is not None:
         primary = code & 0xFF
@@ -75,10 +83,12 @@ def sql_error(error: DBAPIError) -> PartError:
             return StorageFull(text)
         if primary in _NOT_ALLOWED_CODES:
             return not_allowed(text)
+        if primary == sqlite3.SQLITE_IOERR:
+            return OutcomeUnknown(text)
         return Transient(text) if primary in _TRANSIENT_CODES else Permanent(text)
     # There is no code if the driver itself noticed that the server or the connection is gone.
     away = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    return Transient(text) if away else Permanent(text)
+    return OutcomeUnknown(text) if away else Permanent(text)
 
 
 @contextmanager

@@ -73,6 +73,12 @@ ERRORS: dict[str, ErrorCode] = {
     "unavailable": ErrorCode(
         503, "the database or scratch is unavailable, and nothing was accepted. `Retry-After` says when to try again", _LATER
     ),
+    "maybe_accepted": ErrorCode(
+        503,
+        "the connection to the database broke while the job was written, so the job may exist. "
+        "With an `Idempotency-Key`, send the request again; without one, look at `GET /api/v1/jobs` first",
+        _LATER,
+    ),
     "storage_full": ErrorCode(
         503, "a disk or the bucket is full, and nothing was accepted. The operator of the service has to free space", _LATER
     ),
@@ -122,6 +128,7 @@ OF_REQUESTS = (
     "length_required",
     "too_many_open_jobs",
     "scratch_full",
+    "maybe_accepted",
     "too_many_large_bodies",
 )
 

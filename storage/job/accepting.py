@@ -88,7 +88,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
     round_ = 1
     if new.idempotency:
         # Lock the account first. Of two requests with the same key, the second waits here and then finds the first one's job.
-        connection.execute(select(accounts_table.c.id).where(accounts_table.c.id == new.account).with_for_update(key_share=True))
+        connection.execute(_lock_account(), {"account": new.account})
         check_not_sent_before(connection, new.account, new.idempotency)
     # This locks the account's row, so no other request can add a job between the count below and our insert.
     ledger.reserve(connection, account=new.account, job=new.id, round_=round_, amount=reservation(len(new.sources)))
@@ -181,6 +181,15 @@ def check_not_sent_before(connection: Connection, account: str, key: Idempotency
         raise SentBefore(row.job, same_body=row.body_hash == key.body_hash)
 
 
-def exists(connection: Connection, job: str) -> bool:
-    """Whether the job was committed. Used when the reply to the commit was lost."""
+def was_accepted(connection: Connection, account: str, job: str) -> bool:
+    """Whether the job was committed, although the connection broke before the reply to the commit came.
+
+    The commit may still be under way. It holds the account's row, so this waits for its end before it looks.
+    """
+    connection.execute(_lock_account(), {"account": account})
     return connection.scalar(select(jobs_table.c.id).where(jobs_table.c.id == job)) is not None
+
+
+@cache
+def _lock_account() -> Select[tuple[str]]:
+    return select(accounts_table.c.id).where(accounts_table.c.id == bindparam("account")).with_for_update(key_share=True)

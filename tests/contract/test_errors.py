@@ -1,4 +1,7 @@
-"""Each adapter says what its vendor's errors mean: Transient where waiting helps, Permanent where it does not."""
+"""Each adapter says what its vendor's errors mean: Transient where waiting helps, Permanent where it does not.
+
+The database's OutcomeUnknown is a Transient after which a commit may have succeeded.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ from storage.database import Database
 from storage.redis.errors import redis_errors
 from storage.scratch.files import FileScratch
 from storage.scratch.s3 import S3Scratch
-from storage.sql_errors import ConstraintViolated, NoConnectionFree, sql_errors
+from storage.sql_errors import ConstraintViolated, NoConnectionFree, OutcomeUnknown, sql_errors
 from tests.fakes.picture_files import native
 
 MENDED = "mended by a person"  #: Transient, with a notice for the job's owner
@@ -164,8 +167,8 @@ def test_a_file_that_is_no_database_is_permanent_and_one_that_can_not_be_opened_
         (sqlite3.SQLITE_BUSY_SNAPSHOT, Transient),
         (sqlite3.SQLITE_LOCKED, Transient),
         (sqlite3.SQLITE_NOMEM, Transient),
-        (sqlite3.SQLITE_IOERR, Transient),
-        (sqlite3.SQLITE_IOERR_FSYNC, Transient),
+        (sqlite3.SQLITE_IOERR, OutcomeUnknown),
+        (sqlite3.SQLITE_IOERR_FSYNC, OutcomeUnknown),
         (sqlite3.SQLITE_FULL, StorageFull),
         (sqlite3.SQLITE_CANTOPEN, MENDED),
         (sqlite3.SQLITE_READONLY, MENDED),
@@ -184,7 +187,12 @@ def test_a_result_code_of_sqlite_says_whether_waiting_helps(code, means):
 
 @pytest.mark.parametrize(
     ("kind", "means"),
-    [(OperationalError, Transient), (InterfaceError, Transient), (ProgrammingError, Permanent), (DatabaseError, Permanent)],
+    [
+        (OperationalError, OutcomeUnknown),
+        (InterfaceError, OutcomeUnknown),
+        (ProgrammingError, Permanent),
+        (DatabaseError, Permanent),
+    ],
 )
 def test_without_a_code_a_driver_that_lost_its_server_is_transient(kind, means):
     assert translated(sql_errors, kind("statement", {}, Exception("gone"))) is means
@@ -214,8 +222,8 @@ def postgres(postgres_server):
 @pytest.mark.parametrize(
     ("state", "means"),
     [
-        ("08006", Transient),  # the connection
-        ("08P01", Transient),  # what poolers between say
+        ("08006", OutcomeUnknown),  # the connection
+        ("08P01", OutcomeUnknown),  # what poolers between say
         ("25006", Transient),  # read-only: a standby
         ("40001", Transient),  # serialization
         ("40P01", Transient),  # deadlock
@@ -224,9 +232,9 @@ def postgres(postgres_server):
         ("53200", Transient),  # memory
         ("53300", Transient),  # connections
         ("55P03", Transient),  # a lock
-        ("57P01", Transient),  # shutting down
-        ("57P03", Transient),  # starting up
-        ("58030", Transient),  # its disk
+        ("57P01", OutcomeUnknown),  # shutting down
+        ("57P03", OutcomeUnknown),  # starting up
+        ("58030", OutcomeUnknown),  # its disk
         ("28P01", MENDED),  # a wrong password
         ("42501", MENDED),  # a privilege
         ("57014", Permanent),  # it took too long
@@ -249,7 +257,7 @@ def test_a_sqlstate_says_whether_waiting_helps(postgres, state, means):
         (["SELECT a FROM gone"], Permanent),
         (["INSERT INTO t VALUES (1)"], ConstraintViolated),
         (["SET LOCAL statement_timeout = 10", "SELECT pg_sleep(20)"], Permanent),
-        (["SELECT pg_terminate_backend(pg_backend_pid())"], Transient),
+        (["SELECT pg_terminate_backend(pg_backend_pid())"], OutcomeUnknown),
         (["SET TRANSACTION READ ONLY", "INSERT INTO t VALUES (2)"], Transient),
     ],
 )
@@ -258,7 +266,7 @@ def test_a_real_postgres_says_whether_waiting_helps(postgres, statements, means)
 
 
 def test_a_postgres_that_nobody_answers_for_is_transient(tmp_path):
-    assert meaning(lambda: run(Database(f"postgresql+psycopg://u@/d?host={tmp_path}"), "SELECT 1")) is Transient
+    assert meaning(lambda: run(Database(f"postgresql+psycopg://u@/d?host={tmp_path}"), "SELECT 1")) is OutcomeUnknown
 
 
 # S3

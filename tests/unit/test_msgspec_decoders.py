@@ -45,7 +45,9 @@ print("alive")
 
 @pytest.mark.parametrize("process", range(3))
 def test_threads_that_decode_their_first_answers_at_once_do_not_kill_the_process(process: int) -> None:
-    done = subprocess.run([sys.executable, "-c", FIRST_DECODES], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_DECODES], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "alive\n"), f"process {process}: {done.stderr}"
 
 
@@ -67,4 +69,6 @@ def test_a_type_is_decoded_by_what_was_built_at_import(folder: str) -> None:
                 kinds = [ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == "type"]
                 assert not kinds, f"{path}:{call.lineno} decodes {kinds[0]} without a decoder made at import"
             if name == "msgspec.convert":
-                assert ast.unparse(call.args[1]) in built, f"{path}:{call.lineno} converts a type that has no decoder made at import"
+                assert ast.unparse(call.args[1]) in built, (
+                    f"{path}:{call.lineno} converts a type that has no decoder made at import"
+                )

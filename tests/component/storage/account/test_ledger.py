@@ -123,6 +123,7 @@ def test_a_grant_to_nobody_is_refused(database, account):
 
 
 MOST_OPEN = 3
+OF_A_JOB = (schema.images_table, schema.chunks_table, schema.steps_table, schema.ledger_table)
 
 
 class Money(RuleBasedStateMachine):
@@ -231,9 +232,9 @@ class Money(RuleBasedStateMachine):
 
     def _known(self, job):
         with self.database.read() as connection:
-            return accepting.exists(connection, job) or any(
-                connection.execute(select(table.c.job).where(table.c.job == job)).first()
-                for table in (schema.images_table, schema.chunks_table, schema.steps_table, schema.ledger_table)
+            return any(
+                connection.execute(select(column).where(column == job)).first()
+                for column in (schema.jobs_table.c.id, *(table.c.job for table in OF_A_JOB))
             )
 
 
