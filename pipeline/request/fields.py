@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pipeline.outbound.addresses import check_url
+from pipeline.records.dialects import read_schema
 from pipeline.records.schema import SchemaFault, check_schema
 from pipeline.request.kinds import TELLS_RULE, Given, Unfit, boolean, choice, declared, fields_of, quoted, shown, whole
 from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Thinking
@@ -66,10 +67,11 @@ def _schema(value: Any, _: Given) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise Unfit(f"schema must be an object, the JSON Schema of one image's record, not {shown(value)}.")
     try:
-        check_schema(value)
+        schema = read_schema(value)
+        check_schema(schema)
     except SchemaFault as fault:
         raise Unfit(f"schema can't be used: {fault}") from None
-    return value
+    return schema
 
 
 def _model(value: Any, given: Given) -> str:
