@@ -57,7 +57,7 @@ def read_schema(sent: Mapping[str, Any]) -> dict[str, Any]:
     schema = _unwrapped(sent)
     check_depth(schema)
     draft = _draft(schema.get("$schema", DIALECT))
-    read: dict[str, Any] = _Reader(draft).read(schema, "#")
+    read: dict[str, Any] = _Reader(draft).read(schema, "")
     if not _ASSERTIONS & set(read):
         raise SchemaFault(_how_to_write(read))
     read.pop("$schema", None)

@@ -162,9 +162,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "the url-safe alphabet": (ONE % b',"images":["aW1n","-_-_"]', "invalid_base64"),
     "base64 without its padding": (ONE % b',"images":["aW1n","aW0"]', "invalid_base64"),
     "a data URI without base64": (ONE % b',"images":["aW1n","data:image/png,aW1n"]', "invalid_base64"),
-    "an empty string": (ONE % b',"images":["aW1n",""]', "image_empty"),
-    "an empty data URI": (ONE % b',"images":["aW1n","data:image/png;base64,"]', "image_empty"),
-    "an empty URL": (ONE % b',"inputMethod":"url","images":["https://a.example/",""]', "image_empty"),
+    "an empty string": (ONE % b',"images":[""]', "image_empty"),
+    "only empty strings": (ONE % b',"images":[" ",""]', "image_empty"),
+    "an empty data URI": (ONE % b',"images":["data:image/png;base64,"]', "image_empty"),
+    "an empty URL": (ONE % b',"inputMethod":"url","images":["",""]', "image_empty"),
 }
 
 
@@ -177,9 +178,19 @@ def test_a_request_of_the_wrong_shape_is_a_400_with_one_key_and_leaves_nothing(h
     assert untouched(harness)
 
 
-@pytest.mark.parametrize("name", ["the url-safe alphabet", "base64 without its padding", "an empty string", "an empty URL"])
+@pytest.mark.parametrize("name", ["the url-safe alphabet", "base64 without its padding"])
 def test_a_refused_image_is_named_by_its_index(harness, name):
     assert harness.post(REFUSED[name][0]).json["error"].startswith("images[1] is ")
+
+
+@pytest.mark.parametrize(
+    ("method", "empty"), [("base64", ""), ("base64", " \r\n"), ("base64", "data:image/png;base64,"), ("url", ""), ("url", "\t")]
+)
+def test_an_empty_string_among_images_fails_alone(harness, method, empty):
+    good = b64(PICTURE) if method == "base64" else harness.page("https://pictures.example/1", PICTURE)
+    answer = harness.post({**BODY, "inputMethod": method, "images": [empty, good]})
+    assert (answer.status_code, answer.json["imageCount"]) == (200, 1)
+    assert [(error["index"], error["code"]) for error in answer.json["errors"]] == [(0, "image_empty")]
 
 
 def test_who_asks_for_problem_details_gets_them_with_error_kept(harness):
@@ -210,14 +221,17 @@ def test_problem_details_are_known_in_any_spelling(harness, accept):
 def test_an_address_that_is_none_is_a_404_in_json(harness):
     missing = harness.get("/api/v1/nothing")
     assert (missing.status_code, missing.headers["X-Error-Code"]) == (404, "not_found")
-    assert missing.json == {"error": "There is nothing at this address.", "code": "not_found"}
+    assert missing.json == {
+        "error": "There is nothing at this address. GET /docs lists every address.",
+        "code": "not_found",
+    }
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
 def test_another_method_is_a_405_in_json_that_names_the_allowed_ones(harness, method):
     refused = harness.client.open(URL, method=method, headers={"Accept": "text/html"})
     assert (refused.status_code, refused.headers["X-Error-Code"]) == (405, "method_not_allowed")
-    assert refused.json == {"error": f"{method} is not possible at this address."}
+    assert refused.json == {"error": f"{method} is not possible at this address; use GET or POST."}
     assert {"GET", "POST"} <= set(refused.headers["Allow"].split(", "))
 
 

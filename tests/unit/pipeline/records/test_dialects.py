@@ -155,10 +155,10 @@ def test_a_record_with_a_member_called_like_the_wrapper_keeps_it(name):
         ({"total": "float", "shop": "string"}, 'Write {"type": "object", "properties": {"total": {"type": "number"}}'),
         ({"title": "string", "description": "a receipt"}, "no keyword of JSON Schema"),
         ({"$schema": DRAFTS[7]}, "it is empty"),
-        ({"type": "float"}, '#/type is "float", which is no type of JSON Schema; did you mean "number"?'),
+        ({"type": "float"}, '/type is "float", which is no type of JSON Schema; did you mean "number"?'),
         (
             {"properties": {"a": {"type": "int"}}},
-            '#/properties/a/type is "int", which is no type of JSON Schema; did you mean "integer"?',
+            '/properties/a/type is "int", which is no type of JSON Schema; did you mean "integer"?',
         ),
         ({"items": {"type": ["str", "null"]}}, 'did you mean "string"?'),
         ({"type": "OBJECT"}, 'did you mean "object"?'),
@@ -167,8 +167,8 @@ def test_a_record_with_a_member_called_like_the_wrapper_keeps_it(name):
         ({"type": "dict"}, 'did you mean "object"?'),
         ({"type": "nubmer"}, 'did you mean "number"?'),
         ({"type": "zzz"}, "the types are string, number, integer, boolean, array, object, null."),
-        ({"properties": {"shop": "string"}}, '#/properties/shop is "string", where a schema must be; write {"type": "string"}.'),
-        ({"properties": {"a": {"type": "string", "required": True}}}, "#/properties/a/required must be an array"),
+        ({"properties": {"shop": "string"}}, '/properties/shop is "string", where a schema must be; write {"type": "string"}.'),
+        ({"properties": {"a": {"type": "string", "required": True}}}, "/properties/a/required must be an array"),
     ],
     ids=str,
 )

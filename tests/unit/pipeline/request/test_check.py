@@ -134,16 +134,18 @@ def test_text_that_is_no_base64_is_refused_in_words_that_name_the_image_and_the_
 
 
 @pytest.mark.parametrize("text", [b"", b"\r\n", b"data:image/png;base64,", b"data:;base64,\n"])
-def test_an_image_without_a_byte_is_refused_by_its_index(text):
-    refused = fault([b"AAAA", b"AAAA", text])
+def test_images_without_a_byte_are_refused_if_there_is_no_other(text):
+    assert fault_if_any([b"AAAA", b"AAAA", text], FIELDS) is None
+    refused = fault([text, text])
     assert refused.code == "image_empty"
-    assert refused.message.startswith("images[2] is an empty string")
+    assert refused.message.startswith("images[0] is an empty string")
 
 
 @pytest.mark.parametrize("text", [b"", b" ", b"\n\t"])
-def test_an_empty_url_is_refused_by_its_index(text):
-    refused = fault([b"https://a.example/", text], inputMethod="url")
-    assert (refused.code, refused.message) == ("image_empty", "images[1] is an empty string; send a URL.")
+def test_empty_urls_are_refused_if_there_is_no_other(text):
+    assert fault_if_any([b"https://a.example/", text], {**FIELDS, "inputMethod": "url"}) is None
+    refused = fault([text, text], inputMethod="url")
+    assert (refused.code, refused.message) == ("image_empty", "images[0] is an empty string; send a URL.")
 
 
 def test_a_bad_url_is_left_to_its_image():
