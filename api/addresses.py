@@ -17,13 +17,14 @@ _OTHERS = re.compile(
 )
 
 
-def right_address(path: str, known: Map) -> str:
+def right_address(method: str, path: str, known: Map) -> str:
     """A sentence, after a space, that names the address which was probably meant. Without one it names where all are listed."""
     asked = path[:_LOOKED_AT].rstrip("/").lower()
     parts = _parts(asked)
-    for rule in sorted(known.iter_rules(), key=lambda rule: rule.rule):
-        if parts and _is_near(parts, _parts(rule.rule)):
-            return f" Did you mean {_methods(rule)} {rule.rule}?"
+    near = [rule for rule in known.iter_rules() if parts and _is_near(parts, _parts(rule.rule))]
+    if near:
+        rule = min(near, key=lambda rule: (method not in (rule.methods or ()), rule.rule))
+        return f" Did you mean {method if method in (rule.methods or ()) else _methods(rule)} {rule.rule}?"
     if _OTHERS.search(asked):
         return f" Did you mean POST {MAIN}? This service has an interface of its own: see /docs."
     return " GET /docs lists every address."

@@ -19,7 +19,7 @@ import msgspec
 from flask import Request
 from werkzeug.exceptions import ClientDisconnected
 
-from api.errors import ApiError
+from api.errors import COMPATIBLE, ApiError
 from api.not_json import LOOKED_AT, why_not_json
 from api.patience import expect_body
 from pipeline.errors import os_errors
@@ -146,14 +146,15 @@ def pieces(source: IO[bytes], length: int, size: int = PIECE) -> Iterator[bytes]
 def read_json(request: Request, max_body: int, large_bodies: Semaphore, *, hashed: bool) -> Iterator[Sent]:
     """Reads a JSON body. Raises RequestFault, and ApiError as `read_body` does."""
     with read_body(request, max_body, large_bodies) as body:
-        sent = parse_body(body, request.mimetype)
+        sent = parse_body(body, request.mimetype, request.base_url)
         yield replace(sent, body_hash=hashlib.sha256(body).hexdigest() if hashed else "")
 
 
-def parse_body(body: bytes | mmap.mmap, media_type: str = "application/json") -> Sent:
+def parse_body(body: bytes | mmap.mmap, media_type: str = "application/json", address: str = COMPATIBLE) -> Sent:
     """The fields, and the images as slices of the body. Raises RequestFault.
 
-    `media_type`: what the Content-Type says. It decides nothing, but tells what a body that is not JSON was meant to be.
+    `media_type`: what the Content-Type says. It decides nothing, but tells what a body that is not JSON was meant to be. `address`:
+    where it was sent to, for the error's text.
     """
     # Some clients put a byte order mark before the JSON.
     raw: bytes | memoryview = memoryview(body)[3:] if body[:3] == b"\xef\xbb\xbf" else memoryview(body)
@@ -162,7 +163,8 @@ def parse_body(body: bytes | mmap.mmap, media_type: str = "application/json") ->
     except msgspec.ValidationError:
         raise RequestFault("invalid_json", "The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RequestFault("invalid_json", why_not_json(bytes(raw[:LOOKED_AT]), len(raw), media_type, error)) from None
+        text = why_not_json(bytes(raw[:LOOKED_AT]), len(raw), media_type=media_type, address=address, error=error)
+        raise RequestFault("invalid_json", text) from None
     fields = {name: _value(name, members[name]) for name in _DECODED if name in members}
     unknown = tuple(name for name in members if name not in FIELDS and name != "image")
     return Sent(fields=fields, images=_images(members), unknown=unknown)

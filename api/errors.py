@@ -83,7 +83,7 @@ def _werkzeug(error: HTTPException) -> Response:
     headers = {name: value for name, value in error.get_headers() if name == "Allow"}
     text = error.description or phrase
     if status == HTTPStatus.NOT_FOUND:
-        text = f"There is nothing at this address.{right_address(request.path, current_app.url_map)}"
+        text = f"There is nothing at this address.{right_address(request.method, request.path, current_app.url_map)}"
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
         methods = sorted(set(headers.get("Allow", "").split(", ")) - {"", "HEAD", "OPTIONS"})
         text = f"{request.method} is not possible at this address; use {' or '.join(methods)}."

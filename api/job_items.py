@@ -79,7 +79,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         if not view.status.ended:
             raise ApiError(409, "not_finished", f"The job is {view.status.value}; its results come when it has ended.")
         if view.expired:
-            raise ApiError(410, "results_expired", "The results of this job have expired.")
+            raise ApiError(410, "results_expired", "The results of this job have expired. Send its images as a new job.")
         with parts.database.read() as connection:
             if wanted == "json":
                 return json_response(result_json(view, result_view(connection, job)))

@@ -8,10 +8,8 @@ import re
 LOOKED_AT = 1 << 20  #: bytes of the body that are looked at
 SHOWN = 20  #: characters before a mistake that the text shows
 EXAMPLE = 'Send {"inputMethod": "url", "images": ["https://…"], "prompt": "…"} with Content-Type: application/json.'
-FORM = (
-    'To send files, send multipart/form-data instead, with curl: -F "images=@receipt.jpg" -F "prompt=…", without -d, --data-binary and '
-    "a Content-Type of your own."
-)
+#: A line of curl that sends a file, for the address that was asked.
+_CURL = 'curl {address} -H "Authorization: Bearer $KEY" -F "images=@receipt.jpg" -F "prompt=What is the total?"'
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"%PDF", b"\x00\x00\x00")
 _PAIR = re.compile(rb"\s*[\w.%\[\]-]{1,100}=")
 _BARE_NAME = re.compile(r"[A-Za-z_$][\w$]*\s*:")
@@ -28,17 +26,22 @@ _HINTS = (
 )
 
 
-def why_not_json(body: bytes, size: int, media_type: str, error: Exception) -> str:
-    """The text of the error. `body`: the beginning of a body of `size` bytes. `error`: what the parser raised."""
+def why_not_json(body: bytes, size: int, *, media_type: str, address: str, error: Exception) -> str:
+    """The text of the error.
+
+    `body`: the beginning of a body of `size` bytes. `media_type` and `address`: what the request was sent as, and where to.
+    `error`: what the parser raised.
+    """
+    curl = f"To send files, send multipart/form-data: {_CURL.format(address=address)}"
     if not body.strip():
         return f"The body is empty. {EXAMPLE}"
     if media_type.startswith("image/") or body.startswith(_IMAGES) or _is_binary(body):
         named = f"Content-Type {media_type}" if media_type else "no Content-Type"
-        return f"The body is a file ({named}), and JSON or a form is needed. {FORM}"
+        return f"The body is a file ({named}), and JSON or a form is needed. {curl}"
     if body.lstrip().startswith(b"--") and b"form-data" in body:
-        return f"The body is a form, but its Content-Type is {media_type or 'missing'}. {FORM}"
+        return f"The body is a form, but its Content-Type is {media_type or 'missing'}; leave that header to curl. {curl}"
     if _PAIR.match(body):
-        return f"The body is a form of names and values (application/x-www-form-urlencoded), and JSON is needed. {EXAMPLE} {FORM}"
+        return f"The body is a form of names and values (application/x-www-form-urlencoded), and JSON is needed. {EXAMPLE} {curl}"
     return f"The body is not valid JSON: {_mistake(body, size, error)}"
 
 

@@ -166,7 +166,7 @@ def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
         return "The URL has a backslash: write / or %5C."
     parts = _URL.fullmatch(url.partition("#")[0])
     if parts is None:
-        return "The URL must start with http:// or https://."
+        return "The URL must start with http:// or https://. For an object in a bucket, send a presigned URL."
     scheme, authority, rest = parts[1].lower(), parts[2].lower(), parts[3]
     if "@" in authority:
         return "The URL must not hold a user name or a password."

@@ -28,6 +28,9 @@ _TYPE_WORDS = {
 
 _DRAFT = re.compile(r"https?://json-schema\.org/draft(?:-0?|/)([\w-]+)/(?:hyper-)?schema#?")
 _DRAFTS = {"4": 4, "6": 6, "7": 7, "2019-09": 2019, "2020-12": 2020}
+_LAST_HIDING = 7  #: the last draft in which a `$ref` hides the keywords beside it
+_NOW = 2020  #: the dialect that the rest of the service knows
+_DRAFT_07 = "http://json-schema.org/draft-07/schema#"
 _NEWEST = re.compile(r"https?://json-schema\.org/schema#?|https://spec\.openapis\.org/oas/3\.\d+/dialect/.*")
 
 #: Keywords that only describe. A `$ref` of the drafts up to 7 hides every other keyword beside it.
@@ -84,7 +87,7 @@ def _draft(dialect: Any) -> int:
         if named and named[1] in _DRAFTS:
             return _DRAFTS[named[1]]
         if _NEWEST.fullmatch(dialect.strip()):
-            return 2020
+            return _NOW
     shown = json.dumps(dialect, ensure_ascii=False)[:80]
     raise SchemaFault(f"$schema is {shown}; it may name draft-04, 06, 07, 2019-09 or 2020-12 ({DIALECT}), or be left out.")
 
@@ -106,9 +109,9 @@ class _Reader:
                 f"{at}/required must be an array with the names of required properties, in the object that has them."
             )
         read = {name: self._part(name, value, f"{at}/{name}") for name, value in schema.items()}
-        if self._draft <= 7:
+        if self._draft <= _LAST_HIDING:
             self._forget(read)
-        if self._draft < 2020:
+        if self._draft < _NOW:
             _rename_items(read)
         _rename_dependencies(read)
         for end in ("inimum", "aximum"):
@@ -117,7 +120,9 @@ class _Reader:
 
     def _part(self, name: str, value: Any, at: str) -> Any:
         if name in ("items", "additionalItems") and isinstance(value, list):
-            return [self.read(part, f"{at}/{place}") for place, part in enumerate(value)] if self._draft < 2020 else value
+            if self._draft == _NOW:
+                raise SchemaFault(f'{at} is an array; call it prefixItems, or name the older dialect: "$schema": "{_DRAFT_07}".')
+            return [self.read(part, f"{at}/{place}") for place, part in enumerate(value)]
         if name in ONE or name == "additionalItems":
             return self.read(value, at)
         if name in LIST and isinstance(value, list):

@@ -136,7 +136,8 @@ def base64_size(text: bytes) -> int:
     odd = digits.translate(None, _ALPHABET)
     if len(odd) != padding:
         place = len(digits) - len(digits.lstrip(_ALPHABET))
-        raise ValueError(f"character {place} is outside the standard alphabet (A-Z a-z 0-9 + / and = at the end).")
+        mend = ": this is URL-safe base64, so write + for - and / for _." if digits[place : place + 1] in (b"-", b"_") else "."
+        raise ValueError(f"character {place} is outside the standard alphabet (A-Z a-z 0-9 + / and = at the end){mend}")
     if len(digits) % 4:
         raise ValueError(f"its length of {len(digits)} is no multiple of 4 (padding missing, or cut short).")
     return len(digits) // 4 * 3 - padding

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -118,7 +119,7 @@ MISTAKES: dict[str, Mistake] = {
     "a form instead of JSON": raw("inputMethod=url&images=https%3A%2F%2Fa.example&prompt=p", "application/x-www-form-urlencoded"),
     "an image as body": raw(b"\xff\xd8\xff\xe0\x00\x10JFIF", "image/jpeg"),
     "an octet stream as body": raw(b"\x89PNG\r\n\x1a\n", "application/octet-stream"),
-    "an empty body": raw(b""),
+    "an empty body": raw(b" "),
     "a comma at the end": raw('{"inputMethod": "url",\n "prompt": "p",\n}'),
     "single quotes": raw("{'inputMethod': 'url'}"),
     "names without quotes": raw('{inputMethod: "url"}'),
@@ -145,6 +146,7 @@ MISTAKES: dict[str, Mistake] = {
     "/api/v1/job": to("/api/v1/job", "GET"),
     "/v1/chat/completions": to("/v1/chat/completions"),
     "/api/v1/ocr": to("/api/v1/ocr"),
+    "a letter missing in an address": to("/api/v1/jobs/abc/result", "GET"),
     "an address that is like none": to("/login", "GET"),
     "GET instead of POST": to("/api/v1/extract-image/estimate", "GET"),
     "PUT instead of POST": to("/api/v1/extract-image", "PUT"),
@@ -186,11 +188,11 @@ def answer_to(house: Harness, mistake: Mistake, expired: str) -> tuple[int, str]
 def row(name: str, status: int, text: str) -> str:
     """A row of the page."""
     shown = text.replace("|", "\\|").replace("\n", " ")
-    return f"| {name} | {status} | {shown} |"
+    return f"| {name} | {status} | `{shown}` |"
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder, running(Path(folder), workers_count=0) as service:
         gone = prepared(service)
         for title, each in MISTAKES.items():
-            print(row(title, *answer_to(service, each, gone)))
+            sys.stdout.write(f"{row(title, *answer_to(service, each, gone))}\n")
