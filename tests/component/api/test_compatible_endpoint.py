@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import re
 import textwrap
 from typing import IO
 
@@ -15,7 +16,7 @@ from sqlalchemy import select
 
 from api.app import create_app
 from pipeline.types import MB
-from storage.schema import jobs_table
+from storage.schema import images_table, jobs_table
 from tests.fakes.scratch import MemoryScratch
 from tests.harness import URL, Harness, b64
 
@@ -93,6 +94,52 @@ def test_a_slash_at_the_end_of_the_address_is_tolerated(harness):
     assert harness.client.post(f"{URL}/", data=json.dumps(BODY), headers=sent).status_code == 200
     refused = harness.client.post(f"{URL}/", data=b"{}", headers=sent)
     assert (refused.status_code, list(refused.json)) == (400, ["error"])
+
+
+def test_an_address_with_a_slash_at_its_end_is_the_same_address(make_harness):
+    harness = make_harness(workers_count=0, RATE_LIMIT="100000/minute")
+    for rule in harness.app.url_map.iter_rules():
+        path = re.sub("<[^>]*>", "none", rule.rule)
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            plain, slashed = (harness.ask(method, at, data=b"{}") for at in (path, path.rstrip("/") + "/"))
+            assert (plain.status_code, plain.headers.get("X-Error-Code")) == (
+                slashed.status_code,
+                slashed.headers.get("X-Error-Code"),
+            ), rule.rule
+            assert slashed.status_code not in {307, 308}
+
+
+def test_the_root_leads_to_the_description(harness):
+    answer = harness.client.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+
+
+def test_a_request_whose_images_are_all_data_urls_may_call_them_urls(harness):
+    data = f"data:image/png;base64,{b64(PICTURE)}"
+    assert answered(harness, {**BODY, "inputMethod": "url", "images": [data]})["results"] == TEXT
+
+
+def test_base64_among_urls_fails_alone_and_is_not_kept_in_the_database(harness):
+    page = harness.page("https://pictures.example/1", PICTURE)
+    large = b64(bytes(range(256)) * 100)
+    answer = harness.post({**BODY, "inputMethod": "url", "images": [page, large, f"data:image/png;base64,{large}"]})
+    assert [(error["index"], error["code"]) for error in answer.json["errors"]] == [
+        (1, "url_not_allowed"),
+        (2, "url_not_allowed"),
+    ]
+    assert "it looks like base64" in answer.json["errors"][0]["message"]
+    assert "it is a data: URL" in answer.json["errors"][1]["message"]
+    with harness.database.read() as connection:
+        sources = connection.execute(select(images_table.c.source)).scalars().all()
+    assert max(map(len, sources)) <= 8001
+
+
+def test_unknown_fields_and_unchecked_patterns_are_warnings_of_the_job(harness):
+    schema = {"properties": {"total": {"type": "string", "pattern": "^(?!0)"}}}
+    sent = harness.post({**BODY, "json_mode": True, "schema": schema}, headers={"Prefer": "respond-async"})
+    unknown, unchecked = sent.json["warnings"]
+    assert '"json_mode" (did you mean "jsonMode"?)' in unknown
+    assert "#/properties/total/pattern" in unchecked
 
 
 def test_a_byte_order_mark_before_the_body_is_tolerated(harness):
