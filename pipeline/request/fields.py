@@ -181,7 +181,8 @@ class ExtractRequest:
         read=_images,
         schema={
             "type": "array",
-            "items": {"type": "string", "description": "A URL, or an image's bytes as base64.", "pattern": r"\S"},
+            "items": {"type": "string", "description": "A URL, or an image's bytes as base64. An empty string fails alone."},
+            "contains": {"pattern": r"\S"},
             "minItems": 1,
             "maxItems": MAX_IMAGES,
         },
