@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from typing import Any, Literal
 
 from pipeline.outbound.addresses import MAY_BE_ALLOWED, check_url
@@ -29,6 +30,7 @@ ON_ERROR: tuple[OnError, ...] = ("partial", "fail")
 LONGEST_CUSTOM_ID = 256  #: characters
 MOST_METADATA = 4096  #: bytes as JSON, because it is sent with each webhook, whose body has at most 20 kB
 DEEPEST_METADATA = 20  #: levels of nested objects and arrays
+_LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 _LOCALHOST = re.compile(r"https?://((?:[\w-]+\.)*localhost)\.?(?::\d+)?(?:[/?#]|$)", re.IGNORECASE)
 
 
@@ -112,7 +114,7 @@ def _webhook_url(value: Any, given: Given) -> str | None:
 def _local_fault(url: str, given: Given) -> str:
     """What is wrong with a URL of the service's own machine, which is never public. Empty: nothing."""
     host = _LOCALHOST.match(url)
-    if not host or any(entry.network.is_loopback for entry in given.webhook_allow):
+    if not host or any(address in entry.network for entry in given.webhook_allow for address in _LOOPBACK):
         return ""
     return f"{host[1]} is the machine of the service itself, and not a public address. {MAY_BE_ALLOWED}"
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.outbound.addresses import parse_allow
 from pipeline.request.check import RequestFault, base64_payload, base64_size, check
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES
 
@@ -262,3 +263,16 @@ def test_whatever_the_fields_hold_the_request_passes_or_is_refused_with_a_short_
     if refused is not None:
         assert refused.code
         assert 0 < len(refused.message) < 300
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost/hook", "https://LOCALHOST./", "http://app.localhost:80/x", "http://localhost:3000/"]
+)
+def test_a_webhook_to_the_service_s_own_machine_is_refused_with_the_setting_that_allows_it(url):
+    refused = fault([b"AAAA"], webhookUrl=url)
+    assert refused.code == "invalid_webhook_url"
+    assert "WEBHOOK_ALLOW" in refused.message
+    assert "FETCH_ALLOW" not in refused.message
+    for allowed in ("127.0.0.1/32:*", "0.0.0.0/0:*", "[::1/128]:*"):
+        request = check({**FIELDS, "webhookUrl": url}, [b"AAAA"], webhook_allow=parse_allow(allowed))
+        assert request.webhook_url == url
