@@ -61,8 +61,7 @@ class FetchBatch:
         for index, url in urls:
             target = read_url(url, allow)
             if isinstance(target, str):
-                code = ItemCode.URL_NOT_ALLOWED if url else ItemCode.IMAGE_EMPTY
-                self._ready.append(Failure(index=index, code=code, detail=target))
+                self._ready.append(Failure(index=index, code=ItemCode.URL_NOT_ALLOWED, detail=target))
             else:
                 task = FetchTask(batch=self, index=index, target=target)
                 self.tasks.append(task)

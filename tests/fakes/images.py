@@ -30,7 +30,7 @@ class FakeFetch:
         try:
             for index, url in urls:
                 if isinstance(refused := read_url(url, ()), str):
-                    yield Failure(index=index, code=ItemCode.URL_NOT_ALLOWED if url else ItemCode.IMAGE_EMPTY, detail=refused)
+                    yield Failure(index=index, code=ItemCode.URL_NOT_ALLOWED, detail=refused)
                     continue
                 self.fetched.append(url)
                 if url in self.silent:

@@ -233,7 +233,8 @@ def test_a_refused_image_is_named_by_its_index(harness, name):
 @pytest.mark.parametrize(
     ("method", "empty"), [("base64", ""), ("base64", " \r\n"), ("base64", "data:image/png;base64,"), ("url", ""), ("url", "\t")]
 )
-def test_an_empty_string_among_images_fails_alone(harness, method, empty):
+def test_an_empty_string_among_images_fails_alone(make_harness, method, empty):
+    harness = make_harness(MERGED_PER_CALL="1")  # so that it is alone in its chunk too
     good = b64(PICTURE) if method == "base64" else harness.page("https://pictures.example/1", PICTURE)
     answer = harness.post({**BODY, "inputMethod": method, "images": [empty, good]})
     assert (answer.status_code, answer.json["imageCount"]) == (200, 1)
