@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -18,12 +18,14 @@ from api.wiring import WebParts
 from pipeline.credits import reservation
 from pipeline.errors import PartError, os_errors
 from pipeline.job_object import job_json, links_json
+from pipeline.outbound.addresses import MAX_URL
 from pipeline.packed import PackWriter
 from pipeline.plan import ChunkPlan, cut
 from pipeline.records.schema import SchemaFault
-from pipeline.records.validate import compile_schema
+from pipeline.records.validate import compile_schema, unchecked_patterns
 from pipeline.request.check import RequestFault, check
 from pipeline.request.fields import ExtractRequest
+from pipeline.request.unknown import warning_of
 from pipeline.scratch_key import ScratchKey
 from pipeline.types import JobStatus, Question
 from storage.account.accounts import available_credits, random_id
@@ -40,6 +42,8 @@ MOST_WAITED_CHUNKS = 4  #: a larger job gets no priority although its caller wai
 LONGEST_REQUEST_SOURCE = 200
 IN_MEMORY = 1 << 20
 NO_CACHE = "This service keeps no answers (CACHE_TTL is 0): cache had no effect."
+WHY_UNCHECKED = "They have look-ahead, look-behind or back-references, which cannot be checked in bounded time."
+MOST_PLACES, LONGEST_PLACE = 5, 100  #: how many places in a schema a warning names, and how many characters of each
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -62,7 +66,8 @@ def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
                 with parts.database.read() as connection:
                     accepting.check_not_sent_before(connection, account, idempotency)
             wanted = wanted_of(parts, sent)
-            return Accepted(job=_make_job(parts, account, wanted, idempotency, waited=waited))
+            warnings = _warnings(parts, wanted, sent)
+            return Accepted(job=_make_job(parts, account, wanted, idempotency, waited=waited, warnings=warnings))
     except RequestFault as fault:
         raise ApiError(400, fault.code, fault.message) from None
     except accepting.SentBefore as before:
@@ -115,7 +120,7 @@ def read_sent(parts: WebParts, *, hashed: bool = False) -> AbstractContextManage
 def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
     """What the body asks for. Raises RequestFault."""
     allow, models = parts.settings.webhook_allow, list(parts.models)
-    wanted = check(sent.fields, sent.images, webhook_allow=allow, models=models, uploaded=sent.uploaded)
+    wanted = check(sent.fields, sent.images, webhook_allow=allow, models=models, uploaded=sent.uploaded, unknown=sent.unknown)
     if wanted.schema is not None:
         try:
             compile_schema(wanted.schema)
@@ -135,7 +140,15 @@ def chunk_size(parts: WebParts, question: Question) -> int:
     return question.images_per_call or usual
 
 
-def _make_job(parts: WebParts, account: str, wanted: ExtractRequest, idempotency: IdempotencyKey | None, *, waited: bool) -> str:
+def _make_job(
+    parts: WebParts,
+    account: str,
+    wanted: ExtractRequest,
+    idempotency: IdempotencyKey | None,
+    *,
+    waited: bool,
+    warnings: Sequence[str],
+) -> str:
     """Makes a job and returns its id. If it raises, nothing is left behind."""
     job = random_id("job_", 24)
     _check_credits(parts, account, len(wanted.images), wanted.max_credits)
@@ -156,7 +169,7 @@ def _make_job(parts: WebParts, account: str, wanted: ExtractRequest, idempotency
             request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
             engine=parts.engine,
             model=wanted.model,
-            warnings=_warnings(parts, wanted),
+            warnings=warnings,
             deadline_ms=wanted.deadline_seconds * 1000,
             ttl_ms=int(parts.settings.result_ttl * 1000),
             webhook_url=wanted.webhook_url,
@@ -173,9 +186,19 @@ def _make_job(parts: WebParts, account: str, wanted: ExtractRequest, idempotency
     return job
 
 
-def _warnings(parts: WebParts, wanted: ExtractRequest) -> tuple[str, ...]:
+def _warnings(parts: WebParts, wanted: ExtractRequest, sent: Sent) -> tuple[str, ...]:
     useless = wanted.cache and not parts.settings.cache_ttl
-    return (*parts.warnings, NO_CACHE) if useless else parts.warnings
+    own = (NO_CACHE if useless else "", warning_of(sent.unknown), _unchecked(wanted))
+    return (*parts.warnings, *filter(None, own))
+
+
+def _unchecked(wanted: ExtractRequest) -> str:
+    """The warning about patterns of the schema that records are not checked against. Empty if there are none."""
+    places = unchecked_patterns(wanted.schema) if wanted.schema is not None else []
+    if not places:
+        return ""
+    named = ", ".join(place[:LONGEST_PLACE] for place in places[:MOST_PLACES]) + (", …" if len(places) > MOST_PLACES else "")
+    return f"The model is told these patterns of the schema, but records are not checked against them: {named}. {WHY_UNCHECKED}"
 
 
 def _idempotency_key() -> str | None:
@@ -190,7 +213,8 @@ def _idempotency_key() -> str | None:
 
 def _url(text: bytes) -> str:
     """The URL as it is stored. Characters that no database takes are replaced, so that the fetch refuses the URL later."""
-    return text.decode("utf-8", "replace").replace("\x00", "\ufffd").strip()
+    # A longer text is refused as a URL, however it goes on. It may be an image's base64, which no database is to hold.
+    return text.decode("utf-8", "replace").replace("\x00", "\ufffd").strip()[: MAX_URL + 1]
 
 
 def _check_credits(parts: WebParts, account: str, images: int, most: int | None) -> None:

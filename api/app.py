@@ -32,6 +32,7 @@ DRAIN_PIECE = 1 << 18
 def create_app(parts: WebParts) -> Flask:
     """Makes the Flask app that uses these parts."""
     app = Flask("api", static_folder=None)
+    app.url_map.strict_slashes = False  # an address with a slash at its end is the same; a redirect would lose a POST's body
     app.url_map.merge_slashes = False  # otherwise `//` in a path is answered with a redirect in HTML
     request_id.register(app)
     metrics.count_requests(app)

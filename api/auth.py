@@ -17,6 +17,10 @@ from storage.redis.errors import AWAY
 
 log = structlog.get_logger(__name__)
 
+#: Where other services take a key. This one does not, but its error names the place.
+KEY_HEADERS = ("X-API-Key", "Api-Key", "X-Api-Token", "X-Auth-Token", "X-Goog-Api-Key", "Ocp-Apim-Subscription-Key")
+KEY_PARAMETERS = ("key", "api_key", "apiKey", "apikey", "token", "access_token")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
@@ -32,8 +36,25 @@ def authenticate(parts: WebParts) -> str:
     """Returns the account of the request's key, and counts the request against the key's rate. Raises ApiError 401 or 429."""
     account = optional_account(parts)
     if account is None:
-        raise UNAUTHORIZED
+        raise ApiError(UNAUTHORIZED.status, UNAUTHORIZED.code, UNAUTHORIZED.message, UNAUTHORIZED.headers, hint=_hint())
     return account
+
+
+def _hint() -> str:
+    """How to send the key, if the form of the request alone shows what is wrong. It says nothing about any key.
+
+    The compatible endpoint's 401 has the same bytes for every cause, so there the hint is shown only in problem details.
+    """
+    sent = request.headers.get("Authorization", "")
+    if sent and sent.partition(" ")[0].lower() != "bearer":
+        return "Write Bearer and a space before the key: Authorization: Bearer <key>."
+    for name in KEY_HEADERS:
+        if not sent and name in request.headers:
+            return f"The key came in the header {name}; send it as Authorization: Bearer <key>."
+    for name in KEY_PARAMETERS:
+        if not sent and name in request.args:
+            return f"The key came in the query, as {name}; send it in the header Authorization: Bearer <key>, as URLs are logged."
+    return ""
 
 
 def optional_account(parts: WebParts) -> str | None:

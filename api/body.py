@@ -11,7 +11,7 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Semaphore
 from typing import IO, Any, overload
 
@@ -19,7 +19,8 @@ import msgspec
 from flask import Request
 from werkzeug.exceptions import ClientDisconnected
 
-from api.errors import ApiError
+from api.errors import COMPATIBLE, ApiError
+from api.not_json import LOOKED_AT, why_not_json
 from api.patience import expect_body
 from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
@@ -39,8 +40,9 @@ _STRING = msgspec.json.Decoder(str)
 class Sent:
     """A request's body that has been read."""
 
-    fields: dict[str, Any]  #: the known fields; unknown fields are ignored
+    fields: dict[str, Any]  #: the known fields
     images: Sequence[bytes] | None  #: texts of the JSON body, or bytes of the uploaded files
+    unknown: Sequence[str] = ()  #: the names of the other fields, which are ignored
     uploaded: bool = False  #: whether the images are files of a form
     body_hash: str = ""  #: SHA-256 in hex, equal if the same body is sent again; empty if not asked for
 
@@ -63,7 +65,7 @@ class RawStrings(Sequence[bytes]):
             return RawStrings(self._raws[index])
         text = bytes(memoryview(self._raws[index]))
         if not text.startswith(b'"'):
-            raise RequestFault("invalid_images", f"images[{index}] must be a string.")
+            raise RequestFault("invalid_images", f"images[{index}] must be a string.{_instead_of(text)}")
         if b"\\" not in text:
             return text[1:-1]
         # Unescape the string, because escapes must not count as bytes of the image. PHP writes \/, and wrapped base64 has \r\n.
@@ -71,6 +73,15 @@ class RawStrings(Sequence[bytes]):
             return _STRING.decode(text).encode()
         except (msgspec.DecodeError, UnicodeError):
             raise RequestFault("invalid_images", f"images[{index}] is no valid JSON string.") from None
+
+
+def _instead_of(text: bytes) -> str:
+    """A sentence, after a space, about what stands where an image must be a string, and how to mend it."""
+    if text.startswith(b"{"):
+        return ' It is an object: write the URL or the base64 itself, as in "images": ["https://…"].'
+    if text.startswith(b"["):
+        return " It is an array: write all images in one array."
+    return f" It is {text[:20].decode(errors='replace')}: leave it out, or send an image in its place."
 
 
 @contextmanager
@@ -135,12 +146,16 @@ def pieces(source: IO[bytes], length: int, size: int = PIECE) -> Iterator[bytes]
 def read_json(request: Request, max_body: int, large_bodies: Semaphore, *, hashed: bool) -> Iterator[Sent]:
     """Reads a JSON body. Raises RequestFault, and ApiError as `read_body` does."""
     with read_body(request, max_body, large_bodies) as body:
-        fields, images = parse_body(body)
-        yield Sent(fields=fields, images=images, body_hash=hashlib.sha256(body).hexdigest() if hashed else "")
+        sent = parse_body(body, request.mimetype, request.base_url)
+        yield replace(sent, body_hash=hashlib.sha256(body).hexdigest() if hashed else "")
 
 
-def parse_body(body: bytes | mmap.mmap) -> tuple[dict[str, Any], RawStrings | None]:
-    """The known fields, and the images as slices of the body. Raises RequestFault."""
+def parse_body(body: bytes | mmap.mmap, media_type: str = "application/json", address: str = COMPATIBLE) -> Sent:
+    """The fields, and the images as slices of the body. Raises RequestFault.
+
+    `media_type`: what the Content-Type says. It decides nothing, but tells what a body that is not JSON was meant to be. `address`:
+    where it was sent to, for the error's text.
+    """
     # Some clients put a byte order mark before the JSON.
     raw: bytes | memoryview = memoryview(body)[3:] if body[:3] == b"\xef\xbb\xbf" else memoryview(body)
     try:
@@ -148,9 +163,11 @@ def parse_body(body: bytes | mmap.mmap) -> tuple[dict[str, Any], RawStrings | No
     except msgspec.ValidationError:
         raise RequestFault("invalid_json", "The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RequestFault("invalid_json", f"The body is not valid JSON: {error}") from None
+        text = why_not_json(bytes(raw[:LOOKED_AT]), len(raw), media_type=media_type, address=address, error=error)
+        raise RequestFault("invalid_json", text) from None
     fields = {name: _value(name, members[name]) for name in _DECODED if name in members}
-    return fields, _images(members)
+    unknown = tuple(name for name in members if name not in FIELDS and name != "image")
+    return Sent(fields=fields, images=_images(members), unknown=unknown)
 
 
 def _value(name: str, raw: msgspec.Raw) -> Any:
@@ -170,4 +187,6 @@ def _images(members: dict[str, msgspec.Raw]) -> RawStrings | None:
     try:
         return RawStrings(_ARRAY.decode(images))
     except (msgspec.DecodeError, RecursionError):
-        raise RequestFault("invalid_images", "images must be an array of 1 to 3000 strings.") from None
+        is_text = bytes(memoryview(images)[:1]) == b'"'
+        hint = ' It is one string: put it in brackets, as in "images": ["…"].' if is_text else ""
+        raise RequestFault("invalid_images", f"images must be an array of 1 to 3000 strings.{hint}") from None

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
+from api.addresses import right_address
 from pipeline.errors import StorageFull, Transient
 
 log = structlog.get_logger(__name__)
@@ -21,12 +22,13 @@ PROBLEM = "application/problem+json"
 class ApiError(Exception):
     """Refuses the request with this status, code and message."""
 
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None, hint: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.code = code  #: stable
         self.message = message  #: what is wrong, where, and how to fix it
         self.headers = headers or {}
+        self.hint = hint  #: a sentence more about how to fix it, where the compatible endpoint's text may not change
 
 
 UNAUTHORIZED = ApiError(401, "unauthorized", "Invalid or missing Authorization header", {"WWW-Authenticate": "Bearer"})
@@ -39,26 +41,31 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, _unexpected)
 
 
+#: Writes JSON. The numbers of records keep the digits that the model gave (`pipeline/numbers.py`).
+encode_json = msgspec.json.Encoder(decimal_format="number").encode
+
+
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(body), status, {"Content-Type": "application/json", **(headers or {})})
+    return Response(encode_json(body), status, {"Content-Type": "application/json", **(headers or {})})
 
 
 def _refused(error: ApiError) -> Response:
     """The compatible endpoint answers only `{"error"}`, the others add the code. A client that asks for it gets RFC 9457."""
     headers = {**error.headers, "X-Error-Code": error.code}
+    hinted = f"{error.message}. {error.hint}" if error.hint else error.message
     if _wants_problem():
         problem = {
             "type": "about:blank",
             "title": HTTPStatus(error.status).phrase,
             "status": error.status,
-            "detail": error.message,
+            "detail": hinted,
             "error": error.message,
             "code": error.code,
         }
         return json_response(problem, error.status, {**headers, "Content-Type": PROBLEM})
     body = {"error": error.message}
     if request.path.rstrip("/") != COMPATIBLE:
-        body["code"] = error.code
+        body = {"error": hinted, "code": error.code}
     return json_response(body, error.status, headers)
 
 
@@ -73,11 +80,13 @@ def _werkzeug(error: HTTPException) -> Response:
     if status in {413, 415, 422}:
         status = 400
     phrase = HTTPStatus(status).phrase
-    text = {
-        404: "There is nothing at this address.",
-        405: f"{request.method} is not possible at this address.",
-    }.get(status, error.description or phrase)
     headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+    text = error.description or phrase
+    if status == HTTPStatus.NOT_FOUND:
+        text = f"There is nothing at this address.{right_address(request.method, request.path, current_app.url_map)}"
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        methods = sorted(set(headers.get("Allow", "").split(", ")) - {"", "HEAD", "OPTIONS"})
+        text = f"{request.method} is not possible at this address; use {' or '.join(methods)}."
     return _refused(ApiError(status, phrase.lower().replace(" ", "_"), text, headers))
 
 

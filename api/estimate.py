@@ -20,7 +20,7 @@ from pipeline.request.check import RequestFault
 def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("estimate", __name__)
 
-    @routes.post("/api/v1/extract-image/estimate", strict_slashes=False)
+    @routes.post("/api/v1/extract-image/estimate")
     @describe(
         "Estimate what a request would cost",
         tag="Extract",

@@ -43,7 +43,7 @@ FORMATS = {
 def blueprint(parts: WebParts) -> Blueprint:
     routes = Blueprint("extract_image", __name__)
 
-    @routes.get("/api/v1/extract-image", strict_slashes=False)
+    @routes.get("/api/v1/extract-image")
     @describe(
         "Formats, limits, prices",
         tag="Extract",
@@ -55,7 +55,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         optional_account(parts)
         return json_response(FORMATS)
 
-    @routes.post("/api/v1/extract-image", strict_slashes=False)
+    @routes.post("/api/v1/extract-image")
     @describe(
         "Extract what a prompt asks for",
         tag="Extract",

@@ -119,7 +119,9 @@ def _begin_round(parts: WebParts, connection: Connection, job: str) -> None:
     except rounds.NotEnded:
         raise ApiError(409, "not_finished", "The job has not ended; what fails can be tried again afterwards.") from None
     except rounds.Expired:
-        raise ApiError(410, "results_expired", "The results of this job have expired.") from None
+        raise ApiError(
+            410, "results_expired", "The results of this job have expired, and so have its images. Send them as a new job."
+        ) from None
     except rounds.NothingFailed:
         raise ApiError(409, "nothing_to_retry", "No image of this job failed.") from None
     except rounds.InputsGone:

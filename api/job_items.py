@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import msgspec
 from flask import Blueprint, Response
 
 from api.auth import authenticate
-from api.errors import ApiError, json_response
+from api.errors import ApiError, encode_json, json_response
 from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import text
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.render import ITEM_STATUSES, item_json
-from api.spreadsheet import BOM, Sheet
+from api.spreadsheet import BOM, Sheet, merged_table
 from api.wiring import WebParts
 from pipeline.job_object import JobView, result_json
-from storage.job.listing import ItemView, has_records, items_page
+from pipeline.types import Form
+from storage.job.listing import ItemView, form_of, items_page
 from storage.job.views import finished_at_of, result_view
 
 DEFAULT_LIMIT, MOST_ITEMS = 100, 1000
 PAGE = 50  #: images per page of a stream; the record of one image may have 30 kB
 STATES = {status: state for state, status in ITEM_STATUSES.items()}
+CSV = "text/csv; charset=utf-8"
 FORMATS = ["json", "jsonl", "csv"]
 
 
@@ -61,7 +62,8 @@ def blueprint(parts: WebParts) -> Blueprint:
             ResponseSpec(
                 status=200,
                 what="`json`: what the compatible endpoint would have answered with. `jsonl`: an Item a line, in the order of "
-                "`images`. `csv`: the same as a table, with the members of each record in columns of their own.",
+                "`images`. `csv`: the same as a table, with the members of each record in columns of their own. "
+                "The answers of a merged job are one row, or a row for each element of an array.",
                 schema="Result",
                 others={"application/jsonl": text(), "text/csv": text()},
             )
@@ -77,22 +79,33 @@ def blueprint(parts: WebParts) -> Blueprint:
         if not view.status.ended:
             raise ApiError(409, "not_finished", f"The job is {view.status.value}; its results come when it has ended.")
         if view.expired:
-            raise ApiError(410, "results_expired", "The results of this job have expired.")
+            raise ApiError(410, "results_expired", "The results of this job have expired. Send its images as a new job.")
         with parts.database.read() as connection:
             if wanted == "json":
                 return json_response(result_json(view, result_view(connection, job)))
-            if not has_records(connection, job):
-                reason = 'The answers of this job are merged; send "granularity": "perImage" for a record for each image.'
-                raise ApiError(409, "no_records", reason)
+            form = form_of(connection, job)
+            if form is not Form.RECORDS:
+                return _merged(job, wanted, result_view(connection, job).result, is_json=form is Form.JSON)
         pages = partial(_pages, parts, view)
         if wanted == "jsonl":
             return _streamed(_lines(pages()), "application/jsonl", f"{job}.jsonl")
         sheet = Sheet()
         for page in pages():
             sheet.learn(page)
-        return _streamed(_table(sheet, pages()), "text/csv; charset=utf-8", f"{job}.csv")
+        return _streamed(_table(sheet, pages()), CSV, f"{job}.csv")
 
     return routes
+
+
+def _merged(job: str, wanted: str, result: str, *, is_json: bool) -> Response:
+    """The answer of a job without a result for each image as a table. Raises ApiError for `jsonl`."""
+    if wanted == "csv":
+        return _streamed(iter((BOM + merged_table(result, is_json=is_json).encode(),)), CSV, f"{job}.csv")
+    reason = (
+        "The answers of this job are merged, so there are no lines: ask for format=json or format=csv, or send "
+        '"granularity": "perImage" for a record for each image.'
+    )
+    raise ApiError(409, "no_records", reason)
 
 
 def _pages(parts: WebParts, view: JobView) -> Iterator[list[ItemView]]:
@@ -109,7 +122,7 @@ def _pages(parts: WebParts, view: JobView) -> Iterator[list[ItemView]]:
 
 def _lines(pages: Iterator[list[ItemView]]) -> Iterator[bytes]:
     for page in pages:
-        yield b"".join(msgspec.json.encode(item_json(item)) + b"\n" for item in page)
+        yield b"".join(encode_json(item_json(item)) + b"\n" for item in page)
 
 
 def _table(sheet: Sheet, pages: Iterator[list[ItemView]]) -> Iterator[bytes]:

@@ -8,12 +8,14 @@ from typing import Any
 
 from api.render import item_json
 from pipeline.merge import dump_json
+from pipeline.numbers import read_json
 from storage.job.listing import ItemView
 
 BOM = b"\xef\xbb\xbf"  #: without it, Excel reads the text in its own code page
 FIXED = ("index", "customId", "source", "status", "code", "message")
 MOST_COLUMNS = 1000  #: columns for record keys; spreadsheets have at most 16,384, and all names are held in memory
 MORE = "more"  #: the column for keys without a column of their own, as JSON
+DEEPEST = 10  #: levels of objects that become columns; objects further inside are written as JSON
 RESULT = "result"  #: the column for results that are not objects
 
 #: Spreadsheets read a cell with one of these prefixes as a formula. In East Asian locales, so do the full-width forms.
@@ -60,6 +62,36 @@ class Sheet:
             left = {key: value for key, value in record.items() if key not in self._keys}
             cells.append(left or None)
         return _line(cells)
+
+
+def merged_table(result: str, *, is_json: bool) -> str:
+    """The table of a merged answer. `result` is empty if the job failed; then the table has no row.
+
+    A JSON array has a row for each element. Any other answer is one row. Objects inside objects become columns of their own.
+    """
+    document = read_json(result) if is_json and result else result
+    rows = [_flat(row) for row in (document if isinstance(document, list) else [document] if result else [])]
+    columns = list(dict.fromkeys(path for row in rows for path in row)) or [()]
+    more = [MORE] * (len(columns) > MOST_COLUMNS)
+    columns, left = columns[:MOST_COLUMNS], columns[MOST_COLUMNS:]
+    lines = [_line([*(".".join(path) or RESULT for path in columns), *more])]
+    for row in rows:
+        others = {".".join(path): row[path] for path in left if path in row}
+        lines.append(_line([*(row.get(path) for path in columns), *([others or None] * len(more))]))
+    return "".join(lines)
+
+
+def _flat(value: Any) -> dict[tuple[str, ...], Any]:
+    """The members of an object, and of the objects in it, by their path. A value that is no object has the empty path."""
+    flat: dict[tuple[str, ...], Any] = {}
+    left: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    while left:
+        path, inner = left.pop()
+        if isinstance(inner, dict) and inner and len(path) < DEEPEST:
+            left += [((*path, key), inner[key]) for key in reversed(inner)]
+        else:
+            flat[path] = inner
+    return flat
 
 
 def _line(cells: Iterable[Any]) -> str:

@@ -77,6 +77,7 @@ def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, has
         file.flush()
         yield Sent(
             fields=_fields(form.texts),
+            unknown=form.unknown,
             images=Files(file, form.spans),
             uploaded=True,
             body_hash=form.hash.hexdigest() if hashed else "",
@@ -90,6 +91,7 @@ class _Form:
     file: IO[bytes]
     spans: list[tuple[int, int]] = field(default_factory=list)
     texts: dict[str, list[bytes]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)  # the names of fields that are ignored
     #: Hash of names and contents. The boundary is left out, because it differs each time that the form is sent.
     hash: Any = field(default_factory=hashlib.sha256)
     _name: str = ""
@@ -114,9 +116,17 @@ class _Form:
         self._is_file = isinstance(event, File)
         self._nameless = isinstance(event, File) and not event.filename
         if self._is_file and self._name not in IMAGES:
-            raise RequestFault("invalid_multipart", "Files go in parts named images.")
+            named = repr(self._name[:40])
+            text = f'Files go in parts named images, and this one is named {named}. With curl: -F "images=@receipt.jpg".'
+            raise RequestFault("invalid_multipart", text)
         if not self._is_file and self._name in IMAGES:
-            raise RequestFault("invalid_multipart", "In multipart/form-data images are files: each needs a filename.")
+            text = (
+                "In multipart/form-data images are files: each needs a filename. With curl, put @ before the path: "
+                '-F "images=@receipt.jpg". Send URLs in a JSON body instead.'
+            )
+            raise RequestFault("invalid_multipart", text)
+        if not self._is_file and self._name not in FIELDS and self._name not in self.unknown:
+            self.unknown.append(self._name)
         self._part = hashlib.sha256()
         self._begin, self._text = self._end, b""
 

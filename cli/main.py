@@ -11,8 +11,6 @@ import threading
 from functools import partial
 
 import click
-from rich.console import Console
-from rich.table import Column, Table
 from sqlalchemy import Connection
 
 from cli.lifeline import end_with_parent
@@ -218,13 +216,14 @@ def list_keys(*, as_json: bool) -> None:
         listed = [{**{field: getattr(row, field) for field in fields}, "revoked": row.revoked_at is not None} for row in rows]
         click.echo(json.dumps(listed))
         return
-    # Fold the column if the terminal is narrow, because an id that is cut off can't be copied.
-    account = Column("account", overflow="fold")
-    table = Table("id", "name", account, "available", "held", "charged", "state")
+    # The lines are as long as they need to be in every terminal, because an id that is cut off or folded can't be copied.
+    lines = [("id", "name", "account", "available", "held", "charged", "state")]
     for row in rows:
         state = "revoked" if row.revoked_at else "live"
-        table.add_row(row.id, row.name, row.account, str(row.available), str(row.held), str(row.charged), state)
-    Console().print(table)
+        lines.append((row.id, row.name, row.account, str(row.available), str(row.held), str(row.charged), state))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 @keys.command("revoke")

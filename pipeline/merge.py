@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
+from pipeline.numbers import read_json, write_json
 from pipeline.types import Form, MergeMode, Reply
 
 _FENCE = re.compile(r"\A\s*```[a-zA-Z0-9]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
@@ -19,12 +20,14 @@ class MalformedJson(ValueError):
 def parse_json(text: str) -> Any:
     """The JSON document that a model answered with. Removes one code fence around the whole text, and repairs nothing.
 
+    Numbers keep their digits (`pipeline/numbers.py`).
+
     Raises MalformedJson for anything that a strict parser refuses (NaN, truncated documents, text around the document), and for
     characters that can't be encoded (lone surrogates).
     """
     fenced = _FENCE.match(text)
     try:
-        value = json.loads(fenced[1] if fenced else text, parse_constant=_refuse_constant)
+        value = read_json(fenced[1] if fenced else text, parse_constant=_refuse_constant)
         dump_json(value).encode()
     except (ValueError, RecursionError) as error:
         raise MalformedJson(str(error)) from None
@@ -37,7 +40,7 @@ def _refuse_constant(name: str) -> Any:
 
 def dump_json(value: Any) -> str:
     """The JSON text for results: compact, keys in the document's order, not ASCII-escaped."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return write_json(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def merge(replies: Sequence[Reply], form: Form, mode: MergeMode = "auto") -> str:
@@ -92,7 +95,8 @@ def merge_documents(values: Sequence[Any]) -> Any:
     distinct: list[Any] = []
     seen: set[str] = set()
     for value in present:
-        written = dump_json(value)  # 1, 1.0 and true are equal in Python, not in JSON
+        # 1, 1.0 and true are equal in Python, not in JSON. 12.50 and 12.5 are one value, and the first one is kept.
+        written = dump_json(float(value) if isinstance(value, Decimal) else value)
         if written not in seen:
             seen.add(written)
             distinct.append(value)

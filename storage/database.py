@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from pipeline.numbers import read_json, write_json
 from storage.sql_errors import sql_errors
 
 if TYPE_CHECKING:  # Alembic takes 10 MB of memory, and most processes never migrate
@@ -71,6 +72,8 @@ class Database:
             max_overflow=64,
             pool_pre_ping=not sqlite,
             hide_parameters=True,  # error texts are logged, and must not contain prompts, URLs or results
+            json_serializer=write_json,  # records keep the digits of their numbers
+            json_deserializer=read_json,
             connect_args=_sqlite_arguments() if sqlite else {},
         )
         #: SQLite allows one writer at a time. SQLite's own wait sleeps up to 0.1 s at a time, and a later writer can take the

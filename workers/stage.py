@@ -15,7 +15,7 @@ from pipeline.packed import PackReader
 from pipeline.ports import TotalTooLarge
 from pipeline.request.base64_text import decode_texts
 from pipeline.scratch_key import ScratchKey
-from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched
+from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched, ItemCode
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
@@ -24,6 +24,9 @@ from workers.wiring import WorkerParts
 
 IN_MEMORY = 8 * MB  #: bytes; a larger object of a chunk is written to disk
 IN_HAND = 1 * MB  #: bytes; an object up to this size is not fetched back, because that would slow a small request
+
+
+NO_URL = "This is an empty string: send the image's http or https URL."
 
 
 @os_errors()  # from the temporary file behind `out`
@@ -69,7 +72,11 @@ def staged_key(lease: Lease) -> str:
 
 def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fetched | Failure]:
     if work.input is None:
-        urls = {index: url or "" for index, url in work.pending.items()}
+        urls = {index: url for index, url in work.pending.items() if url}
+        for index in work.pending.keys() - urls.keys():
+            yield Failure(index=index, code=ItemCode.IMAGE_EMPTY, detail=NO_URL)
+        if not urls:
+            return
         # The limit leaves room for one more image, because an image may turn out too large while it is read. The commit
         # counts exactly.
         most = MAX_TOTAL_BYTES + MAX_IMAGE_BYTES

@@ -196,7 +196,7 @@ def _id(method: str, path: str) -> str:
             words[-1] = part.strip("{}")  # `jobs/{job}` becomes `job`
         else:
             words.append(part)
-    return "_".join([method.lower(), *words])
+    return "_".join([method.lower(), *(words if any(words) else ["start"])])
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ ERRORS: dict[str, ErrorCode] = {
         400, "`Idempotency-Key` is empty, longer than 255 characters, or has characters that are not visible ASCII"
     ),
     "invalid_base64": ErrorCode(400, "an image is not base64; the text names it by its index"),
-    "image_empty": ErrorCode(400, "an image is an empty string"),
+    "image_empty": ErrorCode(400, "every image is an empty string or an empty file"),
     "image_too_large": ErrorCode(400, "an image is over 20 MB"),
     "total_too_large": ErrorCode(400, "all images together are over 100 MB"),
     "body_too_large": ErrorCode(400, "the body is over `MAX_BODY`"),
@@ -56,7 +56,7 @@ ERRORS: dict[str, ErrorCode] = {
     "cancelled": ErrorCode(409, "the job was cancelled before any image was processed"),
     "idempotency_key_reused": ErrorCode(409, "the same `Idempotency-Key` was sent with another body before"),
     "not_finished": ErrorCode(409, "the job has not ended, so it has no results and cannot be retried"),
-    "no_records": ErrorCode(409, "`jsonl` or `csv` was asked for, but the answers of this job are merged"),
+    "no_records": ErrorCode(409, "`jsonl` was asked for, but the answers of this job are merged"),
     "nothing_to_retry": ErrorCode(409, "the job has no failed image to retry"),
     "inputs_gone": ErrorCode(409, "the failed images were not given by URL, so the service no longer has them"),
     "results_expired": ErrorCode(410, "the results were deleted, because they are older than `RESULT_TTL`"),

@@ -33,6 +33,16 @@ def blueprint(app: Flask) -> Blueprint:
     def openapi() -> Response:
         return Response(openapi_json(), content_type="application/json")
 
+    @routes.get("/")
+    @describe(
+        "The way to the page for people",
+        tag="About",
+        key="none",
+        answers=[ResponseSpec(status=302, what="Leads to /docs.", headers=("Location",))],
+    )
+    def start() -> Response:
+        return Response(status=302, headers={"Location": "/docs"})
+
     @routes.get("/docs")
     @describe(
         "This description, for people",

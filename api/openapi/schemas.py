@@ -71,19 +71,26 @@ BASE64 = (
     r"^(?:[Dd][Aa][Tt][Aa]:[^,]{0,200};[Bb][Aa][Ss][Ee]64,)?"
     f"{_BREAKS}(?:{_FOUR}{{4}})*(?:{_FOUR}{{4}}|{_FOUR}{{3}}={_BREAKS}|{_FOUR}{{2}}={_BREAKS}={_BREAKS})$"
 )
+#: The same, or nothing: an empty string among images fails alone.
+BASE64_OR_EMPTY = rf"{BASE64[:-1]}?$|^\s*$"
 
 COMPONENTS: dict[str, Schema] = {
     "Request": {
         **record(
             {name: REQUEST_FIELDS[name] for name in _REQUIRED},
             {**{name: schema for name, schema in REQUEST_FIELDS.items() if name not in _REQUIRED}, "image": _IMAGE},
-            "Unknown fields are ignored.",
+            "Unknown fields are ignored, and named in the job's `warnings`.",
         ),
         # A request must have `images` or `image`. The rule is attached to `prompt`, which every request has. An `anyOf` or a
         # `not` here would not do, because client generators and /docs take it for the whole description of the body.
         "dependentSchemas": {"prompt": {"not": {"properties": {"images": {"not": {}}, "image": {"not": {}}}}}},
         "if": {"properties": {"inputMethod": {"const": "base64"}}},
-        "then": {"properties": {"images": {"items": {"pattern": BASE64}}, "image": {"pattern": BASE64}}},
+        "then": {
+            "properties": {
+                "images": {"items": {"pattern": BASE64_OR_EMPTY}, "contains": {"pattern": BASE64}},
+                "image": {"pattern": BASE64},
+            }
+        },
     },
     "Form": record(
         {

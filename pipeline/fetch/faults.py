@@ -8,7 +8,10 @@ from pipeline.types import MB, ItemCode
 
 # One text for every failure before a connection to an allowed address exists: unknown names, refused and blocked addresses. If
 # the texts differed, a caller could use the service to scan the networks that it stands in.
-UNREACHABLE = "The image's server could not be reached. Check that the URL is right and that anyone on the internet can open it."
+UNREACHABLE = (
+    "The image's server could not be reached. Check that the URL is right and that anyone on the internet can open it. "
+    "Whoever runs this service can allow a private address with FETCH_ALLOW."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,11 @@ from urllib.parse import quote
 
 import idna
 
+from pipeline.outbound.mistaken import SENTENCES, kind_of
+
 MAX_URL = 8000  #: the most characters of a URL; presigned URLs have thousands
+#: Names the setting for image URLs. The check of a webhook's URL names the other one.
+MAY_BE_ALLOWED = "Whoever runs this service can allow it with FETCH_ALLOW."
 _PUBLIC_PORTS = frozenset({80, 443})
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
@@ -149,6 +153,11 @@ def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
     as UTF-8, and a name is encoded by UTS 46. The rules judge the encoded name. If the host is a name, a port other than 80 and
     443 passes if `allow` opens it on any network, because the name's addresses are judged later.
     """
+    if not url:
+        return "This is an empty string, and no URL: send the image's http or https URL."
+    kind = "" if url[:4].lower() == "http" else kind_of(url)
+    if kind and kind != "url":
+        return f"The URL must start with http:// or https://: {SENTENCES[kind]}."
     if len(url) > MAX_URL:
         return f"The URL is longer than {MAX_URL} characters."
     if _CONTROL.search(url) or url != url.strip():
@@ -157,7 +166,7 @@ def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
         return "The URL has a backslash: write / or %5C."
     parts = _URL.fullmatch(url.partition("#")[0])
     if parts is None:
-        return "The URL must start with http:// or https://."
+        return "The URL must start with http:// or https://. For an object in a bucket, send a presigned URL."
     scheme, authority, rest = parts[1].lower(), parts[2].lower(), parts[3]
     if "@" in authority:
         return "The URL must not hold a user name or a password."
@@ -185,9 +194,9 @@ def _read_authority(scheme: str, authority: str, rest: str, allow: Sequence[Allo
     if not 1 <= port <= 65535:
         return "The URL's port is not a number from 1 to 65535."
     if not literal and port not in _PUBLIC_PORTS and not any(entry.port in (None, port) for entry in allow):
-        return "The URL's port must be 80 or 443."
+        return f"The URL's port must be 80 or 443. {MAY_BE_ALLOWED}"
     if literal and not address_allowed(host, port, allow):
-        return "The URL's address is not a public one on port 80 or 443."
+        return f"The URL's address is not a public one on port 80 or 443. {MAY_BE_ALLOWED}"
     written = f"[{host}]" if ":" in host else host
     if port != _DEFAULT_PORT[scheme]:
         written = f"{written}:{port}"

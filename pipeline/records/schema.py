@@ -1,7 +1,7 @@
 """The JSON Schema of one image's record: the check of a request's schema, and its conversion for a model. Pure.
 
-A request may send any JSON Schema 2020-12 that can be validated in bounded time and without outside references. A model accepts
-fewer keywords (see KEPT). If the conversion loses some, the model also gets the whole schema as text. pipeline/records/validate.py
+A schema is JSON Schema 2020-12 that can be validated in bounded time and without outside references. Older dialects are translated
+before (`pipeline/records/dialects.py`). A model accepts fewer keywords (see KEPT). If the conversion loses some, the model also gets the whole schema as text. pipeline/records/validate.py
 validates records against the whole schema.
 """
 
@@ -33,7 +33,10 @@ REFUSED = ("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor",
 #: minItems and maxItems are left out, because Gemini refuses them if they are large ("too many states").
 KEPT = ("type", "title", "description", "format", "minimum", "maximum", "required")
 #: Keywords that are left out without telling the model, because they do not change what is valid.
-SILENT = ("$schema", "$id", "$comment", "$defs", "definitions", "$anchor", "default", "examples", "deprecated", "readOnly")
+SILENT = frozenset(
+    {"$schema", "$id", "$comment", "$defs", "definitions", "$anchor", "default", "examples", "deprecated", "readOnly"}
+    | {"writeOnly", "example", "xml", "externalDocs", "discriminator"}  # the last four are OpenAPI's
+)
 
 
 LONGEST_FAULT = 240  #: characters; longer texts are cut, because names in a schema may have any length
@@ -49,7 +52,7 @@ class SchemaFault(ValueError):
 
 def check_schema(schema: Mapping[str, Any]) -> None:
     """Raises SchemaFault if the schema is too large, has outside or circular references, or is of another dialect."""
-    _check_depth(schema)
+    check_depth(schema)
     try:
         size = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode())
     except UnicodeEncodeError:
@@ -62,7 +65,8 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     _Walk(schema).parts(schema, "#", ())
 
 
-def _check_depth(schema: Any) -> None:
+def check_depth(schema: Any) -> None:
+    """Raises SchemaFault if the schema is nested too deeply."""
     level, depth = [schema], 0
     while level:
         depth += 1
@@ -188,7 +192,7 @@ class _ForModel:
             self.lost |= schema is False
             return {}
         if "$ref" in schema:  # the model accepts no other keyword beside a $ref
-            self.lost |= any(name not in (*SILENT, "$ref", "title", "description") for name in schema)
+            self.lost |= bool(set(schema) - SILENT - {"$ref", "title", "description"})
             return {"$ref": f"#/$defs/{self._name(schema['$ref'])}"}
         shown: dict[str, Any] = {}
         for name, value in schema.items():

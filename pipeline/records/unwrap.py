@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.merge import MalformedJson, dump_json, parse_json
+from pipeline.numbers import read_number
 
 Fits = Callable[[Any], bool]  #: whether a value is valid against the schema of the results
 
@@ -271,4 +272,4 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=read_number)

@@ -1,32 +1,41 @@
 """Validates records against their schema, by jsonschema-rs. It takes linear time for patterns, and fetches nothing.
 
-A `pattern` runs in Rust's regex engine, which never backtracks (docs/adr/0009). A schema whose patterns have look-around or
-back-references is refused, because these need backtracking.
+A `pattern` runs in Rust's regex engine, which never backtracks (docs/adr/0009). Patterns with look-around or back-references need
+backtracking, so they are left unchecked (docs/adr/0028). A pattern that no engine can read is refused.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from jsonschema_rs import Draft202012Validator, ReferencingError, RegexOptions, ValidationError
+from jsonschema_rs import Draft202012Validator, FancyRegexOptions, ReferencingError, RegexOptions, ValidationError
 
+from pipeline.records.patterns import loosened, translated
 from pipeline.records.schema import SchemaFault
 
 PATTERN_BYTES = 1 << 17  #: of a compiled pattern
 MOST_FAULTS = 3  #: how many faults of one record are reported
 LONGEST_FAULT = 160  #: characters; longer texts are cut, because they may quote the model
 
+_LINEAR = RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=PATTERN_BYTES)
+#: It only reads patterns here and never runs one, because it backtracks.
+_BACKTRACKING = FancyRegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=PATTERN_BYTES)
+_NAMED_REFERENCE = re.compile(r"\\k<|\(\?P=")  # the engine that backtracks does not read these spellings
+
 
 def compile_schema(schema: Mapping[str, Any]) -> Callable[[Any], str]:
     """Returns a function that says what is wrong with a record. Its text is empty if the record fits.
 
-    `schema` must have passed `check_schema`. Raises SchemaFault.
+    `schema` must have passed `check_schema`. Records are not checked against the patterns that `unchecked_patterns` names. Raises
+    SchemaFault.
     """
-    patterns = RegexOptions(size_limit=PATTERN_BYTES, dfa_size_limit=PATTERN_BYTES)
+    checked, _ = loosened(schema, _is_checked)
     try:
-        validator = Draft202012Validator(dict(schema), pattern_options=patterns, validate_formats=False, offline=True)
+        validator = Draft202012Validator(checked, pattern_options=_LINEAR, validate_formats=False, offline=True)
     except (ValidationError, ReferencingError, ValueError) as error:
         raise SchemaFault(_refusal(error)) from None
 
@@ -37,12 +46,32 @@ def compile_schema(schema: Mapping[str, Any]) -> Callable[[Any], str]:
     return fault_of
 
 
+def unchecked_patterns(schema: Mapping[str, Any]) -> list[str]:
+    """The paths of the patterns that records are not checked against, such as `#/properties/total/pattern`."""
+    return loosened(schema, _is_checked)[1]
+
+
+@lru_cache(maxsize=1024)
+def _is_checked(pattern: str) -> bool:
+    """Whether the pattern takes part in the check. A pattern that no engine can read does too, so that it is refused."""
+    pattern = translated(pattern)
+    return _is_readable(pattern, _LINEAR) or not (_is_readable(pattern, _BACKTRACKING) or _NAMED_REFERENCE.search(pattern))
+
+
+def _is_readable(pattern: str, options: RegexOptions | FancyRegexOptions) -> bool:
+    try:
+        Draft202012Validator({"pattern": pattern}, pattern_options=options, offline=True)
+    except ValueError:  # ValidationError is a subclass of it
+        return False
+    return True
+
+
 def _refusal(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return _short(str(error))
     text = f"{_place(error.instance_path)}{_short(error.message)}."
     if '"regex"' in error.message:
-        text += " A pattern may have no look-around and no back-references, and no long counts within counts."
+        text += " A pattern must be readable and may have no long counts: write maxLength instead of a count such as {0,5000}."
     return text
 
 

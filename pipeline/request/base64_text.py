@@ -13,7 +13,7 @@ from pipeline.types import Failure, Fetched, ItemCode
 
 
 def decode_texts(texts: PackReader, indexes: Iterable[int]) -> Iterator[Fetched | Failure]:
-    """Yields the bytes of each image in turn. A text that does not decode is a Failure of its image alone.
+    """Yields the bytes of each image in turn, none for an empty text. A text that does not decode is a Failure of its image alone.
 
     Such texts are rare, because the API has checked all texts when it accepted the request.
     """
@@ -22,7 +22,8 @@ def decode_texts(texts: PackReader, indexes: Iterable[int]) -> Iterator[Fetched 
             yield Fetched(index=index, data=texts.read(index))
             continue
         try:
-            data = pybase64.b64decode(base64_payload(texts.read(index)), validate=True)
+            payload = base64_payload(texts.read(index).strip())
+            data = pybase64.b64decode(payload, validate=True)
         except (binascii.Error, ValueError) as error:
             yield Failure(index=index, code=ItemCode.IMAGE_CORRUPT, detail=f"This is not valid base64: {error}")
         else:

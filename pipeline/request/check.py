@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from pipeline.outbound.addresses import Allowed
+from pipeline.outbound.mistaken import LOOKED_AT, SENTENCES, kind_of
 from pipeline.request.fields import FIELDS, ExtractRequest
 from pipeline.request.kinds import Given, RequestField, Unfit
+from pipeline.request.unknown import hint_for
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+MOST_LOOKED_AT = 100  #: how many images are looked at to see whether a whole request mistakes base64 or files for URLs
 _LINE_BREAKS = b"\r\n"
 _DATA_URI = re.compile(rb"data:[^,]{0,200}?;base64,", re.IGNORECASE)
 
@@ -32,56 +37,69 @@ def check(
     webhook_allow: Sequence[Allowed] = (),
     models: Sequence[str] = (),
     uploaded: bool = False,
+    unknown: Sequence[str] = (),
 ) -> ExtractRequest:
     """Reads the request from `fields` (decoded JSON, without the images) and `images`.
 
-    `images` is None if the body had none. `webhook_allow`, `models` and `uploaded` are as in Given. Unknown fields are ignored.
-    Raises RequestFault.
+    `images` is None if the body had none. `webhook_allow`, `models` and `uploaded` are as in Given. `unknown` are the names of the
+    body's unknown fields, which are ignored; the error about a missing field says which of them may have been meant. Raises
+    RequestFault.
     """
     given = Given(images=len(images or ()), uploaded=uploaded, models=models, webhook_allow=webhook_allow)
     values: dict[str, Any] = {**fields, "images": images}
-    request = ExtractRequest(**{field.attribute: _read(field, values.get(name), given) for name, field in FIELDS.items()})
+    request = ExtractRequest(
+        **{field.attribute: _read(field, values.get(name), given, unknown) for name, field in FIELDS.items()}
+    )
     if request.schema is not None and fields.get("granularity") == "merged":
         text = 'schema asks for one record for each image: leave granularity out, or send "perImage".'
         raise RequestFault("invalid_granularity", text)
+    if request.input_method == "url" and all(text[:5].lower() == b"data:" for text in request.images):
+        request = replace(request, input_method="base64")  # a data: URL holds the image itself
     _CHECKS[request.input_method](request.images)
     return request
 
 
-def _read(field: RequestField, value: Any, given: Given) -> Any:
+def _read(field: RequestField, value: Any, given: Given, unknown: Sequence[str]) -> Any:
     try:
         return field.read(value, given)
     except Unfit as unfit:
-        raise RequestFault(unfit.code or field.code, field.message(unfit, value)) from None
+        hint = hint_for(field.name, unknown) if value is None else ""
+        raise RequestFault(unfit.code or field.code, field.message(unfit, value) + hint) from None
 
 
 def _check_urls(images: Sequence[bytes]) -> None:
-    """Refuses empty strings only, because a bad URL is a failure of its image and not of the request."""
-    for index, text in enumerate(images):
-        if not text.strip():
-            raise RequestFault("image_empty", f"images[{index}] is an empty string; send a URL.")
+    """Refuses a request without a URL. One bad URL is a failure of its image and not of the request."""
+    if not any(text.strip() for text in images):
+        raise RequestFault("image_empty", "images[0] is an empty string; send a URL.")
+    kinds = [kind_of(text[:LOOKED_AT].decode("utf-8", "replace")) for text in islice(images, MOST_LOOKED_AT)]
+    if len(images) <= MOST_LOOKED_AT and set(kinds) in ({"base64"}, {"file"}):
+        raise RequestFault("invalid_images", f"images[0] is no URL: {SENTENCES[kinds[0]]}.")
 
 
 def _check_base64(images: Sequence[bytes]) -> None:
     total = 0
     for index, text in enumerate(images):
+        if text.isspace():
+            continue
         try:
             size = base64_size(text)
         except ValueError as error:
-            raise RequestFault("invalid_base64", f"images[{index}] is not valid base64: {error}") from None
-        if size == 0:
-            raise RequestFault("image_empty", f"images[{index}] is an empty string; send the image's bytes as base64.")
+            kind = kind_of(text[:LOOKED_AT].decode("utf-8", "replace"))
+            what = f"{SENTENCES[kind]}." if kind in ("url", "file") else error
+            raise RequestFault("invalid_base64", f"images[{index}] is not valid base64: {what}") from None
         total += size
         _check_size(index, size, total)
+    if total == 0:
+        raise RequestFault("image_empty", "images[0] is an empty string; send the image's bytes as base64.")
 
 
 def _check_files(images: Sequence[bytes]) -> None:
     total = 0
     for index, data in enumerate(images):
-        if not data:
-            raise RequestFault("image_empty", f"images[{index}] is an empty file.")
         total += len(data)
         _check_size(index, len(data), total)
+    if total == 0:
+        raise RequestFault("image_empty", "images[0] is an empty file.")
 
 
 def _check_size(index: int, size: int, total: int) -> None:
@@ -118,7 +136,8 @@ def base64_size(text: bytes) -> int:
     odd = digits.translate(None, _ALPHABET)
     if len(odd) != padding:
         place = len(digits) - len(digits.lstrip(_ALPHABET))
-        raise ValueError(f"character {place} is outside the standard alphabet (A-Z a-z 0-9 + / and = at the end).")
+        mend = ": this is URL-safe base64, so write + for - and / for _." if digits[place : place + 1] in (b"-", b"_") else "."
+        raise ValueError(f"character {place} is outside the standard alphabet (A-Z a-z 0-9 + / and = at the end){mend}")
     if len(digits) % 4:
         raise ValueError(f"its length of {len(digits)} is no multiple of 4 (padding missing, or cut short).")
     return len(digits) // 4 * 3 - padding

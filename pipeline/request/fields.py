@@ -7,11 +7,14 @@ reference use these declarations. To add a field, add an attribute to ExtractReq
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from typing import Any, Literal
 
-from pipeline.outbound.addresses import check_url
+from pipeline.outbound.addresses import MAY_BE_ALLOWED, check_url
+from pipeline.records.dialects import read_schema
 from pipeline.records.schema import SchemaFault, check_schema
 from pipeline.request.kinds import TELLS_RULE, Given, Unfit, boolean, choice, declared, fields_of, quoted, shown, whole
 from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Thinking
@@ -27,6 +30,8 @@ ON_ERROR: tuple[OnError, ...] = ("partial", "fail")
 LONGEST_CUSTOM_ID = 256  #: characters
 MOST_METADATA = 4096  #: bytes as JSON, because it is sent with each webhook, whose body has at most 20 kB
 DEEPEST_METADATA = 20  #: levels of nested objects and arrays
+_LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
+_LOCALHOST = re.compile(r"https?://((?:[\w-]+\.)*localhost)\.?(?::\d+)?(?:[/?#]|$)", re.IGNORECASE)
 
 
 def _input_method(value: Any, given: Given) -> InputMethod:
@@ -38,9 +43,12 @@ def _input_method(value: Any, given: Given) -> InputMethod:
     raise Unfit
 
 
-def _images(value: Sequence[bytes] | None, _: Given) -> Sequence[bytes]:
+def _images(value: Sequence[bytes] | None, given: Given) -> Sequence[bytes]:
     if value is None:
         raise Unfit(f"images is required: an array of 1 to {MAX_IMAGES} strings.")
+    if given.uploaded and not value:
+        text = 'The form has no file. Send 1 to {} files in parts named images, with curl: -F "images=@receipt.jpg".'
+        raise Unfit(text.format(MAX_IMAGES), "invalid_image_count")
     if not 1 <= len(value) <= MAX_IMAGES:
         text = f"images must hold 1 to {MAX_IMAGES} strings, this request has {len(value)}."
         raise Unfit(text, "invalid_image_count")
@@ -66,10 +74,11 @@ def _schema(value: Any, _: Given) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise Unfit(f"schema must be an object, the JSON Schema of one image's record, not {shown(value)}.")
     try:
-        check_schema(value)
+        schema = read_schema(value)
+        check_schema(schema)
     except SchemaFault as fault:
         raise Unfit(f"schema can't be used: {fault}") from None
-    return value
+    return schema
 
 
 def _model(value: Any, given: Given) -> str:
@@ -96,10 +105,18 @@ def _webhook_url(value: Any, given: Given) -> str | None:
         return None
     if not isinstance(value, str):
         raise Unfit(f"webhookUrl must be a URL, not {shown(value)}.")
-    fault = check_url(value.strip(), given.webhook_allow)
+    fault = check_url(value.strip(), given.webhook_allow) or _local_fault(value.strip(), given)
     if fault:
-        raise Unfit(f"webhookUrl can't be used. {fault}")
+        raise Unfit(f"webhookUrl can't be used. {fault.replace('FETCH_ALLOW', 'WEBHOOK_ALLOW')}")
     return value.strip()
+
+
+def _local_fault(url: str, given: Given) -> str:
+    """What is wrong with a URL of the service's own machine, which is never public. Empty: nothing."""
+    host = _LOCALHOST.match(url)
+    if not host or any(address in entry.network for entry in given.webhook_allow for address in _LOOPBACK):
+        return ""
+    return f"{host[1]} is the machine of the service itself, and not a public address. {MAY_BE_ALLOWED}"
 
 
 def _custom_ids(value: Any, given: Given) -> tuple[str, ...] | None:
@@ -166,7 +183,8 @@ class ExtractRequest:
         read=_images,
         schema={
             "type": "array",
-            "items": {"type": "string", "description": "A URL, or an image's bytes as base64.", "pattern": r"\S"},
+            "items": {"type": "string", "description": "A URL, or an image's bytes as base64. An empty string fails alone."},
+            "contains": {"pattern": r"\S"},
             "minItems": 1,
             "maxItems": MAX_IMAGES,
         },

@@ -75,7 +75,7 @@ def items_page(
     ]
 
 
-def has_records(connection: Connection, job: str) -> bool:
-    """Whether the job has a separate result for each image."""
+def form_of(connection: Connection, job: str) -> Form | None:
+    """The form of the job's answers: a separate result for each image, or one text or JSON document. None if the job is gone."""
     row = connection.execute(select(jobs_table.c.prompt, jobs_table.c.options).where(jobs_table.c.id == job)).one_or_none()
-    return row is not None and question_of(row.prompt, row.options).form is Form.RECORDS
+    return question_of(row.prompt, row.options).form if row is not None else None

@@ -60,7 +60,7 @@ def test_a_record_that_does_not_fit_is_asked_for_again_and_then_fails_alone(make
     ("fields", "code", "said"),
     [
         ({"schema": {"type": "strin"}}, "invalid_schema", "schema can't be used: /type"),
-        ({"schema": {"properties": {"a": {"pattern": "(?!a)"}}}}, "invalid_schema", "look-around"),
+        ({"schema": {"properties": {"a": {"pattern": "(a"}}}}, "invalid_schema", "pattern"),
         ({"schema": {"$ref": "https://schemas.example/a"}}, "invalid_schema", "only a path within the schema"),
         ({"schema": [1]}, "invalid_schema", "not an array"),
         ({"schema": "{"}, "invalid_schema", "not JSON"),

@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, func, insert, inspect, select, text, update
 
+from pipeline.numbers import read_json, write_json
 from storage import schema
 from storage.database import Database, NewerSchema, _alembic_config, migrate, newest_revision, now_ms, schema_is_current
 from storage.sql_errors import ConstraintViolated
@@ -45,6 +46,20 @@ def account(number: int) -> dict[str, object]:
 def count(database: Database) -> int:
     with database.read() as connection:
         return connection.execute(select(func.count()).select_from(schema.accounts_table)).scalar_one()
+
+
+# Values
+
+
+def test_records_keep_the_digits_of_their_numbers(database):
+    record = read_json('{"total": 12.50, "rate": 0.1, "count": 3, "text": "12.50"}')
+    kept = {"account": "acc_1", "key": "k", "result": record, "expires_at": 0}
+    with database.write() as connection:
+        connection.execute(insert(schema.accounts_table).values(account(1)))
+        connection.execute(insert(schema.answers_table).values(kept))
+    with database.read() as connection:
+        read = connection.scalar(select(schema.answers_table.c.result))
+    assert write_json(read) == '{"total": 12.50, "rate": 0.1, "count": 3, "text": "12.50"}'
 
 
 # The clock

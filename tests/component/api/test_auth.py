@@ -107,6 +107,30 @@ def test_a_401_may_be_had_as_problem_details(harness):
     assert refused.json["error"] == "Invalid or missing Authorization header"
 
 
+@pytest.mark.parametrize(
+    ("sent", "query", "hint"),
+    [
+        ({}, "", ""),
+        ({"Authorization": "Bearer nobody"}, "", ""),
+        ({"Authorization": "xim_nobody"}, "", "Write Bearer and a space before the key: Authorization: Bearer <key>."),
+        ({"X-API-Key": "xim_nobody"}, "", "The key came in the header X-API-Key; send it as Authorization: Bearer <key>."),
+        (
+            {},
+            "?api_key=xim_nobody",
+            "The key came in the query, as api_key; send it in the header Authorization: Bearer <key>, as URLs are logged.",
+        ),
+    ],
+)
+def test_the_form_of_a_request_without_a_key_is_explained_where_the_text_may_change(harness, sent, query, hint):
+    text = "Invalid or missing Authorization header"
+    hinted = f"{text}. {hint}" if hint else text
+    compatible = harness.client.post(URL + query, json=BODY, headers=sent)
+    assert compatible.data == REFUSAL
+    problem = harness.client.post(URL + query, json=BODY, headers={**sent, "Accept": "application/problem+json"})
+    assert (problem.json["error"], problem.json["detail"]) == (text, hinted)
+    assert harness.client.get(f"/api/v1/jobs{query}", headers=sent).json["error"] == hinted
+
+
 def test_a_bad_key_does_not_count_against_anyone_s_rate(make_harness):
     harness = make_harness(RATE_LIMIT="1/hour")
     for _ in range(3):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import re
 import textwrap
 from typing import IO
 
@@ -15,7 +16,7 @@ from sqlalchemy import select
 
 from api.app import create_app
 from pipeline.types import MB
-from storage.schema import jobs_table
+from storage.schema import images_table, jobs_table
 from tests.fakes.scratch import MemoryScratch
 from tests.harness import URL, Harness, b64
 
@@ -95,6 +96,52 @@ def test_a_slash_at_the_end_of_the_address_is_tolerated(harness):
     assert (refused.status_code, list(refused.json)) == (400, ["error"])
 
 
+def test_an_address_with_a_slash_at_its_end_is_the_same_address(make_harness):
+    harness = make_harness(workers_count=0, RATE_LIMIT="100000/minute")
+    for rule in harness.app.url_map.iter_rules():
+        path = re.sub("<[^>]*>", "none", rule.rule)
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            plain, slashed = (harness.ask(method, at, data=b"{}") for at in (path, path.rstrip("/") + "/"))
+            assert (plain.status_code, plain.headers.get("X-Error-Code")) == (
+                slashed.status_code,
+                slashed.headers.get("X-Error-Code"),
+            ), rule.rule
+            assert slashed.status_code not in {307, 308}
+
+
+def test_the_root_leads_to_the_description(harness):
+    answer = harness.client.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+
+
+def test_a_request_whose_images_are_all_data_urls_may_call_them_urls(harness):
+    data = f"data:image/png;base64,{b64(PICTURE)}"
+    assert answered(harness, {**BODY, "inputMethod": "url", "images": [data]})["results"] == TEXT
+
+
+def test_base64_among_urls_fails_alone_and_is_not_kept_in_the_database(harness):
+    page = harness.page("https://pictures.example/1", PICTURE)
+    large = b64(bytes(range(256)) * 100)
+    answer = harness.post({**BODY, "inputMethod": "url", "images": [page, large, f"data:image/png;base64,{large}"]})
+    assert [(error["index"], error["code"]) for error in answer.json["errors"]] == [
+        (1, "url_not_allowed"),
+        (2, "url_not_allowed"),
+    ]
+    assert "it looks like base64" in answer.json["errors"][0]["message"]
+    assert "it is a data: URL" in answer.json["errors"][1]["message"]
+    with harness.database.read() as connection:
+        sources = connection.execute(select(images_table.c.source)).scalars().all()
+    assert max(map(len, sources)) <= 8001
+
+
+def test_unknown_fields_and_unchecked_patterns_are_warnings_of_the_job(harness):
+    schema = {"properties": {"total": {"type": "string", "pattern": "^(?!0)"}}}
+    sent = harness.post({**BODY, "json_mode": True, "schema": schema}, headers={"Prefer": "respond-async"})
+    unknown, unchecked = sent.json["warnings"]
+    assert '"json_mode" (did you mean "jsonMode"?)' in unknown
+    assert "#/properties/total/pattern" in unchecked
+
+
 def test_a_byte_order_mark_before_the_body_is_tolerated(harness):
     answered(harness, b"\xef\xbb\xbf" + json.dumps(BODY).encode())
 
@@ -162,9 +209,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "the url-safe alphabet": (ONE % b',"images":["aW1n","-_-_"]', "invalid_base64"),
     "base64 without its padding": (ONE % b',"images":["aW1n","aW0"]', "invalid_base64"),
     "a data URI without base64": (ONE % b',"images":["aW1n","data:image/png,aW1n"]', "invalid_base64"),
-    "an empty string": (ONE % b',"images":["aW1n",""]', "image_empty"),
-    "an empty data URI": (ONE % b',"images":["aW1n","data:image/png;base64,"]', "image_empty"),
-    "an empty URL": (ONE % b',"inputMethod":"url","images":["https://a.example/",""]', "image_empty"),
+    "an empty string": (ONE % b',"images":[""]', "image_empty"),
+    "only empty strings": (ONE % b',"images":[" ",""]', "image_empty"),
+    "an empty data URI": (ONE % b',"images":["data:image/png;base64,"]', "image_empty"),
+    "an empty URL": (ONE % b',"inputMethod":"url","images":["",""]', "image_empty"),
 }
 
 
@@ -177,9 +225,20 @@ def test_a_request_of_the_wrong_shape_is_a_400_with_one_key_and_leaves_nothing(h
     assert untouched(harness)
 
 
-@pytest.mark.parametrize("name", ["the url-safe alphabet", "base64 without its padding", "an empty string", "an empty URL"])
+@pytest.mark.parametrize("name", ["the url-safe alphabet", "base64 without its padding"])
 def test_a_refused_image_is_named_by_its_index(harness, name):
     assert harness.post(REFUSED[name][0]).json["error"].startswith("images[1] is ")
+
+
+@pytest.mark.parametrize(
+    ("method", "empty"), [("base64", ""), ("base64", " \r\n"), ("base64", "data:image/png;base64,"), ("url", ""), ("url", "\t")]
+)
+def test_an_empty_string_among_images_fails_alone(make_harness, method, empty):
+    harness = make_harness(MERGED_PER_CALL="1")  # so that it is alone in its chunk too
+    good = b64(PICTURE) if method == "base64" else harness.page("https://pictures.example/1", PICTURE)
+    answer = harness.post({**BODY, "inputMethod": method, "images": [empty, good]})
+    assert (answer.status_code, answer.json["imageCount"]) == (200, 1)
+    assert [(error["index"], error["code"]) for error in answer.json["errors"]] == [(0, "image_empty")]
 
 
 def test_who_asks_for_problem_details_gets_them_with_error_kept(harness):
@@ -210,14 +269,17 @@ def test_problem_details_are_known_in_any_spelling(harness, accept):
 def test_an_address_that_is_none_is_a_404_in_json(harness):
     missing = harness.get("/api/v1/nothing")
     assert (missing.status_code, missing.headers["X-Error-Code"]) == (404, "not_found")
-    assert missing.json == {"error": "There is nothing at this address.", "code": "not_found"}
+    assert missing.json == {
+        "error": "There is nothing at this address. GET /docs lists every address.",
+        "code": "not_found",
+    }
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
 def test_another_method_is_a_405_in_json_that_names_the_allowed_ones(harness, method):
     refused = harness.client.open(URL, method=method, headers={"Accept": "text/html"})
     assert (refused.status_code, refused.headers["X-Error-Code"]) == (405, "method_not_allowed")
-    assert refused.json == {"error": f"{method} is not possible at this address."}
+    assert refused.json == {"error": f"{method} is not possible at this address; use GET or POST."}
     assert {"GET", "POST"} <= set(refused.headers["Allow"].split(", "))
 
 

@@ -336,11 +336,65 @@ def test_records_with_thousands_of_members_keep_a_thousand_columns_and_the_rest_
     assert json.loads(row["more"]) == {f"k{n}": n for n in range(1000, 1500)}
 
 
-@pytest.mark.parametrize("wanted", ["jsonl", "csv"])
-def test_merged_answers_have_no_records_to_list(house, wanted):
+def test_merged_answers_have_no_lines(house):
     job = done(house, granularity="merged")
-    refused = house.get(f"{JOBS}/{job}/results?format={wanted}")
+    refused = house.get(f"{JOBS}/{job}/results?format=jsonl")
     assert (refused.status_code, refused.json["code"]) == (409, "no_records")
+
+
+def merged(document: str) -> FakeEngine:
+    """An engine that answers with this text."""
+    return FakeEngine(script=lambda _call, _number: Answer(finish=Finish.COMPLETE, text=document))
+
+
+@pytest.mark.parametrize(
+    ("document", "rows"),
+    [
+        (
+            '{"shop":"Tea","total":12.50,"at":{"city":"Kyoto","zip":"604"}}',
+            [["shop", "total", "at.city", "at.zip"], ["Tea", "12.50", "Kyoto", "604"]],
+        ),
+        ('[{"a":1},{"b":[2,3]},"c"]', [["a", "b", "result"], ["1", "", ""], ["", "[2,3]", ""], ["", "", "c"]]),
+        ("[]", [["result"]]),
+        ("7.10", [["result"], ["7.10"]]),
+        ('{"=a":"=b","e":{}}', [["'=a", "e"], ["'=b", "{}"]]),
+    ],
+)
+def test_csv_of_a_merged_document_has_a_row_for_it_or_for_each_of_its_elements(make_harness, document, rows):
+    house = make_harness(engine=merged(document), workers_count=0)
+    answer = house.get(f"{JOBS}/{done(house, granularity='merged', jsonMode=True)}/results?format=csv")
+    assert answer.data.startswith(b"\xef\xbb\xbf")
+    assert list(csv.reader(io.StringIO(answer.data.decode("utf-8-sig"), newline=""))) == rows
+
+
+def test_csv_of_a_merged_text_is_one_column(make_harness):
+    house = make_harness(engine=merged('{"no": "table"}'), workers_count=0)
+    assert table(house, done(house, granularity="merged")) == [{"result": '{"no": "table"}'}]
+
+
+def test_csv_of_a_merged_document_with_thousands_of_members_keeps_a_thousand_columns(make_harness):
+    house = make_harness(engine=merged(json.dumps({f"k{n}": n for n in range(1500)})), workers_count=0)
+    [row] = table(house, done(house, granularity="merged", jsonMode=True))
+    assert row["k999"] == "999"
+    assert json.loads(row["more"]) == {f"k{n}": n for n in range(1000, 1500)}
+
+
+def test_numbers_keep_their_digits_in_every_form_of_the_results(make_harness):
+    said = '[{"index":1,"result":{"total":12.50,"tax":0.40,"count":3}}]'
+    house = make_harness(engine=merged(said), workers_count=0)
+    job = done(house, 1, jsonMode=True)
+    record = '{"total":12.50,"tax":0.40,"count":3}'
+    assert house.get(f"{JOBS}/{job}/results").json["results"] == f'[{{"index":0,"result":{record}}}]'
+    assert f'"result":{record}' in house.get(f"{JOBS}/{job}/results?format=jsonl").text
+    assert f'"result":{record}' in house.get(f"{JOBS}/{job}/items").text
+    assert [row["total"] for row in table(house, job)] == ["12.50"]
+
+
+def test_the_results_in_a_webhook_keep_the_digits_of_numbers(make_harness):
+    house = make_harness(engine=merged('{"total":12.50}'), workers_count=0)
+    done(house, granularity="merged", jsonMode=True, webhookUrl="https://receiver.example/hook")
+    [(_, _, sent)] = house.deliver.calls
+    assert json.loads(sent)["data"]["results"] == '{"total":12.50}'
 
 
 @pytest.mark.parametrize("wanted", ["json", "jsonl", "csv"])

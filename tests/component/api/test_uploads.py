@@ -106,9 +106,10 @@ def test_files_may_be_called_as_forms_call_them(house, name):
 
 
 def test_one_bad_file_fails_alone(house):
-    job = send(house, **files(b"img a", b"none")).json["id"]
+    job = send(house, **files(b"img a", b"none", b"")).json["id"]
     house.drain()
-    assert [error["code"] for error in house.get(f"{JOBS}/{job}/results").json["errors"]] == ["unsupported_format"]
+    errors = house.get(f"{JOBS}/{job}/results").json["errors"]
+    assert [error["code"] for error in errors] == ["unsupported_format", "image_empty"]
     refused = house.ask("POST", f"{JOBS}/{job}/retry")
     assert (refused.status_code, refused.json["code"]) == (409, "inputs_gone")
 
@@ -119,7 +120,7 @@ def test_one_bad_file_fails_alone(house):
         ({}, 400, "invalid_image_count"),
         ({"images": "https://pictures.example/0"}, 400, "invalid_multipart"),
         (files(b"img", name="photo"), 400, "invalid_multipart"),
-        (files(b"img a", b""), 400, "image_empty"),
+        (files(b"", b""), 400, "image_empty"),
         (files(b"img" + bytes(MAX_IMAGE_BYTES)), 400, "image_too_large"),
         ({**files(b"img"), "prompt": " "}, 400, "invalid_prompt"),
         ({**files(b"img"), "prompt": ["a", "b"]}, 400, "invalid_prompt"),

@@ -13,7 +13,8 @@ from pipeline.request.check import RequestFault
 
 
 def parse(body: bytes):
-    fields, images = parse_body(body)
+    sent = parse_body(body)
+    fields, images = sent.fields, sent.images
     return fields, None if images is None else [images[index] for index in range(len(images))]
 
 
@@ -127,12 +128,13 @@ def test_a_body_that_is_no_json_is_refused(body):
 @pytest.mark.parametrize("images", [b'"AAAA"', b"1", b"true", b'{"0": "AAAA"}'])
 def test_images_must_be_an_array(images):
     refused = refusal(b'{"images": ' + images + b"}")
-    assert (refused.code, refused.message) == ("invalid_images", "images must be an array of 1 to 3000 strings.")
+    assert refused.code == "invalid_images"
+    assert refused.message.startswith("images must be an array of 1 to 3000 strings.")
 
 
 @pytest.mark.parametrize("image", [b"1", b"null", b"true", b"[]", b'["AAAA"]', b'{"url": "AAAA"}'])
 def test_an_image_that_is_no_string_is_refused_by_its_index(image):
-    assert refusal(b'{"images": ["AAAA", ' + image + b"]}").message == "images[1] must be a string."
+    assert refusal(b'{"images": ["AAAA", ' + image + b"]}").message.startswith("images[1] must be a string. It is ")
 
 
 @pytest.mark.parametrize(("start", "end"), [(b"[", b"]"), (b'{"a":', b"}")])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.outbound.addresses import parse_allow
 from pipeline.request.check import RequestFault, base64_payload, base64_size, check
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES
 
@@ -134,16 +135,18 @@ def test_text_that_is_no_base64_is_refused_in_words_that_name_the_image_and_the_
 
 
 @pytest.mark.parametrize("text", [b"", b"\r\n", b"data:image/png;base64,", b"data:;base64,\n"])
-def test_an_image_without_a_byte_is_refused_by_its_index(text):
-    refused = fault([b"AAAA", b"AAAA", text])
+def test_images_without_a_byte_are_refused_if_there_is_no_other(text):
+    assert fault_if_any([b"AAAA", b"AAAA", text], FIELDS) is None
+    refused = fault([text, text])
     assert refused.code == "image_empty"
-    assert refused.message.startswith("images[2] is an empty string")
+    assert refused.message.startswith("images[0] is an empty string")
 
 
 @pytest.mark.parametrize("text", [b"", b" ", b"\n\t"])
-def test_an_empty_url_is_refused_by_its_index(text):
-    refused = fault([b"https://a.example/", text], inputMethod="url")
-    assert (refused.code, refused.message) == ("image_empty", "images[1] is an empty string; send a URL.")
+def test_empty_urls_are_refused_if_there_is_no_other(text):
+    assert fault_if_any([b"https://a.example/", text], {**FIELDS, "inputMethod": "url"}) is None
+    refused = fault([text, text], inputMethod="url")
+    assert (refused.code, refused.message) == ("image_empty", "images[0] is an empty string; send a URL.")
 
 
 def test_a_bad_url_is_left_to_its_image():
@@ -260,3 +263,16 @@ def test_whatever_the_fields_hold_the_request_passes_or_is_refused_with_a_short_
     if refused is not None:
         assert refused.code
         assert 0 < len(refused.message) < 300
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost/hook", "https://LOCALHOST./", "http://app.localhost:80/x", "http://localhost:3000/"]
+)
+def test_a_webhook_to_the_service_s_own_machine_is_refused_with_the_setting_that_allows_it(url):
+    refused = fault([b"AAAA"], webhookUrl=url)
+    assert refused.code == "invalid_webhook_url"
+    assert "WEBHOOK_ALLOW" in refused.message
+    assert "FETCH_ALLOW" not in refused.message
+    for allowed in ("127.0.0.1/32:*", "0.0.0.0/0:*", "[::1/128]:*"):
+        request = check({**FIELDS, "webhookUrl": url}, [b"AAAA"], webhook_allow=parse_allow(allowed))
+        assert request.webhook_url == url
