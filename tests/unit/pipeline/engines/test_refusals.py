@@ -100,6 +100,9 @@ GEMINI_OUTPUT = (
         (500, "litellm.InternalServerError: InternalServerError: OpenAIException - Connection error.. Model Group=v", Why.AWAY),
         (500, "litellm.APIConnectionError: OllamaException - [Errno 111] Connection refused", Why.AWAY),
         (500, "image input is not supported by this server", Why.BLIND),
+        (400, "At most 0 image(s) may be provided in one prompt.", Why.BLIND),
+        (405, "Method Not Allowed", Why.ADDRESS),
+        (301, "", Why.ADDRESS),
         (400, "The response was filtered by content management policy", Why.BLOCKED),
     ],
 )
