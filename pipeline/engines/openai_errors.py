@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from pipeline.ports import Cause, ModelFault, ModelUnavailable
+from pipeline.engines.refusals import Fault, fault_of
+from pipeline.ports import WAITS, Cause, ModelFault, ModelUnavailable
 from pipeline.types import Finish, ItemCode
 
 OVERLOAD_SECONDS = 15.0
 QUOTA_SECONDS = 20.0  #: the pause after a 429 that names no time
 PERSON_SECONDS = 30.0  #: between two tries while a person has to fix a key or pay a bill
+AWAY_SECONDS = 5.0  #: the wait while a gateway answers that it does not reach the model
+ADDRESS = "OPENAI_BASE_URL"  #: the setting with the server's address
 MOST_SHOWN = 300  #: characters of the server's message that are shown, because it may quote the request
 _KEY = re.compile(r"(?:sk|key)-[\w*-]{6,}")
 _CONTEXT = re.compile(
@@ -22,6 +25,12 @@ _CONTEXT = re.compile(
 _PICTURE = re.compile(r"image", re.IGNORECASE)
 _NO_EYES = re.compile(
     r"image input is not supported|not support (?:image|vision|multimodal)|not a (?:vision|multimodal)", re.IGNORECASE
+)
+#: A gateway's own words for a model that it does not reach.
+_NOT_THERE = re.compile(
+    r"APIConnectionError|connection error|connection refused|cannot connect to host|all connection attempts failed"
+    r"|name or service not known|no healthy (?:upstream|deployment)",
+    re.IGNORECASE,
 )
 _FILTER = re.compile(r"content[_ ]?(?:policy|filter|management)|moderation|safety", re.IGNORECASE)
 
@@ -50,12 +59,14 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
         return _quota(said, retry_after)
     if status in {408, 425, 502, 503, 504, 529}:
         return ModelUnavailable(text, retry_after=_seconds(retry_after) or OVERLOAD_SECONDS, status=status)
-    if status in {401, 402, 403, 404}:
-        cause = Cause.MODEL if status == 404 else Cause.ACCOUNT
-        notice = f"The model can't be asked ({text}). The job waits until this is mended."
-        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=status)
+    if fault := fault_of(status, said):
+        notice = f"The model can't be asked ({text}). {_TODO[fault]}{WAITS}"
+        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=fault.cause, status=status)
+    if status >= 500 and _NOT_THERE.search(said):
+        notice = f"The model can't be asked: the server at {ADDRESS} does not reach it ({text}). Start the model there.{WAITS}"
+        return ModelUnavailable(text, retry_after=AWAY_SECONDS, notice=notice, cause=Cause.AWAY, status=status)
     if _NO_EYES.search(said):
-        notice = f"The model takes no images ({text}). The job waits until this is mended."
+        notice = f"The model takes no images ({text}). Set MODEL to one that does.{WAITS}"
         return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=Cause.MODEL, status=status)
     if status >= 500:
         return ModelFault(text)
@@ -70,9 +81,20 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
     return refused
 
 
+#: How to mend what stops the calls until a person acts.
+_TODO = {
+    Fault.KEY: "Set OPENAI_API_KEY to a key that the server accepts.",
+    Fault.RIGHTS: "Look at what OPENAI_API_KEY may do, and at MODEL.",
+    Fault.CREDIT: "Pay for the account of OPENAI_API_KEY, or use another.",
+    Fault.REGION: f"Ask from a region that the server allows, or set {ADDRESS} to another server.",
+    Fault.MODEL: "Set MODEL to a model that the server has, or load it there.",
+    Fault.ADDRESS: f"Correct {ADDRESS} (for most servers it ends in /v1).",
+}
+
+
 def _quota(said: str, retry_after: str | None) -> ModelUnavailable:
     if "insufficient_quota" in said or "billing" in said.lower():
-        notice = f"The model can't be asked (HTTP 429 {said}). The job waits until this is mended."
+        notice = f"The model can't be asked (HTTP 429 {said}). Pay for the account of OPENAI_API_KEY, or use another.{WAITS}"
         return ModelUnavailable("no credit", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.ACCOUNT, status=429)
     return ModelUnavailable("rate limited", retry_after=_seconds(retry_after) or QUOTA_SECONDS, cause=Cause.RATE, status=429)
 
