@@ -38,6 +38,8 @@ class WebParts:
     waiting_places: threading.BoundedSemaphore
     large_bodies: threading.BoundedSemaphore
     notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
+    #: For how long a model's server may be away before a job that somebody holds open ends; under 30 s with the time to notice it.
+    held_seconds: float = 18.0
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiting requests should be answered now
 
 

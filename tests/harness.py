@@ -46,7 +46,9 @@ CREDITS = 100_000
 class Harness:
     """A service with one account. `workers_count` threads run the announced steps. Without threads, call `drain` to run them."""
 
-    def __init__(self, folder: Path, *, engine: Engine | None = None, workers_count: int = 2, **settings: str) -> None:
+    def __init__(
+        self, folder: Path, *, engine: Engine | None = None, workers_count: int = 2, held_seconds: float = 0.3, **settings: str
+    ) -> None:
         self.settings: Settings = load_settings({"DATA_DIR": str(folder), **settings})
         self.database = Database(self.settings.database_url)
         migrate(self.database)
@@ -74,6 +76,7 @@ class Harness:
             warnings=self.engine.warnings,
             waiting_places=threading.BoundedSemaphore(self.settings.max_waiters),
             large_bodies=threading.BoundedSemaphore(self.settings.max_large_bodies),
+            held_seconds=held_seconds,
             stopping=lambda: self.stopping,
         )
         self.work = workers.wiring.WorkerParts(

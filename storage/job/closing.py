@@ -37,6 +37,23 @@ def close_overdue(connection: Connection, job: str) -> list[int]:
     return close_job(connection, locked, None, unsettled=late)
 
 
+def close_unavailable(connection: Connection, job: str, reason: str) -> bool:
+    """Ends a job whose model can't be asked, with the results so far. Without any result it fails and costs nothing.
+
+    `reason`: why the model can't be asked, and how to mend it. Returns whether the job ended here: False if it had ended already,
+    or is in a later round, which nobody holds open. Raises JobGone.
+    """
+    locked = lock_job(connection, job)
+    if locked.status.ended or locked.round > 1:
+        return False
+    verdict = None
+    if not connection.scalar(_processed(), {"job": job}):
+        error = (ItemCode.MODEL_UNAVAILABLE.value, reason)
+        verdict = Verdict(status=JobStatus.FAILED, result=None, error=error)
+    close_job(connection, locked, verdict, unsettled=(ItemCode.MODEL_UNAVAILABLE, reason))
+    return True
+
+
 def cancel(connection: Connection, job: str) -> list[int]:
     """Ends a job with the results so far, at its owner's request.
 
