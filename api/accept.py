@@ -121,6 +121,8 @@ def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
             compile_schema(wanted.schema)
         except SchemaFault as fault:
             raise RequestFault("invalid_schema", f"schema can't be used: {fault}") from None
+    if cannot := parts.cannot(wanted.question, len(wanted.images)):
+        raise RequestFault("engine_cannot", cannot)
     return wanted
 
 
@@ -175,7 +177,7 @@ def _make_job(parts: WebParts, account: str, wanted: ExtractRequest, idempotency
 
 def _warnings(parts: WebParts, wanted: ExtractRequest) -> tuple[str, ...]:
     useless = wanted.cache and not parts.settings.cache_ttl
-    return (*parts.warnings, NO_CACHE) if useless else parts.warnings
+    return (*parts.warnings, *parts.ignores(wanted.question), *((NO_CACHE,) if useless else ()))
 
 
 def _idempotency_key() -> str | None:
