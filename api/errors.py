@@ -15,6 +15,7 @@ from pipeline.errors import StorageFull, Transient
 log = structlog.get_logger(__name__)
 
 COMPATIBLE = "/api/v1/extract-image"
+LONGEST_REASON = 300  #: characters of a part's own words in the log
 PROBLEM = "application/problem+json"
 
 
@@ -34,13 +35,27 @@ UNAUTHORIZED = ApiError(401, "unauthorized", "Invalid or missing Authorization h
 
 def register(app: Flask) -> None:
     """Turns each exception into a JSON answer."""
-    app.register_error_handler(ApiError, _refused)
+    app.register_error_handler(ApiError, _logged)
     app.register_error_handler(HTTPException, _werkzeug)
     app.register_error_handler(Exception, _unexpected)
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(body), status, {"Content-Type": "application/json", **(headers or {})})
+
+
+def _logged(error: ApiError) -> Response:
+    """Logs the refusal in one line. The line has the rule of the address and not the address, which may hold anything."""
+    job = (request.view_args or {}).get("job")
+    log.info(
+        "request_refused",
+        status=error.status,
+        code=error.code,
+        method=request.method,
+        route=str(request.url_rule or ""),
+        **({"job": job} if job else {}),
+    )
+    return _refused(error)
 
 
 def _refused(error: ApiError) -> Response:
@@ -78,20 +93,28 @@ def _werkzeug(error: HTTPException) -> Response:
         405: f"{request.method} is not possible at this address.",
     }.get(status, error.description or phrase)
     headers = {name: value for name, value in error.get_headers() if name == "Allow"}
-    return _refused(ApiError(status, phrase.lower().replace(" ", "_"), text, headers))
+    return _logged(ApiError(status, phrase.lower().replace(" ", "_"), text, headers))
+
+
+def _code_of(error: Transient) -> str:
+    return "storage_full" if isinstance(error, StorageFull) else "unavailable"
 
 
 def _unexpected(error: Exception) -> Response:
     """Logs the cause and answers with a stable code. If a part of the service is away, Retry-After says when to try again."""
-    log.error("request_failed", path=request.path, exc_info=error)
+    if isinstance(error, Transient):  # its cause is outside of this process, so a traceback helps nobody
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        log.error("request_failed", route=str(request.url_rule or ""), code=_code_of(error), reason=reason)
+    else:
+        log.error("request_failed", route=str(request.url_rule or ""), code="internal_error", exc_info=error)
     if isinstance(error, StorageFull):
         text = (
             "The service has no room left for images or rows; nothing was accepted or charged. Whoever runs it has to make some."
         )
-        return _refused(ApiError(503, "storage_full", text, {"Retry-After": "60"}))
+        return _refused(ApiError(503, _code_of(error), text, {"Retry-After": "60"}))
     if isinstance(error, Transient):
         text = "A part that this service needs is away; nothing was accepted or charged. Try again."
-        return _refused(ApiError(503, "unavailable", text, {"Retry-After": "5"}))
+        return _refused(ApiError(503, _code_of(error), text, {"Retry-After": "5"}))
     text = "An internal error; the service's log has the cause."
     if request.path.rstrip("/") == COMPATIBLE:
         text = f"Failed to extract image data: {text}"

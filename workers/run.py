@@ -83,7 +83,7 @@ def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     """Works on a claimed step, and closes its staged object. Returns the steps to go on with."""
     lease = step.lease
     with structlog.contextvars.bound_contextvars(
-        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind.value, part=lease.part
+        request=lease.request, job=lease.job, account=lease.account, step=lease.step, kind=lease.kind.value, part=lease.part
     ):
         try:
             return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, step)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import structlog
 from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, null, select, update
 
 from pipeline.credits import charge as price
@@ -19,6 +20,8 @@ from storage.job.outcome import job_outcome
 from storage.queue import steps
 from storage.queue.steps import Lease
 from storage.schema import OPEN_IMAGES, chunks_table, images_table, jobs_table, steps_table
+
+log = structlog.get_logger(__name__)
 
 
 def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:
@@ -98,6 +101,10 @@ def close_job(
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
     connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended})
+    tell = log.warning if verdict.status is JobStatus.FAILED else log.info
+    tell(
+        "job_ended", request=job.request, job=job.id, account=job.account, status=verdict.status.value, code=code, credits=charge
+    )
     follow = steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
     if lease_left:
         # A worker with a cancelled step may still write to scratch until its lease expires. So clean up a second time after that.
