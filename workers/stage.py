@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
-from urllib.parse import urlsplit
 
-import structlog
 from sqlalchemy import Connection
 
 from pipeline import stage as staging
@@ -23,8 +21,6 @@ from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
 from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
-
-log = structlog.get_logger(__name__)
 
 IN_MEMORY = 8 * MB  #: bytes; a larger object of a chunk is written to disk
 IN_HAND = 1 * MB  #: bytes; an object up to this size is not fetched back, because that would slow a small request
@@ -79,25 +75,12 @@ def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fet
         most = MAX_TOTAL_BYTES + MAX_IMAGE_BYTES
         scope = (lease.job, lease.round)
         elsewhere = parts.shared_fetches.repeated(scope, partial(_repeated, parts, work)) if work.count < work.total else ()
-        fetched = parts.shared_fetches.fetch_once(
+        yield from parts.shared_fetches.fetch_once(
             parts.fetch, urls, scope=scope, elsewhere=elsewhere, total=most, timeout=max(work.left, 1.0)
         )
-        with closing(fetched):
-            for outcome in fetched:
-                if isinstance(outcome, Failure):
-                    log.info("image_not_fetched", index=outcome.index, code=outcome.code.value, host=_host(urls[outcome.index]))
-                yield outcome
         return
     with parts.scratch.open(work.input) as source:
         yield from decode_texts(PackReader(source), work.pending)
-
-
-def _host(url: str) -> str:
-    """The URL's host, which is all of it that may be logged, because a path or a query may be secret."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _repeated(parts: WorkerParts, work: ChunkWork) -> frozenset[str]:
