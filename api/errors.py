@@ -111,10 +111,10 @@ def _unexpected(error: Exception) -> Response:
         text = (
             "The service has no room left for images or rows; nothing was accepted or charged. Whoever runs it has to make some."
         )
-        return _refused(ApiError(503, _code_of(error), text, {"Retry-After": "60"}))
+        return _refused(ApiError(503, "storage_full", text, {"Retry-After": "60"}))
     if isinstance(error, Transient):
         text = "A part that this service needs is away; nothing was accepted or charged. Try again."
-        return _refused(ApiError(503, _code_of(error), text, {"Retry-After": "5"}))
+        return _refused(ApiError(503, "unavailable", text, {"Retry-After": "5"}))
     text = "An internal error; the service's log has the cause."
     if request.path.rstrip("/") == COMPATIBLE:
         text = f"Failed to extract image data: {text}"

@@ -101,10 +101,11 @@ def close_job(
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
     connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended})
-    tell = log.warning if verdict.status is JobStatus.FAILED else log.info
-    tell(
-        "job_ended", request=job.request, job=job.id, account=job.account, status=verdict.status.value, code=code, credits=charge
-    )
+    facts = {"request": job.request, "job": job.id, "account": job.account, "code": code, "credits": charge}
+    if verdict.status is JobStatus.FAILED:
+        log.warning("job_failed", **facts)
+    else:
+        log.info("job_ended", status=verdict.status.value, **facts)
     follow = steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
     if lease_left:
         # A worker with a cancelled step may still write to scratch until its lease expires. So clean up a second time after that.

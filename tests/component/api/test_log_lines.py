@@ -56,8 +56,8 @@ def test_a_failed_job_leaves_one_line(harness, lines):
     urls = [*harness.urls(1), f"https://gone.example/{SECRET}?signature={SECRET}"]
     answer = harness.post({"inputMethod": "url", "images": urls, "prompt": SECRET, "onError": "fail"})
     assert answer.status_code == 400
-    [ended] = of(lines, "job_ended")
-    assert (ended["status"], ended["code"], ended["log_level"]) == ("failed", "fetch_failed", "warning")
+    [ended] = of(lines, "job_failed")
+    assert (ended["code"], ended["log_level"]) == ("fetch_failed", "warning")
     assert (ended["request"], ended["account"]) == (answer.headers["X-Request-Id"], harness.account)
     assert ended["job"].startswith("job_")
     assert SECRET not in str(lines)
@@ -67,7 +67,7 @@ def test_a_request_that_ends_because_its_model_cannot_be_asked_is_one_line_with_
     refused = ModelUnavailable("HTTP 401", retry_after=30, notice="Bad key.", cause=Cause.ACCOUNT)
     harness = make_harness(engine=FakeEngine(script=lambda *_: refused))
     answer = harness.post({"inputMethod": "base64", "images": [b64(b"img")], "prompt": SECRET})
-    [line] = of(lines, "job_ended")
+    [line] = of(lines, "job_failed")
     assert (line["code"], line["request"]) == ("model_unavailable", answer.headers["X-Request-Id"])
     [told] = of(lines, "request_refused")
     assert (told["status"], told["code"]) == (500, "model_unavailable")
