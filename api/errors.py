@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,9 @@ log = structlog.get_logger(__name__)
 COMPATIBLE = "/api/v1/extract-image"
 LONGEST_REASON = 300  #: characters of a part's own words in the log
 PROBLEM = "application/problem+json"
+
+
+_JOB = re.compile(r"job_\w{1,40}")
 
 
 class ApiError(Exception):
@@ -46,14 +50,14 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 
 def _logged(error: ApiError) -> Response:
     """Logs the refusal in one line. The line has the rule of the address and not the address, which may hold anything."""
-    job = (request.view_args or {}).get("job")
+    job = str((request.view_args or {}).get("job", ""))
     log.info(
         "request_refused",
         status=error.status,
         code=error.code,
         method=request.method,
         route=str(request.url_rule or ""),
-        **({"job": job} if job else {}),
+        **({"job": job} if _JOB.fullmatch(job) else {}),  # otherwise it is no id of ours, and may be anything
     )
     return _refused(error)
 

@@ -41,7 +41,7 @@ COMMAND = (sys.executable, "-P", "-m", "cli.main")
 ROLES = ("web", "worker", "supervisor")
 END_SECONDS = 30  #: for running steps to end; then the worker is killed, and the next worker runs its steps
 LOOK_SECONDS = 0.25
-ENGINE_SECONDS = 4.0  #: for the check of the engine's key and model; then serve says that it is ready without it
+ENGINE_SECONDS = 6.0  #: for the check of the engine's key and model; then serve says that it is ready without it
 FAST_DEATHS = 5  #: serve gives up after one child has died this often, each time within a minute of its start
 
 
@@ -218,7 +218,7 @@ def _look_around(settings: Settings, port: int) -> list[str]:
         return [server.advice for server in local_servers(without={port, settings.port})]
     command = [*COMMAND, "doctor", "--only", "engine", "--json"]
     try:
-        said = subprocess.run(command, capture_output=True, timeout=4 * ENGINE_SECONDS, check=False, stdin=subprocess.DEVNULL)
+        said = subprocess.run(command, capture_output=True, timeout=3 * ENGINE_SECONDS, check=False, stdin=subprocess.DEVNULL)
         [check] = [check for check in json.loads(said.stdout)["checks"] if check["check"] == "engine"]
         fault = check["state"] == "fault"
         return [f"the engine can't be used now: {check['found']}. {check['todo']}" if fault else check["found"]]
