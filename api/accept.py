@@ -126,6 +126,8 @@ def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
             compile_schema(wanted.schema)
         except SchemaFault as fault:
             raise RequestFault("invalid_schema", f"schema can't be used: {fault}") from None
+    if cannot := parts.cannot(wanted.question, len(wanted.images)):
+        raise RequestFault("engine_cannot", cannot)
     return wanted
 
 
@@ -189,7 +191,7 @@ def _make_job(
 def _warnings(parts: WebParts, wanted: ExtractRequest, sent: Sent) -> tuple[str, ...]:
     useless = wanted.cache and not parts.settings.cache_ttl
     own = (NO_CACHE if useless else "", warning_of(sent.unknown), _unchecked(wanted))
-    return (*parts.warnings, *filter(None, own))
+    return (*parts.warnings, *parts.ignores(wanted.question), *filter(None, own))
 
 
 def _unchecked(wanted: ExtractRequest) -> str:

@@ -67,6 +67,7 @@ def optional_account(parts: WebParts) -> str | None:
     with parts.database.read() as connection:
         account = account_of(connection, key, parts.secret_key)
     if account is not None:
+        structlog.contextvars.bind_contextvars(account=account)
         _count(parts, public)
     return account
 

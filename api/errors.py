@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +17,11 @@ from pipeline.errors import StorageFull, Transient
 log = structlog.get_logger(__name__)
 
 COMPATIBLE = "/api/v1/extract-image"
+LONGEST_REASON = 300  #: characters of a part's own words in the log
 PROBLEM = "application/problem+json"
+
+
+_JOB = re.compile(r"job_\w{1,40}")
 
 
 class ApiError(Exception):
@@ -36,7 +41,7 @@ UNAUTHORIZED = ApiError(401, "unauthorized", "Invalid or missing Authorization h
 
 def register(app: Flask) -> None:
     """Turns each exception into a JSON answer."""
-    app.register_error_handler(ApiError, _refused)
+    app.register_error_handler(ApiError, _logged)
     app.register_error_handler(HTTPException, _werkzeug)
     app.register_error_handler(Exception, _unexpected)
 
@@ -47,6 +52,20 @@ encode_json = msgspec.json.Encoder(decimal_format="number").encode
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(encode_json(body), status, {"Content-Type": "application/json", **(headers or {})})
+
+
+def _logged(error: ApiError) -> Response:
+    """Logs the refusal in one line. The line has the rule of the address and not the address, which may hold anything."""
+    job = str((request.view_args or {}).get("job", ""))
+    log.info(
+        "request_refused",
+        status=error.status,
+        code=error.code,
+        method=request.method,
+        route=str(request.url_rule or ""),
+        **({"job": job} if _JOB.fullmatch(job) else {}),  # otherwise it is no id of ours, and may be anything
+    )
+    return _refused(error)
 
 
 def _refused(error: ApiError) -> Response:
@@ -87,12 +106,20 @@ def _werkzeug(error: HTTPException) -> Response:
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
         methods = sorted(set(headers.get("Allow", "").split(", ")) - {"", "HEAD", "OPTIONS"})
         text = f"{request.method} is not possible at this address; use {' or '.join(methods)}."
-    return _refused(ApiError(status, phrase.lower().replace(" ", "_"), text, headers))
+    return _logged(ApiError(status, phrase.lower().replace(" ", "_"), text, headers))
+
+
+def _code_of(error: Transient) -> str:
+    return "storage_full" if isinstance(error, StorageFull) else "unavailable"
 
 
 def _unexpected(error: Exception) -> Response:
     """Logs the cause and answers with a stable code. If a part of the service is away, Retry-After says when to try again."""
-    log.error("request_failed", path=request.path, exc_info=error)
+    if isinstance(error, Transient):  # its cause is outside of this process, so a traceback helps nobody
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        log.error("request_failed", route=str(request.url_rule or ""), code=_code_of(error), reason=reason)
+    else:
+        log.error("request_failed", route=str(request.url_rule or ""), code="internal_error", exc_info=error)
     if isinstance(error, StorageFull):
         text = (
             "The service has no room left for images or rows; nothing was accepted or charged. Whoever runs it has to make some."

@@ -7,9 +7,10 @@ from functools import partial
 import structlog
 from flask import Blueprint, Response, request
 
-from api.accept import accept, accepted_answer, unseen_answer
+from api.accept import Accepted, accept, accepted_answer, unseen_answer
 from api.auth import authenticate, optional_account
 from api.errors import ApiError, json_response
+from api.held import HeldJob
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.error_codes import OF_IMAGES, OF_REQUESTS
 from api.openapi.shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, PREFER, REPLAYED, REQUEST_SOURCE
@@ -23,7 +24,7 @@ from pipeline.errors import PartError
 from pipeline.finalize import is_input_fault
 from pipeline.job_object import result_json
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
-from storage.job.views import job_view, result_view
+from storage.job.views import is_waited, job_view, result_view
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,8 @@ def blueprint(parts: WebParts) -> Blueprint:
             if accepted.replayed:
                 applied["Idempotent-Replayed"] = "true"
             try:
-                if seconds > 0 and wait_for_end(parts, accepted.job, seconds, partial(hung_up, request.environ)):
+                gone = partial(hung_up, request.environ)
+                if seconds > 0 and wait_for_end(parts, accepted.job, seconds, gone, _held(parts, accepted)):
                     return _answer(parts, account, accepted.job, applied)
             except PartError:
                 log.warning("job_not_seen", job=accepted.job, exc_info=True)
@@ -87,6 +89,18 @@ def blueprint(parts: WebParts) -> Blueprint:
             return accepted_answer(parts, account, accepted, applied)
 
     return routes
+
+
+def _held(parts: WebParts, accepted: Accepted) -> HeldJob | None:
+    """The job, if this request may end it when the model can't be asked.
+
+    A request that is sent again may end only a job that a waiting request has made. Its own job may be one that nobody waits for.
+    """
+    if accepted.replayed:
+        with parts.database.read() as connection:
+            if not is_waited(connection, accepted.job):
+                return None
+    return HeldJob(parts, accepted.job)
 
 
 def _answer(parts: WebParts, account: str, job: str, headers: dict[str, str]) -> Response:

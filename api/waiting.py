@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from api.errors import ApiError
+from api.held import HeldJob
 from api.wiring import WebParts
 from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.types import JobStatus
@@ -58,8 +59,13 @@ def waiting_place(parts: WebParts, *, needed: bool) -> Iterator[None]:
         WAIT_SECONDS.observe(time.monotonic() - began)
 
 
-def wait_for_end(parts: WebParts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False) -> bool:
-    """Whether the job ended within `seconds`. False too if the process stops, the job is deleted or the client disconnects."""
+def wait_for_end(
+    parts: WebParts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False, held: HeldJob | None = None
+) -> bool:
+    """Whether the job ended within `seconds`. False too if the process stops, the job is deleted or the client disconnects.
+
+    `held`: may end the job, on behalf of a request that holds it open.
+    """
     ends = time.monotonic() + seconds
     look = 0.0
     with parts.signals.watch(job, end_only=True) as watch:
@@ -71,7 +77,12 @@ def wait_for_end(parts: WebParts, job: str, seconds: float, gone: Callable[[], b
                     status = status_of(connection, job)
                 if status is None or JobStatus(status).ended:
                     return status is not None
+                if held and not gone():
+                    if held.look():
+                        look = 0.0
+                        continue
+                    look = min(look, max(held.due, now))
             if now >= ends or parts.stopping() or gone():
                 return False
-            if watch.wait(min(LISTEN_SECONDS, ends - now)):
+            if watch.wait(min(LISTEN_SECONDS, ends - now, max(look - now, 0.0))):
                 look = 0.0

@@ -10,10 +10,11 @@ from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
-from config.chosen_engine import model_of, models_of
+from config.chosen_engine import kind_of, model_of, models_of
 from config.settings import Settings
 from pipeline.models import Model
 from pipeline.ports import Scratch
+from pipeline.types import Question
 from storage.account.secret import secret_key
 from storage.database import Database
 from storage.redis.model_limits import RedisLimiter
@@ -35,9 +36,15 @@ class WebParts:
     engine: str
     models: Mapping[str, Model]  #: the models that a request may name; the first one is the default
     warnings: tuple[str, ...]  #: the engine's warnings, which every job gets
+    cannot: Callable[[Question, int], str] = field(
+        default=lambda _question, _images: ""
+    )  #: why the engine can't answer; empty: it can
+    ignores: Callable[[Question], tuple[str, ...]] = field(default=lambda _question: ())  #: warnings about fields without effect
     waiting_places: threading.BoundedSemaphore
     large_bodies: threading.BoundedSemaphore
     notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
+    #: For how long a model's server may be away before a job that somebody holds open ends; under 30 s with the time to notice it.
+    held_seconds: float = 18.0
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiting requests should be answered now
 
 
@@ -56,6 +63,8 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         engine=engine,
         models=models,
         warnings=warnings,
+        cannot=kind_of(settings).cannot,
+        ignores=kind_of(settings).ignores,
         waiting_places=threading.BoundedSemaphore(settings.max_waiters),
         large_bodies=threading.BoundedSemaphore(settings.max_large_bodies),
         notices=lambda: limiter.notices(models.values()),

@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy import select
 
+from cli.local_servers import local_servers
 from config.chosen_engine import engine_config, kind_of
 from config.settings import Settings, SettingsFault, load_settings
 from pipeline.errors import PartError
@@ -194,7 +195,10 @@ def _expect(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a s
 
 def _engine(settings: Settings, _now: Callable[[], float]) -> str:
     try:
-        return kind_of(settings).load().probe(engine_config(settings), CHECK_SECONDS)
+        found = kind_of(settings).load().probe(engine_config(settings), CHECK_SECONDS)
+        if kind_of(settings).follows_prompts:
+            return found
+        return " ".join([f"{found}.", *(server.advice for server in local_servers(without={settings.port}))])
     except ProbeFailed as failed:
         raise Trouble(str(failed), failed.todo) from None
 

@@ -13,14 +13,18 @@ from functools import partial
 import click
 from sqlalchemy import Connection
 
-from cli.lifeline import end_with_parent
+from cli.faults import Commands
+from cli.lifeline import PARENT, end_with_parent
 from cli.logs import configure_logs
+from cli.starting import say_start, say_what_is_missing
 from config.settings import Settings, SettingsFault, load_settings
 from pipeline.hardening import make_private
 from pipeline.outbound.webhook import as_text
 from storage.account import accounts, ledger, webhook_secrets
 from storage.account.secret import secret_key
 from storage.database import Database, NewerSchema, migrate
+
+LOOK_SECONDS = 6.0  #: the longest time that a look at the parts holds up a web process
 
 
 def _settings() -> Settings:
@@ -38,6 +42,17 @@ def _running_settings() -> Settings:
             "REDIS_URL is `embedded:`, but only `extract-image serve` starts the embedded Redis. Set REDIS_URL=redis://host:6379/0."
         )
     return settings
+
+
+def _started(settings: Settings, role: str, *, by_serve: bool) -> None:
+    """Configures the logs, and says what the process runs on and what is missing. `serve` says it for its own children."""
+    _configure(settings)
+    if by_serve:
+        return
+    say_start(settings, role)
+    looking = say_what_is_missing(settings, keep_on=role != "web")
+    if role == "web":  # it forks next, which should not happen while a thread is in the middle of a look
+        looking.join(LOOK_SECONDS)
 
 
 def _end_on_sigterm() -> None:
@@ -63,7 +78,7 @@ def _configure(settings: Settings) -> None:
     configure_logs(json=settings.env == "production" or not sys.stderr.isatty())
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="extract-image")
 def main() -> None:
     """Extract what a prompt asks for from 1 to 3000 images per request.
@@ -94,9 +109,10 @@ def web(fd: int | None) -> None:
     _end_on_sigterm()
     from api.server import run_web
 
+    by_serve = PARENT in os.environ
     end_with_parent()
     settings = _running_settings()
-    _configure(settings)
+    _started(settings, "web", by_serve=by_serve)
     run_web(settings, bind=f"fd://{fd}" if fd is not None else "")
 
 
@@ -107,9 +123,10 @@ def worker(*, alone: bool) -> None:
     _end_on_sigterm()
     from workers.app import run_alone, run_worker
 
+    by_serve = PARENT in os.environ
     end_with_parent()
     settings = _running_settings()
-    _configure(settings)
+    _started(settings, "worker", by_serve=by_serve or alone)
     (run_alone if alone else run_worker)(settings)
 
 
@@ -123,9 +140,10 @@ def supervisor() -> None:
     from workers.alive import touch
     from workers.supervisor import Supervisor
 
+    by_serve = PARENT in os.environ
     end_with_parent()
     settings = _running_settings()
-    _configure(settings)
+    _started(settings, "supervisor", by_serve=by_serve)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +25,8 @@ from sqlalchemy import make_url
 
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
-from config.chosen_engine import model_of
+from cli.local_servers import local_servers
+from config.chosen_engine import kind_of, model_of
 from config.settings import Settings
 from pipeline.errors import PartError
 from storage.account.secret import secret_key
@@ -38,6 +41,7 @@ COMMAND = (sys.executable, "-P", "-m", "cli.main")
 ROLES = ("web", "worker", "supervisor")
 END_SECONDS = 30  #: for running steps to end; then the worker is killed, and the next worker runs its steps
 LOOK_SECONDS = 0.25
+ENGINE_SECONDS = 6.0  #: for the check of the engine's key and model; then serve says that it is ready without it
 FAST_DEATHS = 5  #: serve gives up after one child has died this often, each time within a minute of its start
 
 
@@ -55,6 +59,9 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
         except PartError as error:
             raise click.ClickException(f"Can't use the database that DATABASE_URL or DATA_DIR names: {error}") from None
         secret_key(settings)
+        notes: list[str] = []
+        looking = threading.Thread(target=lambda: notes.extend(_look_around(settings, port)), name="look-around", daemon=True)
+        looking.start()
         environment = {**os.environ, PARENT: str(os.getpid())}
         redis: EmbeddedRedis | None = None
         if settings.redis_url == "embedded:":
@@ -73,7 +80,8 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
             child.start()
         _wait_ready(f"http://{host}:{port}", children, stop)
         if not stop.received and announce:
-            _say(settings, f"http://{_display_host(host)}:{port}", key, announce)
+            looking.join(ENGINE_SECONDS)
+            _say(settings, f"http://{_display_host(host)}:{port}", key, announce, notes)
         return _watch(children, redis, stop)
 
 
@@ -201,7 +209,24 @@ def _display_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _say(settings: Settings, url: str, key: str | None, out: IO[str]) -> None:
+def _look_around(settings: Settings, port: int) -> list[str]:
+    """What serve says about the engine: whether it can be used, and if it follows no prompts, which local servers would.
+
+    A process of its own asks the engine's server, because the package of a vendor would stay in this one with its 50 MB.
+    """
+    if not kind_of(settings).follows_prompts:
+        return [server.advice for server in local_servers(without={port, settings.port})]
+    command = [*COMMAND, "doctor", "--only", "engine", "--json"]
+    try:
+        said = subprocess.run(command, capture_output=True, timeout=3 * ENGINE_SECONDS, check=False, stdin=subprocess.DEVNULL)
+        [check] = [check for check in json.loads(said.stdout)["checks"] if check["check"] == "engine"]
+        fault = check["state"] == "fault"
+        return [f"the engine can't be used now: {check['found']}. {check['todo']}" if fault else check["found"]]
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError):
+        return []  # the worker's log says it too
+
+
+def _say(settings: Settings, url: str, key: str | None, out: IO[str], notes: Sequence[str] = ()) -> None:
     """Writes one readable block that says what the service uses and how to use the service."""
     engine, model, warnings = model_of(settings)
     redis = "embedded Valkey" if settings.redis_url == "embedded:" else "REDIS_URL"
@@ -212,7 +237,7 @@ def _say(settings: Settings, url: str, key: str | None, out: IO[str]) -> None:
         f"  database  {make_url(settings.database_url).render_as_string()}",
         f"  scratch   {settings.scratch_url}",
         f"  queue     {redis}, {settings.worker_concurrency} worker threads",
-        *(f"  note      {warning}" for warning in warnings),
+        *(f"  note      {note}" for note in (*warnings, *notes)),
     ]
     if key:
         lines += ["", f"  key       {key}", "", "Try it:", "", f"  {curl_line(url, key)}"]

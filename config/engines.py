@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.models import KNOWN, Model
+from pipeline.types import Question
 
 if TYPE_CHECKING:  # every command reads the settings, but only a few commands need more of an engine than this table
     from pipeline.ports import EngineModule
@@ -32,6 +33,28 @@ class EngineKind:
     only_model: Callable[[], tuple[Model, str]] | None = None  #: its only model, and a warning for each job; None: MODEL is used
     governed: bool = True  #: whether its calls have retries, fallback models and limits that all workers share
     follows_prompts: bool = True
+    cannot: Callable[[Question, int], str] = lambda _question, _images: (
+        ""
+    )  #: why it can't answer about so many images; empty: it can
+    ignores: Callable[[Question], tuple[str, ...]] = lambda _question: ()  #: warnings about fields that have no effect
+
+
+def _ocr_cannot(question: Question, images: int) -> str:
+    from pipeline.engines.abilities import ocr_cannot
+
+    return ocr_cannot(question, images)
+
+
+def _ocr_ignores(question: Question) -> tuple[str, ...]:
+    from pipeline.engines.abilities import ocr_ignores
+
+    return ocr_ignores(question)
+
+
+def _openai_ignores(question: Question) -> tuple[str, ...]:
+    from pipeline.engines.abilities import openai_ignores
+
+    return openai_ignores(question)
 
 
 def _gemini() -> EngineModule:
@@ -73,6 +96,7 @@ ENGINES: Mapping[str, EngineKind] = {
         EngineKind(
             name="openai",
             load=_openai,
+            ignores=_openai_ignores,
             api_key="OPENAI_API_KEY",
             base_url="OPENAI_BASE_URL",
             needs={
@@ -80,7 +104,15 @@ ENGINES: Mapping[str, EngineKind] = {
                 "MODEL": ", by the name that its server has for it",
             },
         ),
-        EngineKind(name="ocr", load=_ocr, only_model=_ocr_model, governed=False, follows_prompts=False),
+        EngineKind(
+            name="ocr",
+            load=_ocr,
+            only_model=_ocr_model,
+            governed=False,
+            follows_prompts=False,
+            cannot=_ocr_cannot,
+            ignores=_ocr_ignores,
+        ),
     )
 }
 

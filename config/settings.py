@@ -118,6 +118,10 @@ class Settings(BaseModel):
         known = PARTS[info.field_name or ""]
         if value and not value.startswith(known):
             raise ValueError(f"must start with {' or '.join(known)}")
+        try:
+            _ = urlsplit(value).port
+        except ValueError:
+            raise ValueError("must be a URL: its port or its address can't be read") from None
         return value
 
     @field_validator("scratch_url")

@@ -197,9 +197,10 @@ class EngineModule(Protocol):
 class ProbeFailed(Exception):
     """The engine can't be used."""
 
-    def __init__(self, found: str, todo: str) -> None:
+    def __init__(self, found: str, todo: str, trouble: ModelUnavailable | None = None) -> None:
         super().__init__(found)
         self.todo = todo  #: what a person can do about it
+        self.trouble = trouble  #: if a call would certainly meet the same: what it would raise
 
 
 class Cause(StrEnum):
@@ -212,7 +213,22 @@ class Cause(StrEnum):
     RATE = "rate"  #: the model answered that it gets too many requests
     QUOTA = "quota"  #: its daily quota is used up
     MODEL = "model"  #: there is no such model for this key
-    ACCOUNT = "account"  #: a bad key or no credit, so no model of this engine can be asked
+    ACCOUNT = "account"  #: a bad key, no credit or a wrong region, so no model of this engine can be asked
+    ADDRESS = "address"  #: what answers at the address is not the model's API
+    AWAY = "away"  #: nothing answers at the address, or a proxy answers in its place
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether waiting alone does not help, because somebody has to correct a setting or pay a bill."""
+        return self in {Cause.MODEL, Cause.ACCOUNT, Cause.ADDRESS}
+
+    @property
+    def ends_held(self) -> bool:
+        """Whether a request that somebody holds open should end: see docs/adr/0027."""
+        return self.needs_person or self is Cause.AWAY
+
+
+WAITS = " The job waits until this is mended."  #: the end of a notice, which is left out if the job ends instead
 
 
 class ModelUnavailable(Exception):

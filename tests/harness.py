@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 import api.wiring
 import workers.wiring
 from api.app import create_app
+from config.engines import ENGINES, EngineKind
 from config.settings import Settings, load_settings
 from pipeline.models import known
 from pipeline.ports import Engine
@@ -46,7 +47,16 @@ CREDITS = 100_000
 class Harness:
     """A service with one account. `workers_count` threads run the announced steps. Without threads, call `drain` to run them."""
 
-    def __init__(self, folder: Path, *, engine: Engine | None = None, workers_count: int = 2, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        engine: Engine | None = None,
+        workers_count: int = 2,
+        held_seconds: float = 0.3,
+        kind: EngineKind = ENGINES["gemini"],
+        **settings: str,
+    ) -> None:
         self.settings: Settings = load_settings({"DATA_DIR": str(folder), **settings})
         self.database = Database(self.settings.database_url)
         migrate(self.database)
@@ -74,6 +84,9 @@ class Harness:
             warnings=self.engine.warnings,
             waiting_places=threading.BoundedSemaphore(self.settings.max_waiters),
             large_bodies=threading.BoundedSemaphore(self.settings.max_large_bodies),
+            held_seconds=held_seconds,
+            cannot=kind.cannot,
+            ignores=kind.ignores,
             stopping=lambda: self.stopping,
         )
         self.work = workers.wiring.WorkerParts(

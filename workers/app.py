@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from storage.redis.counts import Publisher
 from storage.redis.signals import QUEUE, TASK, WAITED_QUEUE
 from workers import alone
 from workers.alive import touch
+from workers.engine_watch import watch_engine
 from workers.listening import Listening, WatchedRequest, while_listening
 from workers.priority_pool import PriorityPool
 from workers.run import run_lease, run_step
@@ -61,6 +63,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     worker_shutting_down.connect(drain)
     parts.drain.watch(parts.database, parts.signals, parts.leases, stop_taking=_stop_taking)
     publisher = Publisher(parts.signals, "worker")
+    threading.Thread(target=watch_engine, args=(parts,), name="engine-watch", daemon=True).start()
     every, waited = threads_of(settings.worker_concurrency)
     reserved = PriorityPool(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
     collect_less()

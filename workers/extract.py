@@ -48,7 +48,7 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
                 return commit
             with parts.database.write() as connection:
                 commit(connection)
-            parts.signals.tell(lease.job, ended=False)
+            parts.signals.tell(lease.job, ended=False, answered=True)
             if monotonic() > slice_ends:
                 raise StepPaused
     raise RuntimeError(f"chunk {lease.part} of job {lease.job} has images without an outcome: {sorted(unsettled)}")

@@ -83,7 +83,7 @@ def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     """Works on a claimed step, and closes its staged object. Returns the steps to go on with."""
     lease = step.lease
     with structlog.contextvars.bound_contextvars(
-        request=lease.request, job=lease.job, step=lease.step, kind=lease.kind.value, part=lease.part
+        request=lease.request, job=lease.job, account=lease.account, step=lease.step, kind=lease.kind.value, part=lease.part
     ):
         try:
             return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, step)
@@ -142,12 +142,7 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
         _hand_back(parts, lease, seconds=0, counts=False)
         return []
     except ModelUnavailable as error:
-        _count(lease, "unavailable")
-        if error.cause in {Cause.BUSY, Cause.CROWDED}:
-            log.info("model_busy", retry_after=error.retry_after)
-        else:
-            log.warning("model_unavailable", reason=str(error), retry_after=error.retry_after)
-        _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
+        _wait_for_model(parts, lease, error)
         return []
     except FileNotFoundError:
         # The step's scratch object is gone. Waiting does not bring it back, so this failure uses up a try.
@@ -171,6 +166,18 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     STEP_SECONDS.observe(time.monotonic() - began, kind=lease.kind.value)
     log.info("step_done")
     return follow
+
+
+def _wait_for_model(parts: WorkerParts, lease: Lease, error: ModelUnavailable) -> None:
+    """Hands the step back. If the model stays away, a request that holds the job open ends: see docs/adr/0027."""
+    _count(lease, "unavailable")
+    if error.cause in {Cause.BUSY, Cause.CROWDED}:
+        log.info("model_busy", retry_after=error.retry_after)
+    else:
+        log.warning("model_unavailable", cause=error.cause.value, reason=str(error), retry_after=error.retry_after)
+    _hand_back(parts, lease, seconds=error.retry_after, counts=False, warning=error.notice)
+    if error.cause.ends_held and error.notice:
+        parts.signals.note_trouble(lease.job, error.cause, error.notice)
 
 
 def _count(lease: Lease, outcome: str) -> None:
@@ -243,7 +250,7 @@ def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedSte
         same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind is StepKind.FINALIZE)
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
-    parts.signals.tell(lease.job, ended=not going_on)
+    parts.signals.tell(lease.job, ended=not going_on, answered=lease.kind is StepKind.EXTRACT)
     return [ClaimedStep(lease=step) for step in follow]
 
 

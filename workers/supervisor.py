@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from pipeline.errors import PartError
 from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
 from pipeline.scratch_key import owner_of
@@ -25,6 +26,7 @@ TICK_SECONDS = 1.0
 PURGE_SECONDS = 60.0
 SWEEP_SECONDS = 300.0
 OWNERS_AT_ONCE = 500  #: databases take about 30,000 values in one query
+LONGEST_REASON = 300  #: characters of a part's own words in the log
 UNKNOWN_SECONDS = 3600.0  #: a request that is being accepted may have objects but no job yet
 
 
@@ -38,6 +40,7 @@ class Supervisor:
     show_alive: Callable[[], None] = lambda: None  #: called after each tick in which nothing failed
     clock: Callable[[], float] = time.monotonic  #: seconds; tells when errands are due and how long scratch has been unknown
     _due: dict[str, float] = field(default_factory=dict)  # errand → when it is due, by the process's clock
+    _interrupted: set[str] = field(default_factory=set)  # errands that failed last because a part is away
     _unknown: dict[str, float] = field(default_factory=dict)  # scratch owner → when it was first seen without a job
 
     def run(self, stop: threading.Event) -> None:
@@ -124,9 +127,19 @@ class Supervisor:
 
     def _attempt(self, errand: Callable[..., None], *values: Any) -> bool:
         """Runs the errand and returns whether it succeeded. An errand that fails does not stop the others."""
+        name = errand.__name__
         try:
             errand(*values)
-        except Exception:
-            log.exception("errand_failed", errand=errand.__name__)
+        except PartError as error:
+            # A part that is away fails every errand of every tick, so it is logged when that begins, without a traceback.
+            if name not in self._interrupted:
+                log.warning("errand_interrupted", errand=name, reason=" ".join(str(error).split())[:LONGEST_REASON])
+            self._interrupted.add(name)
             return False
+        except Exception:
+            log.exception("errand_failed", errand=name)
+            return False
+        if name in self._interrupted:
+            self._interrupted.remove(name)
+            log.info("errand_works_again", errand=name)
         return True

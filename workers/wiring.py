@@ -48,6 +48,7 @@ class WorkerParts:
     decoding: Executor  #: two threads per decoder child: while one waits for the child, the other prepares the next image
     engine: Engine
     models: Mapping[str, Model]  #: the models that a job may name
+    limiter: Limiter | None = None  #: of the models; None: the engine has no limits that processes share
     memory_budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(CALL_BYTES))  #: for the pictures of model calls
     deliver: Deliver
     secret_key: bytes  #: encrypts webhook secrets
@@ -136,6 +137,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decoding=decoding,
         engine=engine,
         models=models_of(settings),
+        limiter=limiter if kind_of(settings).governed else None,
         memory_budget=memory_budget,
         deliver=WebhookCaller(settings.webhook_allow),
         secret_key=secret_key(settings),

@@ -26,6 +26,9 @@ ERRORS: dict[str, ErrorCode] = {
     "bad_request": ErrorCode(400, "the request can't be read as HTTP"),
     "invalid_json": ErrorCode(400, "the body is not a JSON object"),
     **{field.code: ErrorCode(400, field.meaning_of_code) for field in FIELDS.values()},
+    "engine_cannot": ErrorCode(
+        400, "the engine can't do what is asked, for example fill a `schema` with `ENGINE=ocr`; the text names the ways out"
+    ),
     "invalid_image_count": ErrorCode(400, "fewer than 1 or more than 3000 images"),
     "invalid_multipart": ErrorCode(400, "a form is cut short, has no boundary, or has images that are not files"),
     "invalid_idempotency_key": ErrorCode(
@@ -101,7 +104,7 @@ ITEM_CODES: dict[str, str] = {
     "output_truncated": "the answer for this image alone is longer than 8192 tokens",
     "schema_mismatch": "the model was asked three times, and gave no JSON record that fits the schema",
     "model_refused": "the model refuses this image each time",
-    "model_unavailable": "the model failed on this image twice",
+    "model_unavailable": "the model failed on this image twice, or it could not be asked while a request was held open",
     "deadline_exceeded": "the job reached its deadline first",
     "cancelled": "the job ended before this image was processed",
     "worker_crashed": "two worker processes crashed while they processed only this image",
@@ -113,6 +116,7 @@ OF_REQUESTS = (
     "bad_request",
     "invalid_json",
     *(field.code for field in FIELDS.values()),
+    "engine_cannot",
     "invalid_image_count",
     "invalid_multipart",
     "invalid_idempotency_key",

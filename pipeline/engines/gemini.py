@@ -28,11 +28,14 @@ from msgspec import MsgspecError
 from pipeline.engines.gemini_wire import Response, Tokens, read_response, request_body
 from pipeline.engines.lessons import LocalLessons
 from pipeline.engines.manners import Manner, Manners
+from pipeline.engines.reaching import Server, elsewhere, interrupted, mounts, time_limits
 from pipeline.engines.reading import read_answer
 from pipeline.engines.refusals import REFUSING, Unreadable, Why, refusal, why
+from pipeline.engines.setup_faults import Fault, fault_of
 from pipeline.engines.wording import instruction
 from pipeline.plan import RAW_BYTES
 from pipeline.ports import (
+    WAITS,
     Cause,
     EngineConfig,
     EngineLimits,
@@ -100,10 +103,14 @@ class GeminiEngine:
         self._store = store
         self._pause = pause
         self._key = api_key.strip()  # a key file often ends with a line break, which the SDK strips too
+        self._server = _server(base_url)
         self._url = f"{(base_url or GOOGLE).rstrip('/')}/{VERSION}"
         self._manners = Manners(lessons or LocalLessons(), server=f"{self.name} {self._url}")
         self._http = httpx2.Client(
-            follow_redirects=True, timeout=None, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+            follow_redirects=True,
+            timeout=None,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+            mounts=mounts(self._server.url),
         )
         self._client = _client(api_key, base_url, self._http)
 
@@ -146,7 +153,7 @@ class GeminiEngine:
     def _generate(self, call: Call, body: bytes) -> Response:
         model = call.model or self.model
         path = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
-        with _translated():
+        with _translated(self._server):
             response = self._http.post(
                 f"{self._url}/{quote(path, safe='/:@')}:generateContent",
                 content=body,
@@ -155,9 +162,11 @@ class GeminiEngine:
                     "X-Goog-Api-Key": self._key,
                     "X-Server-Timeout": str(ceil(call.timeout)),
                 },
-                timeout=max(call.timeout, 0.001),
+                timeout=time_limits(max(call.timeout, 0.001)),
                 follow_redirects=False,  # a redirect would send the key to another host
             )
+            if other := elsewhere(response, response.content, self._server):
+                raise other
             try:
                 errors.APIError.raise_for_response(response)
             except UnicodeDecodeError:  # the body is the page of a proxy, of which only the status counts
@@ -173,9 +182,9 @@ class GeminiEngine:
         try:
             for picture in call.pictures:
                 if len(picture.data) > MOST_RAW_BYTES:
-                    with _translated():
+                    with _translated(self._server):
                         files[picture.number] = self._upload(picture, options)
-            with _translated():
+            with _translated(self._server):
                 for number, file in files.items():
                     files[number] = self._taken_in(file, options)
             yield files
@@ -216,14 +225,16 @@ def check_model(*, api_key: str, model: str, base_url: str = "", timeout: float)
     Raises ModelUnavailable or ModelRefused, whose text says what the model's server said.
     """
     config = types.GetModelConfig(http_options=types.HttpOptions(timeout=max(int(timeout * 1000), 1)))
-    client = _client(api_key, base_url)
+    http = httpx2.Client(mounts=mounts(_server(base_url).url))  # it follows no redirect, because the next host would get the key
+    client = _client(api_key, base_url, http)
     try:
-        with _translated():
+        with _translated(_server(base_url)):
             found = client.models.get(model=model, config=config)
     except _Interrupted as error:
         raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS) from error
     finally:
         client.close()
+        http.close()
     if found.supported_actions and "generateContent" not in found.supported_actions:
         raise ModelRefused(f"{model} answers no prompts")
 
@@ -239,7 +250,7 @@ def probe(config: EngineConfig, timeout: float) -> str:
     try:
         check_model(api_key=config.api_key, model=config.model, base_url=config.base_url, timeout=timeout)
     except ModelUnavailable as error:
-        raise ProbeFailed(str(error), _todo(error.status)) from None
+        raise ProbeFailed(str(error), _todo(error.status), error if error.cause.ends_held else None) from None
     except ModelRefused as error:
         raise ProbeFailed(str(error), _todo(None)) from None
     return f"{config.model} answers, the key is valid"
@@ -253,6 +264,10 @@ def _todo(status: int | None) -> str:
     if status in {400, 401, 402, 403}:
         return "Look at GEMINI_API_KEY: create a new key, or repair what the message names."
     return "Try again later: the key was not looked at."
+
+
+def _server(base_url: str) -> Server:
+    return Server(url=base_url or GOOGLE, setting="GEMINI_BASE_URL")
 
 
 def _client(api_key: str, base_url: str, http: httpx2.Client | None = None) -> genai.Client:
@@ -269,26 +284,39 @@ def _client(api_key: str, base_url: str, http: httpx2.Client | None = None) -> g
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(server: Server) -> Iterator[None]:
     """Translates the exceptions of the SDK and its transport into those of the port."""
     try:
         yield
     except errors.APIError as error:
-        raise _meaning(error) from error
+        raise _meaning(error, server) from error
     # The errors of pydantic and json are ValueErrors.
     except (ValueError, RecursionError, MsgspecError, errors.UnknownApiResponseError) as error:
         raise _Garbled(f"{type(error).__name__} while reading the model's answer") from error
     except httpx2.HTTPError as error:
-        raise _Interrupted(f"{type(error).__name__} while asking the model") from error
+        raise interrupted(error, server) from error
 
 
-def _meaning(error: errors.APIError) -> Exception:
+#: How to mend what stops the calls until a person acts.
+_TODO = {
+    Fault.KEY: "Set GEMINI_API_KEY to a valid key.",
+    Fault.RIGHTS: "Look at what GEMINI_API_KEY may do in its project at Google.",
+    Fault.CREDIT: "Set up billing for the project of GEMINI_API_KEY.",
+    Fault.REGION: "Run the service where Google offers the API, or set ENGINE=openai with another server.",
+    Fault.MODEL: "Set MODEL to a model that this key may use.",
+    Fault.ADDRESS: "Correct GEMINI_BASE_URL.",
+}
+
+
+def _meaning(error: errors.APIError, server: Server) -> Exception:
     """The port's exception for an HTTP error of the model.
 
     The model's own text is shortened, because it may quote the request. The key is cut out of it, because the sender of the job
     sees the text: an example is "Consumer 'api_key:…' has been suspended".
     """
     code, text = error.code, _KEY.sub("…", str(error.message or error.status or "").strip())[:300]
+    if isinstance(error.response, httpx2.Response) and (other := elsewhere(error.response, error.response.content, server)):
+        return other
     reasons = {str(detail.get("reason")) for detail in _details(error)}
     if code == 429:
         return _quota(error)
@@ -296,13 +324,16 @@ def _meaning(error: errors.APIError) -> Exception:
         return _Interrupted(f"the model answered HTTP {code}")
     if code == 500:
         return ModelFault(f"HTTP 500 {text}")
-    why_ = why(code, str(error.message or ""))
-    if code in {401, 402, 403, 404} or "API_KEY_INVALID" in reasons or why_ in {Why.ACCOUNT, Why.MODEL, Why.BLIND}:
-        notice = f"The model can't be asked (HTTP {code}): {text} The job waits until this is mended."
-        cause = Cause.MODEL if code == 404 or why_ in {Why.MODEL, Why.BLIND} else Cause.ACCOUNT
-        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=code)
+    fault = Fault.KEY if "API_KEY_INVALID" in reasons else Fault.MODEL if code == 404 else fault_of(code, text)
+    if fault:
+        notice = f"The model can't be asked (HTTP {code}): {text} {_TODO[fault]}{WAITS}"
+        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=fault.cause, status=code)
+    said = str(error.message or error.status or "")
+    if why(code, said) is Why.BLIND:
+        notice = f"The model takes no images (HTTP {code}): {text} Set MODEL to one that does.{WAITS}"
+        return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.MODEL, status=code)
     if code in REFUSING:
-        return refusal(code, f"The model refused the request (HTTP {code}): {text}", str(error.message or error.status or ""))
+        return refusal(code, f"The model refused the request (HTTP {code}): {text}", said)
     return ModelRefused(f"The model refused the request (HTTP {code}): {text}")
 
 
@@ -345,9 +376,7 @@ def _answer(call: Call, response: Response, schema: Mapping[str, Any] | None) ->
     if name in CUT:
         return replace(answered, finish=Finish.TRUNCATED, detail=name), True
     if name in STOPPED:
-        notice = (
-            f"The model no longer answers this account ({name}): see the account at Google. The job waits until this is mended."
-        )
+        notice = f"The model no longer answers this account ({name}): see the account at Google.{WAITS}"
         raise ModelUnavailable(f"the answer ended with {name}", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.ACCOUNT)
     read = read_answer(call, [response.text], schema=schema)
     if name not in {"STOP", "FINISH_REASON_UNSPECIFIED", ""} or not read.text.strip():

@@ -4,8 +4,10 @@ The rules are the same for every engine:
 
 - If the model is overloaded or the connection breaks, the call is retried in this thread, a few times with full jitter.
 - A 429 pauses the model for all workers.
-- A bad key or missing credit stops the calls of the engine until a person has fixed it. A used-up daily quota stops the calls
-  of its model.
+- A bad key, missing credit or a wrong address stops the calls of the engine until a person has fixed it. A used-up daily quota
+  stops the calls of its model. So does a server that is not there, until it answers again.
+- Before a server counts as not there, it is asked twice. If somebody holds the request open, a refusal that needs a person is
+  confirmed in the same way, because that request then ends.
 - A call that would have to wait for longer raises ModelUnavailable, so that its thread is free for other steps.
 """
 
@@ -15,11 +17,11 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 import structlog
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from pipeline.engines.call_queue import CallQueue, QueuedCall, Wait, until_told
 from pipeline.engines.limiter import CROWDED_MS
@@ -35,11 +37,20 @@ SPARE_PATIENCE_SECONDS = 5.0  #: the longest wait for a slot while other threads
 CROWDED_SECONDS = (1.0, 5.0)  #: range of the random delay until a step that found no slot is tried again
 #: A 429 that asks for a longer pause counts as a used-up quota, because a quota per minute asks for a shorter one.
 LONG_PAUSE_SECONDS = 90.0
+CONFIRM_SECONDS = 1.0  #: until a call that found the server away, or was refused, is made again to confirm it
 INSTRUCTION_CHARACTERS = 1000  #: about the length of what an engine adds to a prompt
 
 _AGAIN = frozenset({Cause.OVERLOADED, Cause.GARBLED})
 _WAITED_FOR = frozenset({Cause.BUSY, Cause.CROWDED, Cause.RATE})
 _EXHAUSTED = frozenset({Cause.OVERLOADED, Cause.QUOTA, Cause.MODEL})
+
+
+@dataclass(kw_only=True, slots=True)
+class _Doubts:
+    """The errors of one call that further requests have to confirm."""
+
+    count: int = 0
+    pending: bool = False  #: whether the last request ended with such an error
 
 
 class GovernedEngine:
@@ -111,16 +122,25 @@ class GovernedEngine:
         self._inner.close()
 
     def _ask(self, model: Model, call: Call, ends: float) -> Answer:
+        doubts = _Doubts()
+        jitter = wait_random_exponential(multiplier=0.25, max=PATIENCE_SECONDS)
+
+        def is_tried_again(error: BaseException) -> bool:
+            return isinstance(error, ModelUnavailable) and (doubts.pending or error.cause in _AGAIN)
+
+        def seconds(state: RetryCallState) -> float:
+            return CONFIRM_SECONDS if doubts.pending else jitter(state)
+
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ModelUnavailable) and error.cause in _AGAIN),
+            retry=retry_if_exception(is_tried_again),
             stop=stop_after_attempt(TRIES) | stop_after_delay(max(ends - time.monotonic(), 0)),
-            wait=wait_random_exponential(multiplier=0.25, max=PATIENCE_SECONDS),
+            wait=seconds,
             sleep=self._pause,
             reraise=True,
         )
         day = self._today()
         try:
-            answer = retrying(self._once, model, call, ends)
+            answer = retrying(self._once, model, call, ends, doubts)
         except ModelUnavailable as trouble:
             if trouble.cause is Cause.GARBLED:
                 raise ModelFault(str(trouble)) from trouble
@@ -128,8 +148,13 @@ class GovernedEngine:
         price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens, day=day)
         return replace(answer, nanodollars=price)
 
-    def _once(self, model: Model, call: Call, ends: float) -> Answer:
-        """Makes one request, and reports its outcome to the limiter."""
+    def _once(self, model: Model, call: Call, ends: float, doubts: _Doubts) -> Answer:
+        """Makes one request, and reports its outcome to the limiter.
+
+        The first error that a second request has to confirm is a doubt, and the limiter does not stop other calls for it. So is
+        each page of a gateway that answers for the model: if every try gets one, the server is not there.
+        """
+        doubts.pending = False
         permit = self._enter(model, call, ends)
         tokens: int | None = None
         trouble: ModelUnavailable | None = ModelUnavailable("the request was not made", retry_after=0)
@@ -139,6 +164,12 @@ class GovernedEngine:
             tokens, trouble = answer.input_tokens or None, None
         except ModelUnavailable as error:
             trouble = error
+            if doubts.count == 0 and (error.cause is Cause.AWAY or (call.waited and error.cause.needs_person)):
+                doubts.count, doubts.pending = 1, True
+                trouble = ModelUnavailable(str(error), retry_after=error.retry_after)
+            elif error.cause is Cause.OVERLOADED and error.notice:
+                doubts.count += 1
+                error.cause = Cause.AWAY if doubts.count >= TRIES else error.cause
             raise
         except (ModelFault, ModelRefused):
             trouble = None  # because the model did answer, so it is available

@@ -33,7 +33,7 @@ GRACE_MS = 5_000  #: how long after its time-out an unfinished call still counts
 Clock = Callable[[], float]  #: milliseconds, never going back
 
 #: Which circuit breaker a cause opens: the one of the whole engine, or the one of the model.
-OPENS_ENGINE = frozenset({Cause.ACCOUNT})
+OPENS_ENGINE = frozenset({Cause.ACCOUNT, Cause.ADDRESS, Cause.AWAY})
 OPENS_MODEL = frozenset({Cause.QUOTA, Cause.MODEL})
 
 

@@ -19,10 +19,21 @@ import pybase64
 from pipeline.engines.lessons import LocalLessons
 from pipeline.engines.manners import OBJECT, SCHEMA, Manner, Manners
 from pipeline.engines.openai_answer import read_completion, read_document
-from pipeline.engines.openai_errors import meaning
+from pipeline.engines.openai_errors import ADDRESS, PERSON_SECONDS, meaning
+from pipeline.engines.reaching import Server, elsewhere, interrupted, mounts, time_limits
 from pipeline.engines.wording import in_words, instruction
 from pipeline.plan import RAW_BYTES
-from pipeline.ports import EngineConfig, EngineLimits, Lessons, ModelFault, ModelRefused, ModelUnavailable, ProbeFailed, Reencode
+from pipeline.ports import (
+    Cause,
+    EngineConfig,
+    EngineLimits,
+    Lessons,
+    ModelFault,
+    ModelRefused,
+    ModelUnavailable,
+    ProbeFailed,
+    Reencode,
+)
 from pipeline.types import MB, Answer, Call, Detail, Finish, ItemCode, Picture, Refused
 
 MOST_PICTURES = 900
@@ -44,6 +55,7 @@ class OpenAiEngine:
         """`lessons`: what its server has taught other processes; None: it remembers by itself."""
         self.model = model
         self._reencode = reencode
+        self._server = Server(url=base_url, setting=ADDRESS)
         self._client = _client(base_url, api_key)
         self._manners = Manners(lessons or LocalLessons(), server=f"{self.name} {base_url.rstrip('/')}")
 
@@ -89,10 +101,14 @@ class OpenAiEngine:
         left = max(ends - time.monotonic(), 0.1)
         headers = {"Content-Type": "application/json"}
         try:
-            with self._client.stream("POST", "chat/completions", content=body, headers=headers, timeout=left) as response:
+            with self._client.stream(
+                "POST", "chat/completions", content=body, headers=headers, timeout=time_limits(left)
+            ) as response:
                 text = _read(response, ends)
         except httpx2.HTTPError as error:
-            raise _interrupted(error) from error
+            raise interrupted(error, self._server) from error
+        if other := elsewhere(response, text, self._server):
+            raise other
         if response.status_code != 200:
             raise meaning(response.status_code, response.headers.get("Retry-After"), text)
         document = read_document(response.headers.get("Content-Type", ""), text)
@@ -105,14 +121,20 @@ class OpenAiEngine:
 
 def check_model(*, base_url: str, api_key: str, model: str, timeout: float) -> None:
     """Checks that the server answers, accepts the key and has the model. Raises ModelUnavailable or ModelRefused."""
+    server = Server(url=base_url, setting=ADDRESS)
     with _client(base_url, api_key) as client:
         try:
-            response = client.get("models", timeout=timeout)
+            response = client.get("models", timeout=time_limits(timeout))
         except httpx2.HTTPError as error:
-            raise _interrupted(error) from error
-    if response.status_code != 200:
-        status = response.status_code
-        raise ModelUnavailable(f"HTTP {status} from {base_url}/models", retry_after=OVERLOAD_SECONDS, status=status)
+            raise interrupted(error, server) from error
+    if other := elsewhere(response, response.content, server):
+        raise other
+    status = response.status_code
+    if status != 200:
+        said = meaning(status, None, response.content)
+        notice, cause = (said.notice, said.cause) if isinstance(said, ModelUnavailable) else ("", Cause.OVERLOADED)
+        text = f"HTTP {status} from {base_url}/models"
+        raise ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=status)
     try:
         names = [entry["id"] for entry in msgspec.json.decode(response.content)["data"]]
     except (msgspec.DecodeError, KeyError, TypeError) as error:
@@ -136,7 +158,9 @@ def probe(config: EngineConfig, timeout: float) -> str:
     except ModelUnavailable as error:
         refused = error.status in {401, 402, 403}
         todo = "Look at OPENAI_API_KEY." if refused else "Look at OPENAI_BASE_URL, and whether its server runs."
-        raise ProbeFailed(str(error), todo) from None
+        # Some servers and keys allow calls but not the list of models, so only these two say what a call would meet.
+        certain = error.cause is Cause.AWAY or error.status == 401
+        raise ProbeFailed(str(error), todo, error if certain else None) from None
     return f"{config.model} is there, its server answers"
 
 
@@ -146,6 +170,7 @@ def _client(base_url: str, api_key: str) -> httpx2.Client:
         headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
         follow_redirects=False,
+        mounts=mounts(base_url),
     )
 
 
@@ -160,10 +185,6 @@ def _read(response: httpx2.Response, ends: float) -> bytes:
         if size > MOST_ANSWERED:
             raise ModelFault(f"the answer is over {MOST_ANSWERED // MB} MB")
     return b"".join(pieces)
-
-
-def _interrupted(error: httpx2.HTTPError) -> ModelUnavailable:
-    return ModelUnavailable(f"{type(error).__name__} while asking the model", retry_after=OVERLOAD_SECONDS)
 
 
 def _content(prompt: str, pictures: Sequence[Picture], detail: str | None) -> list[dict[str, Any]]:

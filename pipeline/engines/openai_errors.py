@@ -9,13 +9,16 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from pipeline.engines.refusals import BadRequest, Unreadable, Why, refusal
-from pipeline.ports import Cause, ModelFault, ModelUnavailable
+from pipeline.engines.setup_faults import Fault, fault_of
+from pipeline.ports import WAITS, Cause, ModelFault, ModelUnavailable
 
 __all__ = ["BadRequest", "Unreadable", "meaning"]
 
 OVERLOAD_SECONDS = 15.0
 QUOTA_SECONDS = 20.0  #: the pause after a 429 that names no time
 PERSON_SECONDS = 30.0  #: between two tries while a person has to fix a key or pay a bill
+AWAY_SECONDS = 5.0  #: the wait while a gateway answers that it does not reach the model
+ADDRESS = "OPENAI_BASE_URL"  #: the setting with the server's address
 MOST_SHOWN = 300  #: characters of the server's message that are shown, because it may quote the request
 _KEY = re.compile(r"(?:sk|key)-[\w*-]{6,}")
 _TAG = re.compile(r"<[^>]{0,200}>")
@@ -34,31 +37,35 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
         return _quota(said, retry_after)
     if status in {408, 425, 502, 503, 504, 529}:
         return ModelUnavailable(text, retry_after=_seconds(retry_after) or OVERLOAD_SECONDS, status=status)
-    if status in {401, 402, 403, 404}:
-        cause = Cause.MODEL if status == 404 else Cause.ACCOUNT
-        return _waiting(f"The model can't be asked ({text}).", text, cause, status)
+    if fault := fault_of(status, words):
+        notice = f"The model can't be asked ({text}). {_TODO[fault]}{WAITS}"
+        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=fault.cause, status=status)
     refused = refusal(status, f"The model refused the request ({text})", words)
-    if refused.why in {Why.ACCOUNT, Why.MODEL}:
-        cause = Cause.MODEL if refused.why is Why.MODEL else Cause.ACCOUNT
-        return _waiting(f"The model can't be asked ({text}).", text, cause, status)
     if refused.why is Why.BLIND:
-        return _waiting(f"The model takes no images ({text}).", text, Cause.MODEL, status)
+        notice = f"The model takes no images ({text}). Set MODEL to one that does.{WAITS}"
+        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=Cause.MODEL, status=status)
     if refused.why is Why.AWAY:
-        return ModelUnavailable(text, retry_after=OVERLOAD_SECONDS, status=status)
+        notice = f"The model can't be asked: the server at {ADDRESS} does not reach it ({text}). Start the model there.{WAITS}"
+        return ModelUnavailable(text, retry_after=AWAY_SECONDS, notice=notice, cause=Cause.AWAY, status=status)
     if status >= 500 and refused.why is Why.OPEN:
         return ModelFault(text)
     return refused
 
 
-def _waiting(notice: str, text: str, cause: Cause, status: int) -> ModelUnavailable:
-    """The exception for what a person has to mend."""
-    notice = f"{notice} The job waits until this is mended."
-    return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=status)
+#: How to mend what stops the calls until a person acts.
+_TODO = {
+    Fault.KEY: "Set OPENAI_API_KEY to a key that the server accepts.",
+    Fault.RIGHTS: "Look at what OPENAI_API_KEY may do, and at MODEL.",
+    Fault.CREDIT: "Pay for the account of OPENAI_API_KEY, or use another.",
+    Fault.REGION: f"Ask from a region that the server allows, or set {ADDRESS} to another server.",
+    Fault.MODEL: "Set MODEL to a model that the server has, or load it there.",
+    Fault.ADDRESS: f"Correct {ADDRESS} (for most servers it ends in /v1).",
+}
 
 
 def _quota(said: str, retry_after: str | None) -> ModelUnavailable:
     if "insufficient_quota" in said or "billing" in said.lower():
-        notice = f"The model can't be asked (HTTP 429 {said}). The job waits until this is mended."
+        notice = f"The model can't be asked (HTTP 429 {said}). Pay for the account of OPENAI_API_KEY, or use another.{WAITS}"
         return ModelUnavailable("no credit", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.ACCOUNT, status=429)
     return ModelUnavailable("rate limited", retry_after=_seconds(retry_after) or QUOTA_SECONDS, cause=Cause.RATE, status=429)
 

@@ -1,6 +1,6 @@
 """What a model's refusal of a request is about, by its words. Every server and every vendor words it differently.
 
-CAUSES is the table of causes. The first row whose words occur in the message decides. A message that no row knows is OPEN: a
+What a person has to correct in the setup is told apart first, by `setup_faults`. CAUSES is the table of all other causes. The first row whose words occur in the message decides. A message that no row knows is OPEN: a
 picture may be at fault, or the way of asking.
 """
 
@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipeline.engines.setup_faults import fault_of
 from pipeline.types import Finish, ItemCode
 
 REFUSING = frozenset({400, 413, 415, 422})  #: statuses of a refusal that is about the request
@@ -18,9 +19,8 @@ REFUSING = frozenset({400, 413, 415, 422})  #: statuses of a refusal that is abo
 class Why(StrEnum):
     """What a refusal is about."""
 
-    ACCOUNT = "account"  #: the key, the bill or the region, so every call is refused
-    ADDRESS = "address"  #: another status than those in REFUSING, such as 301 or 405
-    MODEL = "model"  #: there is no such model
+    SETUP = "setup"  #: the key, the bill, the region, the model's name or the address, so every call is refused
+    OTHER = "other"  #: another status than those in REFUSING, such as 410
     BLIND = "blind"  #: the model takes no images
     AWAY = "away"  #: the server is a proxy, and the model behind it does not answer
     BLOCKED = "blocked"  #: the content of the call
@@ -47,26 +47,6 @@ _ONE = r"(?:\d+|one|a single|single)"
 _OUTPUT = r"max_?(?:completion_|new_|output_)?tokens|maxOutputTokens|max_gen_len|num_predict"
 
 CAUSES: tuple[tuple[Why, re.Pattern[str]], ...] = (
-    (
-        Why.ACCOUNT,
-        _words(
-            r"(?:invalid|incorrect|wrong) api[ _]?key",
-            r"api[ _]?key.{0,20}(?:not valid|expired|invalid|missing)",
-            r"location is not supported",
-            r"insufficient_quota",
-        ),
-    ),
-    (
-        Why.MODEL,
-        _words(
-            r"invalid model name",
-            r"model_not_found",
-            r"(?:no such|unknown) model",
-            r"LLM Provider NOT provided",
-            r"not a valid model",
-            r"model\W{1,3}[\w./:-]+\W{1,3}(?:was )?(?:not found|does not exist|is not (?:available|loaded))",
-        ),
-    ),
     (
         Why.BLIND,
         _words(
@@ -186,11 +166,11 @@ _FILTER = _words(r"content[_ ]?(?:policy|filter|management)", r"moderation", r"s
 #: What changes how a request is asked. No picture can cause these.
 OF_MANNER = frozenset({Why.LIMIT_NAME, Why.OUTPUT, Why.SYSTEM, Why.SCHEMA, Why.FORMAT, Why.DETAIL, Why.STREAM})
 #: What fails the whole call: neither a picture nor another manner can mend it.
-FINAL = frozenset({Why.ACCOUNT, Why.ADDRESS, Why.MODEL, Why.BLIND, Why.FIELD})
+FINAL = frozenset({Why.SETUP, Why.OTHER, Why.BLIND, Why.FIELD})
 #: What fewer pictures in the call may mend.
 OF_SIZE = frozenset({Why.TOO_MANY, Why.TOO_LONG})
 #: What a message of HTTP 500 can be about. Any other message of a 500 says nothing about the request.
-OF_FAULT = frozenset({Why.AWAY, Why.MODEL, Why.BLIND, Why.TOO_MANY, Why.SYSTEM, Why.SCHEMA})
+OF_FAULT = frozenset({Why.AWAY, Why.BLIND, Why.TOO_MANY, Why.SYSTEM, Why.SCHEMA})
 
 
 class Refusal(Exception):
@@ -220,14 +200,18 @@ class Unreadable(Refusal):
 
 def why(status: int, said: str) -> Why:
     """What a refusal is about. `said`: all words of the error."""
+    if fault_of(status, said):
+        return Why.SETUP
     if status >= 500 and _AWAY.search(said):
         return Why.AWAY
     found = next((cause for cause, words in CAUSES if words.search(said)), Why.OPEN)
     if status >= 500:
         return found if found in OF_FAULT else Why.OPEN
-    if status not in REFUSING and found not in {Why.ACCOUNT, Why.MODEL, Why.BLIND}:
-        return Why.ADDRESS
-    if found not in (Why.ACCOUNT, Why.MODEL, Why.BLIND) and _FILTER.search(said):
+    if found is Why.BLIND:
+        return found
+    if status not in REFUSING:
+        return Why.OTHER
+    if _FILTER.search(said):
         return Why.BLOCKED
     if status == 413 and found in (Why.PICTURE, Why.OPEN):
         return Why.TOO_LONG

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -13,6 +15,8 @@ from pipeline.fetch.hosts import HostSlots, Server, server_of
 from pipeline.fetch.transfer import Budget, Transfer
 from pipeline.outbound.addresses import Allowed, Target, read_url
 from pipeline.types import MB, Failure, Fetched, ItemCode
+
+_log = logging.getLogger(__name__)
 
 #: If more bytes than this wait for the caller, no further fetch is started for it. Fetches that have started still finish.
 _MOST_WAITING = 32 * MB
@@ -43,6 +47,7 @@ class FetchBatch:
     def __init__(
         self, urls: Iterable[tuple[int, str]], *, allow: Sequence[Allowed], total: int, parallel: int, timeout: float
     ) -> None:
+        self.context = copy_context()  #: of the caller's log lines: they name the request, the job and the account
         self.budget = Budget(total)
         self.timeout = timeout
         self.ends = time.monotonic() + timeout
@@ -62,6 +67,8 @@ class FetchBatch:
             target = read_url(url, allow)
             if isinstance(target, str):
                 self._ready.append(Failure(index=index, code=ItemCode.URL_NOT_ALLOWED, detail=target))
+                facts = {"index": index, "code": ItemCode.URL_NOT_ALLOWED.value, "reason": target}
+                _log.info("fetch failed: %s", target, extra=facts)
             else:
                 task = FetchTask(batch=self, index=index, target=target)
                 self.tasks.append(task)

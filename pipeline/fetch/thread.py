@@ -327,7 +327,8 @@ class FetchThread:
         task.batch.end(task, Failure(index=task.index, code=outcome.code, detail=detail))
         # The log gets only the host, because the rest of a URL may be a signature.
         facts = {"index": task.index, "host": task.target.host, "code": outcome.code.value, "reason": outcome.reason}
-        _log.info("fetch failed: %s, %s", task.target.host, outcome.reason, extra=facts)
+        text = "fetch failed: %s, %s"
+        task.batch.context.run(_log.info, text, task.target.host, outcome.reason, extra=facts)
 
     def _release(self, task: FetchTask) -> None:
         """Ends the task's lookup or request for the present hop, if there is one, and gives its slot back."""

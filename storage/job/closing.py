@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import structlog
 from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, null, select, update
 
 from pipeline.credits import charge as price
@@ -19,6 +20,8 @@ from storage.job.outcome import job_outcome
 from storage.queue import steps
 from storage.queue.steps import Lease
 from storage.schema import OPEN_IMAGES, chunks_table, images_table, jobs_table, steps_table
+
+log = structlog.get_logger(__name__)
 
 
 def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:
@@ -35,6 +38,23 @@ def close_overdue(connection: Connection, job: str) -> list[int]:
         return []
     late = (ItemCode.DEADLINE_EXCEEDED, "The job's deadline came before this image's turn.")
     return close_job(connection, locked, None, unsettled=late)
+
+
+def close_unavailable(connection: Connection, job: str, reason: str) -> bool:
+    """Ends a job whose model can't be asked, with the results so far. Without any result it fails and costs nothing.
+
+    `reason`: why the model can't be asked, and how to mend it. Returns whether the job ended here: False if it had ended already,
+    or is in a later round, which nobody holds open. Raises JobGone.
+    """
+    locked = lock_job(connection, job)
+    if locked.status.ended or locked.round > 1:
+        return False
+    verdict = None
+    if not connection.scalar(_processed(), {"job": job}):
+        error = (ItemCode.MODEL_UNAVAILABLE.value, reason)
+        verdict = Verdict(status=JobStatus.FAILED, result=None, error=error)
+    close_job(connection, locked, verdict, unsettled=(ItemCode.MODEL_UNAVAILABLE, reason))
+    return True
 
 
 def cancel(connection: Connection, job: str) -> list[int]:
@@ -81,6 +101,11 @@ def close_job(
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
     connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended})
+    facts = {"request": job.request, "job": job.id, "account": job.account, "code": code, "credits": charge}
+    if verdict.status is JobStatus.FAILED:
+        log.warning("job_failed", **facts)
+    else:
+        log.info("job_ended", status=verdict.status.value, **facts)
     follow = steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
     if lease_left:
         # A worker with a cancelled step may still write to scratch until its lease expires. So clean up a second time after that.

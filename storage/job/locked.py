@@ -26,6 +26,7 @@ class LockedJob:
     credits: int  #: credits charged so far, sum of all rounds
     warnings: Sequence[str]
     webhook_url: str | None  #: receives an event when the job ends
+    request: str | None  #: id of the HTTP request that started the round, for the log
     result: str | None  #: result of the previous round, if there was one
 
 
@@ -41,6 +42,7 @@ def lock_job(connection: Connection, job: str) -> LockedJob:
         credits=row.credits,
         warnings=row.warnings,
         webhook_url=row.webhook_url,
+        request=row.request_id,
         result=row.result,
     )
 
@@ -75,5 +77,6 @@ def _locked_job() -> Select[Any]:
         columns.credits,
         columns.warnings,
         columns.webhook_url,
+        columns.request_id,
         columns.result,
     )

@@ -139,3 +139,8 @@ def status_of(connection: Connection, job: str) -> JobStatus | None:
 @cache
 def _status() -> Select[Any]:
     return select(jobs_table.c.status).where(jobs_table.c.id == bindparam("job"))
+
+
+def is_waited(connection: Connection, job: str) -> bool:
+    """Whether the request that made the job held its connection open."""
+    return bool(connection.scalar(select(jobs_table.c.waited).where(jobs_table.c.id == job)))

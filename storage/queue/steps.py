@@ -62,6 +62,7 @@ class Lease:
     epoch: int
     tries: int  #: failures so far that count towards giving the step up
     request: str | None = None  #: id of the HTTP request that started the job's round, for the log
+    account: str = ""  #: of the job, for the log
     alone: bool = False  #: run the step in its own process, because leases of it expired before
 
 
@@ -120,6 +121,7 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
         epoch=row.epoch,
         tries=row.tries,
         request=after.request if after else connection.scalar(_request_statement(), {"job": row.job}),
+        account=row.account,
         alone=row.expiries >= ALONE_AFTER,
     )
 
@@ -141,6 +143,7 @@ def _claim_statement() -> ReturningUpdate[Any]:
         .values(state=StepState.LEASED.value, owner=bindparam("by"), epoch=steps_table.c.epoch + 1, lease_until=until)
         .returning(
             steps_table.c.job,
+            steps_table.c.account,
             steps_table.c.round,
             steps_table.c.kind,
             steps_table.c.part,

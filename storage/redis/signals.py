@@ -12,6 +12,7 @@ import ssl
 import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +22,7 @@ from celery import Celery
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from pipeline.ports import Cause
 from storage.queue.ringing import Ring
 from storage.redis.errors import AWAY, redis_errors
 from storage.redis.watching import Watch, Watches
@@ -32,11 +34,22 @@ WAITED_QUEUE = "steps-waited"  #: Celery queue of steps whose caller holds a con
 TASK = "workers.run_step"
 CHANNEL = "extract-image:jobs"  #: channel for the ids of changed jobs
 GOING_ON = " goes on"  #: suffix of the id of a job that has changed but not ended
+TROUBLE = "extract-image:trouble"
+TROUBLE_TTL = 20  #: seconds; longer than the wait between two calls of a job whose server is away
 AGAIN_SECONDS = 1.0  #: the listener checks this often whether it is closed, and retries Redis after this time
 PROCESSES = "extract-image:counts"
 COUNTS_SECONDS = 2.0  #: timeout of Redis for writing or reading counts
 COUNTS_TTL = 300  #: seconds for which the last counts of an ended process can be read
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobTrouble:
+    """Why the last calls of a job could not be made. A call that is answered deletes it."""
+
+    cause: Cause
+    notice: str  #: what happened, where, and how to mend it
+    times: int  #: how many calls of the job met this or another trouble since the last answer
 
 
 def connect(url: str, *, seconds: float | None = None) -> redis.Redis:
@@ -146,15 +159,48 @@ class Signals:
         """
         return not any(self.redis.llen(queue) for queue in (QUEUE, WAITED_QUEUE))
 
-    def tell(self, job: str, *, ended: bool = True) -> None:
+    def tell(self, job: str, *, ended: bool = True, answered: bool = False) -> None:
         """Notifies the job's waiters that the job has changed. If Redis is unavailable, waiters find the change in SQL.
 
-        `ended`: pass False only if the job certainly has not ended. Then waiters for the job's end are not woken.
+        `ended`: pass False only if the job certainly has not ended. Then waiters for the job's end are not woken. `answered`: the
+        model has answered a call of the job, so its trouble is over.
         """
+        told = job if ended else job + GOING_ON
         try:
-            self.redis.publish(CHANNEL, job if ended else job + GOING_ON)
+            if answered:
+                pipe = self.redis.pipeline(transaction=False)
+                pipe.delete(f"{TROUBLE}:{job}")
+                pipe.publish(CHANNEL, told)
+                pipe.execute()
+            else:
+                self.redis.publish(CHANNEL, told)
         except AWAY as error:
             log.warning("not_told", job=job, reason=repr(error))
+
+    def note_trouble(self, job: str, cause: Cause, notice: str) -> None:
+        """Notes why a call of the job could not be made, and wakes its waiters. If Redis is unavailable, nothing is noted."""
+        key = f"{TROUBLE}:{job}"
+        try:
+            pipe = self.redis.pipeline(transaction=False)
+            pipe.hset(key, mapping={"cause": cause.value, "notice": notice})
+            pipe.hincrby(key, "times", 1)
+            pipe.expire(key, TROUBLE_TTL)
+            pipe.publish(CHANNEL, job)
+            pipe.execute()
+        except AWAY as error:
+            log.warning("not_told", job=job, reason=repr(error))
+
+    @redis_errors()
+    def trouble_of(self, job: str) -> JobTrouble | None:
+        """Why the last calls of the job could not be made. None if they could, or were not made lately.
+
+        Raises Transient and Permanent.
+        """
+        found: Any = self._counts.hgetall(f"{TROUBLE}:{job}")
+        values = {name.decode(): value.decode() for name, value in found.items()}
+        if not {"cause", "notice", "times"} <= values.keys():
+            return None
+        return JobTrouble(cause=Cause(values["cause"]), notice=values["notice"], times=int(values["times"]))
 
     def watch(self, job: str, *, end_only: bool = False) -> AbstractContextManager[Watch]:
         """Receives the job's notifications from now on. While Redis is unavailable, its waits end about once a second."""

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import Transient
+from pipeline.ports import Cause
 from storage.account.accounts import random_id
 from storage.queue.ringing import Ring
-from storage.redis.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, Signals, celery_app
+from storage.redis.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, JobTrouble, Signals, celery_app
 from tests.fakes.signals import MemorySignals
 from tests.rows import eventually
 
@@ -55,6 +56,27 @@ def test_what_processes_put_up_stands_side_by_side_and_the_later_in_place_of_the
     for process, text in (("worker@a:1", "1"), ("web@a:2", "1"), ("worker@a:1", '{"é": 2}')):
         signals.publish(process, text)
     assert signals.published() == {**before, "worker@a:1": '{"é": 2}', "web@a:2": "1"}
+
+
+def test_a_job_s_trouble_is_counted_and_an_answer_ends_it(signals):
+    job = f"job_{random_id('', 8)}"
+    assert signals.trouble_of(job) is None
+    signals.note_trouble(job, Cause.AWAY, "Not there: é.")
+    signals.note_trouble(job, Cause.ACCOUNT, "Bad key.")
+    assert signals.trouble_of(job) == JobTrouble(cause=Cause.ACCOUNT, notice="Bad key.", times=2)
+    signals.tell(job, ended=False)
+    assert signals.trouble_of(job) is not None
+    signals.tell(job, ended=False, answered=True)
+    assert signals.trouble_of(job) is None
+
+
+def test_who_waits_for_a_job_s_end_is_woken_by_its_trouble_too(signals):
+    with signals.watch("job_first", end_only=True) as watch:
+        while watch.wait(SHORT):
+            pass
+        signals.note_trouble("job_first", Cause.AWAY, "Not there.")
+        assert watch.wait(LONG)
+    signals.tell("job_first", answered=True)
 
 
 def test_what_an_ended_process_put_up_is_there_for_a_while_and_then_forgotten(redis_url):

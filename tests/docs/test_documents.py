@@ -11,7 +11,7 @@ from config.settings import SECRETS, Settings
 from tests.docs.markdown import DOCUMENTS, NAMES, ROOT, anchors, inline_code, links, read
 
 #: Names in capitals that are no settings of ours.
-OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY", "TMPDIR", "PUBLISH"}
+OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY", "TMPDIR", "PUBLISH", "HTTP_PROXY", "NO_PROXY"}
 PLACE = re.compile(
     r"(?:api|bench|cli|deploy|docs|examples|pipeline|storage|tests|workers|\.ci)/[\w./-]*|[A-Z][A-Za-z]+file|[\w.-]+\.(?:toml|lock|md)"
 )

@@ -6,7 +6,9 @@ import queue
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
+from pipeline.ports import Cause
 from storage.queue.ringing import Ring
+from storage.redis.signals import JobTrouble
 from storage.redis.watching import Watch, Watches
 
 
@@ -20,6 +22,7 @@ class MemorySignals:
         self.lose_rings = False
         self._watches = Watches()
         self._published: dict[str, str] = {}
+        self._troubles: dict[str, JobTrouble] = {}
 
     def ring(self, rings: Iterable[Ring]) -> None:
         for ring in rings:
@@ -32,8 +35,18 @@ class MemorySignals:
     def queue_is_empty(self) -> bool:
         return self.rung.empty()
 
-    def tell(self, job: str, *, ended: bool = True) -> None:
+    def tell(self, job: str, *, ended: bool = True, answered: bool = False) -> None:
+        if answered:
+            self._troubles.pop(job, None)
         self._watches.tell(job, ended=ended)
+
+    def note_trouble(self, job: str, cause: Cause, notice: str) -> None:
+        before = self._troubles.get(job)
+        self._troubles[job] = JobTrouble(cause=cause, notice=notice, times=before.times + 1 if before else 1)
+        self._watches.tell(job, ended=True)
+
+    def trouble_of(self, job: str) -> JobTrouble | None:
+        return self._troubles.get(job)
 
     def watch(self, job: str, *, end_only: bool = False) -> AbstractContextManager[Watch]:
         return self._watches.watch(job, end_only=end_only)

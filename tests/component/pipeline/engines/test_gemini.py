@@ -359,6 +359,10 @@ def answered(page: ThreadingHTTPServer, status: int, body: bytes, model: str = "
         made.close()
 
 
+def _said(message: str, status: str = "INVALID_ARGUMENT") -> bytes:
+    return json.dumps({"error": {"code": 400, "message": message, "status": status}}).encode()
+
+
 STOPPED = b'{"candidates":[{"content":{"parts":[{"text":"%s"}]},"finishReason":"%s"}],"usageMetadata":{"promptTokenCount":%s}}'
 
 
@@ -381,7 +385,6 @@ def test_an_answer_is_read_as_generously_as_it_can_be(page, body, text):
     "body",
     [
         b"",
-        b"<html>",
         b"[]",
         b"null",
         b'"text"',
@@ -436,6 +439,34 @@ def test_the_model_is_named_in_the_path_and_the_key_in_its_header(page, model, p
 
 
 def test_the_key_follows_no_redirect(page):
-    with pytest.raises(ModelRefused, match="307"):
-        answered(page, 307, b"", Location=f"{page.url}/elsewhere")
+    with pytest.raises(ModelUnavailable, match="307") as told:
+        answered(page, 307, b"", Location=f"{page.url}/elsewhere?key=k")
     assert len(page.asked) == 1
+    assert told.value.cause is Cause.ADDRESS
+    assert f"{page.url}/elsewhere" in told.value.notice
+    assert "?key" not in told.value.notice
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cause", "word"),
+    [
+        (400, _said("API key not valid. Please pass a valid API key."), Cause.ACCOUNT, "GEMINI_API_KEY"),
+        (400, _said("API key expired. Please renew the API key."), Cause.ACCOUNT, "GEMINI_API_KEY"),
+        (400, _said("User location is not supported for the API use.", "FAILED_PRECONDITION"), Cause.ACCOUNT, "Google offers"),
+        (400, _said("Please enable billing on project #1.", "FAILED_PRECONDITION"), Cause.ACCOUNT, "billing"),
+        (405, b"", Cause.ADDRESS, "GEMINI_BASE_URL"),
+        (200, b"<!DOCTYPE html><title>Log in</title>", Cause.ADDRESS, "web page"),
+        (404, b"<html><body>Not Found", Cause.ADDRESS, "GEMINI_BASE_URL"),
+    ],
+)
+def test_what_is_about_the_key_the_region_or_the_address_fails_no_image(page, status, body, cause, word):
+    with pytest.raises(ModelUnavailable) as told:
+        answered(page, status, body)
+    assert told.value.cause is cause
+    assert word in told.value.notice
+
+
+def test_a_loopback_address_is_asked_without_the_environment_s_proxy(page, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert answered(page, 200, STOPPED % (b"a", b"STOP", b"5")).text == "a"

@@ -230,6 +230,42 @@ def test_with_a_bad_key_no_other_model_is_asked(govern):
     assert models_asked(inner) == ["fake-1"]
 
 
+@pytest.mark.parametrize("cause", [Cause.ACCOUNT, Cause.ADDRESS, Cause.MODEL])
+def test_while_somebody_waits_a_refusal_that_needs_a_person_is_confirmed_before_it_stops_the_calls(govern, time, cause):
+    outcomes = iter([away(cause, notice="Bad."), None, away(cause, notice="Bad."), away(cause, notice="Bad.")])
+    engine = govern(inner := FakeEngine(script=lambda _call, _number: next(outcomes, None)))
+    assert engine.ask(asked(waited=True)).finish is Finish.COMPLETE
+    with pytest.raises(ModelUnavailable, match="away"):
+        engine.ask(asked(waited=True))
+    assert len(inner.calls) == 4
+    with pytest.raises(ModelUnavailable) as raised:
+        engine.ask(asked(waited=True))
+    assert (raised.value.cause, raised.value.notice, len(inner.calls)) == (cause, "Bad.", 4)
+
+
+def test_a_server_that_is_not_there_is_asked_twice_and_then_now_and_then_until_it_answers(govern, time):
+    inner = of_models(fake_1=away(Cause.AWAY, 5, "Not there."))
+    engine = govern(inner)
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable) as raised:
+            engine.ask(asked("fake-1", "fake-2"))
+        assert (raised.value.cause, raised.value.notice) == (Cause.AWAY, "Not there.")
+    assert models_asked(inner) == ["fake-1", "fake-1"]
+    time.now += 5_001
+    assert engine.ask(asked("fake-2")).finish is Finish.COMPLETE
+    assert engine.ask(asked("fake-2")).finish is Finish.COMPLETE
+
+
+def test_a_gateway_that_answers_for_the_model_counts_as_away_only_when_every_try_gets_its_page(govern, time):
+    page = lambda: away(Cause.OVERLOADED, 5, "A page.")  # noqa: E731
+    outcomes = iter([*(page() for _ in range(TRIES - 1)), None, *(page() for _ in range(TRIES))])
+    engine = govern(FakeEngine(script=lambda _call, _number: next(outcomes, None)))
+    assert engine.ask(asked()).finish is Finish.COMPLETE
+    with pytest.raises(ModelUnavailable) as raised:
+        engine.ask(asked())
+    assert raised.value.cause is Cause.AWAY
+
+
 def test_when_all_are_exhausted_the_soonest_is_waited_for_and_the_notice_is_kept(govern):
     inner = of_models(fake_1=away(Cause.QUOTA, 600, "Used up."), fake_2=away(Cause.OVERLOADED, 15))
     with pytest.raises(ModelUnavailable) as raised:

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -437,6 +438,16 @@ def test_the_log_has_the_reason_and_the_host_and_no_more_of_the_url(serve, make_
     assert "10.0.0.7" in caplog.text
     assert "hush" not in caplog.text
     assert not any("hush" in str(vars(record)) for record in caplog.records)
+
+
+def test_the_line_of_a_failed_fetch_belongs_to_the_caller_s_request_job_and_account(serve, make_fetcher, caplog):
+    server = serve({"/": redirect("http://private.test/hop")})
+    seen = []
+    caplog.handler.addFilter(lambda _record: seen.append(structlog.contextvars.get_contextvars()) or True)
+    facts = {"request": "req_1", "job": "job_1", "account": "acc_1"}
+    with caplog.at_level(logging.INFO, logger="pipeline.fetch"), structlog.contextvars.bound_contextvars(**facts):
+        one(make_fetcher({"private.test": ["10.0.0.7"]}), f"http://a.test:{server.port}/")
+    assert seen == [facts]
 
 
 # ---- TLS

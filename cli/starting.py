@@ -1,0 +1,79 @@
+"""What a process says when it starts: what it runs on, and if it can't work yet, what to do."""
+
+from __future__ import annotations
+
+import threading
+from importlib.metadata import version
+
+import structlog
+from sqlalchemy import make_url
+
+from cli.faults import said
+from config.chosen_engine import model_of
+from config.settings import Settings
+from pipeline.errors import PartError
+from storage.database import Database, schema_is_current
+from storage.redis.errors import redis_errors
+from storage.redis.signals import connect
+
+log = structlog.get_logger(__name__)
+
+AGAIN_SECONDS = 30.0  #: between two looks at parts that are away
+ANSWER_SECONDS = 5.0  #: for an answer of Redis
+
+
+def say_start(settings: Settings, role: str) -> None:
+    """Logs in one block what the process runs on. It names no key and no password."""
+    engine, model, _ = model_of(settings)
+    log.info(
+        "process_starts",
+        role=role,
+        version=version("extract-image"),
+        database=make_url(settings.database_url).render_as_string(hide_password=True),
+        redis=settings.redis_url.rpartition("@")[2].partition("?")[0],
+        scratch=settings.scratch_url,
+        engine=engine,
+        model=model,
+    )
+
+
+def say_what_is_missing(settings: Settings, *, keep_on: bool) -> threading.Thread:
+    """Looks in a thread whether the database and Redis can be used, and logs for each that can't what to do, in one line.
+
+    The process starts all the same, and works as soon as the parts are there. `keep_on`: look again until all are.
+    """
+
+    def look() -> None:
+        while missing := _missing(settings):
+            for text in missing:
+                log.error("cannot_work_yet", todo=text)
+            if not keep_on:
+                return
+            threading.Event().wait(AGAIN_SECONDS)
+
+    thread = threading.Thread(target=look, name="missing-parts", daemon=True)
+    thread.start()
+    return thread
+
+
+def _missing(settings: Settings) -> list[str]:
+    texts = []
+    try:
+        database = Database(settings.database_url)
+        try:
+            if not schema_is_current(database):
+                texts.append(
+                    "The database's schema is not this version's. Run `extract-image migrate`; this process then goes on by itself."
+                )
+        finally:
+            database.close()
+    except PartError as error:
+        texts.append(said(error, settings))
+    except OSError as error:
+        texts.append(f"DATA_DIR or DATABASE_URL can't be used: {error.strerror}.")
+    try:
+        with redis_errors(), connect(settings.redis_url, seconds=ANSWER_SECONDS) as client:
+            client.ping()
+    except PartError as error:
+        texts.append(said(error, settings))
+    return texts
