@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from config.engines import ENGINES, EngineKind
 from config.settings import Settings
 from pipeline.models import Model, known, with_limits
-from pipeline.ports import Engine, EngineConfig, Reencode
+from pipeline.ports import Engine, EngineConfig, Lessons, Reencode
 
 
 def kind_of(settings: Settings) -> EngineKind:
@@ -15,8 +15,8 @@ def kind_of(settings: Settings) -> EngineKind:
     return ENGINES[settings.engine]
 
 
-def engine_config(settings: Settings) -> EngineConfig:
-    """The configuration of the chosen engine."""
+def engine_config(settings: Settings, lessons: Lessons | None = None) -> EngineConfig:
+    """The configuration of the chosen engine. `lessons`: shared with other processes; None: the engine remembers by itself."""
     kind = kind_of(settings)
     return EngineConfig(
         model=settings.model,
@@ -24,12 +24,13 @@ def engine_config(settings: Settings) -> EngineConfig:
         base_url=_value(settings, kind.base_url),
         store=settings.gemini_store,
         directory=settings.data_dir / kind.name,
+        lessons=lessons,
     )
 
 
-def build_engine(settings: Settings, reencode: Reencode) -> Engine:
-    """Builds the chosen engine. A process needs only one."""
-    return kind_of(settings).load().open_engine(engine_config(settings), reencode)
+def build_engine(settings: Settings, reencode: Reencode, lessons: Lessons | None = None) -> Engine:
+    """Builds the chosen engine. A process needs only one. `lessons`: as in `engine_config`."""
+    return kind_of(settings).load().open_engine(engine_config(settings, lessons), reencode)
 
 
 def models_of(settings: Settings) -> dict[str, Model]:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from pipeline.models import Model
 from pipeline.outbound.webhook import WebhookResponse
@@ -120,6 +120,19 @@ class Limiter(Protocol):
         """What a person has to fix: the notice of each open breaker, by the model's name. The engine's own breaker has the name ""."""
 
 
+class Lessons(Protocol):
+    """What model servers have taught the engines about how they want to be asked, shared by all workers.
+
+    A topic is a model of one server, or a kind of call of such a model. A lesson is a JSON object, and is forgotten after an hour.
+    """
+
+    def known(self, *topics: str) -> list[Mapping[str, Any]]:
+        """The lesson of each topic, in the order of `topics`. Empty if there is none."""
+
+    def learn(self, topic: str, lesson: Mapping[str, Any]) -> None:
+        """Replaces the lesson of a topic."""
+
+
 class Engine(Protocol):
     """A model that answers a prompt about pictures."""
 
@@ -146,6 +159,12 @@ class Engine(Protocol):
         ModelRefused (the model will never accept this call).
         """
 
+    def most_pictures(self, model: str) -> int:
+        """The most pictures in a call of `model`, as far as is known. Never above `limits.pictures`. Empty: the default model."""
+
+    def learn_pictures(self, model: str, most: int) -> None:
+        """Takes note that `model` was seen to refuse every call with more pictures than this."""
+
     def close(self) -> None:
         """Closes the engine's connections and child processes."""
 
@@ -159,6 +178,7 @@ class EngineConfig:
     store: bool = False  #: whether the vendor may keep what it is sent
     base_url: str  #: of its server; empty: the vendor's server
     directory: Path  #: for files that it shares with other processes of this machine
+    lessons: Lessons | None = None  #: None: the engine remembers by itself what its server teaches it
 
 
 class EngineModule(Protocol):

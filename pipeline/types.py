@@ -224,6 +224,7 @@ class Answer:
     model_version: str = ""
     nanodollars: int = 0  #: the cost by the prices in the settings, in billionths of a dollar
     reencoded: frozenset[int] = frozenset()  #: numbers of the pictures that the model got as a re-encoded JPEG
+    at_most: int | None = None  #: with UNREADABLE: the call had too many pictures, and this many may fit
     notes: Mapping[int, str] = field(
         default_factory=dict
     )  #: the engine's notes about pictures, by their numbers (pipeline.notes)

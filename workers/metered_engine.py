@@ -54,5 +54,11 @@ class MeteredEngine:
         MODEL_TOKENS.add(answer.output_tokens, engine=self.name, direction="output")
         return answer
 
+    def most_pictures(self, model: str) -> int:
+        return self._engine.most_pictures(model)
+
+    def learn_pictures(self, model: str, most: int) -> None:
+        self._engine.learn_pictures(model, most)
+
     def close(self) -> None:
         self._engine.close()

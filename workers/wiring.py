@@ -17,10 +17,11 @@ from pipeline.asking.memory_budget import MemoryBudget
 from pipeline.decode.once import SharedDecodes
 from pipeline.fetch.once import SharedFetches
 from pipeline.models import Model
-from pipeline.ports import Decode, Deliver, Engine, Fetch, Limiter, Reencode, Scratch
+from pipeline.ports import Decode, Deliver, Engine, Fetch, Lessons, Limiter, Reencode, Scratch
 from pipeline.types import MB
 from storage.account.secret import secret_key
 from storage.database import Database
+from storage.redis.lessons import RedisLessons
 from storage.redis.model_limits import RedisLimiter
 from storage.redis.signals import Signals, celery_app, owner_name
 from storage.scratch.open import open_scratch
@@ -79,9 +80,11 @@ def webhook_slots(settings: Settings) -> threading.Semaphore:
     return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
 
 
-def governed_engine(settings: Settings, limiter: Limiter, reencode: Reencode, spare: Callable[[], bool]) -> Engine:
+def governed_engine(
+    settings: Settings, limiter: Limiter, reencode: Reencode, spare: Callable[[], bool], lessons: Lessons | None = None
+) -> Engine:
     """The engine that the settings choose. If its kind is governed, its calls obey the limits that all workers share."""
-    engine: Engine = MeteredEngine(build_engine(settings, reencode))
+    engine: Engine = MeteredEngine(build_engine(settings, reencode, lessons))
     if not kind_of(settings).governed:
         return engine
     from pipeline.engines.governed import GovernedEngine
@@ -119,7 +122,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         """Whether a thread may wait with its pictures in memory without delaying other work."""
         return not drain.stopping.is_set() and leases.busy() < every and not memory_budget.is_wanted()
 
-    engine = governed_engine(settings, limiter, decode.as_jpeg, spare)
+    lessons = RedisLessons.of(settings.redis_url)
+    engine = governed_engine(settings, limiter, decode.as_jpeg, spare, lessons)
     alone = Alone(alone_command)
     parts = WorkerParts(
         settings=settings,
@@ -149,6 +153,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         fetch.close()
         engine.close()
         limiter.close()
+        lessons.close()
         parts.signals.close()
         database.close()
 

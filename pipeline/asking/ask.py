@@ -4,7 +4,9 @@ The rules are the same for every engine:
 
 - If an answer is truncated, its group of images is split in two.
 - If the model refuses a group, the group is bisected until the refused image is found.
-- If a result is missing or wrong, only its image is asked about again.
+- If the model takes fewer pictures in a call than were sent, the group and all further groups are cut to that number.
+- If a result is missing or wrong, only its image is asked about again. At the second time, the group is halved, because some
+  models give one record a call.
 - A result belongs to the image whose label it names. It is never matched by its position.
 
 The outcome of each call is yielded at once, so that the caller commits it before the next call is paid for.
@@ -22,6 +24,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipeline.asking.call_size import CallSize, pieces
 from pipeline.asking.progress import Group, Progress
 from pipeline.merge import MalformedJson, parse_json
 from pipeline.plan import halves, pack_calls
@@ -43,6 +46,7 @@ from pipeline.types import (
 )
 
 RE_ASKS = 2  #: how often the model is asked again about an image whose result is missing, doubled or wrong
+MISSING = "there was no single result with its number as index."  #: what is wrong if an image has no result, or several
 LONGEST_WRONG = 400  #: characters of the text that tells the model what is wrong with a result
 
 Validate = Callable[[Any], str]  #: what is wrong with a result; empty if nothing is
@@ -85,12 +89,17 @@ def ask(
 
     Raises ModelUnavailable if the engine can't be asked now. The outcomes that were yielded before stay valid.
     """
-    most = min(pictures, engine.limits.pictures, question.images_per_call or pictures)
+    models = (question.model, *question.fallback_models)
+    most = min(pictures, question.images_per_call or pictures, *(engine.most_pictures(model) for model in models))
     images = {image.index: image for image in staged}
     asking = _Asking(
         question=question, validate=validate, progress=_begun(staged, progress, pictures=most, raw_bytes=engine.limits.raw_bytes)
     )
+    size = CallSize(most=most)
     while group := asking.progress.next():
+        if len(group) > size.most:
+            asking.progress.ask_next(*pieces(group, size.most))
+            continue
         numbers = _numbers(group, question.form)
         reencoded: tuple[int, ...] = ()
         notes: dict[int, str] = {}
@@ -112,13 +121,18 @@ def ask(
                 answer = engine.ask(call)
                 del call  # frees its pictures before the next call loads its own
         except ModelRefused as error:
-            outcome = _failed(group, ItemCode.MODEL_REFUSED, str(error), Usage(model_calls=1))
+            outcome = asking.after_final_refusal(group, str(error))
         except ModelFault as error:
             outcome = asking.after_fault(group, str(error))
+            size.refused(group)
         else:
             outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
+            if answer.finish is Finish.UNREADABLE:
+                size.refused(group, at_most=answer.at_most)
             reencoded = tuple(index for number, index in numbers.items() if number in answer.reencoded)
             notes = {index: answer.notes[number] for number, index in numbers.items() if number in answer.notes}
+        if size.is_one_after(group, outcome.replies):
+            engine.learn_pictures(question.model, 1)
         yield replace(
             outcome, reencoded=reencoded, notes=notes, progress=asking.progress.kept() if asking.progress.planned else None
         )
@@ -179,6 +193,12 @@ class _Asking:
             return ChunkOutcome(usage=usage)
         return self._split(group, ItemCode.MODEL_UNAVAILABLE, f"The model failed on this image twice: {reason}", usage)
 
+    def after_final_refusal(self, group: Group, reason: str) -> ChunkOutcome:
+        """Fails the group, because the model will never accept a call like this."""
+        if len(group) == 1:
+            self.progress.culprits.update(group)
+        return _failed(group, ItemCode.MODEL_REFUSED, reason, Usage(model_calls=1))
+
     def after_answer(self, group: Group, answer: Answer) -> ChunkOutcome:
         usage = Usage.of(answer)
         if answer.finish is Finish.TRUNCATED:
@@ -200,6 +220,9 @@ class _Asking:
         return self._after_records(group, _results(document), usage)
 
     def _after_refusal(self, group: Group, answer: Answer, usage: Usage) -> ChunkOutcome:
+        if len(group) > 1 and answer.at_most is not None:
+            self.progress.ask_next(*pieces(group, answer.at_most))
+            return ChunkOutcome(usage=usage)
         if len(group) > 1:
             self.progress.bisect(group)
             return ChunkOutcome(usage=usage)
@@ -221,32 +244,41 @@ class _Asking:
     def _after_records(self, group: Group, results: Mapping[int, Any], usage: Usage) -> ChunkOutcome:
         """Keeps each result that fits and is the only one with its label. Asks again about the other images, or fails them."""
         wrong = {
-            index: self._fault(results[place]) if place in results else "there was no single result with its number as index."
-            for place, index in enumerate(group, start=1)
+            index: self._fault(results[place]) if place in results else MISSING for place, index in enumerate(group, start=1)
         }
         replies = tuple(
             Reply(indexes=(index,), text="", result=results[place])
             for place, index in enumerate(group, start=1)
             if not wrong[index]
         )
-        again = tuple(index for index in group if wrong[index] and self._may_ask_again(index, alone=len(group) == 1))
+        halved = any(self.progress.re_asked[index] for index in group)
+        again = tuple(
+            index for index in group if wrong[index] and self._may_ask_again(index, wrong[index], alone=len(group) == 1)
+        )
         self.progress.re_asked.update(again)
         self.progress.wrong |= {index: wrong[index] for index in again}
         if again:
-            self.progress.ask_next(again)
+            self.progress.ask_next(*(halves(again) if halved and len(again) > 1 else (again,)))
         failures = tuple(
             Failure(
                 index=index,
                 code=ItemCode.SCHEMA_MISMATCH,
-                detail=storable(f"The model gave no usable result for this image, asked {RE_ASKS + 1} times: {wrong[index]}"),
+                detail=storable(
+                    f"The model gave no usable result for this image, asked {self.progress.re_asked[index] + 1} times: {wrong[index]}"
+                ),
             )
             for index in group
             if wrong[index] and index not in again
         )
         return ChunkOutcome(replies=replies, failures=failures, usage=usage)
 
-    def _may_ask_again(self, index: int, *, alone: bool) -> bool:
-        """Whether RE_ASKS is not reached. If the image is alone in its call, the answers that were not JSON count too."""
+    def _may_ask_again(self, index: int, wrong: str, *, alone: bool) -> bool:
+        """Whether RE_ASKS is not reached. If the image is alone in its call, the answers that were not JSON count too.
+
+        A result that is missing from a call with other images may come in a smaller call, so it is asked for until it is alone.
+        """
+        if wrong == MISSING and not alone and self.progress.re_asked[index]:
+            return True
         return self.progress.re_asked[index] + (self.progress.spoiled[index] if alone else 0) < RE_ASKS
 
     def _fault(self, result: Any) -> str:

@@ -12,7 +12,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from math import ceil
@@ -26,8 +26,23 @@ from google.genai import errors, types
 from msgspec import MsgspecError
 
 from pipeline.engines.gemini_wire import Response, Tokens, read_response, request_body
+from pipeline.engines.lessons import LocalLessons
+from pipeline.engines.manners import Manner, Manners
+from pipeline.engines.reading import read_answer
+from pipeline.engines.refusals import Unreadable, Why, refusal, why
+from pipeline.engines.wording import instruction
 from pipeline.plan import RAW_BYTES
-from pipeline.ports import Cause, EngineConfig, EngineLimits, ModelFault, ModelRefused, ModelUnavailable, ProbeFailed, Reencode
+from pipeline.ports import (
+    Cause,
+    EngineConfig,
+    EngineLimits,
+    Lessons,
+    ModelFault,
+    ModelRefused,
+    ModelUnavailable,
+    ProbeFailed,
+    Reencode,
+)
 from pipeline.types import Answer, Call, Finish, ItemCode, Picture
 
 log = structlog.get_logger(__name__)
@@ -40,6 +55,7 @@ OVERLOAD_SECONDS = 15.0  #: the wait after an overload
 QUOTA_SECONDS = 20.0  #: the wait after a 429 that names no time
 DAILY_SECONDS = 600.0  #: the wait after a 429 for a day's quota
 PERSON_SECONDS = 30.0  #: the wait while somebody has to replace a key or pay a bill
+REFUSING = {400, 413, 422}  #: statuses of a refusal that is about the request
 FILE_SECONDS = 60.0  #: the longest wait for an uploaded picture; normally a picture is ready at once
 
 RECITATION = {"RECITATION", "IMAGE_RECITATION"}
@@ -69,31 +85,60 @@ class GeminiEngine:
     warnings: tuple[str, ...] = ()
 
     def __init__(
-        self, *, api_key: str, model: str, base_url: str = "", store: bool = False, pause: Callable[[float], None] = time.sleep
+        self,
+        *,
+        api_key: str,
+        model: str,
+        base_url: str = "",
+        store: bool = False,
+        lessons: Lessons | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`store`: whether Google may keep requests, including their pictures. `pause`: waits some seconds; tests replace it."""
+        """`store`: whether Google may keep requests, including their pictures. `lessons`: what its server has taught other
+        processes; None: it remembers by itself. `pause`: waits some seconds; tests replace it.
+        """
         self.model = model
         self._store = store
         self._pause = pause
         self._key = api_key.strip()  # a key file often ends with a line break, which the SDK strips too
         self._url = f"{(base_url or GOOGLE).rstrip('/')}/{VERSION}"
+        self._manners = Manners(lessons or LocalLessons(), server=f"{self.name} {self._url}")
         self._http = httpx2.Client(
             follow_redirects=True, timeout=None, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         )
         self._client = _client(api_key, base_url, self._http)
 
     def ask(self, call: Call) -> Answer:
-        """Sends one request. If it will probably succeed when sent again at once, the error's cause is OVERLOADED or GARBLED."""
+        """Sends one request, and further ones if the model refuses its manner (pipeline/engines/manners.py).
+
+        If the request will probably succeed when sent again at once, the error's cause is OVERLOADED or GARBLED.
+        """
         try:
             with self._uploaded(call) as files:
-                places = {number: file.uri or "" for number, file in files.items()}
-                response = self._generate(call, request_body(call, places, store=self._store))
+                return self._asked(call, {number: file.uri or "" for number, file in files.items()})
         except _Interrupted as error:
             cause = Cause.GARBLED if isinstance(error, _Garbled) else Cause.OVERLOADED
             raise ModelUnavailable(str(error), retry_after=OVERLOAD_SECONDS, cause=cause) from error
-        except _Unreadable as error:
-            return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=str(error))
-        return _answer(response)
+        except Unreadable as error:
+            return Answer(finish=error.finish, code=error.code, detail=str(error))
+
+    def most_pictures(self, model: str) -> int:
+        return self._manners.most_pictures(model or self.model, self.limits.pictures)
+
+    def learn_pictures(self, model: str, most: int) -> None:
+        self._manners.learn_pictures(model or self.model, most)
+
+    def _asked(self, call: Call, places: Mapping[int, str]) -> Answer:
+        """The answer in the manner that the model accepts. `places`: the addresses of uploaded pictures, by number."""
+        ends = time.monotonic() + call.timeout
+        _, schema = instruction(call)
+
+        def attempt(manner: Manner) -> tuple[Answer, bool]:
+            timed = replace(call, timeout=max(ends - time.monotonic(), 0.001))
+            response = self._generate(timed, request_body(call, places, manner=manner, store=self._store))
+            return _answer(call, response, schema)
+
+        return self._manners.ask(call, call.model or self.model, schema, attempt)
 
     def close(self) -> None:
         self._client.close()
@@ -152,7 +197,7 @@ class GeminiEngine:
             self._pause(0.5)
             file = self._client.files.get(name=file.name or "", config=types.GetFileConfig(http_options=options))
         if file.state is types.FileState.FAILED:
-            raise _Unreadable("the model could not read the uploaded picture")
+            raise Unreadable("the model could not read the uploaded picture", why=Why.PICTURE)
         return file
 
     def _forget(self, file: types.File, options: types.HttpOptions) -> None:
@@ -185,7 +230,9 @@ def check_model(*, api_key: str, model: str, base_url: str = "", timeout: float)
 
 
 def open_engine(config: EngineConfig, _reencode: Reencode) -> GeminiEngine:
-    return GeminiEngine(api_key=config.api_key, model=config.model, base_url=config.base_url, store=config.store)
+    return GeminiEngine(
+        api_key=config.api_key, model=config.model, base_url=config.base_url, store=config.store, lessons=config.lessons
+    )
 
 
 def probe(config: EngineConfig, timeout: float) -> str:
@@ -236,10 +283,6 @@ def _translated() -> Iterator[None]:
         raise _Interrupted(f"{type(error).__name__} while asking the model") from error
 
 
-class _Unreadable(Exception):
-    """The model could not process one of the pictures."""
-
-
 def _meaning(error: errors.APIError) -> Exception:
     """The port's exception for an HTTP error of the model.
 
@@ -254,12 +297,13 @@ def _meaning(error: errors.APIError) -> Exception:
         return _Interrupted(f"the model answered HTTP {code}")
     if code == 500:
         return ModelFault(f"HTTP 500 {text}")
-    if code in {401, 402, 403, 404} or "API_KEY_INVALID" in reasons:
+    why_ = why(code, str(error.message or ""))
+    if code in {401, 402, 403, 404} or "API_KEY_INVALID" in reasons or why_ in {Why.ACCOUNT, Why.MODEL, Why.BLIND}:
         notice = f"The model can't be asked (HTTP {code}): {text} The job waits until this is mended."
-        cause = Cause.MODEL if code == 404 else Cause.ACCOUNT
+        cause = Cause.MODEL if code == 404 or why_ in {Why.MODEL, Why.BLIND} else Cause.ACCOUNT
         return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=code)
-    if "process input image" in text.lower():
-        return _Unreadable(text)
+    if code in REFUSING:
+        return refusal(code, f"The model refused the request (HTTP {code}): {text}", str(error.message or error.status or ""))
     return ModelRefused(f"The model refused the request (HTTP {code}): {text}")
 
 
@@ -281,8 +325,8 @@ def _details(error: errors.APIError) -> list[dict[str, Any]]:
     return [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
 
 
-def _answer(response: Response) -> Answer:
-    """Reads the block reason first, then the finish reason, then the text.
+def _answer(call: Call, response: Response, schema: Mapping[str, Any] | None) -> tuple[Answer, bool]:
+    """Reads the block reason first, then the finish reason, then the text. Also says whether records fit the `schema`.
 
     Raises ModelUnavailable if Google has stopped answering the account. Raises ModelFault if the answer has no content: it is
     empty, or it ended with MALFORMED_RESPONSE, NO_IMAGE or another reason that does not concern a picture.
@@ -298,15 +342,15 @@ def _answer(response: Response) -> Answer:
     name = (blocked or (response.candidates[0].finish_reason if response.candidates else None) or "").upper()
     if blocked or name in BLOCKS | RECITATION:
         code = ItemCode.RECITATION if name in RECITATION else ItemCode.SAFETY_BLOCKED
-        return replace(answered, finish=Finish.BLOCKED, code=code, detail=name)
+        return replace(answered, finish=Finish.BLOCKED, code=code, detail=name), True
     if name in CUT:
-        return replace(answered, finish=Finish.TRUNCATED, detail=name)
+        return replace(answered, finish=Finish.TRUNCATED, detail=name), True
     if name in STOPPED:
         notice = (
             f"The model no longer answers this account ({name}): see the account at Google. The job waits until this is mended."
         )
         raise ModelUnavailable(f"the answer ended with {name}", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.ACCOUNT)
-    text = response.text
-    if name not in {"STOP", "FINISH_REASON_UNSPECIFIED", ""} or not text.strip():
-        raise ModelFault(f"the answer ended with {name or 'no finish reason'} and {len(text)} characters")
-    return replace(answered, text=text)
+    read = read_answer(call, [response.text], schema=schema)
+    if name not in {"STOP", "FINISH_REASON_UNSPECIFIED", ""} or not read.text.strip():
+        raise ModelFault(f"the answer ended with {name or 'no finish reason'} and {len(read.text)} characters")
+    return replace(answered, text=read.text), read.fits

@@ -14,21 +14,24 @@ from typing import Any
 import msgspec
 import pybase64
 
-from pipeline.engines.wording import instruction
-from pipeline.types import MAX_OUTPUT_TOKENS, Call, Detail, Form
+from pipeline.engines.manners import SCHEMA, WORDS, Manner
+from pipeline.engines.wording import in_words, instruction
+from pipeline.types import Call, Detail
 
 _RESOLUTIONS = {Detail.LOW: "MEDIA_RESOLUTION_LOW", Detail.MEDIUM: "MEDIA_RESOLUTION_MEDIUM"}
 
 
-def request_body(call: Call, files: Mapping[int, str], *, store: bool = False) -> bytes:
+def request_body(call: Call, files: Mapping[int, str], *, manner: Manner, store: bool = False) -> bytes:
     """The JSON of the request. `files`: the addresses of the pictures that were uploaded before, by the pictures' numbers.
 
     `store`: whether Google may keep the request. The request always has this field, because projects on a paid plan keep
     requests otherwise.
     """
     told, schema = instruction(call)
+    if schema is not None and (manner.format != SCHEMA or manner.told):
+        told = in_words(told, schema)
     # The prompt comes once, then each picture after its label. Without labels, models describe only the last picture.
-    parts: list[dict[str, Any]] = [{"text": call.prompt}]
+    parts: list[dict[str, Any]] = [{"text": call.prompt if manner.system else f"{told}\n\n{call.prompt}"}]
     for picture in call.pictures:
         parts.append({"text": f"Image {picture.number}:"})
         if picture.number in files:
@@ -37,32 +40,32 @@ def request_body(call: Call, files: Mapping[int, str], *, store: bool = False) -
             # The encoder need not search Base64 for characters to escape, because it has none.
             encoded = msgspec.Raw(b'"%b"' % pybase64.b64encode(picture.data))
             part = {"inlineData": {"mimeType": picture.mime, "data": encoded}}
-        if call.detail is Detail.ULTRA:  # the API accepts this level only on a picture, not on the whole request
+        if (
+            call.detail is Detail.ULTRA and manner.detail
+        ):  # the API accepts this level only on a picture, not on the whole request
             part["mediaResolution"] = {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}
         parts.append(part)
-    body = {
-        "store": store,
-        "contents": [{"role": "user", "parts": parts}],
-        "systemInstruction": {"role": "user", "parts": [{"text": told}]},
-        "generationConfig": _config(call, schema),
-    }
+    body: dict[str, Any] = {"store": store, "contents": [{"role": "user", "parts": parts}]}
+    if manner.system:
+        body["systemInstruction"] = {"role": "user", "parts": [{"text": told}]}
+    body["generationConfig"] = _config(call, schema, manner)
     return msgspec.json.encode(body)
 
 
-def _config(call: Call, schema: dict[str, Any] | None) -> dict[str, Any]:
+def _config(call: Call, schema: dict[str, Any] | None, manner: Manner) -> dict[str, Any]:
     """The generationConfig of the request.
 
     It has no temperature, topP or topK, because they are deprecated. Its schema has no minItems or maxItems, because Google refuses
     them when they are large.
     """
-    config: dict[str, Any] = {"maxOutputTokens": MAX_OUTPUT_TOKENS}
+    config: dict[str, Any] = {"maxOutputTokens": manner.output} if manner.limit else {}
     if call.thinking is not None:
         config["thinkingConfig"] = {"thinkingLevel": call.thinking.value.upper()}
-    if call.detail in _RESOLUTIONS:  # the models use high by themselves
+    if call.detail in _RESOLUTIONS and manner.detail:  # the models use high by themselves
         config["mediaResolution"] = _RESOLUTIONS[call.detail]
-    if call.form is not Form.TEXT:
+    if manner.format != WORDS:
         config["responseMimeType"] = "application/json"
-    if schema is not None:
+    if schema is not None and manner.format == SCHEMA:
         config["responseJsonSchema"] = schema
     return config
 

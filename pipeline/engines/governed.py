@@ -101,6 +101,12 @@ class GovernedEngine:
         soonest.notice = soonest.notice or next((trouble.notice for trouble in troubles if trouble.notice), "")
         raise soonest
 
+    def most_pictures(self, model: str) -> int:
+        return self._inner.most_pictures(model)
+
+    def learn_pictures(self, model: str, most: int) -> None:
+        self._inner.learn_pictures(model, most)
+
     def close(self) -> None:
         self._inner.close()
 

@@ -1,8 +1,7 @@
 """The engine for any server with OpenAI's chat completions API: Ollama, vLLM, llama.cpp, LM Studio, OpenAI itself.
 
-Each call is one request. The finish reason is read before the text. Servers differ in the `response_format` that they accept
-and in the name of the output limit. If a server refuses one, the request is sent again with the next one, and later calls of
-the same kind start with it.
+Each call is one request. If a server refuses the manner of a request, it is sent again in another one, and later calls begin with
+the manner that the server has accepted (pipeline/engines/manners.py). pipeline/engines/openai_answer.py reads the answers.
 The API's schemas: https://github.com/openai/openai-openapi (CreateChatCompletionRequest and its response).
 """
 
@@ -10,43 +9,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import httpx2
 import msgspec
 import pybase64
 
-from pipeline.engines.openai_errors import BadRequest, Unreadable, meaning
-from pipeline.engines.wording import instruction
+from pipeline.engines.lessons import LocalLessons
+from pipeline.engines.manners import OBJECT, SCHEMA, Manner, Manners
+from pipeline.engines.openai_answer import read_completion, read_document
+from pipeline.engines.openai_errors import meaning
+from pipeline.engines.wording import in_words, instruction
 from pipeline.plan import RAW_BYTES
-from pipeline.ports import Cause, EngineConfig, EngineLimits, ModelFault, ModelRefused, ModelUnavailable, ProbeFailed, Reencode
-from pipeline.types import MAX_OUTPUT_TOKENS, MB, Answer, Call, Detail, Finish, Form, ItemCode, Picture, Refused
+from pipeline.ports import EngineConfig, EngineLimits, Lessons, ModelFault, ModelRefused, ModelUnavailable, ProbeFailed, Reencode
+from pipeline.types import MB, Answer, Call, Detail, Finish, ItemCode, Picture, Refused
 
 MOST_PICTURES = 900
 MOST_RAW_BYTES = RAW_BYTES
 TAKEN = frozenset({"image/png", "image/jpeg"})  #: formats that all of these servers decode; llama.cpp decodes no others
 OVERLOAD_SECONDS = 15.0
 MOST_ANSWERED = 16 * MB  #: bytes of an answer
-MOST_KNOWN = 256  #: kinds of calls for which the accepted `_Manner` is remembered
 DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high", Detail.ULTRA: "high"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Manner:
-    """How a request asks for JSON, and how it names the output limit."""
-
-    formats: tuple[str, ...]  #: types of `response_format` that the server has not refused; the first one is used
-    limit: str = "max_tokens"  #: the name that local servers accept; OpenAI's newest models refuse it
-
-    def without(self, refused: BadRequest) -> _Manner | None:
-        """The next manner to try. None if the refusal was about something else, or no other manner is left."""
-        if refused.is_about("max_tokens", "max_completion_tokens") and self.limit == "max_tokens":
-            return replace(self, limit="max_completion_tokens")
-        about_format = refused.is_about("response_format", "json_schema", "json_object", "schema", "grammar", "guided")
-        if about_format and len(self.formats) > 1:
-            return replace(self, formats=self.formats[1:])
-        return None
 
 
 class OpenAiEngine:
@@ -56,11 +40,12 @@ class OpenAiEngine:
     limits = EngineLimits(pictures=MOST_PICTURES, raw_bytes=MOST_RAW_BYTES)
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, *, base_url: str, api_key: str, model: str, reencode: Reencode) -> None:
+    def __init__(self, *, base_url: str, api_key: str, model: str, reencode: Reencode, lessons: Lessons | None = None) -> None:
+        """`lessons`: what its server has taught other processes; None: it remembers by itself."""
         self.model = model
         self._reencode = reencode
         self._client = _client(base_url, api_key)
-        self._manners: dict[tuple[object, ...], _Manner] = {}
+        self._manners = Manners(lessons or LocalLessons(), server=f"{self.name} {base_url.rstrip('/')}")
 
     def ask(self, call: Call) -> Answer:
         """Makes one request. If the server refuses its manner, makes further requests until one is accepted."""
@@ -72,26 +57,20 @@ class OpenAiEngine:
                 return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=taken.detail)
             pictures.append(taken)
         reencoded = frozenset(before.number for before, after in zip(call.pictures, pictures, strict=True) if after is not before)
-        told, schema = instruction(call)
-        content = msgspec.Raw(msgspec.json.encode(_content(call, pictures)))
-        kind = (call.model, call.form, call.json_mode, msgspec.json.encode(schema))
-        manner = self._manners.get(kind) or _Manner(formats=_formats(call))
-        while True:
-            body = _body(call.model or self.model, told, content, schema, manner)
-            try:
-                document = self._send(body, ends)
-            except BadRequest as refused:
-                nxt = manner.without(refused)
-                if nxt is None:
-                    raise ModelRefused(str(refused)) from refused
-                manner = nxt
-                continue
-            except Unreadable as error:
-                return Answer(finish=error.finish, code=error.code, detail=str(error))
-            if len(self._manners) >= MOST_KNOWN:
-                self._manners.clear()
-            self._manners[kind] = manner
-            return replace(_answer(document, call.form), reencoded=reencoded)
+        _, schema = instruction(call)
+        model = call.model or self.model
+
+        def attempt(manner: Manner) -> tuple[Answer, bool]:
+            document = self._send(_body(model, call, pictures, manner), ends)
+            return read_completion(call, document, schema=schema)
+
+        return replace(self._manners.ask(call, model, schema, attempt), reencoded=reencoded)
+
+    def most_pictures(self, model: str) -> int:
+        return self._manners.most_pictures(model or self.model, self.limits.pictures)
+
+    def learn_pictures(self, model: str, most: int) -> None:
+        self._manners.learn_pictures(model or self.model, most)
 
     def close(self) -> None:
         self._client.close()
@@ -116,11 +95,7 @@ class OpenAiEngine:
             raise _interrupted(error) from error
         if response.status_code != 200:
             raise meaning(response.status_code, response.headers.get("Retry-After"), text)
-        try:
-            document = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            said = "what came is no JSON"
-            raise ModelUnavailable(said, retry_after=OVERLOAD_SECONDS, cause=Cause.GARBLED) from error
+        document = read_document(response.headers.get("Content-Type", ""), text)
         error_ = document.get("error") if isinstance(document, dict) else None
         if error_ and not document.get("choices"):  # llama.cpp has answered 200 with an error in it
             code = error_.get("code") if isinstance(error_, dict) else None
@@ -147,7 +122,9 @@ def check_model(*, base_url: str, api_key: str, model: str, timeout: float) -> N
 
 
 def open_engine(config: EngineConfig, reencode: Reencode) -> OpenAiEngine:
-    return OpenAiEngine(base_url=config.base_url, api_key=config.api_key, model=config.model, reencode=reencode)
+    return OpenAiEngine(
+        base_url=config.base_url, api_key=config.api_key, model=config.model, reencode=reencode, lessons=config.lessons
+    )
 
 
 def probe(config: EngineConfig, timeout: float) -> str:
@@ -189,37 +166,39 @@ def _interrupted(error: httpx2.HTTPError) -> ModelUnavailable:
     return ModelUnavailable(f"{type(error).__name__} while asking the model", retry_after=OVERLOAD_SECONDS)
 
 
-def _formats(call: Call) -> tuple[str, ...]:
-    if call.form is Form.RECORDS:
-        return ("json_schema", "json_object", "")
-    return ("json_object", "") if call.form is Form.JSON else ("",)
-
-
-def _content(call: Call, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """The prompt, then each picture after its label."""
-    parts: list[dict[str, Any]] = [{"type": "text", "text": call.prompt}]
+def _content(prompt: str, pictures: Sequence[Picture], detail: str | None) -> list[dict[str, Any]]:
+    """The prompt, then each picture after its label. `detail`: how closely the model looks; None: the server decides."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
     for picture in pictures:
-        url = f"data:{picture.mime};base64,{pybase64.b64encode_as_string(picture.data)}"
+        image = {"url": f"data:{picture.mime};base64,{pybase64.b64encode_as_string(picture.data)}"}
         parts.append({"type": "text", "text": f"Image {picture.number}:"})
-        parts.append({"type": "image_url", "image_url": {"url": url, "detail": DETAIL[call.detail]}})
+        parts.append({"type": "image_url", "image_url": image if detail is None else {**image, "detail": detail}})
     return parts
 
 
-def _body(model: str, told: str, content: msgspec.Raw, schema: dict[str, Any] | None, manner: _Manner) -> bytes:
-    body: dict[str, Any] = {"model": model, manner.limit: MAX_OUTPUT_TOKENS}
-    format_ = manner.formats[0]
+def _body(model: str, call: Call, pictures: Sequence[Picture], manner: Manner) -> bytes:
+    told, schema = instruction(call)
+    body: dict[str, Any] = {"model": model}
+    if manner.stream is not None:  # some servers stream unless they are told not to
+        body["stream"] = manner.stream
+    if manner.limit:
+        body[manner.limit] = manner.output
     if schema is not None:
         # OpenAI requires an object at the root of the JSON, so the array is put into one.
         wrapped = _in_an_object(schema)
         told = f"{told} Put the array into an object, as its 'records'."
-        if format_ == "json_schema":
-            body["response_format"] = {"type": format_, "json_schema": {"name": "records", "schema": wrapped}}
-        else:
-            text = msgspec.json.encode(wrapped).decode()
-            told = f"{told} Answer with JSON alone, valid against this JSON Schema:\n{text}"
-    if format_ == "json_object":
-        body["response_format"] = {"type": format_}
-    body["messages"] = [{"role": "system", "content": told}, {"role": "user", "content": content}]
+        if manner.format == SCHEMA:
+            body["response_format"] = {"type": SCHEMA, "json_schema": {"name": "records", "schema": wrapped}}
+        if manner.format != SCHEMA or manner.told:
+            told = in_words(told, wrapped)
+    if manner.format == OBJECT:
+        body["response_format"] = {"type": OBJECT}
+    detail = DETAIL[call.detail] if manner.detail else None
+    if manner.system:
+        content = _content(call.prompt, pictures, detail)
+        body["messages"] = [{"role": "system", "content": told}, {"role": "user", "content": content}]
+    else:
+        body["messages"] = [{"role": "user", "content": _content(f"{told}\n\n{call.prompt}", pictures, detail)}]
     return msgspec.json.encode(body)
 
 
@@ -227,40 +206,3 @@ def _in_an_object(schema: dict[str, Any]) -> dict[str, Any]:
     records = {name: value for name, value in schema.items() if name != "$defs"}
     wrapped = {"type": "object", "properties": {"records": records}, "required": ["records"], "additionalProperties": False}
     return {**wrapped, "$defs": schema["$defs"]} if "$defs" in schema else wrapped
-
-
-def _answer(document: Any, form: Form) -> Answer:
-    """Reads the refusal and the finish reason, then the text. Raises ModelFault for an answer that can't be used."""
-    try:
-        choice = document["choices"][0]
-        message, finish = choice["message"], choice.get("finish_reason")
-        text, refusal = message.get("content"), message.get("refusal")
-        usage = document.get("usage") or {}
-        answered = Answer(
-            finish=Finish.COMPLETE,
-            input_tokens=int(usage.get("prompt_tokens") or 0),
-            output_tokens=int(usage.get("completion_tokens") or 0),
-            model_version=str(document.get("model") or ""),
-        )
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ModelFault("the answer is no chat completion") from error
-    if finish == "content_filter" or refusal:
-        detail = str(finish if finish == "content_filter" else "refusal")
-        return replace(answered, finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail=detail)
-    if finish == "length":
-        return replace(answered, finish=Finish.TRUNCATED, detail=finish)
-    if finish != "stop" or not isinstance(text, str) or not text.strip():
-        size = len(text) if isinstance(text, str) else 0
-        raise ModelFault(f"the answer ended with {finish or 'no finish reason'} and {size} characters")
-    return replace(answered, text=_records(text) if form is Form.RECORDS else text)
-
-
-def _records(text: str) -> str:
-    """Takes the array out of its object. Any other text is returned as it is, because the caller checks it."""
-    try:
-        document = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return text
-    if isinstance(document, dict) and isinstance(document.get("records"), list):
-        return msgspec.json.encode(document["records"]).decode()
-    return text

@@ -8,43 +8,27 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from pipeline.engines.refusals import BadRequest, Unreadable, Why, refusal
 from pipeline.ports import Cause, ModelFault, ModelUnavailable
-from pipeline.types import Finish, ItemCode
+
+__all__ = ["BadRequest", "Unreadable", "meaning"]
 
 OVERLOAD_SECONDS = 15.0
 QUOTA_SECONDS = 20.0  #: the pause after a 429 that names no time
 PERSON_SECONDS = 30.0  #: between two tries while a person has to fix a key or pay a bill
 MOST_SHOWN = 300  #: characters of the server's message that are shown, because it may quote the request
 _KEY = re.compile(r"(?:sk|key)-[\w*-]{6,}")
-_CONTEXT = re.compile(
-    r"context.{0,20}(?:length|size|window|limit)|exceed_context|too many (?:images|tokens)|too large", re.IGNORECASE
-)
-_PICTURE = re.compile(r"image", re.IGNORECASE)
-_NO_EYES = re.compile(
-    r"image input is not supported|not support (?:image|vision|multimodal)|not a (?:vision|multimodal)", re.IGNORECASE
-)
-_FILTER = re.compile(r"content[_ ]?(?:policy|filter|management)|moderation|safety", re.IGNORECASE)
-
-
-class BadRequest(Exception):
-    """The server refuses the request, and the pictures are not the reason."""
-
-    def is_about(self, *names: str) -> bool:
-        return any(name in str(self).lower() for name in names)
-
-
-class Unreadable(Exception):
-    """The server refuses the request because of a picture, and does not say which one."""
-
-    def __init__(self, message: str, *, finish: Finish = Finish.UNREADABLE, code: ItemCode = ItemCode.MODEL_REFUSED) -> None:
-        super().__init__(message)
-        self.finish = finish
-        self.code = code
+_TAG = re.compile(r"<[^>]{0,200}>")
+_FIRST = ("code", "type", "param", "message", "detail", "error")  #: members of an error that are read before the others
+_LEFT_OUT = frozenset({"input", "ctx", "url", "object"})  #: members that say nothing, or quote the request
+MOST_READ = 4_000  #: characters of the server's words that are looked at
+DEEPEST = 8  #: levels of an error's JSON that are read
 
 
 def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
     """Returns the exception to raise: ModelUnavailable, ModelFault, BadRequest or Unreadable."""
-    said = _said(body)
+    words = _words_of(body)
+    said = words[:MOST_SHOWN].strip()
     text = f"HTTP {status} {said}".strip()
     if status == 429:
         return _quota(said, retry_after)
@@ -52,22 +36,24 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
         return ModelUnavailable(text, retry_after=_seconds(retry_after) or OVERLOAD_SECONDS, status=status)
     if status in {401, 402, 403, 404}:
         cause = Cause.MODEL if status == 404 else Cause.ACCOUNT
-        notice = f"The model can't be asked ({text}). The job waits until this is mended."
-        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=status)
-    if _NO_EYES.search(said):
-        notice = f"The model takes no images ({text}). The job waits until this is mended."
-        return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=Cause.MODEL, status=status)
-    if status >= 500:
+        return _waiting(f"The model can't be asked ({text}).", text, cause, status)
+    refused = refusal(status, f"The model refused the request ({text})", words)
+    if refused.why in {Why.ACCOUNT, Why.MODEL}:
+        cause = Cause.MODEL if refused.why is Why.MODEL else Cause.ACCOUNT
+        return _waiting(f"The model can't be asked ({text}).", text, cause, status)
+    if refused.why is Why.BLIND:
+        return _waiting(f"The model takes no images ({text}).", text, Cause.MODEL, status)
+    if refused.why is Why.AWAY:
+        return ModelUnavailable(text, retry_after=OVERLOAD_SECONDS, status=status)
+    if status >= 500 and refused.why is Why.OPEN:
         return ModelFault(text)
-    if _FILTER.search(said):
-        return Unreadable(text, finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED)
-    # The format is checked before the pictures, because some servers mention images in their "response_format" errors.
-    refused = BadRequest(f"The model refused the request ({text})")
-    if refused.is_about("response_format", "max_tokens", "json_schema"):
-        return refused
-    if status == 413 or _CONTEXT.search(said) or _PICTURE.search(said):
-        return Unreadable(text)
     return refused
+
+
+def _waiting(notice: str, text: str, cause: Cause, status: int) -> ModelUnavailable:
+    """The exception for what a person has to mend."""
+    notice = f"{notice} The job waits until this is mended."
+    return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=cause, status=status)
 
 
 def _quota(said: str, retry_after: str | None) -> ModelUnavailable:
@@ -93,21 +79,22 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
-def _said(body: bytes) -> str:
-    """The error's code and message, wherever the server puts them. Text that looks like an API key is removed."""
+def _words_of(body: bytes) -> str:
+    """All words of an error, wherever the server puts them. Text that looks like an API key is removed."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    words = dict.fromkeys(str(word) for word in _words(document) if word not in (None, ""))
-    return _KEY.sub("…", " ".join(words))[:MOST_SHOWN].strip()
+        found = list(_words(json.loads(body), 0))
+    except (ValueError, RecursionError):  # a page, or a plain text
+        found = [" ".join(_TAG.sub(" ", body[: 4 * MOST_READ].decode("utf-8", "replace")).split())]
+    return _KEY.sub("…", " ".join(dict.fromkeys(word for word in found if word)))[:MOST_READ].strip()
 
 
-def _words(document: Any) -> Iterator[Any]:
-    error = document.get("error", document) if isinstance(document, dict) else document
-    if not isinstance(error, dict):
-        yield error if isinstance(error, str) else None
-        return
-    for name in ("code", "type", "param", "message", "detail"):
-        value = error.get(name)
-        yield value if isinstance(value, str) else json.dumps(value) if value and name == "detail" else None
+def _words(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value[:MOST_READ]
+    elif isinstance(value, list) and depth < DEEPEST:
+        for part in value:
+            yield from _words(part, depth + 1)
+    elif isinstance(value, dict) and depth < DEEPEST:
+        for name in (*_FIRST, *(name for name in value if name not in _FIRST)):
+            if name in value and name not in _LEFT_OUT:
+                yield from _words(value[name], depth + 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from pipeline.records.schema import records_schema
 from pipeline.types import Call, Form
 
@@ -28,3 +30,8 @@ def instruction(call: Call) -> tuple[str, dict[str, Any] | None]:
         return INSTRUCTIONS[call.form], None
     schema, words = records_schema(call.schema, json_mode=call.json_mode)
     return f"{INSTRUCTIONS[call.form]} {words}".rstrip(), schema
+
+
+def in_words(told: str, schema: dict[str, Any]) -> str:
+    """The instruction `told` with the JSON Schema of the answer, for a model that takes a schema only in words."""
+    return f"{told} Answer with JSON alone, valid against this JSON Schema:\n{msgspec.json.encode(schema).decode()}"

@@ -23,6 +23,7 @@ class FakeEngine:
     def __init__(self, *, pictures: int = 50, raw_bytes: int = 14_000_000, script: Script | None = None) -> None:
         self.limits = EngineLimits(pictures=pictures, raw_bytes=raw_bytes)
         self.calls: list[Call] = []
+        self.learnt: dict[str, int] = {}  #: by model: the most pictures that it was told of
         self._script = script or (lambda _call, _number: None)
         self._lock = threading.Lock()
 
@@ -40,6 +41,12 @@ class FakeEngine:
             output_tokens=2,
             model_version=f"{call.model or self.model}.0",
         )
+
+    def most_pictures(self, model: str) -> int:
+        return min(self.learnt.get(model, self.limits.pictures), self.limits.pictures)
+
+    def learn_pictures(self, model: str, most: int) -> None:
+        self.learnt[model] = most
 
     def close(self) -> None:
         """Does nothing, because the fake holds no resources."""

@@ -107,6 +107,12 @@ class OcrEngine:
         self._put_back(connection)
         return said.pid
 
+    def most_pictures(self, _model: str) -> int:
+        return self.limits.pictures
+
+    def learn_pictures(self, _model: str, _most: int) -> None:
+        """Does nothing, because a call has one picture at most."""
+
     def close(self) -> None:
         """Closes the connections. The server ends when no engine is connected. A running call is finished first."""
         with self._lock:

@@ -1,0 +1,73 @@
+"""What model servers have taught the engines, shared by all workers through Redis.
+
+While Redis is unavailable, each process remembers by itself. Nothing is lost by that but a few requests that are refused again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import redis
+import structlog
+
+from pipeline.engines.lessons import KEPT_SECONDS, LocalLessons
+from storage.redis.errors import AWAY
+from storage.redis.signals import connect
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "extract-image:lesson"
+ANSWER_SECONDS = 2.0  #: timeout for an answer of Redis
+AWAY_SECONDS = 5.0  #: pause before an unavailable Redis is tried again
+
+
+class RedisLessons:
+    """The lessons of all processes that use the same Redis. Implements pipeline.ports.Lessons. Thread-safe."""
+
+    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds that never go back."""
+        self._redis = client
+        self._clock = clock
+        self._here = LocalLessons(clock=clock)
+        self._away_until = float("-inf")  # by the clock; until then, an unavailable Redis is not tried
+
+    @classmethod
+    def of(cls, url: str) -> RedisLessons:
+        """Lessons with their own client of the Redis at `url`."""
+        return cls(connect(url, seconds=ANSWER_SECONDS))
+
+    def known(self, *topics: str) -> list[Mapping[str, Any]]:
+        here = self._here.known(*topics)
+        if self._clock() < self._away_until:
+            return here
+        try:
+            texts: Any = self._redis.mget([_key(topic) for topic in topics])
+        except AWAY as error:
+            self._note_away(error)
+            return here
+        return [json.loads(text) if text is not None else own for text, own in zip(texts, here, strict=True)]
+
+    def learn(self, topic: str, lesson: Mapping[str, Any]) -> None:
+        self._here.learn(topic, lesson)
+        if self._clock() < self._away_until:
+            return
+        try:
+            self._redis.set(_key(topic), json.dumps(lesson), ex=int(KEPT_SECONDS))
+        except AWAY as error:
+            self._note_away(error)
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _note_away(self, error: Exception) -> None:
+        log.warning("lessons_not_shared", reason=repr(error))
+        self._away_until = self._clock() + AWAY_SECONDS
+
+
+def _key(topic: str) -> str:
+    """The key of a topic. It is a hash, because an address may hold a password."""
+    return f"{PREFIX}:{hashlib.sha256(topic.encode()).hexdigest()[:32]}"
