@@ -51,6 +51,7 @@ CAUSES: tuple[tuple[Why, re.Pattern[str]], ...] = (
             r"api[ _]?key.{0,20}(?:not valid|expired|invalid|missing)",
             r"location is not supported",
             r"insufficient_quota",
+            r"no_db_connection",  # LiteLLM without a database, to a key that is not its master key
         ),
     ),
     (
