@@ -32,8 +32,9 @@ demo: install ## send the pictures in examples/ through the real queue and show 
 serve: install ## run the service here, with a ready key and a curl line to paste
 	@$(BIN)/extract-image serve --ready-key
 
+# One process more than cores: on two cores, two processes used 68% of them, because tests wait for servers.
 test: install ## run the whole suite
-	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not alone and not real"
+	@$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist loadgroup -m "not alone and not real"
 	@$(BIN)/python -m pytest -m alone
 
 real-servers: install $(SERVERS)/.installed ## ask llama-server and LiteLLM, real model servers, what the engine openai promises
