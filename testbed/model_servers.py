@@ -44,9 +44,13 @@ def missing(*programs: Path) -> str:
 
 @contextmanager
 def llama_server(folder: Path, *options: str, eyes: bool = True, api_key: str = "") -> Iterator[ModelServer]:
-    """Starts `llama-server` with the tiny model. `eyes`: whether it is given the part of the model that sees pictures."""
+    """Starts `llama-server` with the tiny model. `eyes`: whether it is given the part of the model that sees pictures.
+
+    The seed makes its answers the same each time. With some other seeds a text is empty now and then.
+    """
     port = free_port()
     command = [LLAMA_SERVER, "-m", TINY / "tiny.gguf", "--alias", "tiny", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--seed", "7"]
     command += ["--mmproj", TINY / "mmproj.gguf"] if eyes else []
     command += ["--api-key", api_key] if api_key else []
     with _running([*command, *options], folder / "llama-server.log", f"http://127.0.0.1:{port}/health", {}):
