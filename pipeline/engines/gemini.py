@@ -29,7 +29,7 @@ from pipeline.engines.gemini_wire import Response, Tokens, read_response, reques
 from pipeline.engines.lessons import LocalLessons
 from pipeline.engines.manners import Manner, Manners
 from pipeline.engines.reading import read_answer
-from pipeline.engines.refusals import Unreadable, Why, refusal, why
+from pipeline.engines.refusals import REFUSING, Unreadable, Why, refusal, why
 from pipeline.engines.wording import instruction
 from pipeline.plan import RAW_BYTES
 from pipeline.ports import (
@@ -55,7 +55,6 @@ OVERLOAD_SECONDS = 15.0  #: the wait after an overload
 QUOTA_SECONDS = 20.0  #: the wait after a 429 that names no time
 DAILY_SECONDS = 600.0  #: the wait after a 429 for a day's quota
 PERSON_SECONDS = 30.0  #: the wait while somebody has to replace a key or pay a bill
-REFUSING = {400, 413, 422}  #: statuses of a refusal that is about the request
 FILE_SECONDS = 60.0  #: the longest wait for an uploaded picture; normally a picture is ready at once
 
 RECITATION = {"RECITATION", "IMAGE_RECITATION"}

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.engines.refusals import OF_MANNER, Refusal, Unreadable, Why, most_pictures, room
+from pipeline.engines.refusals import FINAL, OF_MANNER, Refusal, Unreadable, Why, most_pictures, room
 from pipeline.ports import Lessons, ModelFault, ModelRefused
 from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Finish, Form, ItemCode
 
@@ -204,7 +204,7 @@ class Asking:
         """
         if isinstance(refusal, Unreadable):
             return Answer(finish=refusal.finish, code=refusal.code, detail=str(refusal), at_most=self.at_most)
-        if self.pictures > 1 and refusal.why is not Why.FIELD:
+        if self.pictures > 1 and refusal.why not in FINAL:
             return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=str(refusal), at_most=self.at_most)
         raise ModelRefused(str(refusal)) from refusal
 

@@ -56,8 +56,8 @@ def read_completion(call: Call, document: Any, *, schema: Mapping[str, Any] | No
     counts = usage if isinstance(usage, dict) else {}
     answered = Answer(
         finish=Finish.COMPLETE,
-        input_tokens=_count(counts.get("prompt_tokens")),
-        output_tokens=_count(counts.get("completion_tokens")),
+        input_tokens=_tokens(counts.get("prompt_tokens")),
+        output_tokens=_tokens(counts.get("completion_tokens")),
         model_version=str(document.get("model") or "")[:200],
     )
     if finish in BLOCKED or message.get("refusal"):
@@ -105,7 +105,7 @@ def _arguments(message: dict[str, Any]) -> Iterator[str]:
         yield arguments if isinstance(arguments, str) else json.dumps(arguments) if arguments else ""
 
 
-def _count(value: Any) -> int:
+def _tokens(value: Any) -> int:
     """A count of tokens, which some servers write as a text. 0 if it is none."""
     try:
         count = int(float(value)) if isinstance(value, int | float | str) else 0

@@ -12,11 +12,14 @@ from enum import StrEnum
 
 from pipeline.types import Finish, ItemCode
 
+REFUSING = frozenset({400, 413, 415, 422})  #: statuses of a refusal that is about the request
+
 
 class Why(StrEnum):
     """What a refusal is about."""
 
     ACCOUNT = "account"  #: the key, the bill or the region, so every call is refused
+    ADDRESS = "address"  #: another status than those in REFUSING, such as 301 or 405
     MODEL = "model"  #: there is no such model
     BLIND = "blind"  #: the model takes no images
     AWAY = "away"  #: the server is a proxy, and the model behind it does not answer
@@ -69,6 +72,7 @@ CAUSES: tuple[tuple[Why, re.Pattern[str]], ...] = (
         Why.BLIND,
         _words(
             r"image input is not supported",
+            r"at most 0 image",  # vLLM with a model that reads text alone
             r"not support (?:image|vision|multimodal)",
             r"not a (?:vision|multimodal)",
             r"no endpoints found that support image",
@@ -182,6 +186,8 @@ _FILTER = _words(r"content[_ ]?(?:policy|filter|management)", r"moderation", r"s
 
 #: What changes how a request is asked. No picture can cause these.
 OF_MANNER = frozenset({Why.LIMIT_NAME, Why.OUTPUT, Why.SYSTEM, Why.SCHEMA, Why.FORMAT, Why.DETAIL, Why.STREAM})
+#: What fails the whole call: neither a picture nor another manner can mend it.
+FINAL = frozenset({Why.ACCOUNT, Why.ADDRESS, Why.MODEL, Why.BLIND, Why.FIELD})
 #: What fewer pictures in the call may mend.
 OF_SIZE = frozenset({Why.TOO_MANY, Why.TOO_LONG})
 #: What a message of HTTP 500 can be about. Any other message of a 500 says nothing about the request.
@@ -220,6 +226,8 @@ def why(status: int, said: str) -> Why:
     found = next((cause for cause, words in CAUSES if words.search(said)), Why.OPEN)
     if status >= 500:
         return found if found in OF_FAULT else Why.OPEN
+    if status not in REFUSING and found not in {Why.ACCOUNT, Why.MODEL, Why.BLIND}:
+        return Why.ADDRESS
     if found not in (Why.ACCOUNT, Why.MODEL, Why.BLIND) and _FILTER.search(said):
         return Why.BLOCKED
     if status == 413 and found in (Why.PICTURE, Why.OPEN):

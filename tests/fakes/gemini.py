@@ -24,9 +24,9 @@ from threading import Condition, Event
 from typing import Self
 
 from .gemini_behaviours import Behaviour, Script
-from .gemini_calls import SeenCall, Shown, form_of, read_layout
-from .gemini_contract import LIVE_MODELS, Part, Request, read_request
-from .gemini_errors import UNREADABLE, ApiError
+from .gemini_calls import SeenCall, Shown, form_of, read_layout, told_schema
+from .gemini_contract import LIVE_MODELS, Part, Request, features_of, read_request
+from .gemini_errors import LACKS, UNREADABLE, ApiError
 from .gemini_files import FileStore
 from .gemini_http import Server
 from .gemini_pictures import numbered_picture, prove, read_number
@@ -62,6 +62,9 @@ class FakeGemini:
         self.block = Behaviour(finish="SAFETY")  #: the answer to a call with a blocked number
         self.unreadable = set(unreadable)  #: a call with one of these numbers gets a 400: unable to process
         self.truncates = set(truncates)  #: a call with one of these numbers ends with MAX_TOKENS
+        #: What the model lacks: schema, json, system. A request with it gets a 400 with Google's words, or with `lack_words`.
+        self.lacks: set[str] = set()
+        self.lack_words = ""
         self.max_pictures_output = max_pictures_output  #: a call with more pictures ends with MAX_TOKENS
         self.resets_before_reading = 0  #: number of next requests whose connection is reset before they are read
 
@@ -109,6 +112,8 @@ class FakeGemini:
         except ApiError as error:
             self._refuse(error.message)
             raise
+        for lack in self.lacks.intersection(features_of(request)):
+            raise ApiError(400, self.lack_words or LACKS[lack])
         with self._lock:
             call = self._remember(arrived, model, raw, request, shown, server_timeout)
             behaviour = self._decide(call, corrupt=any(picture.fault for picture in shown))
@@ -128,6 +133,7 @@ class FakeGemini:
         self, at: float, model: str, raw: bytes, request: Request, shown: list[Shown], server_timeout: str | None
     ) -> SeenCall:
         layout = read_layout(request.parts, request.system)
+        schema = request.schema or told_schema(layout.prompt)
         call = SeenCall(
             order=len(self.calls),
             at=at,
@@ -138,8 +144,8 @@ class FakeGemini:
             sha256s=tuple(picture.sha256 for picture in shown),
             mimes=tuple(picture.mime for picture in shown),
             by_file=tuple(part.data is None for part in request.parts if part.text is None),
-            form=form_of(request.schema, json=request.json),
-            schema=request.schema,
+            form=form_of(schema, json=request.json or schema is not None),
+            schema=schema,
             max_output_tokens=request.max_output_tokens,
             store=request.store,
             thinking=request.thinking,

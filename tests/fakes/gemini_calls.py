@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ def read_layout(parts: Sequence[Part], system: str) -> Layout:
     if not any(text.strip() for text in prompt):
         faults.append("the call has no prompt")
     return Layout(prompt=tuple(prompt), labels=tuple(labels), faults=tuple(faults))
+
+
+def told_schema(prompt: Sequence[str]) -> Any:
+    """The schema of the answer that the words of a prompt tell. None if they tell none."""
+    told = re.search(r"Answer with JSON alone, valid against this JSON Schema:\n(\{.*)", "\n".join(prompt), re.DOTALL)
+    return json_.JSONDecoder().raw_decode(told[1])[0] if told else None
 
 
 def form_of(schema: Any, *, json: bool) -> Form:

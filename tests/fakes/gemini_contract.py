@@ -171,6 +171,12 @@ def read_request(raw: bytes) -> Request:
     )
 
 
+def features_of(request: Request) -> set[str]:
+    """What a request needs of its model, by the names of gemini_errors.LACKS."""
+    needed = {"schema": request.schema is not None, "json": request.json, "system": bool(request.system)}
+    return {name for name, is_needed in needed.items() if is_needed}
+
+
 def read_json(raw: bytes, shape: Any) -> dict[str, Any]:
     """Reads a JSON body that may have only these fields. Returns them under their camelCase names. Raises ApiError."""
     try:

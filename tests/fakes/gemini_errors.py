@@ -23,6 +23,12 @@ TYPE = "type.googleapis.com/google.rpc."
 UNREADABLE = (
     "Unable to process input image. Please retry or report in https://developers.generativeai.google/guide/troubleshooting"
 )
+#: The messages of models that lack a feature, such as Gemma.
+LACKS = {
+    "schema": "The specified schema produces a constraint that has too many states for serving.",
+    "json": "JSON mode is not enabled for models/gemma-3-27b-it",
+    "system": "Developer instruction is not enabled for models/gemma-3-27b-it",
+}
 OVER_QUOTA = "You exceeded your current quota, please check your plan and billing details."
 
 

@@ -4,8 +4,8 @@
         OpenAiEngine(base_url=fake.base_url, api_key=fake.key, ...)
     assert fake.faults == [] and fake.refused == []
 
-`without` names features that it lacks, as some real servers do: json_schema, json_object, max_tokens. `script` chooses the
-misbehaviour: a value of gemini_behaviours, or a Refusal.
+`without` names features that it lacks, as some real servers do: json_schema, json_object, max_tokens, system, detail. `odd` says
+in what else it differs from OpenAI's own server. `script` chooses the misbehaviour: a value of gemini_behaviours, or a Refusal.
 """
 
 from __future__ import annotations
@@ -46,6 +46,21 @@ class Sent:
     details: tuple[str, ...]  #: the `detail` of each picture
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Odd:
+    """In what a server differs from OpenAI's own. Each was seen at a real server (docs/how-to/local-models.md)."""
+
+    pictures: int = 10_000  #: most pictures in a call
+    context: int = 0  #: tokens of input and output together; 0: enough
+    picture_tokens: int = 1300  #: of each picture, if it has a context
+    words: bool = True  #: False: each refusal says no more than "Bad Request"
+    streams: bool = False  #: it streams unless it is told not to
+    only_streams: bool = False  #: it streams whatever it is told
+    ignores_schema: bool = False  #: it takes a schema, and answers in its own way unless the schema is in the prompt
+    grammar_fails: str = ""  #: the message of an HTTP 500 for each schema
+    bad: frozenset[int] = frozenset()  #: numbers of pictures that it refuses
+
+
 class FakeOpenAI:
     """The server and its records. A context manager; usable from any number of threads."""
 
@@ -54,6 +69,7 @@ class FakeOpenAI:
         *,
         script: Script | None = None,
         without: Iterable[str] = (),
+        odd: Odd | None = None,
         models: Iterable[str] = ("vision:7b",),
         key: str = "sk-fake-key-of-the-fake",
     ) -> None:
@@ -61,6 +77,8 @@ class FakeOpenAI:
         self.models = tuple(models)
         self.script = script
         self.without = set(without)
+        self.odd = odd or Odd()
+        self.requests = 0  #: completion requests, the refused ones included
         self.calls: list[SeenCall] = []
         self.sent: list[Sent] = []
         self.faults: list[str] = []  #: violations of the packing protocol, and errors of the fake itself
@@ -83,7 +101,10 @@ class FakeOpenAI:
 
     def complete(self, raw: bytes) -> tuple[bytes, Behaviour]:
         """Handles one completion request. Returns the answer's body and the behaviour. Raises Refusal."""
+        with self._lock:
+            self.requests += 1
         asked = self._read(raw)
+        self._refuse_what_is_odd(asked)
         with self._lock:
             call = self._remember(asked, len(raw))
             behaviour = (self.script(call) if self.script else None) or Behaviour()
@@ -94,7 +115,43 @@ class FakeOpenAI:
         time.sleep(behaviour.delay)
         if behaviour.error:
             raise Refusal(behaviour.error.code, behaviour.error.message)
-        return _completion(call, asked, behaviour), behaviour
+        if self.odd.ignores_schema and call.form == "records" and "valid against this JSON Schema" not in " ".join(call.prompt):
+            records = {
+                "records": [{"index": label, "result": {"seen": n}} for label, n in zip(call.labels, call.numbers, strict=True)]
+            }
+            behaviour = Behaviour(text=lambda _: json.dumps(records))
+        body = _completion(call, asked, behaviour)
+        if self.odd.only_streams or (self.odd.streams and asked.stream is not False) or asked.stream:
+            body = _as_events(body)
+        return body, behaviour
+
+    def _refuse_what_is_odd(self, asked: Asked) -> None:
+        odd, pictures = self.odd, [part for part in asked.parts if part.text is None]
+
+        def refuse(message: str, status: int = 400) -> None:
+            raise Refusal(status, message if odd.words else "Bad Request")
+
+        if asked.format == "json_schema" and odd.grammar_fails:
+            refuse(odd.grammar_fails, 500)
+        if asked.system and "system" in self.without:
+            refuse("System role not supported")
+        if asked.says_detail and "detail" in self.without:
+            refuse("body.messages.1.content.2.image_url.detail: Extra inputs are not permitted", 422)
+        if len(pictures) > odd.pictures:
+            refuse(f"At most {odd.pictures} image(s) may be provided in one prompt.")
+        if odd.bad.intersection(prove(part.data, part.mime) for part in pictures):
+            refuse("Failed to load image or audio file")
+        used = odd.picture_tokens * len(pictures)
+        if odd.context and used >= odd.context:
+            refuse(
+                f"This model's maximum context length is {odd.context} tokens. However, your request has {used} input tokens. "
+                "Please reduce the length of the input messages."
+            )
+        if odd.context and asked.limit and asked.limit > odd.context - used:
+            refuse(
+                f"'max_tokens' or 'max_completion_tokens' is too large: {asked.limit}. This model's maximum context length is "
+                f"{odd.context} tokens and your request has {used} input tokens ({asked.limit} > {odd.context} - {used})."
+            )
 
     def _read(self, raw: bytes) -> Asked:
         """Reads a request. Raises Refusal if it violates the document or needs a feature in `without`."""
@@ -110,7 +167,7 @@ class FakeOpenAI:
         if asked.model not in self.models:
             raise Refusal(404, f"model '{asked.model}' not found", code="model_not_found")
         if asked.format in self.without:
-            raise Refusal(400, f"'response_format.type' must not be '{asked.format}'")
+            raise Refusal(400, f"'response_format.type' must not be '{asked.format}'" if self.odd.words else "Bad Request")
         if asked.limit_name in self.without:
             text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
             raise Refusal(400, text, code="unsupported_parameter", param="max_tokens")
@@ -157,13 +214,14 @@ def _records_asked(asked: Asked) -> tuple[Any, Any]:
     They are read from response_format, or from the prompt's text if the request has no response_format.
     """
     schema = asked.schema
-    told = SCHEMA.search(asked.system)
+    words = asked.system + "".join(part.text or "" for part in asked.parts)
+    told = SCHEMA.search(words)
     if schema is None and told:
         schema = json.JSONDecoder().raw_decode(told[1])[0]
     records = (schema or {}).get("properties", {}).get("records")
     if records:
         return {**records, "$defs": schema.get("$defs", {})}, "records"
-    return {}, "json" if asked.format != "text" or "one JSON document" in asked.system else "text"
+    return {}, "json" if asked.format != "text" or "one JSON document" in words else "text"
 
 
 def _completion(call: SeenCall, asked: Asked, behaviour: Behaviour) -> bytes:
@@ -193,6 +251,20 @@ def _completion(call: SeenCall, asked: Asked, behaviour: Behaviour) -> bytes:
     if behaviour.no_candidates:
         document["choices"] = []
     return json.dumps(document).encode()
+
+
+def _as_events(body: bytes) -> bytes:
+    """The completion as a server streams it: a few characters an event, and the finish reason at the end."""
+    document = json.loads(body)
+    choice = document["choices"][0]
+    text, head = choice["message"]["content"] or "", {name: document[name] for name in ("id", "created", "model")}
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    deltas += [{"content": text[at : at + 7]} for at in range(0, len(text), 7)]
+    choices = [[{"index": 0, "delta": delta, "finish_reason": None}] for delta in deltas]
+    choices.append([{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}])
+    chunks = [{**head, "object": "chat.completion.chunk", "choices": one} for one in choices]
+    chunks.append({**head, "choices": [], "usage": document["usage"]})
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -226,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/event-stream" if body.startswith(b"data:") else "application/json")
         self.send_header("Content-Length", str(len(body)))
         if status == 429:
             self.send_header("Retry-After", "7")

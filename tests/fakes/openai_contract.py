@@ -88,6 +88,8 @@ class Asked:
     limit_name: str
     format: str  #: text, json_object or json_schema
     schema: Any  #: the JSON Schema if the format is json_schema, else None
+    stream: bool | None  #: None: not said
+    says_detail: bool  #: whether a picture has the field `detail`
 
 
 def read(raw: bytes) -> Asked:
@@ -129,6 +131,8 @@ def read(raw: bytes) -> Asked:
         limit_name="".join(limits),
         format=kind,
         schema=schema,
+        stream=body.get("stream"),
+        says_detail=b'"detail":' in raw,
     )
 
 

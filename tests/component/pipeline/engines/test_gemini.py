@@ -257,6 +257,48 @@ def test_the_call_s_model_and_detail_are_what_is_asked_for(fake, engine):
     assert less.model_version != full.model_version
 
 
+@pytest.mark.parametrize("words", ["", "Request contains an invalid argument."])
+@pytest.mark.parametrize(
+    "lacks", [{"schema"}, {"json", "schema"}, {"schema", "json", "system"}], ids=lambda lacks: "+".join(sorted(lacks))
+)
+def test_a_model_that_refuses_a_way_of_asking_is_asked_in_another_one_and_from_then_on_at_once(fake, engine, lacks, words):
+    fake.lacks, fake.lack_words = lacks, words
+    asked = replace(
+        call(7, 8, form=Form.RECORDS, json_mode=True), schema={"type": "object", "properties": {"n": {"type": "integer"}}}
+    )
+    for _ in range(2):
+        assert json.loads(engine.ask(asked).text) == [{"index": 1, "result": {"n": 7}}, {"index": 2, "result": {"n": 8}}]
+    assert len(fake.calls) == 2
+    assert [picture for seen in fake.calls for picture in seen.numbers] == [7, 8, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Provided image is not valid.",
+        "Request contains an invalid argument.",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+    ],
+)
+def test_a_400_on_several_pictures_leaves_open_which_one_it_is_about(fake, engine, words):
+    fake.script = always(failing(400, words))
+    answer = engine.ask(call(1, 2))
+    assert (answer.finish, answer.code) == (Finish.UNREADABLE, ItemCode.MODEL_REFUSED)
+    assert words in answer.detail
+
+
+def test_a_field_that_no_picture_can_cause_fails_the_call(fake, engine):
+    fake.script = always(failing(400, 'Invalid JSON payload received. Unknown name "store": Cannot find field.'))
+    with pytest.raises(ModelRefused, match="store"):
+        engine.ask(call(1, 2))
+
+
+def test_records_are_taken_out_of_whatever_stands_around_them(fake, engine):
+    fake.script = always(Behaviour(text=lambda text: f"Sure:\n```json\n{text}\n```\nIs that all?"))
+    answer = engine.ask(call(7, 8, form=Form.RECORDS))
+    assert json.loads(answer.text) == [{"index": 1, "result": "picture 7"}, {"index": 2, "result": "picture 8"}]
+
+
 def test_any_other_refusal_is_for_good(fake, engine):
     fake.script = always(failing(400))
     with pytest.raises(ModelRefused):

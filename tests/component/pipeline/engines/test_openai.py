@@ -256,6 +256,25 @@ def test_a_500_is_a_fault_of_the_call(fake, engine):
             Unreadable,
             "exceed",
         ),
+        (400, {"error": {"message": "bad", "type": None}}, BadRequest, "bad"),
+        (400, {"error": {"error": {"message": "nested"}}}, BadRequest, "nested"),
+        (400, {"errors": [{"message": "listed"}]}, BadRequest, "listed"),
+        (400, {"detail": "said"}, BadRequest, "said"),
+        (413, {"message": "no"}, Unreadable, "no"),
+        (500, {"error": "failed to parse grammar"}, BadRequest, "grammar"),
+        (500, {"error": "it broke"}, ModelFault, "it broke"),
+        (
+            500,
+            {"error": {"message": "litellm.InternalServerError: OpenAIException - Connection error.", "code": "500"}},
+            ModelUnavailable,
+            "Connection error",
+        ),
+        (
+            400,
+            {"error": {"message": "/chat/completions: Invalid model name passed in model=gone.", "code": "400"}},
+            ModelUnavailable,
+            "Invalid model name",
+        ),
         (
             503,
             {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}},
@@ -268,6 +287,21 @@ def test_each_server_s_own_way_to_say_it_is_understood(status, body, expected, s
     error = meaning(status, None, json.dumps(body).encode())
     assert isinstance(error, expected)
     assert said in str(error)
+
+
+def test_an_error_page_is_read_as_its_words():
+    error = meaning(400, None, b"<html><h1>Bad Request</h1><p>the image is broken</p></html>")
+    assert isinstance(error, Unreadable)
+    assert "Bad Request the image is broken" in str(error)
+
+
+def test_an_unknown_model_behind_a_proxy_is_waited_for_as_a_404_is():
+    behind = meaning(400, None, b'{"error": {"message": "Invalid model name passed in model=gone"}}')
+    plain = meaning(404, None, b'{"error": {"message": "model gone not found"}}')
+    for error in (behind, plain):
+        assert isinstance(error, ModelUnavailable)
+        assert error.cause is Cause.MODEL
+        assert error.notice
 
 
 @pytest.mark.parametrize(

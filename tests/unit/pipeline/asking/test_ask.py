@@ -266,3 +266,75 @@ def test_a_model_that_cannot_be_asked_leaves_earlier_outcomes_standing():
     assert replied([next(outcomes)]) == [0]
     with pytest.raises(ModelUnavailable):
         next(outcomes)
+
+
+def test_a_model_that_gives_one_record_a_call_is_asked_about_ever_fewer_images_until_it_has_given_all():
+    def first_only(call: Call, _number: int) -> Answer:
+        return Answer(finish=Finish.COMPLETE, text=json.dumps(json.loads(answer_text(call))[:1]))
+
+    engine = FakeEngine(script=first_only)
+    outcomes = run(engine, staged(*range(40)), RECORDS)
+    assert failed(outcomes) == {}
+    assert sorted(replied(outcomes)) == list(range(40))
+    assert [len(call.pictures) for call in engine.calls[:4]] == [40, 39, 19, 9]
+    assert len(engine.calls) <= 2 * 40
+
+
+def test_missing_records_are_asked_for_together_once_and_then_in_halves():
+    def says_nothing_of(call: Call, _number: int) -> Answer:
+        said = [record for record in json.loads(answer_text(call)) if record["result"] != "i6"]
+        return Answer(finish=Finish.COMPLETE, text=json.dumps(said if len(call.pictures) < 5 else said[:4]))
+
+    engine = FakeEngine(script=says_nothing_of)
+    outcomes = run(engine, staged(*range(8)), RECORDS)
+    assert failed(outcomes) == {6: ItemCode.SCHEMA_MISMATCH}
+    assert [shown(call) for call in engine.calls] == [
+        [f"i{index}" for index in range(8)],
+        ["i4", "i5", "i6", "i7"],
+        ["i6"],
+    ]
+
+
+def takes(most: int, *, says: bool):
+    def script(call: Call, _number: int) -> Answer | None:
+        if len(call.pictures) > most:
+            return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, at_most=most if says else None)
+        return None
+
+    return script
+
+
+@pytest.mark.parametrize("most", [1, 3, 5])
+def test_all_groups_are_cut_to_what_the_model_says_that_it_takes(most):
+    engine = FakeEngine(script=takes(most, says=True))
+    outcomes = run(engine, staged(*range(20)), RECORDS, pictures=10)
+    assert sorted(replied(outcomes)) == list(range(20))
+    assert len(engine.calls) == 1 + 2 * -(-10 // most)
+
+
+def test_a_model_of_one_picture_a_call_is_found_out_without_words_and_its_engine_is_told():
+    engine = FakeEngine(script=takes(1, says=False))
+    outcomes = run(engine, staged(*range(16)), RECORDS)
+    assert sorted(replied(outcomes)) == list(range(16))
+    assert len(engine.calls) == 16 + 4
+    assert engine.learnt == {"": 1}
+    run(engine, staged(*range(16)), RECORDS)
+    assert len(engine.calls) == 16 + 4 + 16
+
+
+def test_a_model_is_not_thought_to_take_one_picture_because_of_a_bad_one():
+    engine = FakeEngine(script=blocks("i0", "i1"))
+    run(engine, staged(*range(16)), RECORDS)
+    assert engine.learnt == {}
+
+
+def test_a_picture_refused_for_good_is_a_culprit_so_the_other_half_is_sent_as_a_whole():
+    def script(call: Call, _number: int) -> Answer | Exception | None:
+        if "i0" not in shown(call):
+            return None
+        return Answer(finish=Finish.UNREADABLE) if len(call.pictures) > 1 else ModelRefused("HTTP 400")
+
+    engine = FakeEngine(script=script)
+    outcomes = run(engine, staged(*range(4)))
+    assert failed(outcomes) == {0: ItemCode.MODEL_REFUSED}
+    assert [shown(call) for call in engine.calls] == [["i0", "i1", "i2", "i3"], ["i0", "i1"], ["i0"], ["i1"], ["i2", "i3"]]
