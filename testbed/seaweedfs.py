@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,9 @@ STARTS = 3  #: attempts to start; another process may take a free port before Se
 #: These ports are below those that Linux uses for outgoing connections, so no such connection can take one.
 PORTS = range(12_000, 22_000)
 ADMIN_GRPC = 10_000  #: SeaweedFS's worker always expects admin's gRPC port this much above admin's port
+#: SeaweedFS always opens these sockets beside its gRPC ports. Their folder is the same for all users, whatever TMPDIR is.
+GRPC_SOCKETS = "/tmp/seaweedfs-{role}-grpc-{port}.sock"
+ROLES = ("admin", "filer", "master", "s3", "volume")
 LISTENERS = (
     "master.port",
     "master.port.grpc",
@@ -140,6 +143,8 @@ def _weed(folder: Path, bucket: str) -> Iterator[S3Server]:
             process.wait()
         shutil.rmtree(sockets, ignore_errors=True)
         shutil.rmtree(data, ignore_errors=True)
+        for left in _grpc_sockets(admin + ADMIN_GRPC, *others):  # a SeaweedFS that was killed has left them
+            left.unlink(missing_ok=True)
 
 
 def _wait_for_s3(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -164,12 +169,23 @@ def _wait_for_s3(server: S3Server, process: subprocess.Popen[bytes], log: Path) 
         client.close()
 
 
-def _free_ports(count: int, *, beside: int) -> list[int]:
-    """Finds `count` free ports. The port that is `beside` above the first one is free too."""
+def _grpc_sockets(*ports: int) -> Iterator[Path]:
+    for port in ports:
+        for role in ROLES:
+            yield Path(GRPC_SOCKETS.format(role=role, port=port))
+
+
+def _free_ports(count: int, *, beside: int, ports: Sequence[int] = PORTS) -> list[int]:
+    """Finds `count` free ports. The port that is `beside` above the first one is free too.
+
+    A port with a socket in `GRPC_SOCKETS` is not free, because SeaweedFS can not replace the socket of another user.
+    """
     found: list[int] = []
     with contextlib.ExitStack() as stack:
-        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        for port in random.SystemRandom().sample(ports, len(ports)):
             wanted = [port] if found else [port, port + beside]
+            if any(left.exists() for left in _grpc_sockets(*wanted)):
+                continue
             try:
                 for each in wanted:
                     stack.enter_context(socket.create_server(("127.0.0.1", each)))

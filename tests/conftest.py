@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import structlog
 
-from storage.database import Database, migrate
+from storage.database import Database
 from storage.redis.embedded import EmbeddedRedis
 from testbed import PostgresServer, S3Server, postgres, seaweedfs
 from tests.harness import Harness, running
+from tests.migrated import migrated_database
 from tests.rows import quick_folder
 
 
@@ -68,8 +69,7 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """A database with the schema and no rows."""
-    made = Database(database_url)
-    migrate(made)
+    made = migrated_database(database_url)
     yield made
     made.close()
 

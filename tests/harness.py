@@ -29,13 +29,13 @@ from pipeline.ports import Engine
 from pipeline.scratch_key import owner_of
 from storage import schema
 from storage.account import accounts, ledger
-from storage.database import Database, migrate
 from tests.described import DescribedClient
 from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
 from tests.fakes.scratch import MemoryScratch
 from tests.fakes.signals import MemorySignals
+from tests.migrated import migrated_database
 from workers.leases import LeaseKeeper
 from workers.run import run_step
 from workers.supervisor import Supervisor
@@ -58,8 +58,7 @@ class Harness:
         **settings: str,
     ) -> None:
         self.settings: Settings = load_settings({"DATA_DIR": str(folder), **settings})
-        self.database = Database(self.settings.database_url)
-        migrate(self.database)
+        self.database = migrated_database(self.settings.database_url)
         self.scratch = MemoryScratch()
         self.signals = MemorySignals()
         self.engine = engine or FakeEngine()

