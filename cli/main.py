@@ -91,7 +91,8 @@ def serve(*, ready_key: bool) -> None:
 
 @main.command()
 @click.option("--fd", type=int, help="Serve on this inherited socket instead of HOST and PORT.")
-def web(fd: int | None) -> None:
+@click.option("--examples", default="", hidden=True, help="Serve the pictures of examples/, at this address.")
+def web(fd: int | None, examples: str) -> None:
     """Run a web process, which serves the HTTP API on HOST and PORT."""
     _end_on_sigterm()
     from api.server import run_web
@@ -99,7 +100,7 @@ def web(fd: int | None) -> None:
     end_with_parent()
     settings = _running_settings()
     _configure(settings)
-    run_web(settings, bind=f"fd://{fd}" if fd is not None else "")
+    run_web(settings, bind=f"fd://{fd}" if fd is not None else "", pictures=examples)
 
 
 @main.command()
