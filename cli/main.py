@@ -79,7 +79,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--ready-key", is_flag=True, help="Create a key with credits, and print it with a curl command that uses it.")
+@click.option("--ready-key", is_flag=True, help="Print a key with credits and a curl command that uses it, and serve examples/.")
 def serve(*, ready_key: bool) -> None:
     """Run the whole service: web, worker, supervisor, and the embedded parts. Ctrl-C ends it."""
     from cli.serve import serve as run
