@@ -7,6 +7,7 @@ import io
 import json
 import sys
 
+import httpx
 from extract_image_client import AuthenticatedClient
 from extract_image_client.api.extract import post_extract_image, post_extract_image_estimate
 from extract_image_client.api.jobs import get_job, get_job_items, get_job_results, post_jobs
@@ -25,7 +26,7 @@ from extract_image_client.models import (
 from extract_image_client.types import File
 
 url, key, picture = sys.argv[1:]
-client = AuthenticatedClient(base_url=url, token=key, raise_on_unexpected_status=True)
+client = AuthenticatedClient(base_url=url, token=key, raise_on_unexpected_status=True, timeout=httpx.Timeout(60))
 schema = RecordSchema.from_dict({"type": "object", "properties": {"seen": {"type": "string"}}, "required": ["seen"]})
 
 
