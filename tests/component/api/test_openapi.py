@@ -157,7 +157,7 @@ def test_the_examples_folder_is_served_to_this_machine_alone_and_only_if_asked_f
     assert harness.client.get(name).status_code == 404
     client = create_app(harness.web, "http://127.0.0.1:8000/examples").test_client()
     shown = client.get(name)
-    assert (shown.content_type, shown.data) == ("image/gif", (ROOT / name.strip("/")).read_bytes())
+    assert (shown.content_type, shown.data) == ("application/octet-stream", (ROOT / name.strip("/")).read_bytes())
     assert client.get(name, environ_base={"REMOTE_ADDR": "203.0.113.9"}).status_code == 404
     assert client.get(name, headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 404
     for other in ("expected.json", "make.py", "..%2fREADME.md", "none.gif"):
