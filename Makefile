@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser demo serve test real-servers torture torture-checked fuzz pythons check clean
+.PHONY: help install browser generators demo serve test real-servers torture torture-checked fuzz pythons check clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,11 @@ $(STAMP): requirements.lock pyproject.toml
 
 browser: ## install Debian's Chromium, which the tests in tests/browser need; they are skipped without it
 	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
+
+generators: ## install Java and TypeScript, which tests of generated clients need; they are skipped without them
+	@command -v java > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jre-headless > /dev/null; }
+	@command -v npm > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends npm > /dev/null; }
+	@npm ci --prefix tests/e2e/clients --silent --no-audit --no-fund
 
 demo: install ## send the pictures in examples/ through the real queue and show what they say
 	@$(BIN)/extract-image demo

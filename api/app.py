@@ -11,6 +11,7 @@ from api import (
     deliveries,
     errors,
     estimate,
+    examples,
     extract_image,
     health,
     job_actions,
@@ -23,14 +24,18 @@ from api import (
 )
 from api.auth import add_rate_headers, optional_account
 from api.openapi import routes
+from api.openapi.examples import NO_PICTURES
 from api.patience import expect_body
 from api.wiring import WebParts
 
 DRAIN_PIECE = 1 << 18
 
 
-def create_app(parts: WebParts) -> Flask:
-    """Makes the Flask app that uses these parts."""
+def create_app(parts: WebParts, pictures: str = "") -> Flask:
+    """Makes the Flask app that uses these parts.
+
+    `pictures`: the address at which the app shall serve `examples/`, as in `http://127.0.0.1:8000/examples`; empty: it does not.
+    """
     app = Flask("api", static_folder=None)
     app.url_map.strict_slashes = False  # an address with a slash at its end is the same; a redirect would lose a POST's body
     app.url_map.merge_slashes = False  # otherwise `//` in a path is answered with a redirect in HTML
@@ -47,7 +52,9 @@ def create_app(parts: WebParts) -> Flask:
     app.register_blueprint(usage.blueprint(parts))
     app.register_blueprint(health.blueprint(parts))
     app.register_blueprint(metrics.blueprint(parts))
-    app.register_blueprint(routes.blueprint(app))
+    if pictures:
+        app.register_blueprint(examples.blueprint(parts))
+    app.register_blueprint(routes.blueprint(app, pictures or NO_PICTURES))
     app.after_request(add_rate_headers)
 
     @app.before_request

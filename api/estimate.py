@@ -11,7 +11,7 @@ from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.error_codes import OF_REQUESTS
-from api.openapi.shared import BODIES
+from api.openapi.shared import BODIES, REQUEST_ID
 from api.wiring import WebParts
 from pipeline.estimate import estimate
 from pipeline.request.check import RequestFault
@@ -24,6 +24,7 @@ def blueprint(parts: WebParts) -> Blueprint:
     @describe(
         "Estimate what a request would cost",
         tag="Extract",
+        parameters=[REQUEST_ID],
         bodies=BODIES,
         answers=[ResponseSpec(status=200, what="Images, model calls, tokens, credits and money.", schema="Estimate")],
         errors=[*OF_REQUESTS],

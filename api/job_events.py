@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request
 
 from api.auth import authenticate
 from api.openapi.document import Parameter, ResponseSpec, describe
-from api.openapi.schemas import text
+from api.openapi.schemas import ref, text
 from api.paging import own_job
 from api.patience import hung_up
 from api.waiting import LISTEN_SECONDS, waiting_place
@@ -38,18 +38,21 @@ def blueprint(parts: WebParts) -> Blueprint:
         "A job, as it changes",
         tag="Jobs",
         parameters=[
-            Parameter(name="Last-Event-ID", place="header", schema=text(), what="What was seen already is not sent again.")
+            Parameter(
+                name="Last-Event-ID",
+                place="header",
+                schema=text(),
+                what="The `id` of the last event that you have seen. The job is sent again only if it has changed since.",
+            )
         ],
         answers=[
             ResponseSpec(
                 status=200,
                 what="Server-Sent Events: the job at once and whenever it has changed, until it has ended.",
-                schema="JobEvent",
+                schema={"anyOf": [text("The stream as text."), ref("JobEvent")]},
                 media=["text/event-stream"],
             ),
-            ResponseSpec(
-                status=204, what="The job has ended, and its end is the event that was seen: a client comes back no more."
-            ),
+            ResponseSpec(status=204, what="The job has ended, and you have seen its last event. Do not connect again."),
         ],
         errors=["not_found", "no_waiting_place"],
     )

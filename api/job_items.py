@@ -57,7 +57,13 @@ def blueprint(parts: WebParts) -> Blueprint:
     @describe(
         "The results of a job",
         tag="Jobs",
-        parameters=[Parameter(name="format", schema=text(enum=FORMATS, default="json"), what="See the answers.")],
+        parameters=[
+            Parameter(
+                name="format",
+                schema=text(enum=FORMATS),
+                what="The form of the results, by default `json`. The answers describe each.",
+            )
+        ],
         answers=[
             ResponseSpec(
                 status=200,

@@ -70,7 +70,14 @@ def blueprint(parts: WebParts) -> Blueprint:
         "Metrics for Prometheus",
         tag="Health",
         key="token",
-        answers=[ResponseSpec(status=200, what="Of all processes, in the text format.", schema=text(), media=["text/plain"])],
+        answers=[
+            ResponseSpec(
+                status=200,
+                what="The metrics of all processes, in the text format of Prometheus.",
+                schema=text(),
+                media=["text/plain"],
+            )
+        ],
     )
     def metrics() -> Response:
         """Answers with the metrics. If Redis or the database can't be read, its metrics are left out and `part_up` is 0."""

@@ -88,7 +88,7 @@ def _is_too_much(part: Any) -> bool:
 def list_parameters(statuses: list[str], default: int, most: int) -> list[Parameter]:
     """The query parameters of a list, for the OpenAPI document."""
     return [
-        Parameter(name="status", schema=text(enum=statuses), what="Only those."),
-        Parameter(name="limit", schema=number(minimum=1, maximum=most, default=default), what="How many at once."),
-        Parameter(name="cursor", schema=text(), what="`nextCursor` of the page before."),
+        Parameter(name="status", schema=text(enum=statuses), what="Show only those with this status."),
+        Parameter(name="limit", schema=number(minimum=1, maximum=most), what=f"How many to show at once, by default {default}."),
+        Parameter(name="cursor", schema=text(), what="The `nextCursor` of the page before."),
     ]

@@ -18,7 +18,8 @@ SPARE_THREADS = 32  #: threads for new requests, in addition to one for each wai
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, options: dict[str, Any], pictures: str) -> None:
+        self._pictures = pictures
         self._settings = settings
         self._options = options
         self._worker: Any = None
@@ -35,7 +36,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         """Builds the app in each worker after the fork, so that processes share no connection."""
         parts = build_parts(self._settings, stopping=lambda: self._worker is not None and not self._worker.alive)
         self._publisher = Publisher(parts.signals, "web")
-        return create_app(parts)
+        return create_app(parts, self._pictures)
 
     def _keep_worker(self, worker: Any) -> None:
         self._worker = worker
@@ -45,8 +46,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self._publisher.close()
 
 
-def run_web(settings: Settings, *, bind: str = "") -> None:
+def run_web(settings: Settings, *, bind: str = "", pictures: str = "") -> None:
     """Serves until SIGTERM or SIGINT. `bind` is an address in gunicorn's spelling; if empty, HOST and PORT are used.
+    `pictures` is as in `create_app`.
 
     gunicorn itself reads the number of processes from WEB_CONCURRENCY.
     """
@@ -64,4 +66,5 @@ def run_web(settings: Settings, *, bind: str = "") -> None:
             "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - gunicorn makes the name
             "control_socket_disable": True,
         },
+        pictures,
     ).run()

@@ -26,14 +26,18 @@ def blueprint(parts: WebParts) -> Blueprint:
         tag="Account",
         parameters=[
             Parameter(
-                name="limit", schema=number(minimum=1, maximum=MOST, default=DEFAULT_LIMIT), what="Rows of the ledger at once."
+                name="limit",
+                schema=number(minimum=1, maximum=MOST),
+                what=f"How many rows of the ledger to show at once, by default {DEFAULT_LIMIT}.",
             ),
-            Parameter(name="cursor", schema=text(), what="`nextCursor` of the page before."),
+            Parameter(name="cursor", schema=text(), what="The `nextCursor` of the page before."),
             Parameter(
-                name="days", schema=number(minimum=1, maximum=MOST_DAYS, default=DEFAULT_DAYS), what="How far back `days` goes."
+                name="days",
+                schema=number(minimum=1, maximum=MOST_DAYS),
+                what=f"How many days back `days` goes, by default {DEFAULT_DAYS}.",
             ),
         ],
-        answers=[ResponseSpec(status=200, what="Of the key's account.", schema="Usage")],
+        answers=[ResponseSpec(status=200, what="The usage of the key's account.", schema="Usage")],
         errors=["invalid_limit", "invalid_cursor", "invalid_days"],
     )
     def show() -> Response:

@@ -92,7 +92,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--ready-key", is_flag=True, help="Create a key with credits, and print it with a curl command that uses it.")
+@click.option("--ready-key", is_flag=True, help="Print a key with credits and a curl command that uses it, and serve examples/.")
 def serve(*, ready_key: bool) -> None:
     """Run the whole service: web, worker, supervisor, and the embedded parts. Ctrl-C ends it."""
     from cli.serve import serve as run
@@ -104,7 +104,8 @@ def serve(*, ready_key: bool) -> None:
 
 @main.command()
 @click.option("--fd", type=int, help="Serve on this inherited socket instead of HOST and PORT.")
-def web(fd: int | None) -> None:
+@click.option("--examples", default="", hidden=True, help="Serve the pictures of examples/, at this address.")
+def web(fd: int | None, examples: str) -> None:
     """Run a web process, which serves the HTTP API on HOST and PORT."""
     _end_on_sigterm()
     from api.server import run_web
@@ -113,7 +114,7 @@ def web(fd: int | None) -> None:
     end_with_parent()
     settings = _running_settings()
     _started(settings, "web", by_serve=by_serve)
-    run_web(settings, bind=f"fd://{fd}" if fd is not None else "")
+    run_web(settings, bind=f"fd://{fd}" if fd is not None else "", pictures=examples)
 
 
 @main.command()

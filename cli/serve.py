@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -23,6 +24,7 @@ import click
 import structlog
 from sqlalchemy import make_url
 
+from api.examples import FOLDER
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
 from cli.local_servers import local_servers
@@ -70,11 +72,15 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
             except (RuntimeError, PermissionError) as error:
                 raise click.ClickException(str(error)) from None
             environment["REDIS_URL"] = redis.url
-        key = ready_key(database, secret_key(settings)) if with_key else None
+        pictures = ""
+        key: str | None = None
+        if with_key:
+            key = ready_key(database, secret_key(settings), settings.data_dir / "ready_key")
+            pictures = _open_examples(environment, host, port)
         database.close()
         # Set the signal handlers before the children start, so that no signal is lost.
         stop = _StopSignals()
-        children = [_Child(role, environment, listener) for role in ROLES]
+        children = [_Child(role, environment, listener, pictures) for role in ROLES]
         stack.callback(_end, children)
         for child in children:
             child.start()
@@ -119,6 +125,20 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _open_examples(environment: dict[str, str], host: str, port: int) -> str:
+    """Lets the workers fetch `examples/` from this service, and no other address of this machine. Returns the folder's address.
+
+    It is empty if the service does not listen on loopback, or is installed without the folder.
+    """
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    if not ip_address(loopback).is_loopback or not FOLDER.is_dir():
+        return ""
+    network = f"[{loopback}/128]" if ":" in loopback else f"{loopback}/32"
+    given = environment.get("FETCH_ALLOW", "").strip()
+    environment["FETCH_ALLOW"] = f"{given},{network}:{port}/examples/".lstrip(",")
+    return f"http://{_display_host(loopback)}:{port}/examples"
+
+
 @dataclass
 class _StopSignals:
     received: bool = False
@@ -138,6 +158,7 @@ class _Child:
     role: str
     environment: dict[str, str]
     listener: socket.socket
+    pictures: str  #: the address at which the web process serves `examples/`; empty: it does not
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     fast_deaths: int = field(default=0)
@@ -146,7 +167,7 @@ class _Child:
         command = [*COMMAND, self.role]
         descriptors: tuple[int, ...] = ()
         if self.role == "web":
-            command += ["--fd", str(self.listener.fileno())]
+            command += ["--fd", str(self.listener.fileno()), "--examples", self.pictures]
             descriptors = (self.listener.fileno(),)
         # The child gets its own session, so that Ctrl-C reaches only `serve`, which then ends the children.
         self.process = subprocess.Popen(command, env=self.environment, pass_fds=descriptors, start_new_session=True)

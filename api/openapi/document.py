@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Literal, TypeVar
 
 from flask import Flask
 
-from api.errors import COMPATIBLE, PROBLEM
+from api.errors import COMPATIBLE, PROBLEM, UNAUTHORIZED
 from api.openapi.error_codes import ERRORS, ITEM_CODES
+from api.openapi.examples import ANSWERS, NO_PICTURES, OF_MEDIA, OF_STATUS, REQUESTS, with_pictures
 from api.openapi.schemas import COMPONENTS, EVERY_ANSWER, HEADERS, PATH_PARAMETERS, Schema, ref
+from api.openapi.webhooks import webhooks
+from pipeline.request.fields import FIELDS
 
 JSON = "application/json"
 TITLE = "extract-image"
@@ -28,6 +32,7 @@ ABOUT = (
 )
 #: The groups of operations, in the order in which they are shown.
 TAGS = ("Extract", "Jobs", "Webhooks", "Account", "Health", "About")
+_MARKDOWN_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 View = TypeVar("View", bound=Callable[..., Any])
 
 #: Whether an operation needs a key → the codes that it may answer with in addition to its own.
@@ -59,6 +64,7 @@ class ResponseSpec:
     media: Sequence[str] = (JSON,)
     others: dict[str, Schema | str] = field(default_factory=dict)  #: more media types, each with its own schema
     headers: Sequence[str] = ()  #: names in schemas.HEADERS, in addition to those of every answer
+    example: Any = None  #: a body, if api/openapi/examples.py has none for its component or its media type
     names: dict[str, str] = field(default_factory=dict)  #: path parameter → JSON Pointer to its value in the body
 
 
@@ -115,12 +121,16 @@ def operations(app: Flask) -> dict[tuple[str, str], Operation]:
     return found
 
 
-def document(app: Flask) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of all routes. Raises NotDescribed."""
+def document(app: Flask, pictures: str = NO_PICTURES) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of all routes. Raises NotDescribed.
+
+    `pictures`: the address of the folder with the pictures that the examples of requests name.
+    """
     known = operations(app)
     paths: dict[str, dict[str, Any]] = {}
     for (method, path), operation in sorted(known.items(), key=lambda item: item[0][1]):
-        paths.setdefault(path, {})[method.lower()] = _operation(method, path, operation, _links(known, operation))
+        shown = _operation(method, path, operation, _links(known, operation))
+        paths.setdefault(path, {})[method.lower()] = with_pictures(shown, pictures)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -132,6 +142,7 @@ def document(app: Flask) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in TAGS],
         "paths": paths,
+        "webhooks": webhooks(),
         "components": {
             "schemas": COMPONENTS,
             "headers": HEADERS,
@@ -179,13 +190,19 @@ def _operation(method: str, path: str, operation: Operation, links: dict[int, di
 def _body(media: str, schema: Schema | str) -> dict[str, Any]:
     """The description of a body. In a form, fields that are neither text nor files are sent as JSON."""
     shown: dict[str, Any] = {"schema": _schema(schema)}
+    if isinstance(schema, str):
+        shown["examples"] = {
+            re.sub(r"\W", "-", summary.lower()): {"summary": summary, "value": value}
+            for summary, value in REQUESTS.get(schema, {}).items()
+        }
     if media == "multipart/form-data" and isinstance(schema, str):
-        fields = COMPONENTS[schema]["properties"]
-        as_json = [
-            name for name, inner in fields.items() if {"array", "object"} & set(inner.get("type", ())) and name != "images"
-        ]
+        as_json = [name for name, each in FIELDS.items() if each.form == "json" and _is_nested(each.schema) and name != "images"]
         shown["encoding"] = {name: {"contentType": JSON} for name in as_json}
     return shown
+
+
+def _is_nested(schema: Schema) -> bool:
+    return bool({"array", "object"} & set(schema.get("type", ())))
 
 
 def _id(method: str, path: str) -> str:
@@ -221,18 +238,29 @@ def _answers(operation: Operation, links: dict[int, dict[str, Any]]) -> dict[str
         shown: dict[str, Any] = {"description": answer.what, "headers": _headers(operation, answer.headers)}
         if answer.schema is not None:
             bodies = dict.fromkeys(answer.media, answer.schema) | answer.others
-            shown["content"] = {media: {"schema": _schema(schema)} for media, schema in bodies.items()}
+            shown["content"] = {
+                media: {"schema": _schema(schema), **_example(answer, media, schema)} for media, schema in bodies.items()
+            }
         if answer.status in links:
             shown["links"] = links[answer.status]
         answers[str(answer.status)] = shown
     return answers
 
 
+def _example(answer: ResponseSpec, media: str, schema: Schema | str) -> dict[str, Any]:
+    """The member `example` of an answer's body, if there is an example."""
+    if isinstance(schema, str):
+        value = OF_STATUS.get((answer.status, schema), ANSWERS.get(schema))
+    else:
+        value = answer.example or OF_MEDIA.get(media)
+    return {} if value is None else {"example": value}
+
+
 def _refusals(path: str, operation: Operation) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for status, code in operation.refusals:
         by_status.setdefault(status, []).append(code)
-    error = "CompatibleError" if path.rstrip("/") == COMPATIBLE else "Error"
+    compatible = path.rstrip("/") == COMPATIBLE
     shown = {}
     for status, codes in by_status.items():
         headers = {name for code in codes if code in ERRORS for name in ERRORS[code].headers}
@@ -242,9 +270,21 @@ def _refusals(path: str, operation: Operation) -> dict[str, Any]:
                 f"- `{code}`: {ERRORS[code].when if code in ERRORS else ITEM_CODES[code]}" for code in codes
             ),
             "headers": {**_headers(operation, [*sorted(headers), *operation.error_headers]), "X-Error-Code": code_header},
-            "content": {JSON: {"schema": ref(error)}, PROBLEM: {"schema": ref("Problem")}},
+            "content": _refused(status, codes[0], compatible=compatible),
         }
     return shown
+
+
+def _refused(status: int, code: str, *, compatible: bool) -> dict[str, Any]:
+    """The bodies of an error, with examples that have this code."""
+    when = _MARKDOWN_LINK.sub(r"\1", ERRORS[code].when if code in ERRORS else ITEM_CODES[code])
+    message = UNAUTHORIZED.message if code == UNAUTHORIZED.code else f"{when[0].upper()}{when[1:]}."
+    error = {"error": message} if compatible else {"error": message, "code": code}
+    about = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": message}
+    return {
+        JSON: {"schema": ref("CompatibleError" if compatible else "Error"), "example": error},
+        PROBLEM: {"schema": ref("Problem"), "example": {**about, "error": message, "code": code}},
+    }
 
 
 def _headers(operation: Operation, names: Sequence[str]) -> dict[str, Any]:

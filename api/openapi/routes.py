@@ -16,19 +16,27 @@ NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 KEPT_FOR_GOOD = "public, max-age=31536000, immutable"
 
 
-def blueprint(app: Flask) -> Blueprint:
+def blueprint(app: Flask, pictures: str) -> Blueprint:
+    """`pictures`: the address of the pictures that examples of requests name."""
     routes = Blueprint("describing", __name__)
 
     @cache
     def openapi_json() -> bytes:
-        return msgspec.json.encode(document(app))
+        return msgspec.json.encode(document(app, pictures))
 
     @routes.get("/openapi.json")
     @describe(
         "This description",
         tag="About",
         key="none",
-        answers=[ResponseSpec(status=200, what="OpenAPI 3.1.", schema={"type": "object"})],
+        answers=[
+            ResponseSpec(
+                status=200,
+                what="The OpenAPI 3.1 document.",
+                schema={"type": "object", "additionalProperties": True},
+                example={"openapi": "3.1.0", "info": {"title": TITLE, "version": "0.1.0"}, "paths": {}},
+            )
+        ],
     )
     def openapi() -> Response:
         return Response(openapi_json(), content_type="application/json")
@@ -49,7 +57,13 @@ def blueprint(app: Flask) -> Blueprint:
         tag="About",
         key="none",
         answers=[
-            ResponseSpec(status=200, what="A page that loads nothing from other hosts.", schema=text(), media=["text/html"])
+            ResponseSpec(
+                status=200,
+                what="A page that loads nothing from other hosts.",
+                schema=text(),
+                media=["text/html"],
+                example='<!doctype html>\n<html lang="en">…</html>',
+            )
         ],
     )
     def docs() -> Response:
@@ -62,7 +76,15 @@ def blueprint(app: Flask) -> Blueprint:
         tag="About",
         key="none",
         errors=["not_found"],
-        answers=[ResponseSpec(status=200, what="JavaScript.", schema=text(), media=["text/javascript"])],
+        answers=[
+            ResponseSpec(
+                status=200,
+                what="The script.",
+                schema=text(),
+                media=["text/javascript"],
+                example="(function () { … })();",
+            )
+        ],
     )
     def docs_asset(asset: str) -> Response:
         if asset != SCRIPT:

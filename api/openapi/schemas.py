@@ -46,21 +46,49 @@ def several(items: Schema, what: str = "", **details: Any) -> Schema:
 
 NEXT: Schema = {"type": ["string", "null"], "description": "`cursor` of the next page; null on the last one."}
 MONEY: Schema = {"type": "number", "minimum": 0, "description": "Dollars, by the prices in `MODELS`."}
+EVENTS = [f"job.{status.value}" for status in JobStatus if status.ended]  #: the types of webhooks
 TIME = text("RFC 3339, in UTC", format="date-time")
 
+
+def _own_type(field: RequestField) -> Schema | None:
+    """The schema of a field that has a component of its own: a choice, or an object with any members. It leaves null out."""
+    if None in field.schema.get("enum", ()):
+        return text(enum=[value for value in field.schema["enum"] if value is not None])
+    if field.schema.get("type") == ["object", "null"]:
+        return {"type": "object", "additionalProperties": True}
+    return None
+
+
+def _type_name(field: RequestField) -> str:
+    """The name of the field's component: `onError` has `OnError`."""
+    return "RecordSchema" if field.name == "schema" else field.name[0].upper() + field.name[1:]
+
+
+def _for_clients(field: RequestField) -> Schema:
+    """The schema of a field, written so that a generated client has one type for it in JSON and in forms."""
+    if _own_type(field) is None:
+        return field.json_schema
+    return {"description": field.json_schema["description"], **or_null(ref(_type_name(field)))}
+
+
 #: The fields of both POSTs that make a job, in the order of the reference.
-REQUEST_FIELDS: dict[str, Schema] = {name: field.json_schema for name, field in FIELDS.items()}
-_IMAGE = text("The one image, if `images` is missing.", pattern=r"\S")
+REQUEST_FIELDS: dict[str, Schema] = {name: _for_clients(field) for name, field in FIELDS.items()}
+OWN_TYPES: dict[str, Schema] = {_type_name(field): own for field in FIELDS.values() if (own := _own_type(field))}
+#: `openapi-generator` writes the class `Form`, which the clients in TypeScript import, only if a JSON body refers to it too. The
+#: `not` is such a reference. It refuses nothing, because a text is never an object.
+_IMAGE = text("The one image, if `images` is missing.", pattern=r"\S", **{"not": ref("Form")})
 _REQUIRED = [name for name, field in FIELDS.items() if field.required and name != "images"]  # `image` may replace `images`
 
 
 def _in_form(field: RequestField) -> Schema:
     """The schema of a field in a form."""
+    schema = REQUEST_FIELDS[field.name]
     if field.form != "texts":
-        return field.json_schema
+        return schema
+    array = {name: value for name, value in schema.items() if name not in {"description", "type"}}
     return {
-        "description": "As JSON, or a part for each element, whose text is taken as it stands.",
-        "anyOf": [field.json_schema, {"type": ["string", "number", "boolean"], "minLength": 1}],
+        "description": f"{schema['description']} Send it as JSON, or send one part for each element, whose text is taken as it is.",
+        "anyOf": [{"type": "array", **array}, text(), {"type": "null"}],
     }
 
 
@@ -102,6 +130,7 @@ COMPONENTS: dict[str, Schema] = {
         {name: _in_form(field) for name, field in FIELDS.items() if name not in {"inputMethod", "images", "prompt"}},
         "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",
     ),
+    **OWN_TYPES,
     "Result": record(
         {
             "results": text("With `jsonMode` a JSON document."),
@@ -143,20 +172,25 @@ COMPONENTS: dict[str, Schema] = {
             "expiresAt": or_null(TIME),
             "error": or_null(ref("JobError")),
             "warnings": several(text(), "For a person."),
-            "metadata": {"type": ["object", "null"], "description": "As sent."},
+            "metadata": {"description": "As sent.", **or_null(ref("Metadata"))},
             "links": ref("Links"),
         }
     ),
+    "Accepted": {
+        "description": "The job, or the start of it if the database is unavailable just after the job was accepted.",
+        "anyOf": [ref("Job"), ref("AcceptedJob")],
+    },
     "AcceptedJob": record(
         {"id": text("`job_…`"), "status": ref("JobStatus"), "links": ref("Links")},
-        what="What is left of a job to show when SQL is away just after it was accepted.",
+        what="What the service can show of a job if the database is unavailable just after the job was accepted.",
     ),
     "JobEvent": record(
         {
             "event": text(enum=["job"]),
             "id": text("For `Last-Event-ID`."),
             "data": text("The job.", contentMediaType="application/json", contentSchema=ref("Job")),
-        }
+        },
+        what="One event of the stream.",
     ),
     "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
     "JobStatus": text(enum=[status.value for status in JobStatus]),
@@ -211,7 +245,7 @@ COMPONENTS: dict[str, Schema] = {
         {
             "id": text("The `webhook-id`, the same at each attempt."),
             "round": number("Of the job: each end is told.", minimum=1),
-            "event": text(enum=["job.succeeded", "job.partial", "job.failed", "job.cancelled"]),
+            "event": text(enum=EVENTS),
             "url": text("As sent in `webhookUrl`."),
             "status": text("`dead`: given up, can be sent again.", enum=["pending", "delivered", "dead"]),
             "attempts": several(ref("Attempt"), "The oldest first; of many just the last 50."),
@@ -272,6 +306,22 @@ COMPONENTS: dict[str, Schema] = {
     ),
 }
 
+COMPONENTS["WebhookEvent"] = record(
+    {
+        "type": text(enum=EVENTS),
+        "timestamp": TIME,
+        "data": record(
+            {name: COMPONENTS["Job"]["properties"][name] for name in COMPONENTS["Job"]["required"]},
+            {
+                "results": text("The results, if the whole body stays under 20 kB. Otherwise read them from `links`."),
+                "errors": several(ref("ItemError"), "Only if images failed, and with `results`."),
+            },
+            "The job.",
+        ),
+    },
+    what="The body of a webhook.",
+)
+
 
 def header(what: str, schema: Schema) -> Schema:
     return {"description": what, "schema": schema}
@@ -298,6 +348,7 @@ EVERY_ANSWER: dict[str, tuple[str, ...]] = {
 }
 
 PATH_PARAMETERS: dict[str, Schema] = {
+    "name": {"description": "The picture's file name.", "schema": text()},
     "asset": {"description": "The script's file name, as it stands in the page.", "schema": text()},
     "job": {"description": "The job's `id`.", "schema": text()},
     "delivery": {"description": "The delivery's `id`, `webhook-id` to the receiver.", "schema": text()},

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from api.openapi.document import Parameter, ResponseSpec
-from api.openapi.schemas import Schema, number, ref, text
+from api.openapi.schemas import Schema, number, text
 
 #: Headers of an answer to a POST that made a job or that repeats an earlier one.
 REPLAYED = ("Preference-Applied", "Idempotent-Replayed")
 ACCEPTED = ResponseSpec(
     status=202,
-    what="It goes on: the job.",
-    schema={"anyOf": [ref("Job"), ref("AcceptedJob")]},
+    what="The job goes on. Follow it at `Location`.",
+    schema="Accepted",
     headers=("Location", "Retry-After", *REPLAYED),
     names={"job": "/id"},
 )
@@ -31,6 +31,18 @@ IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
     place="header",
     schema=text(pattern=r"^[!-~]{1,255}$"),
-    what="The same key with the same body gives the same job, with another body 409.",
+    what="A second request with the same key and the same body gets the first one's job. With another body it gets 409.",
 )
-REQUEST_SOURCE = Parameter(name="Request-Source", place="header", schema=text(), what="Kept with the job.")
+REQUEST_SOURCE = Parameter(
+    name="Request-Source",
+    place="header",
+    schema=text(),
+    what="Where the request comes from. It is kept with the job and shown in the usage.",
+)
+#: The estimate has it because `openapi-python-client` fails on an operation with two bodies and no optional parameter.
+REQUEST_ID = Parameter(
+    name="X-Request-Id",
+    place="header",
+    schema=text(),
+    what="An id of your own. It is in the answer and in each log line of the request.",
+)

@@ -52,6 +52,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ENCODED = re.compile(r"[^!-~]+")  # characters that are percent-encoded in a path or query
 _URL = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::(?P<port>[0-9]{0,5}))?")
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?")
 # Every client reads a host whose last label is a number as an IPv4 address, which has a dozen spellings (WHATWG URL, "ends in a
 # number"). Only the plain spelling is accepted. That refuses no real name, because no top-level domain is a number.
@@ -64,6 +65,12 @@ class Allowed:
 
     network: ipaddress.IPv4Network | ipaddress.IPv6Network
     port: int | None  #: None: every port
+    #: Empty: every path. Else only URLs that have an address as their host, this path, and after it just the name of a file.
+    path: str = ""
+
+    def opens(self, rest: str) -> bool:
+        """Whether a URL with this path and query may be asked for."""
+        return not self.path or (rest.startswith(self.path) and _FILE.fullmatch(rest, len(self.path)) is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +85,8 @@ class Target:
 
 def parse_allow(text: str) -> tuple[Allowed, ...]:
     """Reads a setting such as `127.0.0.1/32:*,10.1.0.0/16:8080,[fd00::/8]:443`. Blank text has no entries.
+
+    An entry may end with a path, such as `127.0.0.1/32:8000/examples/`.
 
     Raises ValueError, whose text names the entry that cannot be read.
     """
@@ -99,11 +108,13 @@ def _parse_entry(entry: str) -> Allowed:
         raise ValueError(f"{entry!r} has brackets around what is no IPv6 network")
     if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None and network.prefixlen >= 96:
         raise ValueError(f"{entry!r} is an IPv4-mapped network, which is never reached: write it as IPv4")
+    port_text, slash, path = port_text.partition("/")
+    path = slash + path
     if port_text == "*":
-        return Allowed(network=network, port=None)
+        return Allowed(network=network, port=None, path=path)
     if not re.fullmatch(r"[0-9]{1,5}", port_text) or not 1 <= int(port_text) <= 65535:
         raise ValueError(f"{entry!r} has no valid port: it must be 1 to 65535, or * for all")
-    return Allowed(network=network, port=int(port_text))
+    return Allowed(network=network, port=int(port_text), path=path)
 
 
 def address_allowed(ip: str, port: int, allow: Sequence[Allowed]) -> bool:
@@ -193,9 +204,9 @@ def _read_authority(scheme: str, authority: str, rest: str, allow: Sequence[Allo
     literal = _plain_address(host) is not None
     if not 1 <= port <= 65535:
         return "The URL's port is not a number from 1 to 65535."
-    if not literal and port not in _PUBLIC_PORTS and not any(entry.port in (None, port) for entry in allow):
+    if not literal and port not in _PUBLIC_PORTS and not any(entry.port in (None, port) and not entry.path for entry in allow):
         return f"The URL's port must be 80 or 443. {MAY_BE_ALLOWED}"
-    if literal and not address_allowed(host, port, allow):
+    if literal and not address_allowed(host, port, [entry for entry in allow if entry.opens(rest)]):
         return f"The URL's address is not a public one on port 80 or 443. {MAY_BE_ALLOWED}"
     written = f"[{host}]" if ":" in host else host
     if port != _DEFAULT_PORT[scheme]:

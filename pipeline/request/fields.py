@@ -213,7 +213,7 @@ class ExtractRequest:
     #: The JSON Schema of one image's record.
     schema: dict[str, Any] | None = declared(
         read=_schema,
-        schema={"type": ["object", "string", "null"]},
+        schema={"type": ["object", "null"]},
         wants="an object, also as text",
         what="The [JSON Schema of one image's record](../how-to/records.md): each image gets a record that fits it.",
         when="is not a JSON Schema that can be used; the text says where and why",

@@ -55,7 +55,7 @@ class RequestField:
 
     #: Converts the decoded JSON value to the attribute's value. Gets None if the field is missing or null. Raises Unfit.
     read: Callable[[Any, Given], Any]
-    schema: Schema  #: JSON Schema of the accepted values; it includes null if the field is optional
+    schema: Schema  #: JSON Schema of the values to send; it includes null if the field is optional
     wants: str  #: completes "must be …"; Markdown
     what: str  #: whole sentences that tell callers what the field does; Markdown, links relative to docs/reference
     required: bool = False
@@ -90,11 +90,11 @@ class RequestField:
 
     @property
     def json_schema(self) -> Schema:
-        """Its JSON Schema in OpenAPI."""
-        default = {} if self.default is None else {"default": self.default}
+        """Its JSON Schema in OpenAPI. It states the default only in words, because generated clients send a stated default."""
         wants = _as_code(self.wants)
-        description = f"{wants[0].upper()}{wants[1:]}. {self.what}"
-        return {"description": _without_links(description), **self.schema, **default}
+        default = "" if self.default is None else f", default `{json.dumps(self.default)}`"
+        description = f"{wants[0].upper()}{wants[1:]}{default}. {self.what}"
+        return {"description": _without_links(description), **self.schema}
 
     def message(self, unfit: Unfit, value: Any) -> str:
         """The text of the error, for the caller."""
@@ -152,8 +152,8 @@ def boolean(*, what: str) -> bool:
             return value.strip().lower() == "true"
         raise Unfit
 
-    schema = {"anyOf": [{"type": ["boolean", "null"]}, {"enum": ["true", "false"]}]}
-    return declared(read=read, schema=schema, wants="true or false", what=what, default=False)
+    # The schema leaves the strings out, because clients that are generated for both types are awkward to use.
+    return declared(read=read, schema={"type": ["boolean", "null"]}, wants="true or false", what=what, default=False)
 
 
 def choice(names: Sequence[Name], *, default: T, what: str, wants: str = "", says: str = TELLS_VALUE, when: str = "") -> Name | T:

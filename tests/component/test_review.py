@@ -176,6 +176,34 @@ def test_a_ready_key_leaves_everybody_else_s_keys_and_credits_alone(database):
         assert accounts.account_of(connection, second, b"s") not in {None, account}
 
 
+def test_a_ready_key_is_kept_in_a_file_of_its_owner_until_it_is_no_longer_valid(database, tmp_path):
+    kept = tmp_path / "ready_key"
+    first = ready_key(database, b"s", kept)
+    assert (kept.read_text().strip(), kept.stat().st_mode & 0o777) == (first, 0o600)
+    assert ready_key(database, b"s", kept) == first
+    with database.write() as connection:
+        accounts.revoke_key(connection, accounts.key_id(first))
+    second = ready_key(database, b"s", kept)
+    assert second != first
+    assert ready_key(database, b"another secret", kept) != second
+    kept.write_bytes(b"\xff no key")
+    last = ready_key(database, b"s", kept)
+    with database.read() as connection:
+        assert accounts.account_of(connection, last, b"s") is not None
+        assert accounts.account_of(connection, second, b"s") is None
+
+
+def test_a_ready_key_of_a_database_that_was_deleted_is_replaced(tmp_path):
+    kept = tmp_path / "ready_key"
+    keys = []
+    for name in ("first.db", "second.db"):
+        database = Database(f"sqlite:///{tmp_path / name}")
+        migrate(database)
+        keys.append(ready_key(database, b"s", kept))
+        database.close()
+    assert keys[0] != keys[1] == kept.read_text().strip()
+
+
 def test_a_supervisor_that_rings_steps_anew_does_not_wait_for_who_ends_their_job(postgres_database):
     job = new_job(postgres_database, new_account(postgres_database), images=3)
     set_steps(postgres_database, rung_at=0, rings=1)

@@ -22,7 +22,7 @@ from cli.serve import _say
 from config.settings import SECRETS, Settings, load_settings
 from pipeline.credits import reservation
 from pipeline.request.fields import FIELDS
-from testbed import PictureServer, Service, environment, pictures, serving
+from testbed import Service, environment, serving
 from tests.compose import COMPOSE, SERVICES
 from tests.docs.markdown import NAMES, ROOT, Block, blocks
 
@@ -43,17 +43,15 @@ EXPORT = re.compile(r"export (\w+=\S+ ?)+")
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A running service, its pictures, and what stands for them in the documents."""
+    """A running service, and what stands for it in the documents."""
 
     service: Service
-    pictures: PictureServer
     folder: Path
 
     def put_in(self, text: str) -> str:
         """The text with this service's own values instead of the documents'."""
         return (
-            text.replace("https://pictures.example", self.pictures.url)
-            .replace("http://127.0.0.1:8000", self.service.url)
+            text.replace("http://127.0.0.1:8000", self.service.url)
             .replace("xim_…", self.service.key)
             .replace("service.log", str(self.service.folder / "serve.log"))
         )
@@ -83,12 +81,9 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("docs")
-    with pictures() as server:
-        for path in (ROOT / "examples").iterdir():
-            if path.suffix in {".gif", ".heic", ".png"}:
-                server.page(path.name, path.read_bytes())
-        with serving(folder / "data", ENGINE="ocr", FETCH_ALLOW=server.allow) as service:
-            yield Stage(service=service, pictures=server, folder=folder)
+    # The service serves the pictures itself, as `make serve` does. The port is the one of docs/how-to/webhooks.md.
+    with serving(folder / "data", ENGINE="ocr", WEBHOOK_ALLOW="127.0.0.1/32:9009") as service:
+        yield Stage(service=service, folder=folder)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if any(block.kind != "mermaid" for block in blocks(name))])
@@ -108,7 +103,7 @@ def test_no_block_of_a_document_escapes_its_test(name: str) -> None:
 def check(block: Block, stage: Stage, folder: Path) -> None:
     ways: dict[str, Callable[[], str | None]] = {
         "sh": lambda: check_shell(block, stage, folder),
-        "python": lambda: stage.run(sys.executable, "-W", "error", "-c", block.text),
+        "python": lambda: stage.run(sys.executable, "-W", "error", "-c", stage.put_in(block.text)),
         "php": lambda: check_php(block, stage, folder),
         "json request": lambda: send(stage, "/api/v1/extract-image", stage.put_in(block.text).encode(), {}),
         "json node": lambda: check_node(block, stage),

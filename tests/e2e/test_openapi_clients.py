@@ -1,12 +1,16 @@
-"""What others make of /openapi.json: schemathesis tries the running service by it, a generated client uses it."""
+"""What others make of /openapi.json: schemathesis tries the running service by it, and three generated clients use it."""
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,50 +91,91 @@ def test_schemathesis_finds_nothing_with_all_checks_and_two_accounts(service, tm
     assert done.returncode == 0, done.stdout[-20_000:]
 
 
-USE = """
-import json, sys
-from extract_image_client import AuthenticatedClient
-from extract_image_client.api.jobs import get_job, get_job_results, post_jobs
-from extract_image_client.models import Error, Job, Request, RequestInputMethod, Result
-
-url, key, picture = sys.argv[1:]
-client = AuthenticatedClient(base_url=url, token=key, raise_on_unexpected_status=True)
-body = Request(input_method=RequestInputMethod.BASE64, images=[picture], prompt="Which number?")
-job = post_jobs.sync(client=client, body=body, request_source="generated")
-assert isinstance(job, Job), job
-while job.finished_at is None:
-    job = get_job.sync(job.id, client=client, wait=30)
-result = get_job_results.sync(job.id, client=client)
-assert isinstance(result, Result), result
-unknown = get_job.sync("job_none", client=client)
-assert isinstance(unknown, Error), unknown
-print(json.dumps([job.status, result.results, result.credit_usage, unknown.code]))
+#: The programs that use the clients. `make generators` installs TypeScript beside them.
+PROGRAMS = Path(__file__).with_name("clients")
+TSC = PROGRAMS / "node_modules" / "typescript" / "bin" / "tsc"
+TOOLS = Path(sys.executable).parent
+#: Imports every module of the client, because a module of which no other makes use may fail alone.
+IMPORT_ALL = """
+import importlib, pkgutil, extract_image_client as client
+for module in pkgutil.walk_packages(client.__path__, "extract_image_client."):
+    importlib.import_module(module.name)
 """
 
+needs_openapi_generator = pytest.mark.skipif(
+    importlib.util.find_spec("openapi_generator_cli") is None or shutil.which("java") is None,
+    reason="openapi-generator needs Java: run `make generators`",
+)
+needs_typescript = pytest.mark.skipif(
+    not TSC.exists() or shutil.which("node") is None, reason="TypeScript and Node are not installed: run `make generators`"
+)
 
-def test_a_generated_client_submits_waits_and_reads_a_job(service, tmp_path):
-    tools = Path(sys.executable).parent
+
+def run(*command: str | Path, folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def openapi_generator(service: Service, generator: str, folder: Path, *options: str) -> None:
+    """Makes a client as a user does, without options that mend anything."""
+    (folder / "openapi.json").write_text(json.dumps(service.send("GET", "/openapi.json")[2]))
+    given = ("generate", "--input-spec", folder / "openapi.json", "--generator-name", generator, *options)
+    run(TOOLS / "openapi-generator-cli", *given, folder=folder)
+
+
+def check_and_use(service: Service, program: str, folder: Path, *mypy: str) -> dict[str, Any]:
+    """Imports all of a client in Python, checks its types and those of the program, and returns what the program saw."""
+    shutil.copy(PROGRAMS / program, folder / "use.py")
+    run(sys.executable, "-W", "error", "-c", IMPORT_ALL, folder=folder)
+    run(sys.executable, "-m", "mypy", "--cache-dir", os.devnull, *mypy, "use.py", "extract_image_client", folder=folder)
+    seen: dict[str, Any] = json.loads(run(sys.executable, "use.py", service.url, service.key, picture(), folder=folder))
+    return seen
+
+
+def picture() -> str:
+    return base64.b64encode(numbered_picture(7)).decode()
+
+
+#: What each program sees, besides what only one of them does.
+SEEN = {
+    "plain": ["succeeded", "Image 1 shows 7.", 11],
+    "records": ["partial", ["succeeded", None, {"seen": "picture 7"}], ["failed", "unsupported_format", None]],
+    "each": "succeeded",
+    "waited": "Image 1 shows 7.",
+    "estimate": 12,
+    "unknown": "not_found",
+    "refused": [401, "unauthorized"],
+}
+
+
+def test_a_client_of_openapi_python_client_is_imported_checked_and_used(service, tmp_path):
     (tmp_path / "config.yml").write_text("post_hooks: []\n")
-    generated = subprocess.run(
-        [
-            tools / "openapi-python-client",
-            *("generate", "--url", f"{service.url}/openapi.json", "--meta", "none", "--fail-on-warning"),
-            *("--config", tmp_path / "config.yml", "--output-path", tmp_path / "extract_image_client"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    run(
+        TOOLS / "openapi-python-client",
+        *("generate", "--url", f"{service.url}/openapi.json", "--meta", "none", "--fail-on-warning"),
+        *("--config", "config.yml", "--output-path", "extract_image_client"),
+        folder=tmp_path,
     )
-    assert generated.returncode == 0, generated.stdout + generated.stderr
-    picture = base64.b64encode(numbered_picture(7)).decode()
-    used = subprocess.run(
-        [sys.executable, "-c", USE, service.url, service.key, picture],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert used.returncode == 0, used.stderr
-    assert json.loads(used.stdout) == ["succeeded", "Image 1 shows 7.", 11, "not_found"]
+    seen = check_and_use(service, "openapi_python_client.py", tmp_path, "--strict")
+    assert seen.pop("uploaded") == "succeeded"
+    assert seen == SEEN
+
+
+@needs_openapi_generator
+def test_a_python_client_of_openapi_generator_is_imported_checked_and_used(service, tmp_path):
+    openapi_generator(service, "python", tmp_path, "--package-name", "extract_image_client")
+    # The clients of this generator use python-dateutil, which has no types.
+    assert check_and_use(service, "openapi_generator.py", tmp_path, "--disable-error-code", "import-untyped") == SEEN
+
+
+@needs_openapi_generator
+@needs_typescript
+def test_a_typescript_client_of_openapi_generator_is_checked_and_used(service, tmp_path):
+    options = ("--additional-properties", "importFileExtension=.js")  # so that Node finds the modules
+    openapi_generator(service, "typescript-fetch", tmp_path, "--output", "client", *options)
+    shutil.copy(PROGRAMS / "typescript_fetch.ts", tmp_path / "use.ts")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    rules = ("--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom")
+    run("node", TSC, *rules, "use.ts", folder=tmp_path)
+    assert json.loads(run("node", "use.js", service.url, service.key, picture(), folder=tmp_path)) == SEEN

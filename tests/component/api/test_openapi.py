@@ -16,8 +16,9 @@ from api.app import create_app
 from api.openapi.docs_page import SCRIPT, script
 from api.openapi.document import NotDescribed, document, operations
 from api.openapi.error_codes import ERRORS
-from api.openapi.schemas import COMPONENTS, HEADERS
+from api.openapi.schemas import COMPONENTS, EVENTS, HEADERS
 from pipeline.request.fields import FIELDS
+from tests.described import _validator
 from tests.docs.markdown import ROOT
 from tests.docs.test_reference import error_codes_in_the_code
 from tests.harness import Harness
@@ -96,6 +97,72 @@ def test_every_operation_refuses_by_rfc_9457_for_who_asks_for_it(harness, descri
 def test_every_operation_stands_under_one_of_the_tags_and_none_is_empty(described):
     used = {tuple(operation["tags"]) for methods in described["paths"].values() for operation in methods.values()}
     assert used == {(tag["name"],) for tag in described["tags"]}
+
+
+def bodies(described):
+    """Each body of a request or an answer: where it is, and what the document says of it."""
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            for media, content in operation.get("requestBody", {}).get("content", {}).items():
+                yield f"{method} {path} {media}", content
+            for status, answer in operation["responses"].items():
+                for media, content in answer.get("content", {}).items():
+                    yield f"{method} {path} {status} {media}", content
+
+
+def test_every_body_and_every_answer_has_an_example_that_fits_its_schema(described):
+    for where, content in bodies(described):
+        examples = [each["value"] for each in content.get("examples", {}).values()] + [content.get("example")]
+        examples = [example for example in examples if example is not None]
+        assert examples, f"{where} has no example"
+        for example in examples:
+            _validator(json.dumps(content["schema"])).validate(example)
+
+
+def test_every_example_of_a_json_request_is_accepted(make_harness, described):
+    harness = make_harness(workers_count=0)
+    content = described["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
+    for example in content["examples"].values():
+        assert harness.ask("POST", "/api/v1/jobs", json=example["value"]).status_code == 202
+    harness.drain()
+
+
+def test_no_schema_of_a_request_states_a_default_because_generated_clients_would_send_it(described):
+    assert [field for field, schema in COMPONENTS["Request"]["properties"].items() if "default" in schema] == []
+    assert 'default `"merged"`' in COMPONENTS["Request"]["properties"]["granularity"]["description"]
+
+
+def test_every_webhook_is_described_with_its_signature_and_an_example_that_fits(described):
+    assert list(described["webhooks"]) == EVENTS
+    for event, webhook in described["webhooks"].items():
+        headers = [parameter["name"] for parameter in webhook["post"]["parameters"] if parameter["in"] == "header"]
+        assert headers == ["webhook-id", "webhook-timestamp", "webhook-signature"]
+        content = webhook["post"]["requestBody"]["content"]["application/json"]
+        assert (content["example"]["type"], content["example"]["data"]["status"]) == (event, event.removeprefix("job."))
+        _validator(json.dumps(content["schema"])).validate(content["example"])
+
+
+def test_a_webhook_that_is_sent_is_as_described(make_harness):
+    harness = make_harness(workers_count=0)
+    body = {"inputMethod": "url", "images": harness.urls(1), "prompt": "p", "webhookUrl": "https://hooks.example/"}
+    assert harness.ask("POST", "/api/v1/jobs", json=body).status_code == 202
+    harness.drain()
+    [(_, headers, sent)] = harness.deliver.calls
+    assert {"webhook-id", "webhook-timestamp", "webhook-signature"} <= set(headers)
+    _validator(json.dumps({"$ref": "#/components/schemas/WebhookEvent"})).validate(json.loads(sent))
+
+
+def test_the_examples_folder_is_served_to_this_machine_alone_and_only_if_asked_for(harness):
+    name = "/examples/09-ferry-banner.gif"
+    assert harness.client.get(name).status_code == 404
+    client = create_app(harness.web, "http://127.0.0.1:8000/examples").test_client()
+    shown = client.get(name)
+    assert (shown.content_type, shown.data) == ("application/octet-stream", (ROOT / name.strip("/")).read_bytes())
+    assert client.get(name, environ_base={"REMOTE_ADDR": "203.0.113.9"}).status_code == 404
+    assert client.get(name, headers={"X-Forwarded-For": "203.0.113.9"}).status_code == 404
+    for other in ("expected.json", "make.py", "..%2fREADME.md", "none.gif"):
+        assert client.get(f"/examples/{other}").status_code == 404
+    assert b"http://127.0.0.1:8000/examples/09-ferry-banner.gif" in client.get("/openapi.json").data
 
 
 class Page(HTMLParser):

@@ -296,3 +296,21 @@ def test_any_text_is_either_refused_with_a_sentence_or_read_as_one_host(url):
         assert read.port in (80, 443)
         assert read_url(read.url, ()) == read
         assert "@" not in read.url.split("/")[2].partition("?")[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "opened"),
+    [
+        ("http://127.0.0.1:8000/examples/09-ferry-banner.gif", True),
+        ("http://127.0.0.1:8000/metrics", False),
+        ("http://127.0.0.1:8000/examples/", False),
+        ("http://127.0.0.1:8000/examples/../metrics", False),
+        ("http://127.0.0.1:8000/examples/%2e%2e/metrics", False),
+        ("http://127.0.0.1:8000/examples/a.gif?next=1", False),
+        ("http://127.0.0.1:8001/examples/a.gif", False),
+        ("http://127.0.0.2:8000/examples/a.gif", False),
+        ("http://localhost:8000/examples/a.gif", False),
+    ],
+)
+def test_an_entry_with_a_path_opens_only_the_files_at_that_path(url, opened):
+    assert (check_url(url, parse_allow("127.0.0.1/32:8000/examples/")) is None) == opened
