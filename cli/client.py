@@ -204,8 +204,8 @@ class Client:
             raw=body,
         )
 
-    def create_job(self, images: Sequence[File] | Sequence[str], fields: Mapping[str, Any], *, idempotency_key: str = "") -> Job:
-        """Makes a job of files, or of URLs, and returns at once.
+    def create_job(self, images: Sequence[File | str], fields: Mapping[str, Any], *, idempotency_key: str = "") -> Job:
+        """Makes a job of files, or of URLs, and returns at once. The images are all files, or all URLs.
 
         `fields`: the other fields of the request, such as `prompt`. Without `idempotency_key`, a request whose answer was lost is
         not sent again. Raises FileChanged if a file's bytes are not those of its `sha256`; then no job was made.
@@ -213,7 +213,7 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return _job(self._json("POST", f"{API}/jobs", images=images, fields=fields, headers=headers, again=bool(idempotency_key)))
 
-    def estimate(self, images: Sequence[File] | Sequence[str], fields: Mapping[str, Any]) -> Estimate:
+    def estimate(self, images: Sequence[File | str], fields: Mapping[str, Any]) -> Estimate:
         """What a request would cost. Nothing is run or kept. It checks the key and each field, as a request does."""
         body = self._json("POST", f"{API}/extract-image/estimate", images=images, fields=fields)
         return Estimate(
@@ -308,7 +308,7 @@ class Client:
         method: str,
         path: str,
         *,
-        images: Sequence[File] | Sequence[str] | None = None,
+        images: Sequence[File | str] | None = None,
         fields: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         again: bool = True,
@@ -349,7 +349,7 @@ class Client:
         self,
         method: str,
         path: str,
-        images: Sequence[File] | Sequence[str] | None,
+        images: Sequence[File | str] | None,
         fields: Mapping[str, Any] | None,
         headers: Mapping[str, str],
     ) -> httpx2.Request:
