@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -13,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.jobs_command import jobs, usage
 from cli.lifeline import end_with_parent
 from cli.run_command import run
+from cli.schema_commands import schema
+from cli.setup_commands import completion, login
 from pipeline.hardening import make_private
 
 if TYPE_CHECKING:
@@ -89,7 +91,8 @@ def main(context: click.Context) -> None:
     make_private()
 
 
-main.add_command(run)
+for command in (run, jobs, usage, login, schema, completion):
+    main.add_command(command)
 
 
 @main.command()
@@ -174,6 +177,8 @@ def doctor_command(*, as_json: bool, only: tuple[str, ...]) -> None:
 
     The parts are the settings, the database, the clock, Redis, scratch, the engine and the disk.
     """
+    import logging
+
     from cli.doctor import doctor
     from cli.logs import configure_logs
 

@@ -120,7 +120,7 @@ def _say(options: Options, context: Context, state: State, before: tuple[int, fl
     took = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     cost = f", {counted(spent, 'credit')}" + (f", ${dollars:,.2f}" if dollars >= 0.005 else "")
     text = f"{counted(rows, 'row')} → {where}{failed}, {took}{cost}."
-    if tally.failed:
+    if tally.failed > len(state.faulty()):
         text += f" Retry the failed {'one' if tally.failed == 1 else 'ones'}: {again(context, '--retry-failed')}"
     facts = {"rows": rows, "failed": tally.failed, "credits": spent, "money": round(dollars, 6), "seconds": round(seconds, 1)}
     context.reporter.say("finished", text, files=[str(path) for path in options.outputs.values()], **facts)

@@ -48,7 +48,8 @@ def run(options: Options, context: Context) -> Exit:
         if not options.retry_failed:
             state.try_again(also_lasting=False)
         if not options.only_estimate and not _has_work(options, state):
-            context.reporter.say("up_to_date", "All images have been read before; nothing is sent.")
+            text = "All images have been read before; nothing is sent." if state.tally().done else "There is nothing to send."
+            context.reporter.say("nothing_to_send", text)
             return ending.end(options, context, state, [], state.cost())
         service = context.service
         own: Embedded | None = None
@@ -169,7 +170,7 @@ def _at_service(options: Options, context: Context, state: State, service: Servi
             client=client,
             state=state,
             reporter=reporter,
-            limits=Limits.of(checked.formats),
+            limits=Limits.of(checked.formats, options.images_per_job),
             salt=state.fact("salt", ""),
             keep=own is None and state.tally().bytes <= MOST_KEPT_BYTES,
             of_images=found.images,

@@ -36,6 +36,7 @@ class Options:
     yes: bool = False  #: do not ask
     retry_failed: bool = False
     restart: bool = False
+    images_per_job: int | None = None  #: at most; None: as many as the service takes
     explode: str = ""  #: the array field that gets a row for each element
 
     @property

@@ -26,8 +26,10 @@ class Limits:
     total_bytes: int  #: of all images together
 
     @classmethod
-    def of(cls, formats: Formats) -> Limits:
-        return cls(images=formats.max_images, image_bytes=formats.max_image_bytes, total_bytes=formats.max_total_bytes)
+    def of(cls, formats: Formats, most: int | None) -> Limits:
+        """What the service takes. `most`: the user wants no more images in a job."""
+        images = min(formats.max_images, most or formats.max_images)
+        return cls(images=images, image_bytes=formats.max_image_bytes, total_bytes=formats.max_total_bytes)
 
 
 def how_many_fit(sizes: Iterable[tuple[str, int]], limits: Limits) -> int:

@@ -33,7 +33,7 @@ class Price:
 
 def price(client: Client, options: Options, checked: Checked, sizes: Iterable[tuple[bool, str, int]]) -> Price:
     """The price of the images that will be sent. `sizes`: whether each is a URL, its name, its bytes."""
-    jobs = Counter(job_sizes(sizes, Limits.of(checked.formats)))
+    jobs = Counter(job_sizes(sizes, Limits.of(checked.formats, options.images_per_job)))
     images = sum(size * count for size, count in jobs.items())
     formats = checked.formats
     calls, money = 0.0, 0.0
