@@ -68,7 +68,7 @@ def follow(run: Run, job: SentJob, board: Board, on_rows: Callable[[list[Row]], 
                 _name_failures(run, job, named)
             if seen.ended:
                 break
-        run.state.takeoutcomes(job, outcomes(run, job, seen))
+        run.state.take_outcomes(job, outcomes(run, job, seen))
     except ApiError as error:
         if error.status not in (404, 410):
             raise
