@@ -42,6 +42,7 @@ class Sent:
     fields: dict[str, Any]  #: the known fields; unknown fields are ignored
     images: Sequence[bytes] | None  #: texts of the JSON body, or bytes of the uploaded files
     uploaded: bool = False  #: whether the images are files of a form
+    names: Sequence[str | None] | None = None  #: of the uploaded files, in the order of `images`; None if nothing was uploaded
     body_hash: str = ""  #: SHA-256 in hex, equal if the same body is sent again; empty if not asked for
 
 

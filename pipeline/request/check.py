@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.outbound.addresses import Allowed
 from pipeline.request.fields import FIELDS, ExtractRequest
-from pipeline.request.kinds import Given, RequestField, Unfit
+from pipeline.request.kinds import MOST_KEPT_SECONDS, Given, RequestField, Unfit
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -32,13 +32,16 @@ def check(
     webhook_allow: Sequence[Allowed] = (),
     models: Sequence[str] = (),
     uploaded: bool = False,
+    max_input_ttl: int = MOST_KEPT_SECONDS,
 ) -> ExtractRequest:
     """Reads the request from `fields` (decoded JSON, without the images) and `images`.
 
-    `images` is None if the body had none. `webhook_allow`, `models` and `uploaded` are as in Given. Unknown fields are ignored.
+    `images` is None if the body had none. `webhook_allow`, `models`, `uploaded` and `max_input_ttl` are as in Given. Unknown fields are ignored.
     Raises RequestFault.
     """
-    given = Given(images=len(images or ()), uploaded=uploaded, models=models, webhook_allow=webhook_allow)
+    given = Given(
+        images=len(images or ()), uploaded=uploaded, models=models, webhook_allow=webhook_allow, max_input_ttl=max_input_ttl
+    )
     values: dict[str, Any] = {**fields, "images": images}
     request = ExtractRequest(**{field.attribute: _read(field, values.get(name), given) for name, field in FIELDS.items()})
     if request.schema is not None and fields.get("granularity") == "merged":
