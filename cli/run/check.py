@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cli.client import Client, Formats, Unreachable
+from cli.client import ApiError, Client, Formats, Unreachable
 from cli.exits import CommandFault, Exit, client_faults
 from cli.run.embedded import Embedded
 from cli.run.options import Options
+from cli.run.plan import KEEP_SECONDS
 from cli.run.progress import Reporter
 
 #: An address that is never fetched: an estimate looks only at the request.
@@ -25,6 +26,7 @@ class Checked:
 
     formats: Formats
     available: int  #: credits
+    keeps: bool  #: the service keeps the files of jobs for KEEP_SECONDS if it is asked to
 
 
 def check(client: Client, options: Options, service: Embedded | None, reporter: Reporter) -> Checked:
@@ -35,7 +37,7 @@ def check(client: Client, options: Options, service: Embedded | None, reporter: 
         formats = client.formats()
         available = int(client.usage(days=1)["balance"]["available"])
         # The service checks the request in the same way when it estimates it. The first image is enough for that.
-        warnings = client.estimate([NOWHERE], options.fields()).warnings
+        warnings, keeps = _asked(client, options.fields())
     for warning in warnings:
         reporter.warn("warning", warning)
     try:
@@ -48,7 +50,17 @@ def check(client: Client, options: Options, service: Embedded | None, reporter: 
         reporter.warn(
             "warning", f"The service can't reach its {name} now{f': {detail}' if detail else ''}. The jobs will wait for it."
         )
-    return Checked(formats=formats, available=available)
+    return Checked(formats=formats, available=available, keeps=keeps)
+
+
+def _asked(client: Client, fields: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+    """The estimate's warnings, and whether files may be kept. MAX_INPUT_TTL of the service may be shorter than we ask for."""
+    try:
+        return client.estimate([NOWHERE], {**fields, "keepInputsSeconds": KEEP_SECONDS}).warnings, True
+    except ApiError as error:
+        if error.code != "invalid_keep_inputs_seconds":
+            raise
+    return client.estimate([NOWHERE], fields).warnings, False
 
 
 def _check_engine(options: Options, service: Embedded, reporter: Reporter) -> None:

@@ -172,7 +172,7 @@ def _at_service(options: Options, context: Context, state: State, service: Servi
             reporter=reporter,
             limits=Limits.of(checked.formats, options.images_per_job),
             salt=state.fact("salt", ""),
-            keep=own is None and state.tally().bytes <= MOST_KEPT_BYTES,
+            keep=own is None and checked.keeps and state.tally().bytes <= MOST_KEPT_BYTES,
             of_images=found.images,
             stop=stop,
             full=threading.Event(),

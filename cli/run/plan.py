@@ -71,7 +71,7 @@ def job_fields(
     fields = {**common, "customIds": [custom_id(image.name) for image in images]}
     if keep:
         fields["keepInputsSeconds"] = KEEP_SECONDS
-    if max_money is not None:
+    if max_money:
         fields["maxMoney"] = round(max_money * len(images) / max(of_images, len(images)), 6)
     return fields
 

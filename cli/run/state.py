@@ -29,7 +29,7 @@ PASSING = (
     "worker_crashed",
     "model_unavailable",
     "deadline_exceeded",
-    "max_money_reached",
+    "money_limit_reached",
     "cancelled",
     "internal_error",
     "unreadable",

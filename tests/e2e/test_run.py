@@ -191,7 +191,7 @@ def test_what_cannot_work_ends_before_anything_is_sent(here, fake, options, code
 def test_events_are_json_lines_on_standard_error(here):
     fill(here / "p", [91])
     events = [json.loads(line) for line in run("run", "p", "--csv", "o.csv", "--json").stderr.splitlines()]
-    assert [event["event"] for event in events if event["event"] != "progress"] == ["found", "price", "finished"]
+    assert [event["event"] for event in events if event["event"] != "progress"] == ["found", "price", "sent", "finished"]
     assert events[-1]["rows"] == 1
     assert run("run", "p", "--csv", "o2.csv", "-q").stderr == ""
 
