@@ -109,23 +109,20 @@ def _proposal_schema() -> dict[str, Any]:
 def _client(url: str | None, key: str | None) -> Iterator[Client]:
     """A client of the configured service, or of an embedded one."""
     from cli.client import Client
-    from cli.run.embedded import embedded
+    from cli.run.embedded import embedded, what_reads
     from cli.run.progress import Reporter
 
     if connection.find_service(url, key):
         with connection.open_client(url, key) as client:
             yield client
         return
+    if not what_reads().follows_prompts:
+        raise CommandFault(Exit.USAGE, "Only a model can propose a schema, and there is only OCR here. Set GEMINI_API_KEY.")
     folder = Path(tempfile.mkdtemp(prefix="suggest-", dir=_made(connection.state_home(os.environ))))
     try:
         Reporter().say("embedded", "No service is configured, so one is started on this machine for the time of this command …")
-        with embedded(folder) as own:
-            if not own.follows_prompts:
-                raise CommandFault(
-                    Exit.USAGE, "Only a model can propose a schema, and there is only OCR here. Set GEMINI_API_KEY."
-                )
-            with Client(own.url, own.key) as client:
-                yield client
+        with embedded(folder) as own, Client(own.url, own.key) as client:
+            yield client
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cli.client import ApiError, Client, Formats, Unreachable
 from cli.exits import CommandFault, Exit, client_faults
-from cli.run.embedded import Embedded
+from cli.run.embedded import Reads
 from cli.run.options import Options
 from cli.run.plan import KEEP_SECONDS
 from cli.run.progress import Reporter
@@ -29,10 +29,8 @@ class Checked:
     keeps: bool  #: the service keeps the files of jobs for KEEP_SECONDS if it is asked to
 
 
-def check(client: Client, options: Options, service: Embedded | None, reporter: Reporter) -> Checked:
+def check(client: Client, options: Options, reporter: Reporter) -> Checked:
     """Raises CommandFault for what can't work."""
-    if service is not None:
-        _check_engine(options, service, reporter)
     with client_faults():
         formats = client.formats()
         available = int(client.usage(days=1)["balance"]["available"])
@@ -63,9 +61,9 @@ def _asked(client: Client, fields: Mapping[str, Any]) -> tuple[tuple[str, ...], 
     return client.estimate([NOWHERE], fields).warnings, False
 
 
-def _check_engine(options: Options, service: Embedded, reporter: Reporter) -> None:
-    """The embedded OCR reads text. It can't answer prompts, and its records have a fixed form."""
-    if service.follows_prompts:
+def check_engine(options: Options, reads: Reads, reporter: Reporter) -> None:
+    """Raises CommandFault for a schema that the embedded OCR can't fill in. It reads text, and its records have a fixed form."""
+    if reads.follows_prompts:
         return
     if options.schema is not None and not _fits_ocr(options.schema):
         text = (

@@ -13,9 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.exits import CommandFault, Exit
 from cli.lifeline import PARENT
+
+if TYPE_CHECKING:
+    from config.settings import Settings
 
 START_SECONDS = 90
 LOCK_SECONDS = 60  #: how long the service of a run that was killed may take to end
@@ -30,14 +34,20 @@ OURS = {"HOST": "127.0.0.1", "PORT": "0", "RATE_LIMIT": "100000/minute", "RESULT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reads:
+    """What reads the pictures of an embedded service."""
+
+    engine: str
+    model: str
+    follows_prompts: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Embedded:
     """A service that runs."""
 
     url: str
     key: str
-    engine: str
-    model: str
-    follows_prompts: bool
 
 
 def settings_of(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -47,16 +57,20 @@ def settings_of(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
     return {**kept, **OURS, "DATA_DIR": str(folder)}
 
 
+def what_reads() -> Reads:
+    """What the embedded service would read with, by the settings of the shell. Raises CommandFault if they are wrong."""
+    from config.chosen_engine import kind_of, model_of
+
+    settings = _settings(settings_of(os.environ, Path()))
+    engine, model, _ = model_of(settings)
+    return Reads(engine=engine, model=model, follows_prompts=kind_of(settings).follows_prompts)
+
+
 @contextmanager
 def embedded(folder: Path) -> Iterator[Embedded]:
     """Starts the service on a free port, and ends it after the block. `folder` keeps its data, so that a later run goes on with it."""
-    from config.settings import SettingsFault, load_settings
-
     environment = settings_of(os.environ, folder)
-    try:
-        settings = load_settings(environment)
-    except SettingsFault as fault:
-        raise CommandFault(Exit.USAGE, str(fault)) from None
+    settings = _settings(environment)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _wait_for_lock(folder)
     log = folder / "serve.log"
@@ -74,7 +88,7 @@ def embedded(folder: Path) -> Iterator[Embedded]:
         )
     try:
         url = _ready_url(process, log)
-        yield _described(url, settings)
+        yield Embedded(url=url, key=_new_key(settings))
     finally:
         process.terminate()
         try:
@@ -91,21 +105,25 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _described(url: str, settings: object) -> Embedded:
+def _settings(environment: Mapping[str, str]) -> Settings:
+    from config.settings import SettingsFault, load_settings
+
+    try:
+        return load_settings(environment)
+    except SettingsFault as fault:
+        raise CommandFault(Exit.USAGE, str(fault)) from None
+
+
+def _new_key(settings: Settings) -> str:
     from cli.local_key import ready_key
-    from config.chosen_engine import kind_of, model_of
-    from config.settings import Settings
     from storage.account.secret import secret_key
     from storage.database import Database
 
-    assert isinstance(settings, Settings)
     database = Database(settings.database_url)
     try:
-        key = ready_key(database, secret_key(settings), credits_=CREDITS)
+        return ready_key(database, secret_key(settings), credits_=CREDITS)
     finally:
         database.close()
-    engine, model, _ = model_of(settings)
-    return Embedded(url=url, key=key, engine=engine, model=model, follows_prompts=kind_of(settings).follows_prompts)
 
 
 def _wait_for_lock(folder: Path) -> None:

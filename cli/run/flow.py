@@ -13,8 +13,8 @@ from cli.client import ApiError, Client
 from cli.connection import Service, state_home
 from cli.exits import CommandFault, Exit, client_faults
 from cli.run import ending
-from cli.run.check import check
-from cli.run.embedded import Embedded, embedded, forget
+from cli.run.check import check, check_engine
+from cli.run.embedded import Embedded, embedded, forget, what_reads
 from cli.run.follow import Board
 from cli.run.gather import gather
 from cli.run.options import Options, digest
@@ -54,7 +54,7 @@ def run(options: Options, context: Context) -> Exit:
         service = context.service
         own: Embedded | None = None
         if service is None:
-            own = _start_embedded(folder, stack, context.reporter)
+            own = _start_embedded(options, folder, stack, context.reporter)
             service = Service(url=own.url, key=own.key)
         _check_service(state, EMBEDDED if own else service.url)
         code = _at_service(options, context, state, service, own)
@@ -105,12 +105,12 @@ def _has_work(options: Options, state: State) -> bool:
     )
 
 
-def _start_embedded(folder: Path, stack: ExitStack, reporter: Reporter) -> Embedded:
-    reporter.say("embedded", "No service is configured, so one is started on this machine for the time of this run …")
-    own = stack.enter_context(embedded(folder))
-    text = f"The embedded service is ready. It reads with {own.engine} ({own.model})."
-    reporter.say("ready", text, engine=own.engine, model=own.model)
-    return own
+def _start_embedded(options: Options, folder: Path, stack: ExitStack, reporter: Reporter) -> Embedded:
+    reads = what_reads()
+    check_engine(options, reads, reporter)
+    text = f"No service is configured, so one is started here for this run. It reads with {reads.engine} ({reads.model})."
+    reporter.say("embedded", text, engine=reads.engine, model=reads.model)
+    return stack.enter_context(embedded(folder))
 
 
 def _check_service(state: State, identity: str) -> None:
@@ -139,7 +139,7 @@ def _at_service(options: Options, context: Context, state: State, service: Servi
         client_faults(),
         Client(service.url, service.key, patience=FIRST_PATIENCE, request_source=SOURCE, on_wait=on_wait) as first,
     ):
-        checked = check(first, options, own, reporter)
+        checked = check(first, options, reporter)
         found = price(first, options, checked, state.sizes())
     again = state.tally().failed if options.retry_failed else 0
     if options.only_estimate:
