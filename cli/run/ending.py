@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -130,12 +131,15 @@ def _to_standard_output(state: State, columns: Sequence[Column], explode: str) -
     """A table on a terminal, CSV for a pipe. Returns the number of rows."""
     if not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8", newline="")  # type: ignore[union-attr]
-        sink = CsvSink(sys.stdout, columns, explode)
         count = 0
-        for row in state.rows():
-            sink.write(row)
-            count += len(list(cells(row, columns, explode)))
-        sys.stdout.flush()
+        try:
+            sink = CsvSink(sys.stdout, columns, explode)
+            for row in state.rows():
+                sink.write(row)
+                count += len(list(cells(row, columns, explode)))
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return count
     lines, count = [], 0
     for row in state.rows():

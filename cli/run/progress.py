@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+LONGEST_CELL = 120  #: characters of a cell that a terminal shows
 STEP = 10  #: percent between two plain lines
 MOST_FAILURES = 20  #: named one by one without a terminal; more are only counted, because the table has them all
 
@@ -158,10 +160,11 @@ def vars_of(now: Standing) -> dict[str, Any]:
 
 
 def table_of(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    """A table for a terminal. Long cells are cut."""
+    """A table for a terminal. Long cells are cut, and lines within a cell are joined."""
     table = Table(*titles)
     for line in lines:
-        table.add_row(*(escape(cell if len(cell) <= 200 else f"{cell[:199]}…") for cell in line))
+        joined = [re.sub(r"\s*\n\s*", " / ", cell.strip()) for cell in line]
+        table.add_row(*(escape(cell if len(cell) <= LONGEST_CELL else f"{cell[: LONGEST_CELL - 1]}…") for cell in joined))
     return table
 
 

@@ -8,7 +8,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from cli.exits import CommandFault, Exit
 from pipeline.decode.sniff import sniff
@@ -108,7 +107,7 @@ def is_url(text: str) -> bool:
 
 def as_text(path: str) -> str:
     """The path as text. Bytes that are no UTF-8 become replacement characters."""
-    return os.fsencode(path).decode("utf-8", "replace").replace("\x00", "\ufffd")
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "replace")
 
 
 def _files(text: str, wanted: Wanted) -> Iterator[Found | Skipped]:
@@ -126,7 +125,7 @@ def _files(text: str, wanted: Wanted) -> Iterator[Found | Skipped]:
 
 def _folder(folder: str, prefix: str, wanted: Wanted) -> Iterator[Found | Skipped]:
     """Walks a folder. Hidden folders and links to folders are left out, so that no walk is endless."""
-    left = [(folder, prefix)]
+    left = [(os.path.abspath(folder), prefix)]  # noqa: PTH100 - Path would follow links
     while left:
         path, before = left.pop()
         try:
@@ -145,15 +144,15 @@ def _folder(folder: str, prefix: str, wanted: Wanted) -> Iterator[Found | Skippe
                     inner.append((entry.path, f"{before}{entry.name}/"))
             elif entry.is_dir():
                 yield Skipped(name=f"{name}/", reason="a link to a folder")
-            elif wanted.takes(name) and os.path.abspath(entry.path) not in wanted.ignore:  # noqa: PTH100
+            elif wanted.takes(name) and entry.path not in wanted.ignore:
                 yield _looked_at(entry.path, name, named=False)
         left += reversed(inner)
 
 
 def _looked_at(path: str, name: str, *, named: bool) -> Found | Skipped:
     """Reads the first bytes. `named`: the user named this file, so it gets a row even if it is no image."""
-    expected = named or Path(path).suffix.lower() in SUFFIXES
-    source = os.path.abspath(path)  # noqa: PTH100 - Path would follow links
+    expected = named or os.path.splitext(path)[1].lower() in SUFFIXES  # noqa: PTH122 - Path takes three times as long
+    source = path if os.path.isabs(path) else os.path.abspath(path)  # noqa: PTH100, PTH117 - Path would follow links
     try:
         facts = os.stat(path)  # noqa: PTH116
         if not stat.S_ISREG(facts.st_mode):
@@ -178,9 +177,12 @@ def too_large(size: int, most: int) -> str:
 
 
 def _refusal(path: str, size: int) -> Refused | None:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - for 100,000 files this is noticeably faster
-        head = file.read(HEAD)
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # for 100,000 files this is noticeably faster than open()
+    try:
+        head = os.read(number, HEAD)
         kind = sniff(head)
         if isinstance(kind, Refused) and size > len(head) and tuple(head[1:3]) in _TGA and size <= MAX_IMAGE_BYTES:
-            kind = sniff(head + file.read())
+            kind = sniff(os.pread(number, size, 0))
+    finally:
+        os.close(number)
     return kind if isinstance(kind, Refused) else None
