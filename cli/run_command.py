@@ -103,6 +103,7 @@ def _options(given: dict[str, Any]) -> Options:
     names = (
         "explode",
         "sample",
+        "images_per_job",
         "only_estimate",
         "max_credits",
         "max_money",

@@ -45,8 +45,10 @@ def check(*, text: str) -> None:
     try:
         found = read_schema(text)
         compile_schema(found)
-    except (SchemaTextFault, SchemaFault) as fault:
+    except SchemaTextFault as fault:
         raise CommandFault(Exit.USAGE, str(fault)) from None
+    except SchemaFault as fault:
+        raise CommandFault(Exit.USAGE, f"The schema can't be used: {fault}") from None
     click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 

@@ -68,7 +68,7 @@ def follow(run: Run, job: SentJob, board: Board, on_rows: Callable[[list[Row]], 
                 _name_failures(run, job, named)
             if seen.ended:
                 break
-        run.state.take_outcomes(job, _outcomes(run, job, seen))
+        run.state.take_outcomes(job, outcomes(run, job, seen))
     except ApiError as error:
         if error.status not in (404, 410):
             raise
@@ -93,7 +93,7 @@ def _name_failures(run: Run, job: SentJob, named: set[int]) -> None:
             run.reporter.failure(name, item.code or "", item.message or "")
 
 
-def _outcomes(run: Run, job: SentJob, seen: Job) -> Iterator[tuple[int, str, str, Any]]:
+def outcomes(run: Run, job: SentJob, seen: Job) -> Iterator[tuple[int, str, str, Any]]:
     """Place, code, message and result of each image. An image that the job did not come to fails with the job's own fault."""
     rest = seen.error_code or ("cancelled" if seen.status == "cancelled" else "internal_error")
     text = seen.error or ("The job was cancelled." if seen.status == "cancelled" else "The job ended without this image.")

@@ -52,6 +52,12 @@ class Reporter:
         """Something that happened. `text` is for people."""
         self._tell(event, text, facts)
 
+    def note(self, event: str, **facts: Any) -> None:
+        """Something that only programs want to know: it is told with `as_json` alone."""
+        if self.as_json:
+            with self._lock:
+                self._write_json(event, facts)
+
     def warn(self, event: str, text: str, **facts: Any) -> None:
         """Something that the user must see, also with `quiet`."""
         self._tell(event, text, facts, style="yellow", always=True)

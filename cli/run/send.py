@@ -77,6 +77,7 @@ def send(run: Run, job: SentJob) -> SentJob | None:
     if len(images) == job.images:
         try:
             sent = run.client.create_job([_upload(image) for image in images], job.fields, idempotency_key=job.key)
+            run.reporter.note("sent", job=sent.id, images=job.images)
             return run.state.accepted(job, sent.id)
         except FileChanged:
             pass

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from cli.client import ClientError
-from cli.run.follow import Board, follow
+from cli.run.follow import Board, follow, outcomes
 from cli.run.send import Detached, Run, next_job, send
 from cli.run.types import Row, SentJob
 
@@ -88,12 +88,18 @@ def _leave(run: Run, threads: list[threading.Thread], presses: Presses) -> None:
         time.sleep(0.05)
     cancelled = presses.count >= 2
     if cancelled:
-        for job in run.state.unfinished_jobs():
-            with suppress(ClientError, Detached):
-                run.client.cancel(job.id) if job.id else None
+        _cancel(run)
     for thread in threads:
         thread.join(timeout=max(deadline - time.monotonic(), 0.1))
     raise Interrupted(cancelled=cancelled)
+
+
+def _cancel(run: Run) -> None:
+    """Cancels the jobs that are known, and takes over what they had read. The others end by their deadline or at the next run."""
+    for job in run.state.unfinished_jobs():
+        with suppress(ClientError, Detached):
+            if job.id:
+                run.state.take_outcomes(job, outcomes(run, job, run.client.cancel(job.id)))
 
 
 def _thread(
