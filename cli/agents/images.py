@@ -13,6 +13,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel, Field
 
 from cli.client import File
+from cli.run.scan import as_text
 from pipeline.decode.sniff import sniff
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES, MB, Refused
 
@@ -56,16 +57,18 @@ def _file(named: str) -> File:
         with os.fdopen(handle, "rb") as file:
             facts = os.fstat(file.fileno())
             head = file.read(HEAD)
+            refused = isinstance(sniff(head), Refused)
+            if refused and stat.S_ISREG(facts.st_mode) and facts.st_size <= MAX_IMAGE_BYTES:
+                refused = isinstance(sniff(head + file.read(MAX_IMAGE_BYTES)), Refused)  # a TGA is known only by its whole file
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         text = f"{named} can't be read: {reason}. Paths are those of the machine on which this server runs; use absolute ones."
         raise ToolError(text) from None
     if facts.st_size > MAX_IMAGE_BYTES:
         raise ToolError(f"{named} has {facts.st_size / MB:.1f} MB: {LIMITS}. Leave it out, or have it made smaller.")
-    kind = sniff(head)
-    if not stat.S_ISREG(facts.st_mode) or isinstance(kind, Refused):
+    if not stat.S_ISREG(facts.st_mode) or refused:
         raise ToolError(f"{named} is not an image that the service reads, so it is not sent. Leave it out.")
-    return File(name=path.name, source=path, size=facts.st_size)
+    return File(name=as_text(path.name), source=path, size=facts.st_size)
 
 
 def _inline(image: Inline) -> File:
