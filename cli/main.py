@@ -14,6 +14,7 @@ import click
 
 from cli.jobs_command import jobs, usage
 from cli.lifeline import end_with_parent
+from cli.mcp_command import mcp
 from cli.run_command import run
 from cli.schema_commands import schema
 from cli.setup_commands import completion, login
@@ -91,7 +92,7 @@ def main(context: click.Context) -> None:
     make_private()
 
 
-for command in (run, jobs, usage, login, schema, completion):
+for command in (run, mcp, jobs, usage, login, schema, completion):
     main.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import json
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client as McpClient
+from mcp import StdioServerParameters
 
 from cli.main import main
 from cli.serve import _say
@@ -29,7 +32,7 @@ from tests.docs.terminal import session
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]
 
-KINDS = {"sh", "python", "php", "json request", "json node", "text help", "text session", "mermaid"}
+KINDS = {"sh", "python", "php", "json request", "json node", "json mcp", "text help", "text session", "mermaid"}
 #: What stays up, or takes minutes: checked, and run by tests of its own (tests/e2e).
 LONG_RUNNING = re.compile(
     r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
@@ -123,6 +126,7 @@ def check(block: Block, stage: Stage, folder: Path) -> None:
         "php": lambda: check_php(block, stage, folder),
         "json request": lambda: send(stage, "/api/v1/extract-image", stage.put_in(block.text).encode(), {}),
         "json node": lambda: check_node(block, stage),
+        "json mcp": lambda: check_mcp(block, stage),
     }
     printed = ways[block.kind]() if block.kind in ways else None  # the others: test_reference.py
     if printed is not None and block.answer is not None:
@@ -143,6 +147,19 @@ def check_session(name: str, block: Block, stage: Stage) -> None:
         path.write_text(path.read_text(encoding="utf-8").replace(block.text, f"{first}\n{seen}"), encoding="utf-8")
         return
     assert_like(seen, shown, json_answer=False)
+
+
+def check_mcp(block: Block, stage: Stage) -> None:
+    """Starts the servers of the configuration as an agent's program does, and calls a tool of each."""
+
+    async def used(config: dict[str, Any]) -> bool:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        command = StdioServerParameters(**{**config, "env": {**config["env"], "PATH": path}})
+        async with McpClient(command) as agent:
+            return not (await agent.call_tool("usage", {})).is_error
+
+    for config in json.loads(stage.put_in(block.text))["mcpServers"].values():
+        assert asyncio.run(used(config))
 
 
 def check_shell(block: Block, stage: Stage, folder: Path) -> str | None:

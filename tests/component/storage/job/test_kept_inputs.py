@@ -12,10 +12,10 @@ from sqlalchemy import update
 from pipeline.errors import Transient
 from pipeline.types import Answer, Finish, ItemCode
 from storage import schema
-from storage.job import inputs, rounds
+from storage.job import accepting, closing, inputs, rounds
 from tests.fakes.crashing import Crash, Crashing, crashing_parts
 from tests.harness import CREDITS, b64, running
-from tests.rows import claimed, job_row, set_steps, step_ids
+from tests.rows import claimed, job_of, job_row, new_account, set_steps, step_ids
 from workers.cleanup import cleanup
 from workers.run import run_step
 
@@ -238,3 +238,36 @@ def test_a_retry_after_the_deletion_was_decided_finds_the_images_gone(house):
     with house.database.write() as connection:
         connection.execute(update(schema.jobs_table).values(inputs_expire_at=2))
     house.expire_inputs()
+
+
+def test_the_rows_of_kept_images_are_the_same_in_each_database(database):
+    account = new_account(database)
+    keys = {0: "in-0", 1: "in-1"}
+    upload = {"input_method": "upload", "sources": ["a", "b", "c"], "inputs": keys, "scratch_bytes": 5, "input_bytes": 5}
+    new = replace(job_of(account, images=3, chunk=2), keep_ms=60_000, **upload)
+
+    def accept(job, most):
+        with database.write() as connection:
+            accepting.accept(connection, job, max_open=9, max_scratch=most)
+
+    accept(new, 100)
+    with database.write() as connection:
+        closing.cancel(connection, new.id)
+    with pytest.raises(accepting.ScratchFull):
+        accept(replace(new, id="job_2"), 9)
+    with pytest.raises(accepting.KeptFull):
+        accept(replace(new, id="job_2", scratch_bytes=0), 9)
+    with database.write() as connection:
+        assert inputs.lock_needed(connection, new.id)
+        assert inputs.expired(connection) == []
+        assert inputs.ranges(connection, new.id) == [(0, 2, "in-0"), (2, 3, "in-1")]
+        rounds.retry(connection, new.id, size=lambda _question: 2, max_open=9)
+    assert job_row(database, new.id).scratch_bytes == 5
+    with database.write() as connection:
+        closing.cancel(connection, new.id)
+        connection.execute(update(schema.jobs_table).values(inputs_expire_at=1))
+        assert inputs.delete_expired(connection) == [new.id]
+        assert inputs.delete_expired(connection) == []
+        assert not inputs.lock_needed(connection, new.id)
+        inputs.forget(connection, new.id)
+    assert job_row(database, new.id).inputs_expire_at is None

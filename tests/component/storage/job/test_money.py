@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,10 @@ from pipeline.models import CallPrice, Model
 from pipeline.ports import ModelFault, MoneySpent
 from pipeline.types import Answer, Finish
 from storage import schema
-from storage.job import money
+from storage.job import accepting, money
 from tests.fakes.engine import FakeEngine, answer_text
 from tests.harness import CREDITS
-from tests.rows import claimed, job_row, step_ids, stolen
+from tests.rows import claimed, job_of, job_row, new_account, step_ids, stolen
 from workers.run import run_step
 
 JOBS = "/api/v1/jobs"
@@ -165,3 +166,27 @@ def test_a_worker_that_died_holds_nothing_once_its_lease_is_over(make_house):
             money.hold(connection, second, price)
     assert job_row(house.database, job).max_money == DOLLAR
     house.ask("DELETE", f"{JOBS}/{job}")
+
+
+def test_of_workers_that_ask_at_the_same_moment_only_as_many_hold_money_as_there_is(database):
+    account = new_account(database)
+    new = replace(job_of(account, images=6), max_money=DOLLAR)
+    with database.write() as connection:
+        accepting.accept(connection, new, max_open=9, max_scratch=1)
+    leases = [claimed(database, step) for step in step_ids(database, new.id)]
+    price = {"fake-1": CallPrice(expected=DOLLAR // 4, highest=DOLLAR // 2)}
+    start = threading.Barrier(len(leases))
+
+    def held(lease):
+        start.wait(30)
+        try:
+            with database.write() as connection:
+                return money.hold(connection, lease, price) == ["fake-1"]
+        except money.MoneyHeld:
+            return False
+
+    with ThreadPoolExecutor(len(leases)) as threads:
+        assert sum(threads.map(held, leases)) == 2
+    with database.write() as connection:
+        money.spend(connection, leases[0], DOLLAR // 2)
+    assert job_row(database, new.id).spent_money == DOLLAR // 2
