@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 from flask import Response, g, request
@@ -17,6 +18,7 @@ from api.uploads import is_upload, read_upload
 from api.wiring import WebParts
 from pipeline.credits import reservation
 from pipeline.errors import PartError, os_errors
+from pipeline.estimate import Estimate, estimate
 from pipeline.job_object import job_json, links_json
 from pipeline.outbound.addresses import MAX_URL
 from pipeline.packed import PackWriter
@@ -44,6 +46,7 @@ IN_MEMORY = 1 << 20
 NO_CACHE = "This service keeps no answers (CACHE_TTL is 0): cache had no effect."
 WHY_UNCHECKED = "They have look-ahead, look-behind or back-references, which cannot be checked in bounded time."
 MOST_PLACES, LONGEST_PLACE = 5, 100  #: how many places in a schema a warning names, and how many characters of each
+NO_PRICE = "MODELS has no price for this model, so its calls count as 0 dollars: maxMoney does not limit them."
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -67,7 +70,7 @@ def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
                     accepting.check_not_sent_before(connection, account, idempotency)
             wanted = wanted_of(parts, sent)
             warnings = _warnings(parts, wanted, sent)
-            return Accepted(job=_make_job(parts, account, wanted, idempotency, waited=waited, warnings=warnings))
+            return Accepted(job=_make_job(parts, account, wanted, sent.names, idempotency, waited=waited, warnings=warnings))
     except RequestFault as fault:
         raise ApiError(400, fault.code, fault.message) from None
     except accepting.SentBefore as before:
@@ -120,7 +123,15 @@ def read_sent(parts: WebParts, *, hashed: bool = False) -> AbstractContextManage
 def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
     """What the body asks for. Raises RequestFault."""
     allow, models = parts.settings.webhook_allow, list(parts.models)
-    wanted = check(sent.fields, sent.images, webhook_allow=allow, models=models, uploaded=sent.uploaded, unknown=sent.unknown)
+    wanted = check(
+        sent.fields,
+        sent.images,
+        webhook_allow=allow,
+        models=models,
+        uploaded=sent.uploaded,
+        unknown=sent.unknown,
+        max_input_ttl=int(parts.settings.max_input_ttl),
+    )
     if wanted.schema is not None:
         try:
             compile_schema(wanted.schema)
@@ -142,20 +153,28 @@ def chunk_size(parts: WebParts, question: Question) -> int:
     return question.images_per_call or usual
 
 
+def estimate_of(parts: WebParts, wanted: ExtractRequest, plan: list[ChunkPlan]) -> Estimate:
+    """What the request would cost today."""
+    return estimate(wanted, plan=plan, model=parts.models[wanted.question.model], day=datetime.now(UTC).date())
+
+
 def _make_job(
     parts: WebParts,
     account: str,
     wanted: ExtractRequest,
+    names: Sequence[str | None] | None,
     idempotency: IdempotencyKey | None,
     *,
     waited: bool,
     warnings: Sequence[str],
 ) -> str:
-    """Makes a job and returns its id. If it raises, nothing is left behind."""
+    """Makes a job and returns its id. `names`: of the uploaded files. If it raises, nothing is left behind."""
     job = random_id("job_", 24)
     _check_credits(parts, account, len(wanted.images), wanted.max_credits)
     plan = plan_of(parts, wanted)
+    _check_money(parts, wanted, plan)
     by_url = wanted.input_method == "url"
+    size = 0 if by_url else sum(map(len, wanted.images))
     with _nothing_left(parts, job):
         inputs = {} if by_url else _put_images(parts, job, wanted, plan)
         new = accepting.NewJob(
@@ -164,10 +183,13 @@ def _make_job(
             waited=waited and len(plan) <= MOST_WAITED_CHUNKS,
             input_method=wanted.input_method,
             question=wanted.question,
-            sources=[_url(text) if by_url else None for text in wanted.images],
+            sources=[_url(text) for text in wanted.images] if by_url else names or [None] * len(wanted.images),
             plan=plan,
             inputs=inputs,
-            scratch_bytes=sum(map(len, wanted.images)) if inputs else 0,
+            scratch_bytes=size,
+            input_bytes=size,
+            keep_ms=0 if by_url else wanted.keep_inputs_seconds * 1000,
+            max_money=None if wanted.max_money is None else max(round(wanted.max_money * 1e9), 1),
             request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
             engine=parts.engine,
             model=wanted.model,
@@ -178,7 +200,7 @@ def _make_job(
             request_id=g.request_id,
             metadata=wanted.metadata,
             fail_on_error=wanted.on_error == "fail",
-            custom_ids=wanted.custom_ids,
+            custom_ids=wanted.custom_ids or names,
             idempotency=idempotency,
         )
     with _nothing_left(parts, job):
@@ -190,7 +212,8 @@ def _make_job(
 
 def _warnings(parts: WebParts, wanted: ExtractRequest, sent: Sent) -> tuple[str, ...]:
     useless = wanted.cache and not parts.settings.cache_ttl
-    own = (NO_CACHE if useless else "", warning_of(sent.unknown), _unchecked(wanted))
+    no_price = wanted.max_money is not None and not parts.models[wanted.question.model].has_price
+    own = (NO_CACHE if useless else "", NO_PRICE if no_price else "", warning_of(sent.unknown), _unchecked(wanted))
     return (*parts.warnings, *parts.ignores(wanted.question), *filter(None, own))
 
 
@@ -229,6 +252,18 @@ def _check_credits(parts: WebParts, account: str, images: int, most: int | None)
         available = available_credits(connection, account)
     if available < needed:
         raise too_few_credits(needed, available)
+
+
+def _check_money(parts: WebParts, wanted: ExtractRequest, plan: list[ChunkPlan]) -> None:
+    if wanted.max_money is None:
+        return
+    needed = estimate_of(parts, wanted, plan).nanodollars / 1e9
+    if needed > wanted.max_money:
+        text = (
+            f"The model calls of this request are estimated at ${needed:.6f}, and maxMoney is ${wanted.max_money:.6f}. Raise it, send "
+            "fewer images, or choose a cheaper model or a lower detail."
+        )
+        raise ApiError(402, "max_money_too_low", text)
 
 
 def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[ChunkPlan]) -> dict[int, str]:
@@ -275,6 +310,12 @@ def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
         raise too_many_open_jobs(parts) from None
     except accepting.ScratchFull:
         text = "The service has as many images at work as it may; try again when some jobs have ended."
+        raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None
+    except accepting.KeptFull:
+        text = (
+            "The images that are kept for retries of your jobs fill your share of the service's space. Delete jobs that you no longer "
+            "need, or send a lower keepInputsSeconds, or none."
+        )
         raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None
     except OutcomeUnknown as error:
         if not _was_accepted(parts, new, error):

@@ -44,6 +44,7 @@ class Sent:
     images: Sequence[bytes] | None  #: texts of the JSON body, or bytes of the uploaded files
     unknown: Sequence[str] = ()  #: the names of the other fields, which are ignored
     uploaded: bool = False  #: whether the images are files of a form
+    names: Sequence[str | None] | None = None  #: of the uploaded files, in the order of `images`; None if nothing was uploaded
     body_hash: str = ""  #: SHA-256 in hex, equal if the same body is sent again; empty if not asked for
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from flask import Blueprint, Response
 
-from api.accept import plan_of, read_sent, wanted_of
+from api.accept import NO_PRICE, estimate_of, plan_of, read_sent, wanted_of
 from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.error_codes import OF_REQUESTS
 from api.openapi.shared import BODIES, REQUEST_ID
 from api.wiring import WebParts
-from pipeline.estimate import estimate
 from pipeline.request.check import RequestFault
 
 
@@ -35,10 +32,10 @@ def blueprint(parts: WebParts) -> Blueprint:
         try:
             with read_sent(parts) as sent:
                 wanted = wanted_of(parts, sent)
-                model, today = parts.models[wanted.question.model], datetime.now(UTC).date()
-                reckoned = estimate(wanted, plan=plan_of(parts, wanted), model=model, day=today)
+                reckoned = estimate_of(parts, wanted, plan_of(parts, wanted))
         except RequestFault as fault:
             raise ApiError(400, fault.code, fault.message) from None
+        warnings = [] if wanted.max_money is None or reckoned.priced else [NO_PRICE]
         return json_response(
             {
                 "images": reckoned.images,
@@ -47,6 +44,7 @@ def blueprint(parts: WebParts) -> Blueprint:
                 "outputTokens": reckoned.output_tokens,
                 "credits": reckoned.credits,
                 "money": round(reckoned.nanodollars / 1e9, 6),
+                **({"warnings": warnings} if warnings else {}),
             }
         )
 

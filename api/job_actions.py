@@ -125,7 +125,10 @@ def _begin_round(parts: WebParts, connection: Connection, job: str) -> None:
     except rounds.NothingFailed:
         raise ApiError(409, "nothing_to_retry", "No image of this job failed.") from None
     except rounds.InputsGone:
-        text = "The images came with the request and were deleted at the job's end; send those that failed as a new job."
+        text = (
+            "The images came with the request and are deleted. Send those that failed as a new job, with keepInputsSeconds if you "
+            "want to retry them afterwards."
+        )
         raise ApiError(409, "inputs_gone", text) from None
     except InsufficientCredits as error:
         raise too_few_credits(error.needed, error.available) from None

@@ -39,8 +39,9 @@ QUEUE_STEPS = Gauge("queue_steps", "Open steps: due, waiting for their time, or 
 QUEUE_AGE = Gauge("queue_age_seconds", "For how long the step that is due longest has been due.", ("kind",))
 OPEN_JOBS = Gauge("open_jobs", "Jobs that have not ended.", ("status",))
 SCRATCH_BYTES = Gauge("scratch_bytes", "Put into scratch for open jobs.")
+KEPT_BYTES = Gauge("kept_bytes", "Of uploaded images that are kept in scratch for retries of jobs that have ended.")
 CREDITS = Gauge("credits", "Of all accounts together.", ("state",))
-GAUGES = (UP, PART_UP, QUEUE_STEPS, QUEUE_AGE, OPEN_JOBS, SCRATCH_BYTES, CREDITS)
+GAUGES = (UP, PART_UP, QUEUE_STEPS, QUEUE_AGE, OPEN_JOBS, SCRATCH_BYTES, KEPT_BYTES, CREDITS)
 
 Values = list[tuple[Sequence[str], float]]
 
@@ -114,6 +115,7 @@ def _values(found: Gauges) -> dict[str, Values]:
         QUEUE_AGE.name: [((kind,), queue.age) for kind, queue in found.queues.items()],
         OPEN_JOBS.name: [((status,), number) for status, number in found.open_jobs.items()],
         SCRATCH_BYTES.name: [((), found.scratch_bytes)],
+        KEPT_BYTES.name: [((), found.kept_bytes)],
         CREDITS.name: [((state,), amount) for state, amount in found.credits.items()],
     }
 

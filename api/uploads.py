@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,6 +25,7 @@ from api.body import IN_MEMORY, Sent, expected_length, pieces, place
 from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
 from pipeline.request.fields import FIELDS
+from pipeline.request.file_names import file_name
 from pipeline.types import MAX_IMAGES, MB
 
 PIECE = 1 << 16  #: bytes read at a time
@@ -32,6 +34,7 @@ MOST_FIELDS = 100  #: parts in addition to one for each image and one for each c
 MOST_FIELD_BYTES = 2 * MB  #: for all fields together
 LONGEST_BOUNDARY = 200
 IMAGES = ("images", "images[]", "image")  #: the allowed names of parts with files
+_QUOTED_NAME = re.compile(r';\s*filename="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 
 
 class Files(Sequence[bytes]):
@@ -80,6 +83,7 @@ def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, has
             unknown=form.unknown,
             images=Files(file, form.spans),
             uploaded=True,
+            names=form.names,
             body_hash=form.hash.hexdigest() if hashed else "",
         )
 
@@ -90,12 +94,14 @@ class _Form:
 
     file: IO[bytes]
     spans: list[tuple[int, int]] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)  # of the files, as they are shown
     texts: dict[str, list[bytes]] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)  # the names of fields that are ignored
-    #: Hash of names and contents. The boundary is left out, because it differs each time that the form is sent.
+    #: Hash of the parts' names, the files' names and the contents. The boundary is left out, because it differs each time.
     hash: Any = field(default_factory=hashlib.sha256)
     _name: str = ""
     _is_file: bool = False
+    _file_name: str | None = None
     _nameless: bool = False  # a page's file input that was left empty sends such a part
     _part: Any = field(default_factory=hashlib.sha256)
     _begin: int = 0
@@ -115,6 +121,7 @@ class _Form:
         self._name = event.name or ""
         self._is_file = isinstance(event, File)
         self._nameless = isinstance(event, File) and not event.filename
+        self._file_name = file_name(_name_of(event)) if isinstance(event, File) else None
         if self._is_file and self._name not in IMAGES:
             named = repr(self._name[:40])
             text = f'Files go in parts named images, and this one is named {named}. With curl: -F "images=@receipt.jpg".'
@@ -146,10 +153,22 @@ class _Form:
             return
         if self._is_file:
             self.spans.append((self._begin, self._end - self._begin))
+            self.names.append(self._file_name)
         elif self._name in FIELDS:
             self.texts.setdefault(self._name, []).append(self._text)
         name = "images" if self._is_file else self._name
-        self.hash.update(hashlib.sha256(name.encode()).digest() + self._part.digest())
+        for text in (name, self._file_name or ""):  # two digests of fixed length, so that no name can pass for a content
+            self.hash.update(hashlib.sha256(text.encode()).digest())
+        self.hash.update(self._part.digest())
+
+
+def _name_of(part: File) -> str:
+    """The file's name as it was sent. werkzeug takes each backslash for an escape, and browsers send Windows paths unescaped."""
+    disposition = part.headers.get("Content-Disposition", "")
+    quoted = _QUOTED_NAME.search(disposition)
+    if not quoted or "filename*" in disposition.lower():
+        return part.filename or ""
+    return quoted[1].replace('\\"', '"').replace("%22", '"')
 
 
 def _feed(decoder: MultipartDecoder, piece: bytes | None, form: _Form) -> None:

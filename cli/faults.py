@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import click
 from redis.exceptions import RedisError
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -20,19 +18,15 @@ LONGEST = 300  #: characters of what the part itself said
 _NOT_MIGRATED = re.compile(r"no such (?:table|column)|(?:relation|column) .* does not exist", re.IGNORECASE)
 
 
-class Commands(click.Group):
-    """A group whose commands end with a message if a part of the service is away."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except PartError as error:
-            raise click.ClickException(said(error)) from None
-        except ArgumentError:
-            raise click.ClickException("DATABASE_URL is no URL that can be used. See docs/reference/settings.md.") from None
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            text = f"Can't use {error.filename}: {error.strerror}. Look at DATA_DIR and DATABASE_URL."
-            raise click.ClickException(text) from None
+def told(error: Exception) -> str | None:
+    """What to say instead of a traceback. None: the error is a fault of the code."""
+    if isinstance(error, PartError):
+        return said(error)
+    if isinstance(error, ArgumentError):
+        return "DATABASE_URL is no URL that can be used. See docs/reference/settings.md."
+    if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        return f"Can't use {error.filename}: {error.strerror}. If it is a file of the service, look at DATA_DIR and DATABASE_URL."
+    return None
 
 
 def said(error: PartError, settings: Settings | None = None) -> str:

@@ -15,8 +15,8 @@ NAME = "serve --ready-key"  #: the name of the account and its key; unlikely for
 CREDITS = 100_000  #: the account is topped up to this many credits at each start
 
 
-def ready_key(database: Database, secret_key: bytes, kept: Path | None = None) -> str:
-    """The key of a separate account with at least CREDITS credits.
+def ready_key(database: Database, secret_key: bytes, kept: Path | None = None, *, credits_: int = CREDITS) -> str:
+    """The key of a separate account with at least `credits_` credits.
 
     `kept`: the file that keeps the key between starts. If its key is not valid any more, because it was revoked or because the
     database or SECRET_KEY is another one, it is replaced by a new key. Without a file the key is always new. A new key revokes the
@@ -25,7 +25,7 @@ def ready_key(database: Database, secret_key: bytes, kept: Path | None = None) -
     before = _read(kept) if kept else ""
     with database.write() as connection:
         account = _account(connection)
-        missing = CREDITS - accounts.available_credits(connection, account)
+        missing = credits_ - accounts.available_credits(connection, account)
         if missing > 0:
             ledger.grant(connection, account, missing)
         if before and accounts.account_of(connection, before, secret_key) == account:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
 import threading
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
-from sqlalchemy import Connection
 
-from cli.faults import Commands
+from cli.commands import Commands
+from cli.jobs_command import jobs, usage
 from cli.lifeline import PARENT, end_with_parent
-from cli.logs import configure_logs
-from cli.starting import say_start, say_what_is_missing
-from config.settings import Settings, SettingsFault, load_settings
+from cli.mcp_command import mcp
+from cli.run_command import run
+from cli.schema_commands import schema
+from cli.setup_commands import completion, login
 from pipeline.hardening import make_private
-from pipeline.outbound.webhook import as_text
-from storage.account import accounts, ledger, webhook_secrets
-from storage.account.secret import secret_key
-from storage.database import Database, NewerSchema, migrate
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from config.settings import Settings
+    from storage.database import Database
+
+# Each command imports what it needs when it runs, so that `--help` and shell completion answer at once.
 
 LOOK_SECONDS = 6.0  #: the longest time that a look at the parts holds up a web process
 
 
 def _settings() -> Settings:
+    from config.settings import SettingsFault, load_settings
+
     try:
         return load_settings(os.environ)
     except SettingsFault as fault:
@@ -49,6 +56,8 @@ def _started(settings: Settings, role: str, *, by_serve: bool) -> None:
     _configure(settings)
     if by_serve:
         return
+    from cli.starting import say_start, say_what_is_missing
+
     say_start(settings, role)
     looking = say_what_is_missing(settings, keep_on=role != "web")
     if role == "web":  # it forks next, which should not happen while a thread is in the middle of a look
@@ -62,12 +71,16 @@ def _end_on_sigterm() -> None:
 
 def _database(settings: Settings) -> Database:
     """Opens the database and migrates it, so that the commands below work before the first `serve` and while it runs."""
+    from storage.database import Database
+
     database = Database(settings.database_url)
     _migrate(database)
     return database
 
 
 def _migrate(database: Database) -> None:
+    from storage.database import NewerSchema, migrate
+
     try:
         migrate(database)
     except NewerSchema as newer:
@@ -75,31 +88,40 @@ def _migrate(database: Database) -> None:
 
 
 def _configure(settings: Settings) -> None:
+    from cli.logs import configure_logs
+
     configure_logs(json=settings.env == "production" or not sys.stderr.isatty())
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="extract-image")
-def main() -> None:
-    """Extract what a prompt asks for from 1 to 3000 images per request.
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Extract what a prompt asks for from images.
 
-    Settings come from the environment; docs/reference/settings.md lists them. To begin, run `extract-image demo`.
+    To make a table of a folder of pictures, use `extract-image run`. The commands of the service take their settings from the
+    environment; docs/reference/settings.md lists them. To see the service at work, run `extract-image demo`.
     """
     # The files made here hold prompts, results and keys, so only this user may read them. The user's other processes may not
     # read this process's memory.
-    os.umask(0o077)
+    context.obj = os.umask(0o077)
     make_private()
+
+
+for command in (run, mcp, jobs, usage, login, schema, completion):
+    main.add_command(command)
 
 
 @main.command()
 @click.option("--ready-key", is_flag=True, help="Print a key with credits and a curl command that uses it, and serve examples/.")
 def serve(*, ready_key: bool) -> None:
     """Run the whole service: web, worker, supervisor, and the embedded parts. Ctrl-C ends it."""
-    from cli.serve import serve as run
+    from cli.serve import serve as run_service
 
+    end_with_parent()  # `run` starts this command for its own time
     settings = _settings()
     _configure(settings)
-    sys.exit(run(settings, with_key=ready_key, announce=sys.stdout))
+    sys.exit(run_service(settings, with_key=ready_key, announce=sys.stdout))
 
 
 @main.command()
@@ -135,6 +157,7 @@ def worker(*, alone: bool) -> None:
 def supervisor() -> None:
     """Run the supervisor, which announces due steps and reclaims lost ones. One is enough; running two is safe."""
     _end_on_sigterm()
+    from storage.database import Database
     from storage.redis.counts import Publisher
     from storage.redis.signals import Signals
     from storage.scratch.open import open_scratch
@@ -163,9 +186,7 @@ def migrate_command() -> None:
     """Update the database's schema to this version. You can run it again safely."""
     settings = _settings()
     _configure(settings)
-    database = Database(settings.database_url)
-    _migrate(database)
-    database.close()
+    _database(settings).close()
     click.echo("The database is up to date.")
 
 
@@ -177,7 +198,10 @@ def doctor_command(*, as_json: bool, only: tuple[str, ...]) -> None:
 
     The parts are the settings, the database, the clock, Redis, scratch, the engine and the disk.
     """
+    import logging
+
     from cli.doctor import doctor
+    from cli.logs import configure_logs
 
     configure_logs(json=not sys.stderr.isatty(), level=logging.ERROR)
     try:
@@ -208,6 +232,9 @@ def keys() -> None:
 @click.option("--json", "as_json", is_flag=True, help='Print {"account", "key"}.')
 def create_key(*, name: str, amount: int, account: str | None, as_json: bool) -> None:
     """Create an API key called NAME. The key is shown only once."""
+    from storage.account import accounts, ledger
+    from storage.account.secret import secret_key
+
     settings = _settings()
     database = _database(settings)
     with database.write() as connection:
@@ -226,6 +253,8 @@ def create_key(*, name: str, amount: int, account: str | None, as_json: bool) ->
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def list_keys(*, as_json: bool) -> None:
     """List all keys with the credits of their accounts."""
+    from storage.account import accounts
+
     database = _database(_settings())
     with database.read() as connection:
         rows = accounts.list_keys(connection)
@@ -249,6 +278,8 @@ def list_keys(*, as_json: bool) -> None:
 @click.argument("key")
 def revoke_key(key: str) -> None:
     """Revoke the key with the id or name KEY. From now on, requests with it are refused."""
+    from storage.account import accounts
+
     database = _database(_settings())
     try:
         with database.write() as connection:
@@ -271,6 +302,8 @@ def credits_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help='Print {"account", "available"}.')
 def grant_credits(*, account: str, amount: int, as_json: bool) -> None:
     """Grant AMOUNT credits to ACCOUNT (the id or name of an account or a key)."""
+    from storage.account import accounts, ledger
+
     database = _database(_settings())
     with database.write() as connection:
         owner = _find(connection, account)
@@ -310,6 +343,10 @@ def rotate_webhook_secret(*, account: str, as_json: bool) -> None:
 
 
 def _print_secrets(account: str, *, rotate: bool, as_json: bool) -> None:
+    from pipeline.outbound.webhook import as_text
+    from storage.account import webhook_secrets
+    from storage.account.secret import secret_key
+
     settings = _settings()
     database = _database(settings)
     key = secret_key(settings)
@@ -326,6 +363,8 @@ def _print_secrets(account: str, *, rotate: bool, as_json: bool) -> None:
 
 
 def _find(connection: Connection, name_or_id: str) -> str:
+    from storage.account import accounts
+
     try:
         return accounts.find_account(connection, name_or_id)
     except accounts.UnknownAccount as error:

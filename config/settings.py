@@ -107,6 +107,7 @@ class Settings(BaseModel):
 
     sync_wait: Seconds = Field(default=300, ge=0, le=3600)
     result_ttl: Seconds = Field(default=86_400, ge=1, le=LONGEST_TTL)
+    max_input_ttl: Seconds = Field(default=86_400, ge=0, le=86_400)  #: how long a request may have its uploaded images kept
     cache_ttl: Seconds = Field(default=0, ge=0, le=LONGEST_TTL)  #: how long a record may answer later requests; 0: never
     metrics_token: SecretStr | None = None  #: lets callers from other machines read /metrics and the details of /readyz
     lease_seconds: Seconds = Field(default=60, ge=1)

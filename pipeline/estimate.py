@@ -9,12 +9,10 @@ from datetime import date
 
 from pipeline.asking.synthesize import MOST_PIECES, calls_of
 from pipeline.credits import reservation
-from pipeline.models import RECORD_TOKENS, Model
+from pipeline.models import INSTRUCTIONS, Model, output_tokens
 from pipeline.plan import RAW_BYTES, ChunkPlan, pack_calls
 from pipeline.request.fields import ExtractRequest
 from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged
-
-INSTRUCTIONS = 400  #: about the number of characters that an engine adds to the prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +25,7 @@ class Estimate:
     output_tokens: int
     credits: int  #: at most
     nanodollars: int  #: for the model, in billionths of a dollar
+    priced: bool  #: whether the model has a price; without one, `nanodollars` is 0
 
 
 def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model, day: date) -> Estimate:
@@ -41,11 +40,11 @@ def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model
         model.input_tokens(characters=characters, pictures=pictures, detail=question.detail) if model.high else 0
         for pictures in calls
     ]
-    taken = [min(pictures * RECORD_TOKENS, MAX_OUTPUT_TOKENS) for pictures in calls]
+    taken = [output_tokens(pictures) for pictures in calls]
     if question.merge == "synthesize" and question.form is not Form.RECORDS:
         joined = calls_of(len(calls))
         given += [MAX_OUTPUT_TOKENS // 2 * min(len(calls), MOST_PIECES)] * joined
-        taken += [MAX_OUTPUT_TOKENS // 2] * joined
+        taken += [output_tokens(0)] * joined
     return Estimate(
         images=len(request.images),
         model_calls=len(taken),
@@ -53,6 +52,7 @@ def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model
         output_tokens=sum(taken),
         credits=reservation(len(request.images)),
         nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken), day=day),
+        priced=model.has_price,
     )
 
 

@@ -26,6 +26,9 @@ class JobView:
     started_at: int | None
     finished_at: int | None
     expires_at: int | None
+    inputs_expire_at: (
+        int | None
+    )  #: uploaded images are kept until then; milliseconds since 1970; None: none are kept, or the job runs
     expired: bool  #: its results are no longer available
     has_result: bool  #: it has ended with results, which are paid for and still available
     error_code: str | None
@@ -64,6 +67,7 @@ def job_json(job: JobView) -> dict[str, Any]:
         "startedAt": time_json(job.started_at),
         "finishedAt": time_json(job.finished_at),
         "expiresAt": time_json(job.expires_at),
+        "inputsExpireAt": time_json(job.inputs_expire_at),
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "warnings": list(job.warnings),
         "metadata": job.metadata,

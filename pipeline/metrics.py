@@ -71,6 +71,9 @@ JOBS_OVERDUE = Metric("jobs_overdue_total", "Jobs that reached their deadline.")
 MODEL_CALLS = Metric("model_calls_total", "Calls of the model, by outcome.", ("engine", "outcome"))
 MODEL_SECONDS = Metric("model_call_seconds", "Seconds of each call of the model.", ("engine",), "histogram")
 MODEL_TOKENS = Metric("model_tokens_total", "Tokens sent to the model and received.", ("engine", "direction"))
+MONEY_LIMITED = Metric(
+    "money_limited_total", "Calls of the model that were not made, because their job's maxMoney did not suffice."
+)
 DECODER_RESTARTS = Metric(
     "decoder_restarts_total", "Decoder processes that ended, by reason: died, late or recycled.", ("reason",)
 )
@@ -88,6 +91,7 @@ COUNTED = (
     MODEL_CALLS,
     MODEL_SECONDS,
     MODEL_TOKENS,
+    MONEY_LIMITED,
     DECODER_RESTARTS,
     WEBHOOKS,
 )

@@ -13,11 +13,20 @@ from dataclasses import field as dataclass_field
 from datetime import date
 from typing import Any
 
-from pipeline.types import Detail
+from pipeline.types import MAX_OUTPUT_TOKENS, Detail
 
 TOKENS_PER_CHARACTER = 0.3  #: estimated tokens for each character of a prompt; English text has about 4 characters a token
 RECORD_TOKENS = 300  #: estimated tokens of one record, or of one picture's part of a merged answer
+INSTRUCTIONS = 400  #: about the number of characters that an engine adds to the prompt
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,199}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallPrice:
+    """What a call will cost, in billionths of a dollar."""
+
+    expected: int  #: by estimate
+    highest: int  #: if the answer is as long as it may be
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +61,24 @@ class Model:
         """The price of a call on this day (UTC), in billionths of a dollar. It is a whole number, so that sums are exact."""
         price_in, price_out = _on(day, self.price_in, self.later_in), _on(day, self.price_out, self.later_out)
         return round((input_tokens * price_in + output_tokens * price_out) * 1000)
+
+    def call_price(self, *, characters: int, pictures: int, detail: Detail, day: date) -> CallPrice:
+        """The price of a call that is not yet made. The arguments are those of `input_tokens`. A call without pictures merges answers."""
+        given = self.input_tokens(characters=characters + INSTRUCTIONS, pictures=pictures, detail=detail)
+        longest = given + round(characters * (1 - TOKENS_PER_CHARACTER))  # some scripts have a token for each character
+        return CallPrice(
+            expected=self.price(input_tokens=given, output_tokens=output_tokens(pictures), day=day),
+            highest=self.price(input_tokens=longest, output_tokens=MAX_OUTPUT_TOKENS, day=day),
+        )
+
+    @property
+    def has_price(self) -> bool:
+        return any((self.price_in, self.price_out, *self.later_in.values(), *self.later_out.values()))
+
+
+def output_tokens(pictures: int) -> int:
+    """The estimated tokens of the answer of a call with so many pictures. A call without pictures merges answers."""
+    return min(pictures * RECORD_TOKENS, MAX_OUTPUT_TOKENS) if pictures else MAX_OUTPUT_TOKENS // 2
 
 
 def _on(day: date, first: float, later: Mapping[date, float]) -> float:

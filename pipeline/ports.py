@@ -254,5 +254,9 @@ class ModelFault(Exception):
     """The model failed on this call (HTTP 500). The call may be the cause."""
 
 
+class MoneySpent(Exception):
+    """The call was not made, because the money of its job does not suffice for it."""
+
+
 class ModelRefused(Exception):
     """The model will never accept this call (HTTP 400 and the like)."""

@@ -51,6 +51,11 @@ class ScratchKey:
         return f"{self.job}/r{self.round}-c{self.chunk}-e{self.epoch}"
 
 
+def is_input(key: str) -> bool:
+    """Whether the object holds images as they came with the request."""
+    return _INPUT.fullmatch(key) is not None
+
+
 def job_prefix(job: str) -> str:
     """The prefix of the keys of this job's objects. No other job's keys start with it."""
     return f"{job}/"

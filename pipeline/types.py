@@ -38,6 +38,7 @@ class ItemCode(StrEnum):
     MODEL_REFUSED = "model_refused"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
+    MONEY_LIMIT_REACHED = "money_limit_reached"
     CANCELLED = "cancelled"
     INTERNAL_ERROR = "internal_error"
 

@@ -28,6 +28,7 @@ class Gauges:
     queues: dict[str, Queue]  #: by kind of step
     open_jobs: dict[str, int]  #: by status
     scratch_bytes: int  #: bytes in scratch for open jobs
+    kept_bytes: int  #: bytes of uploaded images that are kept for jobs that have ended
     credits: dict[str, int]  #: sums over all accounts, by state: available, held, charged
 
 
@@ -48,6 +49,7 @@ def gauges(connection: Connection) -> Gauges:
         queues[row.kind] = Queue(due=row.due, waiting=row.ready - row.due, leased=row.leased, age=max(row.age, 0) / 1000)
     of_open = select(jobs_table.c.status, func.count().label("jobs"), func.sum(jobs_table.c.scratch_bytes).label("bytes"))
     rows = connection.execute(of_open.where(jobs_table.c.finished_at.is_(None)).group_by(jobs_table.c.status)).all()
+    kept = connection.scalar(select(func.sum(jobs_table.c.input_bytes)).where(jobs_table.c.inputs_expire_at.is_not(None)))
     money = connection.execute(
         select(func.sum(accounts_table.c.available), func.sum(accounts_table.c.held), func.sum(accounts_table.c.charged))
     ).one()
@@ -55,5 +57,6 @@ def gauges(connection: Connection) -> Gauges:
         queues=queues,
         open_jobs={"queued": 0, "running": 0, "finalizing": 0} | {row.status: row.jobs for row in rows},
         scratch_bytes=sum(int(row.bytes) for row in rows),
+        kept_bytes=int(kept or 0),
         credits={state: int(amount or 0) for state, amount in zip(("available", "held", "charged"), money, strict=True)},
     )

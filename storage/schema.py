@@ -89,6 +89,12 @@ jobs_table = Table(
     Column("credits", Integer, nullable=False, default=0),  # credits charged, sum of all rounds
     # Bytes that were put into scratch for the job so far. They count towards the limit until the job ends.
     Column("scratch_bytes", BigInteger, nullable=False, default=0),
+    Column("keep_ms", BigInteger, nullable=False, default=0),  # time that uploaded images are kept after each round's end
+    Column("input_bytes", BigInteger, nullable=False, default=0),  # bytes of the images as they came with the request
+    # Uploaded images are kept in scratch until then. NULL while a round runs, and when none are kept any more.
+    Column("inputs_expire_at", BigInteger),
+    Column("max_money", BigInteger),  # the most that the model calls may cost, in billionths of a dollar; NULL: no limit
+    Column("spent_money", BigInteger, nullable=False, default=0),  # cost of the counted calls; only if max_money is set
     Index("ix_jobs_account_created_at", "account", "created_at", "id"),
     Index("ix_jobs_account_status", "account", "status", "created_at", "id"),
     Index(
@@ -97,6 +103,12 @@ jobs_table = Table(
         "deadline_at",
         sqlite_where=text("finished_at IS NULL"),
         postgresql_where=text("finished_at IS NULL"),
+    ),
+    Index(
+        "ix_jobs_inputs_expire_at",
+        "inputs_expire_at",
+        sqlite_where=text("inputs_expire_at IS NOT NULL"),
+        postgresql_where=text("inputs_expire_at IS NOT NULL"),
     ),
     Index(
         "ix_jobs_expires_at",
@@ -122,8 +134,8 @@ images_table = Table(
     metadata,
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("index", Integer, primary_key=True, autoincrement=False),
-    Column("source", Text),  # the image's URL; NULL if its bytes came with the request, and after the purge
-    Column("custom_id", Text),  # the caller's name for the image
+    Column("source", Text),  # the image's URL, or its file's name; NULL for base64, and after the purge
+    Column("custom_id", Text),  # the caller's name for the image; without one, the file's name
     Column("state", Text, nullable=False),  # pipeline.types.ImageState
     Column("code", Text),  # pipeline.types.ItemCode of a failed image
     Column("detail", Text),
@@ -196,6 +208,8 @@ steps_table = Table(
     Column("tries", Integer, nullable=False, default=0),  # failures that count towards giving the step up
     Column("expiries", Integer, nullable=False, default=0),  # leases that expired
     Column("deaths", Integer, nullable=False, default=0),  # processes that died while they ran only this step
+    # Highest cost of the step's model call in flight, in billionths of a dollar. It counts only while the step is leased.
+    Column("held_money", BigInteger, nullable=False, default=0),
     Column("owner", Text),
     Column("lease_until", BigInteger),
     Column("not_before", BigInteger, nullable=False, default=0),

@@ -29,6 +29,7 @@ from pipeline.ports import Engine
 from pipeline.scratch_key import owner_of
 from storage import schema
 from storage.account import accounts, ledger
+from storage.database import now_ms
 from tests.described import DescribedClient
 from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
@@ -189,6 +190,14 @@ class Harness:
     def make_expired(self) -> None:
         self._set(schema.jobs_table, expires_at=1)
 
+    def expire_inputs(self) -> None:
+        """Makes the time of all kept images over, and has the supervisor and the workers delete them."""
+        with self.database.write() as connection:
+            kept = schema.jobs_table.c.inputs_expire_at.is_not(None)
+            connection.execute(update(schema.jobs_table).where(kept).values(inputs_expire_at=1))
+        self.supervisor.expire_inputs()
+        self.drain()
+
     def _set(self, table: Table, **values: Any) -> None:
         with self.database.write() as connection:
             connection.execute(update(table).values(**values))
@@ -199,6 +208,8 @@ class Harness:
         for thread in self._threads:
             thread.join()
         try:
+            self.drain()
+            self.supervisor.expire_inputs()
             self.drain()
             self._check_nothing_left()
         finally:
@@ -217,10 +228,15 @@ class Harness:
     def _check_nothing_left(self) -> None:
         """Checks that finished jobs left no scratch object and hold no credits, that credits are conserved, and that no round was
         charged twice.
+
+        The only scratch objects that a finished job may have are all of its uploaded images, until they expire.
         """
         jobs, accs, rows = schema.jobs_table, schema.accounts_table, schema.ledger_table
         with self.database.read() as connection:
             open_jobs = set(connection.execute(select(jobs.c.id).where(jobs.c.finished_at.is_(None))).scalars())
+            not_expired = jobs.c.finished_at.is_not(None), jobs.c.keep_ms > 0, jobs.c.inputs_expire_at > now_ms()
+            kept = select(schema.chunks_table.c.input).join(jobs).where(*not_expired, schema.chunks_table.c.input.is_not(None))
+            inputs = sorted(set(connection.execute(kept).scalars()))
             this_round = (rows.c.job == jobs.c.id) & (rows.c.round == jobs.c.round)
             held = connection.execute(
                 select(func.coalesce(func.sum(rows.c.amount), 0))
@@ -237,7 +253,7 @@ class Harness:
                 for row in connection.execute(select(jobs.c.id, jobs.c.round).where(jobs.c.finished_at.is_(None)))
             }
         left = sorted(key for key in self.scratch.objects if owner_of(key) not in open_jobs)
-        assert left == [], "scratch objects of jobs that are over"
+        assert left == inputs, "scratch objects of jobs that are over, or uploaded images that should have been kept"
         assert total_held == held, "credits held that belong to no open job"
         assert money == granted, "credits made or lost"
         over = {(job, round_) for job, round_, _ in kinds} - begun

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from pipeline.asking.ask import ChunkOutcome, ask
 from pipeline.models import most_pictures
 from pipeline.packed import PackReader
+from pipeline.ports import Engine
 from pipeline.records.answer_key import answer_key
 from pipeline.records.validate import compile_schema
 from pipeline.stage import staged_in
@@ -19,6 +20,7 @@ from storage.account import answers
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
+from workers.budgeted_engine import engine_of
 from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused, call_seconds, slice_seconds
 from workers.wiring import WorkerParts
@@ -39,7 +41,8 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
         staged = [image for image in staged_in(pack) if image.index in work.pending]
         keys = _keys(parts, work, staged)
         unsettled = {image.index for image in staged}
-        for outcome, fresh in _outcomes(parts, work, staged, pack, keys):
+        engine = engine_of(parts, lease, limited=work.limited)
+        for outcome, fresh in _outcomes(parts, work, staged, pack, keys, engine=engine):
             unsettled -= {index for reply in outcome.replies for index in reply.indexes}
             unsettled -= {failure.index for failure in outcome.failures}
             to_keep = _records(outcome, keys) if fresh else {}
@@ -55,7 +58,7 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
 
 
 def _outcomes(
-    parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged], pack: PackReader, keys: dict[int, str]
+    parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged], pack: PackReader, keys: dict[int, str], *, engine: Engine
 ) -> Iterator[tuple[ChunkOutcome, bool]]:
     """Yields the outcome of the cached records, then one outcome per model call. The flag says whether the model was asked."""
     question = work.question
@@ -65,7 +68,7 @@ def _outcomes(
         yield ChunkOutcome(replies=replies, usage=Usage(cache_hits=len(known)), progress=work.progress), False
     asked = ask(
         [image for image in staged if image.index not in known],
-        engine=parts.engine,
+        engine=engine,
         question=question,
         load=pack.read,
         pictures=most_pictures(parts.models, [question.model, *question.fallback_models]),
@@ -113,6 +116,6 @@ def _record(
 
     Returns the ids of the steps that follow. Raises LostLease.
     """
-    follow = chunks.record_outcome(connection, lease, outcome, last=last)
+    follow = chunks.record_outcome(connection, lease, outcome, last=last, limited=work.limited)
     answers.keep_answers(connection, work.account, to_keep, ttl_ms=int(parts.settings.cache_ttl * 1000))
     return follow

@@ -14,6 +14,7 @@ from pipeline.types import Reply
 from storage.job import closing, merges
 from storage.job.outcome import job_outcome
 from storage.queue.steps import Lease
+from workers.budgeted_engine import engine_of
 from workers.time_slice import StepPaused, call_seconds, slice_seconds
 from workers.wiring import WorkerParts
 
@@ -35,8 +36,9 @@ def _synthesized(parts: WorkerParts, lease: Lease, outcome: JobOutcome) -> Seque
     """One answer, or the few answers that the model could not combine. Each call's answer is committed as it comes."""
     with parts.database.read() as connection:
         known = merges.known_merges(connection, lease.job)
-        left, waited = merges.time_left(connection, lease.job)
-    ends = monotonic() + left
+        work = merges.merge_work(connection, lease.job)
+    engine = engine_of(parts, lease, limited=work.limited)
+    ends = monotonic() + work.left
     slice_ends = monotonic() + slice_seconds(parts.settings)
     while True:
         replies, merge = grow(outcome.replies, known)
@@ -45,7 +47,7 @@ def _synthesized(parts: WorkerParts, lease: Lease, outcome: JobOutcome) -> Seque
         if monotonic() > slice_ends:
             raise StepPaused
         timeout = partial(call_seconds, parts.settings, ends)
-        merged = ask_for(merge, engine=parts.engine, question=outcome.question, timeout=timeout, waited=waited)
+        merged = ask_for(merge, engine=engine, question=outcome.question, timeout=timeout, waited=work.waited)
         with parts.database.write() as connection:
-            merges.record_merged(connection, lease, merged)
+            merges.record_merged(connection, lease, merged, limited=work.limited)
         known[merged.key] = merged.text

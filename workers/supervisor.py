@@ -13,10 +13,11 @@ import structlog
 from pipeline.errors import PartError
 from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
-from pipeline.scratch_key import owner_of
+from pipeline.scratch_key import is_input, owner_of
 from storage.account import answers
 from storage.database import Database
-from storage.job import closing, upkeep
+from storage.job import closing, inputs, upkeep
+from storage.job.upkeep import Owner
 from storage.queue import ringing, steps
 from storage.redis.signals import Signals
 
@@ -49,7 +50,7 @@ class Supervisor:
             self.tick()
 
     def tick(self) -> None:
-        errands = (self.reclaim, self.end_overdue, self.finalize_stranded, self.ring)
+        errands = (self.reclaim, self.end_overdue, self.finalize_stranded, self.expire_inputs, self.ring)
         went_well = [self._attempt(errand) for errand in errands]
         if all(went_well):
             self.show_alive()
@@ -91,6 +92,15 @@ class Supervisor:
         for job in stranded:
             log.warning("job_was_stranded", job=job)
 
+    def expire_inputs(self) -> None:
+        """Adds the steps that delete the uploaded images whose time to be kept is over."""
+        with self.database.read() as connection:
+            if not inputs.expired(connection, limit=1):
+                return
+        with self.database.write() as connection:
+            late = inputs.delete_expired(connection)
+        log.info("inputs_expired", jobs=len(late))
+
     def purge(self) -> None:
         with self.database.write() as connection:
             purged = upkeep.purge_expired(connection)
@@ -99,21 +109,28 @@ class Supervisor:
             log.info("results_expired", jobs=len(purged))
 
     def sweep(self) -> None:
-        """Deletes the scratch of jobs that have ended, and scratch that has belonged to no job for an hour."""
+        """Deletes the scratch of jobs that have ended, and scratch that has belonged to no job for an hour.
+
+        Uploaded images that are kept for a retry stay.
+        """
         keys: dict[str, list[str]] = {}
         for key in self.scratch.list(""):
             keys.setdefault(owner_of(key), []).append(key)
         owners = list(keys)
-        known: dict[str, bool] = {}
+        known: dict[str, Owner] = {}
         for first in range(0, len(owners), OWNERS_AT_ONCE):
             with self.database.read() as connection:
                 known |= upkeep.scratch_owners(connection, owners[first : first + OWNERS_AT_ONCE])
         now = self.clock()
         self._unknown = {owner: self._unknown.get(owner, now) for owner in keys if owner not in known}
-        idle = [owner for owner, busy in known.items() if not busy]
-        idle += [owner for owner, since in self._unknown.items() if now - since > UNKNOWN_SECONDS]
-        for owner in idle:
-            self._attempt(self._delete, owner, keys[owner])
+        idle = {owner: keys[owner] for owner, needs in known.items() if needs is Owner.DONE}
+        idle |= {
+            owner: [key for key in keys[owner] if not is_input(key)] for owner, needs in known.items() if needs is Owner.KEPT
+        }
+        idle |= {owner: keys[owner] for owner, since in self._unknown.items() if now - since > UNKNOWN_SECONDS}
+        for owner, left in idle.items():
+            if left:
+                self._attempt(self._delete, owner, left)
 
     def _delete(self, owner: str, keys: list[str]) -> None:
         self.scratch.delete(keys)

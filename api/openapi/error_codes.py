@@ -51,6 +51,7 @@ ERRORS: dict[str, ErrorCode] = {
     ),
     "insufficient_credits": ErrorCode(402, "the account has fewer credits than the request may cost"),
     "max_credits_too_low": ErrorCode(402, "the request may cost more than its `maxCredits`"),
+    "max_money_too_low": ErrorCode(402, "the estimate of the request is higher than its `maxMoney`"),
     "not_found": ErrorCode(
         404, "nothing is at this address, the job or delivery does not exist, or it belongs to another account"
     ),
@@ -61,13 +62,17 @@ ERRORS: dict[str, ErrorCode] = {
     "not_finished": ErrorCode(409, "the job has not ended, so it has no results and cannot be retried"),
     "no_records": ErrorCode(409, "`jsonl` was asked for, but the answers of this job are merged"),
     "nothing_to_retry": ErrorCode(409, "the job has no failed image to retry"),
-    "inputs_gone": ErrorCode(409, "the failed images were not given by URL, so the service no longer has them"),
+    "inputs_gone": ErrorCode(
+        409, "the failed images were not given by URL, and they are not kept or no longer kept: see `keepInputsSeconds`"
+    ),
     "results_expired": ErrorCode(410, "the results were deleted, because they are older than `RESULT_TTL`"),
     "delivery_gone": ErrorCode(410, "the job of this webhook was deleted, or its results have expired"),
     "length_required": ErrorCode(411, "the request has no `Content-Length`, or its body is chunked"),
     "rate_limited": ErrorCode(429, "the key has sent more requests than `RATE_LIMIT` allows", _LATER),
     "too_many_open_jobs": ErrorCode(429, "the account has `MAX_OPEN_JOBS` open jobs already", _LATER),
-    "scratch_full": ErrorCode(429, "the open jobs of all accounts together use `MAX_SCRATCH_BYTES` of scratch", _LATER),
+    "scratch_full": ErrorCode(
+        429, "the open jobs and the kept images of all accounts together use `MAX_SCRATCH_BYTES` of scratch", _LATER
+    ),
     "too_many_large_bodies": ErrorCode(
         429, "`MAX_LARGE_BODIES` bodies over 1 MB are being read, and none ended within 30 s", _LATER
     ),
@@ -106,6 +111,7 @@ ITEM_CODES: dict[str, str] = {
     "model_refused": "the model refuses this image each time",
     "model_unavailable": "the model failed on this image twice, or it could not be asked while a request was held open",
     "deadline_exceeded": "the job reached its deadline first",
+    "money_limit_reached": "what is left of the job's `maxMoney` does not suffice for the call",
     "cancelled": "the job ended before this image was processed",
     "worker_crashed": "two worker processes crashed while they processed only this image",
     "internal_error": "the service failed on this image's chunk",
@@ -128,6 +134,7 @@ OF_REQUESTS = (
     "body_cut_short",
     "insufficient_credits",
     "max_credits_too_low",
+    "max_money_too_low",
     "idempotency_key_reused",
     "length_required",
     "too_many_open_jobs",

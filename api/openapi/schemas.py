@@ -146,7 +146,7 @@ COMPONENTS: dict[str, Schema] = {
             "code": ref("ItemCode"),
             "message": text("What is wrong, and how to mend it."),
         },
-        {"customId": text("Where the request had `customIds`.")},
+        {"customId": text("Where the request had `customIds` or files with names.")},
     ),
     "ItemCode": text("Why one image has no answer.", enum=[code.value for code in ItemCode]),
     "Job": record(
@@ -170,6 +170,7 @@ COMPONENTS: dict[str, Schema] = {
             "startedAt": or_null(TIME),
             "finishedAt": or_null(TIME),
             "expiresAt": or_null(TIME),
+            "inputsExpireAt": or_null(text("Images that were uploaded are kept until then for a retry.", format="date-time")),
             "error": or_null(ref("JobError")),
             "warnings": several(text(), "For a person."),
             "metadata": {"description": "As sent.", **or_null(ref("Metadata"))},
@@ -203,8 +204,8 @@ COMPONENTS: dict[str, Schema] = {
     "Item": record(
         {
             "index": number("Of the image in `images`, from 0."),
-            "customId": or_null(text("As sent.")),
-            "source": or_null(text("Its URL, where it was given by one and has not expired.")),
+            "customId": or_null(text("As sent. Without one, the name of the uploaded file.")),
+            "source": or_null(text("Its URL, or the name of the uploaded file, until the results expire. Null for base64.")),
             "status": text(enum=["queued", "running", "succeeded", "failed"]),
             "code": or_null(ref("ItemCode")),
             "message": or_null(text("What is wrong, and how to mend it.")),
@@ -223,7 +224,8 @@ COMPONENTS: dict[str, Schema] = {
             "outputTokens": number(),
             "credits": number("The most that it may cost."),
             "money": MONEY,
-        }
+        },
+        {"warnings": several(text(), "Only where there are some, for a person.")},
     ),
     "Formats": record(
         {

@@ -28,7 +28,7 @@ from pipeline.asking.call_size import CallSize, pieces
 from pipeline.asking.progress import Group, Progress
 from pipeline.merge import MalformedJson, parse_json
 from pipeline.plan import halves, pack_calls
-from pipeline.ports import Engine, ModelFault, ModelRefused
+from pipeline.ports import Engine, ModelFault, ModelRefused, MoneySpent
 from pipeline.types import (
     MAX_IMAGES,
     Answer,
@@ -122,6 +122,8 @@ def ask(
                 del call  # frees its pictures before the next call loads its own
         except ModelRefused as error:
             outcome = asking.after_final_refusal(group, str(error))
+        except MoneySpent as spent:
+            outcome = _failed(group, ItemCode.MONEY_LIMIT_REACHED, str(spent), Usage())
         except ModelFault as error:
             outcome = asking.after_fault(group, str(error))
             size.refused(group)

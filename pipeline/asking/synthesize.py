@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from pipeline.merge import MalformedJson, dump_json, heading, parse_json
-from pipeline.ports import Engine, ModelFault, ModelRefused
+from pipeline.ports import Engine, ModelFault, ModelRefused, MoneySpent
 from pipeline.types import Answer, Call, Finish, Form, Question, Reply, Usage, storable
 
 MOST_PIECES = 20  #: answers that one call merges
@@ -93,6 +93,8 @@ def ask_for(merge: Merge, *, engine: Engine, question: Question, timeout: Callab
             answer = engine.ask(call)
         except ModelRefused:
             return Merged(key=merge.key, text=None, usage=usage.plus(Usage(model_calls=1)))
+        except MoneySpent:
+            return Merged(key=merge.key, text=None, usage=usage)
         except ModelFault:
             usage = usage.plus(Usage(model_calls=1))
             continue

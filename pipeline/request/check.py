@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.outbound.addresses import Allowed
 from pipeline.outbound.mistaken import LOOKED_AT, SENTENCES, kind_of
 from pipeline.request.fields import FIELDS, ExtractRequest
-from pipeline.request.kinds import Given, RequestField, Unfit
+from pipeline.request.kinds import MOST_KEPT_SECONDS, Given, RequestField, Unfit
 from pipeline.request.unknown import hint_for
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB
 
@@ -38,14 +38,17 @@ def check(
     models: Sequence[str] = (),
     uploaded: bool = False,
     unknown: Sequence[str] = (),
+    max_input_ttl: int = MOST_KEPT_SECONDS,
 ) -> ExtractRequest:
     """Reads the request from `fields` (decoded JSON, without the images) and `images`.
 
-    `images` is None if the body had none. `webhook_allow`, `models` and `uploaded` are as in Given. `unknown` are the names of the
-    body's unknown fields, which are ignored; the error about a missing field says which of them may have been meant. Raises
-    RequestFault.
+    `images` is None if the body had none. `webhook_allow`, `models`, `uploaded` and `max_input_ttl` are as in Given. `unknown` are
+    the names of the body's unknown fields, which are ignored; the error about a missing field says which of them may have been
+    meant. Raises RequestFault.
     """
-    given = Given(images=len(images or ()), uploaded=uploaded, models=models, webhook_allow=webhook_allow)
+    given = Given(
+        images=len(images or ()), uploaded=uploaded, models=models, webhook_allow=webhook_allow, max_input_ttl=max_input_ttl
+    )
     values: dict[str, Any] = {**fields, "images": images}
     request = ExtractRequest(
         **{field.attribute: _read(field, values.get(name), given, unknown) for name, field in FIELDS.items()}

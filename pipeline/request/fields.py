@@ -16,7 +16,21 @@ from typing import Any, Literal
 from pipeline.outbound.addresses import MAY_BE_ALLOWED, check_url
 from pipeline.records.dialects import read_schema
 from pipeline.records.schema import SchemaFault, check_schema
-from pipeline.request.kinds import TELLS_RULE, Given, Unfit, boolean, choice, declared, fields_of, quoted, shown, whole
+from pipeline.request.kinds import (
+    MOST_KEPT_SECONDS,
+    TELLS_RULE,
+    Given,
+    Unfit,
+    boolean,
+    choice,
+    declared,
+    dollars,
+    fields_of,
+    quoted,
+    shown,
+    whole,
+    whole_number,
+)
 from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Thinking
 
 InputMethod = Literal["url", "base64", "upload"]
@@ -129,6 +143,13 @@ def _custom_ids(value: Any, given: Given) -> tuple[str, ...] | None:
         if not isinstance(custom_id, str) or not _is_storable(custom_id) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
             raise Unfit(f"customIds[{index}] must be a string of 1 to {LONGEST_CUSTOM_ID} characters.")
     return tuple(value)
+
+
+def _keep_inputs_seconds(value: Any, given: Given) -> int:
+    seconds = 0 if value is None else whole_number(value, 0, MOST_KEPT_SECONDS)
+    if seconds > given.max_input_ttl:
+        raise Unfit(f"keepInputsSeconds may be at most {given.max_input_ttl} on this service (MAX_INPUT_TTL), not {seconds}.")
+    return seconds
 
 
 def _metadata(value: Any, _: Given) -> dict[str, Any] | None:
@@ -296,6 +317,22 @@ class ExtractRequest:
         default=None,
         what="The request is refused if it may cost more. It may cost 10 credits, and 1 for each image.",
         says=TELLS_RULE,
+    )
+    #: The most that the model calls of the job may cost, in dollars.
+    max_money: float | None = dollars(
+        1_000_000,
+        what="The most dollars that the model calls may cost, by the prices in [`MODELS`](settings.md#models). The request is refused "
+        "if its [estimate](#post-apiv1extract-imageestimate) is higher. Images for which the money does not suffice fail with "
+        "`money_limit_reached`. A model without a price costs 0, so it is never limited.",
+    )
+    #: How long the bytes of uploaded images are kept after the job's end.
+    keep_inputs_seconds: int = declared(
+        read=_keep_inputs_seconds,
+        schema={"type": ["integer", "null"], "minimum": 0, "maximum": MOST_KEPT_SECONDS},
+        wants=f"a whole number from 0 to {MOST_KEPT_SECONDS}, at most [`MAX_INPUT_TTL`](settings.md)",
+        what="How long images that were sent as base64 or as files are kept after the job's end, so that those that failed can be "
+        "[retried](#ending-retrying-deleting). With 0 they are deleted when the job ends. Images sent by URL are never kept.",
+        default=0,
     )
     metadata: dict[str, Any] | None = declared(
         read=_metadata,

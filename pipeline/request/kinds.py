@@ -26,7 +26,10 @@ FormPart = Literal["json", "text", "texts"]
 TELLS_VALUE = "{name} must be {wants}, not {value}."
 TELLS_RULE = "{name} must be {wants}."
 
+MOST_KEPT_SECONDS = 86_400  #: the longest time for which any service keeps what was uploaded
+
 _ENTRY = "request field"  # the key of a declaration in the metadata of its dataclass field
+_AMOUNT = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
@@ -47,6 +50,7 @@ class Given:
     uploaded: bool = False  #: the images are files of a form
     models: Sequence[str] = ()  #: the models that a request may name; the first one is the default
     webhook_allow: Sequence[Allowed] = ()  #: private networks that a webhook may reach, in addition to public addresses
+    max_input_ttl: int = MOST_KEPT_SECONDS  #: how many seconds a request may ask to keep what was uploaded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,19 +180,38 @@ def whole(lowest: int, highest: int, *, default: T, what: str, says: str = TELLS
     """A whole number in that range; `default` if it is missing. A string of digits is accepted too, and so is 3600.0."""
 
     def read(value: Any, _: Given) -> int | T:
-        if value is None:
-            return default
-        if isinstance(value, str) and value.strip().isdecimal() and len(value) <= 12:
-            value = int(value)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            raise Unfit
-        return value
+        return default if value is None else whole_number(value, lowest, highest)
 
     schema = {"type": ["integer", "null"], "minimum": lowest, "maximum": highest}
     wants = f"a whole number from {lowest} to {highest}"
     return declared(read=read, schema=schema, wants=wants, what=what, says=says, default=default)
+
+
+def whole_number(value: Any, lowest: int, highest: int) -> int:
+    """The value as a whole number in that range. Raises Unfit."""
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) <= 12:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise Unfit
+    return value
+
+
+def dollars(highest: int, *, what: str) -> float | None:
+    """An amount of money over 0; None if it is missing. A string with a number is accepted too."""
+
+    def read(value: Any, _: Given) -> float | None:
+        if value is None:
+            return None
+        if isinstance(value, str) and _AMOUNT.fullmatch(value.strip()):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= highest:
+            raise Unfit
+        return float(value)
+
+    schema = {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": highest}
+    return declared(read=read, schema=schema, wants=f"a number over 0 and at most {highest}", what=what, says=TELLS_RULE)
 
 
 def _as_code(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, func, insert, select
+from sqlalchemy import BigInteger, Column, Connection, Insert, Select, bindparam, cast, func, insert, select
 
 from pipeline.credits import reservation
 from pipeline.plan import ChunkPlan
@@ -18,6 +18,10 @@ from storage.job.questions import options_of
 from storage.queue import steps
 from storage.schema import accounts_table, chunks_table, idempotency_keys_table, images_table, jobs_table
 
+#: The part of MAX_SCRATCH_BYTES that one account's kept images may fill, because they stay for up to a day and would shut the door
+#: to all others.
+KEPT_SHARE = 0.5
+
 
 class TooManyOpenJobs(Exception):
     """The account has reached its limit of open jobs."""
@@ -25,6 +29,10 @@ class TooManyOpenJobs(Exception):
 
 class ScratchFull(Exception):
     """The open jobs of all accounts have reached the limit of bytes in scratch."""
+
+
+class KeptFull(Exception):
+    """The account's uploaded images that are kept for retries have reached the account's share of scratch."""
 
 
 class SentBefore(Exception):
@@ -57,6 +65,9 @@ class NewRow:
     request_source: str | None
     warnings: Sequence[str]
     scratch_bytes: int  #: bytes of the job's images that are in scratch already
+    input_bytes: int = 0  #: the same, but never changed later
+    keep_ms: int = 0  #: time that uploaded images are kept after each round's end
+    max_money: int | None = None  #: the most that the model calls may cost, in billionths of a dollar; None: no limit
     deadline_ms: int  #: time that each round may take, from its start
     ttl_ms: int  #: how long results are kept after the job's end
     webhook_url: str | None = None  #: receives an event when the job ends
@@ -73,8 +84,8 @@ class NewJob(NewRow):
     """A job to accept: the values of its row, and the values for other tables or for several columns."""
 
     question: Question
-    sources: Sequence[str | None]  #: the URL of each image, None for base64
-    custom_ids: Sequence[str] | None = None  #: the caller's name for each image
+    sources: Sequence[str | None]  #: the URL of each image, or its file's name; None for base64
+    custom_ids: Sequence[str | None] | None = None  #: the caller's name for each image
     plan: Sequence[ChunkPlan]
     inputs: dict[int, str]  #: chunk number → scratch key of its base64 texts
     idempotency: IdempotencyKey | None = None
@@ -83,7 +94,7 @@ class NewJob(NewRow):
 def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
     """Reserves the credits and creates the job, its images, chunks and first steps, in the caller's transaction.
 
-    Raises SentBefore, InsufficientCredits, TooManyOpenJobs or ScratchFull. The caller must then roll back.
+    Raises SentBefore, InsufficientCredits, TooManyOpenJobs, ScratchFull or KeptFull. The caller must then roll back.
     """
     round_ = 1
     if new.idempotency:
@@ -95,9 +106,13 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
     if (connection.scalar(_open_jobs(), {"account": new.account}) or 0) >= max_open:
         raise TooManyOpenJobs
     # Two requests at once may both find room and exceed the limit a little. That is fine: it only keeps the disk from filling up.
-    in_scratch = connection.scalar(_in_scratch()) or 0
-    if in_scratch + new.scratch_bytes > max_scratch:
+    of_open, kept = connection.execute(_in_scratch()).one()
+    if of_open + kept + new.scratch_bytes > max_scratch:
         raise ScratchFull
+    if new.keep_ms:
+        to_keep, kept = connection.execute(_kept(), {"account": new.account}).one()
+        if to_keep + kept > max_scratch * KEPT_SHARE:
+            raise KeptFull
     connection.execute(
         _new_job(),
         {
@@ -161,8 +176,26 @@ def _open_jobs() -> Select[int]:
 
 
 @cache
-def _in_scratch() -> Select[int]:
-    return select(func.sum(jobs_table.c.scratch_bytes)).where(jobs_table.c.finished_at.is_(None))
+def _in_scratch() -> Select[Any]:
+    """The bytes in scratch of open jobs, and of uploaded images that are kept for jobs that have ended."""
+    columns = jobs_table.c
+    of_open = _sum_of(columns.scratch_bytes).where(columns.finished_at.is_(None))
+    kept = _sum_of(columns.input_bytes).where(columns.inputs_expire_at.is_not(None))
+    return select(of_open.scalar_subquery(), kept.scalar_subquery())
+
+
+@cache
+def _kept() -> Select[Any]:
+    """The bytes of an account's uploaded images that outlive their job: of jobs that have not ended, and of those that have."""
+    columns = jobs_table.c
+    of_account = columns.account == bindparam("account")
+    of_open = _sum_of(columns.input_bytes).where(of_account, columns.finished_at.is_(None), columns.keep_ms > 0)
+    kept = _sum_of(columns.input_bytes).where(of_account, columns.inputs_expire_at.is_not(None))
+    return select(of_open.scalar_subquery(), kept.scalar_subquery())
+
+
+def _sum_of(column: Column[Any]) -> Select[tuple[int]]:
+    return select(cast(func.coalesce(func.sum(column), 0), BigInteger))  # Postgres sums BIGINT to NUMERIC
 
 
 @cache

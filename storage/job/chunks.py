@@ -31,6 +31,7 @@ from pipeline.types import (
     Usage,
 )
 from storage.database import now_ms
+from storage.job import money
 from storage.job.closing import close_job, fail_open_images, finalize_next
 from storage.job.locked import LockedJob, lock_job
 from storage.job.questions import question_of
@@ -62,6 +63,7 @@ class ChunkWork:
     object: str | None  #: scratch key of the chunk's staged images
     progress: dict[str, Any] | None  #: progress of the extract step (pipeline.asking.progress)
     left: float  #: seconds until the job's deadline
+    limited: bool  #: the job has a limit of money
     pending: dict[int, str | None]  #: index → URL of each image that has no outcome yet
 
 
@@ -84,6 +86,7 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
         object=row.object,
         progress=row.progress,
         left=row.left / 1000,
+        limited=row.max_money is not None,
         pending={image.at: image.source for image in pending},
     )
 
@@ -100,6 +103,7 @@ def _chunk() -> Select[Any]:
             jobs_table.c.options,
             jobs_table.c.waited,
             jobs_table.c.total,
+            jobs_table.c.max_money,
             (jobs_table.c.deadline_at - now_ms()).label("left"),
             chunks_table.c.first,
             chunks_table.c.count.label("size"),
@@ -173,12 +177,18 @@ def fail_too_large(connection: Connection, lease: Lease) -> list[int]:
     return close_job(connection, job, TOO_LARGE)
 
 
-def record_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, *, last: bool) -> list[int]:
+def record_outcome(
+    connection: Connection, lease: Lease, outcome: ChunkOutcome, *, last: bool, limited: bool = False
+) -> list[int]:
     """Stores the outcome of one model call. `last`: every image of the chunk has an outcome now, so the step ends.
+
+    `limited`: the job has a limit of money, towards which the call's cost counts.
 
     Returns the ids of the next steps. Raises LostLease.
     """
     job = lock_job(connection, lease.job) if last or outcome.notes else None
+    if limited:
+        money.spend(connection, lease, outcome.usage.nanodollars)
     if last:
         steps.finish(connection, lease)
     else:

@@ -14,7 +14,7 @@ from pipeline.finalize import Verdict, conclude
 from pipeline.types import MAX_IMAGES, ImageState, ItemCode, JobStatus, StepKind
 from storage.account import ledger
 from storage.database import now_ms
-from storage.job import deliveries
+from storage.job import deliveries, inputs
 from storage.job.locked import LockedJob, lock_job
 from storage.job.outcome import job_outcome
 from storage.queue import steps
@@ -109,7 +109,8 @@ def close_job(
     follow = steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
     if lease_left:
         # A worker with a cancelled step may still write to scratch until its lease expires. So clean up a second time after that.
-        steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP, parts=[1], delay_ms=lease_left + 1000)
+        parts, delay = [inputs.AFTER_LEASES], lease_left + 1000
+        steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP, parts=parts, delay_ms=delay)
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
     return follow
@@ -134,6 +135,7 @@ def _end_statement() -> Update:
             started_at=func.coalesce(jobs_table.c.started_at, now_ms()),
             finished_at=now_ms(),
             expires_at=now_ms() + jobs_table.c.ttl_ms,
+            inputs_expire_at=inputs.expiry(),
             credits=jobs_table.c.credits + bindparam("charge", type_=BigInteger),
             **given,
         )

@@ -20,7 +20,7 @@ class ItemView:
 
     index: int  #: position in the request's `images`, from 0
     custom_id: str | None  #: the caller's name for the image
-    source: str | None  #: the image's URL; None for base64, and after the job has expired
+    source: str | None  #: the image's URL, or its file's name; None for base64, and after the job has expired
     state: ImageState
     code: str | None  #: pipeline.types.ItemCode of a failed image
     message: str | None  #: detail of the failure

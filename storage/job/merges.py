@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, insert, select
 
 from pipeline.asking.synthesize import Merged
 from storage.database import now_ms
+from storage.job import money
 from storage.queue import steps
 from storage.queue.steps import Lease
 from storage.schema import jobs_table, merges_table
@@ -19,16 +20,26 @@ def known_merges(connection: Connection, job: str) -> dict[str, str | None]:
     return {row.key: row.text for row in rows}
 
 
-def record_merged(connection: Connection, lease: Lease, merged: Merged) -> None:
-    """Stores the result of one merge call of a finalize step. Raises LostLease."""
+def record_merged(connection: Connection, lease: Lease, merged: Merged, *, limited: bool = False) -> None:
+    """Stores the result of one merge call of a finalize step. `limited`: the job has a limit of money. Raises LostLease."""
+    if limited:
+        money.spend(connection, lease, merged.usage.nanodollars)
     steps.check(connection, lease)
     kept = {"job": lease.job, "key": merged.key, "text": merged.text, "usage": asdict(merged.usage)}
     connection.execute(insert(merges_table).values(**kept))
 
 
-def time_left(connection: Connection, job: str) -> tuple[float, bool]:
-    """Seconds until the job's deadline, and whether a caller holds a connection for the job."""
-    row = connection.execute(
-        select((jobs_table.c.deadline_at - now_ms()).label("left"), jobs_table.c.waited).where(jobs_table.c.id == job)
-    ).one()
-    return row.left / 1000, row.waited
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeWork:
+    """The data that the merge calls of a job need."""
+
+    left: float  #: seconds until the job's deadline
+    waited: bool  #: a caller holds a connection for the job
+    limited: bool  #: the job has a limit of money
+
+
+def merge_work(connection: Connection, job: str) -> MergeWork:
+    columns = jobs_table.c
+    left = (columns.deadline_at - now_ms()).label("left")
+    row = connection.execute(select(left, columns.waited, columns.max_money).where(columns.id == job)).one()
+    return MergeWork(left=row.left / 1000, waited=row.waited, limited=row.max_money is not None)

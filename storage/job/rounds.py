@@ -14,6 +14,7 @@ from pipeline.plan import ChunkPlan
 from pipeline.types import ImageState, JobStatus, Question
 from storage.account import ledger
 from storage.database import now_ms
+from storage.job import inputs
 from storage.job.accepting import TooManyOpenJobs, add_chunks
 from storage.job.locked import lock_job, locked_row, locking
 from storage.job.questions import question_of
@@ -33,7 +34,7 @@ class NothingFailed(Exception):
 
 
 class InputsGone(Exception):
-    """The images came with the request and were deleted when the job ended."""
+    """The images came with the request, and were deleted when the job ended or when the time to keep them was over."""
 
 
 def retry(
@@ -48,6 +49,7 @@ def retry(
     """
     row = _lock_retried(connection, job)
     failed = _failed_images(connection, row)
+    kept = inputs.ranges(connection, job) if row.input_method != "url" else []
     round_ = row.round + 1
     no_outcome = {"code": None, "detail": None, "sha256": None, "bytes": None, "result": null()}
     open_jobs = select(func.count()).where(jobs_table.c.account == row.account, jobs_table.c.finished_at.is_(None))
@@ -60,7 +62,9 @@ def retry(
     connection.execute(update(chunks_table).where(chunks_table.c.job == job).values(open=False))
     fresh = 1 + (connection.scalar(select(func.max(chunks_table.c.no)).where(chunks_table.c.job == job)) or 0)
     most = size(row.question)
-    groups = [failed[first : first + most] for first in range(0, len(failed), most)]
+    # A chunk has one input. So the failed images of different inputs go in different chunks.
+    apart = [[index for index in failed if first <= index < end] for first, end, _ in kept] if kept else [failed]
+    groups = [part[first : first + most] for part in apart for first in range(0, len(part), most)]
     # A chunk reaches from its first failed image to its last. Images between them that have an answer are skipped and keep it.
     plan = [ChunkPlan(no=fresh + place, first=group[0], count=group[-1] - group[0] + 1) for place, group in enumerate(groups)]
     ledger.reserve(connection, account=row.account, job=job, round_=round_, amount=reservation(row.total, charged=row.credits))
@@ -80,10 +84,12 @@ def retry(
             error_code=None,
             error_message=None,
             deadline_at=now_ms() + jobs_table.c.deadline_ms,
-            scratch_bytes=0,
+            scratch_bytes=row.input_bytes if kept else 0,
+            inputs_expire_at=None,
         )
     )
-    add_chunks(connection, job, round_=round_, plan=plan, inputs={})
+    keys = {chunk.no: key for chunk in plan for first, end, key in kept if first <= chunk.first < end}
+    add_chunks(connection, job, round_=round_, plan=plan, inputs=keys)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +104,9 @@ class _RetriedJob:
     total: int  #: number of images
     credits: int  #: credits charged so far, sum of all rounds
     input_method: str
+    input_bytes: int  #: of the images as they came with the request
     expires_at: int | None  #: milliseconds since 1970; None if the job has not ended or its results were deleted
+    inputs_expire_at: int | None  #: milliseconds since 1970; None if no uploaded images are kept
 
 
 def _lock_retried(connection: Connection, job: str) -> _RetriedJob:
@@ -113,7 +121,9 @@ def _lock_retried(connection: Connection, job: str) -> _RetriedJob:
         total=row.total,
         credits=row.credits,
         input_method=row.input_method,
+        input_bytes=row.input_bytes,
         expires_at=row.expires_at,
+        inputs_expire_at=row.inputs_expire_at,
     )
 
 
@@ -130,7 +140,9 @@ def _retried_job() -> Select[Any]:
         columns.total,
         columns.credits,
         columns.input_method,
+        columns.input_bytes,
         columns.expires_at,
+        columns.inputs_expire_at,
     )
 
 
@@ -138,7 +150,8 @@ def _failed_images(connection: Connection, job: _RetriedJob) -> list[int]:
     """The indexes of the job's failed images, in order. Raises NotEnded, Expired, NothingFailed or InputsGone."""
     if not job.status.ended:
         raise NotEnded
-    if job.expires_at is None or job.expires_at <= connection.execute(select(now_ms())).scalar_one():
+    now = connection.execute(select(now_ms())).scalar_one()
+    if job.expires_at is None or job.expires_at <= now:
         raise Expired
     failed = list(
         connection.execute(
@@ -149,7 +162,7 @@ def _failed_images(connection: Connection, job: _RetriedJob) -> list[int]:
     )
     if not failed:
         raise NothingFailed
-    if job.input_method != "url":
+    if job.input_method != "url" and (job.inputs_expire_at or 0) <= now:
         raise InputsGone
     return failed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum, auto
 
 from sqlalchemy import Connection, select, update
 
@@ -54,16 +55,22 @@ def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
     return late
 
 
-def scratch_owners(connection: Connection, names: Sequence[str]) -> dict[str, bool]:
-    """For each name that is a job's id: whether scratch may still be written for the job.
+class Owner(Enum):
+    """What a job still needs of its scratch objects."""
 
-    False means that the job has ended and is cleaned up.
-    """
+    BUSY = auto()  #: all of them: the job has not ended, or its cleanup has not
+    KEPT = auto()  #: the uploaded images, for a retry; a step deletes them when they expire
+    DONE = auto()  #: none
+
+
+def scratch_owners(connection: Connection, names: Sequence[str]) -> dict[str, Owner]:
+    """For each name that is a job's id: what the job still needs of its scratch objects."""
     rows = connection.execute(
         select(
             jobs_table.c.id,
             jobs_table.c.finished_at.is_(None)
             | select(steps_table.c.id).where(steps_table.c.job == jobs_table.c.id, steps_table.c.state.in_(OPEN_STATES)).exists(),
+            jobs_table.c.inputs_expire_at.is_not(None),
         ).where(jobs_table.c.id.in_(names))
     )
-    return {name: bool(busy) for name, busy in rows}
+    return {name: Owner.BUSY if busy else Owner.KEPT if kept else Owner.DONE for name, busy, kept in rows}

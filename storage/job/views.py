@@ -85,6 +85,8 @@ def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage) -> JobView
     status = JobStatus(row.status)
     expired = status.ended and (row.expires_at is None or row.expires_at <= row.now)
     columns = {name: getattr(row, name) for name in _COLUMNS}
+    if row.inputs_expire_at is not None and row.inputs_expire_at <= row.now:
+        columns["inputs_expire_at"] = None  # a step deletes them
     return JobView(
         **{**columns, "status": status},
         succeeded=succeeded,

@@ -140,7 +140,9 @@ def _claim_statement() -> ReturningUpdate[Any]:
     return (
         update(steps_table)
         .where(steps_table.c.id == bindparam("step"), *is_due)
-        .values(state=StepState.LEASED.value, owner=bindparam("by"), epoch=steps_table.c.epoch + 1, lease_until=until)
+        .values(
+            state=StepState.LEASED.value, owner=bindparam("by"), epoch=steps_table.c.epoch + 1, lease_until=until, held_money=0
+        )
         .returning(
             steps_table.c.job,
             steps_table.c.account,
@@ -174,6 +176,11 @@ def is_lost(connection: Connection, lease: Lease) -> bool:
 def check(connection: Connection, lease: Lease) -> None:
     """Locks the step's row for this transaction. Raises LostLease if the lease is not held any more."""
     _write(connection, lease, update(steps_table).where(_fence()).values(epoch=steps_table.c.epoch))
+
+
+def hold_money(connection: Connection, lease: Lease, nanodollars: int) -> None:
+    """Sets the highest cost of the step's call in flight, in billionths of a dollar. Raises LostLease."""
+    _write(connection, lease, update(steps_table).where(_fence()).values(held_money=nanodollars))
 
 
 def finish(connection: Connection, lease: Lease, *, state: Finished = StepState.DONE) -> None:

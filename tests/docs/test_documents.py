@@ -10,8 +10,11 @@ from cli.main import main
 from config.settings import SECRETS, Settings
 from tests.docs.markdown import DOCUMENTS, NAMES, ROOT, anchors, inline_code, links, read
 
-#: Names in capitals that are no settings of ours.
-OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY", "TMPDIR", "PUBLISH", "HTTP_PROXY", "NO_PROXY"}
+#: Names in capitals that are no settings of the service.
+OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY", "TMPDIR", "PUBLISH", "HTTP_PROXY", "NO_PROXY"} | {
+    "EXTRACT_IMAGE_URL",
+    "EXTRACT_IMAGE_KEY",
+}
 PLACE = re.compile(
     r"(?:api|bench|cli|deploy|docs|examples|pipeline|storage|tests|workers|\.ci)/[\w./-]*|[A-Z][A-Za-z]+file|[\w.-]+\.(?:toml|lock|md)"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import json
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client as McpClient
+from mcp import StdioServerParameters
 
 from cli.main import main
 from cli.serve import _say
@@ -25,10 +28,11 @@ from pipeline.request.fields import FIELDS
 from testbed import Service, environment, serving
 from tests.compose import COMPOSE, SERVICES
 from tests.docs.markdown import NAMES, ROOT, Block, blocks
+from tests.docs.terminal import session
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]
 
-KINDS = {"sh", "python", "php", "json request", "json node", "text help", "mermaid"}
+KINDS = {"sh", "python", "php", "json request", "json node", "json mcp", "text help", "text session", "mermaid"}
 #: What stays up, or takes minutes: checked, and run by tests of its own (tests/e2e).
 LONG_RUNNING = re.compile(
     r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
@@ -56,19 +60,27 @@ class Stage:
             .replace("service.log", str(self.service.folder / "serve.log"))
         )
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of a reader's shell: the address and the key of the service, in the names that the documents use."""
+        return {
+            **environment(self.service.folder),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "URL": self.service.url,
+            "KEY": self.service.key,
+            "EXTRACT_IMAGE_URL": self.service.url,
+            "EXTRACT_IMAGE_KEY": self.service.key,
+            "XDG_STATE_HOME": str(self.folder / "xdg-state"),
+            "LC_ALL": "C.UTF-8",
+            "TMPDIR": str(self.folder),
+        }
+
     def run(self, *command: str) -> str:
         """What a command prints, run as a reader would: in the project's folder, with the key in KEY."""
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env={
-                **environment(self.service.folder),
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                "URL": self.service.url,
-                "KEY": self.service.key,
-                "LC_ALL": "C.UTF-8",
-                "TMPDIR": str(self.folder),
-            },
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=200,
@@ -91,6 +103,8 @@ def test_what_a_document_shows_happens(name: str, stage: Stage, tmp_path: Path) 
     for block in blocks(name):
         try:
             check(block, stage, tmp_path)
+            if block.kind == "text session":
+                check_session(name, block, stage)
         except (AssertionError, subprocess.SubprocessError) as error:
             raise AssertionError(f"{name}:{block.line}: {error}") from error
 
@@ -107,10 +121,40 @@ def check(block: Block, stage: Stage, folder: Path) -> None:
         "php": lambda: check_php(block, stage, folder),
         "json request": lambda: send(stage, "/api/v1/extract-image", stage.put_in(block.text).encode(), {}),
         "json node": lambda: check_node(block, stage),
+        "json mcp": lambda: check_mcp(block, stage),
     }
     printed = ways[block.kind]() if block.kind in ways else None  # the others: test_reference.py
     if printed is not None and block.answer is not None:
         assert_like(printed, block.answer, json_answer=block.answer_kind == "json answer")
+
+
+def check_session(name: str, block: Block, stage: Stage) -> None:
+    """Runs the command of the first line in a terminal, and compares what is on the screen then.
+
+    With RECORD_SESSIONS=1 it writes what it sees into the document instead. Times are shown as `…`.
+    """
+    first, _, shown = block.text.partition("\n")
+    seen, code = session(first.removeprefix("$ "), cwd=str(ROOT), environment=stage.environment)
+    assert code == 0, seen
+    seen = re.sub(r"\d+ s,", "… s,", seen.replace(str(stage.folder), "…"))
+    if os.environ.get("RECORD_SESSIONS"):
+        path = ROOT / name
+        path.write_text(path.read_text(encoding="utf-8").replace(block.text, f"{first}\n{seen}"), encoding="utf-8")
+        return
+    assert_like(seen, shown, json_answer=False)
+
+
+def check_mcp(block: Block, stage: Stage) -> None:
+    """Starts the servers of the configuration as an agent's program does, and calls a tool of each."""
+
+    async def used(config: dict[str, Any]) -> bool:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        command = StdioServerParameters(**{**config, "env": {**config["env"], "PATH": path}})
+        async with McpClient(command) as agent:
+            return not (await agent.call_tool("usage", {})).is_error
+
+    for config in json.loads(stage.put_in(block.text))["mcpServers"].values():
+        assert asyncio.run(used(config))
 
 
 def check_shell(block: Block, stage: Stage, folder: Path) -> str | None:

@@ -98,6 +98,11 @@ def upgrade() -> None:
         sa.Column("result", sa.Text(), nullable=True),
         sa.Column("credits", sa.Integer(), nullable=False),
         sa.Column("scratch_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("keep_ms", sa.BigInteger(), nullable=False),
+        sa.Column("input_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("inputs_expire_at", sa.BigInteger(), nullable=True),
+        sa.Column("max_money", sa.BigInteger(), nullable=True),
+        sa.Column("spent_money", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["account"], ["accounts.id"], name=op.f("fk_jobs_account")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
@@ -110,6 +115,14 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text("expires_at IS NOT NULL"),
         postgresql_where=sa.text("expires_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_jobs_inputs_expire_at",
+        "jobs",
+        ["inputs_expire_at"],
+        unique=False,
+        sqlite_where=sa.text("inputs_expire_at IS NOT NULL"),
+        postgresql_where=sa.text("inputs_expire_at IS NOT NULL"),
     )
     op.create_index(
         "ix_jobs_open",
@@ -201,6 +214,7 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("expiries", sa.Integer(), nullable=False),
         sa.Column("deaths", sa.Integer(), nullable=False),
+        sa.Column("held_money", sa.BigInteger(), nullable=False),
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("not_before", sa.BigInteger(), nullable=False),

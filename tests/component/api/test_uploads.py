@@ -60,7 +60,8 @@ def test_files_become_a_job_that_is_answered_at_once(house, path):
     assert house.get(f"{JOBS}/{job}/results").json["imageCount"] == 3
     assert house.balance() == (CREDITS - 13, 0, 13)
     assert [call.pictures[0].data for call in house.engine.calls] == [b"img a", b"img c"]
-    assert {item["source"] for item in house.get(f"{JOBS}/{job}/items").json["items"]} == {None}
+    items = house.get(f"{JOBS}/{job}/items").json["items"]
+    assert [(item["customId"], item["source"]) for item in items] == [(name, name) for name in ("0.png", "1.png", "2.png")]
 
 
 def test_the_other_fields_are_what_json_would_have(house):
@@ -233,3 +234,51 @@ def test_a_single_fallback_model_is_a_part_like_any_other(house):
     assert answer.status_code == 202
     assert job_row(house.database, answer.json["id"]).options["fallback_models"] == [model]
     house.drain()
+
+
+def test_a_file_s_name_is_its_custom_id_and_its_source_in_every_form_of_the_results(house):
+    names = ["Beleg ü 日本.jpg", "folder/b.jpg", "C:\\fakepath\\b.jpg", "b.jpg", "none.jpg"]
+    pictures = [(io.BytesIO(b"none" if name == "none.jpg" else b"img"), name) for name in names]
+    job = send(house, images=pictures, granularity="perImage").json["id"]
+    house.drain()
+    shown = ["Beleg ü 日本.jpg", "folder/b.jpg", "b.jpg", "b.jpg", "none.jpg"]
+    items = house.get(f"{JOBS}/{job}/items").json["items"]
+    assert [(item["customId"], item["source"]) for item in items] == [(name, name) for name in shown]
+    lines = house.get(f"{JOBS}/{job}/results?format=jsonl").text.splitlines()
+    assert [json.loads(line)["customId"] for line in lines] == shown
+    table = house.get(f"{JOBS}/{job}/results?format=csv").text.splitlines()
+    assert [row.split(",")[1:3] for row in table[1:]] == [[name, name] for name in shown]
+    assert [error["customId"] for error in house.get(f"{JOBS}/{job}/results").json["errors"]] == ["none.jpg"]
+
+
+def test_given_custom_ids_go_before_the_files_names(house):
+    job = send(house, **files(b"img a", b"img b"), customIds=["x", "y"]).json["id"]
+    items = house.get(f"{JOBS}/{job}/items").json["items"]
+    assert [(item["customId"], item["source"]) for item in items] == [("x", "0.png"), ("y", "1.png")]
+
+
+@pytest.mark.parametrize(
+    ("disposition", "shown"),
+    [
+        ('filename="C:\\fakepath\\a.jpg"', "a.jpg"),
+        ('filename="folder\\a.jpg"', "folder/a.jpg"),
+        ('filename="C:\\\\pictures\\\\a.jpg"', "a.jpg"),
+        ('filename="say \\"a\\".jpg"', 'say "a".jpg'),
+        ('filename="say %22a%22.jpg"', 'say "a".jpg'),
+        ("filename=a.jpg", "a.jpg"),
+        ("filename=\"a.jpg\"; filename*=UTF-8''%C3%BC.jpg", "ü.jpg"),
+        ('filename=""', None),
+    ],
+)
+def test_a_file_s_name_is_read_as_browsers_and_libraries_send_it(house, disposition, shown):
+    parts = [f'name="images"; {disposition}', 'name="prompt"']
+    body = b"".join(f"--b\r\nContent-Disposition: form-data; {part}\r\n\r\nimg\r\n".encode() for part in parts) + b"--b--\r\n"
+    job = house.ask("POST", JOBS, data=body, content_type="multipart/form-data; boundary=b").json["id"]
+    [item] = house.get(f"{JOBS}/{job}/items").json["items"]
+    assert (item["customId"], item["source"]) == (shown, shown)
+
+
+def test_the_same_files_under_other_names_are_another_body(house):
+    sent = [send(house, headers={"Idempotency-Key": "k"}, images=[(io.BytesIO(b"img"), name)]) for name in ("a", "a", "b")]
+    assert [answer.status_code for answer in sent] == [202, 202, 409]
+    assert sent[0].json["id"] == sent[1].json["id"]

@@ -22,6 +22,7 @@ def job(**changed):
         "started_at": 1,
         "finished_at": 1_500,
         "expires_at": None,
+        "inputs_expire_at": None,
         "expired": False,
         "has_result": True,
         "error_code": None,

@@ -1,0 +1,500 @@
+"""A client of the HTTP API: typed and synchronous. It imports nothing else of this project.
+
+A request that is safe to repeat is sent again after a lost connection or a refusal that passes (429, 502, 503, 504). Create jobs
+with an idempotency key, and creating them is safe too. Other refusals raise ApiError. Files are streamed from disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import quote, urlsplit
+
+import httpx2
+
+API = "/api/v1"
+ENDED = frozenset({"succeeded", "partial", "failed", "cancelled"})  #: the statuses of a job that has ended
+PASSING = frozenset({429, 502, 503, 504})  #: statuses that say "try again": nothing was accepted
+LONGEST_BACKOFF = 30.0  #: seconds between two tries, if the service names no time
+PIECE = 1 << 18  #: bytes of a file that are read at a time
+POLL_SECONDS = 20  #: how long the service may hold a long poll
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+#: Is called before each wait with its reason and its seconds.
+OnWait = Callable[[str, float], None]
+
+
+class FileChanged(Exception):
+    """A file is gone, or is not as it was when its size or hash was taken. The body was broken off before its end."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} changed while it was sent")
+        self.name = name  #: the file's name as in File
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class File:
+    """An image that is sent as a file."""
+
+    name: str  #: what the service shows for it
+    source: Path | bytes  #: where its bytes are, or the bytes
+    size: int  #: bytes
+    sha256: str = ""  #: hex; empty: not checked
+
+
+class ClientError(Exception):
+    """The request did not succeed. The message says why."""
+
+
+class Unreachable(ClientError):
+    """The service did not answer, or answered that it can't work now, until the patience was used up."""
+
+
+class ApiError(ClientError):
+    """The service refused the request."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status  #: of HTTP
+        self.code = code  #: stable, such as `insufficient_credits`
+        self.message = message  #: what is wrong and how to mend it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """How many images of a job have which outcome."""
+
+    total: int
+    succeeded: int
+    failed: int
+
+    @property
+    def done(self) -> int:
+        return self.succeeded + self.failed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """What a job has cost so far."""
+
+    credits: int
+    model_calls: int
+    money: float  #: dollars
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A job as the service shows it."""
+
+    id: str
+    status: str  #: queued, running, finalizing, succeeded, partial, failed or cancelled
+    progress: float  #: 0 to 1
+    counts: Counts
+    spent: Spent
+    created_at: str | None  #: RFC 3339, in UTC
+    error: str  #: why the job failed; empty if it did not
+    error_code: str  #: empty if it did not fail
+    warnings: tuple[str, ...]  #: what the job waits for, and what the service could not follow
+    metadata: Mapping[str, Any] | None  #: the caller's own
+    raw: Mapping[str, Any] = field(repr=False)  #: the whole object
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """One image of a job."""
+
+    index: int  #: position in the request's images, from 0
+    custom_id: str | None
+    status: str  #: queued, running, succeeded or failed
+    code: str | None  #: why it failed
+    message: str | None
+    result: Any  #: the record, or the answer's text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What a request would cost."""
+
+    images: int
+    model_calls: int
+    input_tokens: int
+    output_tokens: int
+    credits: int
+    money: float  #: dollars
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Formats:
+    """What the service takes, and its prices in credits."""
+
+    max_images: int  #: for each request, like max_total_bytes
+    max_image_bytes: int
+    max_total_bytes: int
+    credits_base: int  #: for each job of which an image was processed
+    credits_per_image: int
+    raw: Mapping[str, Any] = field(repr=False)  #: the whole object
+
+
+class Client:
+    """Talks to one service with one key. It may be used by several threads at once."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        timeout: float = 60.0,
+        patience: float = 60.0,
+        busy_patience: float = 3600.0,
+        request_source: str = "",
+        on_wait: OnWait | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        """`timeout`: seconds without a byte; `patience`: seconds for which a service that is away is tried again;
+        `busy_patience`: the same for a service that says it is busy; `request_source`: is kept with the jobs.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ClientError(f"{url} is no address of a service. Use one like https://images.example.")
+        headers = {"Authorization": f"Bearer {key}"}
+        if request_source:
+            headers["Request-Source"] = request_source
+        self.url = url.rstrip("/")
+        self._patience, self._busy_patience = patience, busy_patience
+        self._on_wait, self._sleep = on_wait, sleep
+        # A proxy can't reach this machine's own addresses, so its settings are used only for others.
+        env = parts.hostname not in LOOPBACK
+        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=env, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def formats(self) -> Formats:
+        """What the service takes. It needs no key, so a wrong key is not noticed here."""
+        body = self._json("GET", f"{API}/extract-image")
+        limits, prices = body["limits"], body["credits"]
+        return Formats(
+            max_images=limits["maxImages"],
+            max_image_bytes=limits["maxImageBytes"],
+            max_total_bytes=limits["maxTotalBytes"],
+            credits_base=prices["base"],
+            credits_per_image=prices["perImage"],
+            raw=body,
+        )
+
+    def create_job(self, images: Sequence[File | str], fields: Mapping[str, Any], *, idempotency_key: str = "") -> Job:
+        """Makes a job of files, or of URLs, and returns at once. The images are all files, or all URLs.
+
+        `fields`: the other fields of the request, such as `prompt`. Without `idempotency_key`, a request whose answer was lost is
+        not sent again. Raises FileChanged if a file's bytes are not those of its `sha256`; then no job was made.
+        """
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return _job(self._json("POST", f"{API}/jobs", images=images, fields=fields, headers=headers, again=bool(idempotency_key)))
+
+    def estimate(self, images: Sequence[File | str], fields: Mapping[str, Any]) -> Estimate:
+        """What a request would cost. Nothing is run or kept. It checks the key and each field, as a request does."""
+        body = self._json("POST", f"{API}/extract-image/estimate", images=images, fields=fields)
+        return Estimate(
+            images=body["images"],
+            model_calls=body["modelCalls"],
+            input_tokens=body["inputTokens"],
+            output_tokens=body["outputTokens"],
+            credits=body["credits"],
+            money=body["money"],
+            warnings=tuple(body.get("warnings") or ()),
+        )
+
+    def job(self, job: str, *, wait: int = 0) -> Job:
+        """The job. With `wait`, the service answers when the job has ended, or after that many seconds."""
+        return _job(self._json("GET", f"{_path(job)}?wait={wait}" if wait else _path(job)))
+
+    def wait(self, job: str, *, on_change: Callable[[Job], None] | None = None, poll: int = POLL_SECONDS) -> Job:
+        """Waits until the job has ended. `on_change` gets the job after each poll, which takes `poll` seconds at most."""
+        while True:
+            seen = self.job(job, wait=poll)
+            if on_change:
+                on_change(seen)
+            if seen.ended:
+                return seen
+
+    def jobs(self, *, status: str = "", page: int = 100) -> Iterator[Job]:
+        """The account's jobs, newest first."""
+        query = {"limit": str(page), **({"status": status} if status else {})}
+        return (_job(each) for each in self._pages(f"{API}/jobs", "jobs", query))
+
+    def items(self, job: str, *, status: str = "", page: int = 500) -> Iterator[Item]:
+        """The images of a job with their outcomes so far, in order."""
+        query = {"limit": str(page), **({"status": status} if status else {})}
+        return (_item(each) for each in self._pages(f"{_path(job)}/items", "items", query))
+
+    @contextmanager
+    def results(self, job: str, form: Literal["json", "jsonl", "csv", "xlsx"] = "json") -> Iterator[Iterator[bytes]]:
+        """The results of a job that has ended, as pieces of bytes."""
+        answer = self._answer("GET", f"{_path(job)}/results?format={form}", stream=True)
+        try:
+            yield answer.iter_bytes()
+        except httpx2.TransportError as error:
+            raise Unreachable(f"The connection to {self.url} broke while the results came: {error}") from error
+        finally:
+            answer.close()
+
+    def cancel(self, job: str) -> Job:
+        """Ends the job with the results that it has. Raises ApiError 409 if it has ended before."""
+        return _job(self._json("POST", f"{_path(job)}/cancel"))
+
+    def retry(self, job: str) -> Job:
+        """Starts a new round of the images that failed. It is not sent again if its answer is lost."""
+        return _job(self._json("POST", f"{_path(job)}/retry", again=False))
+
+    def delete(self, job: str) -> None:
+        """Deletes the job and its results. A job that is already gone counts as deleted."""
+        try:
+            self._answer("DELETE", _path(job)).close()
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def usage(self, *, days: int = 31) -> dict[str, Any]:
+        """The account's balance, the newest rows of its ledger, and its charges by day."""
+        return self._json("GET", f"{API}/usage?days={days}")
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether every part of the service works, and the parts by name. It is not tried again."""
+        try:
+            answer = self._http.get("/readyz")
+            return answer.status_code == 200, dict(answer.json())
+        except (httpx2.TransportError, ValueError) as error:
+            raise Unreachable(f"{self.url} does not answer: {_cause(error)}") from error
+
+    def _pages(self, path: str, name: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
+        cursor: str | None = ""
+        while cursor is not None:
+            asked = {**query, **({"cursor": cursor} if cursor else {})}
+            page = self._json("GET", f"{path}?{'&'.join(f'{key}={quote(value)}' for key, value in asked.items())}")
+            yield from page[name]
+            cursor = page["nextCursor"]
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        answer = self._answer(method, path, **options)
+        try:
+            return dict(answer.json())
+        except ValueError:
+            raise ClientError(f"{self.url}{path} did not answer with JSON. Is it an extract-image service?") from None
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        images: Sequence[File | str] | None = None,
+        fields: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        again: bool = True,
+        stream: bool = False,
+    ) -> httpx2.Response:
+        """Sends the request until it has an answer that is no passing refusal. Raises ApiError and Unreachable."""
+        started = time.monotonic()
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                request = self._request(method, path, images, fields, headers or {})
+                answer = self._http.send(request, stream=True)
+                if answer.status_code < 300 and stream:
+                    return answer
+                answer.read()
+            except httpx2.TransportError as error:
+                # A request that never got a connection is always safe to send again.
+                if not again and not isinstance(error, httpx2.ConnectError):
+                    raise Unreachable(f"The answer of {self.url} was lost: {_cause(error)}") from error
+                reason, seconds, patience = f"{self.url} does not answer: {_cause(error)}", None, self._patience
+            else:
+                if answer.status_code < 300:
+                    return answer
+                if answer.status_code not in PASSING:
+                    raise _refusal(answer)
+                refusal, seconds = _refusal(answer), _retry_after(answer)
+                busy = answer.status_code == 429 or seconds is not None
+                reason, patience = refusal.message, self._busy_patience if busy else self._patience
+            pause = _backoff(tries) if seconds is None else seconds
+            if time.monotonic() - started + pause > patience:
+                raise Unreachable(reason)
+            if self._on_wait:
+                self._on_wait(reason, pause)
+            self._sleep(pause)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        images: Sequence[File | str] | None,
+        fields: Mapping[str, Any] | None,
+        headers: Mapping[str, str],
+    ) -> httpx2.Request:
+        if images is None:
+            return self._http.build_request(method, path, headers=dict(headers))
+        files = [image for image in images if isinstance(image, File)]
+        if not files:
+            body = {"inputMethod": "url", "images": list(images), **(fields or {})}
+            return self._http.build_request(method, path, headers=dict(headers), json=body)
+        form = _Form(files, fields or {})
+        sent = {**headers, "Content-Type": form.content_type, "Content-Length": str(form.length)}
+        return self._http.build_request(method, path, headers=sent, content=form.pieces())
+
+
+class _Form:
+    """The body multipart/form-data of a request, with a length that is known before it is sent. `pieces` may be called again for another try."""
+
+    def __init__(self, files: Sequence[File], fields: Mapping[str, Any]) -> None:
+        """`fields`: texts are sent as they are, all other values as JSON. None values are left out."""
+        self._boundary = f"form-{secrets.token_hex(16)}"
+        self._files = files
+        self._texts = [
+            (name, (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode())
+            for name, value in fields.items()
+            if value is not None
+        ]
+        self.content_type = f"multipart/form-data; boundary={self._boundary}"
+        #: bytes of the whole body
+        self.length = (
+            sum(len(self._head(name)) + len(text) + 2 for name, text in self._texts)
+            + sum(len(self._head("images", file.name)) + file.size + 2 for file in files)
+            + len(self._end())
+        )
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body. Raises FileChanged before the end of the body, so that the service never takes a wrong file."""
+        for name, text in self._texts:
+            yield self._head(name) + text + b"\r\n"
+        for file in self._files:
+            yield self._head("images", file.name)
+            yield from _content(file)
+            yield b"\r\n"
+        yield self._end()
+
+    def _head(self, name: str, filename: str | None = None) -> bytes:
+        file = f'; filename="{_quoted(filename)}"\r\nContent-Type: application/octet-stream' if filename is not None else ""
+        return f'--{self._boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"{file}\r\n\r\n'.encode()
+
+    def _end(self) -> bytes:
+        return f"--{self._boundary}--\r\n".encode()
+
+
+def _quoted(text: str) -> str:
+    """The text as browsers write it between quotation marks."""
+    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _content(file: File) -> Iterator[bytes]:
+    if isinstance(file.source, bytes):
+        yield file.source
+        return
+    digest, left = hashlib.sha256(), file.size
+    try:
+        with file.source.open("rb") as source:
+            while piece := source.read(PIECE):
+                left -= len(piece)
+                if left < 0:
+                    break
+                digest.update(piece)
+                yield piece
+    except OSError:
+        raise FileChanged(file.name) from None
+    if left or (file.sha256 and digest.hexdigest() != file.sha256):
+        raise FileChanged(file.name)
+
+
+def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """The event in a webhook's body. Raises ClientError if its signature is not of `secret`, or if it is over five minutes old."""
+    from standardwebhooks import Webhook, WebhookVerificationError
+
+    names = {name.lower(): value for name, value in headers.items()}
+    try:
+        return dict(Webhook(secret).verify(body, names))
+    except (WebhookVerificationError, ValueError) as error:
+        raise ClientError(f"This webhook can't be trusted: {error}") from error
+
+
+def _path(job: str) -> str:
+    return f"{API}/jobs/{quote(job, safe='')}"
+
+
+def _job(body: Mapping[str, Any]) -> Job:
+    """A job of the API. The shortest form, which the service sends while its database is away, has only id and status."""
+    counts, usage, error = body.get("counts") or {}, body.get("usage") or {}, body.get("error") or {}
+    return Job(
+        id=body["id"],
+        status=body["status"],
+        progress=body.get("progress", 0.0),
+        counts=Counts(**{name: counts.get(name, 0) for name in ("total", "succeeded", "failed")}),
+        spent=Spent(credits=usage.get("credits", 0), model_calls=usage.get("modelCalls", 0), money=usage.get("money", 0.0)),
+        created_at=body.get("createdAt"),
+        error=error.get("message") or "",
+        error_code=error.get("code") or "",
+        warnings=tuple(str(each) for each in body.get("warnings") or ()),
+        metadata=body.get("metadata"),
+        raw=body,
+    )
+
+
+def _item(body: Mapping[str, Any]) -> Item:
+    return Item(
+        index=body["index"],
+        custom_id=body["customId"],
+        status=body["status"],
+        code=body["code"],
+        message=body["message"],
+        result=body["result"],
+    )
+
+
+def _refusal(answer: httpx2.Response) -> ApiError:
+    code = answer.headers.get("X-Error-Code", "")
+    try:
+        body = answer.json()
+        text, code = str(body["error"]), str(body.get("code") or code)
+    except (ValueError, TypeError, KeyError, AttributeError):  # a proxy's own page, for example
+        text = f"{answer.url} answered HTTP {answer.status_code}."
+    return ApiError(answer.status_code, code, text)
+
+
+def _retry_after(answer: httpx2.Response) -> float | None:
+    """The seconds of Retry-After, which is a number or a date. None if it is missing or neither."""
+    given = answer.headers.get("Retry-After", "").strip()
+    if given.isascii() and given.isdigit():
+        return min(float(given), 3600.0)
+    try:
+        return max((parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return None
+
+
+def _backoff(tries: int) -> float:
+    """Seconds before the next try: twice as long each time, with jitter so that clients do not come back all at once."""
+    return float(min(0.5 * 2 ** min(tries - 1, 10), LONGEST_BACKOFF) * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+
+
+def _cause(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,204 @@
+"""Runs the stages in their order: scan, check, price, send and follow, write."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+from cli.client import ApiError, Client
+from cli.connection import Service, state_home
+from cli.exits import CommandFault, Exit, client_faults
+from cli.run import ending
+from cli.run.check import check, check_engine
+from cli.run.embedded import Embedded, embedded, forget, what_reads
+from cli.run.follow import Board
+from cli.run.gather import gather
+from cli.run.options import Options, digest
+from cli.run.plan import MOST_KEPT_BYTES, Limits
+from cli.run.price import agreed, check_limits, price, shown
+from cli.run.progress import Reporter, counted
+from cli.run.send import Detached, Run
+from cli.run.state import State
+from cli.run.table import columns_of
+from cli.run.types import Context
+from cli.run.work import Interrupted, work
+
+PATIENCE, BUSY_PATIENCE = 120.0, 6 * 3600.0  #: seconds for a service that is away, and for one that is busy
+FIRST_PATIENCE = 5.0  #: before anything is sent, a person waits for the answer
+SOURCE = "extract-image run"
+EMBEDDED = "embedded"  #: stands for the address of the embedded service, which differs each time
+
+
+def run(options: Options, context: Context) -> Exit:
+    """Does the whole run. Raises CommandFault for what can't work."""
+    try:
+        columns_of(options.schema, options.explode)
+    except ValueError as error:
+        raise CommandFault(Exit.USAGE, str(error)) from None
+    path = state_path(options)
+    folder = state_home(os.environ) / "runs" / digest(str(path.absolute()))[:32]
+    with ExitStack() as stack:
+        state = _open_state(options, path, folder)
+        stack.callback(state.close)
+        gather(options, state, path, context.reporter)
+        if not options.retry_failed:
+            state.try_again(also_lasting=False)
+        if not options.only_estimate and not _has_work(options, state):
+            text = "All images have been read before; nothing is sent." if state.tally().done else "There is nothing to send."
+            context.reporter.say("nothing_to_send", text)
+            return ending.end(options, context, state, [], state.cost())
+        service = context.service
+        own: Embedded | None = None
+        if service is None:
+            own = _start_embedded(options, folder, stack, context.reporter)
+            service = Service(url=own.url, key=own.key)
+        _check_service(state, EMBEDDED if own else service.url)
+        code = _at_service(options, context, state, service, own)
+    if own and code in (Exit.ALL, Exit.SOME_FAILED) and not options.only_estimate:
+        forget(folder)
+    return code
+
+
+def state_path(options: Options) -> Path:
+    """The state file: beside the first output, or in the XDG folder if the rows go to standard output."""
+    for output in options.outputs.values():
+        return output.with_name(f"{output.name}.state")
+    name = digest([os.getcwd(), options.paths, options.fields()])[:32]  # noqa: PTH109 - a text is hashed
+    return state_home(os.environ) / "runs" / f"{name}.state"
+
+
+def _open_state(options: Options, path: Path, folder: Path) -> State:
+    salt = ""
+    if options.restart and not options.only_estimate:
+        salt = secrets.token_hex(8) if path.exists() else ""
+        path.unlink(missing_ok=True)
+        forget(folder)
+    if options.only_estimate:
+        state = State(None)
+        if path.exists() and not options.restart:
+            state.copy_from(path)
+    else:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandFault(Exit.USAGE, f"Can't make the folder {path.parent}: {error.strerror}.") from None
+        state = State(path)
+    state.fact("salt", salt)
+    if state.fact("question", options.question_hash()) != options.question_hash():
+        state.close()
+        text = (
+            f"{path} has answers to another prompt, schema or model. Add --restart to read all images anew, or name another file."
+        )
+        raise CommandFault(Exit.USAGE, text)
+    return state
+
+
+def _has_work(options: Options, state: State) -> bool:
+    return (
+        any(True for _ in islice(state.sizes(), 1))
+        or bool(state.unfinished_jobs())
+        or (options.retry_failed and state.tally().failed > 0)
+    )
+
+
+def _start_embedded(options: Options, folder: Path, stack: ExitStack, reporter: Reporter) -> Embedded:
+    reads = what_reads()
+    check_engine(options, reads, reporter)
+    text = f"No service is configured, so one is started here for this run. It reads with {reads.engine} ({reads.model})."
+    reporter.say("embedded", text, engine=reads.engine, model=reads.model)
+    return stack.enter_context(embedded(folder))
+
+
+def _check_service(state: State, identity: str) -> None:
+    """Jobs that run at one service can't be read from another."""
+    kept = state.fact("service", identity)
+    if kept == identity:
+        return
+    if state.unfinished_jobs():
+        at = "the embedded service" if kept == EMBEDDED else kept
+        text = f"Jobs of an earlier run are still at {at}. Run the command with that service, or add --restart to give them up."
+        raise CommandFault(Exit.USAGE, text)
+    state.set_fact("service", identity)
+
+
+def _at_service(options: Options, context: Context, state: State, service: Service, own: Embedded | None) -> Exit:
+    stop, board, reporter = threading.Event(), Board(), context.reporter
+
+    def wait(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Detached
+
+    def on_wait(reason: str, _seconds: float) -> None:
+        board.waiting = reason
+
+    with (
+        client_faults(),
+        Client(service.url, service.key, patience=FIRST_PATIENCE, request_source=SOURCE, on_wait=on_wait) as first,
+    ):
+        checked = check(first, options, reporter)
+        found = price(first, options, checked, state.sizes())
+    again = state.tally().failed if options.retry_failed else 0
+    if options.only_estimate:
+        ending.show_estimate(found, reporter)
+        return Exit.ALL
+    if found.images:
+        reporter.say("price", shown(found), images=found.images, credits=found.credits, calls=found.calls, money=found.money)
+    if again:
+        reporter.say("retry", f"{counted(again, 'failed image')} will be tried again.", images=again)
+    check_limits(found, options, checked)
+    if not agreed(found, options, reporter, can_ask=context.can_ask):
+        raise CommandFault(Exit.INTERRUPTED, "Nothing was sent.")
+    before = state.cost()
+    with ExitStack() as stack:
+        client = stack.enter_context(
+            Client(
+                service.url,
+                service.key,
+                patience=PATIENCE,
+                busy_patience=BUSY_PATIENCE,
+                request_source=SOURCE,
+                sleep=wait,
+                on_wait=on_wait,
+            )
+        )
+        running = Run(
+            options=options,
+            client=client,
+            state=state,
+            reporter=reporter,
+            limits=Limits.of(checked.formats, options.images_per_job),
+            salt=state.fact("salt", ""),
+            keep=own is None and checked.keeps and state.tally().bytes <= MOST_KEPT_BYTES,
+            of_images=found.images,
+            stop=stop,
+            full=threading.Event(),
+            packing=threading.Lock(),
+        )
+        if options.retry_failed:
+            retry_failed(running)
+        part = ending.part_files(options, state)
+        try:
+            faults = work(running, board, part.add)
+        except Interrupted as interrupted:
+            part.close(remove=False)
+            return ending.detached(context, own=own is not None, cancelled=interrupted.cancelled)
+        part.close(remove=True)
+    return ending.end(options, context, state, faults, before)
+
+
+def retry_failed(running: Run) -> None:
+    """Tries the failed images again: as a next round where the service has kept them, which is cheaper, else as new jobs."""
+    for job in running.state.jobs_with_failures():
+        try:
+            running.client.retry(job.id)
+            running.state.reopen(job)
+        except ApiError as error:
+            if error.status not in (404, 409, 410):
+                raise
+            if error.code in ("not_finished", "nothing_to_retry"):  # the answer to an earlier try was lost
+                running.state.reopen(job)
+    running.state.try_again(also_lasting=True)

@@ -1,0 +1,329 @@
+"""What a run has done so far, in an SQLite file beside the output. The file is right after a kill at any moment.
+
+An image is `new` (to be sent), `packed` (its job is being prepared), `sent` (its job may exist at the service), `done` or `failed`.
+A job is written here, with its key and its images, before it is sent. So a later run can send the same job again, and the service
+answers with the job that it already has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cli.exits import CommandFault, Exit
+from cli.run.scan import Found
+from cli.run.types import Image, Row, SentJob, Tally
+
+VERSION = "1"
+#: Failures that another try may mend, so that the same command sends these images again.
+PASSING = (
+    "fetch_failed",
+    "fetch_timeout",
+    "worker_crashed",
+    "model_unavailable",
+    "deadline_exceeded",
+    "money_limit_reached",
+    "cancelled",
+    "internal_error",
+    "unreadable",
+)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS jobs (
+    no INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL DEFAULT '', state TEXT NOT NULL, fields TEXT NOT NULL,
+    images INTEGER NOT NULL, credits INTEGER NOT NULL DEFAULT 0, money REAL NOT NULL DEFAULT 0, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS images (
+    no INTEGER PRIMARY KEY, source BLOB NOT NULL UNIQUE, name TEXT NOT NULL, is_url INTEGER NOT NULL, size INTEGER NOT NULL,
+    mtime INTEGER NOT NULL, sha256 TEXT NOT NULL DEFAULT '', chosen INTEGER NOT NULL, changed INTEGER NOT NULL DEFAULT 0,
+    fault TEXT NOT NULL, fault_text TEXT NOT NULL, state TEXT NOT NULL, job INTEGER, place INTEGER, tries INTEGER NOT NULL DEFAULT 0,
+    code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', result TEXT);
+CREATE INDEX IF NOT EXISTS images_by_name ON images (chosen, name);
+CREATE INDEX IF NOT EXISTS images_by_job ON images (job, place);
+"""
+_UPSERT = """
+INSERT INTO images (source, name, is_url, size, mtime, chosen, fault, fault_text, state, code, message)
+VALUES (:source, :name, :is_url, :size, :mtime, 1, :code, :message, :state, :code, :message)
+ON CONFLICT (source) DO UPDATE SET name = excluded.name, chosen = 1, fault = excluded.fault, fault_text = excluded.fault_text,
+    changed = images.size <> excluded.size OR images.mtime <> excluded.mtime OR images.fault <> excluded.fault,
+    size = excluded.size, mtime = excluded.mtime
+"""
+
+
+class State:
+    """The file. It may be used by several threads, but only by one process."""
+
+    def __init__(self, path: Path | None) -> None:
+        """`path`: None keeps everything in memory. Raises CommandFault if another process uses the file, or if it is none of ours."""
+        self._lock = threading.RLock()
+        where = str(path) if path else ":memory:"
+        try:
+            self._sql = sqlite3.connect(where, timeout=1, isolation_level=None, check_same_thread=False)
+            # EXCLUSIVE keeps a second run from using the file. FULL keeps what was written even if the machine loses its power.
+            self._sql.executescript(f"PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL; BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        except sqlite3.DatabaseError as error:
+            raise CommandFault(Exit.USAGE, _unusable(where, error)) from None
+        if path:
+            path.chmod(0o600)  # it holds the answers
+        if self.fact("version", VERSION) != VERSION:
+            raise CommandFault(Exit.USAGE, f"{where} is of another version of extract-image. Add --restart to begin anew.")
+
+    def close(self) -> None:
+        with self._lock:
+            self._sql.close()
+
+    def copy_from(self, path: Path) -> None:
+        """Takes over the content of the file `path`, which is not changed."""
+        source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            source.backup(self._sql)
+        except sqlite3.DatabaseError as error:
+            raise CommandFault(Exit.USAGE, _unusable(str(path), error)) from None
+        finally:
+            source.close()
+
+    def fact(self, name: str, value: str) -> str:
+        """The fact that the file has under `name`. If it has none, it keeps `value` and returns it."""
+        with self._write() as sql:
+            sql.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
+            return str(sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
+
+    def set_fact(self, name: str, value: str) -> None:
+        self._many("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", [(name, value)])
+
+    # Images
+
+    def begin_scan(self) -> None:
+        """Forgets which images were chosen, and takes back jobs that were not yet written down when the last run ended."""
+        with self._write() as sql:
+            sql.execute("UPDATE images SET chosen = 0, changed = 0")
+            sql.execute("UPDATE images SET state = 'new' WHERE state = 'packed'")
+
+    def add(self, found: Iterable[Found]) -> None:
+        """Adds images, or finds again those of earlier runs. `changed_files` then has those that look changed."""
+        rows = [
+            {
+                "source": os.fsencode(each.source),
+                "name": each.name,
+                "is_url": each.is_url,
+                "size": each.size,
+                "mtime": each.mtime,
+                "code": each.code,
+                "message": each.message,
+                "state": "failed" if each.code else "new",
+            }
+            for each in found
+        ]
+        with self._write() as sql:
+            sql.executemany(_UPSERT, rows)
+
+    def changed_files(self) -> list[Image]:
+        """The chosen images whose size or time is not as it was."""
+        return [_image(row) for row in self._rows(f"SELECT {_IMAGE} FROM images WHERE changed AND chosen")]
+
+    def unchanged(self, image: Image) -> None:
+        """Says that the image has the same content as before."""
+        with self._write() as sql:
+            sql.execute("UPDATE images SET changed = 0 WHERE no = ?", (image.no,))
+
+    def begin_anew(self, image: Image) -> None:
+        """Says that the image has another content, so that an earlier answer is not its answer."""
+        with self._write() as sql:
+            sql.execute(
+                "UPDATE images SET changed = 0, sha256 = '', job = NULL, place = NULL, tries = 0, result = NULL, code = fault, "
+                "message = fault_text, state = CASE WHEN fault = '' THEN 'new' ELSE 'failed' END WHERE no = ?",
+                (image.no,),
+            )
+
+    def choose_sample(self, size: int) -> None:
+        """Keeps only `size` of the chosen images, spread evenly over their names. Each run chooses the same."""
+        with self._write() as sql:
+            found = [row[0] for row in sql.execute("SELECT no FROM images WHERE chosen AND fault = '' ORDER BY name")]
+            kept = {found[at * len(found) // size] for at in range(size)} if len(found) > size else set(found)
+            sql.execute("UPDATE images SET chosen = 0")
+            sql.executemany("UPDATE images SET chosen = 1 WHERE no = ?", [(no,) for no in kept])
+
+    def try_again(self, *, also_lasting: bool) -> None:
+        """Makes failed images new: those that another try may mend, and with `also_lasting` all that could be sent."""
+        which = "" if also_lasting else f"AND code IN ({', '.join('?' * len(PASSING))})"
+        with self._write() as sql:
+            sql.execute(
+                "UPDATE images SET state = 'new', tries = tries + 1, job = NULL, place = NULL, code = '', message = '' "
+                f"WHERE chosen AND state = 'failed' AND fault = '' {which}",
+                () if also_lasting else PASSING,
+            )
+
+    def sizes(self) -> Iterator[tuple[bool, str, int]]:
+        """For each image that will be sent, in the order of sending: whether it is a URL, its name, its bytes."""
+        cursor = self._sql.execute(f"SELECT is_url, name, size FROM images WHERE {_TO_SEND} ORDER BY is_url, name, no")
+        return ((bool(row[0]), row[1], row[2]) for row in cursor)
+
+    def take_new(self, most: int) -> tuple[bool, list[Image]]:
+        """Up to `most` images that are to be sent next, and whether they are URLs. They are all files, or all URLs."""
+        for is_url in (False, True):
+            query = f"SELECT {_IMAGE} FROM images WHERE {_TO_SEND} AND is_url = ? ORDER BY name, no LIMIT ?"
+            if found := self._rows(query, is_url, most):
+                return is_url, [_image(row) for row in found]
+        return False, []
+
+    def pack(self, images: Sequence[Image]) -> None:
+        """Reserves the images for a job that is being prepared."""
+        self._many("UPDATE images SET state = 'packed' WHERE no = ?", [(image.no,) for image in images])
+
+    def unpack(self, images: Sequence[Image]) -> None:
+        self._many("UPDATE images SET state = 'new' WHERE no = ? AND state = 'packed'", [(image.no,) for image in images])
+
+    def set_hashes(self, images: Sequence[Image]) -> None:
+        self._many("UPDATE images SET sha256 = ?, size = ? WHERE no = ?", [(each.sha256, each.size, each.no) for each in images])
+
+    def fail(self, image: Image, code: str, message: str) -> None:
+        """Says that the image can't be sent."""
+        self._many("UPDATE images SET state = 'failed', code = ?, message = ? WHERE no = ?", [(code, message, image.no)])
+
+    def rows(self) -> Iterator[Row]:
+        """The chosen images with their outcomes, in the order of their names. Nothing may be written meanwhile."""
+        query = f"SELECT {_ROW} FROM images WHERE chosen ORDER BY name, no"
+        return map(_row, self._sql.execute(query))
+
+    def rows_of(self, job: SentJob) -> list[Row]:
+        """The chosen images of the job."""
+        return [_row(row) for row in self._rows(f"SELECT {_ROW} FROM images WHERE chosen AND job = ? ORDER BY place", job.no)]
+
+    def faulty(self) -> list[Row]:
+        """The chosen images that can't be sent, for example because the file is no image."""
+        return [_row(row) for row in self._rows(f"SELECT {_ROW} FROM images WHERE chosen AND fault <> '' ORDER BY name")]
+
+    def tally(self) -> Tally:
+        [row] = self._rows(
+            "SELECT COUNT(*), TOTAL(state = 'done'), TOTAL(state = 'failed'), TOTAL(size) FROM images WHERE chosen"
+        )
+        return Tally(total=row[0], done=int(row[1]), failed=int(row[2]), bytes=int(row[3]))
+
+    # Jobs
+
+    def write_job(self, key: str, fields: Mapping[str, Any], images: Sequence[Image]) -> SentJob:
+        """Writes a job down before it is sent, or finds the one with the same key again."""
+        with self._write() as sql:
+            sql.execute(
+                "INSERT INTO jobs (key, state, fields, images, created) VALUES (?, 'sending', ?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET state = 'sending'",
+                (key, json.dumps(fields), len(images), time.time()),
+            )
+            [no] = sql.execute("SELECT no FROM jobs WHERE key = ?", (key,)).fetchone()
+            placed = [(no, place, image.no) for place, image in enumerate(images)]
+            sql.executemany("UPDATE images SET state = 'sent', job = ?, place = ? WHERE no = ?", placed)
+        return self._jobs("no = ?", no)[0]
+
+    def unfinished_jobs(self) -> list[SentJob]:
+        """The jobs that were sent, or were about to be, and whose answers have not been read."""
+        return self._jobs("state IN ('sending', 'open')")
+
+    def jobs_with_failures(self) -> list[SentJob]:
+        """The jobs that have ended with chosen images that failed."""
+        failed = "SELECT job FROM images WHERE chosen AND state = 'failed' AND fault = '' AND job IS NOT NULL"
+        return self._jobs(f"state = 'ended' AND no IN ({failed})")
+
+    def images_of(self, job: SentJob) -> list[Image]:
+        """The images of the job, in its order. Fewer than `job.images` if some have changed since."""
+        return [_image(row) for row in self._rows(f"SELECT {_IMAGE} FROM images WHERE job = ? ORDER BY place", job.no)]
+
+    def accepted(self, job: SentJob, service_id: str) -> SentJob:
+        """Keeps the id that the service gave to the job."""
+        self._many("UPDATE jobs SET id = ?, state = 'open' WHERE no = ?", [(service_id, job.no)])
+        return self._jobs("no = ?", job.no)[0]
+
+    def reopen(self, job: SentJob) -> None:
+        """Says that the failed images of the job are tried again in a next round of it."""
+        with self._write() as sql:
+            sql.execute("UPDATE jobs SET state = 'open' WHERE no = ?", (job.no,))
+            sql.execute("UPDATE images SET state = 'sent' WHERE job = ? AND state = 'failed'", (job.no,))
+
+    def dissolve(self, job: SentJob) -> None:
+        """Makes the images of a job new that does not exist at the service."""
+        with self._write() as sql:
+            sql.execute(
+                "UPDATE images SET state = 'new', job = NULL, place = NULL, tries = tries + 1 WHERE job = ? AND state = 'sent'",
+                (job.no,),
+            )
+            sql.execute("DELETE FROM jobs WHERE no = ?", (job.no,))
+
+    def spent(self, job: SentJob, credits_: int, money: float) -> None:
+        self._many("UPDATE jobs SET credits = ?, money = ? WHERE no = ?", [(credits_, money, job.no)])
+
+    def take_outcomes(self, job: SentJob, outcomes: Iterable[tuple[int, str, str, Any]]) -> None:
+        """Ends the job. `outcomes`: place in the job, code (empty: succeeded), message, result. Images without one become new."""
+        rows = [
+            (
+                (code and "failed") or "done",
+                code,
+                message,
+                None if code else json.dumps(result, ensure_ascii=False),
+                job.no,
+                place,
+            )
+            for place, code, message, result in outcomes
+        ]
+        with self._write() as sql:
+            sql.executemany(
+                "UPDATE images SET state = ?, code = ?, message = ?, result = ? WHERE job = ? AND place = ? AND state = 'sent'",
+                rows,
+            )
+            sql.execute("UPDATE jobs SET state = 'ended' WHERE no = ?", (job.no,))
+            sql.execute(
+                "UPDATE images SET state = 'new', job = NULL, tries = tries + 1 WHERE job = ? AND state = 'sent'", (job.no,)
+            )
+
+    def cost(self) -> tuple[int, float]:
+        """Credits and dollars of all jobs, also those of earlier runs."""
+        [row] = self._rows("SELECT TOTAL(credits), TOTAL(money) FROM jobs")
+        return int(row[0]), float(row[1])
+
+    def _jobs(self, condition: str, *given: Any) -> list[SentJob]:
+        rows = self._rows(f"SELECT no, key, id, fields, images, created FROM jobs WHERE {condition} ORDER BY no", *given)
+        return [
+            SentJob(no=row[0], key=row[1], id=row[2], fields=json.loads(row[3]), images=row[4], created=row[5]) for row in rows
+        ]
+
+    def _rows(self, query: str, *given: Any) -> list[Any]:
+        with self._lock:
+            return self._sql.execute(query, given).fetchall()
+
+    def _many(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        with self._write() as sql:
+            sql.executemany(statement, rows)
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._sql
+            except BaseException:
+                self._sql.execute("ROLLBACK")
+                raise
+            self._sql.execute("COMMIT")
+
+
+_IMAGE = "no, name, source, size, sha256, tries"
+_ROW = "name, state, code, message, result"
+_TO_SEND = "chosen AND state = 'new'"
+
+
+def _row(row: Sequence[Any]) -> Row:
+    return Row(row[0], row[1], row[2], row[3], json.loads(row[4]) if row[4] is not None else None)
+
+
+def _image(row: Sequence[Any]) -> Image:
+    return Image(row[0], row[1], os.fsdecode(row[2]), row[3], row[4], row[5])
+
+
+def _unusable(where: str, error: sqlite3.DatabaseError) -> str:
+    if "locked" in str(error):
+        return f"Another run uses {where}. Wait for it to end, or name another output file."
+    return f"{where} can't be used as a state file: {error}. Delete it, or name another output file."
