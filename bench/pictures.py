@@ -111,7 +111,7 @@ def look_at(picture: tuple[str, bytes]) -> Seen:
     kind = sniff(data)
     seen = Seen(name=name, kind=kind if isinstance(kind, str) else "", seconds=slowest)
     if len(told) > 1 and data:
-        return seen.but(outcome="fault", told="base64 and URL differ")
+        return seen.but(outcome="fault", told=f"base64 and URL differ: {[_brief(one) for one in outcomes]}")
     path = _parts.work / f"picture{Path(name).suffix.lower()}"
     path.write_bytes(data)
     first = outcomes[0]
@@ -123,6 +123,10 @@ def look_at(picture: tuple[str, bytes]) -> Seen:
         return _converted(seen, first, path)
     finally:
         path.unlink()
+
+
+def _brief(outcome: tuple[Staged, bytes] | Failure) -> str:
+    return f"{outcome.code.value}: {outcome.detail}" if isinstance(outcome, Failure) else outcome[0].mime
 
 
 def _refused(seen: Seen, failure: Failure, path: Path) -> Seen:

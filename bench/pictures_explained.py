@@ -81,6 +81,15 @@ def difference(ours: np.ndarray, others: list[Decoded], *, kind: str, note: str)
         return "brightness scaled by the bits in use"
     if all(other.rgba[..., :3].max() < 16 for other in others) and ours.max() > 128:
         return "the others show floats or faint samples as black"
+    if kind == "JPEG XL" and all(other.by == "vips" and _is_brighter_by_gamma(ours, other) for other in others):
+        return "libvips takes the floats of a JPEG XL for linear light"
     if kind in {"PSD", "XBM"} and all(other.by == "Pillow" and scaled(255 - ours, other) for other in others):
         return "a set bit is ink, and Pillow alone inverts it"
     return ""
+
+
+def _is_brighter_by_gamma(ours: np.ndarray, other: Decoded) -> bool:
+    """Whether `other` is our picture with the curve of sRGB applied once more."""
+    light = ours / 255
+    encoded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055) * 255
+    return bool(ours.shape[:2] == other.rgba.shape[:2] and np.abs(encoded - other.rgba[..., :3]).mean() < 3)
