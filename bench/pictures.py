@@ -1,8 +1,9 @@
-"""Stages every test picture of Pillow and pillow-heif with the real staging code, by base64 and by URL.
+"""Stages the test pictures of about fifty source packages with the real staging code, and compares them with other decoders.
 
-pip fetches the source packages of the installed versions. A staged picture must be the original bytes, a PNG with the pixels of a
-plain decode, or a JPEG that looks the same. If its samples have more than 8 bits, only the order of brightness must be the same.
-All other pictures must fail with a code. No decoder may crash, and no picture may take over 20 s.
+pip and apt (deb-src) fetch the packages. A staged picture must be the original bytes, or show what Pillow, libvips or ImageMagick
+shows: upright, on the same ground, in 8 bits. If its samples have more bits, the order of the greys must be the same. A picture
+that Pillow and a second decoder open may be refused only for a reason that bench/pictures_explained.py lists. No decoder may
+crash, and no picture may take over 20 s. Each picture goes in by base64 and by URL, with the same outcome.
 """
 
 from __future__ import annotations
@@ -10,74 +11,83 @@ from __future__ import annotations
 import argparse
 import base64
 import io
-import subprocess
+import multiprocessing
+import os
+import re
 import sys
-import tarfile
+import tempfile
 import time
 import warnings
-from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pillow_heif
-from PIL import Image, ImageChops, ImageOps
-from rich.console import Console
-from rich.table import Table
+from PIL import Image
 
-from bench.report import machine
+from bench import pictures_sources as sources
+from bench.pictures_compare import same
+from bench.pictures_decoders import HOW_TO_INSTALL, Decoded, ForkingPillow, decoders_of, second_decoders
+from bench.pictures_explained import difference
+from bench.pictures_report import Seen, report
 from pipeline import stage as staging
 from pipeline.decode.once import SharedDecodes
 from pipeline.decode.pool import DecoderPool
+from pipeline.decode.sniff import sniff
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.outbound.addresses import parse_allow
 from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
 from pipeline.request.base64_text import decode_texts
-from pipeline.types import MAX_TOTAL_BYTES, Failure, Fetched, ItemCode, Staged
-from testbed import ROOT, pictures
+from pipeline.types import MAX_TOTAL_BYTES, Failure, Fetched, Staged
+from testbed import ROOT, PictureServer, pictures
 
 FOLDER = ROOT / "var" / "bench-pictures"
-PACKAGES = {"pillow": "Tests/images/", "pillow-heif": "tests/images/"}
-DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-LOSS = 5  #: largest mean difference of the samples at which a JPEG counts as the same picture
-#: A script that decodes a file without our limits. It exits with 0 if Pillow can decode the file.
-PLAIN = "import sys, pillow_heif; from PIL import Image; pillow_heif.register_heif_opener(); Image.open(sys.argv[1]).load()"
+_WORKERS = 2
+_ORIENTATION = 0x0112
+_ORIENTED = frozenset(("PNG", "JPEG", "WebP"))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
-    name: str
-    outcome: str  #: `as it came`, `PNG`, an item code, or a description of the fault
-    seconds: float  #: time of the slower of the two ways
-    right: bool  #: whether the outcome is allowed
-    plain: bool = False  #: the picture was refused, but plain Pillow decodes it
+@dataclass(slots=True)
+class _Parts:
+    """What a worker process keeps from one picture to the next."""
+
+    stack: ExitStack  #: keeps the server of the pictures running
+    web: PictureServer  #: serves the pictures, for the way by URL
+    decode: Decode  #: the service's decoder
+    executor: ThreadPoolExecutor
+    fetch: Fetcher
+    pillow: ForkingPillow
+    work: Path  #: a folder of its own
 
 
-def files() -> Iterator[tuple[str, bytes]]:
-    """The name and the bytes of each picture."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for package, inside in PACKAGES.items():
-        wanted = f"{package.replace('-', '_')}-{version(package)}.tar.gz"
-        if not (FOLDER / wanted).exists():
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", FOLDER]
-            subprocess.run([*command, f"{package}=={version(package)}"], check=True)
-        with tarfile.open(FOLDER / wanted) as archive:
-            for member in archive:
-                _, _, name = member.name.partition("/")
-                if member.isfile() and name.startswith(inside) and not name.endswith((".py", ".txt")):
-                    body = archive.extractfile(member)
-                    assert body
-                    yield f"{package}: {name.removeprefix(inside)}", body.read()
+_parts: _Parts
 
 
-def staged(received: Iterator[Fetched | Failure], decode: Decode, executor: ThreadPoolExecutor) -> tuple[Staged, bytes] | Failure:
+def start_worker(folder: str) -> None:
+    global _parts  # noqa: PLW0603 - a worker of the pool has no other place for its parts
+    os.nice(3)
+    warnings.simplefilter("ignore")
+    pillow_heif.register_heif_opener()
+    work = Path(tempfile.mkdtemp(dir=folder))
+    pillow = ForkingPillow(work)  # before the threads of the other parts
+    stack = ExitStack()
+    web = stack.enter_context(pictures())
+    fetch = Fetcher(parse_allow(web.allow))
+    _parts = _Parts(
+        stack=stack, web=web, decode=DecoderPool(1), executor=ThreadPoolExecutor(1), fetch=fetch, pillow=pillow, work=work
+    )
+
+
+def staged(received: Iterator[Fetched | Failure]) -> tuple[Staged, bytes] | Failure:
     """Stages a chunk of one image. Returns the staged image and its bytes in the packed object, or the failure."""
     out = io.BytesIO()
-    chunk = staging.stage(received, decode=decode, out=out, executor=executor, shared=SharedDecodes(), job="")
+    chunk = staging.stage(received, decode=_parts.decode, out=out, executor=_parts.executor, shared=SharedDecodes(), job="")
     return (chunk.staged[0], PackReader(out).read(0)) if chunk.staged else chunk.failures[0]
 
 
@@ -89,98 +99,121 @@ def by_base64(data: bytes) -> Iterator[Fetched | Failure]:
     return decode_texts(PackReader(out), [0])
 
 
-def fault_of(data: bytes, mime: str, shown: bytes) -> str:
-    """Describes what is wrong with the bytes that the model would get. An empty text means nothing is."""
-    if shown == data:
-        return ""
-    if mime not in {"image/png", "image/jpeg"}:
-        return "neither the bytes nor a PNG or JPEG"
-    with Image.open(io.BytesIO(shown), formats=["PNG", "JPEG"]) as ours, Image.open(io.BytesIO(data)) as plain:
-        ours.load()
-        plain.load()
-        upright = ImageOps.exif_transpose(plain)
-        if ours.size != upright.size:
-            return f"{ours.size} instead of {upright.size}"
-        if upright.mode in DEEP:
-            return _fault_of_greys(np.asarray(upright).astype(np.float64).ravel(), np.asarray(ours).ravel())
-        difference = np.asarray(ImageChops.difference(_rgba(ours).convert("RGB"), _rgba(upright).convert("RGB")))
-        if mime == "image/jpeg":  # a rotated photo, or a CMYK one
-            return "" if difference.mean() < LOSS else "other pixels"
-        # The service puts transparent pixels on a background, so only the opaque pixels must be the same.
-        full = np.asarray(_rgba(upright).getchannel("A")) == 255
-        return "" if not difference[full].any() else "other pixels"
-
-
-def _rgba(image: Image.Image) -> Image.Image:
-    return image.convert("RGBA") if image.has_transparency_data else image.convert("RGB").convert("RGBA")
-
-
-def _fault_of_greys(plain: np.ndarray, ours: np.ndarray) -> str:
-    plain = np.nan_to_num(plain)
-    steps = np.diff(ours[np.argsort(plain, kind="stable")].astype(np.int16))
-    if (steps < 0).any() and (steps > 0).any():
-        return "greys in another order"
-    return "" if ours.max() > ours.min() or plain.max() == plain.min() else "flat"
-
-
-def look_at(
-    name: str, data: bytes, ways: list[Iterator[Fetched | Failure]], decode: Decode, executor: ThreadPoolExecutor
-) -> Seen:
-    outcomes = []
-    slowest = 0.0
-    for way in ways:
+def look_at(picture: tuple[str, bytes]) -> Seen:
+    name, data = picture
+    slowest, outcomes = 0.0, []
+    by_url = _parts.fetch([(0, _parts.web.page("picture", data))], total=MAX_TOTAL_BYTES, timeout=60.0)
+    for way in (by_base64(data), by_url):
         started = time.perf_counter()
-        outcomes.append(staged(way, decode, executor))
+        outcomes.append(staged(way))
         slowest = max(slowest, time.perf_counter() - started)
-    first = outcomes[0]
     told = {(o.code, o.detail) if isinstance(o, Failure) else (o[0].sha256, o[1]) for o in outcomes}
+    kind = sniff(data)
+    seen = Seen(name=name, kind=kind if isinstance(kind, str) else "", seconds=slowest)
     if len(told) > 1 and data:
-        return Seen(name=name, outcome="base64 and URL differ", seconds=slowest, right=False)
-    if isinstance(first, Failure):
-        path = FOLDER / "plain"
-        path.write_bytes(data)
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", PLAIN, path], capture_output=True, timeout=100, check=False)
-        crashed = first.code is ItemCode.IMAGE_CRASHED_DECODER
-        return Seen(name=name, outcome=first.code.value, seconds=slowest, right=not crashed, plain=done.returncode == 0)
-    shown, body = first
-    fault = fault_of(data, shown.mime, body)
-    return Seen(name=name, outcome=fault or ("as it came" if body == data else "PNG"), seconds=slowest, right=not fault)
+        return seen.but(outcome="fault", told=f"base64 and URL differ: {[_brief(one) for one in outcomes]}")
+    path = _parts.work / f"picture{Path(name).suffix.lower()}"
+    path.write_bytes(data)
+    first = outcomes[0]
+    try:
+        if isinstance(first, Failure):
+            return _refused(seen, first, path)
+        if first[1] == data:
+            return _passed(seen, path)
+        return _converted(seen, first, path)
+    finally:
+        path.unlink()
+
+
+def _brief(outcome: tuple[Staged, bytes] | Failure) -> str:
+    return f"{outcome.code.value}: {outcome.detail}" if isinstance(outcome, Failure) else outcome[0].mime
+
+
+def _refused(seen: Seen, failure: Failure, path: Path) -> Seen:
+    openers = [one.by for one in [_parts.pillow(path)] if one]
+    if openers:
+        openers += [one.by for decoder in decoders_of(seen.kind, path, _parts.work) if (one := decoder())]
+    return seen.but(outcome=failure.code.value, told=failure.detail, openers=tuple(openers))
+
+
+def _passed(seen: Seen, path: Path) -> Seen:
+    """A picture that passes must need no turn, because a model that ignores its orientation sees it turned."""
+    if seen.kind in _ORIENTED and _orientation(path) in range(2, 9):
+        return seen.but(outcome="fault", told="it is turned by a tag, and passed as it came")
+    return seen.but(outcome="as it came")
+
+
+def _orientation(path: Path) -> int:
+    """The orientation in EXIF, not the one in XMP, which every viewer ignores."""
+    try:
+        with Image.open(path) as image:
+            for name in ("xmp", "XML:com.adobe.xmp"):
+                image.info.pop(name, None)
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - Pillow raises many errors
+        return 1
+
+
+def _converted(seen: Seen, shown: tuple[Staged, bytes], path: Path) -> Seen:
+    staged_as, body = shown
+    if staged_as.mime not in {"image/png", "image/jpeg"}:
+        return seen.but(outcome="fault", told="neither the bytes nor a PNG or JPEG")
+    lossy = staged_as.mime == "image/jpeg"
+    with Image.open(io.BytesIO(body), formats=["PNG", "JPEG"]) as image:
+        if image.mode not in {"1", "L", "P", "RGB"}:
+            return seen.but(outcome="fault", told=f"its mode is {image.mode}")
+        ours = np.asarray(image.convert("RGB"))
+    others: list[Decoded] = []
+    agree: list[str] = []
+    for decoder in (partial(_parts.pillow, path), *decoders_of(seen.kind, path, _parts.work)):
+        if not (other := decoder()):
+            continue
+        others.append(other)
+        if same(ours, other, kind=seen.kind, lossy=lossy, inks=_has_inks(path)):
+            agree.append(other.by)
+        if other.by != "Pillow" and agree and agree[-1] == other.by:
+            break  # a second decoder agrees, so a third need not be asked
+    seen = seen.but(openers=tuple(one.by for one in others), agree=tuple(agree))
+    if agree or not others:
+        return seen.but(outcome="converted")
+    if explained := difference(ours, others, kind=seen.kind, note=staged_as.note):
+        return seen.but(outcome="converted", told=explained)
+    sizes = {other.by: other.rgba.shape[1::-1] for other in others}
+    if all(size != ours.shape[1::-1] for size in sizes.values()):
+        return seen.but(outcome="wrong", told=f"{ours.shape[1::-1]} instead of {sizes}")
+    return seen.but(outcome="wrong", told="other pixels than " + " and ".join(sizes))
+
+
+def _has_inks(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.mode == "CMYK"
+    except Exception:  # noqa: BLE001 - Pillow raises many errors
+        return False
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    warnings.simplefilter("ignore")
-    pillow_heif.register_heif_opener()
-    seen: list[Seen] = []
-    with pictures() as web, DecoderPool(1) as decode, ThreadPoolExecutor(1) as executor:
-        fetch = Fetcher(parse_allow(web.allow))
-        for number, (name, data) in enumerate(files()):
-            url = web.page(str(number), data)
-            by_url = fetch([(0, url)], total=MAX_TOTAL_BYTES, timeout=60.0)
-            seen.append(look_at(name, data, [by_base64(data), by_url], decode, executor))
-        fetch.close()
-    report(seen)
-    sys.exit(not all(one.right and one.seconds < 20 for one in seen))
-
-
-def report(seen: list[Seen]) -> None:
-    console = Console(width=110)
-    console.print(f"{len(seen)} pictures, each by base64 and by URL\n{machine()}\n$ python -m bench.pictures")
-    table = Table("outcome", "pictures", "of them decoded by plain Pillow", "slowest")
-    by_outcome: dict[str, list[Seen]] = defaultdict(list)
-    for one in seen:
-        by_outcome[one.outcome].append(one)
-    for outcome, group in sorted(by_outcome.items(), key=lambda item: -len(item[1])):
-        plain = str(sum(one.plain for one in group)) if any(outcome == code.value for code in ItemCode) else ""
-        table.add_row(outcome, str(len(group)), plain, f"{max(one.seconds for one in group):.1f} s")
-    console.print(table)
-    endings = Counter(Path(one.name).suffix.lower() for one in seen if one.plain)
-    console.print(f"Refused, though plain Pillow decodes them: {dict(endings.most_common())}")
-    for one in seen:
-        if not one.right:
-            console.print(f"WRONG  {one.name}: {one.outcome}")
-        elif one.plain and one.outcome != ItemCode.UNSUPPORTED_FORMAT:
-            console.print(f"refused with {one.outcome}, though plain Pillow decodes it: {one.name}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--most", type=int, default=250, help="take at most so many pictures from one Debian package")
+    parser.add_argument("--only", default="", help="take only the pictures whose names match this regular expression")
+    parser.add_argument("--fetched", action="store_true", help="take only the packages that an earlier run has fetched")
+    arguments = parser.parse_args()
+    if not second_decoders():
+        sys.exit(f"A second decoder is needed, libvips or ImageMagick. Install both with: {HOW_TO_INSTALL}")
+    missing = [] if arguments.fetched else sources.fetch(FOLDER)
+    started = time.perf_counter()
+    found = (one for one in sources.pictures(FOLDER, most=arguments.most) if re.search(arguments.only, one[0], re.IGNORECASE))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        multiprocessing.get_context("spawn").Pool(_WORKERS, start_worker, (folder,)) as pool,
+    ):
+        seen: list[Seen] = []
+        with (FOLDER / "seen.txt").open("w") as log:
+            while batch := list(islice(found, 200)):  # in batches, so that not all pictures are in memory
+                for one in pool.imap_unordered(look_at, batch, chunksize=5):
+                    seen.append(one)
+                    print(one, file=log, flush=True)
+    sys.exit(not report(seen, missing=missing, decoders=second_decoders(), seconds=time.perf_counter() - started))
 
 
 if __name__ == "__main__":

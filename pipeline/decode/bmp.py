@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ _RGB, _RLE8, _RLE4, _BITFIELDS, _JPEG, _PNG, _ALPHA_BITFIELDS = range(7)
 _CORE = 12  # bytes: the header of OS/2 1, which has 16-bit sizes and palettes with three bytes a colour
 _OS2 = frozenset((16, 64))  # bytes: headers of OS/2 2, in which compressions 3 and 4 have other meanings
 _NARROW = {16: (0x7C00, 0x3E0, 0x1F, 0), 24: (0xFF0000, 0xFF00, 0xFF, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
+
+
+#: A series of runs that is long enough for numpy to be quicker than a loop. It is cut, so that numpy's arrays stay small.
+_MANY_RUNS = re.compile(rb"(?:[\x01-\xff][\x00-\xff]){32,4096}", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,22 +130,27 @@ def _runs(body: bytes, header: _Header) -> np.ndarray:
     four = header.compression == _RLE4
     x = y = at = 0
     while y < height and at + 1 < len(body):
-        count, value = body[at], body[at + 1]
-        at += 2
-        if count:
+        if series := _MANY_RUNS.match(body, at):
+            pixels = _series(series[0], four=four)
+            at = series.end()
+        elif count := body[at]:
+            value = body[at + 1]
             pixels = (bytes((value >> 4, value & 15)) * ((count + 1) // 2))[:count] if four else bytes((value,)) * count
-        elif value == 0:
-            x, y = 0, y + 1
-            continue
-        elif value == 1:
-            break
-        elif value == 2:
-            if at + 1 >= len(body):
-                break
-            x, y = x + body[at], y + body[at + 1]
             at += 2
-            continue
         else:
+            value = body[at + 1]
+            at += 2
+            if value == 0:
+                x, y = 0, y + 1
+                continue
+            if value == 1:
+                break
+            if value == 2:
+                if at + 1 >= len(body):
+                    break
+                x, y = x + body[at], y + body[at + 1]
+                at += 2
+                continue
             length = (value + 1) // 2 if four else value
             raw = body[at : at + length]
             at += length + length % 2
@@ -153,6 +163,17 @@ def _runs(body: bytes, header: _Header) -> np.ndarray:
         if y < height:
             raise ValueError("a bitmap that ends early")
     return np.frombuffer(indexes, np.uint8).reshape(height, width)
+
+
+def _series(codes: bytes, *, four: bool) -> bytes:
+    """The pixels of many runs: each has a byte with its length and a byte with its colour, or its two colours if `four`."""
+    pairs = np.frombuffer(codes, np.uint8).reshape(-1, 2)
+    pixels = np.repeat(pairs[:, 1], pairs[:, 0])
+    if four:
+        ends = pairs[:, 0].cumsum(dtype=np.int64)
+        within = np.arange(len(pixels)) - np.repeat(ends - pairs[:, 0], pairs[:, 0])  # the place of each pixel in its run
+        pixels = np.where(within & 1, pixels & 15, pixels >> 4)
+    return pixels.astype(np.uint8).tobytes()
 
 
 def _of_masks(data: bytes, header: _Header, offset: int) -> Image.Image:

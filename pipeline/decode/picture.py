@@ -19,6 +19,7 @@ from pipeline.decode.pixels import (
     opaque,
     orientation_of,
     profile_of,
+    rgb_of_inks,
     turned_upright,
 )
 from pipeline.decode.sniff import NATIVE_FORMATS
@@ -28,7 +29,8 @@ from pipeline.types import ItemCode, Prepared, Refused
 
 _JPEG_QUALITY = 90  # for pictures that the model needs as JPEG
 _TURNED_QUALITY = 95  # for pictures that were JPEG already: the loss is not visible
-_FULL_COLOUR, _HALF_COLOUR = 0, 2  # Pillow's numbers for the chroma subsamplings 4:4:4 and 4:2:0
+_FULL_COLOUR, _WIDE_COLOUR, _HALF_COLOUR = 0, 1, 2  # Pillow's numbers for the chroma subsamplings 4:4:4, 4:2:2 and 4:2:0
+_LARGE = 4_000_000  # pixels: above this size 4:4:4 costs a third more time than 4:2:2, and models scale the picture down anyway
 _TRY_PNG = 1_000_000  # pixels: for a picture up to this size a PNG is quick to make and may be smaller than the JPEG
 _SMALLER = 0.7  # factor for each side if a JPEG is too large: it halves the pixels
 _TOO_MANY_PIXELS = Refused(
@@ -181,7 +183,7 @@ def _png(data: bytes) -> Prepared | Refused:
 
 
 def _sound_png(data: bytes, *, cut: bool = False) -> Prepared | Refused:
-    """A PNG goes to the model as received if it has one frame and its samples use their full depth.
+    """A PNG goes to the model as received if it is upright, has one frame and its samples use their full depth.
 
     `cut`: the last rows may be missing.
     """
@@ -199,8 +201,11 @@ def _sound_png(data: bytes, *, cut: bool = False) -> Prepared | Refused:
                 return _as_png("PNG", there)
         if getattr(image, "is_animated", False):
             return _as_png("PNG", image, note_of_pages("PNG", data, image))
+        orientation = orientation_of(image)
         if (brighter := _brighter(data, image)) is not None:
-            return _as_png("PNG", brighter)
+            return _as_png("PNG", turned_upright(brighter, orientation))
+        if is_turned(orientation):
+            return _as_png("PNG", image)
         return _as_it_came("PNG", image, data)
 
 
@@ -275,13 +280,14 @@ def _turned(kind: str, image: Image.Image, orientation: int, *, lossless: bool) 
     """
     if lossless or image.mode not in {"L", "RGB", "CMYK"}:
         return _as_png(kind, image)
-    # A 4:2:0 picture stays 4:2:0. Other subsamplings become 4:4:4, because a turn would lose more of their colour otherwise.
+    shown = turned_upright(image if image.mode in {"L", "RGB"} else rgb_of_inks(image), orientation)
+    # A 4:2:0 picture stays 4:2:0. Other subsamplings keep more colour, because a turn would lose more of it otherwise.
     half = isinstance(image, JpegImagePlugin.JpegImageFile) and JpegImagePlugin.get_sampling(image) == _HALF_COLOUR
     half |= kind == "WebP"
-    shown = turned_upright(image if image.mode in {"L", "RGB"} else image.convert("RGB"), orientation)
+    subsampling = _HALF_COLOUR if half else _WIDE_COLOUR if shown.width * shown.height > _LARGE else _FULL_COLOUR
     profile = profile_of(image, shown.mode)
     made = BytesIO()
-    shown.save(made, "JPEG", quality=_TURNED_QUALITY, subsampling=_HALF_COLOUR if half else _FULL_COLOUR, icc_profile=profile)
+    shown.save(made, "JPEG", quality=_TURNED_QUALITY, subsampling=subsampling, icc_profile=profile)
     body, mime = made.getvalue(), NATIVE_FORMATS["JPEG"]
     width, height = shown.size
     if width * height <= _TRY_PNG:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 from PIL import Image
@@ -61,7 +62,25 @@ def as_png_holds_it(image: Image.Image) -> Image.Image:
         return _grey_of(image, bits=16)
     if image.mode in {"I", "F"}:
         return _grey_of(image, bits=32)
-    return image.convert(_WITH_ALPHA.get(image.mode, "RGB"))
+    return rgb_of_inks(image) if image.mode == "CMYK" else image.convert(_WITH_ALPHA.get(image.mode, "RGB"))
+
+
+def rgb_of_inks(image: Image.Image) -> Image.Image:
+    """A CMYK picture in sRGB: by its own ICC profile if that is a sound one of CMYK, else by Pillow's plain formula."""
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and profile[16:20] == b"CMYK":
+        from PIL import ImageCms
+
+        try:
+            inks, screen = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+            shown = ImageCms.profileToProfile(
+                image, inks, screen, ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB", flags=ImageCms.Flags.BLACKPOINTCOMPENSATION
+            )
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            shown = None  # the profile is damaged
+        if shown:
+            return shown
+    return image.convert("RGB")
 
 
 def _grey_of(image: Image.Image, *, bits: int) -> Image.Image:

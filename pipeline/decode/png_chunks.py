@@ -13,8 +13,8 @@ from PIL import Image, PngImagePlugin
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NAME = re.compile(rb"[A-Za-z]{4}")
-#: The chunks that decide the pixels. A mended PNG leaves out all others.
-_PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT"))
+#: The chunks that decide the pixels and how they are turned. A mended PNG leaves out all others.
+_PIXELS = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"eXIf"))
 _RESYNC = re.compile(rb"IDAT|IEND|PLTE|tRNS")
 #: By colour type: Pillow's mode, and its names for the high and the low bytes of 16-bit samples.
 _DEEP = {2: ("RGB", "RGB;16B", "RGB;16L"), 6: ("RGBA", "RGBA;16B", "RGBA;16L")}

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.decode.depth import as_bytes
+from pipeline.decode.pixels import rgb_of_inks
 from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
 from pipeline.types import ItemCode, Refused
 
@@ -41,8 +42,9 @@ def open_psd(data: bytes) -> Image.Image | Refused:
     layers, at = _section(data, at)
     wanted = _COLOURS[mode] + (channels > _COLOURS[mode] and mode in {_RGB, _GREY, _CMYK, _LAB} and _shows_through(layers))
     planes = _planes(data, at, wanted, channels=channels, width=width, height=height, bits=bits)
-    image = _picture(planes, mode, palette, bits=bits)
-    if profile := _resource(resources, _ICC_PROFILE):
+    profile = _resource(resources, _ICC_PROFILE)
+    image = _picture(planes, mode, palette, bits=bits, profile=profile)
+    if profile:
         image.info["icc_profile"] = profile
     return image
 
@@ -118,7 +120,7 @@ def _summed(plane: np.ndarray, width: int, bits: int) -> np.ndarray:
     return np.cumsum(plane.view({8: "u1", 16: ">u2"}[bits]), axis=1, dtype={8: np.uint8, 16: np.uint16}[bits])
 
 
-def _picture(planes: list[np.ndarray], mode: int, palette: bytes, *, bits: int) -> Image.Image:
+def _picture(planes: list[np.ndarray], mode: int, palette: bytes, *, bits: int, profile: bytes) -> Image.Image:
     if mode == _BITMAP:
         return Image.fromarray(planes[0] == 0)  # a set bit is ink
     if mode == _INDEXED:
@@ -131,7 +133,9 @@ def _picture(planes: list[np.ndarray], mode: int, palette: bytes, *, bits: int) 
     colours = np.stack(planes[: _COLOURS[mode]], axis=2)
     full = (colours >> (bits - 8)).astype(np.uint8) if mode == _LAB else as_bytes(colours, bits=bits)
     if mode == _CMYK:
-        image = Image.fromarray(255 - full, "CMYK").convert("RGB")
+        inks = Image.fromarray(255 - full, "CMYK")
+        inks.info["icc_profile"] = profile
+        image = rgb_of_inks(inks)
     elif mode == _LAB:
         full[..., 1:] ^= 0x80
         image = Image.frombytes("LAB", (full.shape[1], full.shape[0]), full.tobytes()).convert("RGB")

@@ -127,7 +127,9 @@ def _directory(entries: dict[int, tuple[int, list[int]]], at: int, *, order: str
     return table + bytes(inline) + values
 
 
-def psd(planes: np.ndarray, *, mode: int = 3, bits: int = 8, layers: int | None = None, compression: int = 0) -> bytes:
+def psd(
+    planes: np.ndarray, *, mode: int = 3, bits: int = 8, layers: int | None = None, compression: int = 0, profile: bytes = b""
+) -> bytes:
     """A PSD from channels of shape (channels, height, width). `layers`: the number at the start of its layer section."""
     channels, height, width = planes.shape
     head = b"8BPS" + struct.pack(">H6xHIIHH", 1, channels, height, width, bits, mode)
@@ -138,7 +140,21 @@ def psd(planes: np.ndarray, *, mode: int = 3, bits: int = 8, layers: int | None 
         body = b"".join(struct.pack(">H", len(row)) for row in rows) + b"".join(rows)
     else:
         body = b"".join(rows) if compression == 0 else zlib.compress(b"".join(rows))
-    return head + struct.pack(">III", 0, 0, len(section)) + section + struct.pack(">H", compression) + body
+    resources = struct.pack(">4sHHI", b"8BIM", 1039, 0, len(profile)) + profile + bytes(len(profile) % 2) if profile else b""
+    sections = struct.pack(">II", 0, len(resources)) + resources + struct.pack(">I", len(section)) + section
+    return head + sections + struct.pack(">H", compression) + body
+
+
+def cmyk_profile() -> bytes:
+    """An ICC profile that shows the ink of cyan as yellow, no ink as white, and any other inks as black."""
+    axis = bytes(range(256))
+    white, yellow, black = bytes((255, 128, 128)), bytes((247, 106, 222)), bytes((0, 128, 128))  # in Lab
+    grid = b"".join({0: white, 8: yellow}.get(corner, black) for corner in range(16))
+    matrix = struct.pack(">9i", *(65536 * (place % 4 == 0) for place in range(9)))
+    table = struct.pack(">4s4xBBBx", b"mft1", 4, 3, 2) + matrix + axis * 4 + grid + axis * 3
+    head = struct.pack(">I4xI4s4s4s12x4s", 144 + len(table), 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp").ljust(68, b"\0")
+    head += struct.pack(">3i", 63190, 65536, 54061)  # the white of D50
+    return head.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
 
 
 def _packbits(row: bytes) -> bytes:

@@ -399,3 +399,23 @@ def test_a_heif_sequence_without_a_still_picture_is_refused_by_name(pool):
     outcome = refused(pool, film)
     assert (outcome.code, "film" in outcome.detail) == (ItemCode.UNSUPPORTED_FORMAT, True)
     assert io.BytesIO(prepared(pool, still).data).read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("four", [False, True])
+def test_long_series_of_runs_in_a_bmp_show_each_run(pool, four):
+    """Forty runs a row. A run of four bits a pixel alternates between two colours and begins anew with the first."""
+    grey = b"".join(bytes((level * 17, level * 17, level * 17, 0)) for level in range(16))
+    row, shown = b"", []
+    for number in range(40):
+        length, first, second = (1, 3)[number % 2], number % 16, (number * 7 + 3) % 16 if four else number % 16
+        row += bytes((length, first << 4 | second if four else first))
+        shown += [first, second, first][:length]
+    data = odd.bmp((row + b"\0\0") * 40 + b"\0\1", bits=4 if four else 8, compression=2 if four else 1, palette=grey)
+    seen = np.asarray(odd.opened(_prepared_png(pool, data)).convert("L"))
+    assert (seen == np.array(shown) * 17).all()
+
+
+def _prepared_png(pool: DecoderPool, data: bytes) -> bytes:
+    [outcome] = pool([data])
+    assert isinstance(outcome, Prepared), outcome
+    return outcome.data

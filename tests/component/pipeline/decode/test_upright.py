@@ -49,7 +49,7 @@ def large() -> Image.Image:
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_a_turned_photo_goes_upright(pool, kind, orientation, size):
     image = photo(160, 120) if size == "small" else large()
@@ -60,7 +60,9 @@ def test_a_turned_photo_goes_upright(pool, kind, orientation, size):
     assert shown.size == (outcome.width, outcome.height)
     assert mean_difference(shown, upright(image, orientation)) < 4
     assert (outcome.mime, shown.format) in {("image/jpeg", "JPEG"), ("image/png", "PNG")}
-    if size == "large":
+    if kind == "PNG":
+        assert mean_difference(shown, upright(image, orientation)) == 0
+    elif size == "large":
         assert shown.format == "JPEG"
 
 
@@ -71,6 +73,43 @@ def test_turning_takes_no_colour_from_a_jpeg(pool, subsampling):
     assert JpegImagePlugin.get_sampling(shown) == (2 if subsampling == 2 else 0)
     tables = shown.quantization
     assert max(tables[0]) <= 12, "quality 95"
+
+
+def test_a_photo_of_many_pixels_keeps_half_of_its_colour_because_all_of_it_takes_a_third_longer(pool):
+    image = Image.new("RGB", (2600, 1600), "red")
+    image.paste("blue", (0, 0, 1300, 800))
+    shown = odd.opened(prepared(pool, encoded(image, "JPEG", exif=exif(6), subsampling=0)).data)
+    assert JpegImagePlugin.get_sampling(shown) == 1
+    assert mean_difference(shown, upright(image, 6)) < 1
+
+
+@pytest.mark.parametrize("damage", ["sound", "checksum"])
+def test_a_deep_or_damaged_png_goes_upright_too(pool, damage):
+    faint = np.arange(48 * 32, dtype=np.uint16).reshape(32, 48, 1)
+    body = exif(6).tobytes().removeprefix(b"Exif\0\0")
+    data = odd.png(faint, bits=16, colour=0, before=odd.png_chunk(b"eXIf", body))
+    if damage == "checksum":
+        data = data.replace(
+            odd.png_chunk(b"eXIf", body), odd.png_chunk(b"eXIf", body) + odd.png_chunk(b"tEXt", b"a\0b", checksum=1)
+        )
+    shown = np.asarray(odd.opened(prepared(pool, data).data)).astype(int)
+    assert shown.shape == (48, 32)
+    assert (np.diff(shown, axis=0) >= 0).all(), "brighter from left to right, which is now from top to bottom"
+    assert (np.diff(shown, axis=1) <= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PSD"])
+@pytest.mark.parametrize("sound", [True, False])
+def test_the_profile_of_a_cmyk_picture_decides_its_colours_if_it_is_sound(pool, kind, sound):
+    image = Image.new("CMYK", (64, 48), (255, 0, 0, 0))
+    profile = odd.cmyk_profile() if sound else odd.cmyk_profile()[:150]
+    if kind == "PSD":
+        data = odd.psd(np.stack([255 - np.asarray(band) for band in image.split()]), mode=4, profile=profile)
+    else:
+        data = encoded(image, kind, icc_profile=profile)
+    shown = odd.opened(prepared(pool, data).data).convert("RGB").getpixel((30, 20))
+    cyan, yellow = (0, 255, 255), (255, 255, 0)
+    assert max(abs(a - b) for a, b in zip(shown, yellow if sound else cyan, strict=True)) < 30
 
 
 def test_a_lossless_photo_is_turned_without_loss(pool):
