@@ -139,8 +139,9 @@ def test_files_urls_and_lists_are_mixed_and_a_pipe_gets_csv(here, site):
     assert sorted(line.split(",")[1] for line in lines) == ["picture 41", "picture 42"]
 
 
-def test_failed_images_are_tried_again_when_asked(here, fake):
+def test_failed_images_are_tried_again_when_asked_without_the_base_price(here, fake, service):
     fill(here / "p", [51, 52])
+    charged = service.balance()["charged"]
     fake.blocked = {52}
     run("run", "p", "--csv", "o.csv", code=1)
     fake.blocked = set()
@@ -150,6 +151,7 @@ def test_failed_images_are_tried_again_when_asked(here, fake):
     run("run", "p", "--csv", "o.csv", "--retry-failed")
     assert fake.sent[51] == before
     assert [row["status"] for row in rows(here / "o.csv")] == ["succeeded", "succeeded"]
+    assert service.balance()["charged"] - charged == 10 + 2
 
 
 def test_a_sample_is_read_first_and_not_again_with_the_rest(here, fake):
@@ -253,7 +255,7 @@ def test_ctrl_c_leaves_the_jobs_and_says_how_to_go_on(here, fake, service):
 
 def test_a_second_ctrl_c_cancels_the_jobs(here, fake, service):
     fill(here / "p", range(130, 136))
-    fake.latency = 20
+    fake.latency = 8
     process = started(service, here, "p", "--csv", "o.csv", "--json")
     with process:
         wait_for_event(process, "sent")
