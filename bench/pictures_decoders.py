@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 SECONDS = 60  #: a decoder may take so long for a picture
 _MEMORY = 6 * 1024**3  # bytes that the decoder of a process may address
@@ -113,6 +113,7 @@ def by_vips(program: str, path: Path, work: Path) -> Decoded | None:
         [program, "colourspace", upright, f"{out}[compression=1]", "srgb"]
     ):
         return None
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _MEMORY  # libvips copies large profiles into its PNG
     with Image.open(out) as image:
         return Decoded(by="vips", rgba=np.asarray(image.convert("RGBA")))
 
