@@ -19,6 +19,7 @@ from typing import Any
 
 from cli.exits import CommandFault, Exit
 from cli.run.scan import Found
+from cli.run.sql import SCHEMA, UPSERT
 from cli.run.types import Image, Row, SentJob, Tally
 
 VERSION = "1"
@@ -34,26 +35,6 @@ PASSING = (
     "internal_error",
     "unreadable",
 )
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS jobs (
-    no INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL DEFAULT '', state TEXT NOT NULL, fields TEXT NOT NULL,
-    images INTEGER NOT NULL, credits INTEGER NOT NULL DEFAULT 0, money REAL NOT NULL DEFAULT 0, created REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS images (
-    no INTEGER PRIMARY KEY, source BLOB NOT NULL UNIQUE, name TEXT NOT NULL, is_url INTEGER NOT NULL, size INTEGER NOT NULL,
-    mtime INTEGER NOT NULL, sha256 TEXT NOT NULL DEFAULT '', chosen INTEGER NOT NULL, changed INTEGER NOT NULL DEFAULT 0,
-    fault TEXT NOT NULL, fault_text TEXT NOT NULL, state TEXT NOT NULL, job INTEGER, place INTEGER, tries INTEGER NOT NULL DEFAULT 0,
-    code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', result TEXT);
-CREATE INDEX IF NOT EXISTS images_by_name ON images (chosen, name);
-CREATE INDEX IF NOT EXISTS images_by_job ON images (job, place);
-"""
-_UPSERT = """
-INSERT INTO images (source, name, is_url, size, mtime, chosen, fault, fault_text, state, code, message)
-VALUES (:source, :name, :is_url, :size, :mtime, 1, :code, :message, :state, :code, :message)
-ON CONFLICT (source) DO UPDATE SET name = excluded.name, chosen = 1, fault = excluded.fault, fault_text = excluded.fault_text,
-    changed = images.size <> excluded.size OR images.mtime <> excluded.mtime OR images.fault <> excluded.fault,
-    size = excluded.size, mtime = excluded.mtime
-"""
 
 
 class State:
@@ -66,7 +47,7 @@ class State:
         try:
             self._sql = sqlite3.connect(where, timeout=1, isolation_level=None, check_same_thread=False)
             # EXCLUSIVE keeps a second run from using the file. FULL keeps what was written even if the machine loses its power.
-            self._sql.executescript(f"PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL; BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self._sql.executescript(f"PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL; BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
         except sqlite3.DatabaseError as error:
             raise CommandFault(Exit.USAGE, _unusable(where, error)) from None
         if path:
@@ -121,7 +102,7 @@ class State:
             for each in found
         ]
         with self._write() as sql:
-            sql.executemany(_UPSERT, rows)
+            sql.executemany(UPSERT, rows)
 
     def changed_files(self) -> list[Image]:
         """The chosen images whose size or time is not as it was."""
