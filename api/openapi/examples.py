@@ -49,6 +49,7 @@ JOB = {
     "startedAt": "2026-11-26T12:00:00.040Z",
     "finishedAt": "2026-11-26T12:00:02.310Z",
     "expiresAt": "2026-11-27T12:00:02.310Z",
+    "inputsExpireAt": None,
     "error": None,
     "warnings": [],
     "metadata": {"order": 4711},

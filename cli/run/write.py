@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from cli.run.options import Form
 from cli.run.state import State
@@ -19,12 +19,6 @@ BOM = "\ufeff"  #: without it, Excel reads the text in its own code page
 #: Spreadsheets read a cell with one of these prefixes as a formula. In East Asian locales, so do the full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _SPECIAL = re.compile(r'[",\r\n]')
-
-
-class Sink(Protocol):
-    """Takes the rows of a table in one format."""
-
-    def write(self, row: Row) -> None: ...
 
 
 class CsvSink:
@@ -50,7 +44,7 @@ class JsonlSink:
             self._out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-TEXT_SINKS: dict[str, Callable[[IO[str], Sequence[Column], str], Sink]] = {"csv": CsvSink, "jsonl": JsonlSink}
+TEXT_SINKS: dict[str, type[CsvSink | JsonlSink]] = {"csv": CsvSink, "jsonl": JsonlSink}
 
 
 class PartFile:
