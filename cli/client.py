@@ -329,7 +329,7 @@ class Client:
                 # A request that never got a connection is always safe to send again.
                 if not again and not isinstance(error, httpx2.ConnectError):
                     raise Unreachable(f"The answer of {self.url} was lost: {_cause(error)}") from error
-                reason, seconds, patience = f"{self.url} does not answer: {_cause(error)}", None, self._patience
+                reason, seconds, patience = f"{self.url} does not answer: {_cause(error)}. Does it run?", None, self._patience
             else:
                 if answer.status_code < 300:
                     return answer

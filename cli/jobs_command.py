@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cli.client import Job
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON as the service sends it.")
+PIPE_WIDTH = 200  #: characters of a table's line if it is not shown on a terminal
 STATUSES = click.Choice(["queued", "running", "finalizing", "succeeded", "partial", "failed", "cancelled"])
 #: The status of a job that has ended → the exit code of `jobs watch`.
 CODES = {"succeeded": Exit.ALL, "partial": Exit.SOME_FAILED, "failed": Exit.SOME_FAILED, "cancelled": Exit.SOME_FAILED}
@@ -182,4 +183,5 @@ def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(Column(titles[0], overflow="fold"), *titles[1:])
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # A program that reads the table, such as `grep`, needs each row in one line.
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -86,7 +87,7 @@ def run(context: click.Context, /, **given: Any) -> None:
         )
     except (KeyboardInterrupt, click.Abort):
         reporter.end_bar()
-        reporter.warn("interrupted", "Interrupted. Nothing was sent.")
+        reporter.warn("interrupted", "Interrupted. The same command goes on where this one ended.")
         code = Exit.INTERRUPTED
     sys.exit(int(code))
 
@@ -99,6 +100,8 @@ def _options(given: dict[str, Any]) -> Options:
         schema = read_schema(given["schema_text"]) if given["schema_text"] else None
     except SchemaTextFault as fault:
         raise CommandFault(Exit.USAGE, str(fault)) from None
+    if given["max_money"] is not None and not math.isfinite(given["max_money"]):
+        raise CommandFault(Exit.USAGE, "--max-money must be a number of dollars, such as 2.50.")
     named: dict[Form, Path | None] = {"csv": given["csv_file"], "jsonl": given["jsonl_file"], "xlsx": given["xlsx_file"]}
     names = (
         "explode",

@@ -109,6 +109,7 @@ def _proposal_schema() -> dict[str, Any]:
 def _client(url: str | None, key: str | None) -> Iterator[Client]:
     """A client of the configured service, or of an embedded one."""
     from cli.client import Client
+    from cli.run.check import KEY_HINT
     from cli.run.embedded import embedded, what_reads
     from cli.run.progress import Reporter
 
@@ -117,7 +118,7 @@ def _client(url: str | None, key: str | None) -> Iterator[Client]:
             yield client
         return
     if not what_reads().follows_prompts:
-        raise CommandFault(Exit.USAGE, "Only a model can propose a schema, and there is only OCR here. Set GEMINI_API_KEY.")
+        raise CommandFault(Exit.USAGE, f"Only a model can propose a schema, and there is only OCR here. {KEY_HINT}")
     folder = Path(tempfile.mkdtemp(prefix="suggest-", dir=_made(connection.state_home(os.environ))))
     try:
         Reporter().say("embedded", "No service is configured, so one is started on this machine for the time of this command …")

@@ -17,7 +17,10 @@ from cli.run.progress import Reporter
 NOWHERE = "https://images.example/none.png"
 #: The fields of the record that the ocr engine makes of every picture.
 OCR_RECORD = frozenset(("text", "lines", "barcodes"))
-KEY_HINT = "Set GEMINI_API_KEY for Gemini, or OPENAI_BASE_URL and MODEL for a model of your own, and run the command again."
+KEY_HINT = (
+    "Set GEMINI_API_KEY for Gemini, or ENGINE=openai, OPENAI_BASE_URL and MODEL for a model of your own, and run the command again. "
+    "Or name a service that has a model with --url and --key."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

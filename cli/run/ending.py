@@ -48,9 +48,14 @@ def part_files(options: Options, state: State) -> PartFiles:
         parts = [PartFile(path, form, columns, options.explode) for form, path in options.outputs.items() if form != "xlsx"]
     except OSError as error:
         raise CommandFault(Exit.USAGE, f"Can't write to {error.filename}: {error.strerror}.") from None
-    for part in parts:
-        part.add(row for row in state.rows() if row.state in ("done", "failed"))
-    return PartFiles(parts)
+    files = PartFiles(parts)
+    try:
+        for part in parts:
+            part.add(row for row in state.rows() if row.state in ("done", "failed"))
+    except OSError:
+        files.close(remove=True)
+        raise
+    return files
 
 
 def end(options: Options, context: Context, state: State, faults: Sequence[Exception], before: tuple[int, float]) -> Exit:

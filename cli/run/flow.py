@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from cli.run.options import Options, digest
 from cli.run.plan import MOST_KEPT_BYTES, Limits
 from cli.run.price import agreed, check_limits, price, shown
 from cli.run.progress import Reporter, counted
+from cli.run.scan import is_image
 from cli.run.send import Detached, Run
 from cli.run.state import State
 from cli.run.table import columns_of
@@ -40,10 +43,12 @@ def run(options: Options, context: Context) -> Exit:
     except ValueError as error:
         raise CommandFault(Exit.USAGE, str(error)) from None
     path = state_path(options)
+    check_outputs(options, path)
     folder = state_home(os.environ) / "runs" / digest(str(path.absolute()))[:32]
-    with ExitStack() as stack:
+    with _disk_faults(), ExitStack() as stack:
+        new = not path.exists()
         state = _open_state(options, path, folder)
-        stack.callback(state.close)
+        stack.callback(_close, state, path if new and not options.only_estimate else None)
         gather(options, state, path, context.reporter)
         if not options.retry_failed:
             state.try_again(also_lasting=False)
@@ -61,6 +66,36 @@ def run(options: Options, context: Context) -> Exit:
     if own and code in (Exit.ALL, Exit.SOME_FAILED) and not options.only_estimate:
         forget(folder)
     return code
+
+
+def check_outputs(options: Options, state: Path) -> None:
+    """Raises CommandFault if a file to write is named twice, or is a picture, which would be lost."""
+    seen = {state.resolve()}
+    for path in options.outputs.values():
+        if path.resolve() in seen:
+            raise CommandFault(Exit.USAGE, f"{path} would be written twice. Give each output a name of its own.")
+        seen.add(path.resolve())
+        if path.is_file() and is_image(path):
+            raise CommandFault(Exit.USAGE, f"{path} is a picture and would be overwritten. Name another output file.")
+
+
+@contextmanager
+def _disk_faults() -> Iterator[None]:
+    """Says what to do if the state file, or the rows so far, can't be written."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        where = f" {os.fsdecode(error.filename)}" if isinstance(error, OSError) and error.filename else ""
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        text = f"Can't read or write{where}: {reason}. What was read is kept: mend the cause and run the same command again."
+        raise CommandFault(Exit.USAGE, text) from None
+
+
+def _close(state: State, path: Path | None) -> None:
+    """Closes the state. `path`: its file if this run made it; a run that sent nothing leaves no file behind."""
+    if path and state.untouched():
+        path.unlink(missing_ok=True)
+    state.close()
 
 
 def state_path(options: Options) -> Path:
@@ -88,6 +123,8 @@ def _open_state(options: Options, path: Path, folder: Path) -> State:
             raise CommandFault(Exit.USAGE, f"Can't make the folder {path.parent}: {error.strerror}.") from None
         state = State(path)
     state.fact("salt", salt)
+    if state.untouched():
+        state.set_fact("question", options.question_hash())
     if state.fact("question", options.question_hash()) != options.question_hash():
         state.close()
         text = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from cli.exits import CommandFault, Exit
 from cli.run.options import Options
 from cli.run.progress import Reporter, counted, megabytes
-from cli.run.scan import Found, Skipped, Wanted, scan
+from cli.run.scan import Found, Skipped, Wanted, as_text, scan
 from cli.run.send import file_hash
 from cli.run.state import State
 from cli.run.types import Image
@@ -57,7 +57,8 @@ def gather(options: Options, state: State, path: Path, reporter: Reporter) -> No
         _look_again(state, image)
     tally = state.tally()
     if not tally.total:
-        raise CommandFault(Exit.USAGE, f"There is no image in {', '.join(options.paths[:3])}{seen.told()}.")
+        fits = " that fits --include and --exclude" if options.include or options.exclude else ""
+        raise CommandFault(Exit.USAGE, f"There is no image{fits} in {', '.join(map(as_text, options.paths[:3]))}{seen.told()}.")
     where = f" in {counted(len(seen.folders), 'folder')}" if seen.folders else ""
     size = f" ({megabytes(tally.bytes)})" if tally.bytes else ""
     text = f"Found {counted(tally.total, 'image')}{size}{where}{seen.told()}"

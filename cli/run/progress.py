@@ -18,6 +18,7 @@ from rich.table import Table
 
 LONGEST_CELL = 120  #: characters of a cell that a terminal shows
 STEP = 10  #: percent between two plain lines
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 MOST_FAILURES = 20  #: named one by one without a terminal; more are only counted, because the table has them all
 
 
@@ -142,7 +143,7 @@ class Reporter:
                 self._print(text, style)
 
     def _print(self, text: str, style: str = "") -> None:
-        self.console.print(text, style=style or None, markup=False)
+        self.console.print(printable(text), style=style or None, markup=False)
 
     def _write_json(self, event: str, facts: dict[str, Any]) -> None:
         self._out.write(json.dumps({"event": event, **facts}, ensure_ascii=False) + "\n")
@@ -163,9 +164,14 @@ def table_of(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
     """A table for a terminal. Long cells are cut, and lines within a cell are joined."""
     table = Table(*titles)
     for line in lines:
-        joined = [re.sub(r"\s*\n\s*", " / ", cell.strip()) for cell in line]
+        joined = [printable(re.sub(r"\s*\n\s*", " / ", cell.strip())) for cell in line]
         table.add_row(*(escape(cell if len(cell) <= LONGEST_CELL else f"{cell[: LONGEST_CELL - 1]}…") for cell in joined))
     return table
+
+
+def printable(text: str) -> str:
+    """The text with escapes for characters that move a terminal's cursor or command it. Names of files may have them."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def counted(number: int, what: str) -> str:

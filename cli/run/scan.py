@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from cli.exits import CommandFault, Exit
 from pipeline.decode.sniff import sniff
@@ -79,10 +80,15 @@ class Wanted:
         """Whether the globs let the name through. A glob may match the whole name or its last part."""
         last = name.rpartition("/")[2]
 
-        def fits(globs: tuple[str, ...]) -> bool:
-            return any(fnmatchcase(name, each) or fnmatchcase(last, each) for each in globs)
+        return (not self.include or _fits(self.include, name, last)) and not _fits(self.exclude, name, last)
 
-        return (not self.include or fits(self.include)) and not fits(self.exclude)
+    def leaves_out(self, folder: str) -> bool:
+        """Whether the globs leave out everything in a folder. Its name ends with a slash."""
+        return _fits(self.exclude, folder, folder.rstrip("/").rpartition("/")[2])
+
+
+def _fits(globs: tuple[str, ...], name: str, last: str) -> bool:
+    return any(fnmatchcase(name, each) or fnmatchcase(last, each) for each in globs)
 
 
 def scan(paths: Iterable[str], wanted: Wanted) -> Iterator[Found | Skipped]:
@@ -99,6 +105,14 @@ def scan(paths: Iterable[str], wanted: Wanted) -> Iterator[Found | Skipped]:
             yield from _folder(text, prefix.removeprefix("./"), wanted)
         else:
             yield from _files(text, wanted)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the first bytes of a file are those of an image. False if it can't be read."""
+    try:
+        return _refusal(str(path), 0) is None
+    except OSError:
+        return False
 
 
 def is_url(text: str) -> bool:
@@ -132,7 +146,12 @@ def _folder(folder: str, prefix: str, wanted: Wanted) -> Iterator[Found | Skippe
             with os.scandir(path) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
-            yield Skipped(name=as_text(before or path), reason=error.strerror or "it can't be read")
+            # It gets a row, because there may be pictures in it, which nobody would miss otherwise.
+            name, reason = as_text(before or f"{path}/"), error.strerror or "it can't be read"
+            if wanted.leaves_out(name):
+                yield Skipped(name=name, reason=reason)
+            else:
+                yield Found(name=name, source=path, code="unreadable", message=f"The folder can't be read: {reason}.")
             continue
         inner: list[tuple[str, str]] = []
         for entry in found:

@@ -75,6 +75,12 @@ class State:
             sql.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
             return str(sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
 
+    def untouched(self) -> bool:
+        """Whether no job was ever written down, so that nothing is lost without the file."""
+        return not self._rows("SELECT 1 FROM jobs LIMIT 1") and not self._rows(
+            "SELECT 1 FROM images WHERE state = 'done' LIMIT 1"
+        )
+
     def set_fact(self, name: str, value: str) -> None:
         self._many("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", [(name, value)])
 
@@ -305,6 +311,11 @@ def _image(row: Sequence[Any]) -> Image:
 
 
 def _unusable(where: str, error: sqlite3.DatabaseError) -> str:
-    if "locked" in str(error):
+    said = str(error)
+    if "locked" in said:
         return f"Another run uses {where}. Wait for it to end, or name another output file."
+    if "unable to open" in said or "readonly" in said:
+        return f"Can't write {where}. Check the permissions of the file and its folder, or name an output in another folder."
+    if "full" in said:
+        return f"Can't write {where}: the disk is full. Make room, or name an output on another disk."
     return f"{where} can't be used as a state file: {error}. Delete it, or name another output file."

@@ -63,7 +63,8 @@ class PartFile:
         self._file.flush()
 
     def close(self, *, remove: bool) -> None:
-        self._file.close()
+        with suppress(OSError):  # on a full disk the last rows can't be written; the state file has them
+            self._file.close()
         if remove:
             self.path.unlink(missing_ok=True)
 

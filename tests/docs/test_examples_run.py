@@ -54,6 +54,7 @@ class Stage:
 
     def put_in(self, text: str) -> str:
         """The text with this service's own values instead of the documents'."""
+        text = re.sub(r"--csv (\w+\.csv)", rf'--csv "{self.folder}/\1"', text)  # not into this checkout
         return (
             text.replace("http://127.0.0.1:8000", self.service.url)
             .replace("xim_…", self.service.key)
@@ -134,9 +135,9 @@ def check_session(name: str, block: Block, stage: Stage) -> None:
     With RECORD_SESSIONS=1 it writes what it sees into the document instead. Times are shown as `…`.
     """
     first, _, shown = block.text.partition("\n")
-    seen, code = session(first.removeprefix("$ "), cwd=str(ROOT), environment=stage.environment)
+    seen, code = session(stage.put_in(first.removeprefix("$ ")), cwd=str(ROOT), environment=stage.environment)
     assert code == 0, seen
-    seen = re.sub(r"\d+ s,", "… s,", seen.replace(str(stage.folder), "…"))
+    seen = re.sub(r"\d+ s,", "… s,", seen.replace(f"{stage.folder}/", ""))
     if os.environ.get("RECORD_SESSIONS"):
         path = ROOT / name
         path.write_text(path.read_text(encoding="utf-8").replace(block.text, f"{first}\n{seen}"), encoding="utf-8")

@@ -180,6 +180,7 @@ def test_an_estimate_sends_nothing_and_leaves_nothing(here, fake):
         (["--schema", "{"], 2, "not JSON"),
         (["--max-credits", "3"], 4, "--max-credits is 3"),
         (["--max-money", "0"], 4, "--max-money is 0"),
+        (["--max-money", "nan"], 2, "a number of dollars"),
         (["--explode", "a"], 2, "needs a --schema"),
     ],
 )
@@ -188,6 +189,16 @@ def test_what_cannot_work_ends_before_anything_is_sent(here, fake, options, code
     assert says in run("run", "p", "--csv", "o.csv", *options, code=code).stderr
     assert not fake.sent
     assert not (here / "o.csv").exists()
+    assert not (here / "o.csv.state").exists()
+
+
+def test_a_full_disk_is_named_and_what_was_read_is_kept(here, fake):
+    fill(here / "p", [82])
+    (here / "o.csv.part").symlink_to("/dev/full")
+    done = run("run", "p", "--csv", "o.csv", code=2)
+    assert "No space left on device. What was read is kept" in done.stderr
+    run("run", "p", "--csv", "o.csv")
+    assert fake.sent == {82: 1}
 
 
 def test_events_are_json_lines_on_standard_error(here):
@@ -273,7 +284,7 @@ def test_jobs_are_listed_shown_watched_and_deleted(here, service):
     fill(here / "p", [141])
     run("run", "p", "--csv", "o.csv")
     [job] = json.loads(run("jobs", "list", "--limit", "1", "--json").stdout)
-    assert job["id"] in run("jobs", "list").stdout.replace("\n", "")
+    assert job["id"] in run("jobs", "list").stdout
     assert "1 of 1 images succeeded" in run("jobs", "show", job["id"]).stdout
     assert "is succeeded" in run("jobs", "watch", job["id"]).stdout
     assert "picture 141" in run("jobs", "results", job["id"], "--format", "csv").stdout

@@ -87,6 +87,21 @@ def test_a_path_that_is_not_there_is_a_fault_of_usage(tmp_path):
         list(scan([str(tmp_path / "*.png")], Wanted()))
 
 
+def test_a_folder_that_cannot_be_read_gets_a_row_unless_it_is_excluded(folder, monkeypatch):
+    (folder / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert found([folder])["locked/"].message == "The folder can't be read: Permission denied."
+    assert "locked/" not in found([folder], exclude=("locked",))
+    assert "locked/" in skipped([folder], exclude=("locked",))
+
+
 def test_own_files_are_not_mentioned(folder):
     (folder / "out.csv.state").write_bytes(b"x")
     assert "out.csv.state" not in skipped([folder], ignore=frozenset({str(folder / "out.csv.state")}))

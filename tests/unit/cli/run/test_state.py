@@ -120,5 +120,19 @@ def test_a_file_that_is_none_of_ours_is_left_alone(tmp_path):
         State(tmp_path / "x.state")
 
 
+def test_a_file_is_untouched_until_a_job_is_written_down(state):
+    begin(state, found(1), found(2, code="image_empty", message="empty"))
+    assert state.untouched()
+    job = send(state)
+    assert not state.untouched()
+    state.take_outcomes(job, [(0, "", "", {"a": 1})])
+    assert not state.untouched()
+
+
+def test_a_file_that_cannot_be_made_is_a_question_of_its_folder(tmp_path):
+    with pytest.raises(CommandFault, match="Check the permissions"):
+        State(tmp_path / "none" / "out.csv.state")
+
+
 def test_only_its_owner_may_read_it(tmp_path, state):
     assert (tmp_path / "out.csv.state").stat().st_mode & 0o777 == 0o600
