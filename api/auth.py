@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 KEY_HEADERS = ("X-API-Key", "Api-Key", "X-Api-Token", "X-Auth-Token", "X-Goog-Api-Key", "Ocp-Apim-Subscription-Key")
 KEY_PARAMETERS = ("key", "api_key", "apiKey", "apikey", "token", "access_token")
 
+_QUOTES = tuple("\"'<>{}[]`\u201c\u201d")  #: what people leave around a key that they paste; no key has one of these
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
@@ -48,12 +50,25 @@ def _hint() -> str:
     sent = request.headers.get("Authorization", "")
     if sent and sent.partition(" ")[0].lower() != "bearer":
         return "Write Bearer and a space before the key: Authorization: Bearer <key>."
+    if wrong := _around_key(sent.partition(" ")[2].strip()):
+        return f"{wrong}: Authorization: Bearer <key>."
     for name in KEY_HEADERS:
         if not sent and name in request.headers:
             return f"The key came in the header {name}; send it as Authorization: Bearer <key>."
     for name in KEY_PARAMETERS:
         if not sent and name in request.args:
             return f"The key came in the query, as {name}; send it in the header Authorization: Bearer <key>, as URLs are logged."
+    return ""
+
+
+def _around_key(key: str) -> str:
+    """What stands in the place of a key or around it and can be part of none. Empty: nothing does."""
+    if key.lower().startswith("bearer"):
+        return "Bearer stands there twice, so write it once"
+    if key[:1] in _QUOTES or key[-1:] in _QUOTES:
+        return "Write the key without quotes or brackets around it"
+    if key.startswith(("$", "%")):
+        return "A variable was sent by its name in place of the key, so set it and let the shell insert it"
     return ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,9 @@ IN_MEMORY = 1 << 20  #: bytes; a larger body is written to a temporary file, whi
 PIECE = 1 << 18
 PLACE_SECONDS = 30.0  #: how long a large body waits for a place; meanwhile its bytes wait in the socket
 _DECODED = tuple(name for name in FIELDS if name != "images")  # images stay slices of the body
+
+_IS_TWICE = re.compile(rb'\s*"\s*\{')  #: a JSON text that holds an object
+_ENCODED_TWICE = " It is a text that holds one: it was encoded as JSON twice, so encode it once."
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -162,7 +166,9 @@ def parse_body(body: bytes | mmap.mmap, media_type: str = "application/json", ad
     try:
         members = _OBJECT.decode(raw)
     except msgspec.ValidationError:
-        raise RequestFault("invalid_json", "The body must be a JSON object.") from None
+        raise RequestFault(
+            "invalid_json", f"The body must be a JSON object.{_ENCODED_TWICE if _IS_TWICE.match(raw) else ''}"
+        ) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         text = why_not_json(bytes(raw[:LOOKED_AT]), len(raw), media_type=media_type, address=address, error=error)
         raise RequestFault("invalid_json", text) from None
@@ -174,7 +180,9 @@ def parse_body(body: bytes | mmap.mmap, media_type: str = "application/json", ad
 def _value(name: str, raw: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UnicodeError:
+        raise RequestFault("invalid_json", f"{name} is not in UTF-8; write the whole body in UTF-8.") from None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RequestFault("invalid_json", f"{name} is not valid JSON: {error}") from None
 
 

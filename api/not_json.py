@@ -11,6 +11,8 @@ EXAMPLE = 'Send {"inputMethod": "url", "images": ["https://…"], "prompt": "…
 #: A line of curl that sends a file, for the address that was asked.
 _CURL = 'curl {address} -H "Authorization: Bearer $KEY" -F "images=@receipt.jpg" -F "prompt=What is the total?"'
 _IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"%PDF", b"\x00\x00\x00")
+#: How JSON begins in UTF-16, UTF-32 or with their marks of the byte order. Windows PowerShell's > writes such files.
+_OTHER_UNICODE = (b"\xff\xfe", b"\xfe\xff", b"{\x00", b"\x00{", b"\x00\x00\x00{", b"\x00\x00\xfe\xff")
 _PAIR = re.compile(rb"\s*[\w.%\[\]-]{1,100}=")
 _BARE_NAME = re.compile(r"[A-Za-z_$][\w$]*\s*:")
 
@@ -35,6 +37,8 @@ def why_not_json(body: bytes, size: int, *, media_type: str, address: str, error
     curl = f"To send files, send multipart/form-data: {_CURL.format(address=address)}"
     if not body.strip():
         return f"The body is empty. {EXAMPLE}"
+    if body.startswith(_OTHER_UNICODE):
+        return "The body is not in UTF-8: it is text in UTF-16 or UTF-32. Write the body in UTF-8."
     if media_type.startswith("image/") or body.startswith(_IMAGES) or _is_binary(body):
         named = f"Content-Type {media_type}" if media_type else "no Content-Type"
         return f"The body is a file ({named}), and JSON or a form is needed. {curl}"

@@ -14,6 +14,7 @@ import idna
 from pipeline.outbound.mistaken import SENTENCES, kind_of
 
 MAX_URL = 8000  #: the most characters of a URL; presigned URLs have thousands
+FOR_BUCKETS = "For an object in a bucket, send a presigned URL."
 #: Names the setting for image URLs. The check of a webhook's URL names the other one.
 MAY_BE_ALLOWED = "Whoever runs this service can allow it with FETCH_ALLOW."
 _PUBLIC_PORTS = frozenset({80, 443})
@@ -177,7 +178,7 @@ def read_url(url: str, allow: Sequence[Allowed]) -> Target | str:
         return "The URL has a backslash: write / or %5C."
     parts = _URL.fullmatch(url.partition("#")[0])
     if parts is None:
-        return "The URL must start with http:// or https://. For an object in a bucket, send a presigned URL."
+        return f"The URL must start with http:// or https://. {FOR_BUCKETS}"
     scheme, authority, rest = parts[1].lower(), parts[2].lower(), parts[3]
     if "@" in authority:
         return "The URL must not hold a user name or a password."

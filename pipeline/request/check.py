@@ -50,8 +50,9 @@ def check(
         images=len(images or ()), uploaded=uploaded, models=models, webhook_allow=webhook_allow, max_input_ttl=max_input_ttl
     )
     values: dict[str, Any] = {**fields, "images": images}
+    missing = [name for name, field in FIELDS.items() if field.required and values.get(name) is None]
     request = ExtractRequest(
-        **{field.attribute: _read(field, values.get(name), given, unknown) for name, field in FIELDS.items()}
+        **{field.attribute: _read(field, values.get(name), given, unknown, missing) for name, field in FIELDS.items()}
     )
     if request.schema is not None and fields.get("granularity") == "merged":
         text = 'schema asks for one record for each image: leave granularity out, or send "perImage".'
@@ -62,11 +63,11 @@ def check(
     return request
 
 
-def _read(field: RequestField, value: Any, given: Given, unknown: Sequence[str]) -> Any:
+def _read(field: RequestField, value: Any, given: Given, unknown: Sequence[str], missing: Sequence[str]) -> Any:
     try:
         return field.read(value, given)
     except Unfit as unfit:
-        hint = hint_for(field.name, unknown) if value is None else ""
+        hint = hint_for(field.name, unknown, missing) if value is None else ""
         raise RequestFault(unfit.code or field.code, field.message(unfit, value) + hint) from None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from typing import Any, Literal
 
-from pipeline.outbound.addresses import MAY_BE_ALLOWED, check_url
+from pipeline.outbound.addresses import FOR_BUCKETS, MAY_BE_ALLOWED, check_url
 from pipeline.records.dialects import read_schema
 from pipeline.records.schema import SchemaFault, check_schema
 from pipeline.request.kinds import (
@@ -121,7 +121,8 @@ def _webhook_url(value: Any, given: Given) -> str | None:
         raise Unfit(f"webhookUrl must be a URL, not {shown(value)}.")
     fault = check_url(value.strip(), given.webhook_allow) or _local_fault(value.strip(), given)
     if fault:
-        raise Unfit(f"webhookUrl can't be used. {fault.replace('FETCH_ALLOW', 'WEBHOOK_ALLOW')}")
+        # The texts are those of the URLs of images, and a webhook is no object in a bucket.
+        raise Unfit(f"webhookUrl can't be used. {fault.replace('FETCH_ALLOW', 'WEBHOOK_ALLOW').replace(f' {FOR_BUCKETS}', '')}")
     return value.strip()
 
 

@@ -60,12 +60,15 @@ def meant_by(name: str) -> str:
     return f'"{field}"' if field in FIELDS else ""
 
 
-def hint_for(field: str, unknown: Sequence[str]) -> str:
-    """What to add to the error about a missing field if an unknown one was meant to be it. Empty: none was."""
-    for name in unknown[:MOST_NAMED]:
-        if meant_by(name) == f'"{field}"':
-            return f' The request has {_quoted(name)}: did you mean "{field}"?'
-    return ""
+def hint_for(field: str, unknown: Sequence[str], others: Sequence[str] = ()) -> str:
+    """What to add to the error about a missing field if unknown fields were meant to be it, or one of the `others` that are missing.
+
+    All are named at once, so that nobody has to mend one name after the other. Empty: none was meant.
+    """
+    missing = {f'"{name}"' for name in (field, *others)}
+    meant = ((name, meant_by(name)) for name in unknown[:MOST_NAMED])
+    hints = [f"The request has {_quoted(name)}: did you mean {other}?" for name, other in meant if other in missing]
+    return "".join(f" {hint}" for hint in hints)
 
 
 def warning_of(unknown: Sequence[str]) -> str:

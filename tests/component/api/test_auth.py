@@ -113,6 +113,21 @@ def test_a_401_may_be_had_as_problem_details(harness):
         ({}, "", ""),
         ({"Authorization": "Bearer nobody"}, "", ""),
         ({"Authorization": "xim_nobody"}, "", "Write Bearer and a space before the key: Authorization: Bearer <key>."),
+        (
+            {"Authorization": "Bearer Bearer nobody"},
+            "",
+            "Bearer stands there twice, so write it once: Authorization: Bearer <key>.",
+        ),
+        (
+            {"Authorization": 'Bearer "nobody"'},
+            "",
+            "Write the key without quotes or brackets around it: Authorization: Bearer <key>.",
+        ),
+        (
+            {"Authorization": "Bearer $KEY"},
+            "",
+            "A variable was sent by its name in place of the key, so set it and let the shell insert it: Authorization: Bearer <key>.",
+        ),
         ({"X-API-Key": "xim_nobody"}, "", "The key came in the header X-API-Key; send it as Authorization: Bearer <key>."),
         (
             {},

@@ -166,3 +166,18 @@ def test_any_bytes_are_read_or_refused_and_nothing_else(body):
     if refused is not None:
         assert refused.code in {"invalid_json", "invalid_images"}
         assert len(refused.message) < 300
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_a_body_in_another_unicode_encoding_is_no_file_and_told_to_be_utf_8(encoding):
+    assert "Write the body in UTF-8." in refusal('{"prompt": "größe"}'.encode(encoding)).message
+
+
+def test_a_text_in_latin_1_is_told_to_be_utf_8_without_the_words_of_a_library():
+    assert refusal('{"prompt": "größe"}'.encode("latin-1")).message == ("prompt is not in UTF-8; write the whole body in UTF-8.")
+
+
+def test_a_body_that_was_encoded_twice_is_told_so():
+    assert refusal(json.dumps(json.dumps({"prompt": "p"})).encode()).message == (
+        "The body must be a JSON object. It is a text that holds one: it was encoded as JSON twice, so encode it once."
+    )

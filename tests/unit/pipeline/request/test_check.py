@@ -265,6 +265,12 @@ def test_whatever_the_fields_hold_the_request_passes_or_is_refused_with_a_short_
         assert 0 < len(refused.message) < 300
 
 
+def test_a_webhook_without_its_scheme_is_told_nothing_of_buckets():
+    assert fault([b"AAAA"], webhookUrl="localhost:3000/hook").message == (
+        "webhookUrl can't be used. The URL must start with http:// or https://."
+    )
+
+
 @pytest.mark.parametrize(
     "url", ["http://localhost/hook", "https://LOCALHOST./", "http://app.localhost:80/x", "http://localhost:3000/"]
 )

@@ -58,6 +58,13 @@ def test_a_missing_field_is_found_under_its_other_name():
     assert hint_for("prompt", ["colour", "image_urls"]) == ""
 
 
+def test_all_missing_fields_are_found_under_their_other_names_at_once():
+    hint = hint_for("inputMethod", ["input_method", "image_urls", "colour", "question"], ["inputMethod", "images"])
+    assert hint == (
+        ' The request has "input_method": did you mean "inputMethod"? The request has "image_urls": did you mean "images"?'
+    )
+
+
 def test_a_warning_names_ten_fields_and_counts_the_others():
     assert warning_of([]) == ""
     warning = warning_of([f"field{number}" for number in range(12)])
