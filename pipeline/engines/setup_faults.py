@@ -18,6 +18,8 @@ _KEY = re.compile(
     re.IGNORECASE,
 )
 _BILLING = re.compile(r"credit balance|insufficient (?:credits|funds|balance|quota)|insufficient_quota|billing", re.IGNORECASE)
+#: A server behind TLS that was asked without it, as Go's HTTP server and nginx say it.
+_PLAIN_HTTP = re.compile(r"HTTP request (?:was sent )?to (?:an )?HTTPS (?:server|port)", re.IGNORECASE)
 _REGION = re.compile(r"location is not supported|(?:country|region)\b.{0,40}not supported|unsupported[ _]country", re.IGNORECASE)
 #: A refusal of the model's name that comes with a 400, as LiteLLM and others send it.
 _NO_MODEL = re.compile(
@@ -55,6 +57,8 @@ def fault_of(status: int, said: str) -> Fault | None:
         return Fault.KEY if _KEY.search(said) else Fault.MODEL if _NO_MODEL.search(said) else None
     if status not in {400, 403, 404, 422}:
         return None
+    if _PLAIN_HTTP.search(said):
+        return Fault.ADDRESS
     if _REGION.search(said):
         return Fault.REGION
     if status == 404:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select, text, update
 
 from cli.local_key import ready_key
 from pipeline.asking.ask import ChunkOutcome
-from pipeline.engines.gemini import _meaning
+from pipeline.engines.gemini import _meaning, _server
 from pipeline.finalize import JobOutcome, conclude
 from pipeline.types import Answer, Finish, JobStatus, Question, Reply, Usage
 from storage import schema
@@ -158,7 +158,7 @@ def test_a_job_whose_answers_can_not_be_read_again_ends_without_cost():
 @pytest.mark.parametrize("code", [400, 403])
 def test_what_the_model_says_is_passed_on_without_the_key(quoted, code):
     said = {"error": {"code": code, "status": "PERMISSION_DENIED", "message": f"Consumer '{quoted}' has been suspended."}}
-    meaning = _meaning(errors.ClientError(code, said))
+    meaning = _meaning(errors.ClientError(code, said), _server(""))
     told = f"{meaning} {getattr(meaning, 'notice', '')}"
     assert "has been suspended" in told
     assert "secret" not in told

@@ -91,6 +91,7 @@ def test_a_job_that_does_not_end_in_time_is_a_202_with_the_job_as_its_body(make_
         "startedAt": None,
         "finishedAt": None,
         "expiresAt": None,
+        "inputsExpireAt": None,
         "error": None,
         "warnings": [],
         "metadata": None,

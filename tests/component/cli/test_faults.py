@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+import cli.logs
 from cli.main import main
 from cli.starting import _missing
 from config.settings import load_settings
@@ -20,9 +21,7 @@ def run(monkeypatch, tmp_path):
         monkeypatch.setenv("DATA_DIR", str(tmp_path))
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        import cli.main
-
-        monkeypatch.setattr(cli.main, "configure_logs", lambda **_: None)
+        monkeypatch.setattr(cli.logs, "configure_logs", lambda **_: None)
         return CliRunner().invoke(main, command.split())
 
     return run

@@ -73,7 +73,7 @@ SCENARIOS = {
         settings=(("MERGED_PER_CALL", "1"),),
     ),
     "records that are known, and kept": Scenario(
-        lambda house: {"inputMethod": "url", "images": house.urls(3), "prompt": "p", "schema": {}, "cache": True},
+        lambda house: {"inputMethod": "url", "images": house.urls(3), "prompt": "p", "schema": {"type": "object"}, "cache": True},
         settings=(("IMAGES_PER_CALL", "2"), ("CACHE_TTL", "60")),
     ),
     "nothing but a file that is no image": Scenario(

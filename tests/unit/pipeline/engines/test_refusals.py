@@ -103,6 +103,8 @@ GEMINI_OUTPUT = (
         (400, "At most 0 image(s) may be provided in one prompt.", Why.BLIND),
         (405, "Method Not Allowed", Why.SETUP),
         (301, "", Why.OTHER),
+        (400, "Client sent an HTTP request to an HTTPS server.", Why.SETUP),
+        (400, "The plain HTTP request was sent to HTTPS port", Why.SETUP),
         (400, "The response was filtered by content management policy", Why.BLOCKED),
     ],
 )
