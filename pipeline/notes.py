@@ -26,7 +26,8 @@ WARNINGS: Mapping[NoteCode, str] = {
     NoteCode.BLANK: "Some images are blank: every pixel has the same colour. See the items' notes.",
     NoteCode.SCRIPT_NOT_READ: (
         "Some images seem to show a script that the ocr engine has no letters for (it reads Latin letters, Chinese and Japanese, "
-        "but no Cyrillic, Greek, Arabic or Hebrew): what it read there may be look-alikes. See the items' notes."
+        "but no Cyrillic, Greek, Arabic, Hebrew, Korean, Thai or Indic script): what it read there may be look-alikes or missing. "
+        "See the items' notes."
     ),
 }
 

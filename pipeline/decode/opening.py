@@ -21,10 +21,6 @@ _USUAL = ("JPEG", "PNG", "WebP")
 _MODULES = {"JPEG 2000": "Jpeg2K", "WebP": "WebP"}
 #: Pillow's name for a format, if it differs from pipeline.decode.sniff.
 _PILLOW_NAMES = {"HEIC": "HEIF", "HEIF sequence": "HEIF", "JPEG 2000": "JPEG2000"}
-_NO_STILL_PICTURE = Refused(
-    code=ItemCode.UNSUPPORTED_FORMAT,
-    detail="This HEIF sequence is a film without a still picture: send the frame you mean, as PNG or JPEG.",
-)
 
 
 def prepare_libraries() -> None:
@@ -78,6 +74,10 @@ def _load(kind: str) -> None:
     importlib.import_module(f"PIL.{_MODULES.get(kind, kind.capitalize())}ImagePlugin")
 
 
+def _avif(data: bytes) -> bytes | Refused:
+    return _unless_film("AVIF", data)
+
+
 def _bmp(data: bytes) -> Image.Image | Refused:
     from pipeline.decode.bmp import open_bmp
 
@@ -103,13 +103,8 @@ def _dcx(data: bytes) -> Image.Image | Refused:
     return _pcx(data[struct.unpack_from("<I", data, 4)[0] :])
 
 
-def _heif_sequence(data: bytes) -> Image.Image | Refused:
-    at, boxes = 0, set()
-    while at + 8 <= len(data):
-        boxes.add(data[at + 4 : at + 8])
-        size = int.from_bytes(data[at : at + 4])
-        at += size if size >= 8 else len(data)
-    return _NO_STILL_PICTURE if b"moov" in boxes and b"meta" not in boxes else _by_pillow("HEIF sequence", data)
+def _heif(data: bytes) -> bytes | Refused:
+    return _unless_film("HEIF", data)
 
 
 def _jpeg_xl(data: bytes) -> Image.Image | Refused:
@@ -130,6 +125,17 @@ def _psd(data: bytes) -> Image.Image | Refused:
     return open_psd(data)
 
 
+def _unless_film(family: str, data: bytes) -> bytes | Refused:
+    from pipeline.decode.heif import has_no_still_picture
+
+    if not has_no_still_picture(data):
+        return data
+    return Refused(
+        code=ItemCode.UNSUPPORTED_FORMAT,
+        detail=f"This {family} sequence is a film without a still picture: send the frame you mean, as PNG or JPEG.",
+    )
+
+
 def _tiff(data: bytes) -> Image.Image | bytes | Refused:
     from pipeline.decode.tiff import open_tiff
 
@@ -146,10 +152,13 @@ def _xbm(data: bytes) -> Image.Image:
 
 #: Readers by format. A reader gives the picture, or the bytes for Pillow to open.
 _READERS: dict[str, Callable[[bytes], Image.Image | bytes | Refused]] = {
+    "AVIF": _avif,
     "BMP": _bmp,
     "DCX": _dcx,
     "DDS": _dds,
-    "HEIF sequence": _heif_sequence,
+    "HEIC": _heif,
+    "HEIF": _heif,
+    "HEIF sequence": _heif,
     "JPEG XL": _jpeg_xl,
     "PCX": _pcx,
     "PSD": _psd,

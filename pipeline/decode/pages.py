@@ -6,11 +6,14 @@ import struct
 
 from PIL import Image
 
+from pipeline.decode.heif import sequence_frames
 from pipeline.decode.tiff_directory import MOST_PAGES, MalformedTiff, first_directory, pages
 from pipeline.notes import NoteCode, note
 
 #: Formats whose frames Pillow counts when it opens the file, without decoding them.
 _COUNTED_BY_PILLOW = frozenset({"AVIF", "FLI", "HEIC", "HEIF", "HEIF sequence", "PNG", "WebP"})
+_HEIF = frozenset({"HEIC", "HEIF"})
+_WITH_TRACKS = _HEIF | {"AVIF", "HEIF sequence"}
 _GIF_BLOCK, _GIF_FRAME = 0x21, 0x2C
 
 
@@ -21,7 +24,10 @@ def note_of_pages(kind: str, data: bytes, image: Image.Image) -> str:
     elif kind == "GIF":
         count, what = _gif_frames(data), "frames"
     elif kind in _COUNTED_BY_PILLOW:
-        count, what = int(getattr(image, "n_frames", 1)), "frames" if kind not in {"HEIC", "HEIF"} else "pictures"
+        count, what = int(getattr(image, "n_frames", 1)), "frames" if kind not in _HEIF else "pictures"
+        # Pillow and libheif count the still pictures, or the frames of the sequence that they decode, and not both.
+        if kind in _WITH_TRACKS and (frames := sequence_frames(data)) > max(count, 1):
+            count, what = frames, "frames"
     else:
         return ""
     if count < 2:

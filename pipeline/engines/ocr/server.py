@@ -56,13 +56,19 @@ _MIN_CONFIDENCE = 0.5
 _SURE = 0.85
 #: Lines of a script that the models know had a confidence of 0.93 and more; lines of other scripts had 0.53 to 0.93.
 _CLEAR_LINE = 0.9
-#: A line shorter than this many times its height tells too little about its script.
+#: The same for a line of 2 to 4 times its height, whose confidence depends on few letters.
+_CLEAR_SHORT_LINE = 0.8
+#: A line shorter than this many times its height tells little about its script.
 _SHORT_LINE = 4.0
+#: A line shorter than this many times its height tells nothing about its script.
+_TOO_SHORT_LINE = 2.0
 #: Letters for each line height of length. Measured: 1.15 to 2.7 for Latin script, 0.1 to 0.9 for Cyrillic, whose letters are left out.
 _LETTERS_A_HEIGHT = 1.0
 _FIRST_WIDE = 0x2E80  # the first of the characters that are as wide as they are high: Chinese and Japanese ones
 #: The models know a few Greek letters, for formulas. Two of them in a row are a word.
 _GREEK_WORD = re.compile("[\u0370-\u03ff]{2}")
+#: RapidOCR drops a box in which the recognizer reads nothing. This stands for the text of such a box, so that it is kept.
+_UNREAD = "\ufffd"
 _MUCH = 0.4  # of the text
 #: A reading in another rotation is preferred only if it is better by this factor.
 _CLEARLY = 1.1
@@ -92,9 +98,9 @@ class _HungUp(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Found:
-    """One line of text that was recognized."""
+    """One line of text that was detected."""
 
-    text: str
+    text: str  #: empty if the recognizer read nothing in it
     corners: Corners  #: pixels of the picture
     confidence: float
 
@@ -138,10 +144,10 @@ class Reader:
             return OcrReply(kind="unreadable", detail=f"The picture could not be decoded: {error}"[:300])
         codes = _barcodes(picture)
         found = self._turned(picture, still_wanted)
-        lines = [line for line in found if line.confidence >= _MIN_CONFIDENCE]
         areas = [_polygon(code.box) for code in codes if code.format in _MATRIX]
         # The text detector mistakes the squares of a matrix code for letters.
-        lines = [line for line in lines if not any(_inside(area, line.corners.mean(axis=0)) for area in areas)]
+        found = [line for line in found if not any(_inside(area, line.corners.mean(axis=0)) for area in areas)]
+        lines = [line for line in found if line.text and line.confidence >= _MIN_CONFIDENCE]
         return OcrReply(
             kind="reading",
             model_version=self.model_version,
@@ -149,23 +155,22 @@ class Reader:
                 OcrLine(text=line.text, box=_whole(line.corners), confidence=round(line.confidence, 3)) for line in lines
             ),
             barcodes=tuple(codes),
-            doubtful=_is_doubtful(
-                [line for line in found if not any(_inside(area, line.corners.mean(axis=0)) for area in areas)]
-            ),
+            doubtful=_is_doubtful(found),
         )
 
     def _turned(self, picture: Pixels, still_wanted: Callable[[], bool]) -> list[_Found]:
-        """The lines of the picture, from the quarter turn whose reading is the best."""
+        """The lines of the picture, from the quarter turn whose reading is the best. An unread line has no text."""
         first = self._lines(picture, 0, still_wanted)
-        sideways = _sideways(first)
-        sure = _confidence(first) >= _SURE
-        if not first or (sure and not sideways):
+        read = [line for line in first if line.text]
+        sideways = _sideways(read)
+        sure = _confidence(read) >= _SURE
+        if not read or (sure and not sideways):
             return first
         # RapidOCR turns tall boxes counter-clockwise. If they read well that way, the picture reads well that way too.
         turns = ((1, 3) if sure else (3, 1)) if sideways else (2,)
         # The first reading of a sideways page is not used, because the corners of tall boxes don't show where their text
         # begins, so the reading order is unknown. A single tall box is kept, because it may be a digit.
-        best = [] if sideways and len(first) > 1 else first
+        best = [] if sideways and len(read) > 1 else first
         for turn in turns:
             other = self._lines(picture, turn, still_wanted)
             if _worth(other) > _CLEARLY * _worth(best):
@@ -182,13 +187,22 @@ class Reader:
         for piece, scale, left, top in _pieces(turned):
             if not still_wanted():
                 raise _HungUp
-            result: Any = self._ocr(piece, use_det=True, use_cls=False, use_rec=True)
+            result = self._result(piece)
             if not len(result):
                 continue
             for corners, text, confidence in zip(result.boxes, result.txts, result.scores, strict=True):
                 placed = np.asarray(corners, np.float64) / scale + (left, top)
-                found.append(_Found(text=text, corners=_back(placed, turn, width, height), confidence=float(confidence)))
+                text, confidence = ("", 0.0) if text == _UNREAD else (text, float(confidence))  # noqa: PLW2901
+                found.append(_Found(text=text, corners=_back(placed, turn, width, height), confidence=confidence))
         return found
+
+    def _result(self, piece: Pixels) -> Any:
+        """What RapidOCR gives for the picture, with the text _UNREAD for each box in which it read nothing."""
+        image, steps = self._ocr.preprocess_img(self._ocr.load_img(piece))
+        boxes, turns, texts, cut_out = self._ocr.run_ocr_steps(image, steps)
+        if texts.txts is not None:
+            texts.txts = tuple(text if text.strip() else _UNREAD for text in texts.txts)
+        return self._ocr.build_final_output(piece, boxes, turns, texts, cut_out, steps)
 
 
 def upright(data: bytes) -> Pixels:
@@ -271,22 +285,38 @@ def _sideways(lines: list[_Found]) -> bool:
 def _is_doubtful(lines: list[_Found]) -> bool:
     """Whether much of the text, by length, is unclear, or seems to be of a script that the models have no letters for.
 
-    They read letters that they do not know as letters that look alike, unsurely, or leave them out, sure of the rest: then a
-    line has far fewer letters than there is room for.
+    Numbers are left out if there is other text, because most scripts share their digits.
     """
     doubtful = whole = 0.0
-    for line in lines:
+    for line in [line for line in lines if not line.text or _has_letters(line.text)] or lines:
         across = float(np.linalg.norm(line.corners[1] - line.corners[0]))
         down = float(np.linalg.norm(line.corners[3] - line.corners[0]))
         length = across / max(down, 1.0)
-        if length < _SHORT_LINE:
+        if length < _TOO_SHORT_LINE:
             continue
         whole += length
-        letters = sum(not letter.isspace() for letter in line.text)
-        sparse = letters < _LETTERS_A_HEIGHT * length and not any(ord(letter) >= _FIRST_WIDE for letter in line.text)
-        if line.confidence < _CLEAR_LINE or sparse or _GREEK_WORD.search(line.text):
-            doubtful += length
+        doubtful += length if _is_doubtful_line(line, length) else 0.0
     return doubtful > _MUCH * whole
+
+
+def _is_doubtful_line(line: _Found, length: float) -> bool:
+    """Whether the models seem to have no letters for the line. `length` is the line's width in heights of the line.
+
+    The models do one of three things with letters that they do not know. They read nothing in the whole line. They read letters
+    that look alike, with a low confidence. Or they leave the letters out and are sure of the rest, so that the line has far fewer
+    letters than there is room for.
+    """
+    if not line.text or _GREEK_WORD.search(line.text):
+        return True
+    if length < _SHORT_LINE:
+        return line.confidence < _CLEAR_SHORT_LINE
+    letters = sum(not letter.isspace() for letter in line.text)
+    sparse = letters < _LETTERS_A_HEIGHT * length and not any(ord(letter) >= _FIRST_WIDE for letter in line.text)
+    return sparse or line.confidence < _CLEAR_LINE
+
+
+def _has_letters(text: str) -> bool:
+    return any(letter.isalpha() for letter in text)
 
 
 def _confidence(lines: list[_Found]) -> float:

@@ -20,7 +20,6 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.engines.ocr.engine import OcrEngine
-from pipeline.engines.ocr.server import _Found, _is_doubtful
 from pipeline.engines.ocr.wire import OcrReply, OcrRequest, receive, send
 from pipeline.ports import ModelFault, ModelUnavailable
 from pipeline.types import Call, Finish, Form, ItemCode, Picture
@@ -220,42 +219,6 @@ def test_see_through_parts_are_white(engine, mode):
 def test_text_on_a_clear_ground_is_read_whatever_its_colour(engine, colour):
     image = drawn((40, 40, "INVOICE 4711"), (40, 100, "Total due 128.50"), colour=colour, mode="RGBA", paper=(0, 0, 0, 0))
     assert "4711" in text_of(engine, image)
-
-
-def quad(length, height=10):
-    return np.array([[0, 0], [length * height, 0], [length * height, height], [0, height]], np.float64)
-
-
-#: As they were read, with their confidence and their length in heights: pages in print of other scripts, and receipts.
-DOUBTFUL = {
-    "Cyrillic": [("C\u00ebt N 118 oT 3 ap\u03c4a", 0.78, 10.2), (" \u03ba  540 ", 0.847, 11.0)],
-    "Cyrillic, sure of the rest": [("- 4711  12 ", 0.999, 14.3)],
-    "Greek": [("T\u03b9\u03bc\u03bf\u03bb\u03b3\u03b9\u03bf \u03b1\u03c1\u03b9\u03bc 4711", 0.93, 9.0)],
-    "Hebrew": [("A410 1u atul", 0.751, 7.4), ("UACICU UOGL IILD", 0.759, 9.3)],
-    "Arabic": [("o5 m ", 0.531, 6.7), ("477.", 0.682, 5.1)],
-}
-SURE = {
-    "a receipt": [("41 Quayside Row, Port Ellery XE3 8QT", 0.986, 14.7), ("FOOD HALL", 0.991, 6.9), ("0.00", 0.879, 2.1)],
-    "a formula": [("E = mc\u00b2 + \u03b1\u00b7\u03b2, \u03c3 = 3.2 \u00b5m", 0.955, 12.3)],
-    "Chinese": [("\u53d1\u7968\u53f7\u7801\uff1a4711", 0.97, 9.5)],
-    "one line of many": [("o5 m ", 0.5, 6.0), ("The quick brown fox jumps over 13 lazy dogs.", 0.98, 17.0)],
-    "nothing": [],
-}
-
-
-@pytest.mark.parametrize("name", [*DOUBTFUL, *SURE])
-def test_a_script_that_the_models_have_no_letters_for_is_doubted(name):
-    lines = {**DOUBTFUL, **SURE}[name]
-    found = [_Found(text=text, confidence=confidence, corners=quad(length)) for text, confidence, length in lines]
-    assert _is_doubtful(found) == (name in DOUBTFUL)
-
-
-def test_what_is_doubted_is_noted(engine):
-    page = Path(__file__).with_name("cyrillic.png").read_bytes()
-    notes = engine.ask(call(page, number=3)).notes
-    assert list(notes) == [3]
-    assert notes[3].startswith("script_not_read: ")
-    assert engine.ask(call(Path("examples/01-till-receipt.png").read_bytes())).notes == {}
 
 
 def test_a_16_bit_picture_is_not_clipped_to_white(engine):
