@@ -24,7 +24,7 @@ def blueprint(parts: WebParts) -> Blueprint:
     @routes.get("/api/v1/jobs/<job>/deliveries")
     @describe(
         "What became of a job's webhooks",
-        tag="Webhooks",
+        tag="Deliveries",
         answers=[
             ResponseSpec(
                 status=200,
@@ -45,7 +45,7 @@ def blueprint(parts: WebParts) -> Blueprint:
     @routes.post("/api/v1/deliveries/<delivery>/redeliver")
     @describe(
         "Send a webhook again",
-        tag="Webhooks",
+        tag="Deliveries",
         details="The same `webhook-id` and the same bytes, signed anew. One that waits for its next attempt does not wait longer.",
         answers=[ResponseSpec(status=202, what="It is sent soon.", schema="Delivery")],
         errors=["not_found", "delivery_gone"],

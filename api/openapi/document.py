@@ -31,7 +31,7 @@ ABOUT = (
     "Ids cannot be guessed. Every refusal has a stable code in the header `X-Error-Code`."
 )
 #: The groups of operations, in the order in which they are shown.
-TAGS = ("Extract", "Jobs", "Webhooks", "Account", "Health", "About")
+TAGS = ("Extract", "Jobs", "Deliveries", "Account", "Health", "About")
 _MARKDOWN_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 View = TypeVar("View", bound=Callable[..., Any])
 

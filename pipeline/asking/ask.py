@@ -266,7 +266,7 @@ class _Asking:
                 index=index,
                 code=ItemCode.SCHEMA_MISMATCH,
                 detail=storable(
-                    f"The model gave no usable result for this image, asked {self.progress.re_asked[index] + 1} times: {wrong[index]}"
+                    f"The model gave no usable result for this image, asked {_times(self.progress.re_asked[index] + 1)}: {wrong[index]}"
                 ),
             )
             for index in group
@@ -316,3 +316,7 @@ def _results(document: Any) -> dict[int, Any]:
 def _failed(group: Group, code: ItemCode, detail: str, usage: Usage) -> ChunkOutcome:
     said = storable(detail)  # because the detail may quote the model
     return ChunkOutcome(failures=tuple(Failure(index=index, code=code, detail=said) for index in group), usage=usage)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]
 KINDS = {"sh", "python", "php", "json request", "json node", "json mcp", "text help", "text session", "mermaid"}
 #: What stays up, or takes minutes: checked, and run by tests of its own (tests/e2e).
 LONG_RUNNING = re.compile(
-    r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
+    r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z-]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
 )
 #: What would change this checkout, or needs Docker: checked, and run by tests/component/deploy/test_compose_runs.py as far as may be.
 PRODUCTION = re.compile(
