@@ -8,16 +8,19 @@ import schemathesis
 
 from config.settings import Settings
 
+URL = "https://images.example/receipt.jpg"
 MODEL = Settings.model_fields["model"].default
 
 
 @schemathesis.hook
 def map_case(context: Any, case: Any) -> Any:
-    """A `customIds` for each image, `maxCredits` that are enough, a `webhookUrl` that may be called, a `schema` that is one,
-    models that the service has: in requests that are meant to be right."""
+    """Mends requests that are meant to be right: a `customIds` for each image, URLs where `inputMethod` says so, `maxCredits` that
+    are enough, a `webhookUrl` that may be called, a `schema` that is one, models that the service has."""
     if case.meta and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
         images = case.body.get("images")
         count = len(images) if isinstance(images, list) else 1
+        if isinstance(images, list) and case.body.get("inputMethod") == "url":
+            case.body["images"] = [one if str(one).startswith("http") else URL for one in images]
         if case.body.get("customIds") is not None:
             case.body["customIds"] = [f"image {number}" for number in range(count)]
         if isinstance(case.body.get("maxCredits"), int | float):
@@ -32,3 +35,11 @@ def map_case(context: Any, case: Any) -> Any:
         if case.body.get("fallbackModels") not in (None, []):
             case.body["fallbackModels"] = [MODEL]
     return case
+
+
+@schemathesis.hook
+def filter_case(context: Any, case: Any) -> bool:
+    """Leaves out requests that are wrong only in `image`: beside `images` the service ignores it, whatever it is."""
+    negative = case.meta and case.meta.generation.mode.is_negative
+    beside = isinstance(case.body, dict) and "images" in case.body and not isinstance(case.body.get("image", ""), str)
+    return not (negative and beside)

@@ -37,7 +37,7 @@ peers = ["anna", "otto"]
 [checks]
 enabled = true
 # 402, 404, 409 and 410 depend on what there is, not on how the request looks.
-positive_data_acceptance = {{ expected-statuses = ["2xx", "401", "402", "404", "409", "410"] }}
+positive_data_acceptance = {{ expected-statuses = ["2xx", "302", "401", "402", "404", "409", "410"] }}
 
 [generation]
 max-examples = {examples}
