@@ -65,8 +65,11 @@ def _started(settings: Settings, role: str, *, by_serve: bool) -> None:
 
 
 def _end_on_sigterm() -> None:
-    """Makes SIGTERM end the process cleanly while it starts. Later the process sets its own handler."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """Makes SIGTERM end the process while it starts, when there is nothing to clean up. Later the process sets its own handler.
+
+    SystemExit would not do: a handler may run in a callback of the import system, and Python drops exceptions of such callbacks.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 def _database(settings: Settings) -> Database:
