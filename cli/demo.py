@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from cli.local_key import ready_key
+from cli.ready import ready_url
 from config.chosen_engine import kind_of
 from config.settings import Settings, load_settings
 from storage.account.secret import secret_key
@@ -135,7 +136,9 @@ def _service(folder: Path, picture_port: int, console: Console) -> Iterator[tupl
         )
     try:
         with console.status("Starting the service …"):
-            url = _ready_url(process, log)
+            url = ready_url(process, seconds=START_SECONDS)
+        if not url:
+            raise DemoFailure(f"The service did not start.\n{log.read_text(errors='replace')[-2000:]}")
         settings = load_settings(environment)
         database = Database(settings.database_url)
         key = ready_key(database, secret_key(settings))
@@ -146,21 +149,6 @@ def _service(folder: Path, picture_port: int, console: Console) -> Iterator[tupl
         process.wait()
         if process.stdout:
             process.stdout.close()
-
-
-def _ready_url(process: subprocess.Popen[str], log: Path) -> str:
-    """The URL that `serve` prints when it is ready."""
-    timer = threading.Timer(START_SECONDS, process.kill)
-    timer.start()
-    try:
-        for line in process.stdout or ():
-            found = re.search(r"ready at (http://\S+)", line)
-            if found:
-                return found[1]
-    finally:
-        timer.cancel()
-    process.wait()
-    raise DemoFailure(f"The service did not start.\n{log.read_text(errors='replace')[-2000:]}")
 
 
 def _explain(console: Console, settings: Settings) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cli.exits import CommandFault, Exit
 from cli.lifeline import PARENT
+from cli.ready import ready_url
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -87,7 +86,10 @@ def embedded(folder: Path) -> Iterator[Embedded]:
             start_new_session=True,
         )
     try:
-        url = _ready_url(process, log)
+        url = ready_url(process, seconds=START_SECONDS)
+        if not url:
+            said = log.read_text(errors="replace")[-2000:]
+            raise CommandFault(Exit.UNREACHABLE, f"The embedded service did not start; its log is {log}.\n{said}")
         yield Embedded(url=url, key=_new_key(settings))
     finally:
         process.terminate()
@@ -139,19 +141,3 @@ def _wait_for_lock(folder: Path) -> None:
             if time.monotonic() > deadline:
                 raise CommandFault(Exit.USAGE, f"Another run uses {folder}. Wait for it to end, or name another output file.")
             time.sleep(0.2)
-
-
-def _ready_url(process: subprocess.Popen[str], log: Path) -> str:
-    """The URL that `serve` prints when it is ready."""
-    timer = threading.Timer(START_SECONDS, process.kill)
-    timer.start()
-    try:
-        for line in process.stdout or ():
-            found = re.search(r"ready at (http://\S+)", line)
-            if found:
-                return found[1]
-    finally:
-        timer.cancel()
-    process.wait()
-    said = log.read_text(errors="replace")[-2000:]
-    raise CommandFault(Exit.UNREACHABLE, f"The embedded service did not start; its log is {log}.\n{said}")

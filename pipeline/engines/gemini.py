@@ -30,7 +30,7 @@ from pipeline.engines.lessons import LocalLessons
 from pipeline.engines.manners import Manner, Manners
 from pipeline.engines.reaching import Server, elsewhere, interrupted, mounts, time_limits
 from pipeline.engines.reading import read_answer
-from pipeline.engines.refusals import REFUSING, Unreadable, Why, refusal, why
+from pipeline.engines.refusals import REFUSING, Unreadable, Why, refusal
 from pipeline.engines.setup_faults import Fault, fault_of
 from pipeline.engines.wording import instruction
 from pipeline.plan import RAW_BYTES
@@ -298,7 +298,7 @@ def _translated(server: Server) -> Iterator[None]:
 
 
 #: How to mend what stops the calls until a person acts.
-_TODO = {
+_REMEDY = {
     Fault.KEY: "Set GEMINI_API_KEY to a valid key.",
     Fault.RIGHTS: "Look at what GEMINI_API_KEY may do in its project at Google.",
     Fault.CREDIT: "Set up billing for the project of GEMINI_API_KEY.",
@@ -314,7 +314,8 @@ def _meaning(error: errors.APIError, server: Server) -> Exception:
     The model's own text is shortened, because it may quote the request. The key is cut out of it, because the sender of the job
     sees the text: an example is "Consumer 'api_key:…' has been suspended".
     """
-    code, text = error.code, _KEY.sub("…", str(error.message or error.status or "").strip())[:300]
+    code, said = error.code, str(error.message or error.status or "")
+    text = _KEY.sub("…", said.strip())[:300]
     if isinstance(error.response, httpx2.Response) and (other := elsewhere(error.response, error.response.content, server)):
         return other
     reasons = {str(detail.get("reason")) for detail in _details(error)}
@@ -324,17 +325,15 @@ def _meaning(error: errors.APIError, server: Server) -> Exception:
         return _Interrupted(f"the model answered HTTP {code}")
     if code == 500:
         return ModelFault(f"HTTP 500 {text}")
-    fault = Fault.KEY if "API_KEY_INVALID" in reasons else Fault.MODEL if code == 404 else fault_of(code, text)
+    fault = Fault.KEY if "API_KEY_INVALID" in reasons else Fault.MODEL if code == 404 else fault_of(code, said)
     if fault:
-        notice = f"The model can't be asked (HTTP {code}): {text} {_TODO[fault]}{WAITS}"
+        notice = f"The model can't be asked (HTTP {code}): {text} {_REMEDY[fault]}{WAITS}"
         return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=fault.cause, status=code)
-    said = str(error.message or error.status or "")
-    if why(code, said) is Why.BLIND:
+    refused = refusal(code, f"The model refused the request (HTTP {code}): {text}", said)
+    if refused.why is Why.BLIND:
         notice = f"The model takes no images (HTTP {code}): {text} Set MODEL to one that does.{WAITS}"
         return ModelUnavailable(f"HTTP {code} {text}", retry_after=PERSON_SECONDS, notice=notice, cause=Cause.MODEL, status=code)
-    if code in REFUSING:
-        return refusal(code, f"The model refused the request (HTTP {code}): {text}", said)
-    return ModelRefused(f"The model refused the request (HTTP {code}): {text}")
+    return refused if code in REFUSING else ModelRefused(str(refused))
 
 
 def _quota(error: errors.APIError) -> ModelUnavailable:

@@ -38,7 +38,7 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
     if status in {408, 425, 502, 503, 504, 529}:
         return ModelUnavailable(text, retry_after=_seconds(retry_after) or OVERLOAD_SECONDS, status=status)
     if fault := fault_of(status, words):
-        notice = f"The model can't be asked ({text}). {_TODO[fault]}{WAITS}"
+        notice = f"The model can't be asked ({text}). {_REMEDY[fault]}{WAITS}"
         return ModelUnavailable(text, retry_after=PERSON_SECONDS, notice=notice, cause=fault.cause, status=status)
     refused = refusal(status, f"The model refused the request ({text})", words)
     if refused.why is Why.BLIND:
@@ -53,7 +53,7 @@ def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
 
 
 #: How to mend what stops the calls until a person acts.
-_TODO = {
+_REMEDY = {
     Fault.KEY: "Set OPENAI_API_KEY to a key that the server accepts.",
     Fault.RIGHTS: "Look at what OPENAI_API_KEY may do, and at MODEL.",
     Fault.CREDIT: "Pay for the account of OPENAI_API_KEY, or use another.",

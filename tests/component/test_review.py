@@ -12,6 +12,7 @@ from cli.local_key import ready_key
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.engines.gemini import _meaning, _server
 from pipeline.finalize import JobOutcome, conclude
+from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import Answer, Finish, JobStatus, Question, Reply, Usage
 from storage import schema
 from storage.account import accounts
@@ -212,3 +213,12 @@ def test_a_supervisor_that_rings_steps_anew_does_not_wait_for_who_ends_their_job
         lock_job(closer, job)
         ringing.forget_rings(supervisor)
         assert len(ringing.to_ring(supervisor)) == 3
+
+
+def test_a_refused_key_is_known_however_late_gemini_says_it():
+    said = f"{'The request was looked at. ' * 20}API key not valid."
+    meaning = _meaning(
+        errors.ClientError(400, {"error": {"code": 400, "message": said, "status": "INVALID_ARGUMENT"}}), _server("")
+    )
+    assert isinstance(meaning, ModelUnavailable)
+    assert meaning.cause is Cause.ACCOUNT
