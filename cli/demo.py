@@ -37,6 +37,7 @@ from storage.scratch.open import open_scratch
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".heic", ".tiff", ".gif"}
 PROMPT = "What kind of document or scene is this, whose is it, and what are its date and its amounts?"
+MERGED = 4  #: so many pictures of the examples go into the one JSON document
 START_SECONDS = 60
 JOB_SECONDS = 600
 
@@ -58,7 +59,7 @@ def run_demo(*, keep: bool) -> int:
                 {"inputMethod": "url", "images": urls, "granularity": "perImage"},
             )
             _show_texts(console, pictures, plain)
-            texts = [base64.b64encode(path.read_bytes()).decode() for path in pictures]
+            texts = [base64.b64encode(path.read_bytes()).decode() for path in pictures[:MERGED]]
             merged = _run(console, client, "by base64, jsonMode", {"inputMethod": "base64", "images": texts, "jsonMode": True})
             _show_document(console, merged)
             return _show_end(console, settings, [plain, merged])
