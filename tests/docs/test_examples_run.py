@@ -20,6 +20,7 @@ import pytest
 from mcp import Client as McpClient
 from mcp import StdioServerParameters
 
+from cli.demo import MERGED
 from cli.main import main
 from cli.serve import _say
 from config.settings import SECRETS, Settings, load_settings
