@@ -239,7 +239,7 @@ def check_demo_excerpt(excerpt: str) -> None:
         found = [words for words in expected[picture]["contains"] if re.sub(r"[\s/]", "", words.lower()) in text]
         assert len(found) >= 2, f"{picture} says other things"
     runs = re.findall(r"│ succeeded │ (\d+) of (\d+) +│ (\d+) +│", excerpt)
-    assert runs == [(str(len(expected)), str(len(expected)), str(reservation(len(expected))))] * 2
+    assert runs == [(str(count), str(count), str(reservation(count))) for count in (len(expected), MERGED)]
     assert excerpt.rstrip().endswith("Scratch is empty.")
 
 
