@@ -17,7 +17,7 @@ from api.errors import ApiError, json_response
 from api.uploads import is_upload, read_upload
 from api.wiring import WebParts
 from pipeline.credits import reservation
-from pipeline.errors import PartError, os_errors
+from pipeline.errors import PartError, StorageFull, os_errors
 from pipeline.estimate import Estimate, estimate
 from pipeline.job_object import job_json, links_json
 from pipeline.outbound.addresses import MAX_URL
@@ -288,6 +288,8 @@ def _nothing_left(parts: WebParts, job: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, StorageFull):
+            parts.signals.note_full_storage()
         if not (isinstance(error, ApiError) and error.code == "maybe_accepted"):
             with suppress(PartError):  # the supervisor sweeps what is left
                 parts.scratch.delete(list(parts.scratch.list(f"{job}/")))

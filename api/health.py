@@ -81,7 +81,7 @@ def probes(parts: WebParts) -> dict[str, Probe]:
             migrated.set()
 
     def redis() -> None:
-        parts.signals.ping()
+        parts.signals.check()
 
     def scratch() -> None:
         next(iter(parts.scratch.list("readyz/")), None)

@@ -31,6 +31,9 @@ class Scratch(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Yields every key that starts with `prefix`, in any order."""
 
+    def abort_uploads(self, seconds: float) -> int:
+        """Ends uploads in parts that began more than `seconds` ago and were never finished. Returns how many there were."""
+
 
 class Fetch(Protocol):
     """Fetches many URLs at once."""

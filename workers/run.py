@@ -152,6 +152,7 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     except Transient as error:
         _count(lease, "interrupted")
         if isinstance(error, StorageFull):
+            parts.signals.note_full_storage()
             log.warning("storage_full", exc_info=True)
         else:
             log.warning("step_interrupted", exc_info=True)

@@ -28,7 +28,12 @@ PURGE_SECONDS = 60.0
 SWEEP_SECONDS = 300.0
 OWNERS_AT_ONCE = 500  #: databases take about 30,000 values in one query
 LONGEST_REASON = 300  #: characters of a part's own words in the log
-UNKNOWN_SECONDS = 3600.0  #: a request that is being accepted may have objects but no job yet
+#: A request that is being accepted has objects but no job yet. So objects of no job stay until nothing was added to them for
+#: this long. The longest wait between two objects is one upload to a slow S3.
+UNKNOWN_SECONDS = 1800.0
+UNKNOWN_FULL_SECONDS = 600.0  #: the same while storage is full, because then these objects may keep everybody from working
+SWEEP_FULL_SECONDS = 60.0
+UPLOAD_SECONDS = 86_400.0  #: an upload in parts that began so long ago was cut off
 
 
 @dataclass(kw_only=True)
@@ -42,7 +47,8 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic  #: seconds; tells when errands are due and how long scratch has been unknown
     _due: dict[str, float] = field(default_factory=dict)  # errand → when it is due, by the process's clock
     _interrupted: set[str] = field(default_factory=set)  # errands that failed last because a part is away
-    _unknown: dict[str, float] = field(default_factory=dict)  # scratch owner → when it was first seen without a job
+    #: Scratch owner without a job → how many objects it had, and when it was first seen with so many.
+    _unknown: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def run(self, stop: threading.Event) -> None:
         """Ticks until `stop` is set. An errand that fails is retried when it is next due."""
@@ -56,6 +62,8 @@ class Supervisor:
             self.show_alive()
         self._every(PURGE_SECONDS, self.purge)
         self._every(SWEEP_SECONDS, self.sweep)
+        self._every(SWEEP_FULL_SECONDS, self.sweep_if_full)
+        self._every(SWEEP_SECONDS, self.abort_uploads)
 
     def reclaim(self) -> None:
         with self.database.write() as connection:
@@ -108,8 +116,18 @@ class Supervisor:
         if purged:
             log.info("results_expired", jobs=len(purged))
 
-    def sweep(self) -> None:
-        """Deletes the scratch of jobs that have ended, and scratch that has belonged to no job for an hour.
+    def sweep_if_full(self) -> None:
+        """While storage is full, sweeps more often, and what belongs to no job goes sooner."""
+        if self.signals.storage_is_full():
+            self.sweep(full=True)
+
+    def abort_uploads(self) -> None:
+        """Ends what cut-off uploads have left in S3. It is no object, so `sweep` does not see it."""
+        if aborted := self.scratch.abort_uploads(UPLOAD_SECONDS):
+            log.warning("uploads_aborted", uploads=aborted)
+
+    def sweep(self, *, full: bool = False) -> None:
+        """Deletes the scratch of jobs that have ended, and of no job to which nothing was added for a while.
 
         Uploaded images that are kept for a retry stay.
         """
@@ -121,16 +139,20 @@ class Supervisor:
         for first in range(0, len(owners), OWNERS_AT_ONCE):
             with self.database.read() as connection:
                 known |= upkeep.scratch_owners(connection, owners[first : first + OWNERS_AT_ONCE])
-        now = self.clock()
-        self._unknown = {owner: self._unknown.get(owner, now) for owner in keys if owner not in known}
+        now, patience = self.clock(), UNKNOWN_FULL_SECONDS if full else UNKNOWN_SECONDS
+        self._unknown = {owner: self._since(owner, len(left), now) for owner, left in keys.items() if owner not in known}
         idle = {owner: keys[owner] for owner, needs in known.items() if needs is Owner.DONE}
         idle |= {
             owner: [key for key in keys[owner] if not is_input(key)] for owner, needs in known.items() if needs is Owner.KEPT
         }
-        idle |= {owner: keys[owner] for owner, since in self._unknown.items() if now - since > UNKNOWN_SECONDS}
+        idle |= {owner: keys[owner] for owner, (_, since) in self._unknown.items() if now - since > patience}
         for owner, left in idle.items():
             if left:
                 self._attempt(self._delete, owner, left)
+
+    def _since(self, owner: str, objects: int, now: float) -> tuple[int, float]:
+        before = self._unknown.get(owner)
+        return before if before and before[0] == objects else (objects, now)
 
     def _delete(self, owner: str, keys: list[str]) -> None:
         self.scratch.delete(keys)

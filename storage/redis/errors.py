@@ -42,6 +42,8 @@ _TRANSIENT = (
 def redis_error(error: Exception) -> PartError:
     """Translates one of the errors in AWAY."""
     text = str(error) or type(error).__name__
+    if isinstance(error, OutOfMemoryError):
+        text = "Redis is full: it refuses writes, so nothing can be announced. Raise its maxmemory, or find what else fills it."
     if isinstance(error, _NOT_ALLOWED):
         return not_allowed(text)
     if isinstance(error, _TRANSIENT):

@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -35,6 +35,9 @@ TASK = "workers.run_step"
 CHANNEL = "extract-image:jobs"  #: channel for the ids of changed jobs
 GOING_ON = " goes on"  #: suffix of the id of a job that has changed but not ended
 TROUBLE = "extract-image:trouble"
+CHECKED = "extract-image:checked"
+FULL = "extract-image:full"
+FULL_TTL = 900  #: seconds
 TROUBLE_TTL = 20  #: seconds; longer than the wait between two calls of a job whose server is away
 AGAIN_SECONDS = 1.0  #: the listener checks this often whether it is closed, and retries Redis after this time
 PROCESSES = "extract-image:counts"
@@ -147,9 +150,19 @@ class Signals:
             log.warning("not_rung", steps=len(rings), reason=repr(error))
 
     @redis_errors()
-    def ping(self) -> None:
-        """Raises Transient or Permanent if Redis does not answer."""
-        self.redis.ping()
+    def check(self) -> None:
+        """Raises Transient or Permanent if Redis takes no writes: it is away, full, or a read-only copy."""
+        self.redis.set(CHECKED, "", ex=60)
+
+    def note_full_storage(self) -> None:
+        """Notes that scratch or the database has refused something because it is full. It is forgotten after FULL_TTL."""
+        with suppress(*AWAY):
+            self._counts.set(FULL, "", ex=FULL_TTL)
+
+    @redis_errors()
+    def storage_is_full(self) -> bool:
+        """Whether full storage was noted within FULL_TTL. Raises Transient and Permanent."""
+        return bool(self._counts.exists(FULL))
 
     @redis_errors()
     def queue_is_empty(self) -> bool:

@@ -12,7 +12,8 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import IO, Any
 
@@ -155,6 +156,24 @@ class S3Scratch:
                     key = found["Key"].removeprefix(self._prefix)
                     if SAFE_KEY.fullmatch(key):
                         yield key
+
+    def abort_uploads(self, seconds: float) -> int:
+        """Ages are counted by the clock of S3, which is in its answers. Each upload is one more request, so few are expected."""
+        aborted = 0
+        with self._told("list uploads"):
+            pages = self._client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+                now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
+                for upload in page.get("Uploads", ()):
+                    ours = SAFE_KEY.fullmatch(upload["Key"].removeprefix(self._prefix))
+                    if ours and (now - upload["Initiated"]).total_seconds() > seconds:
+                        self._abort(upload["Key"], upload["UploadId"])
+                        aborted += 1
+        return aborted
+
+    def _abort(self, name: str, upload: str) -> None:
+        with suppress(self._client.exceptions.NoSuchUpload):  # it was finished or aborted meanwhile
+            self._client.abort_multipart_upload(Bucket=self._bucket, Key=name, UploadId=upload)
 
     def _delete(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Sends one bulk delete. Gives the key and error code of each object that could not be deleted.

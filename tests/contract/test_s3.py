@@ -133,6 +133,22 @@ def test_a_large_body_that_fails_half_way_leaves_the_old_object_and_no_parts(s3,
     assert [each["Key"] for each in unfinished if each["Key"].startswith(prefix)] == []
 
 
+def test_an_upload_that_was_cut_off_is_aborted_when_it_is_old_and_those_of_others_stay(s3, prefix):
+    client, place = s3_client(s3.settings()), {"Bucket": s3.bucket}
+    cut, foreign = f"{prefix}/job_1/r1-c0", f"{prefix}-other/job_1/r1-c0"
+    others = client.create_multipart_upload(**place, Key=foreign)["UploadId"]
+    for name in (cut, foreign):
+        client.create_multipart_upload(**place, Key=name)
+    scratch = open_scratch(s3.settings(prefix))
+    assert scratch.abort_uploads(3600) == 0
+    assert scratch.abort_uploads(-60) == 1
+    left = client.list_multipart_uploads(**place, Prefix=prefix).get("Uploads", [])
+    assert {upload["Key"] for upload in left} == {foreign}
+    assert others in {upload["UploadId"] for upload in left}
+    for upload in left:
+        client.abort_multipart_upload(**place, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
 def test_a_body_stays_open_for_the_one_who_put_it(s3, prefix):
     scratch = open_scratch(s3.settings(prefix))
     for size in (1, 9 * MB, 65 * MB):

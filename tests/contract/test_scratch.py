@@ -185,6 +185,12 @@ def test_a_body_that_fails_half_way_leaves_the_old_object_whole(scratch):
     assert list(scratch.list("")) == ["job_1/a"]
 
 
+def test_where_every_upload_was_finished_none_is_aborted(scratch):
+    scratch.put("job_1/a", io.BytesIO(b"x"))
+    assert scratch.abort_uploads(-1) == 0
+    assert list(scratch.list("")) == ["job_1/a"]
+
+
 def test_of_many_writers_of_one_object_one_wins_whole(scratch):
     bodies = [bytes([number]) * 300_000 for number in range(4)]
     assert at_once(*(lambda body=body: put(scratch, "job_1/a", body) for body in bodies)) == [None] * 4

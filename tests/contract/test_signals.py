@@ -15,7 +15,20 @@ from pipeline.errors import Transient
 from pipeline.ports import Cause
 from storage.account.accounts import random_id
 from storage.queue.ringing import Ring
-from storage.redis.signals import CHANNEL, COUNTS_TTL, PROCESSES, QUEUE, TASK, WAITED_QUEUE, JobTrouble, Signals, celery_app
+from storage.redis.embedded import EmbeddedRedis
+from storage.redis.signals import (
+    CHANNEL,
+    COUNTS_TTL,
+    FULL,
+    FULL_TTL,
+    PROCESSES,
+    QUEUE,
+    TASK,
+    WAITED_QUEUE,
+    JobTrouble,
+    Signals,
+    celery_app,
+)
 from tests.fakes.signals import MemorySignals
 from tests.rows import eventually
 
@@ -236,6 +249,32 @@ def test_without_redis_whoever_waits_is_woken_to_look_elsewhere(away, job):
     with away.watch(job) as watch:
         assert watch.wait(LONG)
         assert watch.wait(LONG)
+
+
+def test_a_full_redis_is_no_working_one(tmp_path):
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        made = Signals(server.url)
+        made.check()
+        made.redis.config_set("maxmemory", "1")
+        made.redis.ping()
+        with pytest.raises(Transient, match="Redis is full"):
+            made.check()
+        made.redis.config_set("maxmemory", "0")
+        made.check()
+        made.close()
+
+
+def test_full_storage_is_noted_for_a_while(redis_signals):
+    redis_signals.redis.delete(FULL)
+    assert not redis_signals.storage_is_full()
+    redis_signals.note_full_storage()
+    assert redis_signals.storage_is_full()
+    assert 0 < redis_signals.redis.ttl(FULL) <= FULL_TTL
+    redis_signals.redis.delete(FULL)
+
+
+def test_without_redis_full_storage_is_not_noted_and_nothing_is_raised(away):
+    away.note_full_storage()
 
 
 def test_without_redis_looking_at_the_queue_says_so(away):

@@ -20,6 +20,7 @@ class MemorySignals:
         # takes the item close to the timeout.
         self.rung: queue.Queue[int] = queue.Queue()
         self.lose_rings = False
+        self._full = False
         self._watches = Watches()
         self._published: dict[str, str] = {}
         self._troubles: dict[str, JobTrouble] = {}
@@ -29,8 +30,14 @@ class MemorySignals:
             if not self.lose_rings:
                 self.rung.put(ring.step)
 
-    def ping(self) -> None:
+    def check(self) -> None:
         """Does nothing, because the fake is always available."""
+
+    def note_full_storage(self) -> None:
+        self._full = True
+
+    def storage_is_full(self) -> bool:
+        return self._full
 
     def queue_is_empty(self) -> bool:
         return self.rung.empty()

@@ -27,7 +27,7 @@ from tests.rows import (
     step_ids,
     step_row,
 )
-from workers.supervisor import UNKNOWN_SECONDS, Supervisor
+from workers.supervisor import SWEEP_FULL_SECONDS, UNKNOWN_FULL_SECONDS, UNKNOWN_SECONDS, Supervisor
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -266,7 +266,7 @@ def test_scratch_of_an_open_job_and_of_one_that_is_being_cleaned_up_is_left(hous
     assert sorted(house.scratch.objects) == sorted([f"{open_job}/a", f"{ended}/a"])
 
 
-def test_scratch_that_belongs_to_no_job_goes_only_after_an_hour(house, supervisor, clock):
+def test_scratch_that_belongs_to_no_job_goes_only_after_half_an_hour(house, supervisor, clock):
     put(house, "job_unknown/a")
     supervisor.sweep()
     clock.now += UNKNOWN_SECONDS
@@ -277,7 +277,7 @@ def test_scratch_that_belongs_to_no_job_goes_only_after_an_hour(house, superviso
     assert house.scratch.objects == {}
 
 
-def test_scratch_whose_job_is_accepted_within_the_hour_is_kept(house, supervisor, clock):
+def test_scratch_whose_job_is_accepted_in_time_is_kept(house, supervisor, clock):
     new = job_of(house.account)
     put(house, f"{new.id}/a")
     supervisor.sweep()
@@ -288,7 +288,31 @@ def test_scratch_whose_job_is_accepted_within_the_hour_is_kept(house, supervisor
     assert list(house.scratch.objects) == [f"{new.id}/a"]
 
 
-def test_what_is_seen_again_after_it_was_gone_has_a_new_hour(house, supervisor, clock):
+def test_scratch_of_no_job_stays_while_something_is_added_to_it(house, supervisor, clock):
+    for name in "abc":
+        put(house, f"job_unknown/{name}")
+        supervisor.sweep()
+        clock.now += UNKNOWN_SECONDS
+    supervisor.sweep()
+    assert len(house.scratch.objects) == 3
+    clock.now += 1
+    supervisor.sweep()
+    assert house.scratch.objects == {}
+
+
+def test_while_storage_is_full_scratch_of_no_job_goes_sooner(house, supervisor, clock):
+    put(house, "job_unknown/a")
+    supervisor.tick()
+    clock.now += UNKNOWN_FULL_SECONDS + 1
+    supervisor.tick()
+    assert list(house.scratch.objects) == ["job_unknown/a"]
+    house.signals.note_full_storage()
+    clock.now += SWEEP_FULL_SECONDS
+    supervisor.tick()
+    assert house.scratch.objects == {}
+
+
+def test_what_is_seen_again_after_it_was_gone_starts_anew(house, supervisor, clock):
     put(house, "job_unknown/a")
     supervisor.sweep()
     house.scratch.delete(["job_unknown/a"])
