@@ -11,10 +11,15 @@ import structlog
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
+def _with_context(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Adds what is bound to the context, in the order of the names. structlog's own order differs from process to process."""
+    return {**dict(sorted(structlog.contextvars.get_contextvars().items())), **event}
+
+
 def configure_logs(*, json: bool, level: int = logging.INFO) -> None:
     """Formats the records of structlog and of the standard library's logging in the same way."""
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _with_context,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
