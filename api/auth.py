@@ -97,7 +97,10 @@ def _count(parts: WebParts, key: str) -> None:
     except (*AWAY, StorageError) as error:
         log.warning("rate_not_counted", reason=repr(error))
         return
-    left = max(1, math.ceil(window.reset_time - time.time()))
+    # The two readings of this machine's clock cancel out: the counts age by the clock of Redis. If the request was refused, the
+    # first place comes free one share of the window after that time.
+    wait = window.reset_time - time.time() + (0 if allowed else seconds / limit)
+    left = max(1, math.ceil(wait))
     g.rate = Rate(limit=limit, window=seconds, remaining=max(window.remaining, 0), seconds=left)
     if not allowed:
         text = f"This key may send {parts.rate}; try again in {left} s."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 from config.chosen_engine import kind_of, model_of, models_of
 from config.settings import Settings
@@ -32,7 +32,7 @@ class WebParts:
     signals: Signals
     secret_key: bytes
     rate: RateLimitItem
-    limiter: MovingWindowRateLimiter
+    limiter: SlidingWindowCounterRateLimiter
     engine: str
     models: Mapping[str, Model]  #: the models that a request may name; the first one is the default
     warnings: tuple[str, ...]  #: the engine's warnings, which every job gets
@@ -59,7 +59,8 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         signals=Signals(settings.redis_url),
         secret_key=secret_key(settings),
         rate=parse(settings.rate_limit),
-        limiter=MovingWindowRateLimiter(storage_from_string(_limits_url(settings.redis_url))),
+        # Of the library's strategies, this one counts by the clock of Redis. So web machines whose clocks differ agree.
+        limiter=SlidingWindowCounterRateLimiter(storage_from_string(limits_url(settings.redis_url))),
         engine=engine,
         models=models,
         warnings=warnings,
@@ -72,6 +73,6 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
     )
 
 
-def _limits_url(redis_url: str) -> str:
+def limits_url(redis_url: str) -> str:
     """REDIS_URL in the spelling of the limits library."""
     return redis_url.replace("unix://", "redis+unix://", 1) if redis_url.startswith("unix://") else redis_url

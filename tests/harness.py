@@ -15,7 +15,7 @@ from typing import Any
 from flask.testing import FlaskClient
 from limits import parse
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 from sqlalchemy import Table, func, select, update
 from werkzeug.test import TestResponse
 
@@ -78,7 +78,7 @@ class Harness:
             signals=self.signals,
             secret_key=b"secret",
             rate=parse(self.settings.rate_limit),
-            limiter=MovingWindowRateLimiter(MemoryStorage()),
+            limiter=SlidingWindowCounterRateLimiter(MemoryStorage()),
             engine=self.engine.name,
             models=self.models,
             warnings=self.engine.warnings,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from limits import parse
 from limits.storage import storage_from_string
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from storage.queue.ringing import Ring
@@ -127,7 +127,7 @@ def test_rings_signals_and_rates_go_over_tls(door):
             assert watch.wait(20)
     finally:
         signals.close()
-    limiter = MovingWindowRateLimiter(storage_from_string(url))
+    limiter = SlidingWindowCounterRateLimiter(storage_from_string(url))
     assert limiter.hit(parse("1/minute"), "tls")
     assert not limiter.hit(parse("1/minute"), "tls")
 

@@ -29,7 +29,7 @@ from typing import Any
 import structlog
 from limits import parse
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 import api.wiring
 import workers.wiring
@@ -193,7 +193,7 @@ def answer_door(life: Life, settings: Settings, crashing: Crashing) -> str:
             signals=signals,
             secret_key=b"secret",
             rate=parse(settings.rate_limit),
-            limiter=MovingWindowRateLimiter(MemoryStorage()),
+            limiter=SlidingWindowCounterRateLimiter(MemoryStorage()),
             engine="fake",
             models={"fake-1": Model(name="fake-1")},
             warnings=(),
