@@ -160,7 +160,9 @@ def _converted(seen: Seen, shown: tuple[Staged, bytes], path: Path) -> Seen:
         return seen.but(outcome="fault", told="neither the bytes nor a PNG or JPEG")
     lossy = staged_as.mime == "image/jpeg"
     with Image.open(io.BytesIO(body), formats=["PNG", "JPEG"]) as image:
-        if image.mode not in {"1", "L", "P", "RGB"}:
+        # A PNG with damage outside of its pixels keeps its alpha, as a sound PNG does.
+        whole = image.mode == "RGBA" and seen.kind == "PNG" and image.getextrema()[3] == (255, 255)
+        if image.mode not in {"1", "L", "P", "RGB"} and not whole:
             return seen.but(outcome="fault", told=f"its mode is {image.mode}")
         ours = np.asarray(image.convert("RGB"))
     others: list[Decoded] = []
@@ -176,7 +178,7 @@ def _converted(seen: Seen, shown: tuple[Staged, bytes], path: Path) -> Seen:
     seen = seen.but(openers=tuple(one.by for one in others), agree=tuple(agree))
     if agree or not others:
         return seen.but(outcome="converted")
-    if explained := difference(ours, others, kind=seen.kind, note=staged_as.note):
+    if explained := difference(ours, others, name=seen.name, kind=seen.kind, note=staged_as.note):
         return seen.but(outcome="converted", told=explained)
     sizes = {other.by: other.rgba.shape[1::-1] for other in others}
     if all(size != ours.shape[1::-1] for size in sizes.values()):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pipeline.decode.cut_short import note_of_missing
+from pipeline.decode.pixels import MISSING
 from pipeline.decode.wire import MAX_PIXELS, MAX_SIDE
 from pipeline.types import ItemCode, Refused
 
@@ -48,13 +50,20 @@ def open_bmp(data: bytes) -> Image.Image | Refused:
     if header.compression in {_JPEG, _PNG}:
         return _refused("that holds a JPEG or PNG")
     offset = struct.unpack_from("<I", data, 10)[0]
+    if header.bits <= 8 and offset <= _FILE_HEADER + header.size:
+        # Some writers leave the palette out of the sum. Viewers look for the pixels behind it then.
+        offset = _FILE_HEADER + header.size + _colours_of(header) * _bytes_a_colour(header)
     if header.bits in {1, 2, 4, 8}:
-        image = _of_palette(data, header, offset)
+        image, missing = _of_palette(data, header, offset)
     elif header.bits in _NARROW:
-        image = _of_masks(data, header, offset)
+        image, missing = _of_masks(data, header, offset)
     else:
         return _refused(f"of {header.bits} bits a pixel")
-    return image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if header.upward else image
+    if 2 * missing > header.height:
+        raise ValueError("a bitmap that ends early")
+    image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if header.upward else image
+    image.info[MISSING] = note_of_missing(missing, header.height, at_the_foot=not header.upward)
+    return image
 
 
 def _refused(what: str) -> Refused:
@@ -80,38 +89,49 @@ def _header(data: bytes) -> _Header:
     )
 
 
-def _rows(data: bytes, header: _Header, offset: int) -> np.ndarray:
-    """The bytes of each row without padding, shape (height, bytes).
+def _rows(data: bytes, header: _Header, offset: int) -> tuple[np.ndarray, int]:
+    """The bytes of each row without padding, shape (height, bytes), and how many rows of the file are missing at its end.
 
     The file pads each row to a multiple of four bytes. The padding of the last row may be missing.
     """
     used, stride = (header.width * header.bits + 7) // 8, (header.width * header.bits + 31) // 32 * 4
     body = data[offset : offset + stride * header.height].ljust(stride * header.height, b"\0")
-    if len(data) - offset < stride * (header.height - 1) + used:
-        raise ValueError("a bitmap that ends early")
-    return np.frombuffer(body, np.uint8).reshape(header.height, stride)[:, :used]
+    there = max(0, len(data) - offset + stride - used) // stride
+    return np.frombuffer(body, np.uint8).reshape(header.height, stride)[:, :used], max(0, header.height - there)
 
 
-def _of_palette(data: bytes, header: _Header, offset: int) -> Image.Image:
+def _of_palette(data: bytes, header: _Header, offset: int) -> tuple[Image.Image, int]:
+    """The picture, and how many of its rows are missing."""
     start = _FILE_HEADER + header.size
     if header.size == 40 and header.compression == _BITFIELDS:
         start += 12
-    each = 3 if header.size == _CORE else 4
-    most = header.colours if 0 < header.colours <= 1 << header.bits else 1 << header.bits
+    each, most = _bytes_a_colour(header), _colours_of(header)
     table = np.frombuffer(data[start : min(start + each * most, max(offset, start))], np.uint8)
     table = table[: len(table) // each * each].reshape(-1, each)[:, 2::-1]
-    runs = header.compression in {_RLE8, _RLE4}
-    indexes = _runs(data[offset:], header) if runs else _small(_rows(data, header, offset), header)
+    if header.compression in {_RLE8, _RLE4}:
+        indexes, missing = _runs(data[offset:], header)
+    else:
+        rows, missing = _rows(data, header, offset)
+        indexes = _small(rows, header)
     used = int(indexes.max(initial=0)) + 1
     if used > len(table):
         table = np.concatenate([table, np.zeros((used - len(table), 3), np.uint8)])
     image = Image.fromarray(indexes)
     if len(table) == 256 and (table == np.arange(256, dtype=np.uint8)[:, None]).all():
-        return image
+        return image, missing
     if header.bits == 1 and table[:2].tolist() == [[0, 0, 0], [255, 255, 255]]:
-        return Image.fromarray(indexes.astype(bool))
+        return Image.fromarray(indexes.astype(bool)), missing
     image.putpalette(np.ascontiguousarray(table[:256]).tobytes())
-    return image
+    return image, missing
+
+
+def _bytes_a_colour(header: _Header) -> int:
+    return 3 if header.size == _CORE else 4
+
+
+def _colours_of(header: _Header) -> int:
+    """How many colours the palette has."""
+    return header.colours if 0 < header.colours <= 1 << header.bits else 1 << header.bits
 
 
 def _small(rows: np.ndarray, header: _Header) -> np.ndarray:
@@ -123,12 +143,15 @@ def _small(rows: np.ndarray, header: _Header) -> np.ndarray:
     return np.ascontiguousarray(split.reshape(len(rows), rows.shape[1] * each)[:, : header.width])
 
 
-def _runs(body: bytes, header: _Header) -> np.ndarray:
-    """Decodes run-length codes to palette indexes. Pixels that jumps and early ends of rows skip get the first colour."""
+def _runs(body: bytes, header: _Header) -> tuple[np.ndarray, int]:
+    """Decodes run-length codes to palette indexes. Gives them, and how many rows are missing because the codes end early.
+
+    Pixels that jumps and early ends of rows skip get the first colour.
+    """
     width, height = header.width, header.height
     indexes = bytearray(width * height)
     four = header.compression == _RLE4
-    x = y = at = 0
+    x = y = at = missing = 0
     while y < height and at + 1 < len(body):
         if series := _MANY_RUNS.match(body, at):
             pixels = _series(series[0], four=four)
@@ -160,9 +183,8 @@ def _runs(body: bytes, header: _Header) -> np.ndarray:
         indexes[place : place + fits] = pixels[:fits]
         x += fits
     else:
-        if y < height:
-            raise ValueError("a bitmap that ends early")
-    return np.frombuffer(indexes, np.uint8).reshape(height, width)
+        missing = max(0, height - y - (x >= width))  # the mark of the end may be missing
+    return np.frombuffer(indexes, np.uint8).reshape(height, width), missing
 
 
 def _series(codes: bytes, *, four: bool) -> bytes:
@@ -176,13 +198,14 @@ def _series(codes: bytes, *, four: bool) -> bytes:
     return pixels.astype(np.uint8).tobytes()
 
 
-def _of_masks(data: bytes, header: _Header, offset: int) -> Image.Image:
-    rows = _rows(data, header, offset)
+def _of_masks(data: bytes, header: _Header, offset: int) -> tuple[Image.Image, int]:
+    """The picture, and how many of its rows are missing."""
+    rows, missing = _rows(data, header, offset)
     masks = _masks(data, header)
     if masks[:3] == (0xFF0000, 0xFF00, 0xFF) and masks[3] in {0, 0xFF000000}:
         raw = {24: "BGR", 32: "BGRA" if masks[3] else "BGRX"}[header.bits]
         mode = "RGBA" if masks[3] else "RGB"
-        return Image.frombytes(mode, (header.width, header.height), np.ascontiguousarray(rows).tobytes(), "raw", raw)
+        return Image.frombytes(mode, (header.width, header.height), np.ascontiguousarray(rows).tobytes(), "raw", raw), missing
     if header.bits == 24:
         padded = np.zeros((header.height, header.width, 4), np.uint8)
         padded[..., :3] = rows.reshape(header.height, header.width, 3)
@@ -190,7 +213,7 @@ def _of_masks(data: bytes, header: _Header, offset: int) -> Image.Image:
     else:
         values = np.ascontiguousarray(rows).view(f"<u{header.bits // 8}").astype(np.uint32)
     bands = [masked(values, mask) for mask in (masks if masks[3] else masks[:3])]
-    return Image.fromarray(np.stack(bands, axis=2))
+    return Image.fromarray(np.stack(bands, axis=2)), missing
 
 
 def _masks(data: bytes, header: _Header) -> tuple[int, int, int, int]:

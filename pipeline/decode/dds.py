@@ -56,6 +56,8 @@ def open_dds(data: bytes) -> Image.Image | bytes | Refused:
     flags, code, bits = struct.unpack_from("<I4sI", data, 80)
     masks = struct.unpack_from("<4I", data, 92)
     size = (height, width)
+    if bits == 8 and flags & _LUMINANCE and not masks[0] & 0xFF:
+        masks = (0xFF, 0xFF, 0xFF, 0)  # some writers give the mask of a pixel of 32 bits
     if flags & _FOURCC:
         return _by_code(data, code, size)
     if flags & _LUMINANCE and masks[0] and bits in {8, 16}:

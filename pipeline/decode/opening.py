@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -142,11 +143,17 @@ def _tiff(data: bytes) -> Image.Image | bytes | Refused:
     return open_tiff(data)
 
 
+_COMMENTS = re.compile(rb"\A\s*(?:/\*.*?\*/\s*)+", re.DOTALL)
+
+
 def _xbm(data: bytes) -> Image.Image:
-    """Inverts the picture, because a set bit means black in XBM and Pillow reads it as white."""
+    """Inverts the picture, because a set bit means black in XBM and Pillow reads it as white.
+
+    Pillow knows no comment before the first line.
+    """
     from PIL import ImageChops
 
-    with _by_pillow("XBM", data) as image:
+    with _by_pillow("XBM", _COMMENTS.sub(b"", data)) as image:
         return ImageChops.invert(image)
 
 

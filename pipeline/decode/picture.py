@@ -11,6 +11,7 @@ from pipeline.decode.jpeg import JpegFrame, jpeg_frame, jpeg_scans, mended_jpeg
 from pipeline.decode.opening import is_too_large, open_picture
 from pipeline.decode.pages import note_of_pages
 from pipeline.decode.pixels import (
+    MISSING,
     ON_ITS_SIDE,
     as_png_holds_it,
     extrema_of,
@@ -105,11 +106,8 @@ def _what_is_there(kind: str, data: bytes) -> Image.Image:
         assert isinstance(opened, Image.Image)
         return opened
 
-    image, image.info[_MISSING] = load_what_is_there(open_again)
+    image, image.info[MISSING] = load_what_is_there(open_again)
     return image
-
-
-_MISSING = "rows missing"  # key of the note in a picture's `info`
 
 
 def _jpeg(data: bytes) -> Prepared | Refused:
@@ -269,7 +267,7 @@ def _as_png(kind: str, image: Image.Image, *notes: str) -> Prepared:
     shown = opaque(turned_upright(as_png_holds_it(image), orientation_of(image)))
     png = to_png(shown, icc_profile=profile_of(image, shown.mode))
     width, height = shown.size
-    told = joined([*notes, str(image.info.get(_MISSING, "")), _BLANK if is_blank(shown) else ""])
+    told = joined([*notes, str(image.info.get(MISSING, "")), _BLANK if is_blank(shown) else ""])
     return Prepared(data=png, mime=NATIVE_FORMATS["PNG"], width=width, height=height, source_format=kind, note=told)
 
 

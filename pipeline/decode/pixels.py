@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+MISSING = "rows missing"  #: the key of a picture's `info` whose value is the note of the rows that its file lacks
 #: Pillow's modes that PNG can hold with at most 8 bits a sample.
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 _WITH_ALPHA = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}

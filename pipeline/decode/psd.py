@@ -142,5 +142,18 @@ def _picture(planes: list[np.ndarray], mode: int, palette: bytes, *, bits: int, 
     else:
         image = Image.fromarray(full if mode == _RGB else full[..., 0])
     if len(planes) > _COLOURS[mode]:
-        image.putalpha(Image.fromarray(as_bytes(planes[-1], bits=bits, stretch=False)))
+        alpha = as_bytes(planes[-1], bits=bits, stretch=False)
+        if mode not in {_CMYK, _LAB}:
+            image = Image.fromarray(_without_white(np.asarray(image), alpha))
+        image.putalpha(Image.fromarray(alpha))
     return image
+
+
+def _without_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The colours of half transparent pixels without the white with which Photoshop has blended them."""
+    partly = (alpha > 0) & (alpha < 255)
+    share = alpha[partly].astype(np.float32) / 255
+    share = share[:, None] if colours.ndim == 3 else share
+    colours = colours.copy()
+    colours[partly] = (255 - (255 - colours[partly]) / share).clip(0, 255).round().astype(np.uint8)
+    return colours

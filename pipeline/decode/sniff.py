@@ -155,7 +155,7 @@ _BMP_HEADERS = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
 _TEXT_HEAD = 4096  # bytes: XML comments and doctypes may stand before <svg>
 _PDF_HEAD = 1024  # bytes: readers look for %PDF- this far in
 _MAX_IFD_ENTRIES = 4096
-_XBM = re.compile(rb"\s*#define[ \t]+\S*_width[ \t]+\d")
+_XBM = re.compile(rb"\s*(?:/\*[^*]*\*/\s*)*#define[ \t]+\S*_width[ \t]+\d")
 _BASE64_OF_IMAGE = re.compile(r"data:image/|ivborw0kggo|/9j/|r0lgodlh|uklgr")  # PNG, JPEG, GIF and RIFF in lower case
 
 
@@ -315,7 +315,9 @@ _TGA_KINDS = {
 
 
 def _within(data: bytes) -> str:
-    return next((kind for offset, magic, kind in _MAGIC_WITHIN if data.startswith(magic, offset)), "")
+    kind = next((kind for offset, magic, kind in _MAGIC_WITHIN if data.startswith(magic, offset)), "")
+    # "GIMP" may stand there in a comment too. A brush has its version in front of it.
+    return "" if kind == "GBR" and data[4:8] not in (b"\0\0\0\x01", b"\0\0\0\x02") else kind
 
 
 def _text(data: bytes) -> str:

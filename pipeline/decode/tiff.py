@@ -40,7 +40,7 @@ _UNREAD = {
     34676: "SGI Log",
     34677: "SGI Log 24",
 }
-_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
+_UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB, _ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, 4: 1, _CMYK: 4, _YCBCR: 3, _LAB: 3, _ICC_LAB: 3}
 _DIFFERENCES, _FLOATS = 2, 3  # predictors
@@ -101,6 +101,8 @@ def _layout(directory: TiffDirectory) -> _Layout:
     extra = directory.numbers(tags.EXTRA_SAMPLES)
     if not extra and samples == colours + 1 and photometric == _RGB:
         extra = (2,)  # some writers of RGBA leave the tag out
+    # Viewers read 8-bit samples as unsigned, whatever the tag says, and most files that call them signed mean that.
+    unsigned = formats[0] == _UNDEFINED or (formats[0] == _SIGNED and bits[0] == 8)
     same = len(set(bits[:samples])) == 1
     return _Layout(
         width=directory.number(tags.WIDTH, 0),
@@ -109,7 +111,7 @@ def _layout(directory: TiffDirectory) -> _Layout:
         samples=samples,
         colours=colours,
         alpha=int(extra[0]) if extra and extra[0] in {1, 2} and samples > colours else 0,
-        format={4: 1}.get(formats[0], formats[0]),  # 4 means undefined: read as unsigned
+        format=_UNSIGNED if unsigned else formats[0],
         photometric=photometric,
         compression=directory.number(tags.COMPRESSION, 1),
         planar=directory.number(tags.PLANAR, 1) == 2 and samples > 1,
@@ -173,17 +175,16 @@ def _samples(data: bytes, directory: TiffDirectory, layout: _Layout) -> np.ndarr
         if layout.bits in {8, 16, 32, 64}
         else np.dtype(np.uint32 if layout.bits < 33 else np.uint64)
     )
+    # A plane of extra samples that are no alpha is not shown, and some writers leave it empty.
+    planes = layout.colours + bool(layout.alpha) if layout.planar else 1
     whole = np.empty((layout.height, layout.width, layout.samples), kind)
     across, down = -(-layout.width // width), -(-layout.height // height)
-    if len(offsets) < across * down * (layout.samples if layout.planar else 1):
+    if len(offsets) < across * down * planes:
         raise tags.MalformedTiff
     if not lengths:
         lengths = tuple(len(data) - offset for offset in offsets)
     for number, (plane, top, left) in enumerate(
-        (plane, top * height, left * width)
-        for plane in range(layout.samples if layout.planar else 1)
-        for top in range(down)
-        for left in range(across)
+        (plane, top * height, left * width) for plane in range(planes) for top in range(down) for left in range(across)
     ):
         rows = height if tiled else min(height, layout.height - top)
         segment = data[offsets[number] : offsets[number] + lengths[number]]

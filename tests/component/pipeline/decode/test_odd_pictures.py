@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from functools import cache
 
@@ -126,6 +127,7 @@ def tiffs() -> dict[str, tuple[bytes, str, int]]:
             "RGB",
             1,
         ),
+        "grey that is called signed": (odd.tiff(grey, photometric=1, tags={339: (3, [2])}), "L", 0),
         "planar CMYK 16": (odd.tiff(samples("CMYK").astype(np.uint16) * 257, bits=16, photometric=5, planar=True), "RGB", 1),
     }  # fmt: skip
     signed = np.frombuffer(page().convert("LAB").tobytes(), np.uint8).reshape(*rgb.shape)
@@ -231,6 +233,24 @@ def test_the_first_channel_behind_the_colours_is_opacity_where_the_layers_say_so
     assert image.getpixel((55, 10)) == (255, 255, 255)
 
 
+def test_the_white_in_half_transparent_pixels_of_a_psd_is_taken_out(pool):
+    """Photoshop has blended them with white. What is light and transparent is laid on black, where the white would show."""
+    half = np.full((1, odd.HEIGHT, odd.WIDTH), 128, np.uint8)
+    light = np.moveaxis(np.full_like(samples(), (190, 235, 245)), 2, 0)
+    blended = (255 - (255 - light.astype(np.float32)) * 128 / 255).round().astype(np.uint8)
+    half[:, :, :20] = blended[:, :, :20] = 0
+    image = shown(pool, odd.psd(np.concatenate([blended, half]), layers=-1))
+    ground = image.getpixel((5, 5))[0]
+    expected = [round((value * 128 + ground * 127) / 255) for value in (190, 235, 245)]
+    assert np.abs(np.array(image.getpixel((40, 10))) - expected).max() <= 1
+
+
+def test_an_xbm_may_begin_with_comments(pool):
+    ink = (samples("L")[..., 0] < 128).astype(np.uint8)
+    data = b"/* Created with The GIMP */\n/* twice */\n" + encoded(Image.fromarray(ink.astype(bool)), "XBM")
+    assert furthest(shown(pool, data), Image.fromarray(ink == 0)) == 0
+
+
 @pytest.mark.parametrize("kind", ["PSD", "XBM"])
 def test_a_set_bit_is_ink(pool, kind):
     ink = (samples("L")[..., 0] < 128).astype(np.uint8)
@@ -308,6 +328,32 @@ def test_a_bmp_with_a_palette_of_any_depth_shows_its_page(pool, bits):
     assert furthest(shown(pool, odd.bmp(body, bits=bits, palette=palette)), image) == 0
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_bmp_whose_palette_is_left_out_of_the_place_of_its_pixels_shows_its_page(pool, bits):
+    levels = (samples("L")[..., 0].astype(np.uint16) * ((1 << bits) - 1) // 255).astype(np.uint8)
+    greys = [round(level * 255 / ((1 << bits) - 1)) for level in range(1 << bits)]
+    palette = b"".join(bytes((grey, grey, grey, 0)) for grey in greys)
+    packed = np.frombuffer(odd.packed(levels[..., None], bits), np.uint8).reshape(odd.HEIGHT, -1)
+    body = b"".join(row.tobytes().ljust(-(-len(row) // 4) * 4, b"\0") for row in packed[::-1])
+    data = odd.bmp(body, bits=bits, palette=palette)
+    short = data[:10] + struct.pack("<I", 54) + data[14:]
+    assert furthest(shown(pool, short), Image.fromarray(np.array(greys, np.uint8)[levels])) == 0
+
+
+@pytest.mark.parametrize("name", ["pixels", "runs"])
+def test_a_bmp_that_ends_early_shows_the_rows_it_has(pool, name):
+    kinds = {"pixels": odd.bmp(_rows_upward(samples()[..., ::-1]), bits=24), "runs": _with_blank_rows(jumps=False)}
+    whole = kinds[name]
+    cut = prepared(pool, whole[: len(whole) - (len(whole) - 54) // 4])
+    assert cut.note.startswith("rows_missing")
+    missing = int(re.search(r"(\d+) of", cut.note)[1])
+    assert 0 < missing < odd.HEIGHT / 2
+    box = (0, missing, odd.WIDTH, odd.HEIGHT)
+    assert furthest(odd.opened(cut.data).convert("RGB").crop(box), page().crop(box)) == 0
+    outcome = refused(pool, whole[: 54 + (len(whole) - 54) // 6])
+    assert outcome.code is ItemCode.IMAGE_CORRUPT
+
+
 def test_a_bmp_around_a_jpeg_is_refused_by_name(pool):
     outcome = refused(pool, odd.bmp(bytes(100), bits=32, compression=4))
     assert (outcome.code, "holds a JPEG" in outcome.detail) == (ItemCode.UNSUPPORTED_FORMAT, True)
@@ -376,6 +422,11 @@ def ddss() -> dict[str, tuple[bytes, int]]:
 def test_a_dds_of_many_formats_shows_its_page(pool, name):
     data, within = ddss()[name]
     assert furthest(shown(pool, data), page()) <= within
+
+
+def test_the_luminance_of_a_dds_is_read_whatever_its_mask_says(pool):
+    data = odd.dds(samples("L").tobytes(), flags=0x20000, bits=8, masks=(0xFF000000,) * 3)
+    assert furthest(shown(pool, data), page().convert("L")) == 0
 
 
 def test_a_dds_of_a_format_nobody_reads_is_refused_by_name(pool):
