@@ -68,6 +68,8 @@ def s3_client(settings: Settings) -> Any:
     from boto3 import Session
     from botocore.config import Config
 
+    from storage.scratch.s3_clock import correct_clock
+
     def text(value: Any) -> str | None:
         return value.get_secret_value() if value else None
 
@@ -89,7 +91,9 @@ def s3_client(settings: Settings) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return session.client("s3", endpoint_url=settings.s3_endpoint_url or None, config=config)
+    client = session.client("s3", endpoint_url=settings.s3_endpoint_url or None, config=config)
+    correct_clock(client)
+    return client
 
 
 class S3Scratch:

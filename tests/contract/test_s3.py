@@ -8,9 +8,13 @@ import io
 import subprocess
 import sys
 import traceback
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 
 from config.settings import load_settings
 from pipeline.errors import NOT_ALLOWED, PartError, Transient
@@ -19,7 +23,7 @@ from storage.account.accounts import random_id
 from storage.scratch.open import open_scratch
 from storage.scratch.s3 import S3Scratch, s3_client
 from testbed import S3Server
-from tests.fakes.odd_s3 import Answer, fault, odd_s3
+from tests.fakes.odd_s3 import Answer, Asked, fault, odd_s3
 from tests.rows import at_once
 
 ACTIONS = {
@@ -327,6 +331,39 @@ def test_a_request_that_failed_once_is_sent_again():
     with odd_s3(lambda _: next(answers)) as server:
         ACTIONS["put"](open_scratch(server.settings()))
         assert [asked.body for asked in server.asked] == [b"x", b"x"]
+
+
+class Elsewhen:
+    """An S3 whose clock differs by `ahead`. As Amazon's, it refuses what was signed over 15 minutes away from its own time."""
+
+    def __init__(self, ahead: timedelta) -> None:
+        self.ahead = ahead
+
+    def __call__(self, asked: Asked) -> Answer:
+        now = datetime.now(UTC) + self.ahead
+        signed = datetime.strptime(asked.headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        assert f"/{signed:%Y%m%d}/" in asked.headers["authorization"]
+        date = {"Date": format_datetime(now, usegmt=True)}
+        if abs(now - signed) > timedelta(minutes=15):
+            return replace(fault(403, "RequestTimeTooSkewed"), headers=date)
+        return Answer(headers=date)
+
+
+@pytest.mark.parametrize("hours", [-30, -1, 1, 30])
+def test_a_machine_whose_clock_is_wrong_signs_by_the_clock_of_s3(hours):
+    with odd_s3(Elsewhen(timedelta(hours=hours))) as server, capture_logs() as logs:
+        scratch = open_scratch(server.settings())
+        for _ in range(3):
+            scratch.put("job_1/a", io.BytesIO(b"x"))
+    assert len(server.asked) == 4  # the first is repeated, and the later ones are right at once
+    assert [log["seconds"] for log in logs if log["event"] == "clock_differs"] == [pytest.approx(hours * 3600, abs=5)]
+
+
+def test_a_server_that_refuses_every_time_is_told_by_the_clock():
+    with odd_s3(lambda _: fault(403, "RequestTimeTooSkewed")) as server:
+        error = failure_of(open_scratch(server.settings()), "put")
+    assert "clock" in str(error)
+    assert len(server.asked) <= 4
 
 
 def test_a_server_that_goes_on_failing_is_an_error_with_its_code():

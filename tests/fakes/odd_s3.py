@@ -23,12 +23,13 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """An answer. `cut`: the number of bytes at the end of the body that are not sent."""
+    """An answer. `cut`: the number of bytes at the end of the body that are not sent. `headers`: more headers."""
 
     status: int = 200
     body: bytes = b""
     kind: str = "application/xml"
     cut: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -74,7 +75,9 @@ def odd_s3(answer: Callable[[Asked], Answer]) -> Iterator[OddS3]:
             asked = Asked(method=self.command, path=self.path, headers=headers, body=body)
             odd.asked.append(asked)
             given = odd.answer(asked)
-            self.send_response(given.status)
+            self.send_response_only(given.status)
+            for name, value in ({"Date": self.date_time_string()} | given.headers).items():
+                self.send_header(name, value)
             self.send_header("Content-Type", given.kind)
             self.send_header("Content-Length", str(len(given.body)))
             self.end_headers()
