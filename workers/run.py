@@ -261,6 +261,8 @@ def _hand_back(parts: WorkerParts, lease: Lease, *, seconds: float, counts: bool
             if warning:
                 chunks.add_warning(connection, lease.job, warning)
             steps.hand_back(connection, lease, delay_ms=int(seconds * 1000), counts=counts)
+        if parts.handed_back:
+            parts.handed_back.expect(seconds)
     except LostLease:
         log.info("lease_lost")
     except PartError:

@@ -27,6 +27,7 @@ from storage.redis.signals import Signals, celery_app, owner_name
 from storage.scratch.open import open_scratch
 from workers.alone import COMMAND, Alone
 from workers.drain import Drain
+from workers.handed_back import HandedBack
 from workers.leases import LeaseKeeper
 from workers.metered_engine import MeteredEngine
 
@@ -57,6 +58,7 @@ class WorkerParts:
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
+    handed_back: HandedBack | None = None  #: announces steps that were handed back; None: only a supervisor does
     alone: Alone | None = None  #: runs suspect steps in a child process; None: they run in this process
 
     @property
@@ -66,7 +68,7 @@ class WorkerParts:
 
     def for_one_step(self) -> WorkerParts:
         """The parts of a process that works only on the steps it is given and claims none that follow."""
-        alone = replace(self, alone=None, drain=Drain())
+        alone = replace(self, alone=None, handed_back=None, drain=Drain())
         alone.stopping.set()
         return alone
 
@@ -126,11 +128,12 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     lessons = RedisLessons.of(settings.redis_url)
     engine = governed_engine(settings, limiter, decode.as_jpeg, spare, lessons)
     alone = Alone(alone_command)
+    signals = Signals(settings.redis_url, app)
     parts = WorkerParts(
         settings=settings,
         database=database,
         scratch=open_scratch(settings),
-        signals=Signals(settings.redis_url, app),
+        signals=signals,
         leases=leases,
         fetch=fetch,
         decode=decode,
@@ -144,6 +147,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         webhook_slots=webhook_slots(settings),
         owner=owner_name(),
         drain=drain,
+        handed_back=HandedBack(database, signals, drain.stopping),
         alone=alone,
     )
 
