@@ -31,6 +31,7 @@ PASSING = (
     "model_unavailable",
     "deadline_exceeded",
     "money_limit_reached",
+    "results_expired",
     "cancelled",
     "internal_error",
     "unreadable",
@@ -178,9 +179,11 @@ class State:
         query = f"SELECT {_ROW} FROM images WHERE chosen ORDER BY name, no"
         return map(_row, self._sql.execute(query))
 
-    def rows_of(self, job: SentJob) -> list[Row]:
-        """The chosen images of the job."""
-        return [_row(row) for row in self._rows(f"SELECT {_ROW} FROM images WHERE chosen AND job = ? ORDER BY place", job.no)]
+    def rows_of(self, job: SentJob, *, sent: bool = False) -> dict[int, Row]:
+        """Place in the job → the chosen image there. `sent`: only those whose outcome is not known yet."""
+        which = "AND state = 'sent'" if sent else ""
+        query = f"SELECT {_ROW}, place FROM images WHERE chosen AND job = ? {which} ORDER BY place"
+        return {row[-1]: _row(row) for row in self._rows(query, job.no)}
 
     def faulty(self) -> list[Row]:
         """The chosen images that can't be sent, for example because the file is no image."""
