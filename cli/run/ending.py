@@ -105,14 +105,15 @@ def detached(context: Context, *, own: bool, cancelled: bool) -> Exit:
     return Exit.INTERRUPTED
 
 
-def show_estimate(found: Price, reporter: Reporter) -> None:
-    """Prints the price on standard output."""
+def show_estimate(found: Price, warnings: Sequence[str], reporter: Reporter) -> None:
+    """Prints the price on standard output. `warnings`: were reported before, and stand in the JSON too."""
     facts = {
         "images": found.images,
         "jobs": found.jobs,
         "credits": found.credits,
         "calls": found.calls,
         "money": round(found.money, 4),
+        **({"warnings": list(warnings)} if warnings else {}),
     }
     print(json.dumps(facts) if reporter.as_json else shown(found))
 

@@ -130,7 +130,7 @@ def follow(run: Run, job: SentJob, board: Board, on_rows: OnRows) -> None:
     except ApiError as error:
         if error.status not in (404, 410):
             raise
-        run.reporter.warn("job_gone", gone_text(run.state, job), job=job.id)
+        run.reporter.warn("job_gone", gone_text(run.state, job, job.id), job=job.id)
         run.state.dissolve(job)
         return
     finally:
@@ -138,10 +138,10 @@ def follow(run: Run, job: SentJob, board: Board, on_rows: OnRows) -> None:
     rows.rest()
 
 
-def gone_text(state: State, job: SentJob) -> str:
+def gone_text(state: State, job: SentJob, service_id: str) -> str:
     """What is said about a job whose answers can't be read any more, so that nobody pays twice without knowing it."""
     images = counted(len(state.rows_of(job, sent=True)), "image")
-    return f"The service has deleted the job {job.id} with its answers. Its {images} will be sent, and paid, again."
+    return f"The service has deleted the answers of job {service_id}. Its {images} will be sent, and paid, again."
 
 
 def expired(job: Job) -> bool:
