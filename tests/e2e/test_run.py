@@ -373,6 +373,8 @@ def test_login_keeps_the_address_and_the_key_for_this_user_alone(here, service, 
     run("usage", code=2)
     done = run("login", stdin=f"{service.url}/\n{service.key}\n")
     assert service.key not in done.output
+    assert done.stderr == ""
+    assert "API key is missing" in run("login", stdin=service.url, code=2).stderr
     kept = here / "xdg-config" / "extract-image" / "login.json"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "credits available" in run("usage").stdout
