@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +14,29 @@ from cli.run.send import known_as
 from cli.run.state import State
 from cli.run.types import SentJob
 
+GONE = "gone"  #: the fact with what is said about deleted answers
 EMBEDDED = "embedded"  #: stands for the address of the embedded service, which differs each time
 
 
 def drop_gone(client: Client, state: State, reporter: Reporter) -> None:
-    """Makes images new whose answers the service has deleted. It is done before the price is asked, so the price has them."""
+    """Makes images new whose answers the service has deleted. It is done before the price is asked, so the price has them.
+
+    What is said about them is said by every run until one sends them (`forget_gone`).
+    """
+    told: list[str] = json.loads(state.fact(GONE, "[]"))
     for job in state.unfinished_jobs():
         service_id = job.id or known_as(client, job)  # without an id, the answer of an earlier run's request was lost
         if service_id and _is_gone(client, service_id):
-            reporter.warn("job_gone", gone_text(state, job, service_id), job=service_id)
+            told.append(gone_text(state, job, service_id))
+            state.set_fact(GONE, json.dumps(told))
             state.dissolve(job)
+    for text in told:
+        reporter.warn("job_gone", text)
+
+
+def forget_gone(state: State) -> None:
+    """Says no more about deleted answers, because the user has agreed to pay again."""
+    state.set_fact(GONE, "[]")
 
 
 def _is_gone(client: Client, service_id: str) -> bool:

@@ -18,7 +18,7 @@ from cli.connection import Service, state_home
 from cli.exits import CommandFault, Exit, client_faults
 from cli.run import ending
 from cli.run.check import Checked, check, check_engine
-from cli.run.earlier import EMBEDDED, Restart, drop_gone
+from cli.run.earlier import EMBEDDED, Restart, drop_gone, forget_gone
 from cli.run.embedded import Embedded, embedded, forget, what_reads
 from cli.run.follow import Board
 from cli.run.gather import gather
@@ -247,6 +247,7 @@ def _read(options: Options, context: Context, agreement: _Agreed, service: Servi
         if restart:
             with client_faults():
                 state = restart.begin(client, context.reporter)
+        forget_gone(state)
         before, own = state.cost(), state.fact("service", "") == EMBEDDED
         running = Run(
             options=options,

@@ -197,8 +197,9 @@ def test_answers_that_the_service_deleted_are_in_the_next_price_before_they_are_
     assert f"deleted the answers of job {job['id']}. Its 2 images will be sent, and paid, again" in refused.stderr
     assert "The run may cost 12 credits" in refused.stderr
     assert fake.sent == {44: 1, 45: 1}
-    run("run", "p", "--csv", "o.csv")
+    assert "will be sent, and paid, again" in run("run", "p", "--csv", "o.csv").stderr
     assert fake.sent == {44: 2, 45: 2}
+    assert "paid, again" not in run("run", "p", "--csv", "o.csv").stderr
 
 
 def test_files_urls_and_lists_are_mixed_and_a_pipe_gets_csv(here, site):
