@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -50,6 +49,8 @@ def _state_is_gone(folder: Path) -> bool:
 
 def _runs(folder: Path) -> bool:
     """Whether a service runs on the folder now."""
+    import fcntl
+
     try:
         with (folder / "serve.lock").open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
