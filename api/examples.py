@@ -50,4 +50,5 @@ def blueprint(parts: WebParts) -> Blueprint:
 
 @cache
 def _names() -> frozenset[str]:
-    return frozenset(path.name for path in FOLDER.iterdir() if path.suffix in ENDINGS)
+    """The pictures that are there. An installed package has none: they are part of a checkout."""
+    return frozenset(path.name for path in FOLDER.glob("*") if path.suffix in ENDINGS)

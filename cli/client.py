@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx2
@@ -26,12 +26,12 @@ API = "/api/v1"
 ENDED = frozenset({"succeeded", "partial", "failed", "cancelled"})  #: the statuses of a job that has ended
 PASSING = frozenset({429, 502, 503, 504})  #: statuses that say "try again": nothing was accepted
 LONGEST_BACKOFF = 30.0  #: seconds between two tries, if the service names no time
-PIECE = 1 << 18  #: bytes of a file that are read at a time
-POLL_SECONDS = 20  #: how long the service may hold a long poll
+PIECE, POLL_SECONDS = 1 << 18, 20  #: bytes of a file read at a time; how long the service may hold a long poll
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
-#: Is called before each wait with its reason and its seconds.
-OnWait = Callable[[str, float], None]
+T = TypeVar("T")
+Page = tuple[list[T], str | None]  #: a part of a list, and the cursor of the page after it
+OnWait = Callable[[str, float], None]  #: is called before each wait with its reason and its seconds
 
 
 class FileChanged(Exception):
@@ -210,8 +210,8 @@ class Client:
         `fields`: the other fields of the request, such as `prompt`. Without `idempotency_key`, a request whose answer was lost is
         not sent again. Raises FileChanged if a file's bytes are not those of its `sha256`; then no job was made.
         """
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return _job(self._json("POST", f"{API}/jobs", images=images, fields=fields, headers=headers, again=bool(idempotency_key)))
+        key = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return _job(self._json("POST", f"{API}/jobs", images=images, fields=fields, headers=key, again=bool(key)))
 
     def estimate(self, images: Sequence[File | str], fields: Mapping[str, Any]) -> Estimate:
         """What a request would cost. Nothing is run or kept. It checks the key and each field, as a request does."""
@@ -241,13 +241,17 @@ class Client:
 
     def jobs(self, *, status: str = "", page: int = 100) -> Iterator[Job]:
         """The account's jobs, newest first."""
-        query = {"limit": str(page), **({"status": status} if status else {})}
-        return (_job(each) for each in self._pages(f"{API}/jobs", "jobs", query))
+        pages = self._pages(f"{API}/jobs", "jobs", {"limit": str(page), "status": status})
+        return (_job(each) for found, _ in pages for each in found)
 
     def items(self, job: str, *, status: str = "", page: int = 500) -> Iterator[Item]:
         """The images of a job with their outcomes so far, in order."""
-        query = {"limit": str(page), **({"status": status} if status else {})}
-        return (_item(each) for each in self._pages(f"{_path(job)}/items", "items", query))
+        return (item for found, _ in self.item_pages(job, status=status, page=page) for item in found)
+
+    def item_pages(self, job: str, *, status: str = "", page: int = 500, cursor: str = "") -> Iterator[Page[Item]]:
+        """The same page by page, each with the cursor of the page after it. `cursor`: begin with that page."""
+        pages = self._pages(f"{_path(job)}/items", "items", {"limit": str(page), "status": status, "cursor": cursor})
+        return (([_item(each) for each in found], following) for found, following in pages)
 
     @contextmanager
     def results(self, job: str, form: Literal["json", "jsonl", "csv", "xlsx"] = "json") -> Iterator[Iterator[bytes]]:
@@ -288,13 +292,13 @@ class Client:
         except (httpx2.TransportError, ValueError) as error:
             raise Unreachable(f"{self.url} does not answer: {_cause(error)}") from error
 
-    def _pages(self, path: str, name: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
-        cursor: str | None = ""
-        while cursor is not None:
-            asked = {**query, **({"cursor": cursor} if cursor else {})}
-            page = self._json("GET", f"{path}?{'&'.join(f'{key}={quote(value)}' for key, value in asked.items())}")
-            yield from page[name]
-            cursor = page["nextCursor"]
+    def _pages(self, path: str, name: str, query: dict[str, str]) -> Iterator[Page[dict[str, Any]]]:
+        more: str | None = ""
+        while more is not None:
+            page = self._json("GET", f"{path}?{'&'.join(f'{key}={quote(value)}' for key, value in query.items() if value)}")
+            more = page["nextCursor"]
+            yield page[name], more
+            query = {**query, "cursor": more or ""}
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         answer = self._answer(method, path, **options)
@@ -320,8 +324,7 @@ class Client:
         while True:
             tries += 1
             try:
-                request = self._request(method, path, images, fields, headers or {})
-                answer = self._http.send(request, stream=True)
+                answer = self._http.send(self._request(method, path, images, fields, headers or {}), stream=True)
                 if answer.status_code < 300 and stream:
                     return answer
                 answer.read()
@@ -371,11 +374,9 @@ class _Form:
         """`fields`: texts are sent as they are, all other values as JSON. None values are left out."""
         self._boundary = f"form-{secrets.token_hex(16)}"
         self._files = files
-        self._texts = [
-            (name, (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode())
-            for name, value in fields.items()
-            if value is not None
-        ]
+        given = {name: value for name, value in fields.items() if value is not None}
+        texts = {name: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for name, text in given.items()}
+        self._texts = [(name, text.encode()) for name, text in texts.items()]
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
         #: bytes of the whole body
         self.length = (
@@ -430,9 +431,8 @@ def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes) -> dict
     """The event in a webhook's body. Raises ClientError if its signature is not of `secret`, or if it is over five minutes old."""
     from standardwebhooks import Webhook, WebhookVerificationError
 
-    names = {name.lower(): value for name, value in headers.items()}
     try:
-        return dict(Webhook(secret).verify(body, names))
+        return dict(Webhook(secret).verify(body, {name.lower(): value for name, value in headers.items()}))
     except (WebhookVerificationError, ValueError) as error:
         raise ClientError(f"This webhook can't be trusted: {error}") from error
 

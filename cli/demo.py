@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -45,7 +46,12 @@ JOB_SECONDS = 600
 def run_demo(*, keep: bool) -> int:
     """Starts the service in a temporary folder, sends the examples, prints the results and stops it. Returns the exit code."""
     console = Console()
-    pictures = sorted(path for path in EXAMPLES.iterdir() if path.suffix in SUFFIXES)
+    pictures = sorted(path for path in EXAMPLES.glob("*") if path.suffix in SUFFIXES)
+    if not pictures:
+        text = (
+            "The demo's pictures are in examples/ of a checkout, and not in the installed package. For pictures of your own, use "
+        )
+        raise click.ClickException(f"{text}`extract-image run FOLDER`.")
     folder = Path(tempfile.mkdtemp(prefix="extract-image-demo-"))
     try:
         with _picture_server(EXAMPLES) as port, _service(folder, port, console) as (url, key, settings):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cli.client import Job
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON as the service sends it.")
+LEAST_BESIDE = 30  #: characters beside the first column; a narrower terminal breaks the lines itself
 PIPE_WIDTH = 200  #: characters of a table's line if it is not shown on a terminal
 STATUSES = click.Choice(["queued", "running", "finalizing", "succeeded", "partial", "failed", "cancelled"])
 #: The status of a job that has ended → the exit code of `jobs watch`.
@@ -47,10 +48,10 @@ def list_jobs(*, status: str | None, limit: int, as_json: bool, url: str | None,
             (
                 job.id,
                 job.status,
-                f"{job.counts.done} of {job.counts.total}",
+                f"{job.counts.done}/{job.counts.total}",
                 str(job.counts.failed),
                 str(job.spent.credits),
-                (job.created_at or "")[:19].replace("T", " "),
+                (job.created_at or "")[5:16].replace("T", " "),  # month to minute, so that a row fits in 80 columns
             )
             for job in found
         ],
@@ -179,9 +180,12 @@ def _print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    # The first column is folded and not cut if the terminal is narrow, because an id that is cut off can't be copied.
-    table = Table(Column(titles[0], overflow="fold"), *titles[1:])
+    widest = max(map(len, (titles[0], *(row[0] for row in rows))))
+    # The first column is never folded or cut, because an id is copied. On a narrow terminal, the other columns shrink.
+    table = Table(Column(titles[0], no_wrap=True, min_width=widest), *titles[1:], box=None, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(*row)
     # A program that reads the table, such as `grep`, needs each row in one line.
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.width = max(console.width, widest + LEAST_BESIDE)
+    console.print(table)

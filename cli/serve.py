@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 #: The command of a child. -P keeps Python from importing modules of the same names from the working directory.
 COMMAND = (sys.executable, "-P", "-m", "cli.main")
 
+EXAMPLE = "examples/01-till-receipt.png"  #: in a checkout
 ROLES = ("web", "worker", "supervisor")
 END_SECONDS = 30  #: for running steps to end; then the worker is killed, and the next worker runs its steps
 LOOK_SECONDS = 0.25
@@ -261,7 +262,14 @@ def _say(settings: Settings, url: str, key: str | None, out: IO[str], notes: Seq
         *(f"  note      {note}" for note in (*warnings, *notes)),
     ]
     if key:
-        lines += ["", f"  key       {key}", "", "Try it:", "", f"  {curl_line(url, key)}"]
+        lines += [
+            "",
+            f"  key       {key}",
+            "",
+            "Try it:",
+            "",
+            f"  {curl_line(url, key, EXAMPLE if FOLDER.is_dir() else 'picture.jpg')}",
+        ]
     else:
         lines += ["  keys      extract-image keys create NAME --credits N"]
     lines += ["", "Ctrl-C ends it.", ""]
@@ -273,8 +281,8 @@ def _say(settings: Settings, url: str, key: str | None, out: IO[str], notes: Seq
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # so that writing the rest of the buffer can't fail
 
 
-def curl_line(url: str, key: str, picture: str = "examples/01-till-receipt.png") -> str:
-    """A curl command that works when it is pasted into a shell in the project's folder."""
+def curl_line(url: str, key: str, picture: str = EXAMPLE) -> str:
+    """A curl command that sends a picture when it is pasted into a shell in the picture's folder."""
     body = '{"inputMethod":"base64","images":["%s"],"prompt":"What was bought, and for how much?"}'
     return (
         f"printf {shlex.quote(body)} \"$(base64 < {picture} | tr -d '\\n')\" | curl -s {url}/api/v1/extract-image "

@@ -213,7 +213,10 @@ COMPONENTS: dict[str, Schema] = {
             "note": or_null(
                 text("Notes, with `; ` between them, each a code, perhaps with `: ` and words: what the model was shown.")
             ),
-            "result": {"description": "Its own result, where each image has one and the job has ended with results."},
+            "result": {
+                "description": "Its own result, where each image has one. It comes while the job runs, once all images are received; "
+                "with `onError: fail` it comes when the job has ended with results."
+            },
         }
     ),
     "Estimate": record(

@@ -113,8 +113,9 @@ def _next_step(job: Job, more: list[Item], *, only_failed: bool) -> str:
     if job.counts.failed:
         until = job.raw.get("inputsExpireAt")
         kept = f" Uploaded images can be retried until {until}." if until else ""
+        failed = "1 image failed, and says" if job.counts.failed == 1 else f"{job.counts.failed} images failed; each says"
         return (
-            f"{job.counts.failed} images failed; each says why. If the cause has passed (a fetch or the model failed), call retry with "
+            f"{failed} why. If the cause has passed (a fetch or the model failed), call retry with "
             f"jobId {job.id}. If the image itself is at fault, tell the user.{kept}"
         )
     return "All images were processed. Nothing is left to do."

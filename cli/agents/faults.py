@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -43,3 +44,19 @@ def told_to_the_agent() -> Iterator[None]:
         raise ToolError(f"{error}. Next: call the tool again when the file is no longer written.") from None
     except ClientError as error:
         raise ToolError(f"{error} Next: {MEND}") from None
+
+
+def check_names(tool: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raises ToolError if an argument has none of the `known` names."""
+    wrong = [name for name in given if name not in known]
+    if not wrong:
+        return
+    close = [(name, get_close_matches(name.lower(), [each.lower() for each in known], n=1, cutoff=0.7)) for name in wrong]
+    named = ", ".join(f"{name} (is it {_as_known(found[0], known)}?)" if found else name for name, found in close)
+    raise ToolError(
+        f"{tool} has no argument {named}, so nothing was done. Its arguments are: {', '.join(known)}. Next: call {tool} again with these."
+    )
+
+
+def _as_known(lowered: str, known: Sequence[str]) -> str:
+    return next(name for name in known if name.lower() == lowered)

@@ -21,7 +21,7 @@ HEAD = 4096  #: bytes that decide the format of nearly every file
 LIMITS = f"at most {MAX_IMAGES} images, {MAX_IMAGE_BYTES // MB} MB each and {MAX_TOTAL_BYTES // MB} MB together"
 
 
-class Inline(BaseModel):
+class Inline(BaseModel, extra="forbid"):
     """An image that is part of the call."""
 
     name: str = Field(description="What to call the image in the results, such as receipt.jpg.", max_length=256)

@@ -7,11 +7,11 @@ import time
 from typing import Annotated, Any, Literal
 
 from mcp.server import MCPServer
-from mcp_types import ToolAnnotations
+from mcp_types import Tool, ToolAnnotations
 from pydantic import Field
 
 from cli.agents.answers import EstimateAnswer, JobAnswer, UsageAnswer, job_answer
-from cli.agents.faults import told_to_the_agent
+from cli.agents.faults import check_names, told_to_the_agent
 from cli.agents.images import LIMITS, Inline, images_of
 from cli.client import Client, ClientError, Estimate, File, Job
 
@@ -47,11 +47,25 @@ _READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_h
 _SPENDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
 
 
+class StrictServer(MCPServer[Any]):
+    """Refuses arguments that a tool does not have. The package leaves them out in silence, so a misspelt limit would limit nothing."""
+
+    async def list_tools(self) -> list[Tool]:
+        """The tools. Their schemas say that they take no other arguments."""
+        tools = await super().list_tools()
+        return [tool.model_copy(update={"input_schema": {**tool.input_schema, "additionalProperties": False}}) for tool in tools]
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Calls the tool. Raises ToolError for an unknown argument."""
+        known = {tool.name: list(tool.input_schema.get("properties") or {}) for tool in await self.list_tools()}.get(name)
+        if known is not None:
+            check_names(name, arguments, known)
+        return await super().call_tool(name, arguments, context)
+
+
 def build_server(client: Client, version: str = "") -> MCPServer[Any]:
     """The server. Each tool is one or a few requests of `client`; a tool runs in a thread of its own."""
-    server: MCPServer[Any] = MCPServer(
-        "extract-image", title="extract-image", instructions=INSTRUCTIONS, version=version, log_level="WARNING"
-    )
+    server = StrictServer("extract-image", title="extract-image", instructions=INSTRUCTIONS, version=version, log_level="WARNING")
 
     # The arguments have the names that the agent sees, which are those of the API.
     @server.tool(annotations=_SPENDS)

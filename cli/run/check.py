@@ -21,6 +21,11 @@ KEY_HINT = (
     "Set GEMINI_API_KEY for Gemini, or ENGINE=openai, OPENAI_BASE_URL and MODEL for a model of your own, and run the command again. "
     "Or name a service that has a model with --url and --key."
 )
+#: Said instead of the service's own warning about maxMoney, which is about a request.
+NO_PRICE = (
+    "--max-money does not limit this run: the service has no price for the model, so its calls count as $0. If the model costs money, set "
+    "its price in the service's setting MODELS (docs/reference/settings.md), or limit the run with --max-credits."
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +35,7 @@ class Checked:
     formats: Formats
     available: int  #: credits
     keeps: bool  #: the service keeps the files of jobs for KEEP_SECONDS if it is asked to
+    warnings: tuple[str, ...]  #: what the service can't follow
 
 
 def check(client: Client, options: Options, reporter: Reporter) -> Checked:
@@ -38,7 +44,9 @@ def check(client: Client, options: Options, reporter: Reporter) -> Checked:
         formats = client.formats()
         available = int(client.usage(days=1)["balance"]["available"])
         # The service checks the request in the same way when it estimates it. The first image is enough for that.
-        warnings, keeps = _asked(client, options.fields())
+        money = {"maxMoney": options.max_money} if options.max_money else {}
+        said, keeps = _asked(client, {**options.fields(), **money})
+    warnings = tuple(NO_PRICE if "maxMoney" in text else text for text in said)
     for warning in warnings:
         reporter.warn("warning", warning)
     try:
@@ -51,7 +59,7 @@ def check(client: Client, options: Options, reporter: Reporter) -> Checked:
         reporter.warn(
             "warning", f"The service can't reach its {name} now{f': {detail}' if detail else ''}. The jobs will wait for it."
         )
-    return Checked(formats=formats, available=available, keeps=keeps)
+    return Checked(formats=formats, available=available, keeps=keeps, warnings=warnings)
 
 
 def _asked(client: Client, fields: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 START_SECONDS = 90
 LOCK_SECONDS = 60  #: how long the service of a run that was killed may take to end
 END_SECONDS = 40
+OF_STATE = "state"  #: the file in the folder that names the state file
 CREDITS = 1_000_000_000  #: the run's own account has no limit
 #: Settings that would lead the service to other parts than its own. All other settings of the shell are used.
 NOT_TAKEN = (
@@ -66,12 +67,17 @@ def what_reads() -> Reads:
 
 
 @contextmanager
-def embedded(folder: Path) -> Iterator[Embedded]:
-    """Starts the service on a free port, and ends it after the block. `folder` keeps its data, so that a later run goes on with it."""
+def embedded(folder: Path, *, state: Path | None = None) -> Iterator[Embedded]:
+    """Starts the service on a free port, and ends it after the block. `folder` keeps its data, so that a later run goes on with it.
+
+    `state`: the state file of the run, after whose end nobody needs the folder.
+    """
     environment = settings_of(os.environ, folder)
     settings = _settings(environment)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _wait_for_lock(folder)
+    if state:
+        (folder / OF_STATE).write_text(str(state.absolute()))
     log = folder / "serve.log"
     # The service ends if this process is killed. It has a session of its own, so that Ctrl-C does not reach it.
     environment[PARENT] = str(os.getpid())

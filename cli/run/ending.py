@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -27,14 +28,19 @@ MOST_SHOWN = 50  #: rows that are shown if there is no file
 
 
 class PartFiles:
-    """The part files of all outputs that are lines of text. A workbook can't be read before its end, so it has none."""
+    """The part files of all outputs that are lines of text. A workbook can't be read before its end, so it has none.
+
+    Several threads may add rows.
+    """
 
     def __init__(self, parts: Sequence[PartFile]) -> None:
         self._parts = parts
+        self._lock = threading.Lock()
 
     def add(self, rows: Sequence[Row]) -> None:
-        for part in self._parts:
-            part.add(rows)
+        with self._lock:
+            for part in self._parts:
+                part.add(rows)
 
     def close(self, *, remove: bool) -> None:
         for part in self._parts:
@@ -99,14 +105,15 @@ def detached(context: Context, *, own: bool, cancelled: bool) -> Exit:
     return Exit.INTERRUPTED
 
 
-def show_estimate(found: Price, reporter: Reporter) -> None:
-    """Prints the price on standard output."""
+def show_estimate(found: Price, warnings: Sequence[str], reporter: Reporter) -> None:
+    """Prints the price on standard output. `warnings`: were reported before, and stand in the JSON too."""
     facts = {
         "images": found.images,
         "jobs": found.jobs,
         "credits": found.credits,
         "calls": found.calls,
         "money": round(found.money, 4),
+        **({"warnings": list(warnings)} if warnings else {}),
     }
     print(json.dumps(facts) if reporter.as_json else shown(found))
 

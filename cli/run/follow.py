@@ -1,21 +1,30 @@
-"""Follows a job until it has ended, and takes over its outcomes."""
+"""Follows a job: passes its rows on as they come, waits until it has ended, and takes over its outcomes."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from cli.client import ApiError, Job
-from cli.run.progress import Standing
+from cli.client import ApiError, Item, Job
+from cli.run.progress import Standing, counted
 from cli.run.send import Run
 from cli.run.state import State
 from cli.run.types import Row, SentJob
 
 POLL_SECONDS = 2  #: so that the bar moves; the service answers at once when the job ends
+LOOK_SECONDS = 5.0  #: between two looks at the images of a running job; one look may take several requests
+PAGE = 500  #: images of one request
 #: Warnings that describe the answers, and not what the job waits for.
-_NO_WAIT = ("does not follow", "had no effect", "nknown field", "not known", "ignored")
+_NO_WAIT = ("does not follow", "had no effect", "nknown field", "not known", "ignored", "the items' notes", "maxMoney")
+EXPIRED = "results_expired"
+EXPIRED_TEXT = "The image was read and paid, but the service deleted the answer before it was fetched (RESULT_TTL)."
+
+#: Is called with rows as they come, from several threads.
+OnRows = Callable[[list[Row]], None]
 
 
 @dataclass
@@ -55,52 +64,105 @@ def waits_of(job: Job) -> list[str]:
     return [] if job.ended else [text for text in job.warnings if not any(part in text for part in _NO_WAIT)]
 
 
-def follow(run: Run, job: SentJob, board: Board, on_rows: Callable[[list[Row]], None]) -> None:
+class RowsSoFar:
+    """Passes on each row of a running job once, as soon as the service shows its outcome."""
+
+    def __init__(self, run: Run, job: SentJob, on_rows: OnRows) -> None:
+        self._run, self._job, self._on_rows = run, job, on_rows
+        self._open = run.state.rows_of(job, sent=True)  # by place in the job
+        self._cursor = ""  # of the first page with an image that has no outcome yet
+        self._finished = 0  # images that had an outcome at the last look
+        self._next_look = 0.0  # of time.monotonic
+
+    def look(self, seen: Job) -> None:
+        """Asks the service for outcomes, if there are new ones and the last look is not just over."""
+        now = time.monotonic()
+        if seen.counts.done <= self._finished or now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        self._finished = seen.counts.done
+        before = True  # every image of the pages so far has been passed on
+        for items, following in self._run.client.item_pages(self._job.id, page=PAGE, cursor=self._cursor):
+            self._take(items)
+            before = before and not any(item.index in self._open for item in items)
+            if before and following:
+                self._cursor = following
+
+    def rest(self) -> None:
+        """Passes on what is left when the state has the outcomes of the job."""
+        rows = self._run.state.rows_of(self._job)
+        self._pass_on({place: row for place, row in rows.items() if place in self._open and row.state in ("done", "failed")})
+
+    def _take(self, items: list[Item]) -> None:
+        found: dict[int, Row] = {}
+        for item in items:
+            row = self._open.get(item.index)
+            if row is None:
+                continue
+            if item.status == "failed":
+                found[item.index] = row._replace(state="failed", code=item.code or "", message=item.message or "")
+            elif item.status == "succeeded" and item.result is not None:  # an older service shows results only at the end
+                found[item.index] = row._replace(state="done", code="", message="", result=item.result)
+        self._pass_on(found)
+
+    def _pass_on(self, found: dict[int, Row]) -> None:
+        for place, row in found.items():
+            del self._open[place]
+            if row.state == "failed":
+                self._run.reporter.failure(row.name, row.code, row.message)
+        if found:
+            self._on_rows(list(found.values()))
+
+
+def follow(run: Run, job: SentJob, board: Board, on_rows: OnRows) -> None:
     """Waits for the job's end and takes its outcomes. If the service does not know the job, its images become new."""
-    named: set[int] = set()
+    rows = RowsSoFar(run, job, on_rows)
     try:
         while True:
             run.check_stop()
             seen = run.client.job(job.id, wait=POLL_SECONDS)
             board.see(job.no, seen)
             run.state.spent(job, seen.spent.credits, seen.spent.money)
-            if seen.counts.failed > len(named):
-                _name_failures(run, job, named)
             if seen.ended:
                 break
+            rows.look(seen)
         run.state.take_outcomes(job, outcomes(run, job, seen))
     except ApiError as error:
         if error.status not in (404, 410):
             raise
+        run.reporter.warn("job_gone", gone_text(run.state, job, job.id), job=job.id)
         run.state.dissolve(job)
         return
     finally:
         board.end(job.no)
-    rows = run.state.rows_of(job)
-    for row in rows:
-        if row.state == "failed" and not named:
-            run.reporter.failure(row.name, row.code, row.message)
-    on_rows(rows)
+    rows.rest()
 
 
-def _name_failures(run: Run, job: SentJob, named: set[int]) -> None:
-    """Reports the failures that have not been reported yet."""
-    names = [image.name for image in run.state.images_of(job)]
-    for item in run.client.items(job.id, status="failed"):
-        if item.index not in named:
-            named.add(item.index)
-            name = (item.custom_id or "") if len(names) <= item.index else names[item.index]
-            run.reporter.failure(name, item.code or "", item.message or "")
+def gone_text(state: State, job: SentJob, service_id: str) -> str:
+    """What is said about a job whose answers can't be read any more, so that nobody pays twice without knowing it."""
+    images = counted(len(state.rows_of(job, sent=True)), "image")
+    return f"The service has deleted the answers of job {service_id}. Its {images} will be sent, and paid, again."
+
+
+def expired(job: Job) -> bool:
+    """Whether the service has deleted the answers of a job that has ended, because they are too old."""
+    until = job.raw.get("expiresAt")
+    return job.ended and (until is None or datetime.fromisoformat(until) <= datetime.now(UTC))
 
 
 def outcomes(run: Run, job: SentJob, seen: Job) -> Iterator[tuple[int, str, str, Any]]:
     """Place, code, message and result of each image. An image that the job did not come to fails with the job's own fault."""
     rest = seen.error_code or ("cancelled" if seen.status == "cancelled" else "internal_error")
     text = seen.error or ("The job was cancelled." if seen.status == "cancelled" else "The job ended without this image.")
+    gone: bool | None = None
     for item in run.client.items(job.id):
-        if item.status == "succeeded" and item.result is not None:
-            yield item.index, "", "", item.result
-        elif item.status == "failed":
+        if item.status == "failed":
             yield item.index, item.code or "internal_error", item.message or "", None
         elif item.status != "succeeded" or seen.status == "failed":
             yield item.index, rest, text, None
+        elif item.result is not None:
+            yield item.index, "", "", item.result
+        else:
+            # The answer may have been deleted since the job was seen. Otherwise it is null, as some schemas allow.
+            gone = expired(run.client.job(job.id)) if gone is None else gone
+            yield (item.index, EXPIRED, EXPIRED_TEXT, None) if gone else (item.index, "", "", None)

@@ -73,9 +73,9 @@ def check_limits(found: Price, options: Options, checked: Checked) -> None:
         raise CommandFault(Exit.KEY_OR_CREDITS, text)
 
 
-def agreed(found: Price, options: Options, reporter: Reporter, *, can_ask: bool) -> bool:
-    """Whether to go on. The user is asked only on a terminal, and only if the run is not small."""
-    small = found.credits <= SMALL_CREDITS and found.money <= SMALL_MONEY
+def agreed(found: Price, options: Options, reporter: Reporter, *, can_ask: bool, always: bool = False) -> bool:
+    """Whether to go on. The user is asked only on a terminal, and only if the run is not small or `always`."""
+    small = not always and found.credits <= SMALL_CREDITS and found.money <= SMALL_MONEY
     if options.yes or small or not can_ask:
         return True
     reporter.end_bar()

@@ -131,13 +131,20 @@ def _upload(image: Image) -> File | str:
     return File(name=image.name, source=Path(os.fsdecode(image.source)), size=image.size, sha256=image.sha256)
 
 
-def _find(run: Run, job: SentJob) -> SentJob | None:
-    """Looks for a job that an earlier try may have made, by the key in its metadata. If there is none, its images are sent anew."""
+def known_as(client: Client, job: SentJob) -> str:
+    """The id of a job that may have been made although its answer was lost, found by the key in its metadata. Empty if there is none."""
     oldest = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(job.created - DAY_SECONDS))
-    for seen in run.client.jobs():
+    for seen in client.jobs():
         if (seen.created_at or "") < oldest:
             break
         if (seen.metadata or {}).get("run") == job.key:
-            return run.state.accepted(job, seen.id)
+            return seen.id
+    return ""
+
+
+def _find(run: Run, job: SentJob) -> SentJob | None:
+    """Looks for a job that an earlier try may have made. If there is none, its images are sent anew."""
+    if found := known_as(run.client, job):
+        return run.state.accepted(job, found)
     run.state.dissolve(job)
     return None

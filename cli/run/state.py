@@ -1,4 +1,4 @@
-"""What a run has done so far, in an SQLite file beside the output. The file is right after a kill at any moment.
+"""What a run has done so far: its images and its jobs.
 
 An image is `new` (to be sent), `packed` (its job is being prepared), `sent` (its job may exist at the service), `done` or `failed`.
 A job is written here, with its key and its images, before it is sent. So a later run can send the same job again, and the service
@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from cli.exits import CommandFault, Exit
 from cli.run.scan import Found
-from cli.run.sql import SCHEMA, UPSERT
+from cli.run.sql import UPSERT
+from cli.run.state_file import StateFile
 from cli.run.types import Image, Row, SentJob, Tally
 
-VERSION = "1"
 #: Failures that another try may mend, so that the same command sends these images again.
 PASSING = (
     "fetch_failed",
@@ -31,58 +26,21 @@ PASSING = (
     "model_unavailable",
     "deadline_exceeded",
     "money_limit_reached",
+    "results_expired",
     "cancelled",
     "internal_error",
     "unreadable",
 )
 
 
-class State:
-    """The file. It may be used by several threads, but only by one process."""
-
-    def __init__(self, path: Path | None) -> None:
-        """`path`: None keeps everything in memory. Raises CommandFault if another process uses the file, or if it is none of ours."""
-        self._lock = threading.RLock()
-        where = str(path) if path else ":memory:"
-        try:
-            self._sql = sqlite3.connect(where, timeout=1, isolation_level=None, check_same_thread=False)
-            # EXCLUSIVE keeps a second run from using the file. FULL keeps what was written even if the machine loses its power.
-            self._sql.executescript(f"PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL; BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
-        except sqlite3.DatabaseError as error:
-            raise CommandFault(Exit.USAGE, _unusable(where, error)) from None
-        if path:
-            path.chmod(0o600)  # it holds the answers
-        if self.fact("version", VERSION) != VERSION:
-            raise CommandFault(Exit.USAGE, f"{where} is of another version of extract-image. Add --restart to begin anew.")
-
-    def close(self) -> None:
-        with self._lock:
-            self._sql.close()
-
-    def copy_from(self, path: Path) -> None:
-        """Takes over the content of the file `path`, which is not changed."""
-        source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            source.backup(self._sql)
-        except sqlite3.DatabaseError as error:
-            raise CommandFault(Exit.USAGE, _unusable(str(path), error)) from None
-        finally:
-            source.close()
-
-    def fact(self, name: str, value: str) -> str:
-        """The fact that the file has under `name`. If it has none, it keeps `value` and returns it."""
-        with self._write() as sql:
-            sql.execute("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
-            return str(sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()[0])
+class State(StateFile):
+    """The images and jobs in the file. It may be used by several threads, but only by one process."""
 
     def untouched(self) -> bool:
         """Whether no job was ever written down, so that nothing is lost without the file."""
         return not self._rows("SELECT 1 FROM jobs LIMIT 1") and not self._rows(
             "SELECT 1 FROM images WHERE state = 'done' LIMIT 1"
         )
-
-    def set_fact(self, name: str, value: str) -> None:
-        self._many("INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", [(name, value)])
 
     # Images
 
@@ -178,9 +136,11 @@ class State:
         query = f"SELECT {_ROW} FROM images WHERE chosen ORDER BY name, no"
         return map(_row, self._sql.execute(query))
 
-    def rows_of(self, job: SentJob) -> list[Row]:
-        """The chosen images of the job."""
-        return [_row(row) for row in self._rows(f"SELECT {_ROW} FROM images WHERE chosen AND job = ? ORDER BY place", job.no)]
+    def rows_of(self, job: SentJob, *, sent: bool = False) -> dict[int, Row]:
+        """Place in the job → the chosen image there. `sent`: only those whose outcome is not known yet."""
+        which = "AND state = 'sent'" if sent else ""
+        query = f"SELECT {_ROW}, place FROM images WHERE chosen AND job = ? {which} ORDER BY place"
+        return {row[-1]: _row(row) for row in self._rows(query, job.no)}
 
     def faulty(self) -> list[Row]:
         """The chosen images that can't be sent, for example because the file is no image."""
@@ -277,25 +237,6 @@ class State:
             SentJob(no=row[0], key=row[1], id=row[2], fields=json.loads(row[3]), images=row[4], created=row[5]) for row in rows
         ]
 
-    def _rows(self, query: str, *given: Any) -> list[Any]:
-        with self._lock:
-            return self._sql.execute(query, given).fetchall()
-
-    def _many(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        with self._write() as sql:
-            sql.executemany(statement, rows)
-
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._sql.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._sql
-            except BaseException:
-                self._sql.execute("ROLLBACK")
-                raise
-            self._sql.execute("COMMIT")
-
 
 _IMAGE = "no, name, source, size, sha256, tries"
 _ROW = "name, state, code, message, result"
@@ -308,14 +249,3 @@ def _row(row: Sequence[Any]) -> Row:
 
 def _image(row: Sequence[Any]) -> Image:
     return Image(row[0], row[1], os.fsdecode(row[2]), row[3], row[4], row[5])
-
-
-def _unusable(where: str, error: sqlite3.DatabaseError) -> str:
-    said = str(error)
-    if "locked" in said:
-        return f"Another run uses {where}. Wait for it to end, or name another output file."
-    if "unable to open" in said or "readonly" in said:
-        return f"Can't write {where}. Check the permissions of the file and its folder, or name an output in another folder."
-    if "full" in said:
-        return f"Can't write {where}: the disk is full. Make room, or name an output on another disk."
-    return f"{where} can't be used as a state file: {error}. Delete it, or name another output file."

@@ -26,7 +26,7 @@ class ItemView:
     message: str | None  #: detail of the failure
     attempts: int  #: number of rounds that the image took part in
     note: str | None  #: remarks about the image (pipeline.notes)
-    result: Any  #: the image's own record, if the job makes records and has ended with results
+    result: Any  #: the image's own record, if the job makes records and they may be shown
 
 
 def jobs_page(
@@ -45,6 +45,7 @@ def items_page(
     connection: Connection, job: JobView, *, limit: int, state: ImageState | None = None, after: int = -1
 ) -> list[ItemView]:
     """The job's images in order. `after`: the index of the last image on the previous page."""
+    shows = job.has_result or (not job.status.ended and _will_be_paid(connection, job.id))
     columns = images_table.c
     query = select(
         columns.index.label("at"),
@@ -55,7 +56,7 @@ def items_page(
         columns.detail,
         columns.attempts,
         columns.note,
-        *([columns.result] if job.has_result else []),
+        *([columns.result] if shows else []),
     ).where(columns.job == job.id, columns.index > after)
     if state is not None:
         query = query.where(columns.state == state.value)
@@ -69,10 +70,21 @@ def items_page(
             message=row.detail,
             attempts=row.attempts,
             note=row.note,
-            result=row.result if job.has_result else None,
+            result=row.result if shows else None,
         )
         for row in connection.execute(query.order_by(columns.index).limit(limit))
     ]
+
+
+def _will_be_paid(connection: Connection, job: str) -> bool:
+    """Whether the records of a running job may be shown: the job can't end without their price because of its images.
+
+    With `onError: fail`, one failed image makes all others free, so the records are shown only at the end. The same holds if
+    the images are too large together. That is known once none of them waits to be staged.
+    """
+    waiting = select(images_table.c.index).where(images_table.c.job == job, images_table.c.state == ImageState.WAITING.value)
+    runs = jobs_table.c.finished_at.is_(None), jobs_table.c.fail_on_error.is_(False), ~waiting.exists()
+    return connection.scalar(select(jobs_table.c.id).where(jobs_table.c.id == job, *runs)) is not None
 
 
 def form_of(connection: Connection, job: str) -> Form | None:

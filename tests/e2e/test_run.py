@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
 
+from cli.connection import Service
+from cli.exits import CommandFault
 from cli.main import main
+from cli.run.flow import run as run_all
+from cli.run.options import Options
+from cli.run.progress import Reporter
+from cli.run.types import Context
 from testbed import ROOT, pictures, serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 
@@ -128,6 +137,69 @@ def test_another_prompt_asks_for_a_restart(here, fake):
     assert "--restart" in run("run", "p", "-p", "Which colour?", "--csv", "o.csv", code=2).stderr
     run("run", "p", "-p", "Which colour?", "--csv", "o.csv", "--restart")
     assert fake.sent[31] == 2
+
+
+def test_a_restart_that_cannot_begin_forgets_nothing(here, fake):
+    fill(here / "p", [32])
+    run("run", "p", "--csv", "o.csv")
+    assert "--max-credits is 1" in run("run", "p", "--csv", "o.csv", "--restart", "--max-credits", "1", code=4).stderr
+    run("run", "p", "--csv", "o.csv", "--restart", "--key", "xim_wrong", code=4)
+    assert "nothing is sent" in run("run", "p", "--csv", "o.csv").stderr
+    assert fake.sent == {32: 1}
+
+
+def test_a_restart_that_the_user_declines_forgets_nothing(here, fake, service, monkeypatch):
+    fill(here / "p", [33])
+    run("run", "p", "--csv", "o.csv")
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    told = Reporter(out=io.StringIO())
+    asked = Context(
+        service=Service(url=service.url, key=service.key), reporter=told, can_ask=True, mode=0o600, command=(), started=0.0
+    )
+    options = Options(paths=("p",), outputs={"csv": here / "o.csv"}, restart=True)
+    with pytest.raises(CommandFault, match="nothing forgotten"):
+        run_all(options, asked)
+    assert "nothing is sent" in run("run", "p", "--csv", "o.csv").stderr
+    assert fake.sent == {33: 1}
+
+
+def test_a_restart_cancels_the_open_jobs_and_says_what_is_paid_again(here, fake, service):
+    fill(here / "p", [34, 35])
+    run("run", "p", "--csv", "o.csv")
+    fill(here / "p", range(36, 40))
+    fake.latency = 8
+    process = started(service, here, "p", "--csv", "o.csv", "--json")
+    with process:
+        assert wait_for_event(process, "sent")
+        process.send_signal(signal.SIGINT)
+    fake.latency = 0.0
+    done = run("run", "p", "--csv", "o.csv", "--restart")
+    assert "2 images of earlier runs, which cost 12 credits, will be read and paid again" in done.stderr
+    assert "1 job of the earlier run did not end or was not read" in done.stderr
+    assert "1 job of the earlier run cancelled" in done.stderr
+    newest, before = json.loads(run("jobs", "list", "--limit", "2", "--json").stdout)
+    assert (newest["status"], before["status"]) == ("succeeded", "cancelled")
+    assert len(rows(here / "o.csv")) == 6
+
+
+def test_answers_that_the_service_deleted_are_in_the_next_price_before_they_are_paid_again(here, fake, service):
+    fill(here / "p", [44, 45])
+    fake.latency = 1
+    process = started(service, here, "p", "--csv", "o.csv", "--json")
+    with process:
+        assert wait_for_event(process, "sent")
+        process.kill()
+    [job] = json.loads(run("jobs", "list", "--limit", "1", "--json").stdout)
+    run("jobs", "watch", job["id"])
+    with closing(sqlite3.connect(service.folder / "extract-image.db")) as sql, sql:
+        sql.execute("UPDATE jobs SET expires_at = 1 WHERE id = ?", (job["id"],))
+    refused = run("run", "p", "--csv", "o.csv", "--max-credits", "1", code=4)
+    assert f"deleted the answers of job {job['id']}. Its 2 images will be sent, and paid, again" in refused.stderr
+    assert "The run may cost 12 credits" in refused.stderr
+    assert fake.sent == {44: 1, 45: 1}
+    assert "will be sent, and paid, again" in run("run", "p", "--csv", "o.csv").stderr
+    assert fake.sent == {44: 2, 45: 2}
+    assert "paid, again" not in run("run", "p", "--csv", "o.csv").stderr
 
 
 def test_files_urls_and_lists_are_mixed_and_a_pipe_gets_csv(here, site):
@@ -302,6 +374,8 @@ def test_login_keeps_the_address_and_the_key_for_this_user_alone(here, service, 
     run("usage", code=2)
     done = run("login", stdin=f"{service.url}/\n{service.key}\n")
     assert service.key not in done.output
+    assert done.stderr == ""
+    assert "API key is missing" in run("login", stdin=service.url, code=2).stderr
     kept = here / "xdg-config" / "extract-image" / "login.json"
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "credits available" in run("usage").stdout

@@ -240,6 +240,54 @@ def test_items_say_what_became_of_each_image_page_by_page(house):
     assert house.get(f"{JOBS}/{job}/items?status=failed").json == {"items": [after[4]], "nextCursor": None}
 
 
+@pytest.fixture
+def half_done(tmp_path):
+    """A service whose model answers the first call, about two images, and keeps the second one waiting until the test ends."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def script(_call, number):
+        if number > 1:
+            asked.set()
+            go_on.wait()
+
+    with running(
+        tmp_path, workers_count=1, engine=FakeEngine(script=script), IMAGES_PER_CALL="2", MODEL_CONCURRENCY="1"
+    ) as house:
+        try:
+            yield house, asked
+        finally:
+            go_on.set()
+
+
+def results_so_far(house, job):
+    return [item["result"] for item in house.get(f"{JOBS}/{job}/items").json["items"]]
+
+
+def test_items_of_a_running_job_have_their_results_as_they_come(half_done):
+    house, asked = half_done
+    job = make(house, 4)
+    asked.wait()
+    assert results_so_far(house, job) == ["img0", "img1", None, None]
+
+
+def test_results_of_a_running_job_that_may_still_cost_nothing_are_not_shown(half_done):
+    house, asked = half_done
+    job = make(house, 4, onError="fail")
+    asked.wait()
+    assert results_so_far(house, job) == [None] * 4
+    assert [item["status"] for item in house.get(f"{JOBS}/{job}/items").json["items"][:2]] == ["succeeded"] * 2
+
+
+def test_results_are_not_shown_while_images_are_not_received_because_all_together_may_be_too_large(half_done):
+    house, asked = half_done
+    job = make(house, 4)
+    asked.wait()
+    with house.database.write() as connection:
+        images = schema.images_table
+        connection.execute(images.update().where(images.c.index == 3).values(state="waiting"))
+    assert results_so_far(house, job) == [None] * 4
+
+
 def test_items_of_an_expired_job_have_no_source_and_no_result(house):
     job = done(house, 1)
     house.make_expired()

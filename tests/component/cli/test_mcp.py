@@ -82,6 +82,7 @@ def test_the_tools_have_schemas_of_what_they_take_and_give(client):
     assert set(tools) == TOOLS
     assert {"prompt", "maxCredits"} == set(tools["extract"].input_schema["required"])
     assert all(tool.description and tool.output_schema for tool in tools.values())
+    assert all(tool.input_schema["additionalProperties"] is False for tool in tools.values())
     assert {name for name, tool in tools.items() if tool.annotations.read_only_hint} == TOOLS - {"extract", "retry"}
 
 
@@ -120,6 +121,7 @@ def test_failed_images_of_an_upload_are_listed_and_retried(call):
     with scripted(refuse_b):
         answer = call("extract", prompt="p", maxCredits=12, inline=inline)
     assert (answer["status"], answer["failed"]) == ("partial", 1)
+    assert answer["nextStep"].startswith("1 image failed, and says why. If the cause has passed")
     assert "retry" in answer["nextStep"]
     [failed] = call("list_failed", jobId=answer["jobId"])["images"]
     assert (failed["name"], failed["code"]) == ("b.png", "safety_blocked")
@@ -172,6 +174,16 @@ def test_an_estimate_and_the_usage_cost_nothing(house, call):
 )
 def test_an_error_says_what_to_do_next(call, arguments, said):
     assert said in call("extract", prompt="p", **arguments)
+
+
+def test_an_unknown_argument_is_named_with_the_known_ones_and_nothing_is_done(house, call):
+    before = call("usage")
+    said = call("extract", prompt="p", maxCredits=12, urls=house.urls(1), max_money=0.01, languge="de")
+    assert "extract has no argument max_money (is it maxMoney?), languge, so nothing was done" in said
+    assert "Its arguments are: prompt, maxCredits, urls, paths, inline, schema" in said
+    assert "get_job has no argument job_id (is it jobId?)" in call("get_job", job_id="job_1")
+    assert "nam" in call("extract", prompt="p", maxCredits=11, inline=[{"name": "a", "data": "aGk=", "nam": "b"}])
+    assert call("usage") == before
 
 
 def test_a_file_is_too_large_before_it_is_sent(call, tmp_path):

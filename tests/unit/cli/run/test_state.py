@@ -136,3 +136,20 @@ def test_a_file_that_cannot_be_made_is_a_question_of_its_folder(tmp_path):
 
 def test_only_its_owner_may_read_it(tmp_path, state):
     assert (tmp_path / "out.csv.state").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_state_takes_the_place_of_the_old_one_at_once(tmp_path, state):
+    begin(state, found(1), found(2))
+    send(state)
+    fresh = State(None)
+    fresh.set_fact("salt", "s")
+    begin(fresh, found(3))
+    state.become(fresh)
+    fresh.close()
+    assert (names(state.rows()), state.unfinished_jobs(), state.fact("salt", "")) == (["3.png"], [], "s")
+    with pytest.raises(CommandFault, match="Another run"):
+        State(tmp_path / "out.csv.state")
+    state.close()
+    again = State(tmp_path / "out.csv.state")
+    assert names(again.rows()) == ["3.png"]
+    again.close()
