@@ -12,22 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_ACCOUNT: ContextVar[str] = ContextVar("account", default="")
+_WORKING_FOR: ContextVar[tuple[str, str]] = ContextVar("working_for", default=("", ""))
 
 
 @contextmanager
-def working_for(account: str) -> Iterator[None]:
-    """Names the account that the thread works for while the block runs."""
-    token = _ACCOUNT.set(account)
+def working_for(account: str, job: str = "") -> Iterator[None]:
+    """Names the account and the job that the thread works for while the block runs."""
+    token = _WORKING_FOR.set((account, job))
     try:
         yield
     finally:
-        _ACCOUNT.reset(token)
+        _WORKING_FOR.reset(token)
 
 
 def current_account() -> str:
     """The account that the thread works for. Empty if it works for none."""
-    return _ACCOUNT.get()
+    return _WORKING_FOR.get()[0]
+
+
+def current_job() -> str:
+    """The job that the thread works for. Empty if it works for none."""
+    return _WORKING_FOR.get()[1]
 
 
 class Turns:

@@ -86,7 +86,7 @@ def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     facts = structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, account=lease.account, step=lease.step, kind=lease.kind.value, part=lease.part
     )
-    with facts, working_for(lease.account):
+    with facts, working_for(lease.account, lease.job):
         try:
             return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, step)
         finally:

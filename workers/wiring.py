@@ -103,8 +103,10 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     """
     from pipeline.decode.pool import DecoderPool
     from pipeline.fetch.fetcher import Fetcher
+    from pipeline.outbound.guard import shorten_lookups
     from pipeline.outbound.webhook_call import WebhookCaller
 
+    shorten_lookups()
     cores = os.cpu_count() or 1
     app = celery_app(settings.redis_url)
     database = Database(settings.database_url)
