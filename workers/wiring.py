@@ -28,6 +28,7 @@ from storage.scratch.open import open_scratch
 from workers.alone import COMMAND, Alone
 from workers.drain import Drain
 from workers.leases import LeaseKeeper
+from workers.lending import Lending
 from workers.metered_engine import MeteredEngine
 from workers.webhook_places import WebhookPlaces
 
@@ -57,6 +58,7 @@ class WorkerParts:
     owner: str
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
+    lending: Lending = field(default_factory=Lending)  #: the places of steps that wait for slow image servers
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
     alone: Alone | None = None  #: runs suspect steps in a child process; None: they run in this process
 
