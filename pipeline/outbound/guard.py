@@ -31,7 +31,7 @@ _KEEP_FAILURE_SECONDS = 5.0  # how long a failed lookup is kept
 _KEPT_NAMES = 4096  # the most names that are kept
 # The most lookups at once. A lookup cannot be stopped, and the system's resolver waits for a dead name server. So each account, job
 # and parent domain gets only a part of the places: see pipeline/outbound/lookup_turns.py.
-_MOST_LOOKUPS = 256
+_MOST_LOOKUPS = 512
 #: How long the resolver of the GNU C library waits for an answer, and how often it asks a name server. It would wait 5 s, twice.
 _RESOLVER = "timeout:2 attempts:2"
 
