@@ -37,12 +37,19 @@ def test_one_receiver_gets_a_part_of_the_accounts_places_and_the_next_receiver_f
 
 
 def test_an_account_whose_receivers_take_long_tries_again_later_than_one_whose_receivers_are_quick():
-    places = WebhookPlaces(24, of_host=10)
-    assert places.take("slow")
-    assert places.take_host("slow", "silent.example")
-    assert places.take_host("slow", "silent.example")
-    places.give_back_host("slow", "silent.example", seconds=15.0)
-    assert places.wait("slow") > places.wait("quick") == BUSY_SECONDS
-    assert places.wait("slow") <= MOST_BUSY_SECONDS
+    now = [0.0]
+    places = WebhookPlaces(24, of_host=10, clock=lambda: now[0])
+    for account in ("slow", "quick"):
+        assert places.take(account)
+        assert places.take(account)
+        assert places.take_host(account, "a.example")
+    now[0] = 3.0
+    assert places.wait("slow") == 3.0  # none of its calls has ended for so long
+    places.give_back_host("quick", "a.example", seconds=0.1)
+    assert places.wait("quick") == places.wait("unknown") == BUSY_SECONDS
+    now[0] = 15.0
+    places.give_back_host("slow", "a.example", seconds=15.0)
+    assert places.wait("slow") == MOST_BUSY_SECONDS
+    places.give_back("slow")
     places.give_back("slow")
     assert places.wait("slow") == BUSY_SECONDS  # what an account without calls once took is forgotten
