@@ -34,6 +34,7 @@ from storage.account.accounts import available_credits, random_id
 from storage.account.ledger import InsufficientCredits
 from storage.job import accepting
 from storage.job.accepting import IdempotencyKey
+from storage.job.stored import StoredFull
 from storage.job.views import job_view
 from storage.queue import ringing
 from storage.sql_errors import OutcomeUnknown
@@ -304,12 +305,24 @@ def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
     try:
         with parts.database.write() as connection:
             limits = parts.settings
-            accepting.accept(connection, new, max_open=limits.max_open_jobs, max_scratch=limits.max_scratch_bytes)
+            accepting.accept(
+                connection,
+                new,
+                max_open=limits.max_open_jobs,
+                max_scratch=limits.max_scratch_bytes,
+                max_stored=limits.max_stored_bytes,
+            )
             rings = ringing.to_ring(connection, beside=new.id)
     except InsufficientCredits as error:
         raise too_few_credits(error.needed, error.available) from None
     except accepting.TooManyOpenJobs:
         raise too_many_open_jobs(parts) from None
+    except StoredFull:
+        text = (
+            f"What the account's jobs keep in the database would be over {parts.settings.max_stored_bytes} bytes. Delete jobs that you "
+            "no longer need, or wait until their results expire."
+        )
+        raise ApiError(429, "account_full", text, {"Retry-After": "60"}) from None
     except accepting.ScratchFull:
         text = "The service has as many images at work as it may; try again when some jobs have ended."
         raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None

@@ -205,7 +205,7 @@ TRIALS = {
         without={"MAX_LARGE_BODIES": "1000"},
     ),
     "decode_batches": Trial(guards="CPU for 1000 small images", unit="s", measure=small_pictures),
-    "webhook_slots": Trial(
+    "webhook_places": Trial(
         guards="another account's image, 60 webhooks hang",
         unit="ms",
         measure=hanging_webhooks,

@@ -6,7 +6,6 @@ bench/admission.py starts the service with it, to show the effect of each contro
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 
 ENDLESS = 1 << 50
@@ -66,10 +65,11 @@ def decode_batches() -> None:
     once._MOST_A_BATCH = 1
 
 
-def webhook_slots() -> None:
+def webhook_places() -> None:
     from workers import wiring
+    from workers.webhook_places import WebhookPlaces
 
-    wiring.webhook_slots = lambda _settings: threading.Semaphore(ENDLESS)
+    wiring.webhook_places = lambda _settings: WebhookPlaces(ENDLESS, of_host=ENDLESS)
 
 
 CONTROLS: dict[str, Callable[[], None]] = {
@@ -82,7 +82,7 @@ CONTROLS: dict[str, Callable[[], None]] = {
         memory_budget,
         fetched_bytes,
         decode_batches,
-        webhook_slots,
+        webhook_places,
     )
 }
 

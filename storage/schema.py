@@ -39,6 +39,7 @@ accounts_table = Table(
     Column("available", BigInteger, nullable=False, default=0),  # credits that may be reserved
     Column("held", BigInteger, nullable=False, default=0),  # credits reserved by open jobs
     Column("charged", BigInteger, nullable=False, default=0),  # credits spent since the account exists
+    Column("stored_bytes", BigInteger, nullable=False, default=0, server_default="0"),  # the sum of its jobs' stored_bytes
     Column("webhook_secret", Text),  # encrypted with SECRET_KEY; made when it is first needed
     Column("webhook_secret_before", Text),  # the previous secret, encrypted: it also signs while receivers switch
     Column("webhook_secret_before_until", BigInteger),  # the previous secret signs until then
@@ -95,6 +96,9 @@ jobs_table = Table(
     Column("inputs_expire_at", BigInteger),
     Column("max_money", BigInteger),  # the most that the model calls may cost, in billionths of a dollar; NULL: no limit
     Column("spent_money", BigInteger, nullable=False, default=0),  # cost of the counted calls; only if max_money is set
+    Column(
+        "stored_bytes", BigInteger, nullable=False, default=0, server_default="0"
+    ),  # what it keeps in SQL: see storage/job/stored.py
     Index("ix_jobs_account_created_at", "account", "created_at", "id"),
     Index("ix_jobs_account_status", "account", "status", "created_at", "id"),
     Index(

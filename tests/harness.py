@@ -102,7 +102,7 @@ class Harness:
             models=self.models,
             deliver=self.deliver,
             secret_key=b"secret",
-            webhook_slots=workers.wiring.webhook_slots(self.settings),
+            webhook_places=workers.wiring.webhook_places(self.settings),
             owner="test",
         )
         self.supervisor = Supervisor(database=self.database, scratch=self.scratch, signals=self.signals)

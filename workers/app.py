@@ -21,10 +21,13 @@ from storage.redis.signals import QUEUE, TASK, WAITED_QUEUE
 from workers import alone
 from workers.alive import touch
 from workers.engine_watch import watch_engine
+from workers.lending import LentPlaces, look_always
 from workers.listening import Listening, WatchedRequest, while_listening
 from workers.priority_pool import PriorityPool
 from workers.run import run_lease, run_step
 from workers.wiring import WorkerParts, build_parts, threads_of
+
+SPARES = 4  #: spare threads for each thread of WORKER_CONCURRENCY; they start when places are lent: see workers/lending.py
 
 Build = Callable[[Settings], tuple[WorkerParts, Celery, Callable[[], None]]]
 
@@ -66,6 +69,11 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     threading.Thread(target=watch_engine, args=(parts,), name="engine-watch", daemon=True).start()
     every, waited = threads_of(settings.worker_concurrency)
     reserved = PriorityPool(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
+    lent = LentPlaces()
+    most = SPARES * settings.worker_concurrency
+    spares = PriorityPool(app, partial(run_step, parts), threads=most, stopping=parts.stopping, queue=QUEUE, places=lent)
+    parts.lending.lend_to(lent, places=most)
+    threading.Thread(target=look_always, args=(parts.lending, parts.stopping), name="lending", daemon=True).start()
     collect_less()
     try:
         app.Worker(
@@ -81,6 +89,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     finally:
         parts.drain.begin()
         reserved.close()
+        spares.close()
         publisher.close()
         close()
 

@@ -1,4 +1,7 @@
-"""Threads that serve only steps whose caller waits. Large jobs can keep all other threads busy, but not these."""
+"""Threads beside Celery's: those that serve only steps whose caller waits, and spare ones while other threads wait for servers.
+
+Large jobs can keep all other threads busy, but not those that serve only steps whose caller waits.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty
+from typing import Protocol
 
 import structlog
 from celery import Celery
@@ -19,16 +23,39 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS = 1.0  #: how often `stopping` is checked, and how soon Redis is tried again
 
 
-class PriorityPool:
-    """Takes a message off the queue of waited steps only when a thread is free for it."""
+class Places(Protocol):
+    """How many steps may be worked on at once. A `threading.Semaphore` is one."""
 
-    def __init__(self, app: Celery, run: Callable[[int], None], *, threads: int, stopping: threading.Event) -> None:
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002 - as Semaphore has it
+        """Waits for a place at most `timeout` seconds. Returns whether there was one."""
+
+    def release(self) -> None:
+        """Gives a place back."""
+
+
+class PriorityPool:
+    """Takes a message off its queue only when a thread is free for it.
+
+    `queue`: without it, the queue of waited steps. `places`: without them, as many as `threads`.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        run: Callable[[int], None],
+        *,
+        threads: int,
+        stopping: threading.Event,
+        queue: str = "",
+        places: Places | None = None,
+    ) -> None:
         self._app = app
+        self._queue = queue or WAITED_QUEUE
         self._run_step = run
         self._stopping = stopping
-        self._free = threading.Semaphore(threads)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="waited")
-        self._listener = threading.Thread(target=self._listen, name="waited", daemon=True)
+        self._free = places or threading.Semaphore(threads)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=self._queue)
+        self._listener = threading.Thread(target=self._listen, name=self._queue, daemon=True)
         self._listener.start()
 
     def close(self) -> None:
@@ -41,12 +68,12 @@ class PriorityPool:
             try:
                 self._take()
             except AWAY as error:
-                log.warning("queue_not_read", queue=WAITED_QUEUE, reason=repr(error))
+                log.warning("queue_not_read", queue=self._queue, reason=repr(error))
                 self._stopping.wait(LOOK_SECONDS)
 
     def _take(self) -> None:
         """Takes messages until `stopping` is set. Raises one of AWAY if the connection breaks."""
-        with self._app.connection_for_read() as connection, connection.SimpleQueue(WAITED_QUEUE) as queue:
+        with self._app.connection_for_read() as connection, connection.SimpleQueue(self._queue) as queue:
             while not self._stopping.is_set():
                 if not self._free.acquire(timeout=LOOK_SECONDS):
                     continue

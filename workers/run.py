@@ -20,6 +20,7 @@ from pipeline.errors import PartError, Permanent, StorageFull, Transient
 from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
+from pipeline.turns import working_for
 from pipeline.types import ItemCode, JobStatus, StepKind
 from storage.job import chunks, closing
 from storage.queue import ringing, steps
@@ -82,9 +83,10 @@ def run_lease(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
 def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     """Works on a claimed step, and closes its staged object. Returns the steps to go on with."""
     lease = step.lease
-    with structlog.contextvars.bound_contextvars(
+    facts = structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, account=lease.account, step=lease.step, kind=lease.kind.value, part=lease.part
-    ):
+    )
+    with facts, working_for(lease.account, lease.job):
         try:
             return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, step)
         finally:

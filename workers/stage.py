@@ -82,9 +82,10 @@ def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fet
         most = MAX_TOTAL_BYTES + MAX_IMAGE_BYTES
         scope = (lease.job, lease.round)
         elsewhere = parts.shared_fetches.repeated(scope, partial(_repeated, parts, work)) if work.count < work.total else ()
-        yield from parts.shared_fetches.fetch_once(
+        fetched = parts.shared_fetches.fetch_once(
             parts.fetch, urls, scope=scope, elsewhere=elsewhere, total=most, timeout=max(work.left, 1.0)
         )
+        yield from parts.lending.watched(fetched, account=lease.account)
         return
     with parts.scratch.open(work.input) as source:
         yield from decode_texts(PackReader(source), work.pending)

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
+from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy import Connection
@@ -20,28 +21,37 @@ from workers.wiring import WorkerParts
 
 log = structlog.get_logger(__name__)
 
-BUSY_SECONDS = 1.0
-
 
 def webhook(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
     """Signs the stored body with the current time, and sends it. The returned commit records the attempt and schedules the next.
 
-    If the worker crashes between sending and committing, the same id and bytes are sent once more.
+    If the worker crashes between sending and committing, the same id and bytes are sent once more. If the account's places for
+    webhooks are in use, the returned commit hands the step back.
     """
-    # Receivers may be slow, so webhooks never hold more than a quarter of the threads.
-    if not parts.webhook_slots.acquire(blocking=False):
-        return partial(_later, lease=lease)
+    places = parts.webhook_places
+    if not places.take(lease.account):
+        return partial(_later, lease=lease, seconds=places.wait(lease.account))
     try:
-        with parts.database.write() as connection:
-            delivery = deliveries.delivery_of(connection, lease)
-            secrets = signing_secrets(connection, delivery.account, parts.secret_key)
-        if not delivery.pending:
-            return partial(_done, lease=lease)
-        signed = headers(secrets, event_id=delivery.id, timestamp=delivery.now // 1000, body=delivery.body)
-        began = time.monotonic()
+        return _attempt(parts, lease)
+    finally:
+        places.give_back(lease.account)
+
+
+def _attempt(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]]:
+    with parts.database.write() as connection:
+        delivery = deliveries.delivery_of(connection, lease)
+        secrets = signing_secrets(connection, delivery.account, parts.secret_key)
+    if not delivery.pending:
+        return partial(_done, lease=lease)
+    places, host = parts.webhook_places, urlsplit(delivery.url).hostname or ""
+    if not places.take_host(lease.account, host):
+        return partial(_later, lease=lease, seconds=places.wait(lease.account))
+    signed = headers(secrets, event_id=delivery.id, timestamp=delivery.now // 1000, body=delivery.body)
+    began = time.monotonic()
+    try:
         answered = parts.deliver(delivery.url, {"Content-Type": "application/json", **signed}, delivery.body)
     finally:
-        parts.webhook_slots.release()
+        places.give_back_host(lease.account, host, seconds=time.monotonic() - began)
     took = int((time.monotonic() - began) * 1000)
     schedule = parts.settings.webhook_schedule
     again = next_try(answered, attempt=lease.tries, schedule=schedule, jitter=random.random())  # noqa: S311 - jitter
@@ -49,8 +59,8 @@ def webhook(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int
     return partial(deliveries.record_attempt, lease=lease, answered=answered, ms=took, again=again)
 
 
-def _later(connection: Connection, lease: Lease) -> list[int]:
-    steps.hand_back(connection, lease, delay_ms=int(BUSY_SECONDS * 1000), counts=False)
+def _later(connection: Connection, lease: Lease, *, seconds: float) -> list[int]:
+    steps.hand_back(connection, lease, delay_ms=int(seconds * 1000), counts=False)
     return []
 
 

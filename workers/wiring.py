@@ -29,7 +29,9 @@ from workers.alone import COMMAND, Alone
 from workers.drain import Drain
 from workers.handed_back import HandedBack
 from workers.leases import LeaseKeeper
+from workers.lending import Lending
 from workers.metered_engine import MeteredEngine
+from workers.webhook_places import WebhookPlaces
 
 CALL_BYTES = 64 * MB  #: of pictures in concurrent model calls; the calls need 4 to 5 times as much memory
 EX_TEMPFAIL = 75  #: from sysexits.h: the process should be started again
@@ -53,10 +55,11 @@ class WorkerParts:
     memory_budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(CALL_BYTES))  #: for the pictures of model calls
     deliver: Deliver
     secret_key: bytes  #: encrypts webhook secrets
-    webhook_slots: threading.Semaphore  #: limits concurrent webhook calls
+    webhook_places: WebhookPlaces  #: for concurrent webhook calls
     owner: str
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
+    lending: Lending = field(default_factory=Lending)  #: the places of steps that wait for slow image servers
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
     handed_back: HandedBack | None = None  #: announces steps that were handed back; None: only a supervisor does
     alone: Alone | None = None  #: runs suspect steps in a child process; None: they run in this process
@@ -79,8 +82,10 @@ def threads_of(concurrency: int) -> tuple[int, int]:
     return max(concurrency - waited, 1), waited
 
 
-def webhook_slots(settings: Settings) -> threading.Semaphore:
-    return threading.Semaphore(max(settings.worker_concurrency // 4, 1))
+def webhook_places(settings: Settings) -> WebhookPlaces:
+    """Places for calls at once: three fifths of the threads for all accounts, and a quarter for an account's calls of one receiver."""
+    threads = settings.worker_concurrency
+    return WebhookPlaces(max(threads * 3 // 5, 2), of_host=max(threads // 4, 1))
 
 
 def governed_engine(
@@ -102,8 +107,10 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     """
     from pipeline.decode.pool import DecoderPool
     from pipeline.fetch.fetcher import Fetcher
+    from pipeline.outbound.guard import shorten_lookups
     from pipeline.outbound.webhook_call import WebhookCaller
 
+    shorten_lookups()
     cores = os.cpu_count() or 1
     app = celery_app(settings.redis_url)
     database = Database(settings.database_url)
@@ -144,7 +151,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         memory_budget=memory_budget,
         deliver=WebhookCaller(settings.webhook_allow),
         secret_key=secret_key(settings),
-        webhook_slots=webhook_slots(settings),
+        webhook_places=webhook_places(settings),
         owner=owner_name(),
         drain=drain,
         handed_back=HandedBack(database, signals, drain.stopping),

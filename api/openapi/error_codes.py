@@ -73,6 +73,7 @@ ERRORS: dict[str, ErrorCode] = {
     "scratch_full": ErrorCode(
         429, "the open jobs and the kept images of all accounts together use `MAX_SCRATCH_BYTES` of scratch", _LATER
     ),
+    "account_full": ErrorCode(429, "the account's jobs keep `MAX_STORED_BYTES` in the database", _LATER),
     "too_many_large_bodies": ErrorCode(
         429, "`MAX_LARGE_BODIES` bodies over 1 MB are being read, and none ended within 30 s", _LATER
     ),
@@ -139,6 +140,7 @@ OF_REQUESTS = (
     "length_required",
     "too_many_open_jobs",
     "scratch_full",
+    "account_full",
     "maybe_accepted",
     "too_many_large_bodies",
 )

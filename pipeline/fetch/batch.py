@@ -14,6 +14,8 @@ from queue import SimpleQueue
 from pipeline.fetch.hosts import HostSlots, Server, server_of
 from pipeline.fetch.transfer import Budget, Transfer
 from pipeline.outbound.addresses import Allowed, Target, read_url
+from pipeline.outbound.lookup_turns import Asker
+from pipeline.turns import current_account, current_job
 from pipeline.types import MB, Failure, Fetched, ItemCode
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class FetchBatch:
         self, urls: Iterable[tuple[int, str]], *, allow: Sequence[Allowed], total: int, parallel: int, timeout: float
     ) -> None:
         self.context = copy_context()  #: of the caller's log lines: they name the request, the job and the account
+        self.asker = Asker(current_account(), current_job())  #: in whose turn names are looked up
         self.budget = Budget(total)
         self.timeout = timeout
         self.ends = time.monotonic() + timeout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as WaitTimeout
 from dataclasses import replace
@@ -66,7 +66,7 @@ class SharedFetches:
         elsewhere: Container[str],
         total: int,
         timeout: float,
-    ) -> Iterator[Fetched | Failure]:
+    ) -> Generator[Fetched | Failure]:
         """Yields one value for each index of `urls` when it completes. Everything else is as pipeline.ports.Fetch says.
 
         `elsewhere`: URLs for which other calls of the same `scope` may ask too. If another call is fetching such a URL, or its

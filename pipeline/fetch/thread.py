@@ -174,7 +174,7 @@ class FetchThread:
         if not task.tries:
             task.answers = self._slots.answers(server_of(task.target))
         task.tries += 1
-        addresses = self._names.look_up(task.target)
+        addresses = self._names.look_up(task.target, task.batch.asker)
         if addresses.done():
             self._ask(task, addresses)
         else:
@@ -332,7 +332,9 @@ class FetchThread:
 
     def _release(self, task: FetchTask) -> None:
         """Ends the task's lookup or request for the present hop, if there is one, and gives its slot back."""
-        task.looking = None
+        if task.looking is not None:
+            self._names.give_up(task.looking)
+            task.looking = None
         if task.transfer is not None:
             del self._asking[task.transfer]
             self._connecting.pop(task.transfer, None)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import socket
 import ssl
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
@@ -21,6 +21,7 @@ import certifi
 import pycurl
 
 from pipeline.outbound.addresses import Allowed, Target, address_allowed
+from pipeline.outbound.lookup_turns import NOBODY, Asker, Lookup, LookupTurns
 
 Resolve = Callable[[str, int], Sequence[str]]  #: (host, port) -> every address that the name server answered; raises OSError
 
@@ -28,9 +29,11 @@ USER_AGENT = "extract-image/0.1"
 _KEEP_SECONDS = 30.0  # how long an answer is kept, because the images of a chunk mostly share a host
 _KEEP_FAILURE_SECONDS = 5.0  # how long a failed lookup is kept
 _KEPT_NAMES = 4096  # the most names that are kept
-# The most lookups at once. The system's resolver can wait half a minute for a dead name server. There are so many threads that
-# such names do not hold up the others: a fetch has at most one lookup, and gives it up at its deadline.
-_MOST_LOOKUPS = 256
+# The most lookups at once. A lookup cannot be stopped, and the system's resolver waits for a dead name server. So each account, job
+# and parent domain gets only a part of the places: see pipeline/outbound/lookup_turns.py.
+_MOST_LOOKUPS = 512
+#: How long the resolver of the GNU C library waits for an answer, and how often it asks a name server. It would wait 5 s, twice.
+_RESOLVER = "timeout:2 attempts:2"
 
 _log = logging.getLogger(__name__)
 
@@ -48,21 +51,29 @@ def system_lookup(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(record[4][0]) for record in answer))
 
 
-class Names:
-    """Looks each name up once for all callers, in daemon threads. It is thread-safe."""
+def shorten_lookups() -> None:
+    """Makes the system's resolver give up sooner on a name server that does not answer. Call it before the first lookup.
 
-    def __init__(self, allow: Sequence[Allowed], *, resolve: Resolve = system_lookup) -> None:
+    RES_OPTIONS of the environment, if it is set, stays as it is.
+    """
+    os.environ.setdefault("RES_OPTIONS", _RESOLVER)
+
+
+class Names:
+    """Looks each name up once for all callers, in daemon threads. It is thread-safe. `places`: the most lookups at once."""
+
+    def __init__(self, allow: Sequence[Allowed], *, resolve: Resolve = system_lookup, places: int = _MOST_LOOKUPS) -> None:
         self._allow = allow
         self._resolve = resolve
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, int], tuple[float, Future[tuple[str, ...]]]] = {}
-        self._queue: deque[tuple[str, int, Future[tuple[str, ...]]]] = deque()
-        self._threads = 0
+        self._known: dict[tuple[str, int], tuple[float, Lookup]] = {}
+        self._turns = LookupTurns(places)
 
-    def look_up(self, target: Target) -> Future[tuple[str, ...]]:
+    def look_up(self, target: Target, asker: Asker = NOBODY) -> Future[tuple[str, ...]]:
         """A future of the addresses to connect to. All of them are allowed. If the lookup fails, its error is NameRefused.
 
-        A single record that is not allowed makes the whole name refused. An answer is kept for 30 s, a failure for 5 s.
+        A single record that is not allowed makes the whole name refused. An answer is kept for 30 s, a failure for 5 s. `asker`: in
+        whose turn the lookup starts. If you stop waiting for the future, call `give_up`.
         """
         host, port = target.host, target.port
         if target.literal:
@@ -70,22 +81,47 @@ class Names:
         now = time.monotonic()
         with self._lock:
             known = self._known.get((host, port))
-            if known is not None and not _stale(known[1], now - known[0]):
-                return known[1]
-            future: Future[tuple[str, ...]] = Future()
-            self._forget(now)
-            self._known[host, port] = (now, future)
-            if self._threads == _MOST_LOOKUPS:
-                self._queue.append((host, port, future))
-                return future
-            self._threads += 1
-        try:
-            threading.Thread(target=self._work, args=(host, port, future), name="lookup", daemon=True).start()
-        except RuntimeError as error:  # the system has no thread or memory left, so this lookup fails; a later one may work
-            with self._lock:
-                self._threads -= 1
-            future.set_exception(NameRefused(f"lookup: {error}"))
-        return future
+            lookup = known[1] if known is not None and not _stale(known[1], now - known[0]) else None
+            if lookup is None:
+                lookup = Lookup(host, port)
+                self._forget(now)
+                self._known[host, port] = (now, lookup)
+            lookup.waiters += 1
+            if lookup.started_for is not None:
+                return lookup
+            self._turns.add(lookup, asker)
+            starts = self._to_start()
+        self._begin(starts)
+        return lookup
+
+    def give_up(self, future: Future[tuple[str, ...]]) -> None:
+        """Ends a caller's wait for a future of `look_up`. If nobody waits for a lookup that has not started, it is dropped."""
+        if not isinstance(future, Lookup):
+            return
+        with self._lock:
+            future.waiters -= 1
+            if future.waiters or future.started_for is not None:
+                return
+            self._turns.drop(future)
+            known = self._known.get((future.host, future.port))
+            if known is not None and known[1] is future:
+                del self._known[future.host, future.port]
+
+    def _to_start(self) -> list[Lookup]:
+        """The lookups whose turn it is. Their places are taken."""
+        starts: list[Lookup] = []
+        while (lookup := self._turns.start_next()) is not None:
+            starts.append(lookup)
+        return starts
+
+    def _begin(self, lookups: Sequence[Lookup]) -> None:
+        for lookup in lookups:
+            try:
+                threading.Thread(target=self._work, args=(lookup,), name="lookup", daemon=True).start()
+            except RuntimeError as error:  # the system has no thread or memory left, so this lookup fails; a later one may work
+                with self._lock:
+                    self._turns.ended(lookup)
+                lookup.set_exception(NameRefused(f"lookup: {error}"))
 
     def _forget(self, now: float) -> None:
         """Makes room for one more name."""
@@ -95,19 +131,20 @@ class Names:
                 del fresh[key]  # the oldest names go first; a caller that still waits for one holds its future
             self._known = fresh
 
-    def _work(self, host: str, port: int, future: Future[tuple[str, ...]]) -> None:
-        while True:
+    def _work(self, lookup: Lookup) -> None:
+        mine: Lookup | None = lookup
+        while mine is not None:
             try:
-                future.set_result(self._judge(host, port))
+                mine.set_result(self._judge(mine.host, mine.port))
             except NameRefused as error:
-                future.set_exception(error)
+                mine.set_exception(error)
             except Exception as error:  # noqa: BLE001 - a lookup that breaks must not leave its callers waiting
-                future.set_exception(NameRefused(f"lookup: {error!r}"))
+                mine.set_exception(NameRefused(f"lookup: {error!r}"))
             with self._lock:
-                if not self._queue:
-                    self._threads -= 1
-                    return
-                host, port, future = self._queue.popleft()
+                self._turns.ended(mine)
+                starts = self._to_start()
+            mine = starts.pop(0) if starts else None
+            self._begin(starts)
 
     def _judge(self, host: str, port: int) -> tuple[str, ...]:
         try:

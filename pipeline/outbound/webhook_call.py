@@ -10,7 +10,9 @@ import pycurl
 
 from pipeline.outbound.addresses import Allowed, read_url
 from pipeline.outbound.guard import GuardedCurl, NameRefused, Names, Resolve, system_lookup
+from pipeline.outbound.lookup_turns import Asker
 from pipeline.outbound.webhook import WebhookResponse
+from pipeline.turns import current_account, current_job
 
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 15.0
@@ -30,9 +32,11 @@ class WebhookCaller:
         target = read_url(url, self._allow)
         if isinstance(target, str):
             return WebhookResponse(status=None, error="url not allowed")
+        lookup = self._names.look_up(target, Asker(current_account(), current_job()))
         try:
-            addresses = self._names.look_up(target).result(timeout=CONNECT_SECONDS)
+            addresses = lookup.result(timeout=CONNECT_SECONDS)
         except (NameRefused, LookupTimeout):
+            self._names.give_up(lookup)
             return WebhookResponse(status=None, error="not reachable")  # no details, so that callers can't explore our networks
         guarded = GuardedCurl(self._allow, connect_timeout=CONNECT_SECONDS)
         guarded.aim(target, addresses)

@@ -41,6 +41,7 @@ GRANULARITIES: tuple[Granularity, ...] = ("merged", "perImage")
 MERGE_MODES: tuple[MergeMode, ...] = ("auto", "concat", "synthesize")
 ON_ERROR: tuple[OnError, ...] = ("partial", "fail")
 
+LONGEST_PROMPT = 100_000  #: characters; it is sent with each call, and stored with the job
 LONGEST_CUSTOM_ID = 256  #: characters
 MOST_METADATA = 4096  #: bytes as JSON, because it is sent with each webhook, whose body has at most 20 kB
 DEEPEST_METADATA = 20  #: levels of nested objects and arrays
@@ -74,6 +75,8 @@ def _prompt(value: Any, _: Given) -> str:
         raise Unfit("prompt is required: a text that says what to extract.")
     if not _is_storable(value):
         raise Unfit("prompt holds characters that are no Unicode text.")
+    if len(value) > LONGEST_PROMPT:
+        raise Unfit(f"prompt has {len(value)} characters, at most {LONGEST_PROMPT} are taken.")
     return value
 
 
@@ -218,11 +221,11 @@ class ExtractRequest:
     #: As sent.
     prompt: str = declared(
         read=_prompt,
-        schema={"type": "string", "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"},
-        wants="text that is not blank",
+        schema={"type": "string", "maxLength": LONGEST_PROMPT, "pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"},
+        wants=f"text that is not blank, at most {LONGEST_PROMPT:,} characters",
         what="It says what to extract.",
         required=True,
-        when="is missing, blank, or not Unicode text",
+        when="is missing, blank, too long, or not Unicode text",
         form="text",
     )
     json_mode: bool = boolean(what='Whether `results` is JSON. The strings `"true"` and `"false"` are taken too.')

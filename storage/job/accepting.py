@@ -14,6 +14,7 @@ from pipeline.plan import ChunkPlan
 from pipeline.types import ImageState, JobStatus, Question, StepKind
 from storage.account import ledger
 from storage.database import now_ms
+from storage.job import stored
 from storage.job.questions import options_of
 from storage.queue import steps
 from storage.schema import accounts_table, chunks_table, idempotency_keys_table, images_table, jobs_table
@@ -21,6 +22,9 @@ from storage.schema import accounts_table, chunks_table, idempotency_keys_table,
 #: The part of MAX_SCRATCH_BYTES that one account's kept images may fill, because they stay for up to a day and would shut the door
 #: to all others.
 KEPT_SHARE = 0.5
+
+
+NO_LIMIT = (1 << 63) - 1
 
 
 class TooManyOpenJobs(Exception):
@@ -91,10 +95,10 @@ class NewJob(NewRow):
     idempotency: IdempotencyKey | None = None
 
 
-def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int) -> None:
+def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int, max_stored: int = NO_LIMIT) -> None:
     """Reserves the credits and creates the job, its images, chunks and first steps, in the caller's transaction.
 
-    Raises SentBefore, InsufficientCredits, TooManyOpenJobs, ScratchFull or KeptFull. The caller must then roll back.
+    Raises SentBefore, InsufficientCredits, TooManyOpenJobs, StoredFull, ScratchFull or KeptFull. The caller must then roll back.
     """
     round_ = 1
     if new.idempotency:
@@ -105,6 +109,13 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
     ledger.reserve(connection, account=new.account, job=new.id, round_=round_, amount=reservation(len(new.sources)))
     if (connection.scalar(_open_jobs(), {"account": new.account}) or 0) >= max_open:
         raise TooManyOpenJobs
+    options = options_of(new.question)
+    size = stored.bytes_of(
+        [new.question.prompt, new.webhook_url, *new.sources, *(new.custom_ids or ())],
+        [options, new.metadata],
+        images=len(new.sources),
+    )
+    stored.take(connection, new.account, size, most=max_stored)
     # Two requests at once may both find room and exceed the limit a little. That is fine: it only keeps the disk from filling up.
     of_open, kept = connection.execute(_in_scratch()).one()
     if of_open + kept + new.scratch_bytes > max_scratch:
@@ -120,7 +131,8 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
             "round": round_,
             "status": JobStatus.QUEUED.value,
             "prompt": new.question.prompt,
-            "options": options_of(new.question),
+            "options": options,
+            "stored_bytes": size,
             "total": len(new.sources),
             "until_deadline": new.deadline_ms,
         },

@@ -14,7 +14,7 @@ from pipeline.finalize import Verdict, conclude
 from pipeline.types import MAX_IMAGES, ImageState, ItemCode, JobStatus, StepKind
 from storage.account import ledger
 from storage.database import now_ms
-from storage.job import deliveries, inputs
+from storage.job import deliveries, inputs, stored
 from storage.job.locked import LockedJob, lock_job
 from storage.job.outcome import job_outcome
 from storage.queue import steps
@@ -113,6 +113,7 @@ def close_job(
         steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP, parts=parts, delay_ms=delay)
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
+    stored.recount(connection, [job.id])
     return follow
 
 

@@ -14,7 +14,7 @@ from pipeline.plan import ChunkPlan
 from pipeline.types import ImageState, JobStatus, Question
 from storage.account import ledger
 from storage.database import now_ms
-from storage.job import inputs
+from storage.job import inputs, stored
 from storage.job.accepting import TooManyOpenJobs, add_chunks
 from storage.job.locked import lock_job, locked_row, locking
 from storage.job.questions import question_of
@@ -182,4 +182,5 @@ def remove(connection: Connection, job: str) -> None:
         update(deliveries_table).where(deliveries_table.c.job == job, deliveries_table.c.state == "pending").values(state="dead")
     )
     connection.execute(update(deliveries_table).where(deliveries_table.c.job == job).values(body=None))
+    stored.forget(connection, job)
     connection.execute(delete(jobs_table).where(jobs_table.c.id == job))

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select, update
 
 from pipeline.types import StepKind
 from storage.database import now_ms
+from storage.job import stored
 from storage.job.closing import finalize_next
 from storage.schema import OPEN_STATES, chunks_table, deliveries_table, images_table, jobs_table, merges_table, steps_table
 
@@ -52,6 +53,7 @@ def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
         connection.execute(update(merges_table).where(merges_table.c.job.in_(late)).values(text=None))
         delivered = deliveries_table.c.state != "pending"
         connection.execute(update(deliveries_table).where(deliveries_table.c.job.in_(late), delivered).values(body=None))
+        stored.recount(connection, late)
     return late
 
 

@@ -167,7 +167,7 @@ def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Worke
         models={},
         deliver=deliver,
         secret_key=b"secret",
-        webhook_slots=workers.wiring.webhook_slots(settings),
+        webhook_places=workers.wiring.webhook_places(settings),
         owner=f"life {os.getpid()}",
         **town,
     )

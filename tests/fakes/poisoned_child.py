@@ -20,7 +20,7 @@ from tests.fakes.signals import MemorySignals
 from workers import alone
 from workers.leases import LeaseKeeper
 from workers.run import run_lease
-from workers.wiring import WorkerParts, webhook_slots
+from workers.wiring import WorkerParts, webhook_places
 
 POISON = b"img poison"
 DEATHS = {"exit": lambda: os._exit(3), "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "hang": lambda: time.sleep(600)}
@@ -50,7 +50,7 @@ def main(folder: str, how: str) -> None:
         models={},
         deliver=FakeDeliver(),
         secret_key=b"secret",
-        webhook_slots=webhook_slots(settings),
+        webhook_places=webhook_places(settings),
         owner="alone",
     ).for_one_step()
     alone.serve(lambda lease: run_lease(parts, lease), sys.stdin.buffer, answers)

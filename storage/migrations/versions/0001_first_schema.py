@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("available", sa.BigInteger(), nullable=False),
         sa.Column("held", sa.BigInteger(), nullable=False),
         sa.Column("charged", sa.BigInteger(), nullable=False),
+        sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("webhook_secret", sa.Text(), nullable=True),
         sa.Column("webhook_secret_before", sa.Text(), nullable=True),
         sa.Column("webhook_secret_before_until", sa.BigInteger(), nullable=True),
@@ -103,6 +104,7 @@ def upgrade() -> None:
         sa.Column("inputs_expire_at", sa.BigInteger(), nullable=True),
         sa.Column("max_money", sa.BigInteger(), nullable=True),
         sa.Column("spent_money", sa.BigInteger(), nullable=False),
+        sa.Column("stored_bytes", sa.BigInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["account"], ["accounts.id"], name=op.f("fk_jobs_account")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )

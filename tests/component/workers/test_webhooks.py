@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from threading import Event
 
 import pytest
 from click.testing import CliRunner
@@ -16,10 +17,11 @@ from pipeline.outbound.webhook import WebhookResponse, as_text
 from storage import schema
 from storage.account import webhook_secrets
 from storage.account.webhook_secrets import SecretUnreadable, rotate, signing_secrets
-from tests.fakes.deliver import FAILED, GONE, UNREACHABLE
+from tests.fakes.deliver import ACCEPTED, FAILED, GONE, UNREACHABLE
 from tests.harness import b64, running
 from tests.rows import at_once, new_account, step_ids, step_row
 from workers.run import OTHER_WORK
+from workers.webhook_places import WebhookPlaces
 
 HOOK = "https://hooks.example/extract"
 ASYNC = {"Prefer": "respond-async"}
@@ -174,12 +176,12 @@ def test_an_attempt_whose_end_was_not_written_comes_again_with_the_same_id_and_b
 
 def test_slow_receivers_hold_no_more_than_their_share_of_the_threads(house):
     job = accepted(house)
-    house.work = replace(house.work, webhook_slots=type(house.work.webhook_slots)(0))
+    house.work = replace(house.work, webhook_places=WebhookPlaces(0, of_host=1))
     house.drain()
     row = step_row(house.database, step_ids(house.database, job, "webhook")[0])
     assert (row.state, row.tries) == ("ready", 0)
     assert house.deliver.calls == []
-    house.work = replace(house.work, webhook_slots=type(house.work.webhook_slots)(1))
+    house.work = replace(house.work, webhook_places=WebhookPlaces(1, of_host=1))
     house.skip_waits()
 
 
@@ -257,3 +259,28 @@ def test_the_command_shows_and_rotates_it(tmp_path):
     assert wrong.exit_code == 1
     assert "another SECRET_KEY" in wrong.output
     assert webhook_secrets.BOTH_SIGN_MS == 86_400_000
+
+
+def test_while_receivers_of_an_account_never_answer_another_accounts_webhook_comes_at_once(tmp_path):
+    with running(tmp_path, workers_count=10, WORKER_CONCURRENCY="10") as house:
+        told, answer = Event(), Event()
+
+        def answers(number: int) -> WebhookResponse:
+            if "silent" in house.deliver.calls[number][0]:
+                answer.wait(30)
+            else:
+                told.set()
+            return ACCEPTED
+
+        house.deliver.script = answers
+        try:
+            for number in range(20):
+                accepted(house, webhookUrl=f"https://silent{number % 2}.example/")
+            _, key = house.new_key()
+            body = {"inputMethod": "base64", "images": [b64(b"img0")], "prompt": "p", "webhookUrl": HOOK}
+            house.post(body, headers=ASYNC, key=key)
+            assert told.wait(20)  # all silent receivers still hold their calls
+            assert len(house.deliver.calls) <= 4  # of six places, the account with silent receivers holds three
+        finally:
+            answer.set()
+            house.skip_waits()

@@ -1,0 +1,111 @@
+"""Counts the bytes that an account's jobs keep in SQL, so that one account can't fill the database.
+
+Each job has its number, and the account has their sum. The transaction that changes what a job keeps also changes both numbers: it
+accepts the job, ends a round of it, purges its results, or deletes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Select,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    func,
+    select,
+    update,
+)
+
+from storage.schema import accounts_table, chunks_table, deliveries_table, images_table, jobs_table, merges_table
+
+IMAGE_BYTES = 100  #: counted for the row of each image, beside its texts
+
+
+class StoredFull(Exception):
+    """The account's jobs would keep more bytes in SQL than MAX_STORED_BYTES."""
+
+
+def bytes_of(texts: Iterable[str | None], values: Sequence[Mapping[str, Any] | None], *, images: int) -> int:
+    """The bytes that a new job keeps: its texts, its JSON values, and the rows of its images."""
+    of_texts = sum(len(text.encode("utf-8", "replace")) for text in texts if text)
+    return of_texts + sum(len(json.dumps(value)) for value in values if value) + images * IMAGE_BYTES
+
+
+def take(connection: Connection, account: str, size: int, *, most: int) -> None:
+    """Counts the bytes of a new job. Raises StoredFull if the account would have more than `most`."""
+    if not connection.execute(_take_statement(), {"account": account, "size": size, "most": most}).rowcount:
+        raise StoredFull
+
+
+def recount(connection: Connection, jobs: Sequence[str]) -> None:
+    """Counts again what the jobs keep. The caller has locked them."""
+    more: Counter[str] = Counter()
+    for job in jobs:
+        row = connection.execute(_measure(connection.dialect.name), {"job": job}).one()
+        if row.now != row.before:
+            connection.execute(_job_statement(), {"of": job, "size": row.now})
+            more[row.account] += row.now - row.before
+    for account in sorted(more):  # sorted, so that two transactions wait for each other and do not deadlock
+        connection.execute(_account_statement(), {"of": account, "more": more[account]})
+
+
+def forget(connection: Connection, job: str) -> None:
+    """Counts a job that is about to be deleted no more. The caller has locked it."""
+    row = connection.execute(select(jobs_table.c.account, jobs_table.c.stored_bytes).where(jobs_table.c.id == job)).one()
+    connection.execute(_account_statement(), {"of": row.account, "more": -row.stored_bytes})
+
+
+@cache
+def _take_statement() -> Update:
+    size = bindparam("size", type_=BigInteger)
+    after = accounts_table.c.stored_bytes + size
+    fits = after <= bindparam("most", type_=BigInteger)
+    return update(accounts_table).where(accounts_table.c.id == bindparam("account"), fits).values(stored_bytes=after)
+
+
+@cache
+def _job_statement() -> Update:
+    return update(jobs_table).where(jobs_table.c.id == bindparam("of")).values(stored_bytes=bindparam("size", type_=BigInteger))
+
+
+@cache
+def _account_statement() -> Update:
+    after = accounts_table.c.stored_bytes + bindparam("more", type_=BigInteger)
+    return update(accounts_table).where(accounts_table.c.id == bindparam("of")).values(stored_bytes=after)
+
+
+@cache
+def _measure(dialect: str) -> Select[Any]:
+    """The account of a job, the bytes that were counted for it, and those that it keeps now."""
+
+    def size(*columns: ColumnElement[Any]) -> ColumnElement[int]:
+        texts = (cast(column, Text) for column in columns)
+        sizes = (func.octet_length(text) if dialect == "postgresql" else func.length(cast(text, LargeBinary)) for text in texts)
+        return sum((func.coalesce(one, 0) for one in sizes), start=cast(0, BigInteger))
+
+    def total(job: ColumnElement[str], *columns: ColumnElement[Any], each: int = 0) -> ColumnElement[int]:
+        summed = select(func.coalesce(func.sum(size(*columns) + each), 0)).where(job == bindparam("job"))
+        return summed.scalar_subquery()
+
+    jobs, images, chunks = jobs_table.c, images_table.c, chunks_table.c
+    own = size(jobs.prompt, jobs.options, jobs.metadata, jobs.webhook_url, jobs.result, jobs.warnings)
+    now = (
+        own
+        + total(images.job, images.source, images.custom_id, images.detail, images.result, each=IMAGE_BYTES)
+        + total(chunks.job, chunks.replies, chunks.progress)
+        + total(merges_table.c.job, merges_table.c.text)
+        + total(deliveries_table.c.job, deliveries_table.c.body)
+    )
+    columns = jobs.account, jobs.stored_bytes.label("before"), cast(now, BigInteger).label("now")
+    return select(*columns).where(jobs.id == bindparam("job"))
