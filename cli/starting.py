@@ -22,7 +22,7 @@ from storage.redis.signals import connect
 log = structlog.get_logger(__name__)
 
 AS_USER = "Run it as a user that owns nothing but DATA_DIR, because root may read every file and process."
-SANDBOX = "Pictures are decoded all the same. Run workers on Linux 6.12 or newer, where a decoder that a picture takes over holds nothing."
+SANDBOX = "Pictures are decoded all the same. With Landlock (Linux 5.13) and seccomp, a decoder that a picture takes over holds nothing."
 AGAIN_SECONDS = 30.0  #: between two looks at parts that are away
 ANSWER_SECONDS = 5.0  #: for an answer of Redis
 

@@ -148,9 +148,11 @@ def _tiff(data: bytes) -> None:
         entries = first_entries(data, MAX_TAGS + 1)
     except (MalformedTiff, struct.error):
         return
-    if len(entries) > MAX_TAGS or sum(value_bytes(kind, count) for _, kind, count in entries) > 4 * len(data) + 64 * 1024:
+    # Values that do not fit into the file are not read. The values of several tags may be the same bytes.
+    fitting = [(tag, count, size) for tag, kind, count in entries if (size := value_bytes(kind, count)) <= len(data)]
+    if len(entries) > MAX_TAGS or sum(size for _, _, size in fitting) > 4 * len(data) + 64 * 1024:
         raise TooManyParts
-    if any(tag in _STRIP_TAGS and count > MAX_STRIPS for tag, _, count in entries):
+    if any(tag in _STRIP_TAGS and count > MAX_STRIPS for tag, count, _ in fitting):
         raise TooManyParts
 
 

@@ -23,15 +23,15 @@ _PR_SET_NO_NEW_PRIVS = (
 
 
 def missing() -> str:
-    """Names what this system lacks for a complete sandbox. Empty if nothing is missing."""
+    """Names what this system lacks for a complete sandbox. Empty if nothing is missing.
+
+    Any version of Landlock completes a seccomp filter, because what newer versions refuse, the filter refuses too.
+    """
     if not sys.platform.startswith("linux"):
         return "Landlock and seccomp, which only Linux has"
     lacks = []
-    version = landlock.version()
-    if not version:
-        lacks.append("Landlock (Linux 5.13 with it turned on)")
-    elif version < landlock.COMPLETE:
-        lacks.append(f"Landlock's newer rules (it has version {version}, and {landlock.COMPLETE} is complete)")
+    if not landlock.version():
+        lacks.append("Landlock, which Linux has from 5.13 on if it is turned on")
     if not seccomp.is_available():
         lacks.append("seccomp filters on x86_64 or aarch64")
     return " and ".join(lacks)

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from pipeline.sandbox.system import call
 
-COMPLETE = 6  #: the version from which on all rules below exist (Linux 6.12)
-
 # The calls have the same numbers on all machines.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
