@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 SERVERS := .venv-servers
+AUDIT := .venv-audit
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser generators demo serve test real-servers torture torture-checked fuzz pythons check clean
+.PHONY: help install browser generators demo serve test real-servers torture torture-checked fuzz pythons check audit clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,11 +66,18 @@ pythons: ## run the suite on each Python from 3.11 to 3.13 that is found
 		if python$$version --version >/dev/null 2>&1; then $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
 		else echo "python$$version is not here: left out"; fi; done
 
-check: install ## lint, types, import rules
+check: install ## lint, types, import rules, licences
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tools.licences
+
+# The code 3 means that packages could not be looked up. The output says so, and it is no fault of the packages.
+audit: install ## say which locked packages have known faults, or that it could not be looked up
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv --without-pip $(AUDIT) && \
+		$(PYTHON) -m pip --python $(AUDIT)/bin/python install --quiet --disable-pip-version-check pip-audit==2.10.1; } || rm -rf $(AUDIT)
+	@$(BIN)/python -m tools.audit $(AUDIT)/bin/pip-audit || test $$? -eq 3
 
 clean: ## remove what was made here
 	rm -rf .venv .venv-* var .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -23,8 +24,11 @@ from rich.table import Column, Table
 from sqlalchemy import select
 
 from cli.local_servers import local_servers
+from cli.starting import AS_USER, SANDBOX
 from config.chosen_engine import engine_config, kind_of
+from config.roles import WITHOUT
 from config.settings import Settings, SettingsFault, load_settings
+from pipeline import sandbox
 from pipeline.errors import PartError
 from pipeline.ports import ProbeFailed, Scratch
 from pipeline.types import MB
@@ -45,7 +49,7 @@ class Finding:
     """The result of one check."""
 
     check: str
-    state: Literal["ok", "fault", "skipped"]
+    state: Literal["ok", "warning", "fault", "skipped"]  #: `warning`: works, but less safely than it could
     found: str
     todo: str = ""  #: how to fix the fault; empty if there is nothing to do
 
@@ -58,10 +62,14 @@ class Trouble(Exception):
         self.todo = todo
 
 
+class Doubt(Trouble):
+    """A check found something that works, but less safely than it could."""
+
+
 def doctor(environ: Mapping[str, str], *, only: Iterable[str] = (), as_json: bool, seconds: float = CHECK_SECONDS) -> int:
     """Prints the result of each check. Returns the exit code. Raises ValueError if `only` has an unknown name."""
     findings = examine(environ, only=only, seconds=seconds)
-    healthy = all(finding.state == "ok" for finding in findings)
+    healthy = all(finding.state in {"ok", "warning"} for finding in findings)
     if as_json:
         print(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}))
     else:
@@ -82,7 +90,7 @@ def examine(
     if unknown:
         raise ValueError(f"There is no check {unknown[0]}. The checks are {', '.join(CHECKS)}.")
     try:
-        settings = load_settings(environ)
+        settings = load_settings(environ, without=WITHOUT["worker" if "engine" in names else "supervisor"])
     except SettingsFault as fault:
         faults = "\n".join(line.strip() for line in str(fault).splitlines()[1:])
         skipped = [Finding(check=name, state="skipped", found="not checked: a setting is wrong") for name in names]
@@ -111,6 +119,8 @@ class _Running:
         check, todo = CHECKS[self._name]
         try:
             self._finding = Finding(check=self._name, state="ok", found=check(self._settings, self._now))
+        except Doubt as doubt:
+            self._finding = Finding(check=self._name, state="warning", found=str(doubt), todo=doubt.todo)
         except Trouble as trouble:
             self._finding = self._fault(str(trouble), trouble.todo)
         except Exception as error:  # noqa: BLE001 - an error in one check must not stop the others
@@ -215,6 +225,20 @@ def _disk(settings: Settings, _now: Callable[[], float]) -> str:
     return text
 
 
+def _user(settings: Settings, _now: Callable[[], float]) -> str:
+    if os.geteuid() != 0:
+        return "not root"
+    if settings.env == "production" and not settings.allow_root:
+        raise Trouble("root, and ENV=production does not run as root", f"{AS_USER} ALLOW_ROOT=1 allows it.")
+    raise Doubt("root", AS_USER)
+
+
+def _sandbox(_settings: Settings, _now: Callable[[], float]) -> str:
+    if lacks := sandbox.missing():
+        raise Doubt(f"incomplete: this system lacks {lacks}", SANDBOX)
+    return "decoders and the OCR can open no file, socket or process"
+
+
 def _worker(settings: Settings, _now: Callable[[], float]) -> str:
     return _alive(settings, "worker")
 
@@ -243,6 +267,8 @@ CHECKS: dict[str, tuple[Callable[[Settings, Callable[[], float]], str], str]] = 
     "scratch": (_scratch, "Look at SCRATCH_URL, S3_ENDPOINT_URL and the key. Check that the bucket exists."),
     "engine": (_engine, "Look at MODEL, the engine's key and its base URL. Check that this machine can reach the engine."),
     "disk": (_disk, "Set TMPDIR to a folder that you can write to."),
+    "user": (_user, AS_USER),
+    "sandbox": (_sandbox, SANDBOX),
     "worker": (_worker, "Set DATA_DIR to the same folder as the worker's."),
     "supervisor": (_supervisor, "Set DATA_DIR to the same folder as the supervisor's."),
 }
@@ -266,7 +292,7 @@ def _without_secrets(text: str, settings: Settings) -> str:
 
 
 def _print_table(findings: list[Finding]) -> None:
-    colours = {"ok": "green", "fault": "red", "skipped": "yellow"}
+    colours = {"ok": "green", "warning": "yellow", "fault": "red", "skipped": "yellow"}
     # Fold the columns if the terminal is narrow, because a URL that is cut off helps nobody.
     found, todo = Column("found", overflow="fold"), Column("what to do", overflow="fold")
     table = Table("check", "state", found, todo)

@@ -24,6 +24,7 @@ from pipeline.hardening import make_private
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from config.roles import Role
     from config.settings import Settings
     from storage.database import Database
 
@@ -32,18 +33,27 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 6.0  #: the longest time that a look at the parts holds up a web process
 
 
-def _settings() -> Settings:
+def _settings(role: Role | None = None) -> Settings:
+    """The settings of a process of `role`, without the secrets that it does not need. None: all of them."""
+    from config.roles import WITHOUT
     from config.settings import SettingsFault, load_settings
 
     try:
-        return load_settings(os.environ)
+        return load_settings(os.environ, without=WITHOUT[role] if role else ())
     except SettingsFault as fault:
         raise click.ClickException(str(fault)) from None
 
 
-def _running_settings() -> Settings:
-    """The settings of a process that starts no part itself, so every part must run already."""
-    settings = _settings()
+def _running_settings(role: Role) -> Settings:
+    """The settings of a process that starts no part itself, so every part must run already.
+
+    The process forgets the variables that it does not need, so that no program that it starts gets them.
+    """
+    from config.roles import names_not_for
+
+    settings = _settings(role)
+    for name in names_not_for(role):
+        os.environ.pop(name, None)
     if settings.redis_url == "embedded:":
         raise click.ClickException(
             "REDIS_URL is `embedded:`, but only `extract-image serve` starts the embedded Redis. Set REDIS_URL=redis://host:6379/0."
@@ -56,8 +66,9 @@ def _started(settings: Settings, role: str, *, by_serve: bool) -> None:
     _configure(settings)
     if by_serve:
         return
-    from cli.starting import say_start, say_what_is_missing
+    from cli.starting import say_protection, say_start, say_what_is_missing
 
+    say_protection(settings, decodes=role == "worker")
     say_start(settings, role)
     looking = say_what_is_missing(settings, keep_on=role != "web")
     if role == "web":  # it forks next, which should not happen while a thread is in the middle of a look
@@ -124,6 +135,9 @@ def serve(*, ready_key: bool) -> None:
     end_with_parent()  # `run` starts this command for its own time
     settings = _settings()
     _configure(settings)
+    from cli.starting import say_protection
+
+    say_protection(settings, decodes=True)
     sys.exit(run_service(settings, with_key=ready_key, announce=sys.stdout))
 
 
@@ -137,7 +151,7 @@ def web(fd: int | None, examples: str) -> None:
 
     by_serve = PARENT in os.environ
     end_with_parent()
-    settings = _running_settings()
+    settings = _running_settings("web")
     _started(settings, "web", by_serve=by_serve)
     run_web(settings, bind=f"fd://{fd}" if fd is not None else "", pictures=examples)
 
@@ -151,7 +165,7 @@ def worker(*, alone: bool) -> None:
 
     by_serve = PARENT in os.environ
     end_with_parent()
-    settings = _running_settings()
+    settings = _running_settings("worker")
     _started(settings, "worker", by_serve=by_serve or alone)
     (run_alone if alone else run_worker)(settings)
 
@@ -169,7 +183,7 @@ def supervisor() -> None:
 
     by_serve = PARENT in os.environ
     end_with_parent()
-    settings = _running_settings()
+    settings = _running_settings("supervisor")
     _started(settings, "supervisor", by_serve=by_serve)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -187,7 +201,7 @@ def supervisor() -> None:
 @main.command(name="migrate")
 def migrate_command() -> None:
     """Update the database's schema to this version. You can run it again safely."""
-    settings = _settings()
+    settings = _settings("migrate")
     _configure(settings)
     _database(settings).close()
     click.echo("The database is up to date.")
@@ -199,7 +213,7 @@ def migrate_command() -> None:
 def doctor_command(*, as_json: bool, only: tuple[str, ...]) -> None:
     """Check each part of the service, and say how to repair a fault.
 
-    The parts are the settings, the database, the clock, Redis, scratch, the engine and the disk.
+    The parts are the settings, the database, the clock, Redis, scratch, the engine, the disk, the user and the sandbox.
     """
     import logging
 
@@ -238,7 +252,7 @@ def create_key(*, name: str, amount: int, account: str | None, as_json: bool) ->
     from storage.account import accounts, ledger
     from storage.account.secret import secret_key
 
-    settings = _settings()
+    settings = _settings("command")
     database = _database(settings)
     with database.write() as connection:
         owner = _find(connection, account) if account else accounts.create_account(connection, name)
@@ -258,7 +272,7 @@ def list_keys(*, as_json: bool) -> None:
     """List all keys with the credits of their accounts."""
     from storage.account import accounts
 
-    database = _database(_settings())
+    database = _database(_settings("command"))
     with database.read() as connection:
         rows = accounts.list_keys(connection)
     database.close()
@@ -283,7 +297,7 @@ def revoke_key(key: str) -> None:
     """Revoke the key with the id or name KEY. From now on, requests with it are refused."""
     from storage.account import accounts
 
-    database = _database(_settings())
+    database = _database(_settings("command"))
     try:
         with database.write() as connection:
             revoked = accounts.revoke_key(connection, key)
@@ -307,7 +321,7 @@ def grant_credits(*, account: str, amount: int, as_json: bool) -> None:
     """Grant AMOUNT credits to ACCOUNT (the id or name of an account or a key)."""
     from storage.account import accounts, ledger
 
-    database = _database(_settings())
+    database = _database(_settings("command"))
     with database.write() as connection:
         owner = _find(connection, account)
         ledger.grant(connection, owner, amount)
@@ -350,7 +364,7 @@ def _print_secrets(account: str, *, rotate: bool, as_json: bool) -> None:
     from storage.account import webhook_secrets
     from storage.account.secret import secret_key
 
-    settings = _settings()
+    settings = _settings("command")
     database = _database(settings)
     key = secret_key(settings)
     with database.write() as connection:

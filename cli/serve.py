@@ -29,6 +29,7 @@ from cli.lifeline import PARENT
 from cli.local_key import ready_key
 from cli.local_servers import local_servers
 from config.chosen_engine import kind_of, model_of
+from config.roles import Role, names_not_for
 from config.settings import Settings
 from pipeline.errors import PartError
 from storage.account.secret import secret_key
@@ -41,7 +42,7 @@ log = structlog.get_logger(__name__)
 COMMAND = (sys.executable, "-P", "-m", "cli.main")
 
 EXAMPLE = "examples/01-till-receipt.png"  #: in a checkout
-ROLES = ("web", "worker", "supervisor")
+ROLES: tuple[Role, ...] = ("web", "worker", "supervisor")
 END_SECONDS = 30  #: for running steps to end; then the worker is killed, and the next worker runs its steps
 LOOK_SECONDS = 0.25
 ENGINE_SECONDS = 6.0  #: for the check of the engine's key and model; then serve says that it is ready without it
@@ -65,7 +66,8 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
         notes: list[str] = []
         looking = threading.Thread(target=lambda: notes.extend(_look_around(settings, port)), name="look-around", daemon=True)
         looking.start()
-        environment = {**os.environ, PARENT: str(os.getpid())}
+        # The engine is named, because a child that does not get its key could not choose it.
+        environment = {**os.environ, PARENT: str(os.getpid()), "ENGINE": settings.engine}
         redis: EmbeddedRedis | None = None
         if settings.redis_url == "embedded:":
             try:
@@ -156,8 +158,8 @@ class _StopSignals:
 class _Child:
     """One child process. It is started again if it ends by itself."""
 
-    role: str
-    environment: dict[str, str]
+    role: Role
+    environment: dict[str, str]  #: with all secrets; the child gets those that it needs
     listener: socket.socket
     pictures: str  #: the address at which the web process serves `examples/`; empty: it does not
     process: subprocess.Popen[bytes] | None = None
@@ -170,8 +172,10 @@ class _Child:
         if self.role == "web":
             command += ["--fd", str(self.listener.fileno()), "--examples", self.pictures]
             descriptors = (self.listener.fileno(),)
+        unneeded = names_not_for(self.role)
+        environment = {name: value for name, value in self.environment.items() if name not in unneeded}
         # The child gets its own session, so that Ctrl-C reaches only `serve`, which then ends the children.
-        self.process = subprocess.Popen(command, env=self.environment, pass_fds=descriptors, start_new_session=True)
+        self.process = subprocess.Popen(command, env=environment, pass_fds=descriptors, start_new_session=True)
         self.started = time.monotonic()
 
     def restart(self) -> None:

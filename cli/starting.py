@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from importlib.metadata import version
 
+import click
 import structlog
 from sqlalchemy import make_url
 
 from cli.faults import said
 from config.chosen_engine import model_of
 from config.settings import Settings
+from pipeline import sandbox
 from pipeline.errors import PartError
 from storage.database import Database, schema_is_current
 from storage.redis.errors import redis_errors
@@ -18,6 +21,8 @@ from storage.redis.signals import connect
 
 log = structlog.get_logger(__name__)
 
+AS_USER = "Run it as a user that owns nothing but DATA_DIR, because root may read every file and process."
+SANDBOX = "Pictures are decoded all the same. With Landlock (Linux 5.13) and seccomp, a decoder that a picture takes over holds nothing."
 AGAIN_SECONDS = 30.0  #: between two looks at parts that are away
 ANSWER_SECONDS = 5.0  #: for an answer of Redis
 
@@ -35,6 +40,19 @@ def say_start(settings: Settings, role: str) -> None:
         engine=engine,
         model=model,
     )
+
+
+def say_protection(settings: Settings, *, decodes: bool) -> None:
+    """Logs a warning if the process runs as root, and one if it `decodes` pictures and this system has no complete sandbox.
+
+    Raises ClickException if the process runs as root with ENV=production, unless ALLOW_ROOT is set.
+    """
+    if os.geteuid() == 0:
+        if settings.env == "production" and not settings.allow_root:
+            raise click.ClickException(f"ENV=production does not run as root. {AS_USER} ALLOW_ROOT=1 allows it.")
+        log.warning("runs_as_root", todo=AS_USER)
+    if decodes and (lacks := sandbox.missing()):
+        log.warning("sandbox_incomplete", lacks=lacks, todo=SANDBOX)
 
 
 def say_what_is_missing(settings: Settings, *, keep_on: bool) -> threading.Thread:

@@ -6,7 +6,7 @@ A secret may also come from a file: if `NAME` is not set, the file that `NAME_FI
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -61,6 +61,7 @@ class Settings(BaseModel):
     )
 
     env: Literal["development", "production"] = "development"
+    allow_root: bool = False  #: whether a process with ENV=production may run as root
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     data_dir: Path = Path("var")  #: the folder of the embedded parts; created if it is missing
@@ -167,8 +168,9 @@ class Settings(BaseModel):
     @field_validator("gemini_api_key", "openai_base_url")
     @classmethod
     def _needed_by_the_engine(cls, value: Any, info: ValidationInfo) -> Any:
-        why = why_needed(info.data.get("engine", ""), (info.field_name or "").upper())
-        if why and not value:
+        name = (info.field_name or "").upper()
+        why = why_needed(info.data.get("engine", ""), name)
+        if why and not value and name not in (info.context or ()):
             raise ValueError(why)
         return value
 
@@ -237,11 +239,15 @@ def _is_endpoint(url: str) -> bool:
         return False
 
 
-def load_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings in `environ`. An empty value counts as not set. Raises SettingsFault."""
+def load_settings(environ: Mapping[str, str], *, without: Collection[str] = ()) -> Settings:
+    """The settings in `environ`. An empty value counts as not set. Raises SettingsFault.
+
+    `without`: settings that the process does not need (config/roles.py). They are neither read nor demanded. If ENGINE is empty, it
+    is chosen as if they had been read.
+    """
     faults: list[str] = []
     values: dict[str, str] = {}
-    for name in (field.upper() for field in Settings.model_fields):
+    for name in (field.upper() for field in Settings.model_fields if field.upper() not in without):
         value = environ.get(name, "")
         path = environ.get(f"{name}_FILE", "") if name in SECRETS else ""
         if not value and path:
@@ -251,13 +257,18 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
                 faults.append(f"{name}_FILE: {error}")
         if value:
             values[name] = value
+    engines = [
+        kind.name for name, kind in CHOSEN_BY.items() if name in without and (environ.get(name) or environ.get(f"{name}_FILE"))
+    ]
+    if engines:
+        values.setdefault("ENGINE", engines[0])
     unread = {fault.partition("_FILE: ")[0] for fault in faults}
-    faults += _production_faults(values, unread)
+    faults += _production_faults(values, unread, without)
     why = why_needed(values.get("ENGINE", ""), "MODEL")  # MODEL has a default, so its validator can't see that it is missing
     if why and not values.get("MODEL"):
         faults.append(f"MODEL: {why}")
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(values, context=without)
     except ValidationError as error:
         for fault in error.errors():
             name = ".".join(str(part) for part in fault["loc"]).upper()  # for a default, pydantic gives the field's name
@@ -268,10 +279,10 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _production_faults(values: Mapping[str, str], unread: set[str]) -> list[str]:
+def _production_faults(values: Mapping[str, str], unread: Collection[str], without: Collection[str]) -> list[str]:
     """What ENV=production refuses among the given values, one line per setting.
 
-    Settings in `unread` are left out, because their file is reported already.
+    Settings in `unread` are left out, because their file is reported already, and so are settings in `without`.
     """
     if values.get("ENV") != "production":
         return []
@@ -284,4 +295,4 @@ def _production_faults(values: Mapping[str, str], unread: set[str]) -> list[str]
     if not values.get("ENGINE") and not any(values.get(setting) or setting in unread for setting in CHOSEN_BY):
         choices = "".join(f"set {setting} (or {setting}_FILE), or " for setting in CHOSEN_BY)
         faults["ENGINE"] = f"one that is chosen: {choices}ENGINE={EMBEDDED_ENGINE.name}"
-    return [f"{name}: ENV=production needs {what}" for name, what in faults.items() if name not in unread]
+    return [f"{name}: ENV=production needs {what}" for name, what in faults.items() if name not in {*unread, *without}]

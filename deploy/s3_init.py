@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from config.roles import WITHOUT
 from config.settings import SettingsFault, load_settings
 from storage.scratch.s3 import s3_client
 
@@ -21,7 +22,7 @@ DAYS = 2
 
 def main() -> str:
     """What was done, as a sentence. Raises SettingsFault, ValueError, ClientError or BotoCoreError."""
-    settings = load_settings(os.environ)
+    settings = load_settings(os.environ, without=WITHOUT["bucket"])
     if not settings.scratch_url.startswith("s3://"):
         raise ValueError("SCRATCH_URL must be s3://<bucket>/<prefix>")
     bucket, _, prefix = settings.scratch_url.removeprefix("s3://").strip("/").partition("/")

@@ -136,6 +136,7 @@ def production(
         database = stack.enter_context(server.database())
         given = {
             "ENV": "production",
+            "ALLOW_ROOT": "1",  # tests run as root in a container
             "SECRET_KEY": "0123456789abcdef0123456789abcdef",
             "DATABASE_URL": database,
             "REDIS_URL": stack.enter_context(valkey(folder / "valkey")),

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from config.roles import WITHOUT, Role, names_not_for
+
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -25,6 +27,19 @@ def environment(name: str) -> dict[str, str]:
     """The environment of a service's containers, from production.env.example and docker-compose.yml."""
     given = example() if SERVICES[name].get("env_file") == "production.env" else {}
     return {**given, **SERVICES[name].get("environment", {})}
+
+
+def role(name: str) -> Role:
+    """The role of a service of ours, which says what secrets it needs."""
+    found = "bucket" if "entrypoint" in SERVICES[name] else SERVICES[name]["command"][0]
+    assert found in WITHOUT
+    return found
+
+
+def read_by(name: str) -> dict[str, str]:
+    """The variables of a service's environment that it reads."""
+    unneeded = names_not_for(role(name)) if "build" in SERVICES[name] else frozenset()
+    return {variable: value for variable, value in environment(name).items() if variable not in unneeded}
 
 
 def mounted(values: dict[str, str], folder: Path) -> dict[str, str]:

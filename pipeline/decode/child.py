@@ -1,9 +1,9 @@
-"""The decoder child: it sets limits, loads the image libraries, and forks a decoder from itself.
+"""The decoder child: it sets limits, loads the image libraries, and forks decoders from itself, which enter a sandbox.
 
 pipeline.decode.process starts it as `python -S -m pipeline.decode.child <seconds> <bytes>`. pipeline.decode.wire describes the
 protocol between the two. The child loads the usual libraries once, which takes 0.1 s. It then forks a decoder, which decodes one
 picture at a time. The child can replace the decoder in a few milliseconds. So a fresh decoder is cheap, and no earlier decoder
-has access to its pipes.
+has access to its pipes. The decoder enters a sandbox (pipeline.sandbox) before it reads the first picture.
 
 When the decoder ends for any reason, the child ends with the same status. When the parent ends, the child kills the decoder. (The
 child does not use the kernel's parent-death signal, because that signal is sent when the thread that started the child ends, and
@@ -28,20 +28,25 @@ from pipeline.decode.opening import prepare_libraries
 from pipeline.decode.picture import decode
 from pipeline.decode.wire import READY, REPLY, REQUEST, DecodeStatus
 from pipeline.hardening import make_private
+from pipeline.sandbox import prepare
+from pipeline.sandbox.libraries import library_paths
 from pipeline.types import Prepared, Refused
 
 Decode = Callable[[str, bytes], Prepared | Refused]
 
+#: The packages that decoders load when a picture first needs them.
+_PACKAGES = ("PIL", "isal", "numpy", "pillow_heif", "pylibjxl")
 _READ_BYTES = 256 * 1024  # one read takes several small pictures
 _TELL_SECONDS = 0.02  # a reply is held back for about this time at most
 
 
-def main(decode: Decode = decode) -> None:
-    """Keeps a decoder running until the decoder or the parent ends. Tests pass their own `decode`."""
+def main(decode: Decode = decode, *, sandboxed: bool = True) -> None:
+    """Keeps a decoder running until the decoder or the parent ends. Tests pass their own `decode`, and may leave out the sandbox."""
     control = _take_over_socket()
     seconds, memory = int(sys.argv[1]), int(sys.argv[2])
     prepare_libraries()
     _confine(memory)
+    enter_sandbox = prepare(library_paths(_PACKAGES)) if sandboxed else None
     make_private()  # a process that an earlier decoder left running must not reach the pipes of a later decoder
     gc.freeze()  # the garbage collector skips the loaded modules, so it does not write to memory that forks share
     decoder = 0
@@ -65,7 +70,7 @@ def main(decode: Decode = decode) -> None:
             control.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         if not decoder:
-            _serve(pipes, decode, seconds)
+            _serve(pipes, decode, seconds, enter_sandbox)
             os._exit(0)
         for pipe in pipes:
             os.close(pipe)
@@ -94,13 +99,15 @@ def _end_as(status: int) -> Never:
     os._exit(os.waitstatus_to_exitcode(status))
 
 
-def _serve(pipes: Sequence[int], decode: Decode, seconds: int) -> None:
+def _serve(pipes: Sequence[int], decode: Decode, seconds: int, enter_sandbox: Callable[[], None] | None) -> None:
     """Reads requests from the first pipe and writes replies to the second, until the first pipe ends."""
     requests, replies = os.fdopen(pipes[0], "rb", _READ_BYTES), os.fdopen(pipes[1], "wb")
-    resident = _resident_reader()
+    resident, silence = _resident_reader(), _silencer()  # both open files, which the sandbox forbids
+    if enter_sandbox:
+        enter_sandbox()
     replies.write(READY)
     replies.flush()
-    _silence()
+    silence()
     told = monotonic()
     while len(head := requests.read(REQUEST.size)) == REQUEST.size:
         kind, more, length = REQUEST.unpack(head)
@@ -146,11 +153,16 @@ def _confine(memory: int) -> None:
         resource.setrlimit(what, (most, most))
 
 
-def _silence() -> None:
-    """Discards what libraries print about hostile pictures. It runs after the start, so start errors are still printed."""
-    with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - as above
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
+def _silencer() -> Callable[[], None]:
+    """Gives a function that discards what libraries print about hostile pictures from then on. Errors of the start are printed."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+
+    def silence() -> None:
+        os.dup2(nothing, 1)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+
+    return silence
 
 
 def _allow(seconds: int) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.decode.too_many import TooManyParts
+
 #: The handlers of a track whose samples are pictures: an image sequence and a film. Opacity has a track with another handler.
 _PICTURES = frozenset({b"pict", b"vide"})
+_MOST_BOXES = 1_000  # in one box; files have about 10
 _MOST_TRACKS = 100  # a sequence has one to four tracks
 
 Box = tuple[bytes, bytes]  #: the type, four letters, and the content
@@ -41,12 +44,15 @@ def _within(data: bytes, *path: bytes) -> bytes:
 
 
 def _boxes(data: bytes) -> Iterator[Box]:
-    """The boxes of `data` in order. A box that is longer than `data` ends with it."""
+    """The boxes of `data` in order. A box that is longer than `data` ends with it. Raises TooManyParts."""
     at = 0
-    while at + 8 <= len(data):
+    for _ in range(_MOST_BOXES + 1):
+        if at + 8 > len(data):
+            return
         size, head = int.from_bytes(data[at : at + 4]), 8
         if size == 1:  # the size follows the type, in 64 bits
             size, head = int.from_bytes(data[at + 8 : at + 16]), 16
         end = at + size if size >= head else len(data)  # the size 0 means that the box is the last one
         yield data[at + 4 : at + 8], data[at + head : end]
         at = end
+    raise TooManyParts

@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pipeline.decode.too_many import limited
+
 _MARKER = re.compile(rb"\xff([\x01-\xfe])")
+_NOT_RESTART = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # a scan may have a restart for every 64 pixels
 #: Markers without a length after them: reserved ones (at which libjpeg stops), restarts, start and end of image.
 STANDALONE = frozenset((*range(0x01, 0xC0), *range(0xD0, 0xDA)))
 START_OF_SCAN, START_OF_IMAGE, END_OF_IMAGE = 0xDA, b"\xff\xd8", b"\xff\xd9"
@@ -92,7 +95,7 @@ def mended_jpeg(data: bytes) -> bytes:
 
 def _end(data: bytes, at: int) -> int:
     """Where the scans end: at the end marker, at a segment that is cut off, or at the end of the data. `at`: the first scan."""
-    for marker, place in jpeg_markers(data, at):
+    for marker, place in limited(jpeg_markers(data, at, pattern=_NOT_RESTART)):
         if marker == 0xD9 or (marker not in STANDALONE and place + max(int.from_bytes(data[place : place + 2]), 2) > len(data)):
             return place - 2
     return len(data)
@@ -130,7 +133,7 @@ def _is_covered(scans: list[tuple[list[int], int, int, int]], frame: JpegFrame, 
 
 def _scan_parameters(data: bytes) -> Iterator[tuple[list[int], int, int, int]]:
     """Yields for each scan: its components, its first and last coefficient, and how many of their low bits it leaves out."""
-    for marker, at in jpeg_markers(data):
+    for marker, at in limited(jpeg_markers(data, pattern=_NOT_RESTART)):
         if marker == START_OF_SCAN:
             count = int.from_bytes(data[at + 2 : at + 3])
             end = at + 3 + 2 * count
@@ -151,7 +154,7 @@ def jpeg_scans(data: bytes, *, most: int) -> int:
     if at_most <= most:
         return at_most
     scans = 0
-    for marker, _ in jpeg_markers(data):
+    for marker, _ in limited(jpeg_markers(data, pattern=_NOT_RESTART)):
         # Nothing after the end of the image is decoded. An end marker before the first scan ends only tables.
         if marker == 0xD9 and scans:
             break
@@ -161,13 +164,13 @@ def jpeg_scans(data: bytes, *, most: int) -> int:
     return scans
 
 
-def jpeg_markers(data: bytes, at: int = 2) -> Iterator[tuple[int, int]]:
-    """Yields each marker and the offset just after it. `at`: where the search begins.
+def jpeg_markers(data: bytes, at: int = 2, *, pattern: re.Pattern[bytes] = _MARKER) -> Iterator[tuple[int, int]]:
+    """Yields each marker and the offset just after it. `at`: where the search begins. `pattern`: the markers to look for.
 
     As in libjpeg, it skips each segment by its length, and then searches for the next marker. So it skips garbage and
     entropy-coded data.
     """
-    while found := _MARKER.search(data, at):
+    while found := pattern.search(data, at):
         marker, at = found[1][0], found.end()
         yield marker, at
         if marker not in STANDALONE:

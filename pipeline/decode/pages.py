@@ -14,6 +14,7 @@ from pipeline.notes import NoteCode, note
 _COUNTED_BY_PILLOW = frozenset({"AVIF", "FLI", "HEIC", "HEIF", "HEIF sequence", "PNG", "WebP"})
 _HEIF = frozenset({"HEIC", "HEIF"})
 _WITH_TRACKS = _HEIF | {"AVIF", "HEIF sequence"}
+_MOST_GIF_PARTS = 1_000_000  # parts of blocks; encoders make them 255 bytes long, so 20 MB have 78,000
 _GIF_BLOCK, _GIF_FRAME = 0x21, 0x2C
 
 
@@ -49,18 +50,20 @@ def _dcx_pages(data: bytes) -> int:
 
 
 def _gif_frames(data: bytes) -> int:
-    """The number of frames, at most MOST_PAGES. It follows the lengths before the blocks."""
+    """The number of frames, at most MOST_PAGES. It follows the lengths before the blocks, of _MOST_GIF_PARTS at most."""
     at = 13 + _gif_table(data[10:11])
-    count = 0
-    while count < MOST_PAGES and at < len(data) and data[at] in {_GIF_BLOCK, _GIF_FRAME}:
+    count = parts = 0
+    while count < MOST_PAGES and parts < _MOST_GIF_PARTS and at < len(data) and data[at] in {_GIF_BLOCK, _GIF_FRAME}:
         if data[at] == _GIF_FRAME:
             count += 1
             at += 11 + _gif_table(data[at + 9 : at + 10])
         else:
             at += 2
-        while at < len(data) and data[at]:
+        while at < len(data) and data[at] and parts < _MOST_GIF_PARTS:
             at += 1 + data[at]
+            parts += 1
         at += 1
+        parts += 1
     return count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 
@@ -10,6 +11,7 @@ from PIL import Image, JpegImagePlugin
 from pipeline.decode.jpeg import JpegFrame, jpeg_frame, jpeg_scans, mended_jpeg
 from pipeline.decode.opening import is_too_large, open_picture
 from pipeline.decode.pages import note_of_pages
+from pipeline.decode.parts import check_parts
 from pipeline.decode.pixels import (
     MISSING,
     ON_ITS_SIDE,
@@ -24,6 +26,7 @@ from pipeline.decode.pixels import (
     turned_upright,
 )
 from pipeline.decode.sniff import NATIVE_FORMATS
+from pipeline.decode.too_many import TooManyParts, limited
 from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_PIXELS, MAX_SCANS, MAX_SIDE
 from pipeline.notes import NoteCode, joined, note
 from pipeline.types import ItemCode, Prepared, Refused
@@ -44,6 +47,10 @@ _TOO_MUCH_MEMORY = Refused(
 _TOO_MANY_SCANS = Refused(
     code=ItemCode.IMAGE_TOO_COMPLEX, detail=f"The JPEG has more than {MAX_SCANS} scans: save it anew as a baseline JPEG."
 )
+_TOO_MANY_PARTS = Refused(
+    code=ItemCode.IMAGE_TOO_COMPLEX,
+    detail="The image has far more chunks, segments, blocks or tags than it needs: save it anew, as PNG or JPEG.",
+)
 _BLANK = note(NoteCode.BLANK, "every pixel has the same colour")
 
 
@@ -56,11 +63,14 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
     """
     as_jpeg, kind = kind.startswith(AS_JPEG), kind.removeprefix(AS_JPEG)
     try:
+        check_parts(kind, data)
         if as_jpeg:
             return _as_jpeg(kind, data)
         return _NATIVE[kind](data) if kind in _NATIVE else _decode(kind, data)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         return _TOO_MANY_PIXELS
+    except TooManyParts:
+        return _TOO_MANY_PARTS
     except MemoryError:
         return _TOO_MUCH_MEMORY
     except Exception:  # noqa: BLE001 - Pillow raises OSError, ValueError, SyntaxError, RuntimeError and struct.error
@@ -120,7 +130,7 @@ def _jpeg(data: bytes) -> Prepared | Refused:
         )
     try:
         return _sound_jpeg(data, frame)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError):
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError, TooManyParts):
         raise
     except Exception:  # noqa: BLE001 - as in decode(); if the damage is outside the pixels, a repaired file decodes
         from pipeline.decode.cut_short import whole_jpeg
@@ -168,14 +178,16 @@ def _png(data: bytes) -> Prepared | Refused:
 
     try:
         outcome = _sound_png(data)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError):
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError, MemoryError, TooManyParts):
         raise
     except Exception:  # noqa: BLE001 - as in decode(); if the damage is outside the pixels, a repaired file decodes
         mended = mended_png(data)
         outcome = _sound_png(mended, cut=True)
     else:
-        mended = b"" if is_sound(data) else mended_png(data)
-    if isinstance(outcome, Prepared) and not outcome.data and mended:
+        if isinstance(outcome, Refused) or outcome.data or is_sound(data):
+            return outcome
+        mended = mended_png(data)
+    if isinstance(outcome, Prepared) and not outcome.data:
         return replace(outcome, data=mended)
     return outcome
 
@@ -247,12 +259,16 @@ def _webp(data: bytes) -> Prepared | Refused:
 
 
 def _is_lossless_webp(data: bytes) -> bool:
+    pixels = {b"VP8 ", b"VP8L"}
+    return next((name for name in limited(_webp_chunks(data)) if name in pixels), b"") == b"VP8L"
+
+
+def _webp_chunks(data: bytes) -> Iterator[bytes]:
+    """The names of the chunks."""
     at = 12
-    while at + 8 <= len(data) and data[at : at + 4] != b"VP8 ":
-        if data[at : at + 4] == b"VP8L":
-            return True
+    while at + 8 <= len(data):
+        yield data[at : at + 4]
         at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
-    return False
 
 
 def _as_it_came(kind: str, image: Image.Image, data: bytes) -> Prepared:

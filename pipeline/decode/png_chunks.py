@@ -11,6 +11,8 @@ import numpy as np
 from isal import isal_zlib
 from PIL import Image, PngImagePlugin
 
+from pipeline.decode.too_many import limited
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NAME = re.compile(rb"[A-Za-z]{4}")
 #: The chunks that decide the pixels and how they are turned. A mended PNG leaves out all others.
@@ -34,8 +36,8 @@ def is_sound(data: bytes) -> bool:
 
 
 def mended_png(data: bytes) -> bytes:
-    """The PNG rebuilt from the chunks that decide its pixels, with right checksums and an end chunk."""
-    chunks = [_chunk(name, body) for name, body in _chunks(data) if name in _PIXELS]
+    """The PNG rebuilt from the chunks that decide its pixels, with right checksums and an end chunk. Raises TooManyParts."""
+    chunks = [_chunk(name, body) for name, body in limited(_chunks(data)) if name in _PIXELS]
     return b"".join((SIGNATURE, *chunks, _chunk(b"IEND", b"")))
 
 

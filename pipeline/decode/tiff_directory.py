@@ -55,6 +55,24 @@ def first_directory(data: bytes) -> TiffDirectory:
     return _directory(data, at, order=order, big=big)
 
 
+def first_entries(data: bytes, most: int) -> list[tuple[int, int, int]]:
+    """Tag, type and number of values of the first directory's entries, `most` at most. Raises as first_directory."""
+    order = "<" if data.startswith(b"II") else ">"
+    big = struct.unpack(order + "H", data[2:4])[0] == 43
+    at = struct.unpack_from(order + ("8xQ" if big else "4xI"), data)[0]
+    try:
+        count = min(struct.unpack_from(order + ("Q" if big else "H"), data, at)[0], most)
+        places = range(at + (8 if big else 2), at + (8 + 20 * count if big else 2 + 12 * count), 20 if big else 12)
+        return [struct.unpack_from(order + ("HHQ" if big else "HHI"), data, place) for place in places]
+    except (struct.error, OverflowError) as error:
+        raise MalformedTiff from error
+
+
+def value_bytes(kind: int, values: int) -> int:
+    """How many bytes so many values of a type have. 0 if the type is unknown."""
+    return _SIZES.get(kind, 0) * values
+
+
 def _directory(data: bytes, at: int, *, order: str, big: bool) -> TiffDirectory:
     head, entry, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     try:

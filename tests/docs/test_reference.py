@@ -20,6 +20,8 @@ from api.openapi.error_codes import ERRORS, ITEM_CODES
 from cli.main import main
 from config.settings import PARTS, SECRETS, Settings, load_settings
 from pipeline.decode import sniff
+from pipeline.decode.parts import MAX_SEGMENTS, MAX_STRIPS, MAX_TAGS
+from pipeline.decode.too_many import MAX_PARTS
 from pipeline.metrics import COUNTED, PREFIX
 from pipeline.notes import NoteCode
 from pipeline.request.check import RequestFault
@@ -144,6 +146,10 @@ def test_the_limits_are_the_code_s():
             "a side of an image": decoders.MAX_SIDE,
             "a side": decoders.MAX_SIDE,
             "scans of a progressive JPEG": decoders.MAX_SCANS,
+            "chunks, blocks or resources of a file": MAX_PARTS,
+            "segments before the first scan of a JPEG": MAX_SEGMENTS,
+            "tags of a TIFF's first page": MAX_TAGS,
+            "strips or tiles of a TIFF's first page": MAX_STRIPS,
             "time to decode": decoding.MAX_SECONDS,
             "memory to decode": decoding.MAX_MEMORY,
             "the body": settings.max_body,

@@ -44,6 +44,7 @@ def proxied(tmp_path, postgres_server, s3, fake):
             proxies.become(name, "refuse")
         settings = {
             "ENV": "production",
+            "ALLOW_ROOT": "1",
             "SECRET_KEY": "0123456789abcdef0123456789abcdef",
             "DATABASE_URL": f"postgresql+psycopg://postgres@127.0.0.1:{proxies.ports['postgres']}{urlsplit(database).path}",
             "REDIS_URL": redis.replace(f":{targets['redis']}/", f":{proxies.ports['redis']}/"),

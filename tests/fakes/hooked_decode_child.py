@@ -14,6 +14,7 @@
 !twice    writes two refusals at once, and then a third one
 !linger   forks a process that writes answers after the decoder's death; the refusal's detail is that process's id
 !tell     refuses the picture; the detail is JSON about the process's state and limits
+!run …    runs the Python code that follows (tests/fakes/taken_over.py); the refusal's detail is what came of it
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dataclasses import replace
 from pipeline.decode import child, picture
 from pipeline.decode.wire import REPLY, DecodeStatus
 from pipeline.types import ItemCode, Prepared, Refused
+from tests.fakes import taken_over
 
 _seen = 0
 
@@ -39,6 +41,8 @@ _seen = 0
 def decode(kind: str, data: bytes) -> Prepared | Refused:
     global _seen  # noqa: PLW0603
     _seen += 1
+    if b"!run " in data:
+        return Refused(code=ItemCode.IMAGE_CORRUPT, detail=taken_over.run(data.partition(b"!run ")[2].decode()))
     outcome = picture.decode(kind, data)
     match data.rpartition(b"!")[2]:
         case b"crash":

@@ -194,7 +194,7 @@ def _house(folder: Path, plan: Plan, *, seed: int, parts: str, without: str, say
         if parts == "postgres":
             server = stack.enter_context(postgres())
             bucket = stack.enter_context(seaweedfs(folder / "s3"))
-            direct = {"ENV": "production", "DATABASE_URL": server.url, **bucket.environment("torture")}
+            direct = {"ENV": "production", "ALLOW_ROOT": "1", "DATABASE_URL": server.url, **bucket.environment("torture")}
             targets |= {"postgres": server.socket, "s3": int(bucket.endpoint.rpartition(":")[2])}
         proxies = Proxies(targets, folder / "proxy.log")
         stack.callback(proxies.close)

@@ -1,4 +1,4 @@
-"""The embedded engine. It reads text and barcodes offline, in one process for the machine (pipeline/engines/ocr/server.py)."""
+"""The embedded engine. It reads text and barcodes offline, in one server for the machine (pipeline/engines/ocr/server.py)."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ _START_SECONDS = 120.0
 _MOST_DEATHS = 8
 #: The environment variables that the server gets. They hold no keys, because the server parses pictures from strangers.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+_SERVER = "pipeline.engines.ocr.start"
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -62,11 +63,15 @@ class OcrEngine:
     limits = EngineLimits(pictures=1, raw_bytes=64 * MB, without_pictures=False)
     warnings = (WARNING,)
 
-    def __init__(self, directory: Path, *, grace: float = 5.0, idle: float = 600.0) -> None:
-        """Creates `directory` if it is missing. Raises PermissionError if other users may enter it (it must have mode 0700)."""
+    def __init__(self, directory: Path, *, grace: float = 5.0, idle: float = 600.0, server: str = _SERVER) -> None:
+        """Creates `directory` if it is missing. Raises PermissionError if other users may enter it (it must have mode 0700).
+
+        `server`: the module that is started as the server.
+        """
         self._directory = _private(_socket_directory(directory))
         self._grace = grace
         self._idle = idle
+        self._server = server
         self._lock = threading.Lock()
         self._free: list[socket.socket] = []
         self._pid = os.getpid()
@@ -231,7 +236,7 @@ class OcrEngine:
             try:
                 path = str(self._directory / _SOCKET)
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "pipeline.engines.ocr.server", path, str(self._grace), str(self._idle)],
+                    [sys.executable, "-m", self._server, path, str(self._grace), str(self._idle)],
                     cwd=_ROOT,
                     env={key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
                     stdin=subprocess.DEVNULL,

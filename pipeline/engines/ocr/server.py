@@ -1,8 +1,8 @@
 """The OCR server: one process for a machine, which reads pictures with RapidOCR and zxing-cpp. Only this module imports them.
 
-pipeline.engines.ocr.engine starts it as `python -m pipeline.engines.ocr.server SOCKET GRACE IDLE`, and takes a file lock for it.
-The server ends when no engine has been connected for GRACE seconds, or when there was no request for IDLE seconds. A killed
-service leaves no server behind, because the kernel closes the connections of a process that dies.
+pipeline.engines.ocr.start starts it in a sandbox. The server ends when no engine has been connected for GRACE seconds, or when there
+was no request for IDLE seconds. A killed service leaves no server behind, because the kernel closes the connections of a process that
+dies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import io
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -416,18 +415,20 @@ class _Callers:
             return not self.asking and now - self.quiet_since >= idle
 
 
-def serve(path: str, *, grace: float, idle: float) -> None:
-    """Loads the models, then answers on the Unix socket `path` until it is time to end.
+class Reads(Protocol):
+    """What reads the pictures: `Reader`, or a test's."""
 
-    This process holds the file lock of `path`, so it is the only server. A socket file at `path` was left by a dead server, and
-    is deleted.
-    """
-    reader = Reader()
-    Path(path).unlink(missing_ok=True)
+    model_version: str
+
+    def read(self, data: bytes, still_wanted: Callable[[], bool]) -> OcrReply:
+        """As `Reader.read`."""
+
+
+def serve(listener: socket.socket, reader: Reads, *, grace: float, idle: float) -> None:
+    """Answers on the Unix socket `listener`, which is bound, until it is time to end. Then it closes `listener`."""
     callers = _Callers()
     # One thread reads pictures, first come first served, because onnxruntime uses every core for one picture.
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, ThreadPoolExecutor(max_workers=1) as turn:
-        listener.bind(path)
+    with ThreadPoolExecutor(max_workers=1) as turn:
         listener.listen(128)
         listener.settimeout(min(1.0, grace / 4, idle / 4))
         while not callers.over(grace=grace, idle=idle):
@@ -439,10 +440,10 @@ def serve(path: str, *, grace: float, idle: float) -> None:
             callers.came()
             threading.Thread(target=_attend, args=(connection, callers, reader, turn), daemon=True).start()
         # Engines that connect from now on find no server. They start another one when this process has released the lock.
-        Path(path).unlink(missing_ok=True)
+        listener.close()
 
 
-def _attend(connection: socket.socket, callers: _Callers, reader: Reader, turn: ThreadPoolExecutor) -> None:
+def _attend(connection: socket.socket, callers: _Callers, reader: Reads, turn: ThreadPoolExecutor) -> None:
     """Answers one engine until it closes the connection."""
     with connection:
         try:
@@ -462,7 +463,7 @@ def _attend(connection: socket.socket, callers: _Callers, reader: Reader, turn: 
             callers.left()
 
 
-def _reading(connection: socket.socket, reader: Reader, request: OcrRequest, data: bytes) -> OcrReply:
+def _reading(connection: socket.socket, reader: Reads, request: OcrRequest, data: bytes) -> OcrReply:
     """Reads one picture, in the reading thread."""
     if _hung_up(connection):
         raise _HungUp
@@ -485,7 +486,3 @@ def _hung_up(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1], grace=float(sys.argv[2]), idle=float(sys.argv[3]))

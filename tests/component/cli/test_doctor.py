@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 from redis import Redis
 
 from cli.doctor import CHECKS, PROCESSES, Finding, doctor, examine
 from cli.main import main
+from cli.starting import say_protection
+from config.settings import load_settings
 from storage.account.accounts import random_id
 from storage.database import Database, migrate
 from storage.redis.embedded import EmbeddedRedis
@@ -66,10 +69,19 @@ def silent_port() -> Iterator[int]:
 
 
 def wrong(environ: dict[str, str], *, seconds: float = PATIENCE, **options: Any) -> dict[str, Finding]:
-    """The checks that did not end well."""
-    return {finding.check: finding for finding in examine(environ, seconds=seconds, **options) if finding.state != "ok"}
+    """The checks that did not end well. A warning, that the tests run as root, is well."""
+    found = examine(environ, seconds=seconds, **options)
+    return {finding.check: finding for finding in found if finding.state not in {"ok", "warning"}}
 
 
+PRODUCTION = {
+    "ENV": "production",
+    "SECRET_KEY": "s" * 32,
+    "DATABASE_URL": "postgresql+psycopg://u:p@db/d",
+    "REDIS_URL": "redis://redis:6379/0",
+    "SCRATCH_URL": "s3://bucket/prefix",
+    "ENGINE": "ocr",
+}
 EVERYWHERE = [name for name in CHECKS if name not in PROCESSES]
 
 
@@ -78,7 +90,31 @@ def test_where_all_is_well_every_check_says_so_and_the_exit_code_is_0(healthy, c
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is True
     assert [check["check"] for check in answer["checks"]] == ["settings", *EVERYWHERE]
-    assert {(check["state"], check["todo"]) for check in answer["checks"]} == {("ok", "")}
+    checks = [check for check in answer["checks"] if check["check"] not in {"user", "sandbox"}]
+    assert {(check["state"], check["todo"]) for check in checks} == {("ok", "")}
+
+
+@pytest.mark.parametrize(
+    ("uid", "allowed", "state"), [(0, "", "fault"), (0, "1", "warning"), (10_001, "", "ok")], ids=["root", "allowed", "user"]
+)
+def test_root_is_a_fault_in_production_unless_it_is_allowed(uid, allowed, state, monkeypatch):
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    environ = {**PRODUCTION, "ALLOW_ROOT": allowed}
+    found = {finding.check: finding for finding in examine(environ, only=["user"], seconds=PATIENCE)}
+    assert found["user"].state == state
+    settings = load_settings(environ)
+    if state == "fault":
+        with pytest.raises(ClickException, match="ALLOW_ROOT"):
+            say_protection(settings, decodes=False)
+    else:
+        say_protection(settings, decodes=False)
+
+
+def test_a_system_without_a_complete_sandbox_is_a_warning_that_names_what_it_lacks(healthy, monkeypatch):
+    monkeypatch.setattr("pipeline.sandbox.landlock.version", lambda: 0)
+    [_, finding] = examine(healthy, only=["sandbox"], seconds=PATIENCE)
+    assert (finding.state, "lacks Landlock" in finding.found) == ("warning", True)
+    assert doctor(healthy, only=["sandbox"], as_json=True, seconds=PATIENCE) == 0
 
 
 def test_production_s_parts_are_well(postgres_server: PostgresServer, s3: S3Server, redis_url: str, fake: FakeGemini) -> None:
@@ -89,6 +125,7 @@ def test_production_s_parts_are_well(postgres_server: PostgresServer, s3: S3Serv
         environ = {
             **s3.environment("doctor"),
             "ENV": "production",
+            "ALLOW_ROOT": "1",
             "SECRET_KEY": "s" * 32,
             "DATABASE_URL": url,
             "REDIS_URL": redis_url,
@@ -245,7 +282,7 @@ def test_everything_wrong_at_once_is_one_line_each(healthy, dead_port):
         "MAX_BODY": str(1 << 60),
     }
     found = wrong(environ)
-    assert list(found) == EVERYWHERE
+    assert list(found) == [name for name in EVERYWHERE if name not in {"user", "sandbox"}], "those two know of no fault here"
     assert all(finding.found and finding.todo and "\n" not in finding.found for finding in found.values())
 
 

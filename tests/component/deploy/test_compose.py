@@ -11,8 +11,9 @@ import pytest
 from annotated_types import Le
 
 from cli.main import main
+from config.roles import WITHOUT
 from config.settings import SECRETS, Settings, SettingsFault, load_settings
-from tests.compose import COMPOSE, EXAMPLE, ONCE, ROOT, SERVICES, environment, example, make_secrets, mounted
+from tests.compose import COMPOSE, EXAMPLE, ONCE, ROOT, SERVICES, environment, example, make_secrets, mounted, read_by, role
 
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 LONG_RUNNING = [name for name in SERVICES if name not in ONCE]
@@ -66,7 +67,10 @@ def test_what_the_example_shows_commented_out_are_the_defaults():
 
 @pytest.mark.parametrize("name", OURS)
 def test_the_environment_can_be_loaded_once_the_secrets_are_there(name, secrets):
-    settings = load_settings(mounted(environment(name), secrets))
+    for path in secrets.iterdir():
+        if path.name not in SERVICES[name]["secrets"]:
+            path.unlink()
+    settings = load_settings(mounted(environment(name), secrets), without=WITHOUT[role(name)])
     assert settings.env == "production"
     assert settings.engine == "gemini"
     assert settings.host == "0.0.0.0"
@@ -105,8 +109,12 @@ def test_secrets_are_files_that_exist_and_are_mounted_where_they_are_read(secret
     assert files == {name: f"./secrets/{name}" for name in files}
     assert set(files) == {path.name for path in secrets.iterdir()}
     for name, service in SERVICES.items():
-        asked = "\n".join([*environment(name).values(), json.dumps(service)])
+        asked = "\n".join([*read_by(name).values(), json.dumps(service)])
         assert set(re.findall(r"/run/secrets/(\w+)", asked)) == set(service.get("secrets", [])), name
+
+
+def test_only_the_workers_are_given_the_model_s_key():
+    assert [name for name, service in SERVICES.items() if "gemini_api_key" in service.get("secrets", [])] == ["worker"]
 
 
 def test_no_secret_is_in_a_file_that_is_kept_in_the_repository():

@@ -136,6 +136,7 @@ def test_each_service_of_ours_runs_with_its_command_and_environment_and_its_heal
             "DATA_DIR": str(tmp_path / "data"),
             "TMPDIR": str(tmp_path),
             "WEB_CONCURRENCY": "1",
+            "ALLOW_ROOT": "1",  # the tests run as root in a container
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         for name in ("migrate", "web", "worker", "supervisor"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import pytest
 from PIL import Image
@@ -227,3 +228,113 @@ def test_what_other_programs_would_run_or_read_is_not_opened_at_all(data):
         [outcome] = none([data])
     assert isinstance(outcome, Refused)
     assert outcome.code is ItemCode.UNSUPPORTED_FORMAT
+
+
+# More parts than any encoder writes
+
+
+RED = Image.new("RGB", (4, 4), "red")
+
+
+def grown(data: bytes, name: bytes, added: bytes) -> bytes:
+    """The file with `added` at the front of the box `name`, whose length grows."""
+    at = data.index(name) - 4
+    length = int.from_bytes(data[at : at + 4]) + len(added)
+    return data[:at] + length.to_bytes(4) + data[at + 4 : at + 8] + added + data[at + 8 :]
+
+
+def before(kind: str, mark: bytes, back: int, part: bytes) -> Callable[[int], bytes]:
+    """A file of `kind` with so many parts `back` bytes before the first `mark`."""
+
+    def make(number: int) -> bytes:
+        data = encoded(RED, kind)
+        at = data.index(mark) - back
+        return data[:at] + part * number + data[at:]
+
+    return make
+
+
+def tiff_of(entries: list[tuple[int, int, int, int]], after: bytes = b"") -> bytes:
+    """A grey TIFF of one strip, with further entries of tag, type, count and value."""
+    usual = [
+        (256, 3, 1, 4),
+        (257, 3, 1, 4),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, 1, 8),
+        (277, 3, 1, 1),
+        (279, 4, 1, 16),
+    ]
+    last = {entry[0]: entry for entry in usual}
+    every = [*(last | {entry[0]: entry for entry in entries if entry[0] < 330}).values(), *(e for e in entries if e[0] >= 330)]
+    table = b"".join(struct.pack("<HHII", *entry) for entry in sorted(every))
+    return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(every)) + table + bytes(4) + after
+
+
+#: Makes a file of a number of the smallest parts, and how many of them are still taken.
+OF_PARTS: dict[str, tuple[Callable[[int], bytes], int]] = {
+    "PNG chunks before the pixels": (lambda number: png(*[(b"abCd", b"")] * number), 40_000),
+    "PNG chunks of pixels": (lambda number: png(*[(b"IDAT", b"")] * number), 40_000),
+    "PNG chunks with wrong checksums": (before("PNG", b"IDAT", 4, chunk(b"abCd", b"")[:-1] + b"?"), 40_000),
+    "GIF blocks": (before("GIF", b"\x2c", 0, b"\x21\xfe\0"), 40_000),
+    "GIF parts of a comment": (lambda number: before("GIF", b"\x2c", 0, b"\x21\xfe" + b"\x01a" * number + b"\0")(1), 40_000),
+    "JPEG segments": (before("JPEG", b"\xff\xdb", 0, b"\xff\xfe\0\x02"), 900),
+    "JPEG markers without a length": (before("JPEG", b"\xff\xdb", 0, b"\xff\x01"), 0),
+    "JPEG segments of Exif": (before("JPEG", b"\xff\xdb", 0, b"\xff\xe1\0\x09Exif\0\0?"), 90),
+    "JPEG padding": (before("JPEG", b"\xff\xdb", 0, b"\xff"), 200_000),
+    "JPEG resources of Photoshop": (
+        before(
+            "JPEG", b"\xff\xdb", 0, b"\xff\xed\xff\xfc" + (b"Photoshop 3.0\0" + 5460 * b"8BIM\x04\x04" + bytes(65_530))[:65_530]
+        ),
+        9,
+    ),
+    "HEIC boxes": (lambda number: encoded(RED, "HEIF") + b"\0\0\0\x08free" * number, 900),
+    "AVIF boxes": (lambda number: encoded(RED, "AVIF") + b"\0\0\0\x08free" * number, 900),
+    "JPEG 2000 boxes": (before("JPEG2000", b"jp2h", 4, b"\0\0\0\x08free"), 40_000),
+    "JPEG 2000 boxes in the header": (
+        lambda number: grown(encoded(RED, "JPEG2000"), b"jp2h", b"\0\0\0\x08free" * number),
+        40_000,
+    ),
+    "TIFF tags": (lambda number: tiff_of([(40_000 + n, 3, 1, 0) for n in range(min(number, 2_000))]), 900),
+    "TIFF strips": (lambda number: tiff_of([(273, 4, number, 122), (279, 4, number, 122)], bytes(4 * number)), 0),
+    "PPM comments": (lambda number: b"P6\n" + b"#\n" * number + b"4 4 255\n" + b"\xff\0\0" * 16, 900),
+    "PPM comments among the pixels": (lambda number: b"P3 4 4 255\n" + b"#\n" * number + b"255 0 0\n" * 16, 900),
+    "PSD resources": (
+        lambda number: (
+            b"8BPS\0\1"
+            + bytes(6)
+            + struct.pack(">HIIHHII", 3, 4, 4, 8, 3, 0, 12 * number)
+            + b"8BIM\4\0\0\0\0\0\0\0" * number
+            + bytes(54)
+        ),
+        40_000,
+    ),
+    "ICNS blocks": (lambda number: b"icns" + struct.pack(">I", 8 + 8 * number) + b"abcd\0\0\0\x08" * number, 0),
+    "XPM lines": (lambda number: b"/* XPM */\n" + b"\n" * number, 0),
+}
+
+
+@pytest.mark.parametrize("name", OF_PARTS)
+def test_far_more_parts_than_encoders_write_are_refused_before_decoding_and_what_they_may_write_is_not(pool, name):
+    make, taken = OF_PARTS[name]
+    [outcome] = pool([make(300_000 if "resources of Photoshop" not in name else 100)])
+    assert isinstance(outcome, Refused), name
+    assert (outcome.code, outcome.detail[:47]) == (ItemCode.IMAGE_TOO_COMPLEX, "The image has far more chunks, segments, blocks")
+    if taken:
+        [outcome] = pool([make(taken)])
+        assert isinstance(outcome, Prepared), outcome
+
+
+def test_a_damaged_jpeg_or_a_progressive_one_of_many_segments_is_refused_where_they_are_counted(pool):
+    whole = encoded(RED, "JPEG", progressive=True)
+    scans = whole[:-2] + b"\xff\xfe\0\x04\xff\xda" * 100_000 + whole[-2:]
+    cut = whole[:-2] + b"\xff\xfe\0\x02" * 100_000
+    assert [outcome.code for outcome in pool([scans, cut])] == [ItemCode.IMAGE_TOO_COMPLEX] * 2
+
+
+def test_a_jpeg_with_a_restart_for_each_block_is_taken(pool):
+    noise = Image.effect_noise((1600, 1600), 90)
+    data = encoded(noise, "JPEG", restart_marker_blocks=1)
+    assert data.count(b"\xff\xd0") > 4_000
+    assert isinstance(*pool([data]), Prepared)

@@ -1,0 +1,1 @@
+"""Programs for whoever changes the code. The service does not use them."""
