@@ -22,6 +22,21 @@ from storage.database import schema_is_current
 log = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS = 3.0  #: the time limit of all checks together
+#: How the names of headers begin that proxies add. A request with one of them comes from elsewhere.
+FORWARDING = (
+    "forwarded",
+    "x-forwarded",
+    "x-real-ip",
+    "x-original",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-",
+    "true-client-ip",
+    "client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "via",
+)
 FRESH_SECONDS = 1.0  #: an answer is reused for this long, so that frequent requests cost nothing
 
 
@@ -145,8 +160,18 @@ def may_see_details(parts: WebParts) -> bool:
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if token and hmac.compare_digest(given.encode(), token.get_secret_value().encode()):
         return True
+    forwarded = any(name.lower().startswith(FORWARDING) for name, _ in request.headers)
+    return _is_loopback(request.remote_addr or "") and not forwarded and _names_this_machine(request.headers.get("Host", ""))
+
+
+def _names_this_machine(host: str) -> bool:
+    """Whether a Host header names this machine. A proxy on it, or a page that a browser on it shows, sends the name of a site."""
+    name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower() == "localhost" or _is_loopback(name)
+
+
+def _is_loopback(address: str) -> bool:
     try:
-        here = ip_address(request.remote_addr or "").is_loopback
+        return ip_address(address).is_loopback
     except ValueError:
-        here = False
-    return here and "X-Forwarded-For" not in request.headers
+        return False

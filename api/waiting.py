@@ -41,12 +41,12 @@ def preference(header: str | None, most: float) -> Preference:
 
 
 @contextmanager
-def waiting_place(parts: WebParts, *, needed: bool) -> Iterator[None]:
-    """Takes one of the process's waiting places. Raises ApiError 429 if all are taken."""
+def waiting_place(parts: WebParts, account: str, *, needed: bool) -> Iterator[None]:
+    """Takes one of the process's waiting places. Raises ApiError 429 if all are taken, or the account's share of them is."""
     if not needed:
         yield
         return
-    if not parts.waiting_places.acquire(blocking=False):
+    if not parts.waiting_places.take(account):
         text = "No place to wait is free. Send `Prefer: respond-async` and follow the job, or try again."
         raise ApiError(429, "no_waiting_place", text, {"Retry-After": "5"})
     WAITING.add()
@@ -54,7 +54,7 @@ def waiting_place(parts: WebParts, *, needed: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        parts.waiting_places.release()
+        parts.waiting_places.give_back(account)
         WAITING.add(-1)
         WAIT_SECONDS.observe(time.monotonic() - began)
 

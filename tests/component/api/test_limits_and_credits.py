@@ -267,7 +267,7 @@ def test_an_account_may_have_so_many_open_jobs_and_one_more_is_a_429(make_harnes
 
 def test_when_no_waiting_place_is_free_nothing_is_accepted_and_nothing_charged(make_harness):
     harness = make_harness(MAX_WAITERS="1")
-    with harness.web.waiting_places:
+    with harness.web.waiting_places.held("acc_other"):
         headers = refused(harness, base64_request(b64(b"img")), 429, "no_waiting_place")
         assert int(headers["Retry-After"]) >= 1
         assert headers["X-RateLimit-Remaining"]
