@@ -71,16 +71,17 @@ class Connection(TConn):  # type: ignore[misc]
     def __init__(self, cfg: Any, sock: PatientSocket, client: Any, server: Any) -> None:
         super().__init__(cfg, sock, client, server)
         self.head = bytearray()  #: what has arrived of the next request
-        self.lingers_until = 0.0  #: 0: it does not linger
+        self.lingers_until = 0.0  #: when lingering ends at the latest, by time.monotonic()
+        self.address = _owner_of(client)  #: who it belongs to when connections run out
 
-    @property
-    def address(self) -> str:
-        """Who it belongs to when connections run out. An IPv6 network counts as one, because a single user has it."""
-        host = self.client[0] if isinstance(self.client, tuple) else ""
-        try:
-            return str(ip_network((host, 64), strict=False)) if ip_address(host).version == 6 else str(host)
-        except ValueError:
-            return str(host)
+
+def _owner_of(client: Any) -> str:
+    """The client's address, or its network of IPv6, because a single user has all of that."""
+    host = str(client[0]) if isinstance(client, tuple) else ""
+    try:
+        return str(ip_network((host, 64), strict=False)) if ip_address(host).version == 6 else host
+    except ValueError:
+        return host
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -89,6 +90,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._held: dict[Connection, None] = {}  # those that the loop holds, in the order in which they came to it
+        self._sending: dict[Connection, None] = {}  # those of them whose client has not read its answer
+        self._lingering: dict[Connection, None] = {}  # those of them that are closed soon
         self._look_at = 0.0
 
     # What the loop does with a connection: hold it, read it, hand it over, go on after the answer, close it.
@@ -119,6 +122,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _release(self, conn: Connection) -> None:
         del self._held[conn]
+        self._sending.pop(conn, None)
+        self._lingering.pop(conn, None)
         self.poller.unregister(conn.sock)
 
     def _read(self, conn: Connection) -> None:
@@ -158,6 +163,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.nr_conns -= 1
         elif conn.sock.unsent:
             self._hold(conn, IDLE_SECONDS, partial(self._send, keep=keep), selectors.EVENT_WRITE)
+            self._sending[conn] = None
             self._cut_off_slowest_reader()
         else:
             self._go_on(conn, keep=keep)
@@ -176,7 +182,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._go_on(conn, keep=keep)
 
     def _cut_off_slowest_reader(self) -> None:
-        unsent = {conn: conn.sock.unsent for conn in self._held if conn.sock.unsent}
+        unsent = {conn: conn.sock.unsent for conn in self._sending}
         while sum(unsent.values()) > MOST_UNSENT:
             slowest = max(unsent, key=lambda conn: unsent[conn])
             del unsent[slowest]
@@ -207,10 +213,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             return
         with suppress(OSError):
             conn.sock.shutdown(socket.SHUT_WR)
-        lingering = [other for other in self._held if other.lingers_until]
-        if len(lingering) >= MOST_LINGERING:
-            self._drop(lingering[0])
+        if len(self._lingering) >= MOST_LINGERING:
+            self._drop(next(iter(self._lingering)))
         conn.lingers_until = time.monotonic() + LINGER_SECONDS
+        self._lingering[conn] = None
         self._hold(conn, SILENT_SECONDS, self._linger)
 
     def _linger(self, conn: Connection) -> None:
@@ -258,7 +264,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _cap_keepalive(self, deadline: float) -> None:
         for conn in self._held:
-            if not conn.sock.unsent:
+            if conn not in self._sending:
                 conn.timeout = min(conn.timeout, deadline)
 
     # What a thread does.

@@ -1,4 +1,4 @@
-"""/healthz says whether this process serves, and /readyz says whether its dependencies work."""
+"""/healthz says whether this process serves, /readyz whether its dependencies work, and /api/v1/key whether a key is valid."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import structlog
 from flask import Blueprint, Response, request
 from sqlalchemy import select
 
+from api.auth import account_of_key, unauthorized
 from api.errors import json_response
 from api.openapi.document import ResponseSpec, describe
 from api.wiring import WebParts
@@ -127,6 +128,19 @@ def blueprint(parts: WebParts) -> Blueprint:
     def healthz() -> Response:
         """Answers without checking any dependency, because a dependency that is away is no reason to restart this process."""
         return json_response({"status": "ok"})
+
+    @routes.get("/api/v1/key")
+    @describe(
+        "Whether the key is valid",
+        tag="Account",
+        answers=[ResponseSpec(status=204, what="It is.")],
+    )
+    def key() -> Response:
+        """Answers 204 if the key is valid, else 401. It counts against no rate: a proxy asks it before it reads a body."""
+        account, _ = account_of_key(parts)
+        if account is None:
+            raise unauthorized()
+        return Response(status=204)
 
     @routes.get("/readyz")
     @describe(

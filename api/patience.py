@@ -80,7 +80,7 @@ class PatientSocket(socket.socket):
         is_stream = self.unsent > MOST_PIECES_UNSENT
         self._unsent.append(memoryview(data).cast("B"))
         before = self.gettimeout()
-        deadline = time.monotonic() + (IDLE_SECONDS if is_stream else SEND_SECONDS)
+        deadline = time.monotonic() + (IDLE_SECONDS + self.unsent / LEAST_RATE if is_stream else SEND_SECONDS)
         try:
             while self._unsent and (left := deadline - time.monotonic()) > 0:
                 self.settimeout(left)
@@ -91,6 +91,13 @@ class PatientSocket(socket.socket):
             self.settimeout(before)
         if is_stream and self.unsent > MOST_PIECES_UNSENT:
             raise ConnectionResetError(ECONNRESET, "the client does not read its answer")
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        """As for any socket, but one that blocks sends all of the data, or leaves it, because else it could block for ever."""
+        if self.gettimeout() is not None:
+            return super().send(data, flags)
+        self.sendall(data)
+        return len(data)
 
     def leave(self, data: bytes) -> None:
         """Leaves the data to the loop, which sends it."""

@@ -46,17 +46,25 @@ def waiting_place(parts: WebParts, account: str, *, needed: bool) -> Iterator[No
     if not needed:
         yield
         return
+    with held_place(parts, account, "No place to wait is free. Send `Prefer: respond-async` and follow the job, or try again."):
+        WAITING.add()
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            WAITING.add(-1)
+            WAIT_SECONDS.observe(time.monotonic() - began)
+
+
+@contextmanager
+def held_place(parts: WebParts, account: str, text: str) -> Iterator[None]:
+    """Takes a waiting place for a request that holds its thread for another reason. Raises ApiError 429 with this text."""
     if not parts.waiting_places.take(account):
-        text = "No place to wait is free. Send `Prefer: respond-async` and follow the job, or try again."
         raise ApiError(429, "no_waiting_place", text, {"Retry-After": "5"})
-    WAITING.add()
-    began = time.monotonic()
     try:
         yield
     finally:
         parts.waiting_places.give_back(account)
-        WAITING.add(-1)
-        WAIT_SECONDS.observe(time.monotonic() - began)
 
 
 def wait_for_end(
