@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import structlog
 from flask import Response, g, request
 
-from api.body import Sent, read_json
+from api.body import BodyRoom, Sent, read_json
 from api.errors import ApiError, json_response
 from api.uploads import is_upload, read_upload
 from api.wiring import WebParts
@@ -63,7 +63,7 @@ def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
     """Checks the request and makes its job, or finds the job that it made before. If it raises ApiError, nothing is left behind."""
     key = _idempotency_key()
     try:
-        with read_sent(parts, hashed=key is not None) as sent:
+        with read_sent(parts, account, hashed=key is not None) as sent:
             idempotency = IdempotencyKey(key=key, body_hash=sent.body_hash) if key else None
             if idempotency:
                 # This check comes first, because a request that was accepted before needs no credits and no room now.
@@ -115,10 +115,11 @@ def too_many_open_jobs(parts: WebParts) -> ApiError:
     return ApiError(429, "too_many_open_jobs", text, {"Retry-After": "10"})
 
 
-def read_sent(parts: WebParts, *, hashed: bool = False) -> AbstractContextManager[Sent]:
+def read_sent(parts: WebParts, account: str, *, hashed: bool = False) -> AbstractContextManager[Sent]:
     """Reads the request's body, which is JSON or a form. Raises ApiError and RequestFault."""
     read = read_upload if is_upload(request) else read_json
-    return read(request, parts.settings.max_body, parts.large_bodies, hashed=hashed)
+    room = BodyRoom(account=account, arriving=parts.arriving, large_bodies=parts.large_bodies)
+    return read(request, parts.settings.max_body, room, hashed=hashed)
 
 
 def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from flask import Flask, Response, request
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug.routing import UnicodeConverter
 
 from api import (
     deliveries,
@@ -25,10 +23,15 @@ from api import (
 from api.auth import add_rate_headers, optional_account
 from api.openapi import routes
 from api.openapi.examples import NO_PICTURES
-from api.patience import expect_body
+from api.patience import settle_body
 from api.wiring import WebParts
 
-DRAIN_PIECE = 1 << 18
+
+class Segment(UnicodeConverter):
+    """One part of an address, such as a job's id. Postgres takes no NUL, so one becomes a character that no id has."""
+
+    def to_python(self, value: str) -> str:
+        return value.replace("\x00", "\ufffd")
 
 
 def create_app(parts: WebParts, pictures: str = "") -> Flask:
@@ -37,6 +40,7 @@ def create_app(parts: WebParts, pictures: str = "") -> Flask:
     `pictures`: the address at which the app shall serve `examples/`, as in `http://127.0.0.1:8000/examples`; empty: it does not.
     """
     app = Flask("api", static_folder=None)
+    app.url_map.converters["default"] = Segment
     app.url_map.strict_slashes = False  # an address with a slash at its end is the same; a redirect would lose a POST's body
     app.url_map.merge_slashes = False  # otherwise `//` in a path is answered with a redirect in HTML
     request_id.register(app)
@@ -64,13 +68,8 @@ def create_app(parts: WebParts, pictures: str = "") -> Flask:
             optional_account(parts)
 
     @app.after_request
-    def drain(response: Response) -> Response:
-        """Reads the rest of a refused body. Otherwise a client that is still sending sees a reset instead of the answer."""
-        left = min(request.content_length or 0, 2 * parts.settings.max_body) if response.status_code >= 400 else 0
-        expect_body(request.environ, left, refused=True)
-        with suppress(OSError, ClientDisconnected):
-            while left > 0 and (piece := request.stream.read(min(DRAIN_PIECE, left))):
-                left -= len(piece)
+    def settle(response: Response) -> Response:
+        settle_body(request.environ)
         return response
 
     return app

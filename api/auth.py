@@ -38,8 +38,13 @@ def authenticate(parts: WebParts) -> str:
     """Returns the account of the request's key, and counts the request against the key's rate. Raises ApiError 401 or 429."""
     account = optional_account(parts)
     if account is None:
-        raise ApiError(UNAUTHORIZED.status, UNAUTHORIZED.code, UNAUTHORIZED.message, UNAUTHORIZED.headers, hint=_hint())
+        raise unauthorized()
     return account
+
+
+def unauthorized() -> ApiError:
+    """The refusal of a request without a valid key, with a hint if the request shows what is wrong."""
+    return ApiError(UNAUTHORIZED.status, UNAUTHORIZED.code, UNAUTHORIZED.message, UNAUTHORIZED.headers, hint=_hint())
 
 
 def _hint() -> str:
@@ -74,17 +79,22 @@ def _around_key(key: str) -> str:
 
 def optional_account(parts: WebParts) -> str | None:
     """Like `authenticate`, for an endpoint that needs no key. None if there is no valid key. Raises ApiError 429."""
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    key = key.strip()
-    public = key_id(key) if scheme.lower() == "bearer" else None
-    if public is None:
-        return None
-    with parts.database.read() as connection:
-        account = account_of(connection, key, parts.secret_key)
+    account, public = account_of_key(parts)
     if account is not None:
         structlog.contextvars.bind_contextvars(account=account)
         _count(parts, public)
     return account
+
+
+def account_of_key(parts: WebParts) -> tuple[str | None, str]:
+    """The account of the request's key, None if there is no valid key; and the key's public id. Nothing is counted."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    key = key.strip()
+    public = key_id(key) if scheme.lower() == "bearer" else None
+    if public is None:
+        return None, ""
+    with parts.database.read() as connection:
+        return account_of(connection, key, parts.secret_key), public
 
 
 def _count(parts: WebParts, key: str) -> None:

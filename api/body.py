@@ -11,9 +11,8 @@ import mmap
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from threading import Semaphore
 from typing import IO, Any, overload
 
 import msgspec
@@ -22,14 +21,16 @@ from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import COMPATIBLE, ApiError
 from api.not_json import LOOKED_AT, why_not_json
-from api.patience import expect_body
+from api.patience import body_is_here, expect_body
+from api.places import Places
+from api.wiring import LARGE_PLACES
 from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
 from pipeline.request.fields import FIELDS
 
 IN_MEMORY = 1 << 20  #: bytes; a larger body is written to a temporary file, which is mapped into memory
 PIECE = 1 << 18
-PLACE_SECONDS = 30.0  #: how long a large body waits for a place; meanwhile its bytes wait in the socket
+PLACE_SECONDS = 30.0  #: how long a large body that has arrived waits for a place
 _DECODED = tuple(name for name in FIELDS if name != "images")  # images stay slices of the body
 
 _IS_TWICE = re.compile(rb'\s*"\s*\{')  #: a JSON text that holds an object
@@ -89,22 +90,61 @@ def _instead_of(text: bytes) -> str:
     return f" It is {text[:20].decode(errors='replace')}: leave it out, or send an image in its place."
 
 
-@contextmanager
-def read_body(request: Request, max_body: int, large_bodies: Semaphore) -> Iterator[bytes | mmap.mmap]:
-    """The request's whole body.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BodyRoom:
+    """The places that an account's body needs: some while it arrives, and one while a large body is parsed and stored."""
 
-    Raises ApiError 411 if Content-Length is missing, 400 if the body is over `max_body` or cut short, and 429 if a large body
-    gets no place in `large_bodies` in time. A chunked body is refused, because a body of unknown length that was cut short may
-    still be valid JSON.
+    account: str
+    arriving: Places
+    large_bodies: Places
+
+    @contextmanager
+    def for_arriving(self, environ: dict[str, Any], length: int) -> Iterator[None]:
+        """Raises ApiError 429 if no place is free. A body that has arrived needs none, unless it is large."""
+        if length <= IN_MEMORY and body_is_here(environ):
+            yield
+            return
+        count = LARGE_PLACES if length > IN_MEMORY else 1
+        if not self.arriving.take(self.account, count):
+            raise ApiError(429, "too_many_bodies", "Too many bodies arrive at once; send fewer at a time.", {"Retry-After": "10"})
+        try:
+            yield
+        finally:
+            self.arriving.give_back(self.account, count)
+
+    @contextmanager
+    def for_parsing(self, length: int) -> Iterator[None]:
+        """Raises ApiError 429 if a large body gets no place in time. More at once only compete for disk and CPU."""
+        if length <= IN_MEMORY:
+            yield
+            return
+        if not self.large_bodies.take(self.account, seconds=PLACE_SECONDS):
+            text = "Too many large bodies are being read; try again, or send URLs."
+            raise ApiError(429, "too_many_large_bodies", text, {"Retry-After": "10"})
+        try:
+            yield
+        finally:
+            self.large_bodies.give_back(self.account)
+
+
+@contextmanager
+def read_body(request: Request, max_body: int, room: BodyRoom) -> Iterator[bytes | mmap.mmap]:
+    """The request's whole body. A large one takes its place for parsing only when it has arrived.
+
+    Raises ApiError 411 if Content-Length is missing, 400 if the body is over `max_body` or cut short, and 429 if there is no place
+    for it. A chunked body is refused, because a body of unknown length that was cut short may still be valid JSON.
     """
     length = expected_length(request, max_body)
     if length <= IN_MEMORY:
-        yield b"".join(pieces(request.stream, length))
+        with room.for_arriving(request.environ, length):
+            body = b"".join(pieces(request.stream, length))
+        yield body
         return
-    with place(large_bodies), os_errors(), tempfile.TemporaryFile() as file:
+    with room.for_arriving(request.environ, length), os_errors(), tempfile.TemporaryFile() as file, ExitStack() as parsing:
         for piece in pieces(request.stream, length):
             file.write(piece)
         file.flush()
+        parsing.enter_context(room.for_parsing(length))
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             yield mapped
@@ -114,7 +154,7 @@ def read_body(request: Request, max_body: int, large_bodies: Semaphore) -> Itera
 
 
 def expected_length(request: Request, max_body: int) -> int:
-    """The length of the body in bytes. The client now gets the time to send that much. Raises ApiError 411 or 400."""
+    """The length of the body in bytes. The client now gets time to send it. Raises ApiError 411 or 400."""
     length = request.content_length
     if length is None or "chunked" in request.headers.get("Transfer-Encoding", "").lower():
         raise ApiError(411, "length_required", "Send the body with a Content-Length header, not chunked.")
@@ -122,18 +162,6 @@ def expected_length(request: Request, max_body: int) -> int:
         raise ApiError(400, "body_too_large", f"The body has {length} bytes; the most this service takes is {max_body}.")
     expect_body(request.environ, length)
     return length
-
-
-@contextmanager
-def place(large_bodies: Semaphore) -> Iterator[None]:
-    """Takes one of the places for large bodies. Their number is limited, because more at once only compete for disk and CPU."""
-    if not large_bodies.acquire(timeout=PLACE_SECONDS):
-        text = "Too many large bodies are being read; try again, or send URLs."
-        raise ApiError(429, "too_many_large_bodies", text, {"Retry-After": "10"})
-    try:
-        yield
-    finally:
-        large_bodies.release()
 
 
 def pieces(source: IO[bytes], length: int, size: int = PIECE) -> Iterator[bytes]:
@@ -148,9 +176,9 @@ def pieces(source: IO[bytes], length: int, size: int = PIECE) -> Iterator[bytes]
 
 
 @contextmanager
-def read_json(request: Request, max_body: int, large_bodies: Semaphore, *, hashed: bool) -> Iterator[Sent]:
+def read_json(request: Request, max_body: int, room: BodyRoom, *, hashed: bool) -> Iterator[Sent]:
     """Reads a JSON body. Raises RequestFault, and ApiError as `read_body` does."""
-    with read_body(request, max_body, large_bodies) as body:
+    with read_body(request, max_body, room) as body:
         sent = parse_body(body, request.mimetype, request.base_url)
         yield replace(sent, body_hash=hashlib.sha256(body).hexdigest() if hashed else "")
 

@@ -28,9 +28,9 @@ def blueprint(parts: WebParts) -> Blueprint:
     )
     def show() -> Response:
         """Estimates what the same body would cost at /api/v1/extract-image. Nothing is run, fetched or kept."""
-        authenticate(parts)
+        account = authenticate(parts)
         try:
-            with read_sent(parts) as sent:
+            with read_sent(parts, account) as sent:
                 wanted = wanted_of(parts, sent)
                 reckoned = estimate_of(parts, wanted, plan_of(parts, wanted))
         except RequestFault as fault:

@@ -75,7 +75,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         prefer = preference(request.headers.get("Prefer"), parts.settings.sync_wait)
         applied = {"Preference-Applied": prefer.applied} if prefer.applied else {}
         seconds = 0.0 if is_upload(request) else prefer.seconds  # an upload is answered at once
-        with waiting_place(parts, needed=seconds > 0):
+        with waiting_place(parts, account, needed=seconds > 0):
             accepted = accept(parts, account, waited=seconds > 0)
             if accepted.replayed:
                 applied["Idempotent-Replayed"] = "true"

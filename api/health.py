@@ -1,4 +1,4 @@
-"""/healthz says whether this process serves, and /readyz says whether its dependencies work."""
+"""/healthz says whether this process serves, /readyz whether its dependencies work, and /api/v1/key whether a key is valid."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import structlog
 from flask import Blueprint, Response, request
 from sqlalchemy import select
 
+from api.auth import account_of_key, unauthorized
 from api.errors import json_response
 from api.openapi.document import ResponseSpec, describe
 from api.wiring import WebParts
@@ -22,6 +23,21 @@ from storage.database import schema_is_current
 log = structlog.get_logger(__name__)
 
 PATIENCE_SECONDS = 3.0  #: the time limit of all checks together
+#: How the names of headers begin that proxies add. A request with one of them comes from elsewhere.
+FORWARDING = (
+    "forwarded",
+    "x-forwarded",
+    "x-real-ip",
+    "x-original",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-",
+    "true-client-ip",
+    "client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "via",
+)
 FRESH_SECONDS = 1.0  #: an answer is reused for this long, so that frequent requests cost nothing
 
 
@@ -113,6 +129,19 @@ def blueprint(parts: WebParts) -> Blueprint:
         """Answers without checking any dependency, because a dependency that is away is no reason to restart this process."""
         return json_response({"status": "ok"})
 
+    @routes.get("/api/v1/key")
+    @describe(
+        "Whether the key is valid",
+        tag="Account",
+        answers=[ResponseSpec(status=204, what="It is.")],
+    )
+    def key() -> Response:
+        """Answers 204 if the key is valid, else 401. It counts against no rate: a proxy asks it before it reads a body."""
+        account, _ = account_of_key(parts)
+        if account is None:
+            raise unauthorized()
+        return Response(status=204)
+
     @routes.get("/readyz")
     @describe(
         "Whether what it works with is there",
@@ -145,8 +174,18 @@ def may_see_details(parts: WebParts) -> bool:
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if token and hmac.compare_digest(given.encode(), token.get_secret_value().encode()):
         return True
+    forwarded = any(name.lower().startswith(FORWARDING) for name, _ in request.headers)
+    return _is_loopback(request.remote_addr or "") and not forwarded and _names_this_machine(request.headers.get("Host", ""))
+
+
+def _names_this_machine(host: str) -> bool:
+    """Whether a Host header names this machine. A proxy on it, or a page that a browser on it shows, sends the name of a site."""
+    name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    return name.lower() == "localhost" or _is_loopback(name)
+
+
+def _is_loopback(address: str) -> bool:
     try:
-        here = ip_address(request.remote_addr or "").is_loopback
+        return ip_address(address).is_loopback
     except ValueError:
-        here = False
-    return here and "X-Forwarded-For" not in request.headers
+        return False

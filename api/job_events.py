@@ -64,7 +64,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         if view.status.ended and _encoded(view)[0] == seen:
             return Response(status=204)
         place = ExitStack()
-        place.enter_context(waiting_place(parts, needed=not view.status.ended))
+        place.enter_context(waiting_place(parts, account, needed=not view.status.ended))
         stream = _events(parts, job, account, seen, partial(hung_up, request.environ))
         # no-transform and X-Accel-Buffering keep proxies from holding events back to compress or buffer them.
         headers = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}

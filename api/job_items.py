@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 
 from flask import Blueprint, Response
@@ -14,6 +15,7 @@ from api.openapi.schemas import text
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.render import ITEM_STATUSES, item_json
 from api.spreadsheet import BOM, Sheet, merged_table
+from api.waiting import held_place
 from api.wiring import WebParts
 from pipeline.job_object import JobView, result_json
 from pipeline.types import Form
@@ -74,11 +76,12 @@ def blueprint(parts: WebParts) -> Blueprint:
                 others={"application/jsonl": text(), "text/csv": text()},
             )
         ],
-        errors=["not_found", "not_finished", "results_expired", "invalid_format", "no_records"],
+        errors=["not_found", "not_finished", "results_expired", "invalid_format", "no_records", "no_waiting_place"],
     )
     def results(job: str) -> Response:
         """Answers with the compatible body, or with one record per line, which is read and sent page by page."""
-        view = own_job(parts, job, authenticate(parts))
+        account = authenticate(parts)
+        view = own_job(parts, job, account)
         wanted = asked("format") or "json"
         if wanted not in FORMATS:
             raise ApiError(400, "invalid_format", f"format must be one of {', '.join(FORMATS)}.")
@@ -94,11 +97,11 @@ def blueprint(parts: WebParts) -> Blueprint:
                 return _merged(job, wanted, result_view(connection, job).result, is_json=form is Form.JSON)
         pages = partial(_pages, parts, view)
         if wanted == "jsonl":
-            return _streamed(_lines(pages()), "application/jsonl", f"{job}.jsonl")
+            return _held(parts, account, _streamed(_lines(pages()), "application/jsonl", f"{job}.jsonl"))
         sheet = Sheet()
         for page in pages():
             sheet.learn(page)
-        return _streamed(_table(sheet, pages()), CSV, f"{job}.csv")
+        return _held(parts, account, _streamed(_table(sheet, pages()), CSV, f"{job}.csv"))
 
     return routes
 
@@ -140,3 +143,11 @@ def _table(sheet: Sheet, pages: Iterator[list[ItemView]]) -> Iterator[bytes]:
 def _streamed(pieces: Iterator[bytes], content_type: str, name: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
     return Response(pieces, content_type=content_type, headers=headers)
+
+
+def _held(parts: WebParts, account: str, answer: Response) -> Response:
+    """The answer, which has a waiting place until its client has read it, because it is made in a thread as the client reads."""
+    place = ExitStack()
+    place.enter_context(held_place(parts, account, "Too many results are being read at once; try again."))
+    answer.call_on_close(place.close)
+    return answer

@@ -80,7 +80,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         view = own_job(parts, job, account)
         seconds = min(_seconds(asked("wait")), parts.settings.sync_wait)
         if seconds and not view.status.ended:
-            with waiting_place(parts, needed=True):
+            with waiting_place(parts, account, needed=True):
                 wait_for_end(parts, job, seconds, partial(hung_up, request.environ))
             view = own_job(parts, job, account)
         headers = {} if view.status.ended else {"Retry-After": "2"}

@@ -66,7 +66,7 @@ def asked_place(*kinds: type) -> list[Any] | None:
     if given == "":
         return None
     place = _decoded(given[: LONGEST_CURSOR + 1])
-    # Refuse every cursor that this service did not make, also one with a number that is too large for a database.
+    # Refuse every cursor that this service did not make, also one with a value that a database can't take.
     if [type(part) for part in place] != list(kinds) or cursor_of(*place) != given or any(map(_is_too_much, place)):
         raise ApiError(400, "invalid_cursor", "cursor must be a nextCursor of the same list.")
     return place
@@ -82,7 +82,10 @@ def _decoded(cursor: str) -> list[Any]:
 
 
 def _is_too_much(part: Any) -> bool:
-    return not 0 <= part < 1 << 53 if isinstance(part, int) else "\x00" in part
+    """Whether the part is a number that is too large for a database, or a text that has a NUL or half a character."""
+    if isinstance(part, int):
+        return not 0 <= part < 1 << 53
+    return "\x00" in part or any("\ud800" <= character <= "\udfff" for character in part)
 
 
 def list_parameters(statuses: list[str], default: int, most: int) -> list[Parameter]:

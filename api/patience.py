@@ -1,34 +1,54 @@
-"""Limits how long a client may take to send, because each connection that sends holds a thread.
+"""Limits how long a client may take to send a body and to read an answer, because meanwhile it holds a thread.
 
-A client that is too slow is treated as if it had disconnected. Its body then counts as cut short, or its request as not sent.
+A client that sends too slowly is treated as if it had disconnected, so its body counts as cut short. A client that reads too slowly
+is left to the loop of `api/connections.py`, which needs no thread for it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
+import struct
+import termios
 import time
+from collections import deque
 from errno import ECONNRESET
 from typing import Any
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.http.body import ChunkedReader, LengthReader
 
-HEAD_SECONDS = 20.0  #: for the request line and headers
-IDLE_SECONDS = 30.0  #: between two bytes
-LEAST_RATE = 20_000  #: bytes per second of a body or an answer, on average
-REFUSED_SECONDS = 5.0  #: for the rest of a refused request's body
-REFUSED_RATE = 500_000
+IDLE_SECONDS = 30.0  #: a client that sends a body may be this far behind the least rate
+LEAST_RATE = 20_000  #: bytes per second of a body or an answer
+LARGE_BODY = 1 << 20  #: bytes; a larger body must arrive faster, because it takes room on the disk
+LARGE_RATE = 100_000  #: bytes per second of a large body
+SEND_SECONDS = 0.1  #: for how long a thread sends an answer; then the loop sends the rest
+MOST_PIECES_UNSENT = 1 << 16  #: bytes of a streamed answer that may wait to be sent while its next piece is made
 
 
 class PatientSocket(socket.socket):
-    """Reads until a deadline. After it, reads return no bytes, as if the client had disconnected."""
+    """Reads until a deadline. After it, reads return no bytes, as if the client had disconnected.
+
+    The deadline moves on with every byte that arrives, so what counts is what has arrived and not what was announced.
+    """
 
     _deadline = float("inf")
+    _rate = 0.0
     _late = False
+    request: Any = None  #: the gunicorn request that is being answered
+    target: bytes = b""  #: the path that the request names, as it was sent
+
+    def __init__(self, fileno: int) -> None:
+        super().__init__(fileno=fileno)
+        self._unsent: deque[memoryview] = deque()
 
     def allow(self, seconds: float) -> None:
         """Sets the deadline to `seconds` from now. It holds for all reads until the next call."""
-        self._deadline = time.monotonic() + seconds
+        self._deadline, self._rate = time.monotonic() + seconds, 0.0
+
+    def expect(self, rate: float) -> None:
+        """Reads while the client sends `rate` bytes per second. It may be up to `IDLE_SECONDS` behind."""
+        self._deadline, self._rate = time.monotonic() + IDLE_SECONDS, rate
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         before = self.gettimeout()
@@ -40,39 +60,110 @@ class PatientSocket(socket.socket):
             return b""
         self.settimeout(left)
         try:
-            return super().recv(size, flags)
+            data = super().recv(size, flags)
         except TimeoutError:
             self._late = True
             return b""
         finally:
             self.settimeout(before)
+        if self._rate:
+            self._deadline = min(self._deadline + len(data) / self._rate, time.monotonic() + IDLE_SECONDS)
+        return data
 
-    def sendall(self, data: Any, flags: int = 0, /) -> None:
+    @property
+    def unsent(self) -> int:
+        """How many bytes of the answer wait until the client reads."""
+        return sum(map(len, self._unsent))
+
+    def sendall(self, data: Any, _flags: int = 0, /) -> None:
+        """Sends the data, or leaves the rest of it in `unsent` if the client does not read. A stream waits for its client longer."""
+        is_stream = self.unsent > MOST_PIECES_UNSENT
+        self._unsent.append(memoryview(data).cast("B"))
         before = self.gettimeout()
-        self.settimeout(IDLE_SECONDS + len(data) / LEAST_RATE)
+        deadline = time.monotonic() + (IDLE_SECONDS + self.unsent / LEAST_RATE if is_stream else SEND_SECONDS)
         try:
-            super().sendall(data, flags)
+            while self._unsent and (left := deadline - time.monotonic()) > 0:
+                self.settimeout(left)
+                self.send_some()
         except TimeoutError:
-            raise ConnectionResetError(ECONNRESET, "the client does not read its answer") from None
+            pass
         finally:
             self.settimeout(before)
+        if is_stream and self.unsent > MOST_PIECES_UNSENT:
+            raise ConnectionResetError(ECONNRESET, "the client does not read its answer")
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        """As for any socket, but one that blocks sends all of the data, or leaves it, because else it could block for ever."""
+        if self.gettimeout() is not None:
+            return super().send(data, flags)
+        self.sendall(data)
+        return len(data)
+
+    def leave(self, data: bytes) -> None:
+        """Leaves the data to the loop, which sends it."""
+        self._unsent.append(memoryview(data))
+
+    def send_some(self) -> int:
+        """Sends a piece of what is unsent. Returns how many bytes that was. Raises OSError."""
+        piece = self._unsent[0]
+        sent = self.send(piece[: 1 << 18])
+        if sent == len(piece):
+            self._unsent.popleft()
+        else:
+            self._unsent[0] = piece[sent:]
+        return sent
+
+    def has_whole_body(self) -> bool:
+        """Whether all of the rest of the request's body has arrived."""
+        left = body_left(self.request)
+        return left is not None and left <= _buffered(self.request) + _arrived(self)
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's worker with time limits. Without them, gunicorn waits for ever for the rest of a request."""
-
-    def handle(self, conn: TConn) -> Any:
-        if not isinstance(conn.sock, PatientSocket):
-            conn.sock = PatientSocket(fileno=conn.sock.detach())
-        conn.sock.allow(HEAD_SECONDS)
-        return super().handle(conn)
+def body_left(request: Any) -> int | None:
+    """How many bytes of the request's body have not been read. None: nobody knows, because the body is chunked."""
+    reader = request.body.reader
+    if isinstance(reader, LengthReader):
+        return int(reader.length)
+    return 0 if isinstance(reader, ChunkedReader) and reader.parser is None else None
 
 
-def expect_body(environ: dict[str, Any], length: int, *, refused: bool = False) -> None:
-    """Gives the client time to send `length` more bytes. It gets less time if the request is refused."""
+def _buffered(request: Any) -> int:
+    return int(request.unreader.buf.getbuffer().nbytes)
+
+
+def _arrived(connection: socket.socket) -> int:
+    """How many bytes can be read from the socket without waiting."""
+    (size,) = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))
+    return int(size)
+
+
+def expect_body(environ: dict[str, Any], length: int) -> None:
+    """Gives the client time to send a body of `length` bytes. The time is counted by the bytes that arrive."""
     connection = environ.get("gunicorn.socket")
     if isinstance(connection, PatientSocket):
-        connection.allow(REFUSED_SECONDS + length / REFUSED_RATE if refused else IDLE_SECONDS + length / LEAST_RATE)
+        connection.expect(LARGE_RATE if length > LARGE_BODY else LEAST_RATE)
+
+
+def body_is_here(environ: dict[str, Any]) -> bool:
+    """Whether the request's body can be read without waiting for the client."""
+    connection = environ.get("gunicorn.socket")
+    return not isinstance(connection, PatientSocket) or connection.request is None or connection.has_whole_body()
+
+
+def settle_body(environ: dict[str, Any]) -> None:
+    """Reads the rest of the body if it is there already. Otherwise the connection is closed after the answer.
+
+    So nobody waits for a body that is not wanted, and the answer goes out at once.
+    """
+    connection = environ.get("gunicorn.socket")
+    if not isinstance(connection, PatientSocket) or connection.request is None:
+        return
+    if (left := body_left(connection.request)) and connection.has_whole_body():
+        connection.allow(IDLE_SECONDS)
+        while left > 0 and (piece := connection.request.body.read(min(left, 1 << 18))):
+            left -= len(piece)
+    if left != 0:
+        connection.request.force_close()
 
 
 def hung_up(environ: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The web process: gunicorn with threads. Each waiting request holds one thread."""
+"""The web process: gunicorn with threads. Each waiting request holds one thread, and so does each body while it arrives."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
-from api.patience import Worker
-from api.wiring import build_parts
+from api.connections import Worker, most_connections
+from api.wiring import arriving_places, build_parts
 from config.settings import Settings
 from storage.redis.counts import Publisher
 
-SPARE_THREADS = 32  #: threads for new requests, in addition to one for each waiting request
+SPARE_THREADS = 32  #: threads for requests that are answered at once, in addition to those that wait or send a body
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -52,15 +52,18 @@ def run_web(settings: Settings, *, bind: str = "", pictures: str = "") -> None:
 
     gunicorn itself reads the number of processes from WEB_CONCURRENCY.
     """
+    threads = settings.max_waiters + arriving_places(settings) + SPARE_THREADS
     _Server(
         settings,
         {
             "bind": bind or f"{settings.host}:{settings.port}",
             "worker_class": Worker,
-            "threads": settings.max_waiters + SPARE_THREADS,
+            "threads": threads,
+            "worker_connections": most_connections(threads),
             "timeout": 120,
             "graceful_timeout": 25,
             "keepalive": 75,
+            "sendfile": False,  # it would wait in the thread for a client that does not read
             "loglevel": "warning",
             # The folder of the heartbeat file. It is in memory if possible, because the file is touched each second.
             "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108 - gunicorn makes the name

@@ -11,9 +11,8 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from threading import Semaphore
 from typing import IO, Any, overload
 
 import msgspec
@@ -21,7 +20,7 @@ from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from api.body import IN_MEMORY, Sent, expected_length, pieces, place
+from api.body import BodyRoom, Sent, expected_length, pieces
 from pipeline.errors import os_errors
 from pipeline.request.check import RequestFault
 from pipeline.request.fields import FIELDS
@@ -63,7 +62,7 @@ def is_upload(request: Request) -> bool:
 
 
 @contextmanager
-def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, hashed: bool) -> Iterator[Sent]:
+def read_upload(request: Request, max_body: int, room: BodyRoom, *, hashed: bool) -> Iterator[Sent]:
     """Reads the form of a request. Raises RequestFault, and ApiError as `read_body` does."""
     length = expected_length(request, max_body)
     boundary = request.mimetype_params.get("boundary", "")
@@ -72,12 +71,18 @@ def read_upload(request: Request, max_body: int, large_bodies: Semaphore, *, has
     decoder = MultipartDecoder(
         boundary.encode(), max_form_memory_size=MOST_HEADERS + PIECE, max_parts=2 * MAX_IMAGES + MOST_FIELDS
     )
-    with place(large_bodies) if length > IN_MEMORY else nullcontext(), os_errors(), tempfile.TemporaryFile() as file:
+    with (
+        room.for_arriving(request.environ, length),
+        os_errors(),
+        tempfile.TemporaryFile() as file,
+        ExitStack() as storing,
+    ):
         form = _Form(file)
         for piece in pieces(request.stream, length, PIECE):
             _feed(decoder, piece, form)
         _feed(decoder, None, form)
         file.flush()
+        storing.enter_context(room.for_parsing(length))
         yield Sent(
             fields=_fields(form.texts),
             unknown=form.unknown,

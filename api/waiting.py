@@ -41,22 +41,30 @@ def preference(header: str | None, most: float) -> Preference:
 
 
 @contextmanager
-def waiting_place(parts: WebParts, *, needed: bool) -> Iterator[None]:
-    """Takes one of the process's waiting places. Raises ApiError 429 if all are taken."""
+def waiting_place(parts: WebParts, account: str, *, needed: bool) -> Iterator[None]:
+    """Takes one of the process's waiting places. Raises ApiError 429 if all are taken, or the account's share of them is."""
     if not needed:
         yield
         return
-    if not parts.waiting_places.acquire(blocking=False):
-        text = "No place to wait is free. Send `Prefer: respond-async` and follow the job, or try again."
+    with held_place(parts, account, "No place to wait is free. Send `Prefer: respond-async` and follow the job, or try again."):
+        WAITING.add()
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            WAITING.add(-1)
+            WAIT_SECONDS.observe(time.monotonic() - began)
+
+
+@contextmanager
+def held_place(parts: WebParts, account: str, text: str) -> Iterator[None]:
+    """Takes a waiting place for a request that holds its thread for another reason. Raises ApiError 429 with this text."""
+    if not parts.waiting_places.take(account):
         raise ApiError(429, "no_waiting_place", text, {"Retry-After": "5"})
-    WAITING.add()
-    began = time.monotonic()
     try:
         yield
     finally:
-        parts.waiting_places.release()
-        WAITING.add(-1)
-        WAIT_SECONDS.observe(time.monotonic() - began)
+        parts.waiting_places.give_back(account)
 
 
 def wait_for_end(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from api.places import Places
 from config.chosen_engine import kind_of, model_of, models_of
 from config.settings import Settings
 from pipeline.models import Model
@@ -20,6 +20,9 @@ from storage.database import Database
 from storage.redis.model_limits import RedisLimiter
 from storage.redis.signals import Signals
 from storage.scratch.open import open_scratch
+
+LARGE_PLACES = 8  #: how many places a body over 1 MB takes while it arrives, because it takes room on the disk
+ARRIVING = 16 * LARGE_PLACES  #: the least number of places for bodies that are not here in whole yet; each holds a thread
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +43,18 @@ class WebParts:
         default=lambda _question, _images: ""
     )  #: why the engine can't answer; empty: it can
     ignores: Callable[[Question], tuple[str, ...]] = field(default=lambda _question: ())  #: warnings about fields without effect
-    waiting_places: threading.BoundedSemaphore
-    large_bodies: threading.BoundedSemaphore
+    waiting_places: Places  #: one for each request that is held open
+    large_bodies: Places  #: one for each body over 1 MB that has arrived, while it is parsed and stored
+    arriving: Places = field(default_factory=lambda: Places(ARRIVING))  #: for bodies while they arrive; see `arriving_places`
     notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
     #: For how long a model's server may be away before a job that somebody holds open ends; under 30 s with the time to notice it.
     held_seconds: float = 18.0
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiting requests should be answered now
+
+
+def arriving_places(settings: Settings) -> int:
+    """How many bodies may arrive at once. It suffices for four times as many large bodies as may be parsed at once."""
+    return max(ARRIVING, 4 * LARGE_PLACES * settings.max_large_bodies)
 
 
 def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> WebParts:
@@ -66,8 +75,9 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         warnings=warnings,
         cannot=kind_of(settings).cannot,
         ignores=kind_of(settings).ignores,
-        waiting_places=threading.BoundedSemaphore(settings.max_waiters),
-        large_bodies=threading.BoundedSemaphore(settings.max_large_bodies),
+        waiting_places=Places(settings.max_waiters),
+        large_bodies=Places(settings.max_large_bodies),
+        arriving=Places(arriving_places(settings)),
         notices=lambda: limiter.notices(models.values()),
         stopping=stopping,
     )

@@ -21,7 +21,12 @@ CLIENTS = 500
 JOBS = 50  #: jobs that the clients wait for
 BODY = {"inputMethod": "base64", "images": [base64.b64encode(numbered_picture(1, format="PNG")).decode()], "prompt": "p"}
 #: The model is unreachable, so no job ends.
-SETTINGS = {"GEMINI_API_KEY": "none", "GEMINI_BASE_URL": "http://127.0.0.1:9", "RATE_LIMIT": "1000000/minute"}
+SETTINGS = {
+    "GEMINI_API_KEY": "none",
+    "GEMINI_BASE_URL": "http://127.0.0.1:9",
+    "RATE_LIMIT": "1000000/minute",
+    "MAX_WAITERS": "1000",  # one account gets three quarters of them
+}
 
 
 def wait_for(service: Service, job: str, *, events: bool) -> socket.socket | None:

@@ -100,7 +100,7 @@ class Settings(BaseModel):
     max_body: int = Field(default=160 * MB, ge=1)  #: bytes
     max_scratch_bytes: int = Field(default=20 * 1024 * MB, ge=1)  #: for all open jobs together
     max_stored_bytes: int = Field(default=2 * 1024 * MB, ge=1)  #: that the jobs of an account keep in the database
-    max_large_bodies: int = Field(default=4, ge=1)  #: concurrent reads of bodies over 1 MB, per web process
+    max_large_bodies: int = Field(default=4, ge=1)  #: bodies over 1 MB that are parsed and stored at once, per web process
     max_waiters: int = Field(default=600, ge=1)  #: requests that a web process holds open at once
 
     images_per_call: int = Field(default=20, ge=1, le=50)

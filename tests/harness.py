@@ -22,6 +22,7 @@ from werkzeug.test import TestResponse
 import api.wiring
 import workers.wiring
 from api.app import create_app
+from api.places import Places
 from config.engines import ENGINES, EngineKind
 from config.settings import Settings, load_settings
 from pipeline.models import known
@@ -82,8 +83,8 @@ class Harness:
             engine=self.engine.name,
             models=self.models,
             warnings=self.engine.warnings,
-            waiting_places=threading.BoundedSemaphore(self.settings.max_waiters),
-            large_bodies=threading.BoundedSemaphore(self.settings.max_large_bodies),
+            waiting_places=Places(self.settings.max_waiters),
+            large_bodies=Places(self.settings.max_large_bodies),
             held_seconds=held_seconds,
             cannot=kind.cannot,
             ignores=kind.ignores,

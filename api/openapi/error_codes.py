@@ -75,9 +75,16 @@ ERRORS: dict[str, ErrorCode] = {
     ),
     "account_full": ErrorCode(429, "the account's jobs keep `MAX_STORED_BYTES` in the database", _LATER),
     "too_many_large_bodies": ErrorCode(
-        429, "`MAX_LARGE_BODIES` bodies over 1 MB are being read, and none ended within 30 s", _LATER
+        429,
+        "`MAX_LARGE_BODIES` bodies over 1 MB are being read, or the account's share of them, and none ended within 30 s",
+        _LATER,
     ),
-    "no_waiting_place": ErrorCode(429, "`MAX_WAITERS` requests wait already; send `Prefer: respond-async` to not wait", _LATER),
+    "too_many_bodies": ErrorCode(429, "too many bodies arrive slowly at once, or too many of this account do", _LATER),
+    "no_waiting_place": ErrorCode(
+        429,
+        "`MAX_WAITERS` requests wait already, or the account's share of them do; send `Prefer: respond-async` to not wait",
+        _LATER,
+    ),
     "internal_error": ErrorCode(500, "the service failed; the cause is in its log"),
     "unavailable": ErrorCode(
         503, "the database or scratch is unavailable, and nothing was accepted. `Retry-After` says when to try again", _LATER
@@ -143,6 +150,7 @@ OF_REQUESTS = (
     "account_full",
     "maybe_accepted",
     "too_many_large_bodies",
+    "too_many_bodies",
 )
 
 #: The codes of a job that failed because no image succeeded, if the caller waited. The answer has the code of one image.

@@ -34,6 +34,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 import api.wiring
 import workers.wiring
 from api.app import create_app
+from api.places import Places
 from config.settings import Settings, load_settings
 from pipeline.models import Model
 from pipeline.outbound.webhook import WebhookResponse
@@ -197,8 +198,8 @@ def answer_door(life: Life, settings: Settings, crashing: Crashing) -> str:
             engine="fake",
             models={"fake-1": Model(name="fake-1")},
             warnings=(),
-            waiting_places=threading.BoundedSemaphore(4),
-            large_bodies=threading.BoundedSemaphore(4),
+            waiting_places=Places(4),
+            large_bodies=Places(4),
         )
         answer = create_app(parts).test_client().post(URL, json=life.request["body"], headers=life.request["headers"])
     return json.dumps([answer.status_code, answer.json])

@@ -164,3 +164,75 @@ def test_a_web_process_that_is_told_to_stop_answers_its_waiters_with_the_job_and
     assert (status, json.loads(body)["status"]) == (202, "queued")
     assert headers["location"] == f"/api/v1/jobs/{json.loads(body)['id']}"
     assert web.process.wait(timeout=60) == 0
+
+
+def asked(web: Web, data: bytes) -> tuple[int, dict, bytes]:
+    """The first answer to these bytes, and the rest of what came before the connection was closed."""
+    with socket.create_connection(web.address, timeout=60) as connection:
+        connection.sendall(data)
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    named = (line.split(": ", 1) for line in lines)
+    return int(status.split()[1]), {name.lower(): value for name, value in named}, body
+
+
+def test_a_request_that_is_no_http_is_refused_in_json_and_its_bytes_are_not_logged(web, tmp_path):
+    refusals = {
+        b"secret-garbage\r\n\r\n": (400, "bad_request"),
+        b"secret \n": (400, "bad_request"),
+        b"GET / HTTP/1.1\r\nsecret-no-header\r\n\r\n": (400, "bad_request"),
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nX: secret\r\n\r\n": (400, "bad_request"),
+        b"GET /" + b"secret" * 1000 + b" HTTP/1.1\r\nHost: x\r\n\r\n": (414, "uri_too_long"),
+        b"GET /" + b"secret" * 1000: (414, "uri_too_long"),
+        b"GET / HTTP/1.1\r\nX: " + b"secret" * 2000 + b"\r\n\r\n": (431, "headers_too_large"),
+        b"GET / HTTP/1.1\r\n" + b"X: secret\r\n" * 101 + b"\r\n": (431, "headers_too_large"),
+        b"GET / HTTP/1.1\r\n" + b"X: secret\r\n" * 5000: (431, "headers_too_large"),
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: secret\r\n\r\n": (501, "not_implemented"),
+        b"GET / HTTP/1.1\r\nHost: x\r\nExpect: secret\r\n\r\n": (417, "expectation_failed"),
+    }
+    for data, (status, code) in refusals.items():
+        found, headers, body = asked(web, data)
+        assert (found, headers["x-error-code"], headers["content-type"]) == (status, code, "application/json"), data[:60]
+        assert json.loads(body)["code"] == code
+        assert headers["x-request-id"].startswith("req_")
+    _, _, body = asked(web, f"POST {URL} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: secret\r\n\r\n".encode())
+    assert list(json.loads(body)) == ["error"]
+    assert "secret" not in (tmp_path / "web.log").read_text()
+
+
+def test_a_connection_goes_on_after_a_refusal_whose_body_has_arrived_and_is_closed_after_another(web):
+    refused = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n".encode()
+    health = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+    status, headers, rest = asked(web, refused + b"12345" + health + b"\r\n" + health + b"Connection: close\r\n\r\n")
+    assert (status, headers["connection"]) == (401, "keep-alive")
+    assert rest.count(b"HTTP/1.1 200 OK") == 2
+    with socket.create_connection(web.address, timeout=60) as connection:
+        connection.sendall(refused + b"123")
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+def test_a_head_may_come_in_pieces_and_two_requests_in_one(web):
+    with socket.create_connection(web.address, timeout=60) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r":
+            connection.send(bytes([byte]))
+        connection.sendall(b"\nGET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.count(b'{"status":"ok"}') == 2
+
+
+def test_a_client_that_reads_late_gets_all_of_its_answers(web):
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(60)
+        connection.connect(web.address)
+        get = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n"
+        connection.sendall((get + b"Expect: 100-continue\r\n\r\n") * 5 + get + b"Connection: close\r\n\r\n")
+        pause = threading.Event()
+        pause.wait(0.3)  # the client is late on purpose
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    _, _, document = asked(web, get + b"Connection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == answer.count(document) == 6

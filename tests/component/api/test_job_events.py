@@ -147,4 +147,4 @@ def test_somebody_else_s_job_can_not_be_followed(house):
     job = make(house)
     _, other = house.new_key()
     assert follow(house, job, key=other).status_code == 404
-    eventually(lambda: house.web.waiting_places._value == 1)
+    eventually(lambda: house.web.waiting_places.free == 1)

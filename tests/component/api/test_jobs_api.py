@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import threading
 
 import pytest
@@ -208,6 +209,7 @@ def test_only_the_account_s_own_jobs_are_listed(house):
         ("cursor=W3RydWVd", "invalid_cursor"),  # [true]
         ("cursor=WzFd%0A", "invalid_cursor"),
         ("cursor=WzFlOTldCg", "invalid_cursor"),
+        ("cursor=WzEsIlx1ZDgwMCJd", "invalid_cursor"),  # [1,"\ud800"]
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused(house, query, code):
@@ -557,3 +559,12 @@ def test_a_step_at_work_on_a_deleted_job_changes_nothing(tmp_path):
         eventually(lambda: not house.scratch.objects)
         assert house.count_rows("images") == 0
         assert house.balance() == (CREDITS, 0, 0)
+
+
+def test_no_id_in_an_address_reaches_the_database_with_a_nul(house):
+    rules = [rule for rule in house.app.url_map.iter_rules() if rule.arguments]
+    assert rules
+    for rule in rules:
+        method = next(iter(rule.methods - {"HEAD", "OPTIONS"}))
+        found, values = house.app.url_map.bind("x").match(re.sub(r"<\w+>", "a\0b", rule.rule), method, return_rule=True)
+        assert (found.rule, list(values.values())) == (rule.rule, ["a\ufffdb"])

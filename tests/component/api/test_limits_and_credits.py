@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -267,7 +268,7 @@ def test_an_account_may_have_so_many_open_jobs_and_one_more_is_a_429(make_harnes
 
 def test_when_no_waiting_place_is_free_nothing_is_accepted_and_nothing_charged(make_harness):
     harness = make_harness(MAX_WAITERS="1")
-    with harness.web.waiting_places:
+    with harness.web.waiting_places.held("acc_other"):
         headers = refused(harness, base64_request(b64(b"img")), 429, "no_waiting_place")
         assert int(headers["Retry-After"]) >= 1
         assert headers["X-RateLimit-Remaining"]
@@ -282,3 +283,53 @@ def test_a_refused_request_gives_its_waiting_place_back(make_harness):
     for _ in range(3):
         assert harness.post(b"{").status_code == 400
     assert harness.post(base64_request(b64(b"img"))).status_code == 200
+
+
+def test_one_account_can_not_take_all_waiting_places(make_harness):
+    harness = make_harness(MAX_WAITERS="4")
+    account, key = harness.new_key()
+    with ExitStack() as waiting:
+        for _ in range(3):
+            waiting.enter_context(harness.web.waiting_places.held(account))
+        headers = refused(harness, base64_request(b64(b"img")), 429, "no_waiting_place", key=key)
+        assert int(headers["Retry-After"]) >= 1
+        assert harness.post(base64_request(b64(b"img"))).status_code == 200
+
+
+def test_one_account_can_not_take_all_places_for_large_bodies(make_harness):
+    harness = make_harness(MAX_LARGE_BODIES="4")
+    with ExitStack() as parsing:
+        for _ in range(3):
+            parsing.enter_context(harness.web.large_bodies.held("acc_other"))
+        large = {**base64_request(b64(b"img")), "other": "x" * 2 * MB}
+        assert harness.post(large).status_code == 200
+
+
+def test_a_large_body_that_arrives_slowly_takes_no_place_of_those_that_are_parsed(make_harness):
+    harness = make_harness(MAX_LARGE_BODIES="1")
+    body = json.dumps({**base64_request(b64(b"img")), "other": "x" * 2 * MB}).encode()
+    free: list[int] = []
+
+    class Slow(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            free.append(harness.web.large_bodies.free)
+            return super().readinto(buffer)
+
+        def read(self, size: int | None = -1) -> bytes:
+            free.append(harness.web.large_bodies.free)
+            return super().read(size)
+
+    status, _, _ = raw_post(harness, Slow(body), CONTENT_LENGTH=str(len(body)))
+    assert status == 200
+    assert set(free) == {1}
+
+
+def test_bodies_of_one_account_that_arrive_slowly_are_refused_beyond_its_share(make_harness):
+    harness = make_harness()
+    account = harness.account
+    large = {**base64_request(b64(b"img")), "other": "x" * 2 * MB}
+    with harness.web.arriving.held(account, 96):
+        refused(harness, large, 429, "too_many_bodies")
+        _, other = harness.new_key()
+        assert harness.post(large, key=other).status_code == 200
+    assert harness.post(large).status_code == 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from contextlib import closing
-from threading import BoundedSemaphore
 
 import pytest
 from hypothesis import given
@@ -13,8 +12,9 @@ from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from api.body import Sent
+from api.body import BodyRoom, Sent
 from api.errors import ApiError
+from api.places import Places
 from api.uploads import read_upload
 from pipeline.request.check import RequestFault
 from pipeline.types import MAX_IMAGE_BYTES
@@ -217,7 +217,9 @@ def test_whatever_bytes_files_have_they_come_out_the_same_and_a_form_that_is_cut
     def read(sent: bytes) -> Sent:
         environ = {"wsgi.input": io.BytesIO(sent), "CONTENT_LENGTH": str(len(sent)), "CONTENT_TYPE": content_type}
         request = Request({"REQUEST_METHOD": "POST", "wsgi.input_terminated": True, **environ})
-        with read_upload(request, 10**9, BoundedSemaphore(1), hashed=True) as found:
+        with read_upload(
+            request, 10**9, BodyRoom(account="acc", arriving=Places(128), large_bodies=Places(1)), hashed=True
+        ) as found:
             assert [found.images[index] for index in range(len(found.images))] == pictures
             assert found.fields == {"prompt": "p"}
             return found

@@ -168,7 +168,7 @@ def test_an_ended_job_is_answered_at_once_whatever_the_wait(harness, wait):
 def test_following_a_job_needs_a_waiting_place_only_with_wait(make_harness):
     harness = make_harness(workers_count=0, MAX_WAITERS="1")
     place = harness.post(BODY, headers=ASYNC).headers["Location"]
-    with harness.web.waiting_places:
+    with harness.web.waiting_places.held("acc_other"):
         assert harness.get(place).status_code == 200
         refused = harness.get(f"{place}?wait=5")
     assert (refused.status_code, refused.json["code"]) == (429, "no_waiting_place")

@@ -225,8 +225,9 @@ def seconds(name: str) -> int:
     return int(directive(name).removesuffix("s"))
 
 
-def test_the_proxy_takes_a_body_in_whole_before_a_web_process_hears_of_it():
-    assert directive("proxy_request_buffering") == "on"
+def test_the_proxy_takes_a_body_in_whole_before_a_web_process_hears_of_it_unless_its_key_was_refused():
+    assert re.findall(r"^(\s*)proxy_request_buffering (\w+);", NGINX, re.MULTILINE) == [("    ", "on"), ("            ", "off")]
+    assert re.search(r"location @refused \{\s*proxy_request_buffering off;", NGINX)
 
 
 def test_the_proxy_lets_bodies_through_that_the_service_refuses_itself():
@@ -258,9 +259,26 @@ def test_the_proxy_leads_to_web_by_name_and_says_who_asked():
     assert f"127.0.0.1:{listens}/" in SERVICES["proxy"]["healthcheck"]["test"][-1]
 
 
+def test_the_proxy_asks_about_the_key_before_it_reads_a_body_and_passes_no_body_on_with_the_question():
+    assert re.search(r"location / \{\s*auth_request /_key;", NGINX)
+    asks = re.search(r"location = /_key \{(.*?)\n        \}", NGINX, re.DOTALL)
+    assert asks is not None
+    assert "proxy_pass http://web_processes/api/v1/key;" in asks[1]
+    assert "proxy_pass_request_body off;" in asks[1]
+    assert 'proxy_set_header Content-Length "";' in asks[1]
+    assert directive("error_page 401") == "= @refused"
+
+
+def test_one_address_holds_no_more_than_a_quarter_of_what_the_proxy_can_hold():
+    most = int(directive("limit_conn").removeprefix("clients "))
+    held = int(directive("worker_processes")) * int(directive("worker_connections")) // 2  # each request has two connections
+    assert load_settings({}).max_waiters <= most <= held // 4
+    assert directive("limit_conn_zone").startswith("$binary_remote_addr ")
+
+
 def test_what_the_proxy_refuses_itself_is_json_as_our_own_refusals_are():
     answers = re.findall(r"return (\d+) '(.*)';", NGINX)
-    assert [int(status) for status, _ in answers] == [400, 503]
+    assert [int(status) for status, _ in answers] == [400, 429, 503]
     assert all(set(json.loads(text)) == {"error"} for _, text in answers)
     assert NGINX.count("{") == NGINX.count("}")
 

@@ -72,14 +72,14 @@ def test_when_scratch_is_full_a_request_is_a_429_until_a_job_ends(make_harness):
 def test_a_large_body_waits_for_its_turn(make_harness):
     harness = make_harness(MAX_LARGE_BODIES="1")
     place = harness.web.large_bodies
-    assert place.acquire(blocking=False)
+    assert place.take("acc_other")
     answers: list[int] = []
     large = {**BODY, "images": [b64(b"img" + bytes(2_000_000))]}
     thread = threading.Thread(target=lambda: answers.append(harness.post(large).status_code))
     thread.start()
     assert harness.post(BODY).status_code == 200  # a small one passes
     assert answers == []
-    place.release()
+    place.give_back("acc_other")
     thread.join()
     assert answers == [200]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 import pytest
 
+from api import patience
 from api.patience import PatientSocket, expect_body, hung_up
 
 
@@ -83,3 +85,63 @@ def test_a_client_that_closes_has_hung_up(ends):
 
 def test_where_there_is_no_socket_nobody_hangs_up():
     assert not hung_up({})
+
+
+def test_the_time_for_a_body_grows_with_what_arrives_and_not_with_what_was_announced(ends, monkeypatch):
+    server, client = ends
+    now = [1000.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    expect_body({"gunicorn.socket": server}, 1_000_000)
+    for _ in range(10):  # as fast as it must be
+        now[0] += 1.0
+        client.sendall(bytes(patience.LEAST_RATE))
+        assert len(server.recv(patience.LEAST_RATE)) == patience.LEAST_RATE
+    for _ in range(int(patience.IDLE_SECONDS) - 1):  # a byte a second
+        now[0] += 1.0
+        client.sendall(b"x")
+        assert server.recv(100) == b"x"
+    now[0] += 1.5
+    client.sendall(b"x")
+    assert server.recv(100) == b""
+
+
+def test_what_came_fast_is_no_credit_for_later(ends, monkeypatch):
+    server, client = ends
+    now = [1000.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    expect_body({"gunicorn.socket": server}, 150_000_000)
+    for _ in range(100):
+        client.sendall(bytes(100_000))
+        assert server.recv(100_000)
+    now[0] += patience.IDLE_SECONDS + 0.1
+    client.sendall(b"x")
+    assert server.recv(100) == b""
+
+
+def test_an_answer_that_is_not_read_is_left_to_the_loop_and_comes_out_whole(ends, monkeypatch):
+    monkeypatch.setattr(patience, "SEND_SECONDS", 0.05)
+    server, client = ends
+    large = bytes(range(256)) * 8192
+    assert server.send(large) == len(large)  # a socket that blocks leaves it too, as gunicorn sends a 100 so
+    assert server.gettimeout() is None
+    assert server.unsent > 0
+    server.settimeout(0)
+    got = b""
+    while server.unsent:
+        got += client.recv(1 << 16)
+        with suppress(BlockingIOError):
+            server.send_some()
+    client.settimeout(5)
+    while len(got) < len(large):
+        got += client.recv(1 << 16)
+    assert got == large
+
+
+def test_a_stream_whose_client_does_not_read_ends(ends, monkeypatch):
+    monkeypatch.setattr(patience, "SEND_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(patience, "LEAST_RATE", 1 << 40)
+    server, _ = ends
+    server.sendall(bytes(4 << 20))
+    with pytest.raises(ConnectionResetError):
+        server.sendall(b"the next piece")
