@@ -19,7 +19,8 @@ POLL_SECONDS = 2  #: so that the bar moves; the service answers at once when the
 LOOK_SECONDS = 5.0  #: between two looks at the images of a running job; one look may take several requests
 PAGE = 500  #: images of one request
 #: Warnings that describe the answers, and not what the job waits for.
-_NO_WAIT = ("does not follow", "had no effect", "nknown field", "not known", "ignored", "the items' notes", "maxMoney")
+_NO_WAIT = ("does not follow", "had no effect", "nknown field", "not known", "ignored", "maxMoney")
+_NOTES = "the items' notes"  #: part of the warnings that say what was not read of some images
 EXPIRED = "results_expired"
 EXPIRED_TEXT = "The image was read and paid, but the service deleted the answer before it was fetched (RESULT_TTL)."
 
@@ -34,6 +35,7 @@ class Board:
     #: Why the client waits for the service; empty if it does not.
     waiting: str = ""
     _live: dict[int, Job] = field(default_factory=dict)
+    _noted: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def see(self, number: int, job: Job) -> None:
@@ -45,6 +47,13 @@ class Board:
         """The state has the outcomes of this job now, so the board counts it no more."""
         with self._lock:
             self._live.pop(number, None)
+
+    def new_notes(self, job: Job) -> list[str]:
+        """What the job says about its images, without what another job of the run has said."""
+        with self._lock:
+            found = [text for text in job.warnings if _NOTES in text and text not in self._noted]
+            self._noted.update(found)
+        return found
 
     def standing(self, state: State) -> Standing:
         """How far the run is: what the state has, and the jobs that run."""
@@ -61,7 +70,7 @@ class Board:
 
 def waits_of(job: Job) -> list[str]:
     """The job's warnings that say what it waits for."""
-    return [] if job.ended else [text for text in job.warnings if not any(part in text for part in _NO_WAIT)]
+    return [] if job.ended else [text for text in job.warnings if not any(part in text for part in (*_NO_WAIT, _NOTES))]
 
 
 class RowsSoFar:
@@ -136,6 +145,8 @@ def follow(run: Run, job: SentJob, board: Board, on_rows: OnRows) -> None:
     finally:
         board.end(job.no)
     rows.rest()
+    for text in board.new_notes(seen):
+        run.reporter.say("note", text, job=job.id)
 
 
 def gone_text(state: State, job: SentJob, service_id: str) -> str:

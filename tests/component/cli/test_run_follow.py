@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -11,13 +12,14 @@ import pytest
 
 from cli.client import Client
 from cli.run import follow as following
-from cli.run.follow import Board, follow
+from cli.run.follow import Board, follow, waits_of
 from cli.run.options import Options
 from cli.run.plan import Limits
 from cli.run.progress import Reporter
 from cli.run.scan import Found
 from cli.run.send import Run, next_job, send
 from cli.run.state import State
+from pipeline.notes import WARNINGS
 from pipeline.types import ItemCode
 from tests.fakes.engine import FakeEngine
 from tests.harness import running
@@ -134,3 +136,12 @@ def test_a_failed_image_is_named_once(tmp_path):
         follow(run, job, Board(), came.extend)
         assert [code for _, code, _ in run.reporter.failures] == [ItemCode.FETCH_FAILED]
         assert names(came) == ["0", "1"]
+
+
+def test_what_was_not_read_of_an_image_is_said_once_and_is_nothing_to_wait_for(tmp_path):
+    with running(tmp_path, workers_count=0) as house, run_of(house, 2) as (run, job):
+        seen = replace(run.client.job(job.id), warnings=(*WARNINGS.values(), "The model is overloaded."))
+        assert waits_of(seen) == ["The model is overloaded."]
+        board = Board()
+        assert board.new_notes(seen) == list(WARNINGS.values())
+        assert board.new_notes(seen) == []
