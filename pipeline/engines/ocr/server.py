@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -109,7 +109,7 @@ class _Found:
 
 
 class Reader:
-    """Reads one picture at a time. Not thread-safe. Loading takes about a second and 170 MB; the first pages take 700 MB."""
+    """Reader one picture at a time. Not thread-safe. Loading takes about a second and 170 MB; the first pages take 700 MB."""
 
     def __init__(self) -> None:
         models = Path(rapidocr.__file__).parent / "models"
@@ -143,7 +143,7 @@ class Reader:
             engine.session = _without_spinning(engine.session, model)
 
     def read(self, data: bytes, still_wanted: Callable[[], bool]) -> OcrReply:
-        """Reads the picture's text and barcodes. Raises _HungUp soon after `still_wanted` returns False."""
+        """Reader the picture's text and barcodes. Raises _HungUp soon after `still_wanted` returns False."""
         try:
             picture = upright(data)
         except (OSError, ValueError, SyntaxError, RuntimeError, MemoryError, Image.DecompressionBombError) as error:
@@ -415,17 +415,11 @@ class _Callers:
             return not self.asking and now - self.quiet_since >= idle
 
 
-class Reads(Protocol):
-    """What reads the pictures: `Reader`, or a test's."""
+def serve(listener: socket.socket, reader: Reader, *, grace: float, idle: float) -> None:
+    """Answers on the Unix socket `listener`, which is bound, until it is time to end. Then it closes `listener`.
 
-    model_version: str
-
-    def read(self, data: bytes, still_wanted: Callable[[], bool]) -> OcrReply:
-        """As `Reader.read`."""
-
-
-def serve(listener: socket.socket, reader: Reads, *, grace: float, idle: float) -> None:
-    """Answers on the Unix socket `listener`, which is bound, until it is time to end. Then it closes `listener`."""
+    Tests pass a reader of their own.
+    """
     callers = _Callers()
     # One thread reads pictures, first come first served, because onnxruntime uses every core for one picture.
     with ThreadPoolExecutor(max_workers=1) as turn:
@@ -443,7 +437,7 @@ def serve(listener: socket.socket, reader: Reads, *, grace: float, idle: float) 
         listener.close()
 
 
-def _attend(connection: socket.socket, callers: _Callers, reader: Reads, turn: ThreadPoolExecutor) -> None:
+def _attend(connection: socket.socket, callers: _Callers, reader: Reader, turn: ThreadPoolExecutor) -> None:
     """Answers one engine until it closes the connection."""
     with connection:
         try:
@@ -463,8 +457,8 @@ def _attend(connection: socket.socket, callers: _Callers, reader: Reads, turn: T
             callers.left()
 
 
-def _reading(connection: socket.socket, reader: Reads, request: OcrRequest, data: bytes) -> OcrReply:
-    """Reads one picture, in the reading thread."""
+def _reading(connection: socket.socket, reader: Reader, request: OcrRequest, data: bytes) -> OcrReply:
+    """Reader one picture, in the reading thread."""
     if _hung_up(connection):
         raise _HungUp
     send(connection, OcrReply(kind="started"))

@@ -20,7 +20,7 @@ from pipeline.sandbox import prepare
 from pipeline.sandbox.libraries import library_paths
 
 if TYPE_CHECKING:  # loaded in the sandbox only
-    from pipeline.engines.ocr.server import Reads
+    from pipeline.engines.ocr.server import Reader
 
 #: The packages that the server loads, with their models, and those that these load.
 _PACKAGES = ("PIL", "cv2", "msgspec", "numpy", "onnxruntime", "pillow_heif", "rapidocr", "yaml", "zxingcpp")
@@ -28,13 +28,13 @@ _PACKAGES = ("PIL", "cv2", "msgspec", "numpy", "onnxruntime", "pillow_heif", "ra
 _PROCESSOR = ("/proc/cpuinfo", "/sys/devices/system/cpu")
 
 
-def _load() -> Reads:
+def _load() -> Reader:
     from pipeline.engines.ocr.server import Reader
 
     return Reader()
 
 
-def main(load: Callable[[], Reads] = _load) -> None:
+def main(load: Callable[[], Reader] = _load) -> None:
     """Serves until it is time to end, and then ends this process. Tests pass their own `load`, which gives the reader.
 
     The starter of this process holds the file lock of the socket, which is inherited. So this is the only server, and a socket file

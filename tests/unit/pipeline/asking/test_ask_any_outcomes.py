@@ -51,6 +51,7 @@ class Model:
     script: list[str] = field(default_factory=list)  #: for each call in turn; "away": it can't be asked
     culprits: dict[int, str] = field(default_factory=dict)  #: image: what each call that shows it comes to
     asked: list[tuple[tuple[int, ...], str]] = field(default_factory=list)  #: each call that was answered, and with what
+    learnt: dict[str, int] = field(default_factory=dict)  #: what the engine was told to show in a call at most, by model
     transient: int = 0  #: calls that misbehaved for no image's sake
 
     def __call__(self, call: Call, number: int) -> Answer | Exception | None:
@@ -102,6 +103,7 @@ def _records(call: Call, kind_of: Callable[[int], str]) -> Answer:
 def run(model: Model, count: int, question: Question, pictures: int) -> list[ChunkOutcome]:
     """All turns that it takes, each gone on from what the one before has left, as it is kept in a database."""
     engine = FakeEngine(pictures=pictures, script=model)
+    model.learnt = engine.learnt
     outcomes: list[ChunkOutcome] = []
     turn_over = True
     while turn_over:
@@ -175,7 +177,8 @@ def test_for_any_outcomes_the_result_is_a_partition_into_right_records_and_coded
 
     calls = len(model.asked)
     assert calls == sum(outcome.usage.model_calls for outcome in outcomes)
-    planned = len(cut(count, min(pictures, count)))
+    # Of a model that seems to take one image a call, the rest is asked so: that is the plan from then on.
+    planned = len(cut(count, min(pictures, count))) + (count if model.learnt else 0)
     repeats = sum(
         kind == "fault" and images in [later for later, _ in model.asked[at + 1 :]]
         for at, (images, kind) in enumerate(model.asked)
