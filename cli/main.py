@@ -135,9 +135,9 @@ def serve(*, ready_key: bool) -> None:
     end_with_parent()  # `run` starts this command for its own time
     settings = _settings()
     _configure(settings)
-    from cli.starting import say_protection
+    from cli.starting import refuse_root
 
-    say_protection(settings, decodes=True)
+    refuse_root(settings)
     sys.exit(run_service(settings, with_key=ready_key, announce=sys.stdout))
 
 

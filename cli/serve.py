@@ -28,6 +28,7 @@ from api.examples import FOLDER
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
 from cli.local_servers import local_servers
+from cli.starting import say_protection
 from config.chosen_engine import kind_of, model_of
 from config.roles import Role, names_not_for
 from config.settings import Settings
@@ -63,6 +64,7 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
         except PartError as error:
             raise click.ClickException(f"Can't use the database that DATABASE_URL or DATA_DIR names: {error}") from None
         secret_key(settings)
+        say_protection(settings, decodes=True)
         notes: list[str] = []
         looking = threading.Thread(target=lambda: notes.extend(_look_around(settings, port)), name="look-around", daemon=True)
         looking.start()

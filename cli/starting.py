@@ -42,14 +42,19 @@ def say_start(settings: Settings, role: str) -> None:
     )
 
 
+def refuse_root(settings: Settings) -> None:
+    """Raises ClickException if the process runs as root with ENV=production, unless ALLOW_ROOT is set."""
+    if os.geteuid() == 0 and settings.env == "production" and not settings.allow_root:
+        raise click.ClickException(f"ENV=production does not run as root. {AS_USER} ALLOW_ROOT=1 allows it.")
+
+
 def say_protection(settings: Settings, *, decodes: bool) -> None:
     """Logs a warning if the process runs as root, and one if it `decodes` pictures and this system has no complete sandbox.
 
-    Raises ClickException if the process runs as root with ENV=production, unless ALLOW_ROOT is set.
+    Raises as refuse_root.
     """
+    refuse_root(settings)
     if os.geteuid() == 0:
-        if settings.env == "production" and not settings.allow_root:
-            raise click.ClickException(f"ENV=production does not run as root. {AS_USER} ALLOW_ROOT=1 allows it.")
         log.warning("runs_as_root", todo=AS_USER)
     if decodes and (lacks := sandbox.missing()):
         log.warning("sandbox_incomplete", lacks=lacks, todo=SANDBOX)

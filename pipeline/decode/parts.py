@@ -25,7 +25,7 @@ MAX_COMMENTS = 1_000  #: of a PPM
 MAX_LINES = 100_000  #: of an XPM, which has one for each row and each colour
 
 _TOKEN = re.compile(rb"[ \t\n\v\f\r]+|#[^\n\r]*|[^ \t\n\v\f\r#]+")
-_PHOTOSHOP = 0xED  # the marker of segments with resources of Photoshop
+_EXIF, _PHOTOSHOP = 0xE1, 0xED  # markers of segments; Photoshop's have resources in them
 _STRIP_TAGS = frozenset((273, 279, 324, 325))  # offsets and sizes of strips and of tiles
 
 
@@ -107,17 +107,20 @@ def _gif_blocks(data: bytes) -> Iterator[int]:
 def _jpeg(data: bytes) -> None:
     resources = junk = exif = 0
     end = 2
-    for number, (marker, at) in enumerate(jpeg_markers(data)):
-        size = 0 if marker in STANDALONE else max(int.from_bytes(data[at : at + 2]), 2)
+    for number, (marker, at) in enumerate(jpeg_markers(data), 1):
         junk += at - 2 - end
-        resources += data.count(b"8BIM", at, at + size) if marker == _PHOTOSHOP else 0
-        exif += data.startswith(b"Exif\0\0", at + 2)
-        if number > MAX_SEGMENTS or exif > MAX_EXIF or junk > MAX_JUNK or resources > MAX_PARTS:
-            raise TooManyParts
         if marker == START_OF_SCAN:  # libjpeg reads what follows, and the scans are counted by jpeg_scans
-            return
-        end = at + size
-    if len(data) - end > MAX_JUNK:
+            break
+        end = at if marker in STANDALONE else at + max(int.from_bytes(data[at : at + 2]), 2)
+        if marker == _EXIF:
+            exif += data.startswith(b"Exif\0\0", at + 2)
+        elif marker == _PHOTOSHOP:
+            resources += data.count(b"8BIM", at, end)
+        if number > MAX_SEGMENTS:
+            raise TooManyParts
+    else:
+        junk += len(data) - end
+    if exif > MAX_EXIF or junk > MAX_JUNK or resources > MAX_PARTS:
         raise TooManyParts
 
 
