@@ -10,27 +10,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty
-from typing import Protocol
 
 import structlog
 from celery import Celery
 
 from storage.redis.errors import AWAY
 from storage.redis.signals import WAITED_QUEUE, step_of
+from workers.lending import LentPlaces
 
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0  #: how often `stopping` is checked, and how soon Redis is tried again
-
-
-class Places(Protocol):
-    """How many steps may be worked on at once. A `threading.Semaphore` is one."""
-
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002 - as Semaphore has it
-        """Waits for a place at most `timeout` seconds. Returns whether there was one."""
-
-    def release(self) -> None:
-        """Gives a place back."""
 
 
 class PriorityPool:
@@ -47,7 +37,7 @@ class PriorityPool:
         threads: int,
         stopping: threading.Event,
         queue: str = "",
-        places: Places | None = None,
+        places: LentPlaces | None = None,
     ) -> None:
         self._app = app
         self._queue = queue or WAITED_QUEUE
