@@ -37,10 +37,10 @@ class LentPlaces:
         with self._changed:
             self._free -= 1
 
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002 - as Semaphore has it
+    def acquire(self, *, timeout: float) -> bool:
         """Waits for a place at most `timeout` seconds. Returns whether there was one."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._free > 0, timeout if blocking else 0):
+            if not self._changed.wait_for(lambda: self._free > 0, timeout):
                 return False
             self._free -= 1
             return True

@@ -37,7 +37,7 @@ class PriorityPool:
         threads: int,
         stopping: threading.Event,
         queue: str = "",
-        places: threading.Semaphore | LentPlaces | None = None,
+        places: LentPlaces | None = None,
     ) -> None:
         self._app = app
         self._queue = queue or WAITED_QUEUE

@@ -103,7 +103,7 @@ def _measure(dialect: str) -> Select[Any]:
     now = (
         own
         + total(images.job, images.source, images.custom_id, images.detail, images.result, each=IMAGE_BYTES)
-        + total(chunks.job, chunks.replies, chunks.progress)
+        + total(chunks.job, chunks.replies)
         + total(merges_table.c.job, merges_table.c.text)
         + total(deliveries_table.c.job, deliveries_table.c.body)
     )

@@ -34,7 +34,7 @@ class House:
 
     def places(self) -> int:
         taken = 0
-        while self.lent.acquire(blocking=False):
+        while self.lent.acquire(timeout=0):
             taken += 1
         for _ in range(taken):
             self.lent.release()
