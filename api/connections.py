@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from errno import EAGAIN, ECONNABORTED, EMFILE, ENFILE, EWOULDBLOCK
 from functools import partial
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 import structlog
@@ -41,6 +41,7 @@ MOST_UNSENT = (
 MOST_HEADS = 64 << 20  #: bytes of heads that are not whole
 MOST_CONNECTIONS = 10_000
 OWN_FILES = 512  #: file descriptors for everything other than connections of clients
+LEAST_OWN_FILES = 160  #: the same if the limit of open files is low
 ACCEPTED_AT_ONCE = 64  #: new connections before the loop looks at the others again
 PIECE = 1 << 18
 LOOK_SECONDS = 0.25  #: how often connections are looked through for those whose time is over
@@ -52,7 +53,8 @@ _CLOSE.set_result(False)
 def most_connections(threads: int) -> int:
     """How many connections a web process may hold. Raises the process's limit of open files as far as it may.
 
-    There are always more connections than threads, because else a held request keeps others out.
+    There should be more connections than threads, because else held requests keep others out. But if the limit is very low, half of
+    it is left for other files, because else the process can't open its database.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_CONNECTIONS + OWN_FILES
@@ -60,7 +62,9 @@ def most_connections(threads: int) -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(MOST_CONNECTIONS, soft - OWN_FILES), threads + 100)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(min(MOST_CONNECTIONS, soft - OWN_FILES), min(threads + 100, max(soft - LEAST_OWN_FILES, soft // 2)))
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -76,12 +80,18 @@ class Connection(TConn):  # type: ignore[misc]
 
 
 def _owner_of(client: Any) -> str:
-    """The client's address, or its network of IPv6, because a single user has all of that."""
+    """The client's address, or its network of IPv6, because a single user has all of that.
+
+    A socket that listens on `::` names IPv4 clients as `::ffff:192.0.2.1`. They share one IPv6 network, so the IPv4 address counts.
+    """
     host = str(client[0]) if isinstance(client, tuple) else ""
     try:
-        return str(ip_network((host, 64), strict=False)) if ip_address(host).version == 6 else host
+        address = ip_address(host)
     except ValueError:
         return host
+    if isinstance(address, IPv4Address):
+        return host
+    return str(address.ipv4_mapped or ip_network((int(address), 64), strict=False))
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -143,7 +153,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     def _look_at_head(self, conn: Connection) -> None:
         """Gives the request to a thread if its head is whole, or so wrong that it will never be."""
-        head = conn.head.lstrip(b"\r\n")
+        # Some clients send an empty line after a body. gunicorn would refuse the next request because of it.
+        head = conn.head = conn.head.lstrip(b"\r\n")
         is_wrong = head.count(b"\n") != head.count(b"\r\n") or (b"\n" not in head and len(head) > self.cfg.limit_request_line + 2)
         if b"\r\n\r\n" in head or is_wrong:
             self._release(conn)

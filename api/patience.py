@@ -25,6 +25,9 @@ LARGE_RATE = 100_000  #: bytes per second of a large body
 SEND_SECONDS = 0.1  #: for how long a thread sends an answer; then the loop sends the rest
 MOST_PIECES_UNSENT = 1 << 16  #: bytes of a streamed answer that may wait to be sent while its next piece is made
 
+#: The event of a client that has closed its side while bytes of it are unread. Only Linux has it.
+_CLOSED: int = getattr(select, "POLLRDHUP", 0)
+
 
 class PatientSocket(socket.socket):
     """Reads until a deadline. After it, reads return no bytes, as if the client had disconnected.
@@ -167,13 +170,16 @@ def settle_body(environ: dict[str, Any]) -> None:
 
 
 def hung_up(environ: dict[str, Any]) -> bool:
-    """Whether the client has closed its connection, or at least its side of it."""
+    """Whether the client has closed its connection, or at least its side of it. What it sent before that may be unread."""
     connection = environ.get("gunicorn.socket")
     if connection is None:
         return False
     readable = select.poll()
     try:
-        readable.register(connection, select.POLLIN)
-        return bool(readable.poll(0)) and socket.socket.recv(connection, 1, socket.MSG_PEEK) == b""
+        readable.register(connection, select.POLLIN | _CLOSED)
+        events = readable.poll(0)
+        if not events:
+            return False
+        return bool(events[0][1] & _CLOSED) or socket.socket.recv(connection, 1, socket.MSG_PEEK) == b""
     except (OSError, ValueError):
         return True

@@ -46,6 +46,11 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self._publisher.close()
 
 
+def listen_address(host: str, port: int) -> str:
+    """The address in gunicorn's spelling, where an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
 def run_web(settings: Settings, *, bind: str = "", pictures: str = "") -> None:
     """Serves until SIGTERM or SIGINT. `bind` is an address in gunicorn's spelling; if empty, HOST and PORT are used.
     `pictures` is as in `create_app`.
@@ -56,7 +61,7 @@ def run_web(settings: Settings, *, bind: str = "", pictures: str = "") -> None:
     _Server(
         settings,
         {
-            "bind": bind or f"{settings.host}:{settings.port}",
+            "bind": bind or listen_address(settings.host, settings.port),
             "worker_class": Worker,
             "threads": threads,
             "worker_connections": most_connections(threads),

@@ -224,6 +224,13 @@ def test_a_head_may_come_in_pieces_and_two_requests_in_one(web):
     assert answer.count(b'{"status":"ok"}') == 2
 
 
+def test_an_empty_line_before_a_request_is_ignored(web):
+    refused = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345\r\n".encode()
+    status, _, rest = asked(web, b"\r\n" + refused + b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert status == 401
+    assert rest.count(b"HTTP/1.1 200 OK") == 1
+
+
 def test_a_client_that_reads_late_gets_all_of_its_answers(web):
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

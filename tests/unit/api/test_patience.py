@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from contextlib import suppress
 
@@ -79,6 +80,14 @@ def test_a_client_that_has_sent_its_next_request_has_not_hung_up_and_the_request
 
 def test_a_client_that_closes_has_hung_up(ends):
     server, client = ends
+    client.close()
+    assert hung_up({"gunicorn.socket": server})
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells it")
+def test_a_client_that_closes_after_it_has_sent_its_next_request_has_hung_up(ends):
+    server, client = ends
+    client.sendall(b"next")
     client.close()
     assert hung_up({"gunicorn.socket": server})
 
