@@ -108,7 +108,7 @@ def main() -> None:
     from workers.app import run_alone, run_worker
 
     cli._end_on_sigterm()
-    settings = cli._running_settings()
+    settings = cli._running_settings("worker")
     cli._configure(settings)
     (run_alone if alone else run_worker)(settings, poisoned)
 
