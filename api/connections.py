@@ -137,12 +137,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.poller.unregister(conn.sock)
 
     def _read(self, conn: Connection) -> None:
-        try:
-            data = conn.sock.recv(MOST_HEAD)
-        except (BlockingIOError, InterruptedError):
+        data = _received(conn, MOST_HEAD)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._drop(conn)
             return
@@ -231,12 +228,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._hold(conn, SILENT_SECONDS, self._linger)
 
     def _linger(self, conn: Connection) -> None:
-        try:
-            data = conn.sock.recv(PIECE)
-        except (BlockingIOError, InterruptedError):
+        data = _received(conn, PIECE)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if data:
             conn.timeout = min(conn.lingers_until, time.monotonic() + SILENT_SECONDS)
         else:
@@ -302,6 +296,16 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             text = answer(INTERNAL, random_id("req_", 16), client.target)
         with suppress(OSError):
             client.leave(text)
+
+
+def _received(conn: Connection, most: int) -> bytes | None:
+    """What the client has sent, `most` bytes at most. None: nothing now. Empty: nothing more will come."""
+    try:
+        return conn.sock.recv(most)
+    except (BlockingIOError, InterruptedError):
+        return None
+    except OSError:
+        return b""
 
 
 def _may_still_send(conn: Connection) -> bool:
