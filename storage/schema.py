@@ -40,6 +40,8 @@ accounts_table = Table(
     Column("held", BigInteger, nullable=False, default=0),  # credits reserved by open jobs
     Column("charged", BigInteger, nullable=False, default=0),  # credits spent since the account exists
     Column("stored_bytes", BigInteger, nullable=False, default=0, server_default="0"),  # the sum of its jobs' stored_bytes
+    Column("open_jobs", BigInteger, nullable=False, default=0, server_default="0"),  # see storage/job/totals.py
+    Column("kept_bytes", BigInteger, nullable=False, default=0, server_default="0"),  # see storage/job/totals.py
     Column("webhook_secret", Text),  # encrypted with SECRET_KEY; made when it is first needed
     Column("webhook_secret_before", Text),  # the previous secret, encrypted: it also signs while receivers switch
     Column("webhook_secret_before_until", BigInteger),  # the previous secret signs until then
@@ -120,6 +122,16 @@ jobs_table = Table(
         sqlite_where=text("expires_at IS NOT NULL"),
         postgresql_where=text("expires_at IS NOT NULL"),
     ),
+)
+
+SHARDS = 16  #: a power of two, well above the number of transactions that commit at the same moment
+
+#: The bytes in scratch of all jobs are the sum of these rows. The migration makes the rows. See storage/job/totals.py.
+scratch_totals_table = Table(
+    "scratch_totals",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),  # from 0 to SHARDS - 1
+    Column("bytes", BigInteger, nullable=False),  # may be negative: only the sum of all rows has a meaning
 )
 
 #: With these rows a repeated request does not create a second job. A row is written and deleted together with its job.
