@@ -18,6 +18,7 @@ from api import (
     job_items,
     jobs,
     metrics,
+    pictures,
     request_id,
     usage,
 )
@@ -35,10 +36,10 @@ class Segment(UnicodeConverter):
         return value.replace("\x00", "\ufffd")
 
 
-def create_app(parts: WebParts, pictures: str = "") -> Flask:
+def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     """Makes the Flask app that uses these parts.
 
-    `pictures`: the address at which the app shall serve `examples/`, as in `http://127.0.0.1:8000/examples`; empty: it does not.
+    `examples_url`: the address at which the app shall serve `examples/`, as in `http://127.0.0.1:8000/examples`; empty: it does not.
     """
     app = Flask("api", static_folder=None)
     app.url_map.converters["default"] = Segment
@@ -53,15 +54,16 @@ def create_app(parts: WebParts, pictures: str = "") -> Flask:
     app.register_blueprint(job_actions.blueprint(parts))
     app.register_blueprint(job_events.blueprint(parts))
     app.register_blueprint(job_items.blueprint(parts))
+    app.register_blueprint(pictures.blueprint(parts))
     app.register_blueprint(deliveries.blueprint(parts))
     app.register_blueprint(usage.blueprint(parts))
     probes = health.probes(parts)
     app.register_blueprint(health.blueprint(parts, probes))
     app.register_blueprint(capabilities.blueprint(parts, probes))
     app.register_blueprint(metrics.blueprint(parts))
-    if pictures:
+    if examples_url:
         app.register_blueprint(examples.blueprint(parts))
-    app.register_blueprint(routes.blueprint(app, pictures or NO_PICTURES))
+    app.register_blueprint(routes.blueprint(app, examples_url or NO_PICTURES))
     app.after_request(add_rate_headers)
 
     @app.before_request
