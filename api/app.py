@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.routing import UnicodeConverter
 
 from api import (
@@ -17,6 +17,7 @@ from api import (
     job_events,
     job_items,
     jobs,
+    keys,
     metrics,
     pictures,
     request_id,
@@ -56,6 +57,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     app.register_blueprint(job_items.blueprint(parts))
     app.register_blueprint(pictures.blueprint(parts))
     app.register_blueprint(deliveries.blueprint(parts))
+    app.register_blueprint(keys.blueprint(parts))
     app.register_blueprint(usage.blueprint(parts))
     probes = health.probes(parts)
     app.register_blueprint(health.blueprint(parts, probes))
@@ -71,6 +73,13 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
         """Counts a request to an unknown address against the key's rate, so that its answer has the rate headers too."""
         if request.routing_exception is not None:
             optional_account(parts)
+
+    @app.after_request
+    def note_use(response: Response) -> Response:
+        """Notes after the work of the request that its key was used, because the request must not depend on it."""
+        if key := g.get("key"):
+            parts.key_uses.note(parts.database, key)
+        return response
 
     @app.after_request
     def settle(response: Response) -> Response:

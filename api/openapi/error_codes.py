@@ -47,6 +47,7 @@ ERRORS: dict[str, ErrorCode] = {
     "invalid_format": ErrorCode(400, "`format` is not one of the formats of results"),
     "invalid_days": ErrorCode(400, "`days` is not a whole number from 1 to 366"),
     "invalid_width": ErrorCode(400, "`width` is not a whole number from 64 to 2048"),
+    "invalid_name": ErrorCode(400, "`name` is not a text of 1 to 200 characters"),
     "unauthorized": ErrorCode(
         401, "the key is missing, malformed, unknown or revoked; the text is the same for all of these", ("WWW-Authenticate",)
     ),
@@ -62,6 +63,8 @@ ERRORS: dict[str, ErrorCode] = {
     "idempotency_key_reused": ErrorCode(409, "the same `Idempotency-Key` was sent with another body before"),
     "not_finished": ErrorCode(409, "the job has not ended, so it has no results and cannot be retried"),
     "no_records": ErrorCode(409, "`jsonl` was asked for, but the answers of this job are merged"),
+    "key_in_use": ErrorCode(409, "a key cannot revoke itself"),
+    "too_many_keys": ErrorCode(409, "the account has 50 keys"),
     "nothing_to_retry": ErrorCode(409, "the job has no failed image to retry"),
     "inputs_gone": ErrorCode(
         409,

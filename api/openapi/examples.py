@@ -100,6 +100,7 @@ REQUESTS: dict[str, dict[str, Value]] = {
             "metadata": {"order": 4711},
         },
     },
+    "NewKey": {"For a shop": {"name": "shop"}},
     "Picture": {"A picture": "the bytes of a picture"},
     "Form": {"Files": {"images": ["the bytes of a picture"], "prompt": PROMPT, "granularity": "perImage"}},
 }
@@ -183,6 +184,24 @@ ANSWERS: dict[str, Value] = {
         "ready": True,
         "problems": [],
         "warnings": [],
+    },
+    "KeyList": {
+        "keys": [
+            {
+                "id": "0a1B2c3D4e5F",
+                "name": "shop",
+                "prefix": "xim_0a1B2c3D4e5F",
+                "createdAt": "2026-11-26T12:00:00.000Z",
+                "lastUsedAt": None,
+                "current": False,
+            }
+        ]
+    },
+    "MadeKey": {
+        "id": "0a1B2c3D4e5F",
+        "name": "shop",
+        "key": "xim_0a1B2c3D4e5F_…",
+        "createdAt": "2026-11-26T12:00:00.000Z",
     },
     "Health": {"status": "ok"},
     "Readiness": {"status": "ready", "checks": {"database": "ok", "redis": "ok", "scratch": "ok", "model": "ok"}},

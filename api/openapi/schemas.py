@@ -308,6 +308,19 @@ COMPONENTS: dict[str, Schema] = {
             "fix": text("What to do, for a person."),
         }
     ),
+    "KeyList": record({"keys": several(ref("Key"))}),
+    "Key": record(
+        {
+            "id": text("The public part of the key."),
+            "name": text(),
+            "prefix": text("How the key begins."),
+            "createdAt": TIME,
+            "lastUsedAt": or_null(text("Within an hour.", format="date-time")),
+            "current": {"type": "boolean", "description": "Whether this request came with it."},
+        }
+    ),
+    "NewKey": record({"name": text(minLength=1, maxLength=200)}),
+    "MadeKey": record({"id": text(), "name": text(), "key": text("It is shown this once."), "createdAt": TIME}),
     "DeliveryList": record({"deliveries": several(ref("Delivery"))}),
     "Delivery": record(
         {
@@ -422,5 +435,6 @@ PATH_PARAMETERS: dict[str, Schema] = {
     "asset": {"description": "The script's file name, as it stands in the page.", "schema": text()},
     "item": {"description": "The image's `index`.", "schema": number()},
     "job": {"description": "The job's `id`.", "schema": text()},
+    "key": {"description": "The key's `id`.", "schema": text()},
     "delivery": {"description": "The delivery's `id`, `webhook-id` to the receiver.", "schema": text()},
 }
