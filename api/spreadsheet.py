@@ -16,6 +16,7 @@ FIXED = ("index", "customId", "source", "status", "code", "message")
 MOST_COLUMNS = 1000  #: columns for record keys; spreadsheets have at most 16,384, and all names are held in memory
 MORE = "more"  #: the column for keys without a column of their own, as JSON
 DEEPEST = 10  #: levels of objects that become columns; objects further inside are written as JSON
+CHECKED = "checked"  #: the column that says whether a person has checked the image, if one was changed or checked
 RESULT = "result"  #: the column for results that are not objects
 
 #: Spreadsheets read a cell with one of these prefixes as a formula. In East Asian locales, so do the full-width forms.
@@ -31,9 +32,11 @@ class Sheet:
         self._keys: dict[str, None] = {}  # keys of the records, in the order in which they first came
         self._plain = False
         self._more = False
+        self._checked = False  # whether people have corrected or checked images
 
     def learn(self, items: Iterable[ItemView]) -> None:
         for item in items:
+            self._checked = self._checked or item.corrections is not None
             if not isinstance(item.result, dict):
                 self._plain = self._plain or item.result is not None
                 continue
@@ -47,14 +50,17 @@ class Sheet:
 
     def header(self) -> str:
         plain, more = [RESULT] * self._plain, [MORE] * self._more
-        taken = {*FIXED, *plain, *more}
+        checked = [CHECKED] * self._checked
+        taken = {*FIXED, *checked, *plain, *more}
         names = [f"{RESULT}.{key}" if key in taken else key for key in self._keys]
-        return _line([*FIXED, *plain, *names, *more])
+        return _line([*FIXED, *checked, *plain, *names, *more])
 
     def row(self, item: ItemView) -> str:
         shown = item_json(item)
         record = item.result if isinstance(item.result, dict) else {}
         cells = [shown[name] for name in FIXED]
+        if self._checked:
+            cells.append(bool(item.corrections and item.corrections["checked"]))
         if self._plain:
             cells.append(None if isinstance(item.result, dict) else item.result)
         cells += [record.get(key) for key in self._keys]

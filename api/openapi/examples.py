@@ -101,6 +101,7 @@ REQUESTS: dict[str, dict[str, Value]] = {
         },
     },
     "NewKey": {"For a shop": {"name": "shop"}},
+    "Correction": {"A value, and checked": {"changes": {"/until": "31 May 2027"}, "checked": True}},
     "Picture": {"A picture": "the bytes of a picture"},
     "Form": {"Files": {"images": ["the bytes of a picture"], "prompt": PROMPT, "granularity": "perImage"}},
 }
@@ -111,6 +112,7 @@ ANSWERS: dict[str, Value] = {
     "Accepted": _QUEUED,
     "Job": JOB,
     "JobList": {"jobs": [JOB], "nextCursor": None},
+    "Item": _ITEM,
     "ItemList": {"items": [_ITEM], "nextCursor": None},
     "Estimate": {"images": 1, "modelCalls": 1, "inputTokens": 1309, "outputTokens": 200, "credits": 11, "money": 0.000892},
     "Formats": {
