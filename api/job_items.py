@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -16,9 +16,10 @@ from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import text
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.render import ITEM_STATUSES, as_corrected, corrections_json, item_json
-from api.spreadsheet import BOM, Sheet, merged_table
+from api.spreadsheet import BOM, Sheet, merged_rows, merged_table
 from api.waiting import held_place
 from api.wiring import WebParts
+from api.workbook import XLSX, workbook
 from pipeline.job_object import JobView, result_json
 from pipeline.types import Form
 from storage.job.listing import ItemView, corrected_items, form_of, items_page
@@ -31,7 +32,7 @@ CSV = "text/csv; charset=utf-8"
 CHECKED = Parameter(
     name="checked", schema=text(enum=["true", "false"]), what="Show only those that a person has checked, or has not."
 )
-FORMATS = ["json", "jsonl", "csv"]
+FORMATS = ["json", "jsonl", "csv", "xlsx"]
 
 
 class Changed(Exception):
@@ -77,10 +78,10 @@ def blueprint(parts: WebParts) -> Blueprint:
             ResponseSpec(
                 status=200,
                 what="`json`: what the compatible endpoint would have answered with. `jsonl`: an Item a line, in the order of "
-                "`images`. `csv`: the same as a table, with the members of each record in columns of their own. "
+                "`images`. `csv` and `xlsx`: the same as a table, with the members of each record in columns of their own. "
                 "The answers of a merged job are one row, or a row for each element of an array.",
                 schema="Result",
-                others={"application/jsonl": text(), "text/csv": text()},
+                others={"application/jsonl": text(), "text/csv": text(), XLSX: text(format="binary")},
             )
         ],
         errors=[
@@ -115,10 +116,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         pages = partial(_shown_pages, parts, view, original=original)
         if wanted == "jsonl":
             return _held(parts, account, _streamed(_lines(pages()), "application/jsonl", f"{job}.jsonl"))
-        sheet = Sheet()
-        for page in pages():
-            sheet.learn(page)
-        return _held(parts, account, _streamed(_table(sheet, pages()), CSV, f"{job}.csv"))
+        return _as_table(parts, account, job, wanted, pages)
 
     return routes
 
@@ -152,12 +150,26 @@ def _shown_pages(parts: WebParts, view: JobView, *, original: bool) -> Iterator[
         yield [replace(item, corrections=None) if original else as_corrected(item) for item in page]
 
 
+def _as_table(parts: WebParts, account: str, job: str, wanted: str, pages: Callable[[], Iterator[list[ItemView]]]) -> Response:
+    """The records as CSV or as a workbook. All are read twice: once for the columns, and once for the rows."""
+    sheet = Sheet()
+    for page in pages():
+        sheet.learn(page)
+    if wanted == "xlsx":
+        rows = (sheet.cells(item) for page in pages() for item in page)
+        return _held(parts, account, _streamed(workbook(sheet.titles(), rows), XLSX, f"{job}.xlsx"))
+    return _held(parts, account, _streamed(_table(sheet, pages()), CSV, f"{job}.csv"))
+
+
 def _merged(job: str, wanted: str, result: str, *, is_json: bool) -> Response:
     """The answer of a job without a result for each image as a table. Raises ApiError for `jsonl`."""
     if wanted == "csv":
         return _streamed(iter((BOM + merged_table(result, is_json=is_json).encode(),)), CSV, f"{job}.csv")
+    if wanted == "xlsx":
+        titles, *rows = merged_rows(result, is_json=is_json)
+        return _streamed(workbook(titles, rows), XLSX, f"{job}.xlsx")
     reason = (
-        "The answers of this job are merged, so there are no lines: ask for format=json or format=csv, or send "
+        "The answers of this job are merged, so there are no lines: ask for format=json, csv or xlsx, or send "
         '"granularity": "perImage" for a record for each image.'
     )
     raise ApiError(409, "no_records", reason)

@@ -222,6 +222,7 @@ OF_STATUS: dict[tuple[int, str], Value] = {
 #: Media type → an answer that is not one JSON document.
 OF_MEDIA: dict[str, str] = {
     "application/jsonl": json.dumps(_ITEM, ensure_ascii=False) + "\n",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "the bytes of a workbook",
     "image/jpeg": "the bytes of a JPEG",
     "text/csv": "index,customId,source,status,code,message,offer,until\r\n"
     "0,ferry,https://www.example.com/pictures/09-ferry-banner.gif,succeeded,,,Summer crossings from £19,31 May\r\n",
