@@ -9,8 +9,11 @@ from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from api.key_uses import KeyUses
 from api.places import Places
+from api.previews import Previews, decoded_previews
 from config.chosen_engine import kind_of, model_of, models_of
+from config.engines import ENGINES, EngineKind
 from config.settings import Settings
 from pipeline.models import Model
 from pipeline.ports import Scratch
@@ -39,6 +42,7 @@ class WebParts:
     engine: str
     models: Mapping[str, Model]  #: the models that a request may name; the first one is the default
     warnings: tuple[str, ...]  #: the engine's warnings, which every job gets
+    kind: EngineKind = ENGINES["gemini"]  #: what the engine can do
     cannot: Callable[[Question, int], str] = field(
         default=lambda _question, _images: ""
     )  #: why the engine can't answer; empty: it can
@@ -46,6 +50,8 @@ class WebParts:
     waiting_places: Places  #: one for each request that is held open
     large_bodies: Places  #: one for each body over 1 MB that has arrived, while it is parsed and stored
     arriving: Places = field(default_factory=lambda: Places(ARRIVING))  #: for bodies while they arrive; see `arriving_places`
+    previews: Previews = field(default_factory=decoded_previews)
+    key_uses: KeyUses = field(default_factory=KeyUses)
     notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
     #: For how long a model's server may be away before a job that somebody holds open ends; under 30 s with the time to notice it.
     held_seconds: float = 18.0
@@ -73,6 +79,7 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         engine=engine,
         models=models,
         warnings=warnings,
+        kind=kind_of(settings),
         cannot=kind_of(settings).cannot,
         ignores=kind_of(settings).ignores,
         waiting_places=Places(settings.max_waiters),

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -57,6 +58,7 @@ api_keys_table = Table(
     Column("hash", Text, nullable=False),  # HMAC-SHA256 of the whole key, hex
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),  # written at most once an hour
 )
 
 jobs_table = Table(
@@ -160,6 +162,9 @@ images_table = Table(
     Column("attempts", Integer, nullable=False, default=1),  # number of the last round that the image took part in
     Column("result", JSON),  # the image's own record, if the job has one result for each image
     Column("note", Text),  # remarks about the image (pipeline.notes)
+    Column("corrections", JSON(none_as_null=True)),  # what people changed: see storage/job/corrections.py
+    Column("checked", Boolean, nullable=False, default=False, server_default=false()),  # a person has checked the record
+    Column("revision", Integer, nullable=False, default=0, server_default="0"),  # how often the corrections were changed
 )
 
 chunks_table = Table(

@@ -100,6 +100,9 @@ REQUESTS: dict[str, dict[str, Value]] = {
             "metadata": {"order": 4711},
         },
     },
+    "NewKey": {"For a shop": {"name": "shop"}},
+    "Correction": {"A value, and checked": {"changes": {"/until": "31 May 2027"}, "checked": True}},
+    "Picture": {"A picture": "the bytes of a picture"},
     "Form": {"Files": {"images": ["the bytes of a picture"], "prompt": PROMPT, "granularity": "perImage"}},
 }
 
@@ -109,6 +112,7 @@ ANSWERS: dict[str, Value] = {
     "Accepted": _QUEUED,
     "Job": JOB,
     "JobList": {"jobs": [JOB], "nextCursor": None},
+    "Item": _ITEM,
     "ItemList": {"items": [_ITEM], "nextCursor": None},
     "Estimate": {"images": 1, "modelCalls": 1, "inputTokens": 1309, "outputTokens": 200, "credits": 11, "money": 0.000892},
     "Formats": {
@@ -140,6 +144,67 @@ ANSWERS: dict[str, Value] = {
         "nextCursor": None,
         "days": [{"date": "2026-11-26", "jobs": 1, "credits": 11}],
     },
+    "Capabilities": {
+        "engine": "gemini",
+        "models": [
+            {
+                "name": "gemini-3.5-flash-lite",
+                "default": True,
+                "engine": "gemini",
+                "price": {"input": 0.3, "output": 2.5},
+                "problem": None,
+                "can": {
+                    "prompt": True,
+                    "schema": True,
+                    "detail": ["low", "medium", "high", "ultra"],
+                    "thinking": ["minimal", "low", "medium", "high"],
+                    "tiers": ["standard"],
+                },
+            }
+        ],
+        "limits": {
+            "imagesPerRequest": MAX_IMAGES,
+            "imageBytes": MAX_IMAGE_BYTES,
+            "totalBytes": MAX_TOTAL_BYTES,
+            "bodyBytes": 167772160,
+            "imagePixels": 50000000,
+            "imageSide": 30000,
+            "imagesPerCall": 50,
+            "outputTokensPerCall": MAX_OUTPUT_TOKENS,
+            "promptChars": 100000,
+            "customIdChars": 256,
+            "metadataBytes": 4096,
+            "openJobs": 100,
+            "requestsPerWindow": 600,
+            "windowSeconds": 60,
+            "waitSeconds": 300,
+            "resultSeconds": 86400,
+        },
+        "credits": {"base": BASE, "perImage": PER_IMAGE, "available": 989},
+        "keepInputsMaxSeconds": 86400,
+        "cache": False,
+        "ready": True,
+        "problems": [],
+        "warnings": [],
+    },
+    "KeyList": {
+        "keys": [
+            {
+                "id": "0a1B2c3D4e5F",
+                "name": "shop",
+                "prefix": "xim_0a1B2c3D4e5F",
+                "createdAt": "2026-11-26T12:00:00.000Z",
+                "lastUsedAt": None,
+                "current": False,
+            }
+        ]
+    },
+    "MadeKey": {
+        "id": "0a1B2c3D4e5F",
+        "name": "shop",
+        "key": "xim_0a1B2c3D4e5F_…",
+        "createdAt": "2026-11-26T12:00:00.000Z",
+    },
     "Health": {"status": "ok"},
     "Readiness": {"status": "ready", "checks": {"database": "ok", "redis": "ok", "scratch": "ok", "model": "ok"}},
 }
@@ -157,6 +222,8 @@ OF_STATUS: dict[tuple[int, str], Value] = {
 #: Media type → an answer that is not one JSON document.
 OF_MEDIA: dict[str, str] = {
     "application/jsonl": json.dumps(_ITEM, ensure_ascii=False) + "\n",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "the bytes of a workbook",
+    "image/jpeg": "the bytes of a JPEG",
     "text/csv": "index,customId,source,status,code,message,offer,until\r\n"
     "0,ferry,https://www.example.com/pictures/09-ferry-banner.gif,succeeded,,,Summer crossings from £19,31 May\r\n",
     "text/event-stream": f"retry: 2000\n\nevent: job\nid: 5d41402abc4b2a76b9719d91\ndata: {json.dumps(JOB)}\n\n",

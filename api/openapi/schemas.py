@@ -130,6 +130,7 @@ COMPONENTS: dict[str, Schema] = {
         {name: _in_form(field) for name, field in FIELDS.items() if name not in {"inputMethod", "images", "prompt"}},
         "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",
     ),
+    "Picture": text("The bytes of one image.", format="binary", minLength=1),
     **OWN_TYPES,
     "Result": record(
         {
@@ -138,7 +139,10 @@ COMPONENTS: dict[str, Schema] = {
             "imageCount": number("Images processed."),
             "creditUsage": number("Credits charged."),
         },
-        {"errors": several(ref("ItemError"), "Only where images failed.")},
+        {
+            "errors": several(ref("ItemError"), "Only where images failed."),
+            "corrections": several(ref("ItemCorrections"), "Of a job's results, only where people changed or checked some."),
+        },
     ),
     "ItemError": record(
         {
@@ -217,7 +221,41 @@ COMPONENTS: dict[str, Schema] = {
                 "description": "Its own result, where each image has one. It comes while the job runs, once all images are received; "
                 "with `onError: fail` it comes when the job has ended with results."
             },
+        },
+        {"corrections": ref("Corrections")},
+    ),
+    "Corrections": record(
+        {
+            "changes": several(ref("Change"), "The oldest first, at most the last 200."),
+            "checked": {"type": "boolean"},
+            "checkedAt": or_null(TIME),
+            "checkedBy": or_null(text("The name and the id of the key.")),
+            "revision": number("How often it was changed."),
+        },
+        {"record": {"description": "The corrected record. It is missing if it is as the model gave it."}},
+        "What people changed and checked.",
+    ),
+    "Change": record(
+        {
+            "pointer": text("A JSON Pointer into the record."),
+            "from": {"description": "Null where there was nothing."},
+            "to": {"description": "Null where there is nothing now."},
+            "at": TIME,
+            "by": text("The name and the id of the key."),
         }
+    ),
+    "Correction": record(
+        {},
+        {
+            "record": {"description": "The whole corrected record."},
+            "changes": {
+                "type": "object",
+                "additionalProperties": {},
+                "description": "JSON Pointer → value. They are set in the corrected record.",
+            },
+            "checked": {"type": "boolean"},
+            "revision": number("That of the `corrections` that are changed, 0 if there are none. Any, if it is left out."),
+        },
     ),
     "Estimate": record(
         {
@@ -245,6 +283,81 @@ COMPONENTS: dict[str, Schema] = {
             "credits": record({"base": number(), "perImage": number()}),
         }
     ),
+    "Capabilities": record(
+        {
+            "engine": text("The setting `ENGINE`."),
+            "models": several(ref("Model"), "Those that a request may name. The first one is the default."),
+            "limits": record(
+                {
+                    "imagesPerRequest": number(),
+                    "imageBytes": number("Of one image, as received."),
+                    "totalBytes": number("Of all images of a request, as received."),
+                    "bodyBytes": number("Of a request's body."),
+                    "imagePixels": number(),
+                    "imageSide": number("Pixels."),
+                    "imagesPerCall": number(),
+                    "outputTokensPerCall": number(),
+                    "promptChars": number(),
+                    "customIdChars": number(),
+                    "metadataBytes": number(),
+                    "openJobs": number("Of the account."),
+                    "requestsPerWindow": number("Of the key."),
+                    "windowSeconds": number(),
+                    "waitSeconds": number("The longest that a request is held open."),
+                    "resultSeconds": number("How long results are kept."),
+                }
+            ),
+            "credits": record({"base": number(), "perImage": number(), "available": number("Of the account.")}),
+            "keepInputsMaxSeconds": number("The highest `keepInputsSeconds`."),
+            "cache": {"type": "boolean", "description": "Whether `cache` has an effect."},
+            "ready": {"type": "boolean", "description": "As `/readyz`."},
+            "problems": several(ref("CapabilityProblem"), "What keeps the account's requests from being answered now."),
+            "warnings": several(text(), "What every job on this engine says in its `warnings`."),
+        }
+    ),
+    "Model": record(
+        {
+            "name": text(),
+            "default": {"type": "boolean"},
+            "engine": text(),
+            "price": or_null(
+                record(
+                    {"input": {"type": "number", "minimum": 0}, "output": {"type": "number", "minimum": 0}},
+                    what="Dollars for a million tokens, today. Null where the settings have no price.",
+                )
+            ),
+            "problem": or_null(text("What somebody has to correct before this model can be asked.")),
+            "can": record(
+                {
+                    "prompt": {"type": "boolean", "description": "Whether it follows `prompt`."},
+                    "schema": {"type": "boolean", "description": "Whether it fills `schema`."},
+                    "detail": several(text(), "The values of `detail` that differ for it."),
+                    "thinking": several(text(), "The values of `thinking` that have an effect."),
+                    "tiers": several(text()),
+                }
+            ),
+        }
+    ),
+    "CapabilityProblem": record(
+        {
+            "code": text(enum=["database_away", "redis_away", "scratch_away", "model_away", "insufficient_credits"]),
+            "what": text("For a person."),
+            "fix": text("What to do, for a person."),
+        }
+    ),
+    "KeyList": record({"keys": several(ref("Key"))}),
+    "Key": record(
+        {
+            "id": text("The public part of the key."),
+            "name": text(),
+            "prefix": text("How the key begins."),
+            "createdAt": TIME,
+            "lastUsedAt": or_null(text("Within an hour.", format="date-time")),
+            "current": {"type": "boolean", "description": "Whether this request came with it."},
+        }
+    ),
+    "NewKey": record({"name": text(minLength=1, maxLength=200)}),
+    "MadeKey": record({"id": text(), "name": text(), "key": text("It is shown this once."), "createdAt": TIME}),
     "DeliveryList": record({"deliveries": several(ref("Delivery"))}),
     "Delivery": record(
         {
@@ -311,6 +424,16 @@ COMPONENTS: dict[str, Schema] = {
     ),
 }
 
+COMPONENTS["ItemCorrections"] = {
+    **COMPONENTS["Corrections"],
+    "properties": {
+        "index": number("Of the image in `images`, from 0."),
+        "customId": or_null(text()),
+        **COMPONENTS["Corrections"]["properties"],
+    },
+    "required": ["index", "customId", *COMPONENTS["Corrections"]["required"]],
+}
+
 COMPONENTS["WebhookEvent"] = record(
     {
         "type": text(enum=EVENTS),
@@ -341,6 +464,8 @@ HEADERS: dict[str, Schema] = {
     "RateLimit-Policy": header("What the key has: `q` requests in `w` seconds.", text()),
     "Retry-After": header("Seconds.", number()),
     "WWW-Authenticate": header("How to send a key.", text()),
+    "X-Image-Height": header("Pixels of the upright original.", number()),
+    "X-Image-Width": header("Pixels of the upright original.", number()),
     "X-RateLimit-Limit": header("Requests a window that the key has.", number()),
     "X-RateLimit-Remaining": header("What is left of them.", number()),
     "X-Request-Id": header("As sent, or made here: it stands in each line that is logged for the request.", text()),
@@ -355,6 +480,8 @@ EVERY_ANSWER: dict[str, tuple[str, ...]] = {
 PATH_PARAMETERS: dict[str, Schema] = {
     "name": {"description": "The picture's file name.", "schema": text()},
     "asset": {"description": "The script's file name, as it stands in the page.", "schema": text()},
+    "item": {"description": "The image's `index`.", "schema": number()},
     "job": {"description": "The job's `id`.", "schema": text()},
+    "key": {"description": "The key's `id`.", "schema": text()},
     "delivery": {"description": "The delivery's `id`, `webhook-id` to the receiver.", "schema": text()},
 }

@@ -51,7 +51,15 @@ def retry(
     failed = _failed_images(connection, row)
     kept = inputs.ranges(connection, job) if row.input_method != "url" else []
     round_ = row.round + 1
-    no_outcome = {"code": None, "detail": None, "sha256": None, "bytes": None, "result": null()}
+    no_outcome = {
+        "code": None,
+        "detail": None,
+        "sha256": None,
+        "bytes": None,
+        "result": null(),
+        "corrections": None,
+        "checked": False,
+    }
     connection.execute(
         update(images_table)
         .where(images_table.c.job == job, images_table.c.state == ImageState.FAILED.value)
