@@ -82,7 +82,9 @@ def test_schemathesis_finds_nothing_with_all_checks_and_two_accounts(service, tm
 
 def test_schemathesis_finds_nothing_on_postgres_either(on_postgres, tmp_path):
     # The phase `coverage` takes 100 s and tries each field for itself. tests/component/api/test_odd_parameters.py does that for all ids.
-    try_by_its_description(on_postgres, tmp_path, "--checks", "all", "--phases", "fuzzing,stateful", examples=3)
+    try_by_its_description(
+        on_postgres, tmp_path, "--checks", "all", "--phases", "fuzzing,stateful", "--max-time", "25", examples=3
+    )
 
 
 def try_by_its_description(service: Service, folder: Path, *options: str, examples: int) -> None:
