@@ -8,11 +8,11 @@ The process and its children end when its standard input closes, because the tor
 
 from __future__ import annotations
 
-import os  # isort: split - the clock must be wrong before other packages are imported
+import os
 
 from tests.torture.clock import shift_clock
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # before other packages are imported, because some take the clock's functions at their import
     shift_clock(float(os.environ.get("TORTURE_CLOCK", "0")))
 
 import signal
@@ -67,7 +67,7 @@ def hang_lookups() -> None:
     real = socket.getaddrinfo
 
     def lookup(host: Any, *rest: Any, **named: Any) -> Any:
-        if str(host).rstrip("'").endswith(HANGING):
+        if (host.decode() if isinstance(host, bytes) else str(host)).endswith(HANGING):
             threading.Event().wait(LOOKUP_SECONDS)
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         return real(host, *rest, **named)

@@ -17,6 +17,7 @@ from typing import IO, Any
 import psutil
 
 from testbed import ROOT, environment
+from tests.torture.entry import DIED_OF_POISON
 from tests.torture.planned_faults import PAUSE_SECONDS
 
 RESTART_SECONDS = 1.0
@@ -24,7 +25,6 @@ LOOK_SECONDS = 0.1
 END_SECONDS = 40.0
 #: Seconds by which a process's wall clock is wrong. S3 refuses requests that are over 15 minutes off.
 SKEW = {"worker-1": "1200", "worker-2": "-1200", "web-1": "600", "web-2": "-1200", "supervisor-1": "1200", "supervisor-2": "-600"}
-DIED_OF_POISON = 66  #: the exit code of a worker that a poisoned picture kills
 SAID_LINES = 8  #: last lines of a dead process's log
 
 Row = dict[str, Any]

@@ -38,7 +38,7 @@ SETTINGS = {
     "IMAGES_PER_CALL": "8",  # makes more chunks, so that faults hit more of them
     "MERGED_PER_CALL": "20",
     "WORKER_CONCURRENCY": "24",
-    "MAX_WAITERS": "60",  # so few that one account can try to take them all
+    "MAX_WAITERS": "200",  # few, so that an account's share matters
     "CACHE_TTL": "3600",
     "RATE_LIMIT": "100000/minute",
     "FETCH_ALLOW": "127.0.0.1/32:*",

@@ -108,6 +108,7 @@ def plan_faults(rng: random.Random, seconds: float, *, short: bool, processes_on
     kinds.sort(key=lambda kind: -1 if kind == "away supervisor" else 0)  # the longest one begins first
     slots = [first + place / len(kinds) * (end - 5.0 - first) for place in range(len(kinds))]
     _long_ones_early(kinds, slots, end, short=short)
+    _after_the_absence(kinds, slots, short=short)
     faults = [
         Fault(
             at=round(slot, 3),
@@ -121,6 +122,19 @@ def plan_faults(rng: random.Random, seconds: float, *, short: bool, processes_on
         faults += [replace(fault, at=seconds + fault.at) for fault in LAST]
         faults.append(Fault(at=-1.0, kind=MIGRATION, seconds=0, place=0))
     return tuple(faults)
+
+
+def _after_the_absence(kinds: list[str], slots: list[float], *, short: bool) -> None:
+    """Moves the faults of a supervisor to a time when there is one."""
+    if "away supervisor" not in kinds:
+        return
+    place = kinds.index("away supervisor")
+    back = slots[place] + SECONDS["away supervisor"][short] + 10.0
+    later = [other for other, slot in enumerate(slots) if slot > back and _lasts(kinds[other], short=short) <= 5.0]
+    for other, kind in enumerate(kinds):
+        if slots[place] < slots[other] < back and kind.endswith(" supervisor") and later:
+            swapped = later.pop(0)
+            kinds[other], kinds[swapped] = kinds[swapped], kinds[other]
 
 
 def _kinds(rng: random.Random, *, short: bool, processes_only: bool, disks: bool) -> list[str]:
