@@ -13,7 +13,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-NEW = (
+NEW: tuple[tuple[str, sa.Column[object]], ...] = (
     ("api_keys", sa.Column("last_used_at", sa.BigInteger(), nullable=True)),
     ("images", sa.Column("corrections", sa.JSON(none_as_null=True), nullable=True)),
     ("images", sa.Column("checked", sa.Boolean(), server_default=sa.false(), nullable=False)),
