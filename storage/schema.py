@@ -77,6 +77,8 @@ jobs_table = Table(
     Column("request_id", Text),  # id of the HTTP request that started the round; each log line of the job carries it
     Column("webhook_url", Text),  # receives an event when the job ends
     Column("metadata", JSON),  # the caller's own values, returned unchanged
+    Column("name", Text),  # what people call the job
+    Column("batch", Text),  # the caller's id of several jobs that belong together
     Column("fail_on_error", Boolean, nullable=False),  # the job fails if any image fails
     Column("engine", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -104,6 +106,14 @@ jobs_table = Table(
         "stored_bytes", BigInteger, nullable=False, default=0, server_default="0"
     ),  # what it keeps in SQL: see storage/job/stored.py
     Index("ix_jobs_account_created_at", "account", "created_at", "id"),
+    Index(
+        "ix_jobs_account_batch",
+        "account",
+        "batch",
+        "created_at",
+        sqlite_where=text("batch IS NOT NULL"),
+        postgresql_where=text("batch IS NOT NULL"),
+    ),
     Index("ix_jobs_account_status", "account", "status", "created_at", "id"),
     Index(
         "ix_jobs_open",

@@ -178,6 +178,8 @@ COMPONENTS: dict[str, Schema] = {
             "error": or_null(ref("JobError")),
             "warnings": several(text(), "For a person."),
             "metadata": {"description": "As sent.", **or_null(ref("Metadata"))},
+            "name": or_null(text("As sent.")),
+            "batch": or_null(text("As sent.")),
             "links": ref("Links"),
         }
     ),

@@ -76,6 +76,8 @@ class NewRow:
     ttl_ms: int  #: how long results are kept after the job's end
     webhook_url: str | None = None  #: receives an event when the job ends
     metadata: dict[str, Any] | None = None  #: the caller's own values, returned unchanged
+    name: str | None = None  #: what people call the job
+    batch: str | None = None  #: the caller's id of several jobs that belong together
     fail_on_error: bool = False  #: the job fails if any image fails
     request_id: str | None = None  #: id of the HTTP request that makes the job; each log line of the job carries it
 
@@ -111,7 +113,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
         raise TooManyOpenJobs
     options = options_of(new.question)
     size = stored.bytes_of(
-        [new.question.prompt, new.webhook_url, *new.sources, *(new.custom_ids or ())],
+        [new.question.prompt, new.webhook_url, new.name, new.batch, *new.sources, *(new.custom_ids or ())],
         [options, new.metadata],
         images=len(new.sources),
     )
