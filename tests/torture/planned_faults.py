@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 CALM_SECONDS = 6.0  #: pause before the last faults
 PAUSE_SECONDS = 19.0  #: longer than a lease of 15 s and the time to reclaim it
-LASTING = {False: 420.0, True: 60.0}  #: seconds of faults; the key: a short run
+LASTING = {False: 420.0, True: 80.0}  #: seconds of faults; the key: a short run
 
 #: family → kind → weight
 FAULTS: dict[str, dict[str, int]] = {
@@ -109,6 +109,8 @@ def plan_faults(rng: random.Random, seconds: float, *, short: bool, processes_on
     slots = [first + place / len(kinds) * (end - 5.0 - first) for place in range(len(kinds))]
     _long_ones_early(kinds, slots, end, short=short)
     _after_the_absence(kinds, slots, short=short)
+    if short:
+        _one_worker_at_a_time(kinds)
     faults = [
         Fault(
             at=round(slot, 3),
@@ -122,6 +124,14 @@ def plan_faults(rng: random.Random, seconds: float, *, short: bool, processes_on
         faults += [replace(fault, at=seconds + fault.at) for fault in LAST]
         faults.append(Fault(at=-1.0, kind=MIGRATION, seconds=0, place=0))
     return tuple(faults)
+
+
+def _one_worker_at_a_time(kinds: list[str]) -> None:
+    """Spreads the faults that take a worker away over a short run, because it has only two workers and little time."""
+    taking = ("pause worker", "partition worker", "kill worker", "deploy worker")
+    for turn, kind in enumerate(kind for kind in taking if kind in kinds):
+        place, wanted = kinds.index(kind), 1 + turn * (len(kinds) - 2) // len(taking)
+        kinds[place], kinds[wanted] = kinds[wanted], kinds[place]
 
 
 def _after_the_absence(kinds: list[str], slots: list[float], *, short: bool) -> None:

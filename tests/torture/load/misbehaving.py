@@ -21,7 +21,7 @@ from tests.torture.entry import HANGING
 EXTRACT, JOBS = "/api/v1/extract-image", "/api/v1/jobs"
 CONNECTIONS = 60  #: of each kind that holds connections
 DRIP_SECONDS = 0.5
-PAUSE_SECONDS = 8.0  #: between two rounds of each kind of request
+PAUSE_SECONDS = 12.0  #: the longest time between two rounds of each kind of request
 DEADLINE_SECONDS = 20  #: of its jobs
 CHUNKS = 1_600_000
 GONE = (OSError, http.client.HTTPException)
