@@ -66,7 +66,7 @@ def blueprint(parts: WebParts) -> Blueprint:
             Parameter(name="to", schema=text(), what="Show only those made before this day, or time."),
         ],
         answers=[ResponseSpec(status=200, what="Newest first.", schema="JobList")],
-        errors=["invalid_status", "invalid_limit", "invalid_cursor", "invalid_q", "invalid_batch", "invalid_time"],
+        errors=["invalid_status", "invalid_limit", "invalid_cursor", "invalid_filter", "invalid_time"],
     )
     def index() -> Response:
         """Answers with the account's jobs, newest first."""

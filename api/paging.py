@@ -70,7 +70,7 @@ def asked_text(name: str, longest: int) -> str | None:
     if given == "":
         return None
     if len(given) > longest or _is_too_much(given):
-        raise ApiError(400, f"invalid_{name}", f"{name} must be a text of at most {longest} characters.")
+        raise ApiError(400, "invalid_filter", f"{name} must be a text of at most {longest} characters.")
     return given
 
 

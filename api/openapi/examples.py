@@ -53,6 +53,8 @@ JOB = {
     "error": None,
     "warnings": [],
     "metadata": {"order": 4711},
+    "name": "Ferry banner",
+    "batch": None,
     "links": _LINKS,
 }
 _QUEUED = {
@@ -98,6 +100,7 @@ REQUESTS: dict[str, dict[str, Value]] = {
             "schema": _RECORD_SCHEMA,
             "customIds": ["till-1"],
             "metadata": {"order": 4711},
+            "name": "Till receipts of May",
         },
     },
     "NewKey": {"For a shop": {"name": "shop"}},

@@ -368,6 +368,7 @@ class ExtractRequest:
         schema={"type": ["string", "null"], "maxLength": LONGEST_NAME, "pattern": r"^[^\x00]*$"},
         wants=f"a text of at most {LONGEST_NAME} characters",
         what="What people call the job. Lists show it and find the job by it.",
+        when=f"is not a text of at most {LONGEST_NAME} characters, or is empty where a key is made",
     )
     batch: str | None = declared(
         read=_batch,

@@ -66,9 +66,9 @@ def test_jobs_are_listed_by_the_day_they_were_made(house):
         ({"from": "yesterday"}, "invalid_time"),
         ({"to": "2026-13-01"}, "invalid_time"),
         ({"to": "9" * 5000}, "invalid_time"),
-        ({"q": "x" * 201}, "invalid_q"),
-        ({"q": "\x00"}, "invalid_q"),
-        ({"batch": "x" * 65}, "invalid_batch"),
+        ({"q": "x" * 201}, "invalid_filter"),
+        ({"q": "\x00"}, "invalid_filter"),
+        ({"batch": "x" * 65}, "invalid_filter"),
     ],
 )
 def test_a_filter_that_cannot_be_meant_is_refused(house, query, code):
@@ -76,7 +76,7 @@ def test_a_filter_that_cannot_be_meant_is_refused(house, query, code):
     assert (answer.status_code, answer.json["code"]) == (400, code)
 
 
-@pytest.mark.parametrize("fields", [{"name": "x" * 201}, {"name": 7}, {"batch": "x" * 65}, {"batch": ["b"]}, {"name": "\ud800"}])
+@pytest.mark.parametrize("fields", [{"name": "x" * 201}, {"name": 7}, {"batch": "x" * 65}, {"batch": ["b"]}, {"name": "\x00"}])
 def test_a_name_or_a_batch_that_cannot_be_kept_is_refused(house, fields):
     body = {"inputMethod": "url", "images": house.urls(1), "prompt": "p", **fields}
     answer = house.ask("POST", JOBS, json=body)
