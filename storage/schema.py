@@ -299,7 +299,8 @@ deliveries_table = Table(
     Column("event", Text, nullable=False),  # job.succeeded, job.partial, job.failed, job.cancelled
     Column("body", Text),  # the same bytes for each attempt; NULL after the job's results have expired
     Column("state", Text, nullable=False),  # pending, delivered, dead
-    Column("attempts", JSON, nullable=False),  # list of {at, status, error, ms}
+    Column("attempts", JSON, nullable=False),  # list of {at, status, error, ms, text}
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("job", "round"),
+    Index("ix_deliveries_account_created_at", "account", "created_at", "id"),
 )
