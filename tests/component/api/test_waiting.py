@@ -96,6 +96,8 @@ def test_a_job_that_does_not_end_in_time_is_a_202_with_the_job_as_its_body(make_
         "error": None,
         "warnings": [],
         "metadata": None,
+        "name": None,
+        "batch": None,
         "links": links_json(job),
     }
 
