@@ -34,11 +34,13 @@ WIDTH = Parameter(
     schema=number(minimum=NARROWEST, maximum=WIDEST),
     what=f"The most pixels across, by default {USUAL}. A picture is never made larger.",
 )
+OCTETS = "application/octet-stream"  #: for a client that asks for it; generators of clients know no image/jpeg
 PICTURE = ResponseSpec(
     status=200,
     what="The picture, upright, re-encoded as JPEG. The bytes are never those that were sent.",
     schema=text(format="binary"),
     media=["image/jpeg"],
+    others={OCTETS: text(format="binary")},
     headers=("X-Image-Width", "X-Image-Height"),
 )
 
@@ -56,7 +58,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         tag="Extract",
         details="For formats that browsers do not show, such as HEIC and TIFF. It costs no credits, and nothing is kept.",
         parameters=[WIDTH],
-        bodies={"application/octet-stream": "Picture"},
+        bodies={OCTETS: "Picture"},
         answers=[PICTURE],
         errors=[
             *OF_PICTURES,
@@ -145,7 +147,8 @@ def _shown(parts: WebParts, account: str, read: Callable[[], bytes], width: int,
         "X-Image-Width": str(outcome.width),
         "X-Image-Height": str(outcome.height),
     }
-    return Response(outcome.data, content_type=outcome.mime, headers=headers)
+    content_type = OCTETS if OCTETS in request.headers.get("Accept", "") else outcome.mime
+    return Response(outcome.data, content_type=content_type, headers=headers)
 
 
 def _inputs_gone() -> ApiError:

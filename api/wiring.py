@@ -42,7 +42,7 @@ class WebParts:
     engine: str
     models: Mapping[str, Model]  #: the models that a request may name; the first one is the default
     warnings: tuple[str, ...]  #: the engine's warnings, which every job gets
-    kind: EngineKind = ENGINES["gemini"]  #: what the engine can do
+    kind: EngineKind = field(default_factory=lambda: next(iter(ENGINES.values())))  #: what the engine can do
     cannot: Callable[[Question, int], str] = field(
         default=lambda _question, _images: ""
     )  #: why the engine can't answer; empty: it can

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from config.engines import ENGINES
 from pipeline.credits import BASE, PER_IMAGE
 from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES
@@ -77,6 +78,7 @@ _ITEM = {
     "note": None,
     "result": {"offer": "Summer crossings from £19", "until": "31 May"},
 }
+_ENGINE = next(iter(ENGINES))
 _DELIVERY = {
     "id": DELIVERY_ID,
     "job": JOB_ID,
@@ -151,12 +153,12 @@ ANSWERS: dict[str, Value] = {
         "days": [{"date": "2026-11-26", "jobs": 1, "credits": 11}],
     },
     "Capabilities": {
-        "engine": "gemini",
+        "engine": _ENGINE,
         "models": [
             {
                 "name": "gemini-3.5-flash-lite",
                 "default": True,
-                "engine": "gemini",
+                "engine": _ENGINE,
                 "price": {"input": 0.3, "output": 2.5},
                 "problem": None,
                 "can": {
@@ -230,6 +232,7 @@ OF_MEDIA: dict[str, str] = {
     "application/jsonl": json.dumps(_ITEM, ensure_ascii=False) + "\n",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "the bytes of a workbook",
     "image/jpeg": "the bytes of a JPEG",
+    "application/octet-stream": "the bytes of a JPEG",
     "text/csv": "index,customId,source,status,code,message,offer,until\r\n"
     "0,ferry,https://www.example.com/pictures/09-ferry-banner.gif,succeeded,,,Summer crossings from £19,31 May\r\n",
     "text/event-stream": f"retry: 2000\n\nevent: job\nid: 5d41402abc4b2a76b9719d91\ndata: {json.dumps(JOB)}\n\n",

@@ -369,6 +369,7 @@ class ExtractRequest:
         wants=f"a text of at most {LONGEST_NAME} characters",
         what="What people call the job. Lists show it and find the job by it.",
         when=f"is not a text of at most {LONGEST_NAME} characters, or is empty where a key is made",
+        form="text",
     )
     batch: str | None = declared(
         read=_batch,
@@ -376,6 +377,7 @@ class ExtractRequest:
         wants=f"a string of at most {LONGEST_BATCH} characters",
         what="Your own id of several jobs that belong together, such as the parts of a folder with more images than a request takes. "
         "`GET /jobs?batch=` lists them.",
+        form="text",
     )
 
     @property
