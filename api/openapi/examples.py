@@ -108,8 +108,8 @@ REQUESTS: dict[str, dict[str, Value]] = {
     },
     "NewKey": {"For a shop": {"name": "shop"}},
     "Correction": {"A value, and checked": {"changes": {"/until": "31 May 2027"}, "checked": True}},
-    "Picture": {"A picture": "the bytes of a picture"},
-    "Form": {"Files": {"images": ["the bytes of a picture"], "prompt": PROMPT, "granularity": "perImage"}},
+    "Picture": {"A picture": "P3\n1 1\n255\n67 83 216\n"},
+    "Form": {"Files": {"images": ["P3\n1 1\n255\n67 83 216\n"], "prompt": PROMPT, "granularity": "perImage"}},
 }
 
 #: Name of a component → an answer with it.
