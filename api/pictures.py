@@ -12,9 +12,9 @@ from api.auth import authenticate
 from api.body import BodyRoom, expected_length, pieces
 from api.errors import ApiError
 from api.openapi.document import Parameter, ResponseSpec, describe
-from api.openapi.error_codes import OF_PICTURES
+from api.openapi.error_codes import OF_BODIES, OF_PICTURES
 from api.openapi.schemas import number, text
-from api.paging import asked, asked_item, own_job
+from api.paging import asked, asked_item, own_job, whole_between
 from api.wiring import WebParts
 from pipeline.errors import os_errors
 from pipeline.packed import PackReader
@@ -63,10 +63,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=[
             *OF_PICTURES,
             "invalid_width",
-            "length_required",
-            "body_too_large",
-            "body_cut_short",
-            "too_many_bodies",
+            *OF_BODIES,
             "too_many_previews",
         ],
     )
@@ -113,9 +110,10 @@ def _asked_width() -> int:
     given = asked("width")
     if given == "":
         return USUAL
-    if not given.isascii() or not given.isdigit() or len(given) > 9 or not NARROWEST <= int(given) <= WIDEST:
+    width = whole_between(given, NARROWEST, WIDEST)
+    if width is None:
         raise ApiError(400, "invalid_width", f"width must be a whole number from {NARROWEST} to {WIDEST}.")
-    return int(given)
+    return width
 
 
 def _whole(file: IO[bytes]) -> bytes:
