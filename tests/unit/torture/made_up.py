@@ -149,6 +149,7 @@ def whole() -> Record:
         ],
         received=[{**webhook("told", "evt"), "answered": "500"}, webhook("told", "evt", at=NOW + 1)],
         secrets={"acc": [SECRET]},
+        pace={"seconds": 100.0, "images": 200, "left": 0},
         scratch={"after": 0.0, "ended": 0, "unknown": 0, "owners": 0, "left": []},
         planned={"kill worker": 1, "pause worker": 1},
         faults=[

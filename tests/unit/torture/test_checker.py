@@ -9,7 +9,7 @@ import pytest
 
 from tests.torture.checker import PROMISES, check
 from tests.torture.checker.record import Record, load
-from tests.unit.torture.histories import ENDS, HISTORIES, LIVED, SAME, SHOWN, History
+from tests.unit.torture.histories import ENDS, HISTORIES, LIVED, RECOVERED, SAME, SHOWN, History
 from tests.unit.torture.made_up import NOW, legs, line, whole
 
 
@@ -86,6 +86,19 @@ def test_the_time_in_which_no_supervisor_could_reclaim_a_step_does_not_count():
     record.reclaims[0]["since"] = NOW - 50
     record.faults.insert(0, {**away, "at": NOW - 51, "ended": NOW - 15})
     assert broken(record) == set()
+
+
+def test_the_time_that_the_images_left_take_without_faults_does_not_count():
+    """Here 200 images take 100 s."""
+    record = whole()
+    record.rows["jobs"][0]["finished_at"] = record.rows["jobs"][1]["finished_at"] = (NOW + 68) * 1000
+    record.rows["jobs"][3]["finished_at"] = (NOW + 139) * 1000
+    record.pace["left"] = 100
+    assert broken(record) == set()
+    record.pace["left"] = 97
+    assert len(faults(record, RECOVERED)) == 1
+    record.pace["left"] = 95
+    assert len(faults(record, RECOVERED)) == 2
 
 
 def test_an_image_whose_caller_waited_while_the_model_was_away_may_fail_for_that():

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 from tests.torture.plan import Plan, make_plan
-from tests.torture.planned_faults import DISKS, EMBEDDED, FAULTS, LAST, MIGRATION, SHORT_ALWAYS
+from tests.torture.planned_faults import (
+    BACK_SECONDS,
+    CALLED,
+    DISKS,
+    EMBEDDED,
+    FAULTS,
+    LAST,
+    MIGRATION,
+    SECONDS,
+    SHORT_ALWAYS,
+    STANDSTILLS,
+)
 from tests.torture.planned_jobs import POISONS
 
 SEEDS = range(5)
@@ -44,6 +55,14 @@ def test_on_sqlite_a_plan_has_only_the_faults_of_processes_and_their_disks(seed)
     for short in (False, True):
         assert set(plan(seed, short=short, processes_only=True).kinds) == set(EMBEDDED)
         assert set(plan(seed, short=short, processes_only=True, disks=False).kinds) == set(EMBEDDED) - DISKS
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_each_kind_that_needs_calls_happens_once_while_the_service_works(seed):
+    faults = [fault for fault in plan(seed).faults if fault.at >= 0]
+    away = [(fault.at, fault.at + fault.seconds + BACK_SECONDS) for fault in faults if fault.kind in STANDSTILLS]
+    met = {fault.kind for fault in faults[: -len(LAST)] if not any(start <= fault.at < end for start, end in away)}
+    assert met >= {kind for family in CALLED for kind in FAULTS[family] if kind not in SECONDS}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
