@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit clean
+.PHONY: help install pins browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ check: install ## lint, types, import rules, licences
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tools.licences
+
+pins: ## write the digests that the images' tags have now into docker-compose.yml and the Dockerfile
+	@$(PYTHON) -m tools.pins
 
 # The code 3 means that packages could not be looked up. The output says so, and it is no fault of the packages.
 audit: install ## say which locked packages have known faults, or that it could not be looked up
