@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit clean
+.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ test: install ## run the whole suite
 
 real-servers: install $(SERVERS)/.installed ## ask llama-server and LiteLLM, real model servers, what the engine openai promises
 	@$(BIN)/python -m pytest -m real tests/contract
+
+# `make test` does the same on SQLite. On Postgres it takes minutes, so it is run by hand.
+schemathesis: install ## try the service on Postgres with schemathesis, all checks and two accounts
+	@$(BIN)/python -m pytest -m real tests/e2e/test_openapi_clients.py
 
 $(SERVERS)/.installed: testbed/install_model_servers.sh
 	@testbed/install_model_servers.sh $(PYTHON) $(SERVERS)
