@@ -21,6 +21,7 @@ from api import (
     usage,
 )
 from api.auth import add_rate_headers, optional_account
+from api.console import routes as console
 from api.openapi import routes
 from api.openapi.examples import NO_PICTURES
 from api.patience import settle_body
@@ -56,6 +57,7 @@ def create_app(parts: WebParts, pictures: str = "") -> Flask:
     app.register_blueprint(usage.blueprint(parts))
     app.register_blueprint(health.blueprint(parts))
     app.register_blueprint(metrics.blueprint(parts))
+    app.register_blueprint(console.blueprint())
     if pictures:
         app.register_blueprint(examples.blueprint(parts))
     app.register_blueprint(routes.blueprint(app, pictures or NO_PICTURES))

@@ -1,0 +1,110 @@
+// The frame: who is signed in, which screen is shown, and what keeps the service from answering.
+
+import * as api from "./api.js";
+import { fill, h } from "./dom.js";
+import { complain, notice, button } from "./ui.js";
+
+/** The part of the address after `#` → the screen. A screen has `title` and `show(main, {rest, signal, able})`. */
+const SCREENS = {
+  new: () => import("./new.js"),
+  fields: () => import("./fields.js"),
+  try: () => import("./try.js"),
+  run: () => import("./run.js"),
+  review: () => import("./review.js"),
+  export: () => import("./export.js"),
+  jobs: () => import("./jobs.js"),
+  usage: () => import("./usage.js"),
+  webhooks: () => import("./webhooks.js"),
+  keys: () => import("./keys.js"),
+  health: () => import("./health.js"),
+};
+const NAVIGATION = [["new", "New"], ["jobs", "Jobs"], ["usage", "Usage"], ["webhooks", "Webhooks"], ["keys", "Keys"], ["health", "Health"]];
+const STEPS = new Set(["fields", "try", "run", "review", "export"]);
+const main = document.getElementById("main");
+const banner = document.getElementById("banner");
+const bar = document.getElementById("bar");
+
+let able = null; // what the service can do, by /api/v1/capabilities
+let leave = new AbortController(); // what the screen before still does
+let first = true;
+
+async function start() {
+  const arrived = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (arrived) {
+    api.keepKey(arrived);
+    history.replaceState(null, "", `${location.pathname}#/new`); // the key leaves the address and the history
+  }
+  api.whenSignedOut(() => {
+    api.dropKey();
+    able = null;
+    location.hash = "#/signin";
+  });
+  addEventListener("hashchange", () => show().catch(complain));
+  addEventListener("online", look);
+  document.addEventListener("visibilitychange", () => document.hidden || look());
+  setInterval(look, 60000);
+  await show();
+}
+
+async function show() {
+  leave.abort();
+  leave = new AbortController();
+  const signal = leave.signal;
+  const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  if (!api.key()) return present(await import("./signin.js"), "signin", { signal, entered: enter });
+  if (!able) await look();
+  if (!api.key()) return;
+  const wanted = SCREENS[name] ? name : "new";
+  const screen = await SCREENS[wanted]();
+  if (!signal.aborted) await present(screen, wanted, { rest, signal, able });
+}
+
+async function present(screen, name, what) {
+  document.title = `${screen.title} · extract-image`;
+  frame(name);
+  fill(main);
+  main.dataset.screen = name;
+  scrollTo(0, 0);
+  try {
+    await screen.show(main, what);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    console.error(error);
+    fill(main, notice("bad", h("p", {}, error.message), button("Try again", show)));
+  }
+  // A screen reader and the keyboard go on where the new screen begins.
+  if (!first) (main.querySelector("[autofocus]") ?? main).focus({ preventScroll: true });
+  first = false;
+}
+
+function frame(name) {
+  const signedIn = name !== "signin";
+  bar.querySelectorAll("nav, .signout").forEach((part) => part.remove());
+  if (!signedIn) return fill(banner);
+  const place = STEPS.has(name) ? (["fields", "try"].includes(name) ? "new" : "jobs") : name;
+  const links = NAVIGATION.map(([id, label]) => h("a", { href: `#/${id}`, "aria-current": id === place ? "page" : null }, label));
+  bar.append(h("nav", { "aria-label": "Main" }, links), button("Sign out", () => (api.dropKey(), (able = null), (location.hash = "#/signin")), { kind: "quiet signout" }));
+}
+
+/** Looks what the service can do and what keeps it from answering, and shows it above every screen. */
+async function look() {
+  if (!api.key()) return;
+  try {
+    able = await api.call("api/v1/capabilities");
+  } catch (error) {
+    if (error.status === 401) return;
+    able ??= { engine: "", models: [], limits: {}, ready: false, problems: [] };
+    return void fill(banner, notice("bad strip", h("strong", {}, "No answer. "), error.message));
+  }
+  const model = able.models.find((one) => one.default)?.name ?? able.models[0]?.name ?? "no model";
+  const problems = able.problems.map((problem) => h("li", {}, h("strong", {}, problem.what), " ", problem.fix));
+  fill(banner, problems.length ? notice("bad strip", h("ul", {}, problems)) : h("p", { class: "strip ready" }, h("span", { class: "dot" }), `Answered by ${able.engine}, model ${model}`));
+}
+
+function enter(text) {
+  api.keepKey(text);
+  location.hash = "#/new";
+  return show();
+}
+
+start().catch(complain);

@@ -1,0 +1,64 @@
+// A long list of which only what is seen is drawn.
+
+import { h } from "./dom.js";
+
+/**
+ * Rows or tiles of one height in a box that scrolls. `draw(index)` makes an entry; `height`: pixels of a line; `across()`: entries in
+ * one line. Returns `{element, count(n), redraw(), show(index)}`: `count` sets how many entries there are, `show` scrolls to one.
+ */
+export function virtual({ draw, height, across = () => 1, label, role = "list", margin = 6 }) {
+  const inner = h("div", { class: "virtual-inner", role, "aria-label": label });
+  const element = h("div", { class: "virtual", tabindex: "0" }, inner);
+  let total = 0;
+  let drawn = new Map();
+  let frame = 0;
+
+  function paint() {
+    frame = 0;
+    const wide = Math.max(1, across(element.clientWidth));
+    inner.style.height = `${Math.ceil(total / wide) * height}px`;
+    const first = Math.max(0, (Math.floor(element.scrollTop / height) - margin) * wide);
+    const end = Math.min(total, (Math.ceil((element.scrollTop + element.clientHeight) / height) + margin) * wide);
+    const kept = new Map();
+    for (let index = first; index < end; index++) {
+      let entry = drawn.get(index);
+      if (!entry) {
+        entry = draw(index);
+        entry.setAttribute("aria-setsize", total);
+        entry.setAttribute("aria-posinset", index + 1);
+        inner.append(entry);
+      }
+      entry.style.transform = `translate(${(100 * (index % wide))}%, ${Math.floor(index / wide) * height}px)`;
+      entry.style.width = `${100 / wide}%`;
+      entry.style.height = `${height}px`;
+      kept.set(index, entry);
+    }
+    for (const [index, entry] of drawn) if (!kept.has(index)) entry.remove();
+    drawn = kept;
+  }
+  const later = () => (frame ||= requestAnimationFrame(paint));
+  element.addEventListener("scroll", later, { passive: true });
+  new ResizeObserver(later).observe(element);
+  return {
+    element,
+    count(n) {
+      total = n;
+      later();
+    },
+    redraw(only = undefined) {
+      for (const [index, entry] of drawn) {
+        if (only !== undefined && !only.has(index)) continue;
+        entry.remove();
+        drawn.delete(index);
+      }
+      later();
+    },
+    show(index) {
+      const top = Math.floor(index / Math.max(1, across(element.clientWidth))) * height;
+      if (top < element.scrollTop) element.scrollTop = top;
+      else if (top + height > element.scrollTop + element.clientHeight) element.scrollTop = top + height - element.clientHeight;
+      paint();
+      return drawn.get(index);
+    },
+  };
+}
