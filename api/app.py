@@ -6,6 +6,7 @@ from flask import Flask, Response, request
 from werkzeug.routing import UnicodeConverter
 
 from api import (
+    capabilities,
     deliveries,
     errors,
     estimate,
@@ -55,7 +56,9 @@ def create_app(parts: WebParts, pictures: str = "") -> Flask:
     app.register_blueprint(job_items.blueprint(parts))
     app.register_blueprint(deliveries.blueprint(parts))
     app.register_blueprint(usage.blueprint(parts))
-    app.register_blueprint(health.blueprint(parts))
+    probes = health.probes(parts)
+    app.register_blueprint(health.blueprint(parts, probes))
+    app.register_blueprint(capabilities.blueprint(parts, probes))
     app.register_blueprint(metrics.blueprint(parts))
     app.register_blueprint(console.blueprint())
     if pictures:

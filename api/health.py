@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 
@@ -114,9 +114,15 @@ def probes(parts: WebParts) -> dict[str, Probe]:
     return {name: Probe(name, check) for name, check in checks.items()}
 
 
-def blueprint(parts: WebParts) -> Blueprint:
+def faults_of(looked_at: Mapping[str, Probe]) -> dict[str, str | None]:
+    """Name of each dependency → what is wrong, or None. It takes at most PATIENCE_SECONDS."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    return {name: probe.fault(until) for name, probe in looked_at.items()}
+
+
+def blueprint(parts: WebParts, looked_at: Mapping[str, Probe]) -> Blueprint:
+    """`looked_at`: as from `probes`."""
     routes = Blueprint("health", __name__)
-    looked_at = probes(parts)
 
     @routes.get("/healthz")
     @describe(
@@ -154,8 +160,7 @@ def blueprint(parts: WebParts) -> Blueprint:
     )
     def readyz() -> Response:
         """Answers 200 if every dependency works, else 503 with the names of those that are away."""
-        until = time.monotonic() + PATIENCE_SECONDS
-        faults = {name: probe.fault(until) for name, probe in looked_at.items()}
+        faults = faults_of(looked_at)
         ready = not any(faults.values())
         body: dict[str, object] = {
             "status": "ready" if ready else "not ready",

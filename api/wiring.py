@@ -11,6 +11,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from api.places import Places
 from config.chosen_engine import kind_of, model_of, models_of
+from config.engines import ENGINES, EngineKind
 from config.settings import Settings
 from pipeline.models import Model
 from pipeline.ports import Scratch
@@ -39,6 +40,7 @@ class WebParts:
     engine: str
     models: Mapping[str, Model]  #: the models that a request may name; the first one is the default
     warnings: tuple[str, ...]  #: the engine's warnings, which every job gets
+    kind: EngineKind = ENGINES["gemini"]  #: what the engine can do
     cannot: Callable[[Question, int], str] = field(
         default=lambda _question, _images: ""
     )  #: why the engine can't answer; empty: it can
@@ -73,6 +75,7 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         engine=engine,
         models=models,
         warnings=warnings,
+        kind=kind_of(settings),
         cannot=kind_of(settings).cannot,
         ignores=kind_of(settings).ignores,
         waiting_places=Places(settings.max_waiters),

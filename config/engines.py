@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.models import KNOWN, Model
-from pipeline.types import Question
+from pipeline.types import Detail, Question, Thinking
 
 if TYPE_CHECKING:  # every command reads the settings, but only a few commands need more of an engine than this table
     from pipeline.ports import EngineModule
@@ -33,6 +33,9 @@ class EngineKind:
     only_model: Callable[[], tuple[Model, str]] | None = None  #: its only model, and a warning for each job; None: MODEL is used
     governed: bool = True  #: whether its calls have retries, fallback models and limits that all workers share
     follows_prompts: bool = True
+    fills_schemas: bool = True  #: whether it fills the `schema` of a request
+    details: tuple[Detail, ...] = tuple(Detail)  #: the values of `detail` that differ for it
+    thinking: tuple[Thinking, ...] = tuple(Thinking)  #: the values of `thinking` that have an effect
     cannot: Callable[[Question, int], str] = lambda _question, _images: (
         ""
     )  #: why it can't answer about so many images; empty: it can
@@ -96,6 +99,8 @@ ENGINES: Mapping[str, EngineKind] = {
         EngineKind(
             name="openai",
             load=_openai,
+            details=(Detail.LOW, Detail.MEDIUM, Detail.HIGH),
+            thinking=(),
             ignores=_openai_ignores,
             api_key="OPENAI_API_KEY",
             base_url="OPENAI_BASE_URL",
@@ -110,6 +115,9 @@ ENGINES: Mapping[str, EngineKind] = {
             only_model=_ocr_model,
             governed=False,
             follows_prompts=False,
+            fills_schemas=False,
+            details=(Detail.HIGH,),
+            thinking=(),
             cannot=_ocr_cannot,
             ignores=_ocr_ignores,
         ),

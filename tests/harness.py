@@ -86,6 +86,7 @@ class Harness:
             waiting_places=Places(self.settings.max_waiters),
             large_bodies=Places(self.settings.max_large_bodies),
             held_seconds=held_seconds,
+            kind=kind,
             cannot=kind.cannot,
             ignores=kind.ignores,
             stopping=lambda: self.stopping,

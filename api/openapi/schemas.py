@@ -245,6 +245,68 @@ COMPONENTS: dict[str, Schema] = {
             "credits": record({"base": number(), "perImage": number()}),
         }
     ),
+    "Capabilities": record(
+        {
+            "engine": text("The setting `ENGINE`."),
+            "models": several(ref("Model"), "Those that a request may name. The first one is the default."),
+            "limits": record(
+                {
+                    "imagesPerRequest": number(),
+                    "imageBytes": number("Of one image, as received."),
+                    "totalBytes": number("Of all images of a request, as received."),
+                    "bodyBytes": number("Of a request's body."),
+                    "imagePixels": number(),
+                    "imageSide": number("Pixels."),
+                    "imagesPerCall": number(),
+                    "outputTokensPerCall": number(),
+                    "promptChars": number(),
+                    "customIdChars": number(),
+                    "metadataBytes": number(),
+                    "openJobs": number("Of the account."),
+                    "requestsPerWindow": number("Of the key."),
+                    "windowSeconds": number(),
+                    "waitSeconds": number("The longest that a request is held open."),
+                    "resultSeconds": number("How long results are kept."),
+                }
+            ),
+            "credits": record({"base": number(), "perImage": number(), "available": number("Of the account.")}),
+            "keepInputsMaxSeconds": number("The highest `keepInputsSeconds`."),
+            "cache": {"type": "boolean", "description": "Whether `cache` has an effect."},
+            "ready": {"type": "boolean", "description": "As `/readyz`."},
+            "problems": several(ref("CapabilityProblem"), "What keeps the account's requests from being answered now."),
+            "warnings": several(text(), "What every job on this engine says in its `warnings`."),
+        }
+    ),
+    "Model": record(
+        {
+            "name": text(),
+            "default": {"type": "boolean"},
+            "engine": text(),
+            "price": or_null(
+                record(
+                    {"input": {"type": "number", "minimum": 0}, "output": {"type": "number", "minimum": 0}},
+                    what="Dollars for a million tokens, today. Null where the settings have no price.",
+                )
+            ),
+            "problem": or_null(text("What somebody has to correct before this model can be asked.")),
+            "can": record(
+                {
+                    "prompt": {"type": "boolean", "description": "Whether it follows `prompt`."},
+                    "schema": {"type": "boolean", "description": "Whether it fills `schema`."},
+                    "detail": several(text(), "The values of `detail` that differ for it."),
+                    "thinking": several(text(), "The values of `thinking` that have an effect."),
+                    "tiers": several(text()),
+                }
+            ),
+        }
+    ),
+    "CapabilityProblem": record(
+        {
+            "code": text(enum=["database_away", "redis_away", "scratch_away", "model_away", "insufficient_credits"]),
+            "what": text("For a person."),
+            "fix": text("What to do, for a person."),
+        }
+    ),
     "DeliveryList": record({"deliveries": several(ref("Delivery"))}),
     "Delivery": record(
         {
