@@ -76,6 +76,17 @@ class Reencode(Protocol):
         """
 
 
+class Preview(Protocol):
+    """Makes a small JPEG of an image for people to look at."""
+
+    def __call__(self, data: bytes, *, width: int) -> Prepared | Refused:
+        """A JPEG of at most `width` pixels across, never larger than the image. The result's width and height are the upright image's.
+
+        It is upright without an orientation tag. An image that a job refuses is refused here with the same code. The content of
+        `data` never raises. Thread-safe. Raises Transient and Permanent of `pipeline.errors` if no decoder can be started.
+        """
+
+
 class Deliver(Protocol):
     """Calls a webhook."""
 

@@ -25,7 +25,7 @@ from time import monotonic
 from typing import BinaryIO, Never
 
 from pipeline.decode.opening import prepare_libraries
-from pipeline.decode.picture import decode
+from pipeline.decode.preview import answer
 from pipeline.decode.wire import READY, REPLY, REQUEST, DecodeStatus
 from pipeline.hardening import make_private
 from pipeline.sandbox import prepare
@@ -40,7 +40,7 @@ _READ_BYTES = 256 * 1024  # one read takes several small pictures
 _TELL_SECONDS = 0.02  # a reply is held back for about this time at most
 
 
-def main(decode: Decode = decode, *, sandboxed: bool = True) -> None:
+def main(decode: Decode = answer, *, sandboxed: bool = True) -> None:
     """Keeps a decoder running until the decoder or the parent ends. Tests pass their own `decode`, and may leave out the sandbox."""
     control = _take_over_socket()
     seconds, memory = int(sys.argv[1]), int(sys.argv[2])

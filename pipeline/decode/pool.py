@@ -20,7 +20,7 @@ from typing import Self
 
 from pipeline.decode.process import DecoderDied, DecoderProcess, Request
 from pipeline.decode.sniff import sniff
-from pipeline.decode.wire import AS_JPEG
+from pipeline.decode.wire import AS_JPEG, as_preview, format_of
 from pipeline.metrics import DECODER_RESTARTS
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
@@ -81,6 +81,19 @@ class DecoderPool:
         """The picture as an upright JPEG of at most MAX_JPEG bytes, scaled down if needed. Implements pipeline.ports.Reencode."""
         kind = sniff(data)
         return kind if isinstance(kind, Refused) else next(self._outcomes([(f"{AS_JPEG}{kind}", data)]))
+
+    def preview(self, data: bytes, *, width: int) -> Prepared | Refused:
+        """The picture as an upright JPEG of at most `width` pixels across. Implements pipeline.ports.Preview."""
+        kind = sniff(data)
+        return kind if isinstance(kind, Refused) else next(self._outcomes([(as_preview(kind, width), data)]))
+
+    def end_idle(self) -> None:
+        """Ends the children that nobody uses now. The next picture starts a new one."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for seat in idle:
+            seat.vacate()
+            self._give(seat)
 
     def close(self) -> None:
         """Ends idle children now, and the others after every caller that already waits has its result."""
@@ -163,7 +176,7 @@ class DecoderPool:
                 if died.status == -signal.SIGXCPU:
                     return _took_too_long(self._seconds)
                 if unused:
-                    kind = request[0].removeprefix(AS_JPEG)
+                    kind = format_of(request[0])
                     return Refused(
                         code=ItemCode.IMAGE_CRASHED_DECODER,
                         detail=f"Decoding the {kind} image crashed the decoder: save it anew, as PNG or JPEG.",

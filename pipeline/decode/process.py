@@ -18,7 +18,19 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from pipeline.decode.sniff import NATIVE_FORMATS
-from pipeline.decode.wire import AS_JPEG, MAX_JPEG, MAX_NOTE, MAX_PIXELS, MAX_SIDE, READY, REPLY, REQUEST, DecodeStatus
+from pipeline.decode.wire import (
+    AS_JPEG,
+    MAX_JPEG,
+    MAX_NOTE,
+    MAX_PIXELS,
+    MAX_SIDE,
+    READY,
+    REPLY,
+    REQUEST,
+    DecodeStatus,
+    format_of,
+    preview_width,
+)
 from pipeline.errors import PartError, Permanent, Transient, os_error
 from pipeline.types import MB, ItemCode, Prepared, Refused
 
@@ -169,10 +181,10 @@ class DecoderProcess:
             return _refused(code, body, took)
         if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
             raise DecoderDied
-        if kind.startswith(AS_JPEG):
+        if kind.startswith(AS_JPEG) or preview_width(kind)[0] is not None:
             if verdict != DecodeStatus.CONVERTED or not body.startswith(_JPEG) or length > MAX_JPEG:
                 raise DecoderDied
-            kind, data, mime = kind.removeprefix(AS_JPEG), body, NATIVE_FORMATS["JPEG"]
+            kind, data, mime = format_of(kind), body, NATIVE_FORMATS["JPEG"]
         elif verdict == DecodeStatus.CONVERTED and body.startswith((_PNG, _JPEG)):
             data, mime = body, NATIVE_FORMATS["PNG" if body.startswith(_PNG) else "JPEG"]
         elif verdict == DecodeStatus.AS_RECEIVED and kind in NATIVE_FORMATS:

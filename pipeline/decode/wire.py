@@ -8,7 +8,7 @@ The parent writes to the first pipe, for each picture:
 
     REQUEST, the picture's bytes
 
-AS_JPEG before the format's name asks for a JPEG. The decoder writes READY to the second pipe once, and then, for each request
+AS_JPEG before the format's name asks for a JPEG, and `as_preview` for a small one. The decoder writes READY to the second pipe once, and then, for each request
 in order:
 
     REPLY, the notes (ASCII), the body
@@ -20,6 +20,7 @@ library, because each child imports it at start.
 
 from __future__ import annotations
 
+import re
 import struct
 from enum import IntEnum
 
@@ -29,12 +30,29 @@ MAX_SCANS = 100  # in one JPEG; encoders write about 10
 MAX_JPEG = 14_000_000  # bytes: the most that a model call may have
 MAX_NOTE = 500  # bytes
 
-READY = b"\x06decode3"
+READY = b"\x06decode4"
 AS_JPEG = ">"
+_PREVIEW = re.compile(r"=([0-9]{1,5}):")  # before the format's name
 #: The format's name, padded with zeros; whether another request follows at once; the length of the picture in bytes.
-REQUEST = struct.Struct("!16s?I")
+REQUEST = struct.Struct("!24s?I")
 #: DecodeStatus; the ItemCode of a refusal; width, height; resident memory in bytes; length of the notes; length of the body.
 REPLY = struct.Struct("!B32sIIQHI")
+
+
+def as_preview(kind: str, width: int) -> str:
+    """Asks for a JPEG of at most this width in pixels, whose reply has the width and height of the upright original."""
+    return f"={width}:{kind}"
+
+
+def preview_width(kind: str) -> tuple[int | None, str]:
+    """The width that is asked for, None if no preview is asked for; and the rest of `kind`."""
+    match = _PREVIEW.match(kind)
+    return (int(match[1]), kind[match.end() :]) if match else (None, kind)
+
+
+def format_of(kind: str) -> str:
+    """The format's name in the kind of a request."""
+    return preview_width(kind)[1].removeprefix(AS_JPEG)
 
 
 class DecodeStatus(IntEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pillow_heif
 from PIL import Image, ImageOps
@@ -30,6 +31,21 @@ def fake_reencode(data: bytes) -> Prepared | Refused:
         if jpeg.tell() <= MOST_BYTES:
             return Prepared(data=jpeg.getvalue(), mime="image/jpeg", width=shown.width, height=shown.height, source_format=kind)
         shown = shown.reduce(2)
+
+
+def fake_preview(data: bytes, *, width: int) -> Prepared | Refused:
+    """Implements pipeline.ports.Preview with Pillow. The picture b"img…" of other fakes is a pixel."""
+    if data.startswith(b"img"):
+        pixel = io.BytesIO()
+        Image.new("L", (1, 1)).save(pixel, "PNG")
+        data = pixel.getvalue()
+    became = fake_reencode(data)
+    if isinstance(became, Refused) or became.width <= width:
+        return became
+    with Image.open(io.BytesIO(became.data)) as image:
+        small = io.BytesIO()
+        image.resize((width, max(round(image.height * width / image.width), 1))).save(small, "JPEG")
+    return replace(became, data=small.getvalue())
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:

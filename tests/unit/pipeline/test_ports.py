@@ -15,7 +15,7 @@ from tests.docs.markdown import ROOT, tables_with
 from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
-from tests.fakes.reencode import fake_reencode
+from tests.fakes.reencode import fake_preview, fake_reencode
 from tests.fakes.scratch import MemoryScratch
 
 FOLDERS = ("api", "cli", "config", "pipeline", "storage", "workers")
@@ -72,6 +72,7 @@ def test_a_suite_names_the_port_and_every_part_that_the_table_has_for_it(row):
         (ports.Fetch, FakeFetch),
         (ports.Decode, fake_decode),
         (ports.Reencode, fake_reencode),
+        (ports.Preview, fake_preview),
         (ports.Deliver, FakeDeliver),
         (ports.Engine, FakeEngine),
     ],
