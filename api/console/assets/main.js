@@ -64,14 +64,17 @@ async function present(screen, name, what) {
   frame(name);
   fill(main);
   main.dataset.screen = name;
+  main.setAttribute("aria-busy", "true");
   scrollTo(0, 0);
   try {
     await screen.show(main, what);
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError" || what.signal.aborted) return;
     console.error(error);
     fill(main, notice("bad", h("p", {}, error.message), button("Try again", show)));
   }
+  if (what.signal.aborted) return;
+  main.setAttribute("aria-busy", "false");
   // A screen reader and the keyboard go on where the new screen begins.
   if (!first) (main.querySelector("[autofocus]") ?? main).focus({ preventScroll: true });
   first = false;

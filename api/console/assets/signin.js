@@ -7,7 +7,7 @@ import { button, card, code, complain, field, notice } from "./ui.js";
 export const title = "Sign in";
 
 export async function show(main, { entered }) {
-  const said = h("div", { role: "alert" });
+  const said = h("div");
   const input = h("input", { type: "password", autocomplete: "off", spellcheck: "false", autofocus: true, required: true });
   const form = h("form", { class: "stack" }, field("API key", input, { hint: "The key stays in this tab and is sent to this service alone. It is gone when you close the tab." }), h("button", { class: "button primary" }, "Sign in"), said);
   form.addEventListener("submit", async (event) => {
