@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.routing import UnicodeConverter
 
 from api import (
@@ -17,7 +17,9 @@ from api import (
     job_events,
     job_items,
     jobs,
+    keys,
     metrics,
+    pictures,
     request_id,
     usage,
 )
@@ -36,10 +38,10 @@ class Segment(UnicodeConverter):
         return value.replace("\x00", "\ufffd")
 
 
-def create_app(parts: WebParts, pictures: str = "") -> Flask:
+def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     """Makes the Flask app that uses these parts.
 
-    `pictures`: the address at which the app shall serve `examples/`, as in `http://127.0.0.1:8000/examples`; empty: it does not.
+    `examples_url`: the address at which the app shall serve `examples/`, as in `http://127.0.0.1:8000/examples`; empty: it does not.
     """
     app = Flask("api", static_folder=None)
     app.url_map.converters["default"] = Segment
@@ -54,16 +56,18 @@ def create_app(parts: WebParts, pictures: str = "") -> Flask:
     app.register_blueprint(job_actions.blueprint(parts))
     app.register_blueprint(job_events.blueprint(parts))
     app.register_blueprint(job_items.blueprint(parts))
+    app.register_blueprint(pictures.blueprint(parts))
     app.register_blueprint(deliveries.blueprint(parts))
+    app.register_blueprint(keys.blueprint(parts))
     app.register_blueprint(usage.blueprint(parts))
     probes = health.probes(parts)
     app.register_blueprint(health.blueprint(parts, probes))
     app.register_blueprint(capabilities.blueprint(parts, probes))
     app.register_blueprint(metrics.blueprint(parts))
     app.register_blueprint(console.blueprint())
-    if pictures:
+    if examples_url:
         app.register_blueprint(examples.blueprint(parts))
-    app.register_blueprint(routes.blueprint(app, pictures or NO_PICTURES))
+    app.register_blueprint(routes.blueprint(app, examples_url or NO_PICTURES))
     app.after_request(add_rate_headers)
 
     @app.before_request
@@ -71,6 +75,13 @@ def create_app(parts: WebParts, pictures: str = "") -> Flask:
         """Counts a request to an unknown address against the key's rate, so that its answer has the rate headers too."""
         if request.routing_exception is not None:
             optional_account(parts)
+
+    @app.after_request
+    def note_use(response: Response) -> Response:
+        """Notes after the work of the request that its key was used, because the request must not depend on it."""
+        if key := g.get("key"):
+            parts.key_uses.note(parts.database, key)
+        return response
 
     @app.after_request
     def settle(response: Response) -> Response:

@@ -82,6 +82,7 @@ def optional_account(parts: WebParts) -> str | None:
     account, public = account_of_key(parts)
     if account is not None:
         structlog.contextvars.bind_contextvars(account=account)
+        g.key = public
         _count(parts, public)
     return account
 

@@ -27,6 +27,13 @@ def own_job(parts: WebParts, job: str, account: str) -> JobView:
     return view
 
 
+def asked_item(job: JobView, text: str) -> int:
+    """The index of the image that a path names. Raises ApiError 404."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) < job.total):
+        raise ApiError(404, "not_found", "The job has no such image.")
+    return int(text)
+
+
 def asked(name: str) -> str:
     """The value of this query parameter, "" if it is missing. Raises ApiError 400 if it is there more than once."""
     given = request.args.getlist(name)

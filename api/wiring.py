@@ -9,7 +9,9 @@ from limits import RateLimitItem, parse
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from api.key_uses import KeyUses
 from api.places import Places
+from api.previews import Previews, decoded_previews
 from config.chosen_engine import kind_of, model_of, models_of
 from config.engines import ENGINES, EngineKind
 from config.settings import Settings
@@ -48,6 +50,8 @@ class WebParts:
     waiting_places: Places  #: one for each request that is held open
     large_bodies: Places  #: one for each body over 1 MB that has arrived, while it is parsed and stored
     arriving: Places = field(default_factory=lambda: Places(ARRIVING))  #: for bodies while they arrive; see `arriving_places`
+    previews: Previews = field(default_factory=decoded_previews)
+    key_uses: KeyUses = field(default_factory=KeyUses)
     notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
     #: For how long a model's server may be away before a job that somebody holds open ends; under 30 s with the time to notice it.
     held_seconds: float = 18.0

@@ -68,7 +68,7 @@ def _started(settings: Settings, role: str, *, by_serve: bool) -> None:
         return
     from cli.starting import say_protection, say_start, say_what_is_missing
 
-    say_protection(settings, decodes=role == "worker")
+    say_protection(settings, decodes=role in {"web", "worker"})
     say_start(settings, role)
     looking = say_what_is_missing(settings, keep_on=role != "web")
     if role == "web":  # it forks next, which should not happen while a thread is in the middle of a look

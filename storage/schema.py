@@ -55,6 +55,7 @@ api_keys_table = Table(
     Column("hash", Text, nullable=False),  # HMAC-SHA256 of the whole key, hex
     Column("created_at", BigInteger, nullable=False),
     Column("revoked_at", BigInteger),
+    Column("last_used_at", BigInteger),  # written at most once an hour
 )
 
 jobs_table = Table(

@@ -23,6 +23,7 @@ import api.wiring
 import workers.wiring
 from api.app import create_app
 from api.places import Places
+from api.previews import Previews
 from config.engines import ENGINES, EngineKind
 from config.settings import Settings, load_settings
 from pipeline.models import known
@@ -35,6 +36,7 @@ from tests.described import DescribedClient
 from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
+from tests.fakes.reencode import fake_preview
 from tests.fakes.scratch import MemoryScratch
 from tests.fakes.signals import MemorySignals
 from tests.migrated import migrated_database
@@ -86,6 +88,7 @@ class Harness:
             waiting_places=Places(self.settings.max_waiters),
             large_bodies=Places(self.settings.max_large_bodies),
             held_seconds=held_seconds,
+            previews=Previews(fake_preview),
             kind=kind,
             cannot=kind.cannot,
             ignores=kind.ignores,

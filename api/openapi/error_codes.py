@@ -46,6 +46,8 @@ ERRORS: dict[str, ErrorCode] = {
     "invalid_cursor": ErrorCode(400, "`cursor` is not a `nextCursor` of this list"),
     "invalid_format": ErrorCode(400, "`format` is not one of the formats of results"),
     "invalid_days": ErrorCode(400, "`days` is not a whole number from 1 to 366"),
+    "invalid_width": ErrorCode(400, "`width` is not a whole number from 64 to 2048"),
+    "invalid_name": ErrorCode(400, "`name` is not a text of 1 to 200 characters"),
     "unauthorized": ErrorCode(
         401, "the key is missing, malformed, unknown or revoked; the text is the same for all of these", ("WWW-Authenticate",)
     ),
@@ -61,9 +63,13 @@ ERRORS: dict[str, ErrorCode] = {
     "idempotency_key_reused": ErrorCode(409, "the same `Idempotency-Key` was sent with another body before"),
     "not_finished": ErrorCode(409, "the job has not ended, so it has no results and cannot be retried"),
     "no_records": ErrorCode(409, "`jsonl` was asked for, but the answers of this job are merged"),
+    "key_in_use": ErrorCode(409, "a key cannot revoke itself"),
+    "too_many_keys": ErrorCode(409, "the account has 50 keys"),
     "nothing_to_retry": ErrorCode(409, "the job has no failed image to retry"),
     "inputs_gone": ErrorCode(
-        409, "the failed images were not given by URL, and they are not kept or no longer kept: see `keepInputsSeconds`"
+        409,
+        "the failed images were not given by URL, and they are not kept or no longer kept: see `keepInputsSeconds`. "
+        "410 if a picture is asked for that is not kept",
     ),
     "results_expired": ErrorCode(410, "the results were deleted, because they are older than `RESULT_TTL`"),
     "delivery_gone": ErrorCode(410, "the job of this webhook was deleted, or its results have expired"),
@@ -84,6 +90,9 @@ ERRORS: dict[str, ErrorCode] = {
         429,
         "`MAX_WAITERS` requests wait already, or the account's share of them do; send `Prefer: respond-async` to not wait",
         _LATER,
+    ),
+    "too_many_previews": ErrorCode(
+        429, "too many pictures are being prepared, or too many of this account are, and none was done in 30 s", _LATER
     ),
     "internal_error": ErrorCode(500, "the service failed; the cause is in its log"),
     "unavailable": ErrorCode(
@@ -151,6 +160,20 @@ OF_REQUESTS = (
     "maybe_accepted",
     "too_many_large_bodies",
     "too_many_bodies",
+)
+
+#: The codes of a picture that can't be shown.
+OF_PICTURES = tuple(
+    (400, code.value)
+    for code in (
+        ItemCode.UNSUPPORTED_FORMAT,
+        ItemCode.IMAGE_EMPTY,
+        ItemCode.IMAGE_CORRUPT,
+        ItemCode.IMAGE_TOO_LARGE,
+        ItemCode.IMAGE_TOO_MANY_PIXELS,
+        ItemCode.IMAGE_TOO_COMPLEX,
+        ItemCode.IMAGE_CRASHED_DECODER,
+    )
 )
 
 #: The codes of a job that failed because no image succeeded, if the caller waited. The answer has the code of one image.

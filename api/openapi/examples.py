@@ -100,6 +100,8 @@ REQUESTS: dict[str, dict[str, Value]] = {
             "metadata": {"order": 4711},
         },
     },
+    "NewKey": {"For a shop": {"name": "shop"}},
+    "Picture": {"A picture": "the bytes of a picture"},
     "Form": {"Files": {"images": ["the bytes of a picture"], "prompt": PROMPT, "granularity": "perImage"}},
 }
 
@@ -183,6 +185,24 @@ ANSWERS: dict[str, Value] = {
         "problems": [],
         "warnings": [],
     },
+    "KeyList": {
+        "keys": [
+            {
+                "id": "0a1B2c3D4e5F",
+                "name": "shop",
+                "prefix": "xim_0a1B2c3D4e5F",
+                "createdAt": "2026-11-26T12:00:00.000Z",
+                "lastUsedAt": None,
+                "current": False,
+            }
+        ]
+    },
+    "MadeKey": {
+        "id": "0a1B2c3D4e5F",
+        "name": "shop",
+        "key": "xim_0a1B2c3D4e5F_…",
+        "createdAt": "2026-11-26T12:00:00.000Z",
+    },
     "Health": {"status": "ok"},
     "Readiness": {"status": "ready", "checks": {"database": "ok", "redis": "ok", "scratch": "ok", "model": "ok"}},
 }
@@ -200,6 +220,7 @@ OF_STATUS: dict[tuple[int, str], Value] = {
 #: Media type → an answer that is not one JSON document.
 OF_MEDIA: dict[str, str] = {
     "application/jsonl": json.dumps(_ITEM, ensure_ascii=False) + "\n",
+    "image/jpeg": "the bytes of a JPEG",
     "text/csv": "index,customId,source,status,code,message,offer,until\r\n"
     "0,ferry,https://www.example.com/pictures/09-ferry-banner.gif,succeeded,,,Summer crossings from £19,31 May\r\n",
     "text/event-stream": f"retry: 2000\n\nevent: job\nid: 5d41402abc4b2a76b9719d91\ndata: {json.dumps(JOB)}\n\n",

@@ -130,6 +130,7 @@ COMPONENTS: dict[str, Schema] = {
         {name: _in_form(field) for name, field in FIELDS.items() if name not in {"inputMethod", "images", "prompt"}},
         "What is no text (numbers, objects, arrays) is sent as JSON. `inputMethod` is not needed.",
     ),
+    "Picture": text("The bytes of one image.", format="binary", minLength=1),
     **OWN_TYPES,
     "Result": record(
         {
@@ -307,6 +308,19 @@ COMPONENTS: dict[str, Schema] = {
             "fix": text("What to do, for a person."),
         }
     ),
+    "KeyList": record({"keys": several(ref("Key"))}),
+    "Key": record(
+        {
+            "id": text("The public part of the key."),
+            "name": text(),
+            "prefix": text("How the key begins."),
+            "createdAt": TIME,
+            "lastUsedAt": or_null(text("Within an hour.", format="date-time")),
+            "current": {"type": "boolean", "description": "Whether this request came with it."},
+        }
+    ),
+    "NewKey": record({"name": text(minLength=1, maxLength=200)}),
+    "MadeKey": record({"id": text(), "name": text(), "key": text("It is shown this once."), "createdAt": TIME}),
     "DeliveryList": record({"deliveries": several(ref("Delivery"))}),
     "Delivery": record(
         {
@@ -403,6 +417,8 @@ HEADERS: dict[str, Schema] = {
     "RateLimit-Policy": header("What the key has: `q` requests in `w` seconds.", text()),
     "Retry-After": header("Seconds.", number()),
     "WWW-Authenticate": header("How to send a key.", text()),
+    "X-Image-Height": header("Pixels of the upright original.", number()),
+    "X-Image-Width": header("Pixels of the upright original.", number()),
     "X-RateLimit-Limit": header("Requests a window that the key has.", number()),
     "X-RateLimit-Remaining": header("What is left of them.", number()),
     "X-Request-Id": header("As sent, or made here: it stands in each line that is logged for the request.", text()),
@@ -417,6 +433,8 @@ EVERY_ANSWER: dict[str, tuple[str, ...]] = {
 PATH_PARAMETERS: dict[str, Schema] = {
     "name": {"description": "The picture's file name.", "schema": text()},
     "asset": {"description": "The script's file name, as it stands in the page.", "schema": text()},
+    "item": {"description": "The image's `index`.", "schema": number()},
     "job": {"description": "The job's `id`.", "schema": text()},
+    "key": {"description": "The key's `id`.", "schema": text()},
     "delivery": {"description": "The delivery's `id`, `webhook-id` to the receiver.", "schema": text()},
 }

@@ -6,6 +6,7 @@ while its images are being deleted, and none are deleted while a round may need 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -75,6 +76,35 @@ def delete_expired(connection: Connection) -> list[str]:
     for job, round_ in late:
         steps.add(connection, job=job, round_=round_, kind=StepKind.CLEANUP, parts=[AT_EXPIRY])
     return [job for job, _ in late]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredImage:
+    """Where the bytes of an image are in scratch."""
+
+    key: str
+    staged: bool  #: the object has the images as the model gets them, and not as they came with the request
+
+
+def stored_image(connection: Connection, job: str, index: int) -> StoredImage | None:
+    """Where an image's bytes should be now. None if they are not kept. The object may be deleted at any moment."""
+    chunks = chunks_table.c
+    query = (
+        select(chunks.input, chunks.object, jobs_table.c.finished_at, jobs_table.c.inputs_expire_at, now_ms().label("now"))
+        .join(jobs_table, jobs_table.c.id == chunks.job)
+        .where(chunks.job == job, chunks.first <= index, chunks.first + chunks.count > index)
+        .order_by(chunks.no.desc())
+    )
+    rows = connection.execute(query).all()
+    if not rows:
+        return None
+    runs = rows[0].finished_at is None
+    if runs or (rows[0].inputs_expire_at or 0) > rows[0].now:
+        for row in rows:
+            if row.input is not None:
+                return StoredImage(key=row.input, staged=False)
+    staged = next((row.object for row in rows if row.object is not None), None)
+    return StoredImage(key=staged, staged=True) if runs and staged is not None else None
 
 
 def ranges(connection: Connection, job: str) -> list[tuple[int, int, str]]:
