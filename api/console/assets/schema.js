@@ -3,7 +3,7 @@
 /** The types that the table shows. */
 export const TYPES = [["text", "Text"], ["number", "Number"], ["integer", "Whole number"], ["boolean", "Yes or no"], ["date", "Date"], ["choice", "One of a list"], ["texts", "List of texts"], ["objects", "List of entries"], ["object", "Group of fields"]];
 const PLAIN = { text: "string", number: "number", integer: "integer", boolean: "boolean" };
-const SHOWN = new Set(["type", "description"]);
+const DECIDING = /^(\$ref|\$defs|definitions|(any|one|all)Of|not|if|then|else|patternProperties|dependent.*|prefixItems|const|propertyNames|unevaluated.*)$/;
 
 export const newField = (name = "", type = "text") => ({ name, type, description: "", required: true, values: [], fields: [] });
 
@@ -47,7 +47,7 @@ function fieldOf(name, part, required) {
   const fault = (what) => new Error(`The table can't show “${name}”: ${what}.`);
   const field = { ...newField(name), required, description: typeof part.description === "string" ? part.description : "" };
   if (nullable) field.nullable = true;
-  const used = new Set(SHOWN);
+  const used = new Set(["type", "description"]);
   const take = (keyword) => (used.add(keyword), part[keyword]);
   if (part.enum !== undefined) {
     const values = take("enum");
@@ -89,8 +89,7 @@ function inside(schema, name) {
 
 /** The first of these keywords that decides what a record looks like. The others, such as "maxLength", are kept unseen. */
 function structural(more) {
-  const deciding = ["$ref", "$defs", "definitions", "anyOf", "oneOf", "allOf", "not", "if", "then", "else", "patternProperties", "dependentSchemas", "dependentRequired", "prefixItems", "const", "propertyNames", "unevaluatedProperties"];
-  return deciding.find((keyword) => keyword in more) ?? (more.additionalProperties && typeof more.additionalProperties === "object" ? "additionalProperties" : undefined);
+  return Object.keys(more).find((keyword) => DECIDING.test(keyword) || (keyword === "additionalProperties" && typeof more[keyword] === "object"));
 }
 
 function plainObject(value, what) {

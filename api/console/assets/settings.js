@@ -4,15 +4,14 @@ import { fill, h } from "./dom.js";
 import { draft, keep } from "./draft.js";
 import { field, select } from "./ui.js";
 
+const ALL = { detail: ["low", "medium", "high", "ultra"], thinking: ["minimal", "low", "medium", "high"] };
 const KEEP = [["0", "Not at all"], ["3600", "One hour"], ["86400", "One day"], ["604800", "One week"]];
 
 /** The model that the draft names, or the default one. */
 export const modelOf = (able, name = draft.model) => able.models.find((one) => one.name === name) ?? able.models.find((one) => one.default) ?? able.models[0] ?? { name: "", can: {} };
 
 /** The choices of a setting; those that the model lacks are there with the reason. */
-export function choices(all, can, model, first) {
-  return [["", first], ...all.map((one) => [one, one, can?.includes(one) ? "" : `not with ${model}`])];
-}
+export const choices = (setting, model) => [["", "As the model has it"], ...ALL[setting].map((one) => [one, one, model.can?.[setting]?.includes(one) ? "" : `not with ${model.name}`])];
 
 export const priced = (one) => (one.price ? `${one.name} ($${one.price.input} in, $${one.price.output} out a million tokens)` : one.name);
 
@@ -42,8 +41,8 @@ export function settings(able, changed) {
       field("Prompt", prompt, { wide: true, hint: can.prompt === false ? `${able.engine} reads what is there and follows no prompt.` : "What the model is told about each picture, beside the fields." }),
       field("Name of the run", text("name", { maxlength: "200", placeholder: "Receipts of May" }), { hint: "You find it again by this name." }),
       field("Model", pick("model", able.models.map((one) => [one.default ? "" : one.name, priced(one), one.problem ?? ""]), (value) => (put("model", value), update())), {}),
-      field("Detail", pick("detail", choices(["low", "medium", "high", "ultra"], can.detail, model.name, "As the model has it")), { hint: "How closely the model looks. More detail reads smaller print and costs more." }),
-      field("Thinking", pick("thinking", choices(["minimal", "low", "medium", "high"], can.thinking, model.name, "As the model has it")), { hint: can.thinking?.length ? "How long the model thinks before it answers." : `${model.name || "The engine"} does not think.` }),
+      field("Detail", pick("detail", choices("detail", model)), { hint: "How closely the model looks. More detail reads smaller print and costs more." }),
+      field("Thinking", pick("thinking", choices("thinking", model)), { hint: can.thinking?.length ? "How long the model thinks before it answers." : `${model.name || "The engine"} does not think.` }),
       field("Tier", pick("tier", [["standard", "Standard"], ["economy", "Economy: cheaper, within a day", can.tiers?.includes("economy") ? "" : `not with ${model.name}`]])),
       field("Keep the pictures", pick("keepInputsSeconds", kept, (value) => put("keepInputsSeconds", Number(value))), { hint: "Only while they are kept can you see them beside their records from another tab, and retry those that failed." }),
       field("At most, in dollars", text("maxMoney", { type: "number", min: "0", step: "any", inputmode: "decimal", placeholder: "no limit" }), { hint: model.price ? "The model is not asked for what this no longer covers." : "This model has no price in the settings, so a limit has no effect." }));

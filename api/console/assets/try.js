@@ -53,8 +53,7 @@ export async function show(main, { able, signal }) {
   function head(column) {
     const over = (column.over ??= {});
     const put = (name) => (value) => {
-      if (value === undefined) delete over[name];
-      else over[name] = value;
+      over[name] = value;
       redraw(false);
     };
     const model = modelOf(able, over.model ?? draft.model);
@@ -78,12 +77,10 @@ export async function show(main, { able, signal }) {
       drawHeads();
     });
     const close = button(`Remove ${column.name}`, () => ((columns = columns.filter((one) => one !== column)), drawHeads()), { kind: "quiet" });
-    const can = model.can ?? {};
     return h("section", { class: "card stack", "aria-label": `Column ${column.name}` }, h("div", { class: "row" }, h("h2", { class: "grow" }, columns.length > 1 ? column.name : "Settings"), columns.length > 1 ? [take, column.name === "A" ? null : close] : null),
-      field("Prompt", can.prompt === false ? disable(prompt, `${able.engine} follows no prompt.`) : prompt),
+      field("Prompt", model.can?.prompt === false ? disable(prompt, `${able.engine} follows no prompt.`) : prompt),
       h("div", { class: "settings" }, field("Model", select(able.models.map((one) => [one.name, priced(one)]), model.name, (value) => (put("model")(value), drawHeads()))),
-        field("Detail", select(choices(["low", "medium", "high", "ultra"], can.detail, model.name, "As the model has it"), over.detail ?? draft.detail, put("detail"))),
-        field("Thinking", select(choices(["minimal", "low", "medium", "high"], can.thinking, model.name, "As the model has it"), over.thinking ?? draft.thinking, put("thinking")))),
+        ["detail", "thinking"].map((name) => field(name === "detail" ? "Detail" : "Thinking", select(choices(name, model), over[name] ?? draft[name], put(name))))),
       h("div", { class: "row" }, go, status));
   }
 
@@ -108,15 +105,14 @@ export async function show(main, { able, signal }) {
   function result(picture, at) {
     if (!images.has(picture)) images.set(picture, large(picture, signal));
     const turn = (step) => {
-      const others = good.filter((one) => !chosen.includes(one) && Boolean(one.url) === Boolean(chosen[0].url));
-      if (!others.length) return;
-      const from = good.indexOf(picture);
-      const next = step > 0 ? others.find((one) => good.indexOf(one) > from) ?? others[0] : [...others].reverse().find((one) => good.indexOf(one) < from) ?? others.at(-1);
-      chosen[at] = next;
+      let to = good.indexOf(picture);
+      do to = (to + step + good.length) % good.length;
+      while (good[to] !== picture && (chosen.includes(good[to]) || Boolean(good[to].url) !== Boolean(picture.url)));
+      chosen[at] = good[to];
       redraw();
       results.children[at].querySelector(step > 0 ? ".next" : ".back").focus();
     };
-    const icon = (label, text, step, kind) => h("button", { type: "button", class: `icon ${kind}`, "aria-label": `${label} picture in place of ${picture.name}`, title: `${label} picture`, on: { click: () => turn(step) } }, text);
+    const icon = (label, text, step, kind) => h("button", { type: "button", class: `icon ${kind}`, "aria-label": `${label} picture in place of ${picture.name}`, on: { click: () => turn(step) } }, text);
     return h("article", { class: "card beside-record", "aria-label": picture.name },
       h("div", { class: "stack" }, h("div", { class: "row" }, h("h3", { class: "grow name", title: picture.name }, shortName(picture)), good.length > 3 ? [icon("Previous", "‹", -1, "back"), icon("Next", "›", 1, "next")] : null), images.get(picture)), record(picture));
   }
