@@ -207,7 +207,7 @@ def test_a_run_is_prepared_and_sent_by_the_keyboard_alone(open_console: Open, ho
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Run A again")).to_be_visible()
     page.locator("h1").click()
-    reach("button", "Read all 4")
+    reach("button", "Read all 5")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Tab")

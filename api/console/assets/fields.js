@@ -60,14 +60,15 @@ export async function show(main, { able }) {
         more = {};
         jsonOnly = "";
         Object.assign(draft, { schema: null, fields: [] });
+        valid("");
         drawTable();
         changed();
       } else {
         const schema = parse(json.value);
         if (schema === null || typeof schema !== "object" || Array.isArray(schema)) throw new Error("A JSON Schema is an object, in { }.");
+        valid("");
         take(schema);
       }
-      valid("");
     } catch (error) {
       valid(error.message, error.at);
       changed();
