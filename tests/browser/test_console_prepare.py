@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from testbed import FakeGemini, Service, numbered_picture, serving
 from tests.browser.console import BROWSER_TESTS, PHONE, Console
@@ -88,6 +88,28 @@ def test_a_folder_is_read_with_a_template_and_every_picture_is_sent_once(open_co
     _, _, answer = house.service.send("GET", f"/api/v1/jobs/{job['id']}/items")
     assert {item["result"]["total"] for item in answer["items"]} == {1, 2, 3, 4, 10}
     assert house.fake.faults == []
+
+
+def test_files_and_addresses_are_one_batch_and_a_broken_connection_makes_no_second_job(open_console: Open, house: House):
+    page = opened(open_console, house)
+    page.evaluate(PASTE, "https://pictures.example/a.jpg")
+    keys: list[str] = []
+
+    def lose_the_first_answer(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        if len(keys) == 1:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/jobs", lose_the_first_answer)
+    page.get_by_role("link", name="Next: fields").click()
+    page.get_by_role("button", name="Read all 6").click()
+    expect(page.get_by_role("dialog").get_by_text("2, shown as one batch")).to_be_visible()
+    page.get_by_role("button", name="Read 6 pictures for 26 credits").click()
+    page.wait_for_url(re.compile(r"#/run/batch%3Abatch_\w+$"))
+    assert len(keys) == 3
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_what_cannot_be_used_is_marked_before_anything_is_sent(open_console: Open, house: House):
