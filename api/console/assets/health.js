@@ -50,7 +50,7 @@ function part(name, ready, able) {
   const [label, does, fix] = PARTS[name] ?? [name, "", "Look in the service's log."];
   const ok = ready.checks[name] === "ok";
   const problem = able.problems.find((one) => one.code === `${name}_away`);
-  return h("li", { class: "card check" }, h("div", { class: "row" }, h("h2", {}, label), badge(ok ? "works" : "away", ok ? "good" : "bad")), h("p", { class: "hint" }, does),
+  return h("li", { class: "card part" }, h("div", { class: "row" }, h("h2", {}, label), badge(ok ? "works" : "away", ok ? "good" : "bad")), h("p", { class: "hint" }, does),
     ok ? null : [h("p", {}, h("strong", {}, "What is wrong: "), ready.details?.[name] ?? problem?.what ?? "It does not answer."), h("p", {}, h("strong", {}, "What to do: "), fix)]);
 }
 

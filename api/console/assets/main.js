@@ -70,7 +70,7 @@ async function present(screen, name, what) {
     await screen.show(main, what);
   } catch (error) {
     if (error.name === "AbortError" || what.signal.aborted) return;
-    console.error(error);
+    if (error.status === undefined) console.error(error);
     fill(main, notice("bad", h("p", {}, error.message), button("Try again", show)));
   }
   if (what.signal.aborted) return;

@@ -47,7 +47,7 @@ export async function show(main, { signal, able }) {
   }
 
   function drawLedger(rows, cursor) {
-    const cells = rows.map((row) => [time(row.createdAt), KINDS[row.kind] ?? row.kind, row.job ? link(short(row.job), `#/run/${encodeURIComponent(row.job)}`, { class: "mono", title: row.job }) : "", row.requestSource ?? "", `${row.credits > 0 ? "+" : ""}${number(row.credits)}`]);
+    const cells = rows.map((row) => [time(row.createdAt), KINDS[row.kind] ?? row.kind, row.job ? link(short(row.job), `#/run/${encodeURIComponent(row.job)}`, { class: "mono", title: row.job }) : "", row.requestSource ?? "", `${{ grant: "+", release: "+", refund: "+", charge: "−" }[row.kind] ?? ""}${number(row.credits)}`]);
     const further = async () => {
       const next = await call("api/v1/usage" + query({ days: 1, limit: 50, cursor }), { signal });
       drawLedger([...rows, ...next.ledger], next.nextCursor);
@@ -63,7 +63,7 @@ export async function show(main, { signal, able }) {
 }
 
 const short = (id) => (id.length > 18 ? `${id.slice(0, 16)}…` : id);
-const tile = (name, value, note) => h("div", { class: "card tile" }, h("p", { class: "label" }, name), h("p", { class: "big" }, value), h("p", { class: "hint" }, note));
+const tile = (name, value, note) => h("div", { class: "card tile" }, h("p", { class: "label" }, name), h("p", { class: "figure" }, value), h("p", { class: "hint" }, note));
 
 /** One entry for each day of the period, because the service leaves out days without use. */
 function filled(days, count) {
