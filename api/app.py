@@ -7,6 +7,7 @@ from werkzeug.routing import UnicodeConverter
 
 from api import (
     capabilities,
+    corrections,
     deliveries,
     errors,
     estimate,
@@ -56,6 +57,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     app.register_blueprint(job_actions.blueprint(parts))
     app.register_blueprint(job_events.blueprint(parts))
     app.register_blueprint(job_items.blueprint(parts))
+    app.register_blueprint(corrections.blueprint(parts))
     app.register_blueprint(pictures.blueprint(parts))
     app.register_blueprint(deliveries.blueprint(parts))
     app.register_blueprint(keys.blueprint(parts))

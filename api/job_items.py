@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from flask import Blueprint, Response
 
@@ -13,20 +15,24 @@ from api.errors import ApiError, encode_json, json_response
 from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import text
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
-from api.render import ITEM_STATUSES, item_json
-from api.spreadsheet import BOM, Sheet, merged_table
+from api.render import ITEM_STATUSES, as_corrected, corrections_json, item_json
+from api.spreadsheet import BOM, Sheet, merged_rows, merged_table
 from api.waiting import held_place
 from api.wiring import WebParts
+from api.workbook import XLSX, workbook
 from pipeline.job_object import JobView, result_json
 from pipeline.types import Form
-from storage.job.listing import ItemView, form_of, items_page
+from storage.job.listing import ItemView, corrected_items, form_of, items_page
 from storage.job.views import finished_at_of, result_view
 
 DEFAULT_LIMIT, MOST_ITEMS = 100, 1000
 PAGE = 50  #: images per page of a stream; the record of one image may have 30 kB
 STATES = {status: state for state, status in ITEM_STATUSES.items()}
 CSV = "text/csv; charset=utf-8"
-FORMATS = ["json", "jsonl", "csv"]
+CHECKED = Parameter(
+    name="checked", schema=text(enum=["true", "false"]), what="Show only those that a person has checked, or has not."
+)
+FORMATS = ["json", "jsonl", "csv", "xlsx"]
 
 
 class Changed(Exception):
@@ -40,17 +46,18 @@ def blueprint(parts: WebParts) -> Blueprint:
     @describe(
         "The images of a job",
         tag="Jobs",
-        parameters=list_parameters(list(STATES), DEFAULT_LIMIT, MOST_ITEMS),
+        parameters=[*list_parameters(list(STATES), DEFAULT_LIMIT, MOST_ITEMS), CHECKED],
         answers=[ResponseSpec(status=200, what="In the order of `images`.", schema="ItemList")],
-        errors=["not_found", "invalid_status", "invalid_limit", "invalid_cursor"],
+        errors=["not_found", "invalid_status", "invalid_limit", "invalid_cursor", "invalid_checked"],
     )
     def items(job: str) -> Response:
         """Answers with the outcome of each image so far."""
         view = own_job(parts, job, authenticate(parts))
         status, limit, place = asked_status(list(STATES)), asked_limit(DEFAULT_LIMIT, MOST_ITEMS), asked_place(int)
+        checked = _asked_checked()
         with parts.database.read() as connection:
             state = STATES[status] if status else None
-            found = items_page(connection, view, limit=limit + 1, state=state, after=place[0] if place else -1)
+            found = items_page(connection, view, limit=limit + 1, state=state, checked=checked, after=place[0] if place else -1)
         shown = found[:limit]
         following = cursor_of(shown[-1].index) if len(found) > limit else None
         return json_response({"items": [item_json(item) for item in shown], "nextCursor": following})
@@ -64,19 +71,28 @@ def blueprint(parts: WebParts) -> Blueprint:
                 name="format",
                 schema=text(enum=FORMATS),
                 what="The form of the results, by default `json`. The answers describe each.",
-            )
+            ),
+            Parameter(name="corrections", schema=text(enum=["none"]), what="`none`: the records as the model gave them."),
         ],
         answers=[
             ResponseSpec(
                 status=200,
                 what="`json`: what the compatible endpoint would have answered with. `jsonl`: an Item a line, in the order of "
-                "`images`. `csv`: the same as a table, with the members of each record in columns of their own. "
+                "`images`. `csv` and `xlsx`: the same as a table, with the members of each record in columns of their own. "
                 "The answers of a merged job are one row, or a row for each element of an array.",
                 schema="Result",
-                others={"application/jsonl": text(), "text/csv": text()},
+                others={"application/jsonl": text(), "text/csv": text(), XLSX: text(format="binary")},
             )
         ],
-        errors=["not_found", "not_finished", "results_expired", "invalid_format", "no_records", "no_waiting_place"],
+        errors=[
+            "not_found",
+            "not_finished",
+            "results_expired",
+            "invalid_format",
+            "invalid_corrections",
+            "no_records",
+            "no_waiting_place",
+        ],
     )
     def results(job: str) -> Response:
         """Answers with the compatible body, or with one record per line, which is read and sent page by page."""
@@ -85,33 +101,75 @@ def blueprint(parts: WebParts) -> Blueprint:
         wanted = asked("format") or "json"
         if wanted not in FORMATS:
             raise ApiError(400, "invalid_format", f"format must be one of {', '.join(FORMATS)}.")
+        original = _asked_original()
         if not view.status.ended:
             raise ApiError(409, "not_finished", f"The job is {view.status.value}; its results come when it has ended.")
         if view.expired:
             raise ApiError(410, "results_expired", "The results of this job have expired. Send its images as a new job.")
         with parts.database.read() as connection:
             if wanted == "json":
-                return json_response(result_json(view, result_view(connection, job)))
+                corrected = [] if original else corrected_items(connection, view)
+                return json_response(_with_corrections(result_json(view, result_view(connection, job)), corrected))
             form = form_of(connection, job)
             if form is not Form.RECORDS:
                 return _merged(job, wanted, result_view(connection, job).result, is_json=form is Form.JSON)
-        pages = partial(_pages, parts, view)
+        pages = partial(_shown_pages, parts, view, original=original)
         if wanted == "jsonl":
             return _held(parts, account, _streamed(_lines(pages()), "application/jsonl", f"{job}.jsonl"))
-        sheet = Sheet()
-        for page in pages():
-            sheet.learn(page)
-        return _held(parts, account, _streamed(_table(sheet, pages()), CSV, f"{job}.csv"))
+        return _as_table(parts, account, job, wanted, pages)
 
     return routes
+
+
+def _asked_checked() -> bool | None:
+    given = asked("checked")
+    if given not in {"", "true", "false"}:
+        raise ApiError(400, "invalid_checked", "checked must be true or false.")
+    return given == "true" if given else None
+
+
+def _asked_original() -> bool:
+    """Whether the records are asked for as the model gave them."""
+    given = asked("corrections")
+    if given not in {"", "none"}:
+        raise ApiError(400, "invalid_corrections", "corrections may be none, or be left out.")
+    return given == "none"
+
+
+def _with_corrections(body: dict[str, Any], corrected: list[tuple[int, str | None, dict[str, Any]]]) -> dict[str, Any]:
+    """The compatible body. What people corrected stands beside it, so that it is as it was for those who do not look for it."""
+    if not corrected:
+        return body
+    shown = [{"index": index, "customId": custom_id, **corrections_json(found)} for index, custom_id, found in corrected]
+    return {**body, "corrections": shown}
+
+
+def _shown_pages(parts: WebParts, view: JobView, *, original: bool) -> Iterator[list[ItemView]]:
+    """As `_pages`, with the corrected records, or with the original ones and without a word about corrections."""
+    for page in _pages(parts, view):
+        yield [replace(item, corrections=None) if original else as_corrected(item) for item in page]
+
+
+def _as_table(parts: WebParts, account: str, job: str, wanted: str, pages: Callable[[], Iterator[list[ItemView]]]) -> Response:
+    """The records as CSV or as a workbook. All are read twice: once for the columns, and once for the rows."""
+    sheet = Sheet()
+    for page in pages():
+        sheet.learn(page)
+    if wanted == "xlsx":
+        rows = (sheet.cells(item) for page in pages() for item in page)
+        return _held(parts, account, _streamed(workbook(sheet.titles(), rows), XLSX, f"{job}.xlsx"))
+    return _held(parts, account, _streamed(_table(sheet, pages()), CSV, f"{job}.csv"))
 
 
 def _merged(job: str, wanted: str, result: str, *, is_json: bool) -> Response:
     """The answer of a job without a result for each image as a table. Raises ApiError for `jsonl`."""
     if wanted == "csv":
         return _streamed(iter((BOM + merged_table(result, is_json=is_json).encode(),)), CSV, f"{job}.csv")
+    if wanted == "xlsx":
+        titles, *rows = merged_rows(result, is_json=is_json)
+        return _streamed(workbook(titles, rows), XLSX, f"{job}.xlsx")
     reason = (
-        "The answers of this job are merged, so there are no lines: ask for format=json or format=csv, or send "
+        "The answers of this job are merged, so there are no lines: ask for format=json, csv or xlsx, or send "
         '"granularity": "perImage" for a record for each image.'
     )
     raise ApiError(409, "no_records", reason)

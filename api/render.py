@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from pipeline.job_object import time_json
 from pipeline.types import ImageState
 from storage.job.listing import ItemView
 
@@ -28,4 +31,24 @@ def item_json(item: ItemView) -> dict[str, Any]:
         "attempts": item.attempts,
         "note": item.note,
         "result": item.result,
+        **({"corrections": corrections_json(item.corrections)} if item.corrections else {}),
     }
+
+
+def corrections_json(corrections: Mapping[str, Any]) -> dict[str, Any]:
+    """The member `corrections` of an image: what people changed and checked."""
+    return {
+        **({"record": corrections["record"]} if "record" in corrections else {}),
+        "changes": [{**change, "at": time_json(change["at"])} for change in corrections["changes"]],
+        "checked": corrections["checked"],
+        "checkedAt": time_json(corrections["checkedAt"]),
+        "checkedBy": corrections["checkedBy"],
+        "revision": corrections["revision"],
+    }
+
+
+def as_corrected(item: ItemView) -> ItemView:
+    """The image with the corrected record, if there is one, as its result."""
+    if item.corrections is None or "record" not in item.corrections:
+        return item
+    return replace(item, result=item.corrections["record"])

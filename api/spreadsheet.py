@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from api.render import item_json
@@ -16,6 +16,7 @@ FIXED = ("index", "customId", "source", "status", "code", "message")
 MOST_COLUMNS = 1000  #: columns for record keys; spreadsheets have at most 16,384, and all names are held in memory
 MORE = "more"  #: the column for keys without a column of their own, as JSON
 DEEPEST = 10  #: levels of objects that become columns; objects further inside are written as JSON
+CHECKED = "checked"  #: the column that says whether a person has checked the image, if one was changed or checked
 RESULT = "result"  #: the column for results that are not objects
 
 #: Spreadsheets read a cell with one of these prefixes as a formula. In East Asian locales, so do the full-width forms.
@@ -31,9 +32,11 @@ class Sheet:
         self._keys: dict[str, None] = {}  # keys of the records, in the order in which they first came
         self._plain = False
         self._more = False
+        self._checked = False  # whether people have corrected or checked images
 
     def learn(self, items: Iterable[ItemView]) -> None:
         for item in items:
+            self._checked = self._checked or item.corrections is not None
             if not isinstance(item.result, dict):
                 self._plain = self._plain or item.result is not None
                 continue
@@ -45,27 +48,42 @@ class Sheet:
                 else:
                     self._more = True
 
-    def header(self) -> str:
+    def titles(self) -> list[str]:
         plain, more = [RESULT] * self._plain, [MORE] * self._more
-        taken = {*FIXED, *plain, *more}
+        checked = [CHECKED] * self._checked
+        taken = {*FIXED, *checked, *plain, *more}
         names = [f"{RESULT}.{key}" if key in taken else key for key in self._keys]
-        return _line([*FIXED, *plain, *names, *more])
+        return [*FIXED, *checked, *plain, *names, *more]
+
+    def header(self) -> str:
+        return _line(self.titles())
 
     def row(self, item: ItemView) -> str:
+        return _line(self.cells(item))
+
+    def cells(self, item: ItemView) -> list[Any]:
+        """The values of the image's row, None where there is none."""
         shown = item_json(item)
         record = item.result if isinstance(item.result, dict) else {}
         cells = [shown[name] for name in FIXED]
+        if self._checked:
+            cells.append(bool(item.corrections and item.corrections["checked"]))
         if self._plain:
             cells.append(None if isinstance(item.result, dict) else item.result)
         cells += [record.get(key) for key in self._keys]
         if self._more:
             left = {key: value for key, value in record.items() if key not in self._keys}
             cells.append(left or None)
-        return _line(cells)
+        return cells
 
 
 def merged_table(result: str, *, is_json: bool) -> str:
-    """The table of a merged answer. `result` is empty if the job failed; then the table has no row.
+    """The table of a merged answer as CSV: see `merged_rows`."""
+    return "".join(map(_line, merged_rows(result, is_json=is_json)))
+
+
+def merged_rows(result: str, *, is_json: bool) -> Iterator[list[Any]]:
+    """The table of a merged answer, its titles first. `result` is empty if the job failed; then the table has no other row.
 
     A JSON array has a row for each element. Any other answer is one row. Objects inside objects become columns of their own.
     """
@@ -74,11 +92,10 @@ def merged_table(result: str, *, is_json: bool) -> str:
     columns = list(dict.fromkeys(path for row in rows for path in row)) or [()]
     more = [MORE] * (len(columns) > MOST_COLUMNS)
     columns, left = columns[:MOST_COLUMNS], columns[MOST_COLUMNS:]
-    lines = [_line([*(".".join(path) or RESULT for path in columns), *more])]
+    yield [*(".".join(path) or RESULT for path in columns), *more]
     for row in rows:
         others = {".".join(path): row[path] for path in left if path in row}
-        lines.append(_line([*(row.get(path) for path in columns), *([others or None] * len(more))]))
-    return "".join(lines)
+        yield [*(row.get(path) for path in columns), *([others or None] * len(more))]
 
 
 def _flat(value: Any) -> dict[tuple[str, ...], Any]:

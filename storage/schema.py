@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -149,6 +150,9 @@ images_table = Table(
     Column("attempts", Integer, nullable=False, default=1),  # number of the last round that the image took part in
     Column("result", JSON),  # the image's own record, if the job has one result for each image
     Column("note", Text),  # remarks about the image (pipeline.notes)
+    Column("corrections", JSON(none_as_null=True)),  # what people changed: see storage/job/corrections.py
+    Column("checked", Boolean, nullable=False, default=False, server_default=false()),  # a person has checked the record
+    Column("revision", Integer, nullable=False, default=0, server_default="0"),  # how often the corrections were changed
 )
 
 chunks_table = Table(

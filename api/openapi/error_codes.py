@@ -48,6 +48,11 @@ ERRORS: dict[str, ErrorCode] = {
     "invalid_days": ErrorCode(400, "`days` is not a whole number from 1 to 366"),
     "invalid_width": ErrorCode(400, "`width` is not a whole number from 64 to 2048"),
     "invalid_name": ErrorCode(400, "`name` is not a text of 1 to 200 characters"),
+    "correction_invalid": ErrorCode(
+        400, "a correction can't be read, or its record does not fit the job's schema; the text says where"
+    ),
+    "invalid_checked": ErrorCode(400, "`checked` is not true or false"),
+    "invalid_corrections": ErrorCode(400, "`corrections` is not `none`"),
     "unauthorized": ErrorCode(
         401, "the key is missing, malformed, unknown or revoked; the text is the same for all of these", ("WWW-Authenticate",)
     ),
@@ -62,7 +67,8 @@ ERRORS: dict[str, ErrorCode] = {
     "cancelled": ErrorCode(409, "the job was cancelled before any image was processed"),
     "idempotency_key_reused": ErrorCode(409, "the same `Idempotency-Key` was sent with another body before"),
     "not_finished": ErrorCode(409, "the job has not ended, so it has no results and cannot be retried"),
-    "no_records": ErrorCode(409, "`jsonl` was asked for, but the answers of this job are merged"),
+    "no_records": ErrorCode(409, "`jsonl` was asked for or a record was corrected, but the answers of this job are merged"),
+    "correction_conflict": ErrorCode(409, "the image was corrected or checked by somebody else since the named `revision`"),
     "key_in_use": ErrorCode(409, "a key cannot revoke itself"),
     "too_many_keys": ErrorCode(409, "the account has 50 keys"),
     "nothing_to_retry": ErrorCode(409, "the job has no failed image to retry"),

@@ -101,6 +101,7 @@ REQUESTS: dict[str, dict[str, Value]] = {
         },
     },
     "NewKey": {"For a shop": {"name": "shop"}},
+    "Correction": {"A value, and checked": {"changes": {"/until": "31 May 2027"}, "checked": True}},
     "Picture": {"A picture": "the bytes of a picture"},
     "Form": {"Files": {"images": ["the bytes of a picture"], "prompt": PROMPT, "granularity": "perImage"}},
 }
@@ -111,6 +112,7 @@ ANSWERS: dict[str, Value] = {
     "Accepted": _QUEUED,
     "Job": JOB,
     "JobList": {"jobs": [JOB], "nextCursor": None},
+    "Item": _ITEM,
     "ItemList": {"items": [_ITEM], "nextCursor": None},
     "Estimate": {"images": 1, "modelCalls": 1, "inputTokens": 1309, "outputTokens": 200, "credits": 11, "money": 0.000892},
     "Formats": {
@@ -220,6 +222,7 @@ OF_STATUS: dict[tuple[int, str], Value] = {
 #: Media type → an answer that is not one JSON document.
 OF_MEDIA: dict[str, str] = {
     "application/jsonl": json.dumps(_ITEM, ensure_ascii=False) + "\n",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "the bytes of a workbook",
     "image/jpeg": "the bytes of a JPEG",
     "text/csv": "index,customId,source,status,code,message,offer,until\r\n"
     "0,ferry,https://www.example.com/pictures/09-ferry-banner.gif,succeeded,,,Summer crossings from £19,31 May\r\n",

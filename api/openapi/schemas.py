@@ -139,7 +139,10 @@ COMPONENTS: dict[str, Schema] = {
             "imageCount": number("Images processed."),
             "creditUsage": number("Credits charged."),
         },
-        {"errors": several(ref("ItemError"), "Only where images failed.")},
+        {
+            "errors": several(ref("ItemError"), "Only where images failed."),
+            "corrections": several(ref("ItemCorrections"), "Of a job's results, only where people changed or checked some."),
+        },
     ),
     "ItemError": record(
         {
@@ -218,7 +221,41 @@ COMPONENTS: dict[str, Schema] = {
                 "description": "Its own result, where each image has one. It comes while the job runs, once all images are received; "
                 "with `onError: fail` it comes when the job has ended with results."
             },
+        },
+        {"corrections": ref("Corrections")},
+    ),
+    "Corrections": record(
+        {
+            "changes": several(ref("Change"), "The oldest first, at most the last 200."),
+            "checked": {"type": "boolean"},
+            "checkedAt": or_null(TIME),
+            "checkedBy": or_null(text("The name and the id of the key.")),
+            "revision": number("How often it was changed."),
+        },
+        {"record": {"description": "The corrected record. It is missing if it is as the model gave it."}},
+        "What people changed and checked.",
+    ),
+    "Change": record(
+        {
+            "pointer": text("A JSON Pointer into the record."),
+            "from": {"description": "Null where there was nothing."},
+            "to": {"description": "Null where there is nothing now."},
+            "at": TIME,
+            "by": text("The name and the id of the key."),
         }
+    ),
+    "Correction": record(
+        {},
+        {
+            "record": {"description": "The whole corrected record."},
+            "changes": {
+                "type": "object",
+                "additionalProperties": {},
+                "description": "JSON Pointer → value. They are set in the corrected record.",
+            },
+            "checked": {"type": "boolean"},
+            "revision": number("That of the `corrections` that are changed, 0 if there are none. Any, if it is left out."),
+        },
     ),
     "Estimate": record(
         {
@@ -385,6 +422,16 @@ COMPONENTS: dict[str, Schema] = {
         },
         what="RFC 9457, for who accepts `application/problem+json`.",
     ),
+}
+
+COMPONENTS["ItemCorrections"] = {
+    **COMPONENTS["Corrections"],
+    "properties": {
+        "index": number("Of the image in `images`, from 0."),
+        "customId": or_null(text()),
+        **COMPONENTS["Corrections"]["properties"],
+    },
+    "required": ["index", "customId", *COMPONENTS["Corrections"]["required"]],
 }
 
 COMPONENTS["WebhookEvent"] = record(

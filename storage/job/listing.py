@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, select, tuple_
 
 from pipeline.job_object import JobView
-from pipeline.types import Form, ImageState, JobStatus
+from pipeline.types import Form, ImageState, JobStatus, Question
 from storage.job.questions import question_of
 from storage.job.views import select_jobs, views_of
 from storage.schema import images_table, jobs_table
@@ -26,6 +26,9 @@ class ItemView:
     message: str | None  #: detail of the failure
     attempts: int  #: number of rounds that the image took part in
     note: str | None  #: remarks about the image (pipeline.notes)
+    corrections: (
+        dict[str, Any] | None
+    )  #: what people changed (storage.job.corrections), with its `revision`; shown as `result` is
     result: Any  #: the image's own record, if the job makes records and they may be shown
 
 
@@ -42,7 +45,13 @@ def jobs_page(
 
 
 def items_page(
-    connection: Connection, job: JobView, *, limit: int, state: ImageState | None = None, after: int = -1
+    connection: Connection,
+    job: JobView,
+    *,
+    limit: int,
+    state: ImageState | None = None,
+    checked: bool | None = None,
+    after: int = -1,
 ) -> list[ItemView]:
     """The job's images in order. `after`: the index of the last image on the previous page."""
     shows = job.has_result or (not job.status.ended and _will_be_paid(connection, job.id))
@@ -56,10 +65,12 @@ def items_page(
         columns.detail,
         columns.attempts,
         columns.note,
-        *([columns.result] if shows else []),
+        *([columns.result, columns.corrections, columns.revision] if shows else []),
     ).where(columns.job == job.id, columns.index > after)
     if state is not None:
         query = query.where(columns.state == state.value)
+    if checked is not None:
+        query = query.where(columns.checked.is_(checked))
     return [
         ItemView(
             index=row.at,
@@ -70,6 +81,7 @@ def items_page(
             message=row.detail,
             attempts=row.attempts,
             note=row.note,
+            corrections={**row.corrections, "revision": row.revision} if shows and row.corrections else None,
             result=row.result if shows else None,
         )
         for row in connection.execute(query.order_by(columns.index).limit(limit))
@@ -87,7 +99,22 @@ def _will_be_paid(connection: Connection, job: str) -> bool:
     return connection.scalar(select(jobs_table.c.id).where(jobs_table.c.id == job, *runs)) is not None
 
 
+def question_of_job(connection: Connection, job: str) -> Question | None:
+    """What the job asks. None if the job is gone."""
+    row = connection.execute(select(jobs_table.c.prompt, jobs_table.c.options).where(jobs_table.c.id == job)).one_or_none()
+    return question_of(row.prompt, row.options) if row is not None else None
+
+
+def corrected_items(connection: Connection, job: JobView) -> list[tuple[int, str | None, dict[str, Any]]]:
+    """Index, customId and corrections of each image that people have changed or checked, in order."""
+    columns = images_table.c
+    changed = columns.job == job.id, columns.corrections.is_not(None)
+    query = select(columns.index.label("at"), columns.custom_id, columns.corrections, columns.revision).where(*changed)
+    rows = connection.execute(query.order_by(columns.index)) if job.has_result else ()
+    return [(row.at, row.custom_id, {**row.corrections, "revision": row.revision}) for row in rows]
+
+
 def form_of(connection: Connection, job: str) -> Form | None:
     """The form of the job's answers: a separate result for each image, or one text or JSON document. None if the job is gone."""
-    row = connection.execute(select(jobs_table.c.prompt, jobs_table.c.options).where(jobs_table.c.id == job)).one_or_none()
-    return question_of(row.prompt, row.options).form if row is not None else None
+    question = question_of_job(connection, job)
+    return question.form if question is not None else None

@@ -51,7 +51,15 @@ def retry(
     failed = _failed_images(connection, row)
     kept = inputs.ranges(connection, job) if row.input_method != "url" else []
     round_ = row.round + 1
-    no_outcome = {"code": None, "detail": None, "sha256": None, "bytes": None, "result": null()}
+    no_outcome = {
+        "code": None,
+        "detail": None,
+        "sha256": None,
+        "bytes": None,
+        "result": null(),
+        "corrections": None,
+        "checked": False,
+    }
     open_jobs = select(func.count()).where(jobs_table.c.account == row.account, jobs_table.c.finished_at.is_(None))
     connection.execute(
         update(images_table)

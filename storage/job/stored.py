@@ -102,7 +102,7 @@ def _measure(dialect: str) -> Select[Any]:
     own = size(jobs.prompt, jobs.options, jobs.metadata, jobs.webhook_url, jobs.result, jobs.warnings)
     now = (
         own
-        + total(images.job, images.source, images.custom_id, images.detail, images.result, each=IMAGE_BYTES)
+        + total(images.job, images.source, images.custom_id, images.detail, images.result, images.corrections, each=IMAGE_BYTES)
         + total(chunks.job, chunks.replies)
         + total(merges_table.c.job, merges_table.c.text)
         + total(deliveries_table.c.job, deliveries_table.c.body)

@@ -48,7 +48,11 @@ def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
     )
     if late:
         connection.execute(update(jobs_table).where(jobs_table.c.id.in_(late)).values(result=None, expires_at=None))
-        connection.execute(update(images_table).where(images_table.c.job.in_(late)).values(result=None, source=None))
+        connection.execute(
+            update(images_table)
+            .where(images_table.c.job.in_(late))
+            .values(result=None, source=None, corrections=None, checked=False)
+        )
         connection.execute(update(chunks_table).where(chunks_table.c.job.in_(late)).values(replies=[], progress=None))
         connection.execute(update(merges_table).where(merges_table.c.job.in_(late)).values(text=None))
         delivered = deliveries_table.c.state != "pending"

@@ -191,6 +191,9 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("result", sa.JSON(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("corrections", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("checked", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("revision", sa.Integer(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_images_job"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job", "index", name=op.f("pk_images")),
     )

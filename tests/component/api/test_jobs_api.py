@@ -567,4 +567,4 @@ def test_no_id_in_an_address_reaches_the_database_with_a_nul(house):
     for rule in rules:
         method = next(iter(rule.methods - {"HEAD", "OPTIONS"}))
         found, values = house.app.url_map.bind("x").match(re.sub(r"<\w+>", "a\0b", rule.rule), method, return_rule=True)
-        assert (found.rule, list(values.values())) == (rule.rule, ["a\ufffdb"])
+        assert (found.rule, set(values.values())) == (rule.rule, {"a\ufffdb"})
