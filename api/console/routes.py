@@ -71,7 +71,7 @@ def blueprint() -> Blueprint:
         """Answers with the page. It names its assets by the version, so it must be asked for anew each time."""
         return _answer(_page(), "no-cache")
 
-    @routes.get("/console/<version>/<asset>")
+    @routes.get("/console/<version>/<file>")
     @describe(
         "A script, a style or a picture of the console",
         tag="About",
@@ -87,10 +87,10 @@ def blueprint() -> Blueprint:
             )
         ],
     )
-    def asset(version: str, asset: str) -> Response:
+    def asset(version: str, file: str) -> Response:
         """Answers with one asset of this version. Another version's page is old: loading the page again mends it."""
-        found = assets().get(asset)
-        if found is None or version != version_of_assets() or asset == PAGE:
+        found = assets().get(file)
+        if found is None or version != version_of_assets() or file == PAGE:
             raise ApiError(404, "not_found", "The console has no such file. Load /console again.")
         return _answer(found, KEPT_FOR_GOOD)
 

@@ -479,7 +479,8 @@ EVERY_ANSWER: dict[str, tuple[str, ...]] = {
 
 PATH_PARAMETERS: dict[str, Schema] = {
     "name": {"description": "The picture's file name.", "schema": text()},
-    "asset": {"description": "The file's name, as it stands in the page.", "schema": text()},
+    "asset": {"description": "The script's file name, as it stands in the page.", "schema": text()},
+    "file": {"description": "The file's name, as it stands in the page.", "schema": text()},
     "version": {"description": "The version of the console's files, as it stands in the page.", "schema": text()},
     "item": {"description": "The image's `index`.", "schema": number()},
     "job": {"description": "The job's `id`.", "schema": text()},
