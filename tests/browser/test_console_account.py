@@ -120,3 +120,40 @@ def test_the_keyboard_alone_reaches_a_screen(open_console, service: Service):
     expect(page.locator("main")).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.get_by_label("Name of the new key")).to_be_focused()
+
+
+def test_a_delivery_shows_what_was_sent_and_what_came_back_as_text_and_is_sent_again(open_console, service: Service):
+    console = open_console(service)
+    page, asked = console.page, []
+    attempt = {"at": "2026-01-02T03:04:05Z", "status": 500, "error": None, "ms": 12, "response": "<script>window.hurt=1</script>"}
+    row = {
+        "id": "dlv_1",
+        "job": "job_1",
+        "round": 1,
+        "event": "job.failed",
+        "url": "https://a.example/<b>hook",
+        "status": "dead",
+        "attempts": [attempt],
+        "createdAt": "2026-01-02T03:04:05Z",
+        "nextAttemptAt": None,
+    }
+    page.route("**/api/v1/deliveries?*", lambda route: route.fulfill(json={"deliveries": [row], "nextCursor": None}))
+    page.route("**/api/v1/deliveries/dlv_1", lambda route: route.fulfill(json={**row, "body": '{"type":"job.failed"}'}))
+
+    def again(route):
+        asked.append(route.request.method)
+        route.fulfill(status=202, json=row)
+
+    page.route("**/api/v1/deliveries/dlv_1/redeliver", again)
+    console.go("webhooks")
+    expect(page.get_by_text("https://a.example/<b>hook")).to_be_visible()
+    page.get_by_role("link", name="job.failed").click()
+    expect(page.get_by_text('"type": "job.failed"')).to_be_visible()
+    expect(page.get_by_text("<script>window.hurt=1</script>")).to_be_visible()
+    page.get_by_role("button", name="Redeliver").click()
+    expect(page.get_by_text("It is sent again")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+    assert asked == ["POST"]
+    assert page.evaluate("window.hurt") is None
+    serious = [one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in {"serious", "critical"}]
+    assert serious == []
