@@ -17,6 +17,7 @@ from api import (
     job_actions,
     job_events,
     job_items,
+    job_request,
     jobs,
     keys,
     metrics,
@@ -57,6 +58,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     app.register_blueprint(job_actions.blueprint(parts))
     app.register_blueprint(job_events.blueprint(parts))
     app.register_blueprint(job_items.blueprint(parts))
+    app.register_blueprint(job_request.blueprint(parts))
     app.register_blueprint(corrections.blueprint(parts))
     app.register_blueprint(pictures.blueprint(parts))
     app.register_blueprint(deliveries.blueprint(parts))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.request.fields import FIELDS
+from pipeline.request.fields import FIELDS, METHODS
 from pipeline.request.kinds import RequestField
 from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
 
@@ -196,6 +196,34 @@ COMPONENTS: dict[str, Schema] = {
             "data": text("The job.", contentMediaType="application/json", contentSchema=ref("Job")),
         },
         what="One event of the stream.",
+    ),
+    "JobRequest": record(
+        {
+            "inputMethod": text("`form`: the images were sent as files.", enum=[*METHODS, "form"]),
+            **{
+                name: REQUEST_FIELDS[name]
+                for name in (
+                    "prompt",
+                    "jsonMode",
+                    "granularity",
+                    "schema",
+                    "merge",
+                    "imagesPerCall",
+                    "cache",
+                    "model",
+                    "fallbackModels",
+                    "detail",
+                    "thinking",
+                    "onError",
+                    "deadlineSeconds",
+                    "keepInputsSeconds",
+                    "maxMoney",
+                    "webhookUrl",
+                    "metadata",
+                )
+            },
+        },
+        what="The fields of a job's request, as sent or as their default, without its images.",
     ),
     "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
     "JobStatus": text(enum=[status.value for status in JobStatus]),

@@ -4,11 +4,11 @@ import { h } from "./dom.js";
 
 /**
  * Rows or tiles of one height in a box that scrolls. `draw(index)` makes an entry; `height`: pixels of a line; `across()`: entries in
- * one line. Returns `{element, count(n), redraw(), show(index)}`: `count` sets how many entries there are, `show` scrolls to one.
+ * one line; `head`: pixels of a header that sticks to the top of the box, whose entries are then rows of a table. Returns `{element, count(n), redraw(), show(index)}`: `count` sets how many entries there are, `show` scrolls to one.
  */
-export function virtual({ draw, height, across = () => 1, label, role = "list", margin = 6 }) {
+export function virtual({ draw, height, across = () => 1, label, role = "list", margin = 6, head = 0 }) {
   const inner = h("div", { class: "virtual-inner", role, "aria-label": label });
-  const element = h("div", { class: "virtual", tabindex: "0" }, inner);
+  const element = h("div", { class: "virtual", tabindex: role === "rowgroup" ? null : "0" }, inner);
   let total = 0;
   let drawn = new Map();
   let frame = 0;
@@ -24,8 +24,11 @@ export function virtual({ draw, height, across = () => 1, label, role = "list", 
       let entry = drawn.get(index);
       if (!entry) {
         entry = draw(index);
-        entry.setAttribute("aria-setsize", total);
-        entry.setAttribute("aria-posinset", index + 1);
+        if (role === "rowgroup") entry.setAttribute("aria-rowindex", index + 2);
+        else {
+          entry.setAttribute("aria-setsize", total);
+          entry.setAttribute("aria-posinset", index + 1);
+        }
         inner.append(entry);
       }
       entry.style.transform = `translate(${(100 * (index % wide))}%, ${Math.floor(index / wide) * height}px)`;
@@ -56,7 +59,7 @@ export function virtual({ draw, height, across = () => 1, label, role = "list", 
     show(index) {
       const top = Math.floor(index / Math.max(1, across(element.clientWidth))) * height;
       if (top < element.scrollTop) element.scrollTop = top;
-      else if (top + height > element.scrollTop + element.clientHeight) element.scrollTop = top + height - element.clientHeight;
+      else if (top + height + head > element.scrollTop + element.clientHeight) element.scrollTop = top + height + head - element.clientHeight;
       paint();
       return drawn.get(index);
     },
