@@ -5,10 +5,13 @@ const quote = (text) => `'${String(text).replaceAll("'", `'\\''`)}'`;
 /** A file for curl's -F: quoted twice, because `;` and `,` in a name mean something to curl. */
 const file = (name) => quote(`images=@"${name.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`);
 
+/** What a field has if it is not sent. */
+const DEFAULTS = { jsonMode: false, granularity: "merged", merge: "auto", cache: false, detail: "high", onError: "partial", deadlineSeconds: 3600, keepInputsSeconds: 0, tier: "standard", evidence: false };
+
 /** The fields of the request that were set, without the pictures. */
 function fieldsOf(request) {
-  const leave = new Set(["inputMethod", "images", "image", "customIds"]);
-  return Object.fromEntries(Object.entries(request).filter(([name, value]) => !leave.has(name) && value !== null));
+  const leave = (name, value) => name === "inputMethod" || value === null || value === DEFAULTS[name] || (name === "granularity" && request.schema);
+  return Object.fromEntries(Object.entries(request).filter(([name, value]) => !leave(name, value)));
 }
 const isUrl = (request) => request.inputMethod === "url";
 const formText = (value) => (typeof value === "string" ? value : JSON.stringify(value));

@@ -25,7 +25,7 @@ export const same = (one, other) => JSON.stringify(one) === JSON.stringify(other
 /** A value as one short text. */
 export function shown(value) {
   if (value === null || value === undefined) return "";
-  if (Array.isArray(value)) return value.every((one) => one === null || typeof one !== "object") ? value.map(shown).join(", ") : `${value.length} entries`;
+  if (Array.isArray(value)) return value.every((one) => one === null || typeof one !== "object") ? value.map(shown).join(", ") : `${value.length} ${value.length === 1 ? "entry" : "entries"}`;
   if (typeof value === "object") return Object.values(value).map(shown).filter(Boolean).join(" · ");
   return String(value);
 }
@@ -37,6 +37,20 @@ function typesOf(schema) {
   return new Set([...own, ...inner]);
 }
 const inside = (schema, type) => [schema, ...(schema?.anyOf ?? []), ...(schema?.oneOf ?? [])].find((one) => [one?.type].flat().includes(type)) ?? schema;
+
+/** An entry to fill in, which fits the schema, or has the form of `like` where there is none. */
+function blank(schema, like) {
+  const types = typesOf(schema);
+  if (types.has("object") || (!types.size && isObject(like))) {
+    const kind = inside(schema, "object");
+    return Object.fromEntries(Object.keys(kind?.properties ?? like ?? {}).map((name) => [name, blank(kind?.properties?.[name], like?.[name])]));
+  }
+  if (schema?.enum) return schema.enum[0];
+  if (types.has("null")) return null;
+  if (types.has("array") || Array.isArray(like)) return [];
+  if (types.has("number") || types.has("integer") || typeof like === "number") return 0;
+  return types.has("boolean") || typeof like === "boolean" ? false : "";
+}
 
 /**
  * The form. `item`: of the API; `schema`: of the record, or null; `change(pointer, value)` stores a correction, and raises what is wrong;
@@ -58,11 +72,10 @@ export function recordForm({ item, schema, change, chosen }) {
   }
 
   function list(pointer, name, values, kind) {
-    const blank = isObject(values[0]) || typesOf(kind).has("object") ? Object.fromEntries(Object.keys(values[0] ?? kind?.properties ?? {}).map((key) => [key, null])) : typesOf(kind).has("number") || typeof values[0] === "number" ? 0 : "";
     const entries = values.map((value, at) => h("div", { class: "entry" }, part(join(pointer, at), `${name} ${at + 1}`, value, kind),
       button("Remove", () => change(pointer, values.filter((_, other) => other !== at)), { kind: "quiet", "aria-label": `Remove ${name} ${at + 1}` })));
     return h("fieldset", { class: "group" }, h("legend", {}, name, h("span", { class: "muted" }, ` ${values.length}`)), entries, trace(pointer, name),
-      button("Add an entry", () => change(pointer, [...values, blank]), { kind: "quiet", "aria-label": `Add an entry to ${name}` }));
+      button("Add an entry", () => change(pointer, [...values, blank(kind, values[0])]), { kind: "quiet", "aria-label": `Add an entry to ${name}` }));
   }
 
   function leaf(pointer, name, value, kind, required = true) {

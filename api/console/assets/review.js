@@ -69,9 +69,9 @@ class Screen {
   start(n) {
     const { run } = this;
     this.list = virtual({ height: ROW, head: ROW, label: "Records", role: "rowgroup", draw: (at) => this.row(at) });
-    const widths = ["46px", "44px", "minmax(130px, 1.2fr)", ...this.columns.map(() => "minmax(120px, 1fr)")];
-    this.grid = h("div", { class: "grid", role: "grid", "aria-label": "Records", "aria-colcount": widths.length, style: { "--columns": widths.join(" "), "--wide": `${90 + 130 + 124 * this.columns.length}px` } }, this.list.element);
-    this.list.element.prepend(h("div", { role: "rowgroup", class: "grid-head" }, h("div", { class: "grid-row", role: "row", "aria-rowindex": 1 }, ["#", "State", "Picture", ...this.columns.map(([, name]) => name)].map((name) => h("span", { role: "columnheader", title: name }, name)))));
+    const widths = ["52px", "64px", "minmax(130px, 1.2fr)", ...this.columns.map(() => "minmax(120px, 1fr)")];
+    this.grid = h("div", { class: "sheet", role: "grid", "aria-label": "Records", "aria-colcount": widths.length, style: { "--columns": widths.join(" "), "--wide": `${116 + 130 + 124 * this.columns.length}px` } }, this.list.element);
+    this.list.element.prepend(h("div", { role: "rowgroup", class: "sheet-head" }, h("div", { class: "sheet-row", role: "row", "aria-rowindex": 1 }, ["#", "State", "Picture", ...this.columns.map(([, name]) => name)].map((name) => h("span", { role: "columnheader", title: name }, name)))));
     this.grid.addEventListener("click", (event) => {
       const cell = event.target.closest("[role=gridcell]");
       if (cell) this.select(Number(cell.parentElement.dataset.n), Number(cell.dataset.column), true);
@@ -79,7 +79,7 @@ class Screen {
     });
     this.narrow = matchMedia("(max-width: 860px)");
     this.views = tabs("View", [["table", "Table"], ["picture", "Picture and record"]], "table", (id) => this.view(id, false));
-    this.nothing = h("div", { class: "grid-none", hidden: true }, "No record fits. Choose another filter or search.");
+    this.nothing = h("div", { class: "sheet-none", hidden: true }, "No record fits. Choose another filter or search.");
     this.body = h("div", { class: "review", data: { view: "table" } }, h("section", { class: "review-table", "aria-label": "Table" }, this.grid, this.nothing), h("section", { class: "review-side", "aria-label": "Picture and record" }, this.viewer.element, this.side));
     fill(this.main, stepper("review", { run: run.id }), h("div", { class: "head" }, h("div", {}, h("h1", {}, run.name || "Review"), this.counter),
       h("div", { class: "row review-tools" }, this.filters, this.seek, button("Keys ?", () => this.help(), { kind: "quiet" }), h("a", { class: "button primary", href: `#/export/${run.href}` }, "Export"))), h("div", { class: "review-views" }, this.views), this.body);
@@ -134,9 +134,9 @@ class Screen {
     const values = this.columns.map(([pointer], place) => {
       const text = item.status === "failed" ? (place ? "" : item.message) : shown(valueAt(record, pointer));
       const corrected = item.corrections?.record !== undefined && !same(valueAt(record, pointer), valueAt(item.result, pointer));
-      return cell(place + 1, [corrected ? h("span", { class: "corrected", title: "Corrected" }, "✎ ", h("span", { class: "unseen" }, "corrected: ")) : null, text || h("span", { class: "muted" }, "–")], { title: text });
+      return cell(place + 1, [corrected ? h("span", { class: "corrected", title: "Corrected" }, "✎ ", h("span", { class: "unseen" }, "corrected: ")) : null, text || (item.status === "failed" ? null : h("span", { class: "muted" }, "–"))], { title: text });
     });
-    return h("div", { class: `grid-row ${item.status}`, role: "row", "aria-selected": String(n === this.n), data: { n } }, h("span", { role: "rowheader" }, number(n + 1)), h("span", { role: "gridcell" }, h("span", { class: `sign ${kind}`, role: "img", "aria-label": word, title: word }, sign)), cell(0, this.run.nameOf(n)), values);
+    return h("div", { class: `sheet-row ${item.status}`, role: "row", "aria-selected": String(n === this.n), data: { n } }, h("span", { role: "rowheader" }, number(n + 1)), h("span", { role: "gridcell" }, h("span", { class: `sign ${kind}`, role: "img", "aria-label": word, title: word }, sign)), cell(0, this.run.nameOf(n)), values);
   }
 
   select(n, column = this.column, focus = false) {

@@ -239,7 +239,9 @@ function grid(run, signal) {
   const states = [];
   const list = virtual({ height: TILE, across: (width) => Math.max(1, Math.floor(width / TILE)), label: "Pictures of the run", draw });
   list.element.classList.add("tiles");
-  list.element.style.height = `${Math.min(520, Math.max(TILE, Math.ceil(run.total / 6) * TILE))}px`;
+  const size = () => list.element.style.setProperty("height", `${Math.min(520, Math.ceil(run.total / Math.max(1, Math.floor(list.element.clientWidth / TILE))) * TILE)}px`);
+  requestAnimationFrame(size);
+  addEventListener("resize", size, { signal });
   list.count(run.total);
   function draw(n) {
     const item = run.items[n];

@@ -4,7 +4,8 @@ import { h } from "./dom.js";
 
 /**
  * Rows or tiles of one height in a box that scrolls. `draw(index)` makes an entry; `height`: pixels of a line; `across()`: entries in
- * one line; `head`: pixels of a header that sticks to the top of the box, whose entries are then rows of a table. Returns `{element, count(n), redraw(), show(index)}`: `count` sets how many entries there are, `show` scrolls to one.
+ * one line; `head`: pixels of a header that sticks to the top of the box. With the role `rowgroup` the entries are rows of a table.
+ * Returns `{element, count(n), redraw(), show(index)}`: `count` sets how many entries there are, `show` scrolls to one.
  */
 export function virtual({ draw, height, across = () => 1, label, role = "list", margin = 6, head = 0 }) {
   const inner = h("div", { class: "virtual-inner", role, "aria-label": label });
@@ -12,6 +13,7 @@ export function virtual({ draw, height, across = () => 1, label, role = "list", 
   let total = 0;
   let drawn = new Map();
   let frame = 0;
+  let focused = -1; // an entry that is drawn again gets the focus back
 
   function paint() {
     frame = 0;
@@ -20,6 +22,7 @@ export function virtual({ draw, height, across = () => 1, label, role = "list", 
     const first = Math.max(0, (Math.floor(element.scrollTop / height) - margin) * wide);
     const end = Math.min(total, (Math.ceil((element.scrollTop + element.clientHeight) / height) + margin) * wide);
     const kept = new Map();
+    let before = null; // entries stand in their order, which a screen reader follows
     for (let index = first; index < end; index++) {
       let entry = drawn.get(index);
       if (!entry) {
@@ -29,8 +32,11 @@ export function virtual({ draw, height, across = () => 1, label, role = "list", 
           entry.setAttribute("aria-setsize", total);
           entry.setAttribute("aria-posinset", index + 1);
         }
-        inner.append(entry);
+        if (before) before.after(entry);
+        else inner.prepend(entry);
+        if (index === focused) entry.querySelector('[tabindex="0"], a, button')?.focus({ preventScroll: true });
       }
+      before = entry;
       entry.style.transform = `translate(${(100 * (index % wide))}%, ${Math.floor(index / wide) * height}px)`;
       entry.style.width = `${100 / wide}%`;
       entry.style.height = `${height}px`;
@@ -38,6 +44,7 @@ export function virtual({ draw, height, across = () => 1, label, role = "list", 
     }
     for (const [index, entry] of drawn) if (!kept.has(index)) entry.remove();
     drawn = kept;
+    focused = -1;
   }
   const later = () => (frame ||= requestAnimationFrame(paint));
   element.addEventListener("scroll", later, { passive: true });
@@ -51,6 +58,7 @@ export function virtual({ draw, height, across = () => 1, label, role = "list", 
     redraw(only = undefined) {
       for (const [index, entry] of drawn) {
         if (only !== undefined && !only.has(index)) continue;
+        if (entry.contains(document.activeElement)) focused = index;
         entry.remove();
         drawn.delete(index);
       }
