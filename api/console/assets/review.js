@@ -69,8 +69,8 @@ class Screen {
   start(n) {
     const { run } = this;
     this.list = virtual({ height: ROW, head: ROW, label: "Records", role: "rowgroup", draw: (at) => this.row(at) });
-    const widths = ["52px", "64px", "minmax(130px, 1.2fr)", ...this.columns.map(() => "minmax(120px, 1fr)")];
-    this.grid = h("div", { class: "sheet", role: "grid", "aria-label": "Records", "aria-colcount": widths.length, style: { "--columns": widths.join(" "), "--wide": `${116 + 130 + 124 * this.columns.length}px` } }, this.list.element);
+    const widths = [`${40 + 9 * String(run.total).length}px`, "64px", "minmax(130px, 1.2fr)", ...this.columns.map(() => "minmax(120px, 1fr)")];
+    this.grid = h("div", { class: "sheet", role: "grid", "aria-label": "Records", "aria-colcount": widths.length, style: { "--columns": widths.join(" "), "--wide": `${150 + 130 + 124 * this.columns.length}px` } }, this.list.element);
     this.list.element.prepend(h("div", { role: "rowgroup", class: "sheet-head" }, h("div", { class: "sheet-row", role: "row", "aria-rowindex": 1 }, ["#", "State", "Picture", ...this.columns.map(([, name]) => name)].map((name) => h("span", { role: "columnheader", title: name }, name)))));
     this.grid.addEventListener("click", (event) => {
       const cell = event.target.closest("[role=gridcell]");

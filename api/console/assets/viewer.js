@@ -69,9 +69,9 @@ export function makeViewer(signal) {
     fill(layer, boxes.map(([x0, y0, x1, y1]) => h("span", { style: { left: `${100 * x0}%`, top: `${100 * y0}%`, width: `${100 * (x1 - x0)}%`, height: `${100 * (y1 - y0)}%` } })));
   }
 
-  image.addEventListener("load", () => ((stage.hidden = false), approach()));
+  image.addEventListener("load", () => ((stage.hidden = tools.hidden = false), approach()));
   image.addEventListener("error", () => address && say("The browser can't draw this picture."));
-  const say = (what) => ((stage.hidden = true), fill(words, what), (level.value = ""));
+  const say = (what) => ((stage.hidden = tools.hidden = true), fill(words, what), (level.value = ""));
   const watcher = new ResizeObserver(() => (image.naturalWidth ? approach() : null));
   watcher.observe(frame);
   signal.addEventListener("abort", () => (watcher.disconnect(), address && URL.revokeObjectURL(address)));
