@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser generators demo serve test real-servers torture torture-checked fuzz pythons check audit screenshots clean
+.PHONY: help install browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit screenshots clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ torture-checked: install ## see that the torture fails with a safeguard taken ou
 	@for safeguard in fence ledger ring; do \
 		if $(BIN)/python -m tests.torture --short --seed $(or $(SEED),1) --without $$safeguard > /dev/null 2>&1; \
 		then echo "without $$safeguard: not noticed"; exit 1; else echo "without $$safeguard: the run failed, as it must"; fi; done
+
+mutants: install ## take about a hundred safeguards out, one at a time, and say which tests notice: docs/reference/mutants.md
+	@nice -n 10 $(BIN)/python -m tools.mutants
 
 fuzz: install ## damage pictures at random for ten minutes and see that only decoders suffer
 	@FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/component/pipeline/decode/test_fuzz.py -s -q --timeout=1200

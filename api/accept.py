@@ -201,6 +201,8 @@ def _make_job(
             webhook_url=wanted.webhook_url,
             request_id=g.request_id,
             metadata=wanted.metadata,
+            name=wanted.name,
+            batch=wanted.batch,
             fail_on_error=wanted.on_error == "fail",
             custom_ids=wanted.custom_ids or names,
             idempotency=idempotency,

@@ -1,4 +1,4 @@
-"""Shows the deliveries of a job's webhooks, and sends one again."""
+"""Shows the deliveries of webhooks, and sends one again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from flask import Blueprint, Response
 from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.openapi.document import ResponseSpec, describe
-from api.paging import own_job
+from api.paging import asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.wiring import WebParts
 from pipeline.job_object import time_json
 from storage.job import redelivery
-from storage.job.redelivery import DeliveryView, deliveries_of
+from storage.job.redelivery import DeliveryView, deliveries_of, deliveries_page, delivery_of_account
 from storage.queue import ringing
 
 log = structlog.get_logger(__name__)
+
+DEFAULT_LIMIT, MOST_DELIVERIES = 20, 100
+STATES = ["pending", "delivered", "dead"]
 
 
 def blueprint(parts: WebParts) -> Blueprint:
@@ -41,6 +44,42 @@ def blueprint(parts: WebParts) -> Blueprint:
         with parts.database.read() as connection:
             found = deliveries_of(connection, job)
         return json_response({"deliveries": [_delivery(view) for view in found]})
+
+    @routes.get("/api/v1/deliveries")
+    @describe(
+        "The account's webhooks",
+        tag="Deliveries",
+        parameters=list_parameters(STATES, DEFAULT_LIMIT, MOST_DELIVERIES),
+        answers=[ResponseSpec(status=200, what="The newest first.", schema="DeliveryPage")],
+        errors=["invalid_status", "invalid_limit", "invalid_cursor"],
+    )
+    def index() -> Response:
+        """Answers with the deliveries of all jobs of the account."""
+        account = authenticate(parts)
+        state, limit, place = asked_status(STATES), asked_limit(DEFAULT_LIMIT, MOST_DELIVERIES), asked_place(int, str)
+        after = (place[0], place[1]) if place else None
+        with parts.database.read() as connection:
+            found = deliveries_page(connection, account, limit=limit + 1, state=state, after=after)
+        shown = found[:limit]
+        following = cursor_of(shown[-1].created_at, shown[-1].id) if len(found) > limit else None
+        return json_response({"deliveries": [_delivery(view) for view in shown], "nextCursor": following})
+
+    @routes.get("/api/v1/deliveries/<delivery>")
+    @describe(
+        "A webhook: what was sent and what came back",
+        tag="Deliveries",
+        answers=[ResponseSpec(status=200, what="The delivery with its body.", schema="DeliveryWithBody")],
+        errors=["not_found"],
+    )
+    def one(delivery: str) -> Response:
+        """Answers with the delivery, and with the body that each attempt sends."""
+        account = authenticate(parts)
+        with parts.database.read() as connection:
+            found = delivery_of_account(connection, delivery, account)
+        if found is None:
+            raise ApiError(404, "not_found", "There is no such delivery.")
+        view, body = found
+        return json_response({**_delivery(view), "body": body})
 
     @routes.post("/api/v1/deliveries/<delivery>/redeliver")
     @describe(
@@ -73,12 +112,19 @@ def blueprint(parts: WebParts) -> Blueprint:
 def _delivery(view: DeliveryView) -> dict[str, object]:
     return {
         "id": view.id,
+        "job": view.job,
         "round": view.round,
         "event": view.event,
         "url": view.url,
         "status": view.state,
         "attempts": [
-            {"at": time_json(made["at"]), "status": made["status"], "error": made["error"] or None, "ms": made["ms"]}
+            {
+                "at": time_json(made["at"]),
+                "status": made["status"],
+                "error": made["error"] or None,
+                "ms": made["ms"],
+                "response": made.get("text") or None,
+            }
             for made in view.attempts
         ],
         "createdAt": time_json(view.created_at),

@@ -51,6 +51,8 @@ def blueprint(parts: WebParts) -> Blueprint:
                 "maxMoney": None if asked.max_money is None else asked.max_money / 1e9,
                 "webhookUrl": asked.webhook_url,
                 "metadata": view.metadata,
+                "name": view.name,
+                "batch": view.batch,
             }
         )
 

@@ -9,16 +9,28 @@ from flask import Blueprint, Response, request
 from api.accept import accept, accepted_answer
 from api.auth import authenticate
 from api.errors import ApiError, json_response
-from api.openapi.document import ResponseSpec, describe
+from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.error_codes import OF_REQUESTS
+from api.openapi.schemas import text
 from api.openapi.shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, REQUEST_SOURCE, WAIT
-from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
+from api.paging import (
+    asked,
+    asked_limit,
+    asked_place,
+    asked_status,
+    asked_text,
+    asked_time,
+    cursor_of,
+    list_parameters,
+    own_job,
+)
 from api.patience import hung_up
 from api.waiting import wait_for_end, waiting_place
 from api.wiring import WebParts
 from pipeline.job_object import job_json
+from pipeline.request.fields import LONGEST_BATCH, LONGEST_NAME
 from pipeline.types import JobStatus
-from storage.job.listing import jobs_page
+from storage.job.listing import JobFilter, jobs_page
 
 DEFAULT_LIMIT, MOST_JOBS = 20, 100
 STATUSES = [status.value for status in JobStatus]
@@ -46,20 +58,33 @@ def blueprint(parts: WebParts) -> Blueprint:
     @describe(
         "The account's jobs",
         tag="Jobs",
-        parameters=list_parameters(STATUSES, DEFAULT_LIMIT, MOST_JOBS),
+        parameters=[
+            *list_parameters(STATUSES, DEFAULT_LIMIT, MOST_JOBS),
+            Parameter(name="q", schema=text(), what="Show only those whose `name`, `id` or `batch` has this text in it."),
+            Parameter(name="batch", schema=text(), what="Show only those with this `batch`."),
+            Parameter(name="from", schema=text(), what="Show only those made on this day or later, or at this time: RFC 3339."),
+            Parameter(name="to", schema=text(), what="Show only those made before this day, or time."),
+        ],
         answers=[ResponseSpec(status=200, what="Newest first.", schema="JobList")],
-        errors=["invalid_status", "invalid_limit", "invalid_cursor"],
+        errors=["invalid_status", "invalid_limit", "invalid_cursor", "invalid_filter", "invalid_time"],
     )
     def index() -> Response:
         """Answers with the account's jobs, newest first."""
         account = authenticate(parts)
         status, limit, place = asked_status(STATUSES), asked_limit(DEFAULT_LIMIT, MOST_JOBS), asked_place(int, str)
+        wanted = JobFilter(
+            status=JobStatus(status) if status else None,
+            batch=asked_text("batch", LONGEST_BATCH),
+            search=asked_text("q", LONGEST_NAME),
+            begin=asked_time("from"),
+            end=asked_time("to"),
+        )
         with parts.database.read() as connection:
             found = jobs_page(
                 connection,
                 account,
                 limit=limit + 1,
-                status=JobStatus(status) if status else None,
+                wanted=wanted,
                 after=(place[0], place[1]) if place else None,
             )
         shown = found[:limit]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import request
@@ -16,6 +17,7 @@ from pipeline.job_object import JobView
 from storage.job.views import job_view
 
 LONGEST_CURSOR = 200
+LONGEST_TIME = 40  #: characters
 
 
 def own_job(parts: WebParts, job: str, account: str) -> JobView:
@@ -60,6 +62,32 @@ def asked_status(known: list[str]) -> str | None:
     if given not in known:
         raise ApiError(400, "invalid_status", f"status must be one of {', '.join(known)}.")
     return given
+
+
+def asked_text(name: str, longest: int) -> str | None:
+    """The text of this query parameter, None if it is missing or empty. Raises ApiError 400."""
+    given = asked(name)
+    if given == "":
+        return None
+    if len(given) > longest or _is_too_much(given):
+        raise ApiError(400, "invalid_filter", f"{name} must be a text of at most {longest} characters.")
+    return given
+
+
+def asked_time(name: str) -> int | None:
+    """The time that this query parameter names, in milliseconds since 1970; None if it is missing. A day begins in UTC.
+
+    Raises ApiError 400.
+    """
+    given = asked(name)
+    if given == "":
+        return None
+    try:
+        moment = datetime.fromisoformat(given[: LONGEST_TIME + 1])
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        reason = f"{name} must be a day or a time as RFC 3339 writes it, such as 2026-11-27 or 2026-11-27T08:00:00Z."
+        raise ApiError(400, "invalid_time", reason) from None
 
 
 def cursor_of(*place: int | str) -> str:

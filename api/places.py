@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.shares import may_take
+
 MOST_TIMES_FREE = 3  #: an account may have up to this many times the places that it leaves free
 
 
@@ -58,6 +60,4 @@ class Places:
         return self._free
 
     def _may_take(self, account: str, count: int) -> bool:
-        left = self._free - count
-        has = self._taken.get(account, 0)
-        return left >= 0 and (has == 0 or has + count <= MOST_TIMES_FREE * left)
+        return may_take(held=self._taken.get(account, 0), free=self._free, count=count, times=MOST_TIMES_FREE)

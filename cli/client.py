@@ -1,55 +1,56 @@
 """A client of the HTTP API: typed and synchronous. It imports nothing else of this project.
 
 A request that is safe to repeat is sent again after a lost connection or a refusal that passes (429, 502, 503, 504). Create jobs
-with an idempotency key, and creating them is safe too. Other refusals raise ApiError. Files are streamed from disk.
+with an idempotency key, and creating them is safe too. Other refusals raise ApiError, and so does `account_full` after 150 s, because
+it does not pass by itself. Files are streamed from disk.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx2
 
+from cli.form import File, FileChanged, Form
+
+__all__ = [
+    "ApiError",
+    "Client",
+    "ClientError",
+    "Counts",
+    "Estimate",
+    "File",
+    "FileChanged",
+    "Formats",
+    "Item",
+    "Job",
+    "Page",
+    "Spent",
+    "Unreachable",
+    "verify_webhook",
+]
+
 API = "/api/v1"
 ENDED = frozenset({"succeeded", "partial", "failed", "cancelled"})  #: the statuses of a job that has ended
 PASSING = frozenset({429, 502, 503, 504})  #: statuses that say "try again": nothing was accepted
+#: Codes of a 429 that passes only when somebody makes room, or when results expire. It is tried again for a while, and then raised.
+FULL = frozenset({"account_full"})
+FULL_PATIENCE = 150.0  #: seconds; the service names 60 s between two tries
 LONGEST_BACKOFF = 30.0  #: seconds between two tries, if the service names no time
-PIECE, POLL_SECONDS = 1 << 18, 20  #: bytes of a file read at a time; how long the service may hold a long poll
+POLL_SECONDS = 20  #: how long the service may hold a long poll
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 T = TypeVar("T")
 Page = tuple[list[T], str | None]  #: a part of a list, and the cursor of the page after it
 OnWait = Callable[[str, float], None]  #: is called before each wait with its reason and its seconds
-
-
-class FileChanged(Exception):
-    """A file is gone, or is not as it was when its size or hash was taken. The body was broken off before its end."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} changed while it was sent")
-        self.name = name  #: the file's name as in File
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class File:
-    """An image that is sent as a file."""
-
-    name: str  #: what the service shows for it
-    source: Path | bytes  #: where its bytes are, or the bytes
-    size: int  #: bytes
-    sha256: str = ""  #: hex; empty: not checked
 
 
 class ClientError(Exception):
@@ -332,21 +333,28 @@ class Client:
                 # A request that never got a connection is always safe to send again.
                 if not again and not isinstance(error, httpx2.ConnectError):
                     raise Unreachable(f"The answer of {self.url} was lost: {_cause(error)}") from error
-                reason, seconds, patience = f"{self.url} does not answer: {_cause(error)}. Does it run?", None, self._patience
+                fault: ClientError = Unreachable(f"{self.url} does not answer: {_cause(error)}. Does it run?")
+                seconds, patience = None, self._patience
             else:
                 if answer.status_code < 300:
                     return answer
                 if answer.status_code not in PASSING:
                     raise _refusal(answer)
-                refusal, seconds = _refusal(answer), _retry_after(answer)
-                busy = answer.status_code == 429 or seconds is not None
-                reason, patience = refusal.message, self._busy_patience if busy else self._patience
+                fault, seconds, patience = self._passing(answer)
             pause = _backoff(tries) if seconds is None else seconds
             if time.monotonic() - started + pause > patience:
-                raise Unreachable(reason)
+                raise fault
             if self._on_wait:
-                self._on_wait(reason, pause)
+                self._on_wait(str(fault), pause)
             self._sleep(pause)
+
+    def _passing(self, answer: httpx2.Response) -> tuple[ClientError, float | None, float]:
+        """What to raise when the patience with this refusal ends, the seconds until the next try if it names them, and the patience."""
+        refusal, seconds = _refusal(answer), _retry_after(answer)
+        if refusal.code in FULL:
+            return refusal, seconds, min(self._busy_patience, FULL_PATIENCE)
+        busy = answer.status_code == 429 or seconds is not None
+        return Unreachable(refusal.message), seconds, self._busy_patience if busy else self._patience
 
     def _request(
         self,
@@ -362,69 +370,9 @@ class Client:
         if not files:
             body = {"inputMethod": "url", "images": list(images), **(fields or {})}
             return self._http.build_request(method, path, headers=dict(headers), json=body)
-        form = _Form(files, fields or {})
+        form = Form(files, fields or {})
         sent = {**headers, "Content-Type": form.content_type, "Content-Length": str(form.length)}
         return self._http.build_request(method, path, headers=sent, content=form.pieces())
-
-
-class _Form:
-    """The body multipart/form-data of a request, with a length that is known before it is sent. `pieces` may be called again for another try."""
-
-    def __init__(self, files: Sequence[File], fields: Mapping[str, Any]) -> None:
-        """`fields`: texts are sent as they are, all other values as JSON. None values are left out."""
-        self._boundary = f"form-{secrets.token_hex(16)}"
-        self._files = files
-        given = {name: value for name, value in fields.items() if value is not None}
-        texts = {name: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for name, text in given.items()}
-        self._texts = [(name, text.encode()) for name, text in texts.items()]
-        self.content_type = f"multipart/form-data; boundary={self._boundary}"
-        #: bytes of the whole body
-        self.length = (
-            sum(len(self._head(name)) + len(text) + 2 for name, text in self._texts)
-            + sum(len(self._head("images", file.name)) + file.size + 2 for file in files)
-            + len(self._end())
-        )
-
-    def pieces(self) -> Iterator[bytes]:
-        """The body. Raises FileChanged before the end of the body, so that the service never takes a wrong file."""
-        for name, text in self._texts:
-            yield self._head(name) + text + b"\r\n"
-        for file in self._files:
-            yield self._head("images", file.name)
-            yield from _content(file)
-            yield b"\r\n"
-        yield self._end()
-
-    def _head(self, name: str, filename: str | None = None) -> bytes:
-        file = f'; filename="{_quoted(filename)}"\r\nContent-Type: application/octet-stream' if filename is not None else ""
-        return f'--{self._boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"{file}\r\n\r\n'.encode()
-
-    def _end(self) -> bytes:
-        return f"--{self._boundary}--\r\n".encode()
-
-
-def _quoted(text: str) -> str:
-    """The text as browsers write it between quotation marks."""
-    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _content(file: File) -> Iterator[bytes]:
-    if isinstance(file.source, bytes):
-        yield file.source
-        return
-    digest, left = hashlib.sha256(), file.size
-    try:
-        with file.source.open("rb") as source:
-            while piece := source.read(PIECE):
-                left -= len(piece)
-                if left < 0:
-                    break
-                digest.update(piece)
-                yield piece
-    except OSError:
-        raise FileChanged(file.name) from None
-    if left or (file.sha256 and digest.hexdigest() != file.sha256):
-        raise FileChanged(file.name)
 
 
 def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:

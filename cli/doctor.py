@@ -39,7 +39,6 @@ from workers.alive import LATE_SECONDS, silent_for
 
 CHECK_SECONDS = 5.0
 CLOCK_SECONDS = 2.0  #: the largest difference of two clocks that is healthy; clocks set by NTP differ by much less
-BODIES = 4  #: TMPDIR should have room for this many bodies of MAX_BODY
 LONGEST_TEXT = 300
 SHORTEST_SECRET = 4  #: characters; a shorter secret is not replaced by stars, because that would only make words unreadable
 
@@ -217,10 +216,15 @@ def _disk(settings: Settings, _now: Callable[[], float]) -> str:
     folder = tempfile.gettempdir()
     with tempfile.TemporaryFile() as file:
         file.write(b"x")
-    free, needed = shutil.disk_usage(folder).free, BODIES * settings.max_body
+    from api.wiring import LARGE_PLACES, arriving_places
+
+    bodies = arriving_places(settings) // LARGE_PLACES  # as many large bodies may arrive at once
+    free, needed = shutil.disk_usage(folder).free, bodies * settings.max_body
     text = f"{free // MB} MB free in {folder}"
     if free < needed:
-        todo = f"Free some space, or set TMPDIR to a folder with {needed // MB} MB: {BODIES} bodies of MAX_BODY."
+        todo = (
+            f"Free some space, or set TMPDIR to a folder with {needed // MB} MB: {bodies} bodies of MAX_BODY may arrive at once."
+        )
         raise Trouble(text, todo)
     return text
 

@@ -35,6 +35,8 @@ class JobView:
     error_message: str | None
     warnings: Sequence[str]
     metadata: dict[str, Any] | None  #: the caller's own
+    name: str | None  #: what people call the job
+    batch: str | None  #: the caller's id of several jobs that belong together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +73,8 @@ def job_json(job: JobView) -> dict[str, Any]:
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "warnings": list(job.warnings),
         "metadata": job.metadata,
+        "name": job.name,
+        "batch": job.batch,
         "links": links_json(job.id),
     }
 

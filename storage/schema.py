@@ -41,6 +41,8 @@ accounts_table = Table(
     Column("held", BigInteger, nullable=False, default=0),  # credits reserved by open jobs
     Column("charged", BigInteger, nullable=False, default=0),  # credits spent since the account exists
     Column("stored_bytes", BigInteger, nullable=False, default=0, server_default="0"),  # the sum of its jobs' stored_bytes
+    Column("open_jobs", BigInteger, nullable=False, default=0, server_default="0"),  # see storage/job/totals.py
+    Column("kept_bytes", BigInteger, nullable=False, default=0, server_default="0"),  # see storage/job/totals.py
     Column("webhook_secret", Text),  # encrypted with SECRET_KEY; made when it is first needed
     Column("webhook_secret_before", Text),  # the previous secret, encrypted: it also signs while receivers switch
     Column("webhook_secret_before_until", BigInteger),  # the previous secret signs until then
@@ -75,6 +77,8 @@ jobs_table = Table(
     Column("request_id", Text),  # id of the HTTP request that started the round; each log line of the job carries it
     Column("webhook_url", Text),  # receives an event when the job ends
     Column("metadata", JSON),  # the caller's own values, returned unchanged
+    Column("name", Text),  # what people call the job
+    Column("batch", Text),  # the caller's id of several jobs that belong together
     Column("fail_on_error", Boolean, nullable=False),  # the job fails if any image fails
     Column("engine", Text, nullable=False),
     Column("model", Text, nullable=False),
@@ -102,6 +106,14 @@ jobs_table = Table(
         "stored_bytes", BigInteger, nullable=False, default=0, server_default="0"
     ),  # what it keeps in SQL: see storage/job/stored.py
     Index("ix_jobs_account_created_at", "account", "created_at", "id"),
+    Index(
+        "ix_jobs_account_batch",
+        "account",
+        "batch",
+        "created_at",
+        sqlite_where=text("batch IS NOT NULL"),
+        postgresql_where=text("batch IS NOT NULL"),
+    ),
     Index("ix_jobs_account_status", "account", "status", "created_at", "id"),
     Index(
         "ix_jobs_open",
@@ -122,6 +134,16 @@ jobs_table = Table(
         sqlite_where=text("expires_at IS NOT NULL"),
         postgresql_where=text("expires_at IS NOT NULL"),
     ),
+)
+
+SHARDS = 16  #: a power of two, well above the number of transactions that commit at the same moment
+
+#: The bytes in scratch of all jobs are the sum of these rows. The migration makes the rows. See storage/job/totals.py.
+scratch_totals_table = Table(
+    "scratch_totals",
+    metadata,
+    Column("shard", Integer, primary_key=True, autoincrement=False),  # from 0 to SHARDS - 1
+    Column("bytes", BigInteger, nullable=False),  # may be negative: only the sum of all rows has a meaning
 )
 
 #: With these rows a repeated request does not create a second job. A row is written and deleted together with its job.
@@ -277,7 +299,8 @@ deliveries_table = Table(
     Column("event", Text, nullable=False),  # job.succeeded, job.partial, job.failed, job.cancelled
     Column("body", Text),  # the same bytes for each attempt; NULL after the job's results have expired
     Column("state", Text, nullable=False),  # pending, delivered, dead
-    Column("attempts", JSON, nullable=False),  # list of {at, status, error, ms}
+    Column("attempts", JSON, nullable=False),  # list of {at, status, error, ms, text}
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("job", "round"),
+    Index("ix_deliveries_account_created_at", "account", "created_at", "id"),
 )

@@ -29,8 +29,10 @@ PASSWORD = "redis-password"  # for the Valkey server that the test starts
 class Production:
     """The running processes, by name, and clients of the web processes."""
 
-    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str], command: str = "cli.main") -> None:
+        """`command`: the module that has the commands."""
         self.folder = folder
+        self.command = command
         self.settings = settings
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.ports: dict[str, int] = {}
@@ -47,7 +49,7 @@ class Production:
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", role], cwd=ROOT, env=given, stdout=out, stderr=out, start_new_session=True
+                [sys.executable, "-m", self.command, role], cwd=ROOT, env=given, stdout=out, stderr=out, start_new_session=True
             )
 
     def run(self, *arguments: str) -> str:
@@ -129,6 +131,7 @@ def production(
     s3: S3Server,
     fake: FakeGemini,
     names: tuple[str, ...] = ("web-1", "web-2", "worker-1", "worker-2", "supervisor"),
+    command: str = "cli.main",
     **settings: str,
 ) -> Iterator[Production]:
     """Starts all processes after the migration, and stops everything at the end of the block."""
@@ -146,7 +149,7 @@ def production(
             "GEMINI_BASE_URL": fake.base_url,
             **settings,
         }
-        cluster = Production(folder, given)
+        cluster = Production(folder, given, command)
         stack.callback(cluster.end)
         cluster.run("migrate")
         for name in names:

@@ -26,8 +26,12 @@ START_SECONDS = 60
 class Service:
     """A running service and an API key with credits."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[str], url: str, key: str) -> None:
+    def __init__(
+        self, folder: Path, process: subprocess.Popen[str], url: str, key: str, settings: dict[str, str] | None = None
+    ) -> None:
+        """`settings`: those of the service that its commands need too."""
         self.folder = folder
+        self.settings = settings or {}
         self.process = process
         self.url = url
         self.key = key
@@ -63,7 +67,7 @@ class Service:
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments],
             cwd=ROOT,
-            env=environment(self.folder),
+            env=environment(self.folder, **self.settings),
             capture_output=True,
             text=True,
             timeout=60,
@@ -114,7 +118,8 @@ def serving(folder: Path, command: Sequence[str] = ("cli.main",), **settings: st
         )
     try:
         url, key = _ready(process, folder)
-        service = Service(folder, process, url, key)
+        database = {name: value for name, value in settings.items() if name == "DATABASE_URL"}
+        service = Service(folder, process, url, key, database)
         yield service
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

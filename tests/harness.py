@@ -32,6 +32,7 @@ from pipeline.scratch_key import owner_of
 from storage import schema
 from storage.account import accounts, ledger
 from storage.database import now_ms
+from storage.job import totals
 from tests.described import DescribedClient
 from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
@@ -257,8 +258,10 @@ class Harness:
                 (row.id, row.round)
                 for row in connection.execute(select(jobs.c.id, jobs.c.round).where(jobs.c.finished_at.is_(None)))
             }
+            wrong = totals.check(connection)
         left = sorted(key for key in self.scratch.objects if owner_of(key) not in open_jobs)
         assert left == inputs, "scratch objects of jobs that are over, or uploaded images that should have been kept"
+        assert wrong == totals.Wrong(accounts=[], scratch=0), "totals that differ from the rows of the jobs"
         assert total_held == held, "credits held that belong to no open job"
         assert money == granted, "credits made or lost"
         over = {(job, round_) for job, round_, _ in kinds} - begun

@@ -20,9 +20,10 @@ def cleanup(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int
         parts.scratch.delete(keys)
 
     def commit(connection: Connection) -> list[int]:
-        if not needed:
-            inputs.forget(connection, lease.job)
+        forgotten = None if needed else inputs.forget(connection, lease.job)
         steps.finish(connection, lease)
+        if forgotten:
+            inputs.give_back(connection, lease.job, forgotten)
         return []
 
     return commit

@@ -15,6 +15,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pipeline.shares import may_take
+
 SLOW_SECONDS = 0.2  #: a step that waits longer for its next image lends its place
 LOOK_SECONDS = 0.05  #: how often the waiting steps are looked at
 
@@ -62,8 +64,8 @@ class _Wait:
 class Lending:
     """The places that waiting steps have lent. Thread-safe.
 
-    `places`: the most that are lent at once. An account may lend one more while it has lent fewer than are left. `clock`: returns
-    seconds that never decrease. Without `spares`, nothing is lent.
+    `places`: the most that are lent at once. Accounts share them by the rule of pipeline/shares.py. `clock`: returns seconds
+    that never decrease. Without `spares`, nothing is lent.
     """
 
     def __init__(self, spares: LentPlaces | None = None, *, places: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -104,7 +106,9 @@ class Lending:
             for wait in self._waits:
                 if now - wait.since < SLOW_SECONDS:
                     break  # the others have waited for less
-                if not wait.lent and self._lent[wait.account] < self._left and self._spares is not None:
+                if self._spares is None or wait.lent:
+                    continue
+                if may_take(held=self._lent[wait.account], free=self._left):
                     wait.lent = True
                     self._left -= 1
                     self._lent[wait.account] += 1

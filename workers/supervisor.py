@@ -16,7 +16,7 @@ from pipeline.ports import Scratch
 from pipeline.scratch_key import is_input, owner_of
 from storage.account import answers
 from storage.database import Database
-from storage.job import closing, inputs, upkeep
+from storage.job import closing, inputs, totals, upkeep
 from storage.job.upkeep import Owner
 from storage.queue import ringing, steps
 from storage.redis.signals import Signals
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 1.0
 PURGE_SECONDS = 60.0
 SWEEP_SECONDS = 300.0
+CHECK_SECONDS = 300.0
 OWNERS_AT_ONCE = 500  #: databases take about 30,000 values in one query
 LONGEST_REASON = 300  #: characters of a part's own words in the log
 #: A request that is being accepted has objects but no job yet. So objects of no job stay until nothing was added to them for
@@ -64,6 +65,7 @@ class Supervisor:
         self._every(SWEEP_SECONDS, self.sweep)
         self._every(SWEEP_FULL_SECONDS, self.sweep_if_full)
         self._every(SWEEP_SECONDS, self.abort_uploads)
+        self._every(CHECK_SECONDS, self.check_totals)
 
     def reclaim(self) -> None:
         with self.database.write() as connection:
@@ -115,6 +117,16 @@ class Supervisor:
             answers.forget_expired(connection)
         if purged:
             log.info("results_expired", jobs=len(purged))
+
+    def check_totals(self) -> None:
+        """Counts the totals again that differ from the rows, as they do after a process of an older version has changed jobs."""
+        with self.database.read() as connection:
+            wrong = totals.check(connection)
+        if not (wrong.accounts or wrong.scratch):
+            return
+        log.warning("totals_were_wrong", accounts=len(wrong.accounts), scratch_bytes=wrong.scratch)
+        with self.database.write() as connection:
+            totals.mend(connection, wrong)
 
     def sweep_if_full(self) -> None:
         """While storage is full, sweeps more often, and what belongs to no job goes sooner."""

@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from pipeline.shares import may_take
+
 BUSY_SECONDS = 1.0  #: until a delivery that found no place is tried again
 MOST_BUSY_SECONDS = 4.0  #: the same for an account whose receivers take long
 
@@ -14,8 +16,7 @@ MOST_BUSY_SECONDS = 4.0  #: the same for an account whose receivers take long
 class WebhookPlaces:
     """Places for webhook calls. Thread-safe.
 
-    An account may take a place while it holds fewer than are free. So an account that is alone gets half of all places, and the
-    next account still finds a place at once: the webhooks of an account that holds none wait only if many accounts hold all. Of
+    Accounts share the places by the rule of pipeline/shares.py, so an account that is alone gets half of all places. The webhooks of an account that holds none wait only if many accounts hold all. Of
     its places, an account may use `of_host` for one receiver, so that its other receivers are not delayed either. `clock`: returns
     seconds that never decrease.
     """
@@ -33,7 +34,7 @@ class WebhookPlaces:
     def take(self, account: str) -> bool:
         """Takes a place for the account. Returns whether there was one."""
         with self._lock:
-            if self._held[account] >= self._free:
+            if not may_take(held=self._held[account], free=self._free):
                 return False
             self._free -= 1
             self._held[account] += 1

@@ -44,10 +44,11 @@ ERRORS: dict[str, ErrorCode] = {
     "invalid_status": ErrorCode(400, "`status` is not a status of jobs or images"),
     "invalid_limit": ErrorCode(400, "`limit` is not a whole number in its range"),
     "invalid_cursor": ErrorCode(400, "`cursor` is not a `nextCursor` of this list"),
+    "invalid_filter": ErrorCode(400, "`q` or `batch` of a list is too long, or has characters that are no Unicode text"),
+    "invalid_time": ErrorCode(400, "`from` or `to` is no day and no time as RFC 3339 writes them"),
     "invalid_format": ErrorCode(400, "`format` is not one of the formats of results"),
     "invalid_days": ErrorCode(400, "`days` is not a whole number from 1 to 366"),
     "invalid_width": ErrorCode(400, "`width` is not a whole number from 64 to 2048"),
-    "invalid_name": ErrorCode(400, "`name` is not a text of 1 to 200 characters"),
     "correction_invalid": ErrorCode(
         400, "a correction can't be read, or its record does not fit the job's schema; the text says where"
     ),

@@ -53,6 +53,8 @@ JOB = {
     "error": None,
     "warnings": [],
     "metadata": {"order": 4711},
+    "name": "Ferry banner",
+    "batch": None,
     "links": _LINKS,
 }
 _QUEUED = {
@@ -77,11 +79,12 @@ _ITEM = {
 }
 _DELIVERY = {
     "id": DELIVERY_ID,
+    "job": JOB_ID,
     "round": 1,
     "event": "job.succeeded",
     "url": "https://www.example.com/hook",
     "status": "delivered",
-    "attempts": [{"at": "2026-11-26T12:00:02.400Z", "status": 204, "error": None, "ms": 38}],
+    "attempts": [{"at": "2026-11-26T12:00:02.400Z", "status": 200, "error": None, "ms": 38, "response": "thanks"}],
     "createdAt": "2026-11-26T12:00:02.310Z",
     "nextAttemptAt": None,
 }
@@ -98,6 +101,7 @@ REQUESTS: dict[str, dict[str, Value]] = {
             "schema": _RECORD_SCHEMA,
             "customIds": ["till-1"],
             "metadata": {"order": 4711},
+            "name": "Till receipts of May",
         },
     },
     "NewKey": {"For a shop": {"name": "shop"}},
@@ -130,6 +134,8 @@ ANSWERS: dict[str, Value] = {
         "maxMoney": None,
         "webhookUrl": None,
         "metadata": None,
+        "name": None,
+        "batch": None,
     },
     "JobList": {"jobs": [JOB], "nextCursor": None},
     "Item": _ITEM,
@@ -147,6 +153,8 @@ ANSWERS: dict[str, Value] = {
         "credits": {"base": BASE, "perImage": PER_IMAGE},
     },
     "DeliveryList": {"deliveries": [_DELIVERY]},
+    "DeliveryPage": {"deliveries": [_DELIVERY], "nextCursor": None},
+    "DeliveryWithBody": {**_DELIVERY, "body": f'{{"type":"job.succeeded","data":{{"id":"{JOB_ID}"}}}}'},
     "Delivery": _DELIVERY,
     "Usage": {
         "balance": {"available": 989, "held": 0, "charged": 11},

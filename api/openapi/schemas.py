@@ -102,6 +102,18 @@ BASE64 = (
 #: The same, or nothing: an empty string among images fails alone.
 BASE64_OR_EMPTY = rf"{BASE64[:-1]}?$|^\s*$"
 
+_DELIVERY: dict[str, Schema] = {
+    "id": text("The `webhook-id`, the same at each attempt."),
+    "job": text("`job_…`"),
+    "round": number("Of the job: each end is told.", minimum=1),
+    "event": text(enum=EVENTS),
+    "url": text("As sent in `webhookUrl`."),
+    "status": text("`dead`: given up, can be sent again.", enum=["pending", "delivered", "dead"]),
+    "attempts": several(ref("Attempt"), "The oldest first; of many just the last 50."),
+    "createdAt": TIME,
+    "nextAttemptAt": or_null(TIME),
+}
+
 COMPONENTS: dict[str, Schema] = {
     "Request": {
         **record(
@@ -178,6 +190,8 @@ COMPONENTS: dict[str, Schema] = {
             "error": or_null(ref("JobError")),
             "warnings": several(text(), "For a person."),
             "metadata": {"description": "As sent.", **or_null(ref("Metadata"))},
+            "name": or_null(text("As sent.")),
+            "batch": or_null(text("As sent.")),
             "links": ref("Links"),
         }
     ),
@@ -220,6 +234,8 @@ COMPONENTS: dict[str, Schema] = {
                     "maxMoney",
                     "webhookUrl",
                     "metadata",
+                    "name",
+                    "batch",
                 )
             },
         },
@@ -387,24 +403,20 @@ COMPONENTS: dict[str, Schema] = {
     "NewKey": record({"name": text(minLength=1, maxLength=200)}),
     "MadeKey": record({"id": text(), "name": text(), "key": text("It is shown this once."), "createdAt": TIME}),
     "DeliveryList": record({"deliveries": several(ref("Delivery"))}),
-    "Delivery": record(
-        {
-            "id": text("The `webhook-id`, the same at each attempt."),
-            "round": number("Of the job: each end is told.", minimum=1),
-            "event": text(enum=EVENTS),
-            "url": text("As sent in `webhookUrl`."),
-            "status": text("`dead`: given up, can be sent again.", enum=["pending", "delivered", "dead"]),
-            "attempts": several(ref("Attempt"), "The oldest first; of many just the last 50."),
-            "createdAt": TIME,
-            "nextAttemptAt": or_null(TIME),
-        }
+    "DeliveryPage": record({"deliveries": several(ref("Delivery")), "nextCursor": NEXT}),
+    "DeliveryWithBody": record(
+        {**_DELIVERY, "body": or_null(text("What each attempt sends. `null`: the job was deleted, or its results have expired."))}
     ),
+    "Delivery": record(_DELIVERY),
     "Attempt": record(
         {
             "at": TIME,
             "status": or_null(number("HTTP; null where there was no answer.")),
             "error": or_null(text("Why there was none.")),
             "ms": number("What it took."),
+            "response": or_null(
+                text("How the answer's body begins, a stranger's text. Only of the last 3 attempts, and not of private networks.")
+            ),
         }
     ),
     "Usage": record(

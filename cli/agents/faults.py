@@ -23,6 +23,7 @@ NEXT_STEPS = {
     "results_expired": "Call extract again: the results of this job are deleted.",
     "too_many_open_jobs": "Wait for a job to end with get_job, then try again.",
     "scratch_full": "Try again in a minute.",
+    "account_full": "Ask the user to delete jobs that are no longer needed, or wait until results expire; waiting a minute does not help.",
     "rate_limited": "Wait a minute, then try again with fewer calls.",
 }
 MEND = "Mend the arguments as the message says, then call the tool again."

@@ -6,6 +6,8 @@ from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from pipeline.shares import may_take
+
 #: The part of all places that one job may hold, and the names that end alike of one account.
 OF_JOB, OF_PARENT = 3 / 8, 3 / 16
 
@@ -42,8 +44,7 @@ def parent_of(host: str) -> str:
 class LookupTurns:
     """The lookups that wait and the places of those that run. The caller holds a lock.
 
-    An account may hold a place while it holds fewer than are free. So an account that is alone gets half of the places, and the next
-    account finds one at once.
+    Accounts share the places by the rule of pipeline/shares.py, so an account that is alone gets half of the places.
     """
 
     def __init__(self, places: int) -> None:
@@ -66,7 +67,7 @@ class LookupTurns:
     def start_next(self) -> Lookup | None:
         """Takes the lookup out of the queues whose turn it is. None if no lookup may start now."""
         for account, jobs in self._waiting.items():
-            if self._accounts[account] >= self._free:
+            if not may_take(held=self._accounts[account], free=self._free):
                 continue
             for asker, parents in jobs.items():
                 if self._jobs[asker] >= self._of_job:

@@ -21,6 +21,7 @@ class WebhookResponse:
     status: int | None  #: the HTTP status; None if there was no answer
     error: str = ""  #: why there was no answer, in a word or two
     retry_after: float = 0.0  #: seconds of the receiver's Retry-After; 0: it sent none
+    text: str = ""  #: how the body of the answer begins; a stranger's text. Empty: there was none, or it may not be shown
 
     @property
     def accepted(self) -> bool:

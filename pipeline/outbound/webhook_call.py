@@ -8,7 +8,7 @@ from io import BytesIO
 
 import pycurl
 
-from pipeline.outbound.addresses import Allowed, read_url
+from pipeline.outbound.addresses import Allowed, address_allowed, read_url
 from pipeline.outbound.guard import GuardedCurl, NameRefused, Names, Resolve, system_lookup
 from pipeline.outbound.lookup_turns import Asker
 from pipeline.outbound.webhook import WebhookResponse
@@ -17,6 +17,7 @@ from pipeline.turns import current_account, current_job
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 15.0
 MOST_READ = 64 * 1024  #: bytes of an answer that are read; the rest is ignored, because only the status counts
+MOST_SHOWN = 1000  #: bytes of an answer that the webhook's owner may see
 
 
 class WebhookCaller:
@@ -46,7 +47,8 @@ class WebhookCaller:
         curl.setopt(pycurl.READDATA, BytesIO(body))  # COPYPOSTFIELDS raises if the body has a zero byte
         curl.setopt(pycurl.HTTPHEADER, [f"{name}: {value}" for name, value in headers.items()] + ["Expect:"])
         curl.setopt(pycurl.TIMEOUT_MS, int(self._seconds * 1000))
-        curl.setopt(pycurl.WRITEFUNCTION, _Waste())
+        answer = _Beginning()
+        curl.setopt(pycurl.WRITEFUNCTION, answer)
         try:
             curl.perform()
         except pycurl.error as error:
@@ -56,18 +58,26 @@ class WebhookCaller:
         finally:
             status, retry_after = curl.getinfo(pycurl.RESPONSE_CODE), curl.getinfo(pycurl.RETRY_AFTER)
             curl.close()
-        return WebhookResponse(status=status, retry_after=float(retry_after))
+        # The owner sees no answer of a private network, because it may be meant for those inside alone.
+        public = all(address_allowed(address, target.port, ()) for address in addresses)
+        return WebhookResponse(status=status, retry_after=float(retry_after), text=answer.text() if public else "")
 
 
-class _Waste:
-    """Reads an answer and discards it. Stops the transfer at a limit."""
+class _Beginning:
+    """Reads an answer and keeps its beginning. Stops the transfer at a limit."""
 
     def __init__(self) -> None:
         self._read = 0
+        self._kept = b""
 
     def __call__(self, piece: bytes) -> int | None:
         self._read += len(piece)
+        self._kept += piece[: MOST_SHOWN - len(self._kept)]
         return 0 if self._read > MOST_READ else None
+
+    def text(self) -> str:
+        """The beginning as text. A database takes no NUL, so one becomes the sign for what is no text."""
+        return self._kept.decode(errors="replace").replace("\0", "\ufffd")
 
 
 def _answered(guarded: GuardedCurl, code: int) -> bool:

@@ -43,6 +43,8 @@ ON_ERROR: tuple[OnError, ...] = ("partial", "fail")
 
 LONGEST_PROMPT = 100_000  #: characters; it is sent with each call, and stored with the job
 LONGEST_CUSTOM_ID = 256  #: characters
+LONGEST_NAME = 200  #: characters
+LONGEST_BATCH = 64  #: characters
 MOST_METADATA = 4096  #: bytes as JSON, because it is sent with each webhook, whose body has at most 20 kB
 DEEPEST_METADATA = 20  #: levels of nested objects and arrays
 _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
@@ -166,6 +168,22 @@ def _metadata(value: Any, _: Given) -> dict[str, Any] | None:
     size = len(json.dumps(value, separators=(",", ":")))
     if size > MOST_METADATA:
         raise Unfit(f"metadata has {size} bytes as JSON; the most is {MOST_METADATA}.")
+    return value
+
+
+def _name(value: Any, _: Given) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str) or not _is_storable(value) or len(value.strip()) > LONGEST_NAME:
+        raise Unfit(f"name must be a text of at most {LONGEST_NAME} characters.")
+    return value.strip()
+
+
+def _batch(value: Any, _: Given) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not _is_storable(value) or len(value) > LONGEST_BATCH:
+        raise Unfit(f"batch must be a string of at most {LONGEST_BATCH} characters.")
     return value
 
 
@@ -344,6 +362,20 @@ class ExtractRequest:
         wants=f"an object of at most {MOST_METADATA} bytes as JSON, {DEEPEST_METADATA} levels deep",
         what="Your own data, echoed with the job.",
         when=f"is not an object, is nested too deeply, or has over {MOST_METADATA} bytes as JSON",
+    )
+    name: str | None = declared(
+        read=_name,
+        schema={"type": ["string", "null"], "maxLength": LONGEST_NAME, "pattern": r"^[^\x00]*$"},
+        wants=f"a text of at most {LONGEST_NAME} characters",
+        what="What people call the job. Lists show it and find the job by it.",
+        when=f"is not a text of at most {LONGEST_NAME} characters, or is empty where a key is made",
+    )
+    batch: str | None = declared(
+        read=_batch,
+        schema={"type": ["string", "null"], "maxLength": LONGEST_BATCH, "pattern": r"^[^\x00]*$"},
+        wants=f"a string of at most {LONGEST_BATCH} characters",
+        what="Your own id of several jobs that belong together, such as the parts of a folder with more images than a request takes. "
+        "`GET /jobs?batch=` lists them.",
     )
 
     @property

@@ -27,7 +27,7 @@ _MEANT = {
     "schema": ("jsonschema", "responseschema", "outputschema", "recordschema", "responsejsonschema"),
     "webhookUrl": ("webhook", "webhooks", "callback", "callbackurl", "hook", "hookurl", "notifyurl", "notificationurl"),
     "deadlineSeconds": ("timeout", "timeoutseconds", "deadline", "maxseconds", "ttl"),
-    "customIds": ("ids", "customid", "imageids", "externalids", "names"),
+    "customIds": ("ids", "customid", "imageids", "externalids"),
     "metadata": ("meta", "userdata", "tags", "labels"),
     "maxCredits": ("credits", "creditlimit", "maxcost", "budget"),
     "fallbackModels": ("fallback", "fallbacks", "fallbackmodel"),

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Connection, Insert, Select, bindparam, cast, func, insert, select
+from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, insert, select
 
 from pipeline.credits import reservation
 from pipeline.plan import ChunkPlan
 from pipeline.types import ImageState, JobStatus, Question, StepKind
 from storage.account import ledger
 from storage.database import now_ms
-from storage.job import stored
+from storage.job import stored, totals
 from storage.job.questions import options_of
 from storage.queue import steps
 from storage.schema import accounts_table, chunks_table, idempotency_keys_table, images_table, jobs_table
@@ -76,6 +76,8 @@ class NewRow:
     ttl_ms: int  #: how long results are kept after the job's end
     webhook_url: str | None = None  #: receives an event when the job ends
     metadata: dict[str, Any] | None = None  #: the caller's own values, returned unchanged
+    name: str | None = None  #: what people call the job
+    batch: str | None = None  #: the caller's id of several jobs that belong together
     fail_on_error: bool = False  #: the job fails if any image fails
     request_id: str | None = None  #: id of the HTTP request that makes the job; each log line of the job carries it
 
@@ -105,25 +107,22 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
         # Lock the account first. Of two requests with the same key, the second waits here and then finds the first one's job.
         connection.execute(_lock_account(), {"account": new.account})
         check_not_sent_before(connection, new.account, new.idempotency)
-    # This locks the account's row, so no other request can add a job between the count below and our insert.
     ledger.reserve(connection, account=new.account, job=new.id, round_=round_, amount=reservation(len(new.sources)))
-    if (connection.scalar(_open_jobs(), {"account": new.account}) or 0) >= max_open:
+    counted = totals.count_account(connection, new.account, open_jobs=1, kept_bytes=new.input_bytes if new.keep_ms else 0)
+    if counted.open_jobs > max_open:
         raise TooManyOpenJobs
     options = options_of(new.question)
     size = stored.bytes_of(
-        [new.question.prompt, new.webhook_url, *new.sources, *(new.custom_ids or ())],
+        [new.question.prompt, new.webhook_url, new.name, new.batch, *new.sources, *(new.custom_ids or ())],
         [options, new.metadata],
         images=len(new.sources),
     )
     stored.take(connection, new.account, size, most=max_stored)
     # Two requests at once may both find room and exceed the limit a little. That is fine: it only keeps the disk from filling up.
-    of_open, kept = connection.execute(_in_scratch()).one()
-    if of_open + kept + new.scratch_bytes > max_scratch:
+    if totals.in_scratch(connection) + new.scratch_bytes > max_scratch:
         raise ScratchFull
-    if new.keep_ms:
-        to_keep, kept = connection.execute(_kept(), {"account": new.account}).one()
-        if to_keep + kept > max_scratch * KEPT_SHARE:
-            raise KeptFull
+    if new.keep_ms and counted.kept_bytes - new.input_bytes > max_scratch * KEPT_SHARE:
+        raise KeptFull
     connection.execute(
         _new_job(),
         {
@@ -156,6 +155,7 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
         ],
     )
     add_chunks(connection, new.id, round_=round_, plan=new.plan, inputs=new.inputs)
+    totals.count_scratch(connection, new.id, new.scratch_bytes)
 
 
 def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[ChunkPlan], inputs: Mapping[int, str]) -> None:
@@ -180,34 +180,6 @@ def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[
 
 
 # Each statement is built once and cached, because building it takes longer than running it.
-
-
-@cache
-def _open_jobs() -> Select[int]:
-    return select(func.count()).where(jobs_table.c.account == bindparam("account"), jobs_table.c.finished_at.is_(None))
-
-
-@cache
-def _in_scratch() -> Select[Any]:
-    """The bytes in scratch of open jobs, and of uploaded images that are kept for jobs that have ended."""
-    columns = jobs_table.c
-    of_open = _sum_of(columns.scratch_bytes).where(columns.finished_at.is_(None))
-    kept = _sum_of(columns.input_bytes).where(columns.inputs_expire_at.is_not(None))
-    return select(of_open.scalar_subquery(), kept.scalar_subquery())
-
-
-@cache
-def _kept() -> Select[Any]:
-    """The bytes of an account's uploaded images that outlive their job: of jobs that have not ended, and of those that have."""
-    columns = jobs_table.c
-    of_account = columns.account == bindparam("account")
-    of_open = _sum_of(columns.input_bytes).where(of_account, columns.finished_at.is_(None), columns.keep_ms > 0)
-    kept = _sum_of(columns.input_bytes).where(of_account, columns.inputs_expire_at.is_not(None))
-    return select(of_open.scalar_subquery(), kept.scalar_subquery())
-
-
-def _sum_of(column: Column[Any]) -> Select[tuple[int]]:
-    return select(cast(func.coalesce(func.sum(column), 0), BigInteger))  # Postgres sums BIGINT to NUMERIC
 
 
 @cache

@@ -31,7 +31,7 @@ from pipeline.types import (
     Usage,
 )
 from storage.database import now_ms
-from storage.job import money
+from storage.job import money, totals
 from storage.job.closing import close_job, fail_open_images, finalize_next
 from storage.job.locked import LockedJob, lock_job
 from storage.job.questions import question_of
@@ -137,6 +137,12 @@ def record_staged(connection: Connection, lease: Lease, *, key: str | None, chun
 
     Returns the ids of the next steps. Raises LostLease.
     """
+    follow = _record_staged(connection, lease, key=key, chunk=chunk)
+    totals.count_scratch(connection, lease.job, chunk.stored)
+    return follow
+
+
+def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease)
     _mark_failed(connection, lease.job, chunk.failures, received=chunk.received)

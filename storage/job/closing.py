@@ -8,13 +8,14 @@ from typing import Any
 
 import structlog
 from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, null, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.credits import charge as price
 from pipeline.finalize import Verdict, conclude
 from pipeline.types import MAX_IMAGES, ImageState, ItemCode, JobStatus, StepKind
 from storage.account import ledger
 from storage.database import now_ms
-from storage.job import deliveries, inputs, stored
+from storage.job import deliveries, inputs, stored, totals
 from storage.job.locked import LockedJob, lock_job
 from storage.job.outcome import job_outcome
 from storage.queue import steps
@@ -100,7 +101,8 @@ def close_job(
     code, message = verdict.error or (None, None)
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
-    connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended})
+    row = connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended}).one()
+    totals.count_account(connection, job.account, open_jobs=-1)
     facts = {"request": job.request, "job": job.id, "account": job.account, "code": code, "credits": charge}
     if verdict.status is JobStatus.FAILED:
         log.warning("job_failed", **facts)
@@ -114,6 +116,8 @@ def close_job(
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
     stored.recount(connection, [job.id])
+    still_in_scratch = row.input_bytes if row.inputs_expire_at is not None else 0
+    totals.count_scratch(connection, job.id, still_in_scratch - row.scratch_bytes)
     return follow
 
 
@@ -127,7 +131,8 @@ def _processed() -> Select[int]:
 
 
 @cache
-def _end_statement() -> Update:
+def _end_statement() -> ReturningUpdate[Any]:
+    columns = jobs_table.c
     given: dict[str, Any] = {name: bindparam(name) for name in ("status", "result", "error_code", "error_message", "warnings")}
     return (
         update(jobs_table)
@@ -140,6 +145,7 @@ def _end_statement() -> Update:
             credits=jobs_table.c.credits + bindparam("charge", type_=BigInteger),
             **given,
         )
+        .returning(columns.scratch_bytes, columns.input_bytes, columns.inputs_expire_at)
     )
 
 

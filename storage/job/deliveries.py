@@ -19,6 +19,7 @@ from storage.queue import steps
 from storage.queue.steps import Lease
 from storage.schema import deliveries_table, jobs_table
 
+MOST_TEXTS = 3  #: attempts whose answer is kept, the last ones
 MOST_ATTEMPTS = 50  #: attempts that are kept of one delivery, because the owner may resend it any number of times
 
 
@@ -100,7 +101,12 @@ def record_attempt(connection: Connection, lease: Lease, answered: WebhookRespon
     row = connection.execute(
         select(deliveries_table.c.attempts, deliveries_table.c.body, kept, now_ms().label("now")).where(*_of(lease))
     ).one()
-    attempts = [*row.attempts, {"at": row.now, "status": answered.status, "error": answered.error, "ms": ms}]
+    before = [
+        {name: value for name, value in made.items() if name != "text"} if place < len(row.attempts) - MOST_TEXTS + 1 else made
+        for place, made in enumerate(row.attempts)
+    ]
+    made = {"at": row.now, "status": answered.status, "error": answered.error, "ms": ms, "text": answered.text}
+    attempts = [*before, made]
     # If the job's results have expired meanwhile, the body is deleted after the last attempt.
     body = row.body if row.kept or state == "pending" else None
     connection.execute(

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Update, bindparam, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, case, func, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.types import StepKind
 from storage.database import now_ms
+from storage.job import totals
 from storage.job.locked import locking
 from storage.queue import steps
 from storage.schema import chunks_table, jobs_table, steps_table
@@ -39,15 +41,34 @@ def _needed() -> Select[Any]:
     return locking(jobs_table.c.keep_ms, jobs_table.c.finished_at, jobs_table.c.inputs_expire_at)
 
 
-def forget(connection: Connection, job: str) -> None:
-    """Records that the expired images are deleted, so that they no longer count towards MAX_SCRATCH_BYTES."""
-    connection.execute(_forget(), {"of": job})
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forgotten:
+    """Uploaded images that are deleted."""
+
+    account: str  #: the job's account
+    size: int  #: bytes
+
+
+def forget(connection: Connection, job: str) -> Forgotten | None:
+    """Records that the expired images are deleted. None: the job has none, or they have not expired.
+
+    The caller passes the value to `give_back` when it has locked the rows that it changes, because the account's row comes after them.
+    """
+    row = connection.execute(_forget(), {"of": job}).one_or_none()
+    return None if row is None else Forgotten(account=row.account, size=row.input_bytes)
+
+
+def give_back(connection: Connection, job: str, forgotten: Forgotten) -> None:
+    """Counts the deleted images no more towards MAX_SCRATCH_BYTES and the account's share of it."""
+    totals.count_account(connection, forgotten.account, open_jobs=0, kept_bytes=-forgotten.size)
+    totals.count_scratch(connection, job, -forgotten.size)
 
 
 @cache
-def _forget() -> Update:
+def _forget() -> ReturningUpdate[Any]:
     expired = jobs_table.c.inputs_expire_at <= now_ms()
-    return update(jobs_table).where(jobs_table.c.id == bindparam("of"), expired).values(inputs_expire_at=None)
+    forgotten = update(jobs_table).where(jobs_table.c.id == bindparam("of"), expired).values(inputs_expire_at=None)
+    return forgotten.returning(jobs_table.c.account, jobs_table.c.input_bytes)
 
 
 def expiry() -> ColumnElement[int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, tuple_
+from sqlalchemy import Connection, or_, select, tuple_
 
 from pipeline.job_object import JobView
 from pipeline.types import Form, ImageState, JobStatus, Question
@@ -45,13 +45,35 @@ class RequestView:
     webhook_url: str | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows. An attribute that is None leaves no job out."""
+
+    status: JobStatus | None = None
+    batch: str | None = None
+    search: str | None = None  #: part of the job's name, id or batch, in small or large letters
+    begin: int | None = None  #: made at this time or later; milliseconds since 1970
+    end: int | None = None  #: made before this time
+
+
 def jobs_page(
-    connection: Connection, account: str, *, limit: int, status: JobStatus | None = None, after: tuple[int, str] | None = None
+    connection: Connection, account: str, *, limit: int, wanted: JobFilter | None = None, after: tuple[int, str] | None = None
 ) -> list[JobView]:
     """The account's jobs, newest first. `after`: created_at and id of the last job on the previous page."""
-    query = select_jobs().where(jobs_table.c.account == account)
-    if status is not None:
-        query = query.where(jobs_table.c.status == status.value)
+    columns, wanted = jobs_table.c, wanted or JobFilter()
+    query = select_jobs().where(columns.account == account)
+    if wanted.status is not None:
+        query = query.where(columns.status == wanted.status.value)
+    if wanted.batch is not None:
+        query = query.where(columns.batch == wanted.batch)
+    if wanted.search is not None:
+        query = query.where(
+            or_(*(column.icontains(wanted.search, autoescape=True) for column in (columns.name, columns.id, columns.batch)))
+        )
+    if wanted.begin is not None:
+        query = query.where(columns.created_at >= wanted.begin)
+    if wanted.end is not None:
+        query = query.where(columns.created_at < wanted.end)
     if after is not None:
         query = query.where(tuple_(jobs_table.c.created_at, jobs_table.c.id) < tuple_(*after))
     return views_of(connection, query.order_by(jobs_table.c.created_at.desc(), jobs_table.c.id.desc()).limit(limit))

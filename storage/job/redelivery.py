@@ -1,4 +1,4 @@
-"""Lists a job's webhook deliveries for its owner, and resends one."""
+"""Lists webhook deliveries for their owner, and resends one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import Connection, Select, case, func, select, tuple_, update
 
 from pipeline.types import StepKind, StepState
 from storage.database import now_ms
@@ -27,34 +27,63 @@ class DeliveryView:
     """A webhook delivery and its attempts."""
 
     id: str  #: the webhook-id
+    job: str
     round: int
     event: str
     url: str
     state: str  #: pending, delivered, dead
-    attempts: Sequence[dict[str, Any]]  #: {at, status, error, ms}, oldest first
+    attempts: Sequence[dict[str, Any]]  #: {at, status, error, ms, text}, oldest first; those before `text` was kept have none
     created_at: int  #: milliseconds since 1970
     next_at: int | None  #: time of the next attempt in milliseconds since 1970; None if none is planned
 
 
 def deliveries_of(connection: Connection, job: str) -> list[DeliveryView]:
     """The deliveries of the job, one for each round that had a webhook, newest first."""
+    return _views(connection, _select().where(deliveries_table.c.job == job).order_by(deliveries_table.c.round.desc()))
+
+
+def deliveries_page(
+    connection: Connection, account: str, *, limit: int, state: str | None = None, after: tuple[int, str] | None = None
+) -> list[DeliveryView]:
+    """The account's deliveries, newest first. `after`: created_at and id of the last delivery on the previous page."""
+    columns = deliveries_table.c
+    query = _select().where(columns.account == account)
+    if state is not None:
+        query = query.where(columns.state == state)
+    if after is not None:
+        query = query.where(tuple_(columns.created_at, columns.id) < tuple_(*after))
+    return _views(connection, query.order_by(columns.created_at.desc(), columns.id.desc()).limit(limit))
+
+
+def delivery_of_account(connection: Connection, delivery: str, account: str) -> tuple[DeliveryView, str | None] | None:
+    """The delivery and the body that each attempt sends, None if the body is gone. None if the account has no such delivery."""
+    mine = deliveries_table.c.id == delivery, deliveries_table.c.account == account
+    found = _views(connection, _select().where(*mine))
+    return (found[0], connection.scalar(select(deliveries_table.c.body).where(*mine))) if found else None
+
+
+def _select() -> Select[Any]:
     waiting = (
         select(func.max(case((steps_table.c.not_before > now_ms(), steps_table.c.not_before), else_=now_ms())))
         .where(_open_step(), steps_table.c.job == deliveries_table.c.job, steps_table.c.round == deliveries_table.c.round)
         .scalar_subquery()
     )
-    query = select(
-        deliveries_table.c.id,
-        deliveries_table.c.round,
-        deliveries_table.c.event,
-        deliveries_table.c.url,
-        deliveries_table.c.state,
-        deliveries_table.c.attempts,
-        deliveries_table.c.created_at,
-        waiting.label("next_at"),
+    columns = deliveries_table.c
+    shown = (
+        columns.id,
+        columns.job,
+        columns.round,
+        columns.event,
+        columns.url,
+        columns.state,
+        columns.attempts,
+        columns.created_at,
     )
-    rows = connection.execute(query.where(deliveries_table.c.job == job).order_by(deliveries_table.c.round.desc()))
-    return [DeliveryView(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name for it
+    return select(*shown, waiting.label("next_at"))
+
+
+def _views(connection: Connection, query: Select[Any]) -> list[DeliveryView]:
+    return [DeliveryView(**row._mapping) for row in connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
 def redeliver(connection: Connection, delivery: str, account: str) -> str:

@@ -14,7 +14,7 @@ from pipeline.plan import ChunkPlan
 from pipeline.types import ImageState, JobStatus, Question
 from storage.account import ledger
 from storage.database import now_ms
-from storage.job import inputs, stored
+from storage.job import inputs, stored, totals
 from storage.job.accepting import TooManyOpenJobs, add_chunks
 from storage.job.locked import lock_job, locked_row, locking
 from storage.job.questions import question_of
@@ -60,7 +60,6 @@ def retry(
         "corrections": None,
         "checked": False,
     }
-    open_jobs = select(func.count()).where(jobs_table.c.account == row.account, jobs_table.c.finished_at.is_(None))
     connection.execute(
         update(images_table)
         .where(images_table.c.job == job, images_table.c.state == ImageState.FAILED.value)
@@ -76,8 +75,9 @@ def retry(
     # A chunk reaches from its first failed image to its last. Images between them that have an answer are skipped and keep it.
     plan = [ChunkPlan(no=fresh + place, first=group[0], count=group[-1] - group[0] + 1) for place, group in enumerate(groups)]
     ledger.reserve(connection, account=row.account, job=job, round_=round_, amount=reservation(row.total, charged=row.credits))
-    if (connection.scalar(open_jobs) or 0) >= max_open:  # count after `reserve`, which has locked the account's row
+    if totals.count_account(connection, row.account, open_jobs=1).open_jobs > max_open:
         raise TooManyOpenJobs
+    scratch_bytes = row.input_bytes if kept else 0
     connection.execute(
         update(jobs_table)
         .where(jobs_table.c.id == job)
@@ -92,12 +92,14 @@ def retry(
             error_code=None,
             error_message=None,
             deadline_at=now_ms() + jobs_table.c.deadline_ms,
-            scratch_bytes=row.input_bytes if kept else 0,
+            scratch_bytes=scratch_bytes,
             inputs_expire_at=None,
         )
     )
     keys = {chunk.no: key for chunk in plan for first, end, key in kept if first <= chunk.first < end}
     add_chunks(connection, job, round_=round_, plan=plan, inputs=keys)
+    # The kept images count towards the account's share before, in and after the round. So only the bytes in scratch change.
+    totals.count_scratch(connection, job, scratch_bytes - (row.input_bytes if row.inputs_expire_at is not None else 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,7 +183,8 @@ def remove(connection: Connection, job: str) -> None:
     The ledger rows and the log of the deliveries stay, but no delivery is tried again. The job's idempotency key can be used
     again. Raises NotEnded, or JobGone if the job is already deleted.
     """
-    if not lock_job(connection, job).status.ended:
+    locked = lock_job(connection, job)
+    if not locked.status.ended:
         raise NotEnded
     # Delete the steps first. A transaction that records an outcome locks its step and then the images, so this order avoids a
     # deadlock.
@@ -191,4 +194,7 @@ def remove(connection: Connection, job: str) -> None:
     )
     connection.execute(update(deliveries_table).where(deliveries_table.c.job == job).values(body=None))
     stored.forget(connection, job)
-    connection.execute(delete(jobs_table).where(jobs_table.c.id == job))
+    kept = jobs_table.c.input_bytes, jobs_table.c.inputs_expire_at
+    row = connection.execute(delete(jobs_table).where(jobs_table.c.id == job).returning(*kept)).one()
+    if row.inputs_expire_at is not None:
+        inputs.give_back(connection, job, inputs.Forgotten(account=locked.account, size=row.input_bytes))

@@ -99,7 +99,7 @@ def _measure(dialect: str) -> Select[Any]:
         return summed.scalar_subquery()
 
     jobs, images, chunks = jobs_table.c, images_table.c, chunks_table.c
-    own = size(jobs.prompt, jobs.options, jobs.metadata, jobs.webhook_url, jobs.result, jobs.warnings)
+    own = size(jobs.prompt, jobs.options, jobs.metadata, jobs.name, jobs.batch, jobs.webhook_url, jobs.result, jobs.warnings)
     now = (
         own
         + total(images.job, images.source, images.custom_id, images.detail, images.result, images.corrections, each=IMAGE_BYTES)

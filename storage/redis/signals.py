@@ -91,6 +91,8 @@ def celery_app(redis_url: str) -> Celery:
         worker_enable_remote_control=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # Without it, a worker that connects again while Redis is full (OutOfMemoryError) ends, with code 0.
+        broker_channel_error_retry=True,
         broker_transport_options={
             "visibility_timeout": 3600,
             "queue_order_strategy": "priority",  # kombu's default is round robin

@@ -66,6 +66,7 @@ class _Clock:
         try:
             ahead = parsedate_to_datetime(http.headers["date"]) - datetime.now(UTC)
         except (KeyError, TypeError, ValueError):
+            log.warning("clock_unknown", of="S3")  # the server refuses our time and does not say its own
             return None
         with self._lock:
             news = abs(ahead - self._ahead) > timedelta(seconds=60)

@@ -18,6 +18,7 @@ from sqlalchemy import event, func, insert, inspect, select, text, update
 from pipeline.numbers import read_json, write_json
 from storage import schema
 from storage.database import Database, NewerSchema, _alembic_config, migrate, newest_revision, now_ms, schema_is_current
+from storage.job import totals
 from storage.sql_errors import ConstraintViolated
 from tests.rows import at_once, new_account
 
@@ -293,3 +294,31 @@ def test_a_database_that_the_first_revision_made_is_brought_to_the_newest_and_ke
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, schema.metadata) == []
         assert connection.execute(text("SELECT id, available FROM accounts")).all() == [("acc_1", 7)]
+
+
+def test_a_migration_counts_the_open_jobs_and_the_scratch_of_the_jobs_that_are_there(empty):
+    config = _alembic_config()
+    columns = (
+        "id, account, round, status, waited, input_method, prompt, options, total, fail_on_error, engine, model, created_at, "
+        "finished_at, deadline_at, deadline_ms, ttl_ms, warnings, credits, scratch_bytes, keep_ms, input_bytes, inputs_expire_at, "
+        "spent_money"
+    )
+    open_, kept, over = ("NULL", 9, "NULL"), ("1", 9, "99"), ("1", 9, "NULL")
+    rows = ", ".join(
+        f"('job_{place}', 'acc_1', 1, 's', false, 'base64', 'p', '{{}}', 1, false, 'e', 'm', 1, "
+        f"{finished}, 1, 1, 1, '[]', 0, 500, {keep}, 70, {expires}, 0)"
+        for place, (finished, keep, expires) in enumerate([open_, open_, kept, over])
+    )
+    with empty.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for account in ("acc_1", "acc_2"):
+            values = f"('{account}', 'test', 7, 0, 0, 1)"
+            connection.execute(text(f"INSERT INTO accounts (id, name, available, held, charged, created_at) VALUES {values}"))
+        connection.execute(text(f"INSERT INTO jobs ({columns}) VALUES {rows}"))
+    migrate(empty)
+    with empty.read() as connection:
+        assert totals.check(connection) == totals.Wrong(accounts=[], scratch=0)
+        assert totals.in_scratch(connection) == 2 * 500 + 70
+        counted = connection.execute(text("SELECT id, open_jobs, kept_bytes FROM accounts ORDER BY id")).all()
+    assert counted == [("acc_1", 2, 3 * 70), ("acc_2", 0, 0)]

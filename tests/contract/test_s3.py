@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -22,6 +23,7 @@ from pipeline.types import MB
 from storage.account.accounts import random_id
 from storage.scratch.open import open_scratch
 from storage.scratch.s3 import S3Scratch, s3_client
+from storage.scratch.s3_clock import SKEWED, _Clock
 from testbed import S3Server
 from tests.fakes.odd_s3 import Answer, Asked, fault, odd_s3
 from tests.rows import at_once
@@ -349,7 +351,7 @@ class Elsewhen:
         return Answer(headers=date)
 
 
-@pytest.mark.parametrize("hours", [-30, -1, 1, 30])
+@pytest.mark.parametrize("hours", [-30, -1, -1 / 3, 1 / 3, 1, 30])
 def test_a_machine_whose_clock_is_wrong_signs_by_the_clock_of_s3(hours):
     with odd_s3(Elsewhen(timedelta(hours=hours))) as server, capture_logs() as logs:
         scratch = open_scratch(server.settings())
@@ -357,6 +359,14 @@ def test_a_machine_whose_clock_is_wrong_signs_by_the_clock_of_s3(hours):
             scratch.put("job_1/a", io.BytesIO(b"x"))
     assert len(server.asked) == 4  # the first is repeated, and the later ones are right at once
     assert [log["seconds"] for log in logs if log["event"] == "clock_differs"] == [pytest.approx(hours * 3600, abs=5)]
+
+
+@pytest.mark.parametrize("headers", [{}, {"date": "soon"}])
+def test_a_server_that_refuses_the_time_and_does_not_tell_its_own_is_warned_about(headers):
+    response = SimpleNamespace(headers=headers), {"Error": {"Code": SKEWED}}
+    with capture_logs() as logs:
+        assert _Clock().learn_and_repeat(response=response, attempts=1) is None
+    assert [log["event"] for log in logs] == ["clock_unknown"]
 
 
 def test_a_server_that_refuses_every_time_is_told_by_the_clock():

@@ -9,27 +9,29 @@ The process and its children end when its standard input closes, because the tor
 from __future__ import annotations
 
 import os
+
+from tests.torture.clock import shift_clock
+
+if __name__ == "__main__":  # before other packages are imported, because some take the clock's functions at their import
+    shift_clock(float(os.environ.get("TORTURE_CLOCK", "0")))
+
 import signal
+import socket
 import sys
 import threading
-import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tests.torture.plan import WORKER_POISON
+from tests.torture.planned_jobs import WORKER_POISON
 
 ALONE = (sys.executable, "-m", "tests.torture.entry", "worker", "--alone")
 DECODER = (sys.executable, "-m", "tests.torture.decode_child")
 DECODE_SECONDS = 4.0  #: time limit for decoding; the product's 20 s is too long for the picture that hangs
-#: How often scratch is swept, and how long an object without a job may stay there. The product uses 5 minutes and an hour.
-SWEEP_SECONDS, UNKNOWN_SECONDS = 5.0, 40.0
 DIED_OF_POISON = 66
-
-
-def shift_clock(seconds: float) -> None:
-    real, real_ns = time.time, time.time_ns
-    time.time = lambda: real() + seconds
-    time.time_ns = lambda: real_ns() + int(seconds * 1e9)
+OPENAI_MODEL = "vision:7b"
+HANGING = ".hanging.example"  #: the end of names whose lookup does not answer
+LOOKUP_SECONDS = 10.0  #: as long as the resolver tries, with the short time-outs that the service gives it
 
 
 def end_with_the_torture() -> None:
@@ -60,47 +62,86 @@ def take_out(safeguard: str) -> None:
         ringing.forget_rings = lambda _connection: None
 
 
+def hang_lookups() -> None:
+    """Makes the names that end in HANGING never answer, as those of a DNS server that is silent. The others are looked up."""
+    real = socket.getaddrinfo
+
+    def lookup(host: Any, *rest: Any, **named: Any) -> Any:
+        if (host.decode() if isinstance(host, bytes) else str(host)).endswith(HANGING):
+            threading.Event().wait(LOOKUP_SECONDS)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return real(host, *rest, **named)
+
+    socket.getaddrinfo = lookup
+
+
 class _NeverEnded(str):  # noqa: SLOT000 - take_out sets the statuses as attributes
     """Replaces pipeline.types.JobStatus in storage/job/closing.py."""
 
     ended = False
 
 
-class PoisonedEngine:
-    """An engine that kills its process when a call has a picture with WORKER_POISON."""
+class TorturedEngine:
+    """Asks the engine of the call's model, and kills its process when a call has a picture with WORKER_POISON.
 
-    def __init__(self, engine: Any) -> None:
+    The service itself has one engine in a deployment. Here each worker has all three, built as the service builds them, so that
+    one run puts all of them under its faults.
+    """
+
+    def __init__(self, engine: Any, others: Mapping[str, Any]) -> None:
         self._engine = engine
+        self._others = others  # model → its engine
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
+    def _of(self, model: str) -> Any:
+        return self._others.get(model, self._engine)
+
     def ask(self, call: Any) -> Any:
         if any(picture.data.endswith(WORKER_POISON) for picture in call.pictures):
             os._exit(DIED_OF_POISON)
-        return self._engine.ask(call)
+        return self._of(call.model).ask(call)
+
+    def most_pictures(self, model: str) -> int:
+        return int(self._of(model).most_pictures(model))
+
+    def learn_pictures(self, model: str, most: int) -> None:
+        self._of(model).learn_pictures(model, most)
+
+    def close(self) -> None:
+        for engine in (self._engine, *self._others.values()):
+            engine.close()
 
 
 def poisoned(settings: Any) -> Any:
-    """Builds a worker's parts with the poisoned engine and decoder. Adapt it if the product changes how it builds parts."""
+    """Builds a worker's parts with the tortured engine and decoder. Adapt it if the product changes how it builds parts."""
+    from config.chosen_engine import models_of
     from pipeline.decode.pool import DecoderPool
-    from workers.wiring import build_parts
+    from storage.redis.lessons import RedisLessons
+    from workers.wiring import build_parts, governed_engine
 
     parts, app, close = build_parts(settings, alone_command=ALONE)
     parts.decode.close()
     decode = DecoderPool(children=os.cpu_count() or 1, command=DECODER, seconds=DECODE_SECONDS)
-    return replace(parts, engine=PoisonedEngine(parts.engine), decode=decode), app, close
+    lessons = RedisLessons.of(settings.redis_url)
+    others = {}
+    for engine in ("openai", "ocr") if os.environ.get("OPENAI_BASE_URL") else ():
+        own = settings.model_copy(
+            update={"engine": engine, "models": None, "model": OPENAI_MODEL if engine == "openai" else settings.model}
+        )
+        name = next(iter(models_of(own)))
+        others[name] = governed_engine(own, parts.limiter, decode.as_jpeg, lambda: False, lessons)
+    return replace(parts, engine=TorturedEngine(parts.engine, others), decode=decode), app, close
 
 
 def main() -> None:
-    shift_clock(float(os.environ.get("TORTURE_CLOCK", "0")))
+    hang_lookups()
     alone = "--alone" in sys.argv
     if not alone:
         end_with_the_torture()
     from cli import main as cli
-    from workers import supervisor
 
-    supervisor.SWEEP_SECONDS, supervisor.UNKNOWN_SECONDS = SWEEP_SECONDS, UNKNOWN_SECONDS
     take_out(os.environ.get("TORTURE_WITHOUT", ""))
     if sys.argv[1] != "worker":
         cli.main()

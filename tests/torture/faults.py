@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from redis.exceptions import RedisError
 
+from tests.torture import disks
 from tests.torture.fleet import Fleet
 from tests.torture.model import Model
-from tests.torture.plan import Fault
+from tests.torture.planned_faults import LAST, Fault
 from tests.torture.receiver import Receiver
 from tests.torture.servers import Postgres, Proxies, Valkey
 
-COMMITS = 4  #: commits that one "cut at commit" cuts
+MORE_SECONDS = 15.0  #: how much longer a fault lasts or is tried, if nothing has met it yet
+LOOK_SECONDS = 0.2
+OF_MODEL = {fault.kind for fault in LAST}
 
 
 @dataclass(kw_only=True)
@@ -28,6 +32,7 @@ class Faults:
     proxies: Proxies
     valkey: Valkey
     postgres: Postgres | None
+    disks: Mapping[str, Path]  #: database, scratch and tmp, where they are small
     done: list[dict[str, Any]] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -35,6 +40,8 @@ class Faults:
     def start(self, faults: tuple[Fault, ...]) -> None:
         began = time.monotonic()
         for fault in faults:
+            if fault.at < 0:
+                continue  # it happens before the load: see migrating.py
             thread = threading.Thread(target=self._one, args=(fault, began + fault.at), name=fault.kind, daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -53,56 +60,139 @@ class Faults:
             return
         began = time.time()
         try:
-            what = self._act(fault)
+            what, hits = self._act(fault)
         except Exception as error:
-            what = f"not done: {error!r}"  # recorded, so that the run's report shows it
-        self.done.append({"kind": fault.kind, "at": began, "ended": time.time(), "what": what})
+            what, hits = f"not done: {error!r}", 0  # recorded, so that the run's report shows it
+        self.done.append({"kind": fault.kind, "at": began, "ended": time.time(), "what": what, "hits": hits})
 
-    def _act(self, fault: Fault) -> str:
+    def _act(self, fault: Fault) -> tuple[str, int]:
+        """Injects the fault until it is over. Returns what it met, and how often."""
         verb, _, place = fault.kind.partition(" ")
         match verb, place:
-            case "kill", "decoder":
-                return self.fleet.kill_decoder(fault.place)
             case "kill", "redis":
                 self.valkey.kill()
                 self._stop.wait(min(fault.seconds, 2.0))
                 self.valkey.start()
-            case "kill", role:
-                return self.fleet.kill(role, fault.place)
-            case "deploy", role:
-                return self.fleet.deploy(role, fault.place)
-            case "pause", role:
-                return self.fleet.pause(role, fault.place)
+                return place, 1
             case "flush", _:
                 with suppress(RedisError), self.valkey.client() as client:
                     client.flushall()
+                return place, 1
             case "restart", _:
                 if self.postgres:
                     self.postgres.restart()
-            case "cut", "at commit":
-                return self._cut_at_commits(fault.seconds)
-            case "cut", _:
-                self.proxies.become(place, "cut")
-            case "down" | "lost", "receiver":
-                self._during(
-                    fault.seconds, lambda: setattr(self.receiver, "mode", verb), lambda: setattr(self.receiver, "mode", "up")
-                )
-            case _, "model":
-                self._during(fault.seconds, lambda: setattr(self.model, "mode", verb), lambda: setattr(self.model, "mode", ""))
-            case _, _:
-                self._during(fault.seconds, lambda: self.proxies.become(place, verb), lambda: self.proxies.become(place, "pass"))
-        return place
+                return place, 1
+            case "full", "redis":
+                return self._full_redis(fault.seconds)
+            case "full", _ if place in self.disks:
+                return self._full_disk(self.disks[place], fault.seconds)
+            case "away", role:
+                found = self.fleet.away(role, fault.seconds)
+                return found, bool(found)
+            case "partition", role:
+                return self._partition(role, fault)
+            case (("kill" | "deploy" | "pause"), _):
+                return self._to_process(verb, place, fault.place)
+            case _:
+                return self._to_part(verb, place, fault)
 
-    def _during(self, seconds: float, begin: Callable[[], Any], end: Callable[[], Any]) -> None:
-        begin()
+    def _to_process(self, verb: str, place: str, number: int) -> tuple[str, int]:
+        """Tries until a process is there that can be killed, stopped or paused."""
+        acts: dict[str, Callable[[], str]] = {
+            "kill": lambda: self.fleet.kill_decoder(number) if place == "decoder" else self.fleet.kill(place, number),
+            "deploy": lambda: self.fleet.deploy(place, number),
+            "pause": lambda: self.fleet.pause(place, number),
+        }
+        deadline = time.monotonic() + MORE_SECONDS
+        while not (found := acts[verb]()) and time.monotonic() < deadline and not self._stop.wait(LOOK_SECONDS):
+            continue
+        return found or "nobody was there", bool(found)
+
+    def _to_part(self, verb: str, place: str, fault: Fault) -> tuple[str, int]:
+        lasts = fault not in self._exact(fault)
+        if place == "receiver" and verb in {"down", "lost"}:
+            return self._while_set(self.receiver, verb, "up", lambda: self.receiver.hits, fault, more=lasts)
+        if place == "model" and verb not in {"cut", "outage"}:
+            return self._while_set(self.model, verb, "", lambda: self.model.hits[verb], fault, more=lasts)
+        if verb == "cut":
+            return self._cut(place)
+        mode = {"outage": "refuse", "lose": "lose commits", "refuse": "refuse"}.get(verb, verb)
+        scope = place
+        if place == "commits":
+            mode, scope = f"{verb} commits", "postgres"
+        before = self.proxies.hits(scope)
+        self.proxies.become(scope, mode)
         try:
-            self._stop.wait(seconds)
+            self._last(fault.seconds, lambda: self.proxies.hits(scope) > before, more=lasts)
         finally:
-            end()
+            self.proxies.become(scope, "pass")
+        return place, self.proxies.hits(scope) - before
 
-    def _cut_at_commits(self, seconds: float) -> str:
-        for _ in range(COMMITS):
-            self.proxies.become("postgres", "commit")
-            self._stop.wait(seconds / COMMITS)
-        self.proxies.become("postgres", "pass")
-        return "postgres"
+    def _cut(self, place: str) -> tuple[str, int]:
+        """Resets the part's connections. If it has none now, it tries again."""
+        before = self.proxies.hits(place)
+        deadline = time.monotonic() + MORE_SECONDS
+        while True:
+            self.proxies.become(place, "cut")
+            hits = self.proxies.hits(place) - before
+            if hits or time.monotonic() > deadline or self._stop.wait(LOOK_SECONDS):
+                return place, hits
+
+    def _exact(self, fault: Fault) -> list[Fault]:
+        """The last faults of the plan end at their time, because recovery is measured from then on."""
+        return [fault] if fault.kind in OF_MODEL and fault.seconds == LAST[0].seconds else []
+
+    def _while_set(
+        self, part: Any, mode: str, normal: str, hits: Callable[[], int], fault: Fault, *, more: bool
+    ) -> tuple[str, int]:
+        before = hits()
+        part.mode = mode
+        try:
+            self._last(fault.seconds, lambda: hits() > before, more=more)
+        finally:
+            part.mode = normal
+        return mode, hits() - before
+
+    def _last(self, seconds: float, met: Callable[[], bool], *, more: bool = True) -> None:
+        self._stop.wait(seconds)
+        deadline = time.monotonic() + (MORE_SECONDS if more else 0)
+        while not met() and time.monotonic() < deadline and not self._stop.wait(LOOK_SECONDS):
+            continue
+
+    def _partition(self, role: str, fault: Fault) -> tuple[str, int]:
+        """Cuts one process off from the database, Redis, S3 and its models. Nothing is closed."""
+        with self.fleet.holding(role, fault.place) as name:
+            if not name:
+                return "nobody was free", 0
+            before = self.proxies.hits(name)
+            self.proxies.become(name, "stall")
+            try:
+                self._last(fault.seconds, lambda: self.proxies.hits(name) > before)
+            finally:
+                self.proxies.become(name, "pass")
+            return name, self.proxies.hits(name) - before
+
+    def _full_disk(self, disk: Path, seconds: float) -> tuple[str, int]:
+        """Keeps the disk full: what the service frees meanwhile is taken too."""
+        hits = 0
+        deadline = time.monotonic() + seconds
+        try:
+            while time.monotonic() < deadline and not self._stop.is_set():
+                disks.fill(disk)
+                hits += disks.left(disk) < disks.MB
+                self._stop.wait(LOOK_SECONDS)
+        finally:
+            disks.empty(disk)
+        return disk.name, hits
+
+    def _full_redis(self, seconds: float) -> tuple[str, int]:
+        hits = 0
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._stop.is_set():
+            with suppress(RedisError), self.valkey.client() as client:  # again and again, because it may be restarted
+                client.config_set("maxmemory", 1)
+                hits += 1
+            self._stop.wait(LOOK_SECONDS)
+        with suppress(RedisError), self.valkey.client() as client:
+            client.config_set("maxmemory", 0)
+        return "redis", hits

@@ -17,38 +17,49 @@ from typing import IO, Any
 import psutil
 
 from testbed import ROOT, environment
-from tests.torture.plan import PAUSE_SECONDS
+from tests.torture.entry import DIED_OF_POISON
+from tests.torture.planned_faults import PAUSE_SECONDS
 
 RESTART_SECONDS = 1.0
 LOOK_SECONDS = 0.1
 END_SECONDS = 40.0
-SKEW = {"worker-1": "600", "worker-2": "-600"}  #: seconds by which a process's wall clock is wrong
+#: Seconds by which a process's wall clock is wrong. S3 refuses requests that are over 15 minutes off.
+SKEW = {"worker-1": "1200", "worker-2": "-1200", "web-1": "600", "web-2": "-1200", "supervisor-1": "1200", "supervisor-2": "-600"}
+SAID_LINES = 8  #: last lines of a dead process's log
 
 Row = dict[str, Any]
 
 
 class Fleet:
-    """The service's processes. `on_held(name, pid)` is called when one ends or is paused; its steps must be reclaimed soon."""
+    """The service's processes. `settings(name)` are those of a process. `on_held(name, pid)` is called when one ends or is paused; its steps must be reclaimed soon."""
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str], names: tuple[str, ...], *, on_held: Callable[[str, int], None]
+        self,
+        folder: Path,
+        settings: Callable[[str], Mapping[str, str]],
+        names: tuple[str, ...],
+        *,
+        on_held: Callable[[str, int], None],
     ) -> None:
         self.folder = folder
         self.ports = {name: free_port() for name in names if name.startswith("web")}
         self.stops: list[Row] = []
-        self._settings = dict(settings)
+        self.deaths: list[Row] = []  #: of processes that ended unasked
+        self._settings = settings
         self._names = names
         self._on_held = on_held
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._since: dict[str, float] = {}  # when each ended process was found ended
         self._started: dict[str, float] = {}
+        self._asked: set[int] = set()  # ids of the processes that the torture has ended
+        self._away: dict[str, float] = {}  # role → until when its processes are not started again
         self._taken: set[str] = set()  # being stopped or paused; a pause during a stop would make the stop late
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
 
     def environment(self, name: str = "") -> dict[str, str]:
-        given = environment(self.folder / "data" / (name or "cli"), **self._settings)
+        given = environment(self.folder / "data" / (name or "cli"), **self._settings(name or "cli"))
         if name in self.ports:
             given |= {"PORT": str(self.ports[name])}
         return given | {"TORTURE_CLOCK": SKEW.get(name, "0")}
@@ -97,10 +108,35 @@ class Fleet:
                 if name not in self._since:
                     self._since[name] = time.monotonic()
                     self._on_held(name, process.pid)
-                elif time.monotonic() - self._since[name] >= RESTART_SECONDS:
+                    self._ended(name, process)
+                elif time.monotonic() >= max(self._since[name] + RESTART_SECONDS, self._away.get(name.partition("-")[0], 0.0)):
                     del self._since[name]
                     finish(process)
                     self._start(name)
+
+    def _ended(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        """Notes the process as a death, if the torture has not ended it."""
+        if process.pid in self._asked or (name.startswith("worker") and process.returncode == DIED_OF_POISON):
+            return
+        said = self.tail(name, SAID_LINES).splitlines()
+        self.deaths.append(
+            {"at": time.time(), "process": name, "code": process.returncode, "said": [line[:300] for line in said]}
+        )
+
+    def away(self, role: str, seconds: float) -> str:
+        """Kills all processes of a role, and starts none for so long."""
+        self._away[role] = time.monotonic() + seconds
+        names = []
+        for name, process in self.running(role):
+            self._kill(process)
+            names.append(name)
+        self._stop.wait(seconds)
+        return ", ".join(names)
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        self._asked.add(process.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def running(self, role: str = "") -> list[tuple[str, subprocess.Popen[bytes]]]:
         with self._lock:
@@ -139,8 +175,7 @@ class Fleet:
     def kill(self, role: str, place: int) -> str:
         """Kills a process and the children in its process group."""
         name, process = self._pick(role, place)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        self._kill(process)
         return name
 
     def kill_decoder(self, place: int) -> str:
@@ -150,18 +185,19 @@ class Fleet:
                 if any("decode_child" in word for word in child.cmdline()):
                     child.kill()
                     return f"a decoder of {name}"
-        return "no decoder"
+        return ""
 
     def deploy(self, role: str, place: int) -> str:
         """Sends SIGTERM to a process, waits for its end, and records how it ended."""
         with self._taking(role, place) as taken:
-            return self._stop_one(*taken) if taken else "nobody was free"
+            return self._stop_one(*taken) if taken else ""
 
     def _stop_one(self, name: str, process: subprocess.Popen[bytes]) -> str:
         if process.poll() is not None:
-            return f"{name} was gone"
+            return ""
         began = time.monotonic()
         age = began - self._started[name]
+        self._asked.add(process.pid)
         process.send_signal(signal.SIGTERM)
         try:
             code: int | None = process.wait(timeout=END_SECONDS)
@@ -169,14 +205,22 @@ class Fleet:
             code = None
             os.killpg(process.pid, signal.SIGKILL)
         if code == -signal.SIGKILL:
-            return f"{name} was killed meanwhile"
+            return ""
         self.stops.append({"process": name, "age": round(age, 2), "seconds": round(time.monotonic() - began, 2), "code": code})
         return name
+
+    @contextmanager
+    def holding(self, role: str, place: int) -> Iterator[str]:
+        """A process that is neither stopped nor paused meanwhile, "" if there is none. Its steps count as those of a dead one."""
+        with self._taking(role, place) as taken:
+            if taken:
+                self._on_held(taken[0], taken[1].pid)
+            yield taken[0] if taken else ""
 
     def pause(self, role: str, place: int) -> str:
         with self._taking(role, place) as taken:
             if not taken:
-                return "nobody was free"
+                return ""
             name, process = taken
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGSTOP)

@@ -14,6 +14,7 @@ class Receiver(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Hook)
+        self.hits = 0  #: calls that were not answered with 204
         self.mode = "up"  #: up, down (answers 500) or lost (sends no answer)
         self.got: list[dict[str, Any]] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
@@ -34,6 +35,7 @@ class _Hook(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         mode = self.server.mode
+        self.server.hits += mode != "up"
         headers = {name.lower(): value for name, value in self.headers.items() if name.lower().startswith("webhook-")}
         self.server.got.append(
             {

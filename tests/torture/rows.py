@@ -17,7 +17,6 @@ from storage.redis.signals import QUEUE, TASK, celery_app
 from storage.schema import (
     accounts_table,
     deliveries_table,
-    idempotency_keys_table,
     images_table,
     jobs_table,
     ledger_table,
@@ -113,27 +112,24 @@ def last_step(database: Database) -> int:
         return connection.scalar(select(func.max(steps_table.c.id))) or 0
 
 
-def restless(database: Database) -> int:
-    """The number of open steps."""
+def restless(database: Database, *, without: str = "") -> int:
+    """The number of open steps. `without`: an account whose steps do not count."""
+    opened = select(func.count()).where(steps_table.c.state.in_(("ready", "leased")), steps_table.c.account != without)
     with database.read() as connection:
-        return connection.scalar(select(func.count()).where(steps_table.c.state.in_(("ready", "leased")))) or 0
+        return connection.scalar(opened) or 0
 
 
-def dump(database: Database, phase: str) -> dict[str, list[Row]]:
-    """The rows for the checker. Of the jobs, it gives those of the phase, and those without an idempotency key."""
+def dump(database: Database) -> dict[str, list[Row]]:
+    """The rows for the checker. Of a job, `phase`, `name` and `try` are from the metadata that its request had."""
     done = (
         select(images_table.c.job, func.count().label("done"))
         .where(images_table.c.state == "done")
         .group_by(images_table.c.job)
         .subquery()
     )
-    columns = [
-        jobs_table.c[name] for name in ("id", "account", "round", "status", "total", "credits", "created_at", "finished_at")
-    ]
-    made = (
-        select(*columns, idempotency_keys_table.c.key, func.coalesce(done.c.done, 0).label("done"))
-        .outerjoin(idempotency_keys_table, idempotency_keys_table.c.job == jobs_table.c.id)
-        .outerjoin(done, done.c.job == jobs_table.c.id)
+    names = ("id", "account", "round", "status", "total", "credits", "created_at", "finished_at", "metadata")
+    made = select(*(jobs_table.c[name] for name in names), func.coalesce(done.c.done, 0).label("done")).outerjoin(
+        done, done.c.job == jobs_table.c.id
     )
     with database.read() as connection:
         found = [dict(row._mapping) for row in connection.execute(made)]
@@ -141,13 +137,12 @@ def dump(database: Database, phase: str) -> dict[str, list[Row]]:
             "ledger": select(ledger_table),
             "accounts": select(accounts_table.c.id, accounts_table.c.available, accounts_table.c.held, accounts_table.c.charged),
             "deliveries": select(
-                deliveries_table.c.job, deliveries_table.c.id, deliveries_table.c.state, deliveries_table.c.attempts
+                *(deliveries_table.c[name] for name in ("job", "round", "account", "id", "state", "event", "url"))
             ),
             "steps": select(steps_table),
         }
         rows = {name: [dict(row._mapping) for row in connection.execute(query)] for name, query in others.items()}
-    ours = [row for row in found if not row["key"] or row["key"].startswith(f"{phase}-")]
-    return {"jobs": [{**row, "key": (row["key"] or "").removeprefix(f"{phase}-")} for row in ours], **rows}
+    return {"jobs": [{"phase": "", "name": "", "try": 0, **row, **(row["metadata"] or {})} for row in found], **rows}
 
 
 def drop_unique_keys(database: Database) -> None:

@@ -2,143 +2,119 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from config.settings import load_settings
-from storage.database import Database
-from storage.scratch.open import open_scratch
-from testbed import pictures, seaweedfs
-from tests.fakes.gemini import FakeGemini
+from pipeline.scratch_key import owner_of
+from storage.redis.signals import Signals
 from tests.torture import rows
-from tests.torture.checker import QUIET_SECONDS, Record
+from tests.torture.checker.record import Record
+from tests.torture.checker.times import QUIET_SECONDS
 from tests.torture.faults import Faults
-from tests.torture.fleet import Fleet, free_port
-from tests.torture.load import Client
-from tests.torture.model import Model
-from tests.torture.plan import ACCOUNTS, POISONS, Plan
-from tests.torture.receiver import Receiver
-from tests.torture.servers import Postgres, Proxies, Valkey, postgres
+from tests.torture.house import CREDITS, House, Say, house
+from tests.torture.load.client import Client
+from tests.torture.load.misbehaving import Misbehaving
+from tests.torture.plan import POISONS, Plan
+from workers.supervisor import UNKNOWN_SECONDS, Supervisor
 
-CREDITS = 1_000_000
 LATENCY = {"base": 0.02, "run": 1.0}  #: seconds of a model call
-BASELINE_SECONDS = 150.0
+BASELINE_SECONDS = 300.0
 AFTER_SECONDS = 100.0  #: time after the last fault in which all jobs must end
 EVENT_SECONDS = 60.0  #: most time for the remaining steps, such as webhooks, after the load without faults
-SETTINGS = {
-    "SECRET_KEY": "0123456789abcdef0123456789abcdef",
-    "ENGINE": "gemini",
-    "LEASE_SECONDS": "15",
-    "STEP_SECONDS": "60",
-    "IMAGES_PER_CALL": "8",  # makes more chunks, so that faults hit more of them
-    "MERGED_PER_CALL": "20",
-    "WORKER_CONCURRENCY": "24",
-    "RATE_LIMIT": "100000/minute",
-    "FETCH_ALLOW": "127.0.0.1/32:*",
-    "WEBHOOK_ALLOW": "127.0.0.1/32:*",
-    "WEBHOOK_SCHEDULE": "1,2,4,8,8,8,8",
-}
-NAMES = {
-    "postgres": ("web-1", "web-2", "worker-1", "worker-2", "supervisor-1", "supervisor-2"),
-    "sqlite": ("web-1", "worker-1", "worker-2", "supervisor-1"),
-}
-
-Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class House:
-    """All running parts of the torture."""
-
-    fleet: Fleet
-    model: Model
-    receiver: Receiver
-    proxies: Proxies
-    valkey: Valkey
-    postgres: Postgres | None
-    database: Database  #: the torture's own connection, without a proxy
-    scratch: Any
-    watch: rows.Watch
-    keys: list[str]
-    secrets: dict[str, list[str]]
-    hook: str
-    web: Any
-
-
-def torture(plan: Plan, *, seed: int, parts: str, without: str, folder: Path, say: Say) -> Record:
+def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: bool, folder: Path, say: Say) -> Record:
     """Runs the plan in `folder`. All processes have ended when it returns."""
     with ExitStack() as stack:
-        house = stack.enter_context(_house(folder, plan, seed=seed, parts=parts, without=without, say=say))
+        built = stack.enter_context(
+            house(folder, plan, seed=seed, parts=parts, without=without, small_disks=small_disks, say=say)
+        )
         say("the load without faults")
-        baseline = _phase(house, plan, "base", folder, stack)
+        baseline = _phase(built, plan, "base", folder, stack)
         if not baseline.wait(time.monotonic() + BASELINE_SECONDS):
             raise RuntimeError(f"without faults {baseline.open()} jobs did not end in {BASELINE_SECONDS:g} s")
-        _settle(house, EVENT_SECONDS)
-        first_call, base_lines = len(house.model.fake.calls), len(baseline.lines)
-        say(f"  {len(baseline.seen)} jobs, {first_call} model calls, {base_lines} lines; now under faults")
-        house.watch.again = True
+        _settle(built, EVENT_SECONDS)
+        base_calls = built.model.calls()
+        say(f"  {len(baseline.seen)} jobs, {len(base_calls)} model calls; now under faults")
+        built.watch.again = True
         faults = Faults(
-            fleet=house.fleet,
-            model=house.model,
-            receiver=house.receiver,
-            proxies=house.proxies,
-            valkey=house.valkey,
-            postgres=house.postgres,
+            fleet=built.fleet,
+            model=built.model,
+            receiver=built.receiver,
+            proxies=built.proxies,
+            valkey=built.valkey,
+            postgres=built.postgres,
+            disks=built.disks,
         )
         stack.callback(faults.close)
-        client = _phase(house, plan, "run", folder, stack)
+        account, key = built.attacker
+        attacker = Misbehaving(ports=list(built.fleet.ports.values()), key=key, web=built.web)
+        stack.callback(attacker.close)
+        began = time.monotonic()
+        attacker.start()
+        client = _phase(built, plan, "run", folder, stack)
         faults.start(plan.faults)
         _report(client, faults, plan, say)
         faults.wait(90)
         client.until = max(fault["ended"] for fault in faults.done) - time.time() + time.monotonic() + AFTER_SECONDS
         say(f"  the last fault is over; {client.open()} jobs are followed")
         client.wait(client.until + 5)
-        house.watch.again = False
+        client.until = time.monotonic() + AFTER_SECONDS
+        attacker.close()
+        attacker.cancel_all()
+        built.watch.again = False
         say("quiet")
-        scratch = _quiet(house)
-        house.watch.close()
-        calls = house.model.calls()
+        scratch = _quiet(built)
+        balances = client.balances()
+        built.watch.close()
         return Record(
-            jobs={
-                job.name: {
-                    "numbers": job.numbers,
-                    "cancelled": job.cancel_after is not None,
-                    "webhook": job.webhook,
-                    "form": job.form,
-                }
-                for job in plan.jobs
-            },
+            jobs={job.name: {**asdict(job), "missing": sorted(job.missing)} for job in plan.jobs},
             blocked=sorted(plan.blocked),
             poison={str(number): sorted(POISONS[what]) for number, what in plan.poison.items()},
+            granted=dict.fromkeys(built.accounts, CREDITS),
+            base_client=baseline.lines,
             baseline=baseline.seen,
-            baseline_calls=calls[:first_call],
+            baseline_calls=base_calls,
             client=client.lines,
             seen=client.seen,
-            rows=rows.dump(house.database, "run"),
-            calls=calls[first_call:],
-            received=list(house.receiver.got),
-            secrets=house.secrets,
+            shown_balances=dict(zip(built.accounts, balances, strict=False)),
+            rows=rows.dump(built.database),
+            calls=[
+                call for call in built.model.calls(began) if not call["numbers"] or min(map(_number, call["numbers"])) < ATTACK
+            ],
+            received=list(built.receiver.got),
+            secrets=built.secrets,
             scratch=scratch,
-            faults=faults.done,
-            reclaims=house.watch.reclaims,
-            stops=house.fleet.stops,
+            planned=plan.kinds,
+            faults=[*built.before, *faults.done],
+            reclaims=built.watch.reclaims,
+            stops=built.fleet.stops,
+            deaths=built.fleet.deaths,
+            attacks=dict(attacker.did),
+            clocks=sum(log.read_text(errors="replace").count("clock_differs") for log in folder.glob("*.log")),
+            attacker=account,
         )
 
 
-def _phase(house: House, plan: Plan, phase: str, folder: Path, stack: ExitStack) -> Client:
-    house.model.fake.latency = LATENCY[phase]
+ATTACK = 900_000  #: the misbehaving account's pictures have numbers from here on
+
+
+def _number(number: int | None) -> int:
+    return number or 0
+
+
+def _phase(built: House, plan: Plan, phase: str, folder: Path, stack: ExitStack) -> Client:
+    built.model.fake.latency = LATENCY[phase]
     client = Client(
         plan,
         phase=phase,
-        ports=list(house.fleet.ports.values()),
-        keys=house.keys,
-        web=house.web,
-        hook=house.hook,
+        ports=list(built.fleet.ports.values()),
+        keys=built.keys,
+        web=built.web,
+        hook=built.hook,
         folder=folder,
     )
     stack.callback(client.close)
@@ -154,94 +130,39 @@ def _report(client: Client, faults: Faults, plan: Plan, say: Say) -> None:
         say(f"  {len(faults.done)} of {len(plan.faults)} faults, {len(client.seen)} of {len(plan.jobs)} jobs ended")
 
 
-def _settle(house: House, seconds: float) -> None:
+def _settle(built: House, seconds: float) -> None:
     """Waits until there are no open steps, at most `seconds`."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and rows.restless(house.database):
+    while time.monotonic() < deadline and rows.restless(built.database):
         time.sleep(0.5)
 
 
-def _quiet(house: House) -> dict[str, Any]:
-    """Waits while the client sends nothing. Returns how long scratch was not empty, and the objects that are left in it."""
+def _quiet(built: House) -> dict[str, Any]:
+    """Waits while the client sends nothing. Then the sweep runs, first now and then as if an unknown object's time were over.
+
+    Returns how long scratch was not empty, what was left to the sweep, and the objects that it leaves.
+    """
     began = time.monotonic()
     after = 0.0
     while True:
-        left, passed = list(house.scratch.list("")), time.monotonic() - began
+        left, passed = list(built.scratch.list("")), time.monotonic() - began
         after = passed if left else after
-        if passed > QUIET_SECONDS or (not left and not rows.restless(house.database)):
-            return {"after": None if left else after, "left": left}
+        if passed > QUIET_SECONDS or (not left and not rows.restless(built.database, without=built.attacker[0])):
+            break
         time.sleep(0.5)
-
-
-@contextmanager
-def _house(folder: Path, plan: Plan, *, seed: int, parts: str, without: str, say: Say) -> Iterator[House]:
-    with ExitStack() as stack:
-        say("starting")
-        fake = stack.enter_context(FakeGemini(blocked=plan.blocked))
-        web = stack.enter_context(pictures())
-        receiver = Receiver()
-        stack.callback(receiver.close)
-        valkey = Valkey(folder / "valkey", free_port())
-        stack.callback(valkey.kill)
-        valkey.start()
-        targets: dict[str, int | str] = {
-            "redis": valkey.port,
-            "model": int(fake.base_url.rpartition(":")[2]),
-            "receiver": receiver.server_port,
-        }
-        direct = {"DATABASE_URL": f"sqlite:///{folder / 'torture.db'}", "SCRATCH_URL": f"file:{folder / 'scratch'}"}
-        server = None
-        if parts == "postgres":
-            server = stack.enter_context(postgres())
-            bucket = stack.enter_context(seaweedfs(folder / "s3"))
-            direct = {"ENV": "production", "ALLOW_ROOT": "1", "DATABASE_URL": server.url, **bucket.environment("torture")}
-            targets |= {"postgres": server.socket, "s3": int(bucket.endpoint.rpartition(":")[2])}
-        proxies = Proxies(targets, folder / "proxy.log")
-        stack.callback(proxies.close)
-        direct |= {
-            **SETTINGS,
-            "REDIS_URL": f"redis://127.0.0.1:{valkey.port}/0",
-            "GEMINI_API_KEY": fake.key,
-            "GEMINI_BASE_URL": f"http://127.0.0.1:{proxies.ports['model']}",
-        }
-        proxied = direct | {"REDIS_URL": f"redis://127.0.0.1:{proxies.ports['redis']}/0", "TORTURE_WITHOUT": without}
-        if server:
-            proxied |= {
-                "DATABASE_URL": server.url_by(proxies.ports["postgres"]),
-                "S3_ENDPOINT_URL": f"http://127.0.0.1:{proxies.ports['s3']}",
-            }
-        settings = load_settings(direct)
-        database = Database(settings.database_url)
-        stack.callback(database.close)
-        watch = rows.Watch(database, direct["REDIS_URL"], seed)
-        fleet = Fleet(folder, proxied, NAMES[parts], on_held=watch.held)
-        stack.callback(fleet.end)
-        fleet.run("migrate")
-        if without == "ledger":
-            rows.drop_unique_keys(database)
-        made = [
-            json.loads(fleet.run("keys", "create", f"account-{n}", "--credits", str(CREDITS), "--json")) for n in range(ACCOUNTS)
-        ]
-        secrets = {
-            each["account"]: json.loads(fleet.run("webhooks", "secret", "show", each["account"], "--json"))["secrets"]
-            for each in made
-        }
-        fleet.start()
-        watch.start()
-        stack.callback(watch.close)
-        fleet.wait_until_serving()
-        yield House(
-            fleet=fleet,
-            model=Model(fake),
-            receiver=receiver,
-            proxies=proxies,
-            valkey=valkey,
-            postgres=server,
-            database=database,
-            scratch=open_scratch(settings),
-            watch=watch,
-            keys=[each["key"] for each in made],
-            secrets=secrets,
-            hook=f"http://127.0.0.1:{proxies.ports['receiver']}/hook",
-            web=web,
-        )
+    known = {row["job"] for row in rows.dump(built.database)["steps"]}
+    unknown = [key for key in left if owner_of(key) not in known]
+    later = [0.0]
+    signals = Signals(built.redis_url)
+    supervisor = Supervisor(database=built.database, scratch=built.scratch, signals=signals, clock=lambda: later[0])
+    for seconds in (0.0, UNKNOWN_SECONDS + 1):
+        later[0] += seconds
+        supervisor.sweep()
+    signals.close()
+    return {
+        "after": None if left else after,
+        "ended": len(left) - len(unknown),
+        "unknown": len(unknown),
+        "owners": len({owner_of(key) for key in unknown}),
+        "left": list(built.scratch.list("")),
+    }

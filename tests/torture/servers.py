@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -75,8 +76,13 @@ class Proxies:
         self._lock = threading.Lock()
         self.ports: dict[str, int] = json.loads(self._said(targets))
 
-    def become(self, name: str, mode: str) -> None:
-        self._said({"name": name, "mode": mode})
+    def become(self, scope: str, mode: str) -> None:
+        """Sets the mode of the proxies of a part or of a process. See tests/torture/proxy.py."""
+        self._said({"scope": scope, "mode": mode})
+
+    def hits(self, scope: str) -> int:
+        """How many pieces or connections the modes of this scope have met so far."""
+        return int(json.loads(self._said({"scope": scope, "mode": ""}))["hits"])
 
     def _said(self, order: Any) -> bytes:
         assert self._process.stdin
@@ -105,6 +111,27 @@ class Postgres:
 
     def url_by(self, port: int) -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{port}/{self._name}"
+
+    def move_to(self, folder: Path) -> None:
+        """Keeps the database's tables in this folder, so that they can run out of room while the server's own files do not."""
+        import psycopg
+
+        user = self._server.system_user
+        if user:
+            shutil.chown(folder, user)
+        with psycopg.connect(f"host={self._server.pgdata} user=postgres dbname=postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
+            connection.execute(f'ALTER DATABASE "{self._name}" SET TABLESPACE small')
+
+    def writing(self) -> bool:
+        """Whether a transaction on the database has written something."""
+        import psycopg
+
+        with psycopg.connect(f"host={self._server.pgdata} user=postgres dbname=postgres", autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND backend_xid IS NOT NULL LIMIT 1", [self._name]
+            )
+            return found.fetchone() is not None
 
     def restart(self) -> None:
         """Restarts the server at once, as after a power cut. Its clients are not asked to end."""

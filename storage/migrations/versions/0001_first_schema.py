@@ -47,7 +47,6 @@ def upgrade() -> None:
         sa.Column("hash", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("revoked_at", sa.BigInteger(), nullable=True),
-        sa.Column("last_used_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["account"], ["accounts.id"], name=op.f("fk_api_keys_account")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
     )
@@ -191,9 +190,6 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("result", sa.JSON(), nullable=True),
         sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("corrections", sa.JSON(none_as_null=True), nullable=True),
-        sa.Column("checked", sa.Boolean(), server_default=sa.false(), nullable=False),
-        sa.Column("revision", sa.Integer(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["job"], ["jobs.id"], name=op.f("fk_images_job"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job", "index", name=op.f("pk_images")),
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from api.waiting import wait_for_end, waiting_place
 from pipeline.job_object import links_json
 from storage.schema import jobs_table
 from tests.harness import Harness, b64
@@ -95,6 +96,8 @@ def test_a_job_that_does_not_end_in_time_is_a_202_with_the_job_as_its_body(make_
         "error": None,
         "warnings": [],
         "metadata": None,
+        "name": None,
+        "batch": None,
         "links": links_json(job),
     }
 
@@ -222,3 +225,20 @@ def test_results_of_an_open_job_are_a_409_and_then_the_same_as_the_wait_would_ha
         "errors": [{"index": 2, "code": "unsupported_format", "message": "This is not an image."}],
     }
     assert harness.get(links["self"]).json["status"] == "partial"
+
+
+def test_the_wait_for_a_job_that_lasts_ends_when_the_caller_hangs_up_and_its_place_is_free(make_harness):
+    house = make_harness(workers_count=0)
+    job = house.post(BODY, headers=ASYNC).json["id"]
+    asked: list[bool] = []
+
+    def gone() -> bool:
+        asked.append(True)
+        return True
+
+    free = house.web.waiting_places.free
+    with waiting_place(house.web, house.account, needed=True):
+        assert house.web.waiting_places.free == free - 1
+        assert not wait_for_end(house.web, job, 1.0, gone)
+    assert asked == [True]
+    assert house.web.waiting_places.free == free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 
 import pytest
@@ -105,6 +106,20 @@ def test_no_lease_is_kept_past_the_step_s_limit(database, ids):
         with database.write() as connection:
             assert steps.reclaim_expired(connection) == 1
     keeper.close()
+
+
+def test_a_thread_that_is_stuck_in_a_step_is_reported_and_one_that_is_not_is_not(database, ids):
+    """A process reports it to its drain, which ends the process: a thread can't be stopped."""
+    reported = threading.Event()
+    keeper = LeaseKeeper(database, lease_seconds=LEASE, step_seconds=0.1, on_stuck=reported.set)
+    calm = threading.Event()
+    other = LeaseKeeper(database, lease_seconds=LEASE, step_seconds=600, on_stuck=calm.set)
+    with other.holding(claimed(database, ids[1])), keeper.holding(claimed(database, ids[0])):
+        assert reported.wait(20)
+        renewed(database, ids[1])
+    keeper.close()
+    other.close()
+    assert not calm.is_set()
 
 
 def test_a_lost_lease_is_dropped_and_its_new_holder_s_left_alone(database, ids, keeper):

@@ -139,6 +139,16 @@ def test_a_message_that_was_lost_is_sent_again_when_the_queue_is_empty(house, su
     assert house.signals.rung.get_nowait() == step_ids(house.database, job)[0]
 
 
+def test_when_the_queue_is_empty_a_step_is_announced_again_long_before_its_patience_is_over(house, supervisor):
+    """Redis has lost its messages 3 s ago. A step that was announced is otherwise announced again after 30 s."""
+    step = step_ids(house.database, accepted(house))[0]
+    house.signals.rung.get_nowait()
+    with house.database.write() as connection:
+        connection.execute(update(schema.steps_table).values(rung_at=schema.steps_table.c.rung_at - 3000))
+    supervisor.ring()
+    assert house.signals.rung.get_nowait() == step
+
+
 def test_while_messages_wait_none_is_sent_twice(house, supervisor):
     accepted(house, 3)
     waiting = house.signals.rung.qsize()

@@ -136,6 +136,15 @@ def test_what_does_not_heal_and_what_nobody_knows_is_given_up_after_three_tries(
     assert len(calls) == MOST_TRIES
 
 
+def test_a_scratch_object_that_is_gone_fails_its_step_after_three_tries(make_harness):
+    """Waiting does not bring it back, so the job must not wait for it until its deadline."""
+    house = make_harness(workers_count=0)
+    path = house.post(BODY, headers=ASYNC).headers["Location"]
+    house.scratch.objects.clear()
+    work_often(house)
+    failed_with_its_credits_released(house, path)
+
+
 def test_a_claim_that_the_database_fails_leaves_the_step_to_be_rung_again(make_harness):
     house = make_harness(workers_count=0)
     path = house.post(BODY, headers=ASYNC).headers["Location"]

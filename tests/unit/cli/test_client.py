@@ -71,6 +71,24 @@ def test_patience_has_an_end_and_each_wait_is_told():
     assert told
 
 
+def full(wait="0"):
+    body = {"error": "the database is full of your jobs", "code": "account_full"}
+    return httpx2.Response(429, json=body, headers={"Retry-After": wait})
+
+
+def test_a_full_account_is_tried_again_as_the_service_says_and_each_wait_is_told():
+    told = []
+    script = Script(full(), httpx2.Response(200, json={}))
+    script.client(on_wait=lambda reason, seconds: told.append((reason, seconds))).usage()
+    assert told == [("the database is full of your jobs", 0.0)]
+
+
+def test_a_full_account_that_stays_full_is_a_refusal_that_says_what_is_full():
+    with pytest.raises(ApiError, match="full of your jobs") as refused:
+        Script(full(wait="200")).client(busy_patience=3600).usage()
+    assert (refused.value.status, refused.value.code) == (429, "account_full")
+
+
 def test_files_are_streamed_with_a_known_length(tmp_path):
     path = tmp_path / "ü.png"
     path.write_bytes(b"\x00\r\n--" * 100)

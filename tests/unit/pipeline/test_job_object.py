@@ -29,6 +29,8 @@ def job(**changed):
         "error_message": None,
         "warnings": (),
         "metadata": None,
+        "name": None,
+        "batch": None,
     }
     return JobView(**{**values, **changed})
 

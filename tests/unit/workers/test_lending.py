@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
+import pytest
+
 from workers.lending import SLOW_SECONDS, Lending, LentPlaces
+from workers.wiring import threads_of
 
 
 class Clock:
@@ -90,3 +93,8 @@ def test_a_place_that_is_taken_back_while_its_spare_thread_works_is_gone_when_th
 
 def test_without_spare_threads_the_images_come_as_they_are():
     assert list(Lending().watched((number for number in range(3)), account="a")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("threads", "every", "waited"), [(1, 1, 1), (2, 1, 1), (4, 3, 1), (8, 6, 2), (16, 12, 4)])
+def test_a_quarter_of_the_threads_serves_only_steps_whose_caller_waits(threads, every, waited):
+    assert threads_of(threads) == (every, waited)

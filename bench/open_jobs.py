@@ -1,0 +1,100 @@
+"""Compares the transaction of a POST beside 20,000 open jobs with one beside none, on SQLite and on Postgres."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import structlog
+from sqlalchemy import text
+
+from bench.report import print_report
+from storage.database import Database, migrate
+from storage.job import accepting, closing
+from storage.queue import ringing
+from testbed import job_of, new_account, postgres
+
+OPEN_JOBS = 20_000
+OF_ACCOUNT = 100  #: open jobs of an account, as many as MAX_OPEN_JOBS allows
+POSTS = 200  #: posts beside the open jobs and posts beside none; they take turns
+
+#: What a POST counted before the totals were kept.
+COUNTED = (
+    "SELECT COUNT(*) FROM jobs WHERE account = :account AND finished_at IS NULL",
+    "SELECT SUM(scratch_bytes) FROM jobs WHERE finished_at IS NULL",
+    "SELECT SUM(input_bytes) FROM jobs WHERE inputs_expire_at IS NOT NULL",
+)
+
+
+class Side:
+    """One of the two databases, with an account that posts."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        migrate(self.database)
+        self.account = new_account(self.database, 10**9)
+
+    def fill(self) -> None:
+        for _ in range(OPEN_JOBS // OF_ACCOUNT):
+            account = new_account(self.database, 10**6)
+            with self.database.write() as connection:
+                for _ in range(OF_ACCOUNT):
+                    accepting.accept(connection, job_of(account, waited=False), max_open=OF_ACCOUNT, max_scratch=10**12)
+        if self.database.engine.dialect.name == "postgresql":
+            with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(text("VACUUM ANALYZE"))
+
+    def post(self, *, count: bool) -> float:
+        """Seconds that a POST's transaction takes. `count`: it also runs the queries of before."""
+        new = job_of(self.account, waited=True)
+        began = time.perf_counter()
+        with self.database.write() as connection:
+            if count:
+                for query in COUNTED:
+                    connection.execute(text(query), {"account": self.account} if ":account" in query else {})
+            accepting.accept(connection, new, max_open=1000, max_scratch=10**12)
+            ringing.to_ring(connection, beside=new.id)
+        took = time.perf_counter() - began
+        with self.database.write() as connection:
+            closing.cancel(connection, new.id)
+        return took
+
+
+def measure(name: str, empty_url: str, full_url: str) -> list[tuple[str, str, str]]:
+    none, many = Side(empty_url), Side(full_url)
+    many.fill()
+    took: dict[str, list[float]] = {"none": [], "many": [], "before": []}
+    for _ in range(POSTS):
+        took["none"].append(none.post(count=False))
+        took["many"].append(many.post(count=False))
+        took["before"].append(many.post(count=True))
+    none.database.close()
+    many.database.close()
+    middle = {key: statistics.median(values) for key, values in took.items()}
+    return [
+        (f"{name}: a POST beside no open job", f"{middle['none'] * 1000:.2f} ms", ""),
+        (f"{name}: beside {OPEN_JOBS:,} / beside none", f"{middle['many'] / middle['none']:.2f} x", "1.2 x"),
+        (f"{name}: the same with the counts of before", f"{middle['before'] / middle['none']:.2f} x", ""),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        rows = measure("SQLite", f"sqlite:///{folder / 'empty.db'}", f"sqlite:///{folder / 'full.db'}")
+        server = stack.enter_context(postgres())
+        urls = [stack.enter_context(server.database()) for _ in range(2)]
+        rows += measure("Postgres", *urls)
+    print_report(f"The transaction of a POST beside {OPEN_JOBS:,} open jobs, {POSTS} posts each", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The load: the client that sends the planned requests, and the account that misbehaves."""

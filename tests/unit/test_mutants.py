@@ -1,0 +1,48 @@
+"""The kept list of changes that `make mutants` tries fits the code, and its runner tells noticed from survived."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tools.mutants.__main__ import judged
+from tools.mutants.report import Outcome, Result, page
+from tools.mutants.table import ROOT, Mutant, mutants
+
+MUTANTS = mutants()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_no_change_is_stale_and_each_leaves_valid_python(mutant):
+    text = mutant.mutated()
+    assert text is not None, f"the text to replace must be once in {mutant.file}"
+    ast.parse(text)
+    assert mutant.tests
+    assert all((ROOT / test.partition("::")[0]).is_file() for test in mutant.tests)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "outcome", "by"),
+    [
+        (1, "F\nFAILED tests/unit/test_a.py::test_it - boom\n1 failed in 2s\n", Outcome.NOTICED, "tests/unit/test_a.py::test_it"),
+        (1, "E\nERROR tests/unit/test_a.py::test_it - left\n1 error in 2s\n", Outcome.NOTICED, "tests/unit/test_a.py::test_it"),
+        (None, "", Outcome.NOTICED, "a test hung: tests/unit/test_a.py"),
+        (0, "1 passed in 2s\n", Outcome.SURVIVED, "1 passed in 2s"),
+        (2, "ERROR tests/unit/test_a.py\n1 error during collection\n", Outcome.BROKEN, "1 error during collection"),
+        (5, "no tests ran\n", Outcome.BROKEN, "no tests ran"),
+    ],
+)
+def test_a_change_is_noticed_only_if_a_test_failed(code, said, outcome, by):
+    mutant = Mutant(name="n", safeguard="It holds.", file="f.py", old="a", new="b", tests=("tests/unit/test_a.py",))
+    assert judged(mutant, code, said, 1.0) == Result(mutant=mutant, outcome=outcome, by=by, seconds=1.0)
+
+
+def test_the_page_counts_the_outcomes_and_explains_what_survived():
+    mutant = Mutant(name="n", safeguard="It holds.", file="f.py", old="a", new="b", tests=("t",), equivalent="A second net.")
+    results = [
+        Result(mutant=mutant, outcome=outcome, by="test_it", seconds=1.0) for outcome in (Outcome.NOTICED, Outcome.SURVIVED)
+    ]
+    text = page(results)
+    assert "2 changes: 1 noticed, 1 survived." in text
+    assert "**survived** A second net." in text
