@@ -139,7 +139,7 @@ def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
             compile_schema(wanted.schema)
         except SchemaFault as fault:
             raise RequestFault("invalid_schema", f"schema can't be used: {fault}") from None
-    if cannot := parts.cannot(wanted.question, len(wanted.images)):
+    if cannot := parts.kind.cannot(wanted.question, len(wanted.images)):
         raise RequestFault("engine_cannot", cannot)
     return wanted
 
@@ -218,7 +218,7 @@ def _warnings(parts: WebParts, wanted: ExtractRequest, sent: Sent) -> tuple[str,
     useless = wanted.cache and not parts.settings.cache_ttl
     no_price = wanted.max_money is not None and not parts.models[wanted.question.model].has_price
     own = (NO_CACHE if useless else "", NO_PRICE if no_price else "", warning_of(sent.unknown), _unchecked(wanted))
-    return (*parts.warnings, *parts.ignores(wanted.question), *filter(None, own))
+    return (*parts.warnings, *parts.kind.ignores(wanted.question), *filter(None, own))
 
 
 def _unchecked(wanted: ExtractRequest) -> str:

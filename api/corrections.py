@@ -13,6 +13,7 @@ from api.errors import ApiError, json_response
 from api.job_actions import gone_is_404
 from api.json_body import read_object
 from api.openapi.document import Parameter, ResponseSpec, describe
+from api.openapi.error_codes import OF_BODIES
 from api.openapi.schemas import text
 from api.paging import asked_item, own_job
 from api.render import item_json
@@ -60,10 +61,7 @@ def blueprint(parts: WebParts) -> Blueprint:
             "correction_invalid",
             "correction_conflict",
             "account_full",
-            "length_required",
-            "body_too_large",
-            "body_cut_short",
-            "too_many_bodies",
+            *OF_BODIES,
         ],
     )
     def patch(job: str, item: str) -> Response:

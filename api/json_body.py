@@ -10,6 +10,7 @@ from api.body import BodyRoom, read_body
 from api.errors import ApiError
 from api.wiring import WebParts
 from pipeline.numbers import read_json
+from pipeline.request.fields import is_storable
 from pipeline.types import MB
 
 
@@ -38,7 +39,7 @@ def _is_text(value: Any) -> bool:
     left = [value]
     while left:
         inner = left.pop()
-        if isinstance(inner, str) and any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in inner):
+        if isinstance(inner, str) and not is_storable(inner):
             return False
         if isinstance(inner, dict):
             left += [*inner, *inner.values()]

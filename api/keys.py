@@ -9,13 +9,13 @@ from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.json_body import read_object
 from api.openapi.document import ResponseSpec, describe
+from api.openapi.error_codes import OF_BODIES
 from api.wiring import WebParts
 from pipeline.job_object import time_json
+from pipeline.request.fields import LONGEST_NAME
 from storage.account import keys
 
 log = structlog.get_logger(__name__)
-
-LONGEST_NAME = 200  #: characters
 
 
 def blueprint(parts: WebParts) -> Blueprint:
@@ -55,10 +55,7 @@ def blueprint(parts: WebParts) -> Blueprint:
             "invalid_json",
             "invalid_name",
             "too_many_keys",
-            "length_required",
-            "body_too_large",
-            "body_cut_short",
-            "too_many_bodies",
+            *OF_BODIES,
         ],
     )
     def create() -> Response:

@@ -14,6 +14,7 @@ from api.openapi.document import Parameter
 from api.openapi.schemas import number, text
 from api.wiring import WebParts
 from pipeline.job_object import JobView
+from pipeline.request.fields import is_storable
 from storage.job.views import job_view
 
 LONGEST_CURSOR = 200
@@ -44,14 +45,22 @@ def asked(name: str) -> str:
     return given[0] if given else ""
 
 
+def whole_between(given: str, lowest: int, most: int) -> int | None:
+    """The whole number that a text of the query is, None if it is none or not in this range."""
+    if not given.isascii() or not given.isdigit() or len(given) > 9:
+        return None
+    return int(given) if lowest <= int(given) <= most else None
+
+
 def asked_limit(default: int, most: int) -> int:
     """The query's `limit`: how many entries a page has. Raises ApiError 400."""
     given = asked("limit")
     if given == "":
         return default
-    if not given.isascii() or not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= most:
+    limit = whole_between(given, 1, most)
+    if limit is None:
         raise ApiError(400, "invalid_limit", f"limit must be a whole number from 1 to {most}.")
-    return int(given)
+    return limit
 
 
 def asked_status(known: list[str]) -> str | None:
@@ -69,7 +78,7 @@ def asked_text(name: str, longest: int) -> str | None:
     given = asked(name)
     if given == "":
         return None
-    if len(given) > longest or _is_too_much(given):
+    if len(given) > longest or not is_storable(given):
         raise ApiError(400, "invalid_filter", f"{name} must be a text of at most {longest} characters.")
     return given
 
@@ -120,7 +129,7 @@ def _is_too_much(part: Any) -> bool:
     """Whether the part is a number that is too large for a database, or a text that has a NUL or half a character."""
     if isinstance(part, int):
         return not 0 <= part < 1 << 53
-    return "\x00" in part or any("\ud800" <= character <= "\udfff" for character in part)
+    return not is_storable(part)
 
 
 def list_parameters(statuses: list[str], default: int, most: int) -> list[Parameter]:

@@ -12,9 +12,9 @@ from api.auth import authenticate
 from api.body import BodyRoom, expected_length, pieces
 from api.errors import ApiError
 from api.openapi.document import Parameter, ResponseSpec, describe
-from api.openapi.error_codes import OF_PICTURES
+from api.openapi.error_codes import OF_BODIES, OF_PICTURES
 from api.openapi.schemas import number, text
-from api.paging import asked, asked_item, own_job
+from api.paging import asked, asked_item, own_job, whole_between
 from api.wiring import WebParts
 from pipeline.errors import os_errors
 from pipeline.packed import PackReader
@@ -34,11 +34,13 @@ WIDTH = Parameter(
     schema=number(minimum=NARROWEST, maximum=WIDEST),
     what=f"The most pixels across, by default {USUAL}. A picture is never made larger.",
 )
+OCTETS = "application/octet-stream"  #: for a client that asks for it; generators of clients know no image/jpeg
 PICTURE = ResponseSpec(
     status=200,
     what="The picture, upright, re-encoded as JPEG. The bytes are never those that were sent.",
     schema=text(format="binary"),
     media=["image/jpeg"],
+    others={OCTETS: text(format="binary")},
     headers=("X-Image-Width", "X-Image-Height"),
 )
 
@@ -56,15 +58,12 @@ def blueprint(parts: WebParts) -> Blueprint:
         tag="Extract",
         details="For formats that browsers do not show, such as HEIC and TIFF. It costs no credits, and nothing is kept.",
         parameters=[WIDTH],
-        bodies={"application/octet-stream": "Picture"},
+        bodies={OCTETS: "Picture"},
         answers=[PICTURE],
         errors=[
             *OF_PICTURES,
             "invalid_width",
-            "length_required",
-            "body_too_large",
-            "body_cut_short",
-            "too_many_bodies",
+            *OF_BODIES,
             "too_many_previews",
         ],
     )
@@ -111,9 +110,10 @@ def _asked_width() -> int:
     given = asked("width")
     if given == "":
         return USUAL
-    if not given.isascii() or not given.isdigit() or len(given) > 9 or not NARROWEST <= int(given) <= WIDEST:
+    width = whole_between(given, NARROWEST, WIDEST)
+    if width is None:
         raise ApiError(400, "invalid_width", f"width must be a whole number from {NARROWEST} to {WIDEST}.")
-    return int(given)
+    return width
 
 
 def _whole(file: IO[bytes]) -> bytes:
@@ -145,7 +145,8 @@ def _shown(parts: WebParts, account: str, read: Callable[[], bytes], width: int,
         "X-Image-Width": str(outcome.width),
         "X-Image-Height": str(outcome.height),
     }
-    return Response(outcome.data, content_type=outcome.mime, headers=headers)
+    content_type = OCTETS if OCTETS in request.headers.get("Accept", "") else outcome.mime
+    return Response(outcome.data, content_type=content_type, headers=headers)
 
 
 def _inputs_gone() -> ApiError:

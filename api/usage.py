@@ -8,7 +8,7 @@ from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import number, text
-from api.paging import asked, asked_limit, asked_place, cursor_of
+from api.paging import asked, asked_limit, asked_place, cursor_of, whole_between
 from api.wiring import WebParts
 from pipeline.job_object import time_json
 from storage.account.usage import Balance, Day, Movement, balance_of, days_of, movements_of
@@ -66,9 +66,10 @@ def _asked_days() -> int:
     given = asked("days")
     if given == "":
         return DEFAULT_DAYS
-    if not given.isascii() or not given.isdigit() or len(given) > 9 or not 1 <= int(given) <= MOST_DAYS:
+    days = whole_between(given, 1, MOST_DAYS)
+    if days is None:
         raise ApiError(400, "invalid_days", f"days must be a whole number from 1 to {MOST_DAYS}.")
-    return int(given)
+    return days
 
 
 def _balance(balance: Balance) -> dict[str, int]:

@@ -13,11 +13,10 @@ from api.key_uses import KeyUses
 from api.places import Places
 from api.previews import Previews, decoded_previews
 from config.chosen_engine import kind_of, model_of, models_of
-from config.engines import ENGINES, EngineKind
+from config.engines import EngineKind
 from config.settings import Settings
 from pipeline.models import Model
 from pipeline.ports import Scratch
-from pipeline.types import Question
 from storage.account.secret import secret_key
 from storage.database import Database
 from storage.redis.model_limits import RedisLimiter
@@ -42,11 +41,7 @@ class WebParts:
     engine: str
     models: Mapping[str, Model]  #: the models that a request may name; the first one is the default
     warnings: tuple[str, ...]  #: the engine's warnings, which every job gets
-    kind: EngineKind = ENGINES["gemini"]  #: what the engine can do
-    cannot: Callable[[Question, int], str] = field(
-        default=lambda _question, _images: ""
-    )  #: why the engine can't answer; empty: it can
-    ignores: Callable[[Question], tuple[str, ...]] = field(default=lambda _question: ())  #: warnings about fields without effect
+    kind: EngineKind  #: what the engine can do
     waiting_places: Places  #: one for each request that is held open
     large_bodies: Places  #: one for each body over 1 MB that has arrived, while it is parsed and stored
     arriving: Places = field(default_factory=lambda: Places(ARRIVING))  #: for bodies while they arrive; see `arriving_places`
@@ -80,8 +75,6 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         models=models,
         warnings=warnings,
         kind=kind_of(settings),
-        cannot=kind_of(settings).cannot,
-        ignores=kind_of(settings).ignores,
         waiting_places=Places(settings.max_waiters),
         large_bodies=Places(settings.max_large_bodies),
         arriving=Places(arriving_places(settings)),

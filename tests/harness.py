@@ -91,8 +91,6 @@ class Harness:
             held_seconds=held_seconds,
             previews=Previews(fake_preview),
             kind=kind,
-            cannot=kind.cannot,
-            ignores=kind.ignores,
             stopping=lambda: self.stopping,
         )
         self.work = workers.wiring.WorkerParts(

@@ -142,6 +142,9 @@ ITEM_CODES: dict[str, str] = {
 }
 
 #: The codes of requests for a job. pipeline/request, api/body.py and api/accept.py raise them.
+#: What a request may be refused with because of how its body arrives.
+OF_BODIES = ("length_required", "body_too_large", "body_cut_short", "too_many_bodies")
+
 OF_REQUESTS = (
     "bad_request",
     "invalid_json",

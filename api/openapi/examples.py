@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from config.engines import ENGINES
 from pipeline.credits import BASE, PER_IMAGE
 from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES
@@ -77,6 +78,7 @@ _ITEM = {
     "note": None,
     "result": {"offer": "Summer crossings from £19", "until": "31 May"},
 }
+_ENGINE = next(iter(ENGINES))
 _DELIVERY = {
     "id": DELIVERY_ID,
     "job": JOB_ID,
@@ -106,8 +108,8 @@ REQUESTS: dict[str, dict[str, Value]] = {
     },
     "NewKey": {"For a shop": {"name": "shop"}},
     "Correction": {"A value, and checked": {"changes": {"/until": "31 May 2027"}, "checked": True}},
-    "Picture": {"A picture": "the bytes of a picture"},
-    "Form": {"Files": {"images": ["the bytes of a picture"], "prompt": PROMPT, "granularity": "perImage"}},
+    "Picture": {"A picture": "P3\n1 1\n255\n67 83 216\n"},
+    "Form": {"Files": {"images": ["P3\n1 1\n255\n67 83 216\n"], "prompt": PROMPT, "granularity": "perImage"}},
 }
 
 #: Name of a component → an answer with it.
@@ -173,12 +175,12 @@ ANSWERS: dict[str, Value] = {
         "days": [{"date": "2026-11-26", "jobs": 1, "credits": 11}],
     },
     "Capabilities": {
-        "engine": "gemini",
+        "engine": _ENGINE,
         "models": [
             {
                 "name": "gemini-3.5-flash-lite",
                 "default": True,
-                "engine": "gemini",
+                "engine": _ENGINE,
                 "price": {"input": 0.3, "output": 2.5},
                 "problem": None,
                 "can": {
@@ -252,6 +254,7 @@ OF_MEDIA: dict[str, str] = {
     "application/jsonl": json.dumps(_ITEM, ensure_ascii=False) + "\n",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "the bytes of a workbook",
     "image/jpeg": "the bytes of a JPEG",
+    "application/octet-stream": "the bytes of a JPEG",
     "text/csv": "index,customId,source,status,code,message,offer,until\r\n"
     "0,ferry,https://www.example.com/pictures/09-ferry-banner.gif,succeeded,,,Summer crossings from £19,31 May\r\n",
     "text/event-stream": f"retry: 2000\n\nevent: job\nid: 5d41402abc4b2a76b9719d91\ndata: {json.dumps(JOB)}\n\n",

@@ -75,7 +75,7 @@ def _images(value: Sequence[bytes] | None, given: Given) -> Sequence[bytes]:
 def _prompt(value: Any, _: Given) -> str:
     if not isinstance(value, str) or not value.strip():
         raise Unfit("prompt is required: a text that says what to extract.")
-    if not _is_storable(value):
+    if not is_storable(value):
         raise Unfit("prompt holds characters that are no Unicode text.")
     if len(value) > LONGEST_PROMPT:
         raise Unfit(f"prompt has {len(value)} characters, at most {LONGEST_PROMPT} are taken.")
@@ -146,7 +146,7 @@ def _custom_ids(value: Any, given: Given) -> tuple[str, ...] | None:
         have = f", this request has {len(value)}" if isinstance(value, list) else ""
         raise Unfit(f"customIds must be an array of {given.images} strings, one for each image{have}.")
     for index, custom_id in enumerate(value):
-        if not isinstance(custom_id, str) or not _is_storable(custom_id) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
+        if not isinstance(custom_id, str) or not is_storable(custom_id) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
             raise Unfit(f"customIds[{index}] must be a string of 1 to {LONGEST_CUSTOM_ID} characters.")
     return tuple(value)
 
@@ -174,7 +174,7 @@ def _metadata(value: Any, _: Given) -> dict[str, Any] | None:
 def _name(value: Any, _: Given) -> str | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if not isinstance(value, str) or not _is_storable(value) or len(value.strip()) > LONGEST_NAME:
+    if not isinstance(value, str) or not is_storable(value) or len(value.strip()) > LONGEST_NAME:
         raise Unfit(f"name must be a text of at most {LONGEST_NAME} characters.")
     return value.strip()
 
@@ -182,12 +182,12 @@ def _name(value: Any, _: Given) -> str | None:
 def _batch(value: Any, _: Given) -> str | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or not _is_storable(value) or len(value) > LONGEST_BATCH:
+    if not isinstance(value, str) or not is_storable(value) or len(value) > LONGEST_BATCH:
         raise Unfit(f"batch must be a string of at most {LONGEST_BATCH} characters.")
     return value
 
 
-def _is_storable(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Whether every database can store the text. It may have neither NUL nor lone surrogates."""
     return not any(character == "\x00" or "\ud800" <= character <= "\udfff" for character in text)
 
@@ -369,6 +369,7 @@ class ExtractRequest:
         wants=f"a text of at most {LONGEST_NAME} characters",
         what="What people call the job. Lists show it and find the job by it.",
         when=f"is not a text of at most {LONGEST_NAME} characters, or is empty where a key is made",
+        form="text",
     )
     batch: str | None = declared(
         read=_batch,
@@ -376,6 +377,7 @@ class ExtractRequest:
         wants=f"a string of at most {LONGEST_BATCH} characters",
         what="Your own id of several jobs that belong together, such as the parts of a folder with more images than a request takes. "
         "`GET /jobs?batch=` lists them.",
+        form="text",
     )
 
     @property

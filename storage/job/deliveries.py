@@ -101,12 +101,10 @@ def record_attempt(connection: Connection, lease: Lease, answered: WebhookRespon
     row = connection.execute(
         select(deliveries_table.c.attempts, deliveries_table.c.body, kept, now_ms().label("now")).where(*_of(lease))
     ).one()
-    before = [
-        {name: value for name, value in made.items() if name != "text"} if place < len(row.attempts) - MOST_TEXTS + 1 else made
-        for place, made in enumerate(row.attempts)
-    ]
     made = {"at": row.now, "status": answered.status, "error": answered.error, "ms": ms, "text": answered.text}
-    attempts = [*before, made]
+    attempts = [*row.attempts, made]
+    for earlier in attempts[:-MOST_TEXTS]:
+        earlier.pop("text", None)
     # If the job's results have expired meanwhile, the body is deleted after the last attempt.
     body = row.body if row.kept or state == "pending" else None
     connection.execute(

@@ -23,6 +23,7 @@ from testbed import Behaviour, FakeGemini, PictureServer, SeenCall, Service, num
 
 IMAGES, JOBS, HOOKS = 7, 3, 5  #: requests of each kind, of which the median counts
 URLS = 200  #: images of the victim's job
+RUNS = 3  #: of an attack, at most
 #: Seconds. An idle time below this counts as this. Idle requests take 0.04 s on two cores, and the attacks that need CPU take their
 #: share of it, as any requests do. Without the safeguards the attacks cost 5 s and more.
 FLOOR = {"one image": 0.3, "200 URLs": 1.0, "webhook": 0.3}
@@ -353,15 +354,22 @@ ATTACKS: dict[str, Callable[[Scene], Any]] = {
 
 
 def assert_not_slowed(scene: Scene, attack: str, idle: dict[str, float]) -> None:
-    """Runs the attack. Fails if the victim's requests take more than twice as long as without it.
+    """Runs the attack. Fails if the victim's requests take more than twice as long as without it, in each of three runs.
 
-    `idle`: the times without an attack. They are measured again if they are exceeded, because the machine may be busier now.
+    `idle`: the times without an attack. They are measured anew before each further run, because the machine may be busier then.
+    Other work on the machine can only make a run slower, so one good run shows that the attack takes no time.
     """
-    with ATTACKS[attack](scene):
-        during = scene.seconds()
-    if not _within(during, idle):
-        again = scene.seconds()
-        assert _within(during, {name: max(idle[name], again[name]) for name in idle}), (attack, idle, again, during)
+    runs = []
+    for number in range(RUNS):
+        if number:
+            again = scene.seconds()
+            idle = {name: max(idle[name], again[name]) for name in idle}
+        with ATTACKS[attack](scene):
+            during = scene.seconds()
+        if _within(during, idle):
+            return
+        runs.append((idle, during))
+    raise AssertionError(attack, runs)
 
 
 def _within(during: dict[str, float], idle: dict[str, float]) -> bool:

@@ -11,7 +11,7 @@ from testbed import production, serving
 from tests.e2e.neighbours import ATTACKS, IN_PRODUCTION, SETTINGS, assert_not_slowed, scene
 from tests.fakes.gemini import FakeGemini
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 ODD_NAMES = "tests.fakes.odd_names"
 
 
@@ -47,14 +47,12 @@ def cluster(tmp_path_factory, many_files, postgres_server, s3):
         yield made, made.seconds()
 
 
-@pytest.mark.xdist_group("serve")
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_takes_no_time_from_another_account_s_image_job_and_webhook(house, attack):
     scene, idle = house
     assert_not_slowed(scene, attack, idle)
 
 
-@pytest.mark.xdist_group("production")
 @pytest.mark.parametrize("attack", IN_PRODUCTION)
 def test_on_production_s_parts_an_attack_takes_no_time_from_another_account_either(cluster, attack):
     scene, idle = cluster

@@ -196,3 +196,20 @@ def test_a_death_is_shown_with_its_code_and_its_last_lines():
     [faults] = [found.faults for found in check(record) if found.promise == "no process dies by itself"]
     assert "worker-1 ended unasked with signal SIGSEGV" in faults[0]
     assert "the last line" in faults[0]
+
+
+def test_a_round_whose_end_the_client_did_not_see_has_no_wrong_price():
+    record = copy.deepcopy(whole())
+    record.client[1].update(credits=11, processed=1)
+    record.rows["ledger"] = [
+        {**leg, "amount": {"reserve": 12, "charge": 11, "release": 1}[leg["kind"]]} if leg["job"] == "job_1" else leg
+        for leg in record.rows["ledger"]
+    ]
+    record.rows["ledger"] += [
+        {"account": "acc", "job": "job_1", "round": 2, "kind": kind, "amount": amount}
+        for kind, amount in (("reserve", 1), ("charge", 1), ("release", 0))
+    ]
+    promise = "what is charged is what was shown"
+    assert promise in broken(record)
+    record.client.append(line("retried", "told", id="job_1", status=202))
+    assert promise not in broken(record)

@@ -81,6 +81,9 @@ def shown_is_charged(record: Record) -> Looked:
         if line["what"] == "ended":
             job = line["id"]
             last[job] = line
+        elif line["what"] == "retried":  # the client's time may be over before it sees this round's end
+            last.pop(line["id"], None)
+            continue
         elif line["what"] == "answered":
             known = line.get("id") or ids.get(f"{line['job']}/{line['try']}") or ids.get(line["job"])
             if known is None:
