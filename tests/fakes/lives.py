@@ -35,6 +35,7 @@ import api.wiring
 import workers.wiring
 from api.app import create_app
 from api.places import Places
+from config.engines import ENGINES
 from config.settings import Settings, load_settings
 from pipeline.models import Model
 from pipeline.outbound.webhook import WebhookResponse
@@ -198,6 +199,7 @@ def answer_door(life: Life, settings: Settings, crashing: Crashing) -> str:
             engine="fake",
             models={"fake-1": Model(name="fake-1")},
             warnings=(),
+            kind=ENGINES["gemini"],
             waiting_places=Places(4),
             large_bodies=Places(4),
         )
