@@ -1,7 +1,8 @@
 """Takes comments and needless white space out of scripts and styles, so that their source can have both and a browser loads neither.
 
-It renames nothing and moves nothing, and what stands in texts, templates and regular expressions stays as it is. It knows as much of
-JavaScript as that needs. What it does not know: a regular expression directly after `)`, `]` or `}`, which the scripts do not have.
+It renames nothing and moves nothing, and what stands in texts, templates and regular expressions stays as it is. It writes some words
+shorter: see SHORTER. It knows as much of JavaScript as that needs. What it does not know, and the scripts do not have: a regular
+expression directly after `)`, `]` or `}`, and a property whose name is one of SHORTER.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ TEMPLATE = re.compile(r"(?:[^`\\$]|\\[\s\S]|\$(?!\{))*(?:`|\$\{)")
 WORD = re.compile(r"[\w$]")
 #: A `/` behind one of these begins a regular expression. Behind another word it divides.
 BEFORE_EXPRESSION = frozenset(("await", "case", "delete", "do", "else", "in", "of", "return", "throw", "typeof", "void", "yield"))
+#: Words that a shorter one can replace. `const` only hinders assignments, and those fail when the scripts are tested, not when they run.
+SHORTER = {"const": "let", "true": "!0", "false": "!1"}
 #: A line that ends or begins with one of these signs goes on, so no statement ends there.
 GOES_ON_AFTER = frozenset("{([,;=>?:&|!")
 GOES_ON_BEFORE = frozenset(")],.?:;=&|}")
@@ -35,7 +38,9 @@ def style(source: str) -> str:
     kept = ""
     for found in STYLE_TOKEN.finditer(re.sub(r"/\*[\s\S]*?\*/", "", source)):
         piece = found.group()
-        if found["blank"]:
+        if found["other"]:
+            piece = re.sub(r"(?<![\w.#])0(?=\.\d)", "", piece)
+        elif found["blank"]:
             piece = "" if kept[-1:] in "{};,>:" else " "
         elif found["sign"]:
             kept = kept.rstrip(" ")
@@ -49,12 +54,15 @@ def _joined(tokens: Iterator[str]) -> str:
     """The tokens without what need not stand between them. A blank is one space, or one line break if it had one."""
     kept: list[str] = []
     blank = ""
-    for piece in tokens:
+    for piece in (SHORTER.get(token, token) for token in tokens):
         if piece.isspace():
             blank = piece
             continue
         if piece == "}" and kept and kept[-1] == ";":
             kept.pop()
+        elif piece == ">" and [*kept[-4:-3], *kept[-2:]] == ["(", ")", "="] and WORD.match(kept[-3]):
+            behind_word = len(kept) > 4 and WORD.match(kept[-5][-1])
+            kept[-4:] = [*([" "] if behind_word else []), kept[-3], "="]  # one=> for (one)=>
         before = kept[-1] if kept else "{"
         if blank == "\n" and before[-1] not in GOES_ON_AFTER and piece[0] not in GOES_ON_BEFORE:
             kept.append("\n")

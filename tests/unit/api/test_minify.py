@@ -16,7 +16,7 @@ SCRIPTS = sorted(ASSETS.glob("*.js"))
 @pytest.mark.parametrize(
     ("source", "served"),
     [
-        ("// why\nconst a = 1; /* and\nmore */ let b;", "const a=1;let b;"),
+        ("// why\nconst a = 1; /* and\nmore */ let b;", "let a=1;let b;"),
         ("a = b\nc()", "a=b\nc()"),
         ("a++\n++b", "a++\n++b"),
         ("a + +b - -c", "a+ +b- -c"),
@@ -27,10 +27,12 @@ SCRIPTS = sorted(ASSETS.glob("*.js"))
         ("return / a/.test(b) ? 1 : 2", "return/ a/.test(b)?1:2"),
         (
             "`# Job  ${ at + 1 } of  ${ list.map((one) => `${ one }  // `) }`",
-            "`# Job  ${at+1} of  ${list.map((one)=>`${one}  // `)}`",
+            "`# Job  ${at+1} of  ${list.map(one=>`${one}  // `)}`",
         ),
         ("`\\` ${ { a: /}/ }.a } // no comment`", "`\\` ${{a:/}/}.a} // no comment`"),
         ("`${ a /* } */ }`", "`${a}`"),
+        ("async (a) => (b) => [() => true, (c, d) => false]", "async a=>b=>[()=>!0,(c,d)=>!1]"),
+        ("f(a); (b) => 'true const'", "f(a);b=>'true const'"),
         ("value in map, 1 .toFixed()", "value in map,1 .toFixed()"),
     ],
 )
