@@ -29,11 +29,11 @@ export async function show(main, { signal }) {
     fill(shown,
       h("div", { role: "status" }, notice(names.length && !away.length && !account.length ? "good" : "warn", h("strong", said), ` Looked at ${time(new Date())}.`)),
       h("div.columns", names.map((name) => part(name, ready, able))),
-      account.length > 0 && card(h("h2", "What keeps requests from being answered"), list(account.map((problem) => [h("strong", problem.what), " ", problem.fix]))),
-      able.warnings.length > 0 && card(h("h2", "Worth knowing"), list(able.warnings)),
-      models.length > 0 && card(h("h2", "Models"), table("Models", ["Model", "Engine", "State"], models)),
+      account.length > 0 && card("What keeps requests from being answered", list(account.map((problem) => [h("strong", problem.what), " ", problem.fix]))),
+      able.warnings.length > 0 && card("Worth knowing", list(able.warnings)),
+      models.length > 0 && card("Models", table("Models", ["Model", "Engine", "State"], models)),
       h("details.card", h("summary", "Limits"), table("Limits", ["Limit", { label: "Value", numeric: true }], limits)),
-      card(h("h2", "For who runs it"), h("p", "This command looks at every part, and says what to do:"), code("extract-image doctor", "The command"),
+      card("For who runs it", h("p", "This command looks at every part, and says what to do:"), code("extract-image doctor", "The command"),
         h("p.hint", able.version && `Version ${able.version}. `, link("The API's description", address("docs")), ", ", link("as OpenAPI", address("openapi.json")), ".")));
   }
 

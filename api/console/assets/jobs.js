@@ -24,18 +24,23 @@ export async function show(main, { signal }) {
   const start = () => link("New job", "#/new", { class: "button primary" });
   fill(main, head(title, "", start()),
     h("div.filters", { role: "search" },
-      field("Search", search("Name, prompt or id", set("q"))),
+      field("Search", search("Name, id or batch", set("q"))),
       field("Status", select([["", "Every status"], ...STATUSES], "", set("status"))),
       day("From", "from"), day("To", "to")),
     h("div.stack", counted, list, more));
+
+  const read = (part, signal) => call("api/v1/jobs" + query({ ...spoken(wanted), ...part }), { signal });
 
   async function load(further) {
     asked.abort();
     asked = new AbortController();
     const before = further ? jobs : [];
     try {
-      const page = await call("api/v1/jobs" + query({ ...spoken(wanted), limit: PAGE, cursor: further && cursor }), { signal: asked.signal });
-      jobs = [...before, ...page.jobs];
+      const page = await read({ limit: PAGE, cursor: further && cursor }, asked.signal);
+      const last = page.jobs.at(-1);
+      // A batch on which the page ends is read whole, because its entry adds up all of its jobs.
+      const rest = page.nextCursor && last.batch ? (await read({ limit: 100, batch: last.batch }, asked.signal)).jobs : [];
+      jobs = [...new Map([...before, ...page.jobs, ...rest].map((job) => [job.id, job])).values()];
       cursor = page.nextCursor;
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -67,7 +72,7 @@ export async function show(main, { signal }) {
       if (document.hidden || jobs.every((job) => job.finishedAt)) continue;
       const mine = asked.signal;
       try {
-        const found = await call("api/v1/jobs" + query({ ...spoken(wanted), limit: Math.min(100, Math.max(PAGE, jobs.length)) }), { signal });
+        const found = await read({ limit: Math.min(100, Math.max(PAGE, jobs.length)) }, signal);
         if (mine.aborted) continue;
         const fresh = new Map(found.jobs.map((job) => [job.id, job]));
         const newest = jobs[0].createdAt;

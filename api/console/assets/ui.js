@@ -70,7 +70,8 @@ export const notice = (kind, ...children) => h("div", { class: `notice ${kind}`,
 /** What stands where there is nothing yet, with the way on. */
 export const empty = (title, text, ...actions) => h("div.empty", h("h2", title), h("p", text), h("div.row", actions));
 
-export const card = (...children) => h("section.card", children);
+/** A framed part of a page. A text as its first child is its heading. */
+export const card = (first, ...children) => h("section.card", typeof first === "string" ? h("h2", first) : first, children);
 
 /** Progress of parts of a whole: `parts`: [count, kind, label]. It is read out as one text. */
 export function bar(parts, total) {

@@ -73,6 +73,6 @@ function filled(days, count) {
 
 function prices({ models, credits }) {
   const rows = models.filter((model) => model.price).map(({ name, price }) => [name, money(price.input), money(price.output)]);
-  return card(h("h2", "Prices"), credits && h("p.muted", `A job costs ${credits.base} credits and ${credits.perImage} for each picture that was read. What fails as a whole costs nothing.`),
+  return card("Prices", credits && h("p.muted", `A job costs ${credits.base} credits and ${credits.perImage} for each picture that was read. What fails as a whole costs nothing.`),
     rows.length > 0 && table("Prices of the models", ["Model", numeric("A million tokens in"), numeric("A million tokens out")], rows));
 }

@@ -49,10 +49,10 @@ async function one(main, id, signal) {
       head([found.event, " ", statusBadge(found.status)], found.url, button("Look again", draw), again),
       h("div.stack",
         found.nextAttemptAt && notice("warn", `Next attempt ${ago(found.nextAttemptAt)}, at ${time(found.nextAttemptAt)}.`),
-        card(h("h2", plural(attempts.length, "attempt")), attempts.length ? table("Attempts", ["No.", "When", "Status", "Took", "What went wrong"], attempts) : h("p.muted", "It was not tried yet.")),
+        card(plural(attempts.length, "attempt"), attempts.length ? table("Attempts", ["No.", "When", "Status", "Took", "What went wrong"], attempts) : h("p.muted", "It was not tried yet.")),
         h("div.columns",
-          card(h("h2", "What was sent"), h("p", "About ", link("this job", `#/run/${encodeURIComponent(found.job)}`), ", id ", mono(found.id)), found.body ? code(pretty(found.body), "The body") : h("p.muted", GONE)),
-          card(h("h2", "What came back"), response(found.attempts.at(-1)))),
+          card("What was sent", h("p", "About ", link("this job", `#/run/${encodeURIComponent(found.job)}`), ", id ", mono(found.id)), found.body ? code(pretty(found.body), "The body") : h("p.muted", GONE)),
+          card("What came back", response(found.attempts.at(-1)))),
         verify()));
   }
   await draw();
