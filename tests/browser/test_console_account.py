@@ -61,6 +61,19 @@ def test_a_key_is_made_shown_once_and_revoked_and_its_name_stays_text(open_conso
     assert service.send("GET", "/api/v1/usage", headers={"Authorization": f"Bearer {made}"})[0] == 401
 
 
+def test_a_text_is_copied_also_where_the_browser_gives_no_clipboard_as_on_http_from_another_machine(open_console, service: Service):
+    console = open_console(service)
+    page = console.page
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    console.go("health")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("The command is in the clipboard.")).to_be_visible()
+    console.go("keys")
+    page.get_by_label("Name of the new key").focus()
+    page.keyboard.press("Control+V")
+    expect(page.get_by_label("Name of the new key")).to_have_value("extract-image doctor")
+
+
 def test_two_accounts_see_each_their_own(open_console, service: Service):
     other = json.loads(service.cli("keys", "create", "other", "--credits", "77", "--json"))["key"]
     console = open_console(service, key=other)
