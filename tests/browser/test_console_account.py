@@ -33,8 +33,13 @@ def test_a_wrong_key_is_refused_in_words_and_the_right_one_signs_in(open_console
     expect(page.get_by_role("status").first).to_contain_text("Answered by")
 
 
-def test_the_link_signs_in_and_its_key_leaves_the_address(open_console, service: Service):
-    page = open_console(service).page
+@pytest.mark.parametrize("open_already", [False, True])
+def test_the_link_signs_in_and_its_key_leaves_the_address(open_console, service: Service, open_already):
+    console = open_console(service, key=None if open_already else "")
+    page = console.page
+    if open_already:
+        expect(page.get_by_label("API key")).to_be_visible()
+        console.sign_in()
     assert service.key not in page.url
     assert page.evaluate("Object.keys(localStorage).length") == 0
     assert page.evaluate("document.cookie") == ""
