@@ -92,6 +92,8 @@ def test_two_accounts_see_each_their_own(open_console, service: Service):
 def test_the_chart_is_read_by_arrow_keys(open_console, service: Service):
     console = open_console(service)
     console.go("usage")
+    expect(console.page.get_by_role("tab")).to_have_text(["Credits", "Money", "Jobs"])
+    console.page.get_by_role("tab", name="Money").click()
     last = console.page.locator(".day").last
     last.focus()
     said = console.page.locator(".chart-said").inner_text()
