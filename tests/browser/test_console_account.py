@@ -66,7 +66,9 @@ def test_a_key_is_made_shown_once_and_revoked_and_its_name_stays_text(open_conso
     assert service.send("GET", "/api/v1/usage", headers={"Authorization": f"Bearer {made}"})[0] == 401
 
 
-def test_a_text_is_copied_also_where_the_browser_gives_no_clipboard_as_on_http_from_another_machine(open_console, service: Service):
+def test_a_text_is_copied_also_where_the_browser_gives_no_clipboard_as_on_http_from_another_machine(
+    open_console, service: Service
+):
     console = open_console(service)
     page = console.page
     page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
