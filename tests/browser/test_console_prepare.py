@@ -74,7 +74,7 @@ def schema_of(page: Page) -> dict[str, object]:
 
 def test_a_folder_is_read_with_a_template_and_every_picture_is_sent_once(open_console: Open, house: House):
     page = opened(open_console, house)
-    names = page.locator(".tile .name").all_inner_texts()
+    names = page.locator(".shot .name").all_inner_texts()
     assert names.index("receipt 1.jpg") < names.index("receipt 2.jpg") < names.index("receipt 10.jpg")
     with_template(page, "Receipt")
     page.get_by_label("Name of the run").fill("Receipts <b>of May</b>")
@@ -122,7 +122,7 @@ def test_what_cannot_be_used_is_marked_before_anything_is_sent(open_console: Ope
     page.get_by_role("button", name="Remove what can't be used").click()
     expect(page.get_by_text("5 pictures.")).to_be_visible()
     expect(page.get_by_text(HTML)).to_be_visible()
-    assert page.locator(".tile img").count() == 5
+    assert page.locator(".shot img").count() == 5
 
 
 def test_addresses_are_pasted_and_a_picture_is_dropped(open_console: Open, house: House):
@@ -157,9 +157,14 @@ def test_the_table_and_the_schema_are_kept_in_step(open_console: Open, house: Ho
     editor.fill('{\n  "type": "object",\n  "properties": oops\n}')
     expect(page.get_by_text("Line 3:")).to_be_visible()
     expect(page.get_by_role("button", name="Next: try on three")).to_have_attribute("aria-disabled", "true")
-    editor.fill('{"type": "object", "properties": {"total": {"anyOf": [{"type": "number"}, {"type": "string"}]}}}')
-    expect(page.get_by_text("Only the JSON can be edited.")).to_be_visible()
+    total = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+    editor.fill(json.dumps({"type": "object", "properties": {"total": total, "day": {"type": "string"}}}))
+    expect(page.get_by_label("Type of total")).to_have_value("json")
+    page.get_by_label("day is required").check()
+    assert schema_of(page) == {"type": "object", "properties": {"total": total, "day": {"type": "string"}}, "required": ["day"]}
     expect(page.get_by_role("button", name="Next: try on three")).not_to_have_attribute("aria-disabled", "true")
+    editor.fill('{"type": "array", "items": {"type": "string"}}')
+    expect(page.get_by_text("Only the JSON can be edited.")).to_be_visible()
 
 
 def test_every_template_can_be_shown_and_is_taken_by_the_service(open_console: Open, house: House):
