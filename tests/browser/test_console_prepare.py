@@ -64,7 +64,7 @@ def opened(open_console: Open, house: House, **options: object) -> Page:
 
 
 def with_template(page: Page, name: str) -> None:
-    page.get_by_role("link", name="Next: fields").click()
+    page.get_by_role("button", name="Next: fields").click()
     page.get_by_role("button", name=name, exact=True).click()
 
 
@@ -103,7 +103,7 @@ def test_files_and_addresses_are_one_batch_and_a_broken_connection_makes_no_seco
             route.continue_()
 
     page.route("**/api/v1/jobs", lose_the_first_answer)
-    page.get_by_role("link", name="Next: fields").click()
+    page.get_by_role("button", name="Next: fields").click()
     page.get_by_role("button", name="Read all 6").click()
     expect(page.get_by_role("dialog").get_by_text("2, shown as one batch")).to_be_visible()
     page.get_by_role("button", name="Read 6 pictures for 26 credits").click()
@@ -169,7 +169,7 @@ def test_the_table_and_the_schema_are_kept_in_step(open_console: Open, house: Ho
 
 def test_every_template_can_be_shown_and_is_taken_by_the_service(open_console: Open, house: House):
     page = opened(open_console, house, size=PHONE)
-    page.get_by_role("link", name="Next: fields").click()
+    page.get_by_role("button", name="Next: fields").click()
     for name in ("Receipt", "Invoice", "Business card", "Product", "ID", "Table"):
         page.get_by_role("button", name=name, exact=True).click()
         if page.get_by_role("dialog").count():
@@ -221,7 +221,7 @@ def test_a_run_is_prepared_and_sent_by_the_keyboard_alone(open_console: Open, ho
     page.keyboard.press("Delete")
     expect(page.get_by_text("7 pictures")).to_be_visible()
     page.locator("h1").click()
-    reach("link", "Next: fields")
+    reach("button", "Next: fields")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1, name="What should be read?")).to_be_visible()
     reach("button", "ID")

@@ -1,8 +1,12 @@
-// Short builders for the screens that prepare a run.
+// What the screens that prepare a run are built from.
 
 import { fill, h, newId } from "./dom.js";
 import { stepper } from "./stepper.js";
 import { complain } from "./ui.js";
+
+export * from "./dom.js";
+export * from "./format.js";
+export * from "./ui.js";
 
 /** An element: `el("p.muted", {id: "a"}, "text")`. Classes stand behind the tag; the attributes are those of `h`, and may be left out. */
 export function el(name, ...inside) {
@@ -12,13 +16,14 @@ export function el(name, ...inside) {
 }
 
 export const row = (...inside) => el("div.row", inside);
+export const muted = (...inside) => el("p.muted", inside);
 
 /** A link that looks like a button. */
 export const go = (label, href, kind = "") => el(`a.button.${kind}`, { href }, label);
 
 /** Fills the screen: the steps, the heading with what it is about, what can be done, and the rest. */
 export const screen = (main, step, title, about, acts, ...rest) =>
-  fill(main, stepper(step), el("div.head", el("div", el("h1", title), el("p.muted", about)), acts), rest);
+  fill(main, stepper(step), el("div.head", el("div", el("h1", title), muted(about)), acts), rest);
 
 /** A small button that shows a sign. `label` says what it does. */
 export const icon = (sign, label, click, kind = "icon") => el(`button.${kind}`, { type: "button", "aria-label": label, title: label, on: { click } }, sign);

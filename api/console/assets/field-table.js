@@ -1,9 +1,7 @@
 // The table of fields. Fields of a group or a list stand in a table within.
 
-import { el, icon } from "./build.js";
-import { fill, newId } from "./dom.js";
+import { button, el, field as labelled, fill, icon, muted, newId, select } from "./build.js";
 import { nests, newField, TYPES } from "./schema.js";
-import { button, field as labelled, select } from "./ui.js";
 
 /** `changed` is called after each change. `{draw(fields), mark(faults), changed}`: `draw` makes the table, `mark` shows what is wrong. */
 export function fieldTable(changed) {
@@ -13,7 +11,7 @@ export function fieldTable(changed) {
   function draw(fields, above = "") {
     const where = above && ` of ${above}`;
     const body = el("tbody");
-    const none = el("p.muted", "No fields yet. Take a template, add a field, or write a JSON Schema.");
+    const none = muted("No fields yet. Take a template, add a field, or write a JSON Schema.");
     const table = el("table.fields", el("caption.unseen", `Fields${where}`), el("thead", el("tr", ["Name", "Type", "Description", "Required"].map((head) => el("th", { scope: "col" }, head)), el("td"))), body);
     const paint = () => {
       if (!above) rows.clear();

@@ -1,16 +1,13 @@
 // Screen: what is read in each picture, and how.
 
-import { el, picker, row, screen } from "./build.js";
-import { debounced, fill } from "./dom.js";
+import { ask, button, card, debounced, disable, el, fill, notice, picker, plural, row, save, say, screen } from "./build.js";
 import { draft, keep, usable } from "./draft.js";
 import { fieldTable } from "./field-table.js";
-import { plural } from "./format.js";
 import { faultsOf, fieldsOf, parse, schemaOf } from "./schema.js";
 import { startRun } from "./send.js";
 import { modelOf, settings } from "./settings.js";
 import { suggest } from "./suggest.js";
 import { TEMPLATES } from "./templates.js";
-import { ask, button, card, disable, notice, save, say } from "./ui.js";
 
 export const title = "Fields";
 
@@ -67,7 +64,7 @@ export async function show(main, { able }) {
     changed();
   }
 
-  const replace = async (what) => !draft.schema || ask(`Replace the fields by those of ${what}?`, el("p", "The fields that you have now are gone then."), [["", "Keep mine"], ["yes", "Replace", "primary"]]);
+  const replace = async (what) => !draft.schema || ask(`Replace the fields by those of ${what}?`, "The fields that you have now are gone then.", [["", "Keep mine"], ["yes", "Replace", "primary"]]);
 
   async function use({ label, prompt, fields }) {
     if (!(await replace(`“${label}”`))) return;
@@ -102,8 +99,8 @@ export async function show(main, { able }) {
     keep();
     const count = usable().length;
     const none = modelOf(able).can.schema === false && `${able.engine} reads the text of a picture and fills no fields`;
-    fill(cannot, none && notice("warn", `${none}, so the fields here have no effect. Another engine fills them: see ENGINE in the service's settings.`));
-    disable(suggestion, none ? `${none}.` : jsonOnly ? "The table can't take fields while only the JSON can be edited." : count ? "" : "Add pictures first.");
+    fill(cannot, none && notice("warn", `${none}. Another engine fills them: see ENGINE in the service's settings.`));
+    disable(suggestion, none ? `${none}.` : jsonOnly ? "Only the JSON can be edited." : count ? "" : "Add pictures first.");
     disable(give, draft.schema ? "" : "There is no field yet.");
     const faults = jsonOnly ? new Map() : faultsOf(draft.fields);
     table.mark(faults);

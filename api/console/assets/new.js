@@ -1,17 +1,15 @@
 // Screen: the pictures.
 
-import { check, el, go, icon, picker, row, screen } from "./build.js";
-import { fill } from "./dom.js";
+import { button, bytes, check, complain, disable, el, field, fill, icon, muted, number, picker, plural, row, say, screen } from "./build.js";
 import { draft, usable } from "./draft.js";
-import { bytes, number, plural } from "./format.js";
 import { addAddresses, addFiles, dropped, parts, remove, shortName } from "./pictures.js";
 import { inspect, thumb } from "./thumbs.js";
-import { button, complain, disable, field, say } from "./ui.js";
 import { virtual } from "./virtual.js";
 
 export const title = "Pictures";
 const WIDE = 168; // pixels, the least width of a tile with the gap
 const HIGH = 204;
+const ADDRESS = /^\s*(https?|s3|gs):\/\//i;
 
 export async function show(main, { signal, able }) {
   let shown = [];
@@ -20,21 +18,20 @@ export async function show(main, { signal, able }) {
   const across = (width) => Math.max(1, Math.floor(width / WIDE));
   const list = virtual({ draw, height: HIGH, across, label: "Pictures", margin: 2 });
   const grid = list.element;
-  grid.classList.add("shots");
-  const next = go("Next: fields", "#/fields", "primary");
-  next.addEventListener("click", (event) => next.dataset.why && (event.preventDefault(), say(next.dataset.why)));
+  grid.className += " card shots";
+  const next = button("Next: fields", () => (location.hash = "#/fields"), { kind: "primary" });
 
   const chosen = (files) => add(files.map((file) => ({ file, name: file.webkitRelativePath || file.name })));
   const files = picker({ multiple: true }, chosen);
   const folder = picker({ webkitdirectory: true }, chosen);
   const choose = button("Choose files", () => files.click(), { kind: "primary" });
-  const drop = el("section.drop", { "aria-label": "Add pictures" },
-    el("div", el("h2", "Drop pictures or a folder here"), el("p.muted", `or paste pictures and addresses. JPEG, PNG, WebP, HEIC, TIFF and many more, up to ${bytes(able.limits.imageBytes ?? 0)} each.`)),
+  const drop = el("section.empty.drop", { "aria-label": "Add pictures" },
+    el("div", el("h2", "Drop pictures or a folder here"), muted(`or paste pictures and addresses. JPEG, PNG, WebP, HEIC, TIFF and many more, up to ${bytes(able.limits.imageBytes ?? 0)} each.`)),
     row(files, folder, choose, button("Choose a folder", () => folder.click()), button("Paste URLs", urls)));
 
   const text = el("textarea", { spellcheck: "false", placeholder: "https://example.com/receipt.jpg" });
   const form = el("form.card.stack", { hidden: true, on: { submit } }, field("Addresses of pictures, one a line", text), row(el("button.button.primary", "Add"), button("Cancel", urls)));
-  const bad = check("Only those that can't be used", { on: { change: update } });
+  const bad = check("Only those that can't be used", { on: { change: () => update() } });
   const clean = button("Remove what can't be used", () => take(draft.pictures.filter((one) => one.problem)));
   const tools = row(count, bad.line, clean, button("Remove all", () => take(draft.pictures), { kind: "quiet" }));
 
@@ -57,7 +54,8 @@ export async function show(main, { signal, able }) {
   }
 
   async function add(entries) {
-    await addFiles(entries, able, update);
+    await addFiles(entries, able, () => update(false)); // what is drawn stays, because the new ones follow
+    update();
     await inspect(update);
   }
 
@@ -101,7 +99,7 @@ export async function show(main, { signal, able }) {
     } else if (["Delete", "Backspace"].includes(event.key) && last >= 0) takeAt(current);
   });
 
-  function update() {
+  function update(again = true) {
     if (signal.aborted) return;
     const all = draft.pictures.length;
     const good = usable();
@@ -117,8 +115,15 @@ export async function show(main, { signal, able }) {
     drop.classList.toggle("small", all > 0);
     disable(next, good.length ? "" : all ? "None of these pictures can be used." : "Add pictures first.");
     current = Math.max(0, Math.min(current, shown.length - 1));
-    list.redraw();
+    if (again) list.redraw();
     list.count(shown.length);
+  }
+
+  /** Takes the files, folders or addresses of a drop or a paste. */
+  function bring(data, named = (entry) => entry) {
+    const lines = data.getData("text/plain").split(/[\r\n]+/).filter((line) => ADDRESS.test(line));
+    if (data.files.length) dropped(data).then((entries) => add(entries.map(named))).catch(complain);
+    else if (lines.length) addUrls(lines.join("\n"));
   }
 
   const listen = (event, act) => document.addEventListener(event, act, { signal });
@@ -128,18 +133,10 @@ export async function show(main, { signal, able }) {
   listen("drop", (event) => {
     event.preventDefault();
     over(false);
-    const data = event.dataTransfer;
-    const address = data.getData("text/uri-list");
-    if (data.files.length || !address) dropped(data).then(add).catch(complain);
-    else addUrls(address);
+    bring(event.dataTransfer);
   });
-  listen("paste", (event) => {
-    if (event.target.matches?.("textarea, input")) return;
-    const data = event.clipboardData;
-    const lines = data.getData("text/plain").split(/[\r\n]+/).filter((line) => /^\s*(https?|s3|gs):\/\//i.test(line));
-    if (data.files.length) add([...data.files].map((file, place) => ({ file, name: file.name === "image.png" ? `pasted ${draft.pictures.length + place + 1}.png` : file.name }))).catch(complain);
-    else if (lines.length) addUrls(lines.join("\n"));
-  });
+  // A browser calls every picture of the clipboard "image.png".
+  listen("paste", (event) => event.target.matches?.("textarea, input") || bring(event.clipboardData, ({ file, name }, at) => ({ file, name: name === "image.png" ? `pasted ${draft.pictures.length + at + 1}.png` : name })));
 
   screen(main, "pictures", "Which pictures?", "They stay in this tab until you send them.", next, drop, form, tools, grid);
   update();

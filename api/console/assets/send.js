@@ -1,19 +1,15 @@
 // Sends the draft: what it costs first, then one job for each part of the pictures. What breaks is sent again without a double charge.
 
 import * as api from "./api.js";
-import { el, go, row } from "./build.js";
-import { fill } from "./dom.js";
+import { ask, badge, bar, button, complain, el, fill, go, money, muted, notice, number, percent, plural, row, screen } from "./build.js";
 import { draft, keep, remember, usable } from "./draft.js";
-import { money, number, percent, plural } from "./format.js";
 import { parts, shortName } from "./pictures.js";
 import { modelOf } from "./settings.js";
-import { stepper } from "./stepper.js";
-import { ask, badge, bar, button, complain, notice } from "./ui.js";
 
 const TRIES = 4; // of one request, before the person is asked
 
 /** An unguessable name. `crypto.randomUUID` is missing where the page came without TLS. */
-const unguessable = (prefix) => prefix + [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+const unguessable = (prefix) => prefix + crypto.getRandomValues(new BigUint64Array(2)).join("");
 
 /** The fields of a request. What the model can't do is left out. `over`: what differs from the draft. */
 export function fieldsFor(able, over = {}) {
@@ -27,17 +23,17 @@ export function fieldsFor(able, over = {}) {
   return made;
 }
 
-const post = (path, images, fields, options) => api.call(path, { method: "POST", json: { inputMethod: "url", images, ...fields }, ...options });
+const post = (path, images, fields, options) => api.call(`api/v1/${path}`, { method: "POST", json: { inputMethod: "url", images, ...fields }, ...options });
 
 /** What so many pictures cost with these fields. No picture is needed for that, so none is sent. */
 export function estimate(count, { maxMoney, ...fields }, signal) { // the limit is for the run, and would refuse to say the price
-  return post("api/v1/extract-image/estimate", Array.from({ length: count }, (_, index) => `https://pictures.example/${index}.jpg`), fields, { signal });
+  return post("extract-image/estimate", Array.from({ length: count }, (_, index) => `https://pictures.example/${index}.jpg`), fields, { signal });
 }
 
 /** Sends pictures of one kind as one job, and returns it. `key`: the same for each attempt. */
 function submit(pictures, fields, { key = unguessable("try-"), progress, signal }) {
   const more = { "Idempotency-Key": key, "Request-Source": "console" };
-  if (pictures[0].url) return post("api/v1/jobs", pictures.map((one) => one.url), fields, { signal, more });
+  if (pictures[0].url) return post("jobs", pictures.map((one) => one.url), fields, { signal, more });
   const form = new FormData();
   for (const [name, value] of Object.entries({ ...fields, ...(draft.keepInputsSeconds && { keepInputsSeconds: draft.keepInputsSeconds }) })) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
   for (const one of pictures) form.append("images", one.file, shortName(one));
@@ -63,7 +59,7 @@ function planned(able) {
   const made = parts(able.limits);
   if (made.length > 1) fields.batch = unguessable("batch_");
   if (draft.name.trim()) fields.name = draft.name.trim();
-  return (plan = { same, fields, parts: made.map((part) => ({ ...part, key: unguessable("console-"), job: "", done: 0, error: "" })) });
+  return (plan = { same, fields, parts: made.map((part) => ({ ...part, key: unguessable("console-"), done: 0 })) });
 }
 
 const sum = (list, of) => list.reduce((all, one) => all + of(one), 0);
@@ -71,7 +67,7 @@ const sum = (list, of) => list.reduce((all, one) => all + of(one), 0);
 /** Shows what the run costs, asks, sends, and goes to the run. */
 export async function startRun(main, able) {
   keep();
-  if (!usable().length) throw new Error("There is no picture to send. Add some first.");
+  if (!usable().length) throw new Error("Add pictures first.");
   const wanted = planned(able);
   if (await confirmed(wanted)) await send(main, wanted);
 }
@@ -86,8 +82,8 @@ async function confirmed({ fields: { batch, name, ...fields }, parts }) {
     Credits: `${number(credits)} of your ${number(balance.available)}`, "Money for the model": price ? `about ${money(price)}` : "none known", Limit: fields.maxMoney ? money(fields.maxMoney) : "none",
   };
   const content = [el("dl.facts", Object.entries(facts).map(([label, value]) => [el("dt", label), el("dd", value)])),
-    lack > 0 ? notice("bad", `You lack ${number(lack)} credits. Remove pictures, or ask whoever runs the service for more.`) : null,
-    price > fields.maxMoney ? notice("warn", "The estimate is over your limit: the service may refuse the run, or leave pictures out.") : null,
+    lack > 0 && notice("bad", `You lack ${number(lack)} credits. Remove pictures, or ask whoever runs the service for more.`),
+    price > fields.maxMoney && notice("warn", "This is over your limit: the service may refuse the run, or leave pictures out."),
     el("p.hint", "Credits are charged when the run ends, and only for pictures that were read.")];
   return ask(`Read ${pictures}?`, content, lack > 0 ? [["", "Close"]] : [["", "Not yet"], ["yes", `Read ${pictures} for ${plural(credits, "credit")}`, "primary"]]);
 }
@@ -100,22 +96,20 @@ async function send(main, wanted) {
   const state = el("div.stack");
   const said = el("p", { role: "status" });
   const acts = row(button("Stop sending", () => stop.abort()));
-  const heading = el("h1", { tabindex: "-1" }, "Sending the pictures");
-  const screen = el("section.stack", stepper("run"), heading, said, state, acts);
+  const place = el("section.stack", said, state, acts);
   const leaving = (event) => event.preventDefault();
   addEventListener("beforeunload", leaving);
-  fill(main, screen);
-  heading.focus();
+  screen(main, "run", "Sending the pictures", "Keep this tab open until they are sent.", null, place);
+  main.focus();
   const paint = () => {
     const done = sum(parts, (part) => part.pictures.length * (part.job ? 1 : part.done));
-    fill(state, bar([[Math.round(done), "busy", "sent"]], total), el("p.muted", `${percent(done / total)} of ${plural(total, "picture")}`),
-      many && el("ul.plain", parts.map((part, at) => el("li", `Job ${at + 1}: ${plural(part.pictures.length, "picture")} `, part.job ? badge("sent", "good") : part.error ? badge(part.error, "bad") : badge(part.done ? percent(part.done) : "waiting", "busy")))));
+    fill(state, bar([[Math.round(done), "busy", "sent"]], total), muted(`${percent(done / total)} of ${plural(total, "picture")}`),
+      many && el("ul.plain", parts.map((part, at) => el("li", `Job ${at + 1}: ${plural(part.pictures.length, "picture")} `, badge(...(part.job ? ["sent", "good"] : part.error ? [part.error, "bad"] : [part.done ? percent(part.done) : "waiting", "busy"]))))));
   };
-  const run = () => `#/run/${encodeURIComponent(many ? `batch:${fields.batch}` : parts[0].job)}`;
+  const run = () => "#/run/" + encodeURIComponent(many ? `batch:${fields.batch}` : parts[0].job);
   try {
     for (const part of parts.filter((part) => !part.job)) {
       part.error = "";
-      paint();
       // The limit holds for all jobs together, so each gets its share.
       const asked = { ...fields, ...(fields.maxMoney && { maxMoney: (fields.maxMoney * part.pictures.length) / total }) };
       const progress = (of) => ((part.done = of), paint());
@@ -131,18 +125,18 @@ async function send(main, wanted) {
     }
   } catch (error) {
     paint();
-    if (!screen.isConnected) return complain(error);
+    if (!place.isConnected) return complain(error);
     const sent = parts.filter((part) => part.job).length;
     const stopped = stop.signal.aborted;
     const again = button(sent ? "Send the rest" : "Send again", () => void send(main, wanted), { kind: "primary" });
-    acts.before(notice(stopped ? "warn" : "bad", el("p", stopped ? "You stopped the sending." : error.message), sent ? el("p", `${sent} of ${plural(parts.length, "job")} are sent and run already. They are not sent again.`) : null));
-    fill(acts, again, go("Back to the fields", "#/fields"), sent ? go("See what runs", run()) : null);
+    acts.before(notice(stopped ? "warn" : "bad", el("p", stopped ? "You stopped the sending." : error.message), sent > 0 && el("p", `${sent} of ${plural(parts.length, "job")} are sent already, and are not sent again.`)));
+    fill(acts, again, go("Back to the fields", "#/fields"), sent > 0 && go("See what runs", run()));
     return again.focus();
   } finally {
     removeEventListener("beforeunload", leaving);
   }
   plan = null;
-  if (screen.isConnected) location.hash = run();
+  if (place.isConnected) location.hash = run();
 }
 
 /** Calls `act` again when the connection broke or the service asks to wait. `tell` gets what the person may read meanwhile. */

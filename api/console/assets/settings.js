@@ -1,10 +1,7 @@
 // The settings of a run: prompt, model, and what the model can do.
 
-import { el } from "./build.js";
-import { fill } from "./dom.js";
+import { el, field, fill, money, select } from "./build.js";
 import { draft, keep } from "./draft.js";
-import { money } from "./format.js";
-import { field, select } from "./ui.js";
 
 const ALL = { detail: ["low", "medium", "high", "ultra"], thinking: ["minimal", "low", "medium", "high"] };
 const KEEP = [["0", "Not at all"], ["3600", "One hour"], ["86400", "One day"], ["604800", "One week"]];
@@ -46,11 +43,11 @@ export function settings(able, changed) {
         can.prompt === false ? `${able.engine} reads what is there and follows no prompt.` : "What the model is told about each picture, beside the fields.", "textarea"),
       text("Name of the run", "name", { maxlength: "200", placeholder: "Receipts of May" }, "You find it again by this name."),
       models(able, model, put("model"), mark("model")),
-      level("detail", model, draft.detail, put("detail"), "How closely the model looks. More detail reads smaller print and costs more.", mark("detail")),
+      level("detail", model, draft.detail, put("detail"), "More detail reads smaller print and costs more.", mark("detail")),
       level("thinking", model, draft.thinking, put("thinking"), can.thinking?.length ? "How long the model thinks before it answers." : `${model.name} does not think.`, mark("thinking")),
       pick("Tier", "tier", [["standard", "Standard"], ["economy", "Economy: cheaper, within a day", can.tiers?.includes("economy") ? "" : `not with ${model.name}`]]),
-      pick("Keep the pictures", "keepInputsSeconds", KEEP.map(([seconds, label]) => [seconds, label, seconds > most ? "longer than this service keeps them" : ""]), "Only while they are kept can you see them beside their records from another tab, and retry those that failed."),
-      text("At most, in dollars", "maxMoney", { type: "number", min: "0", step: "any", inputmode: "decimal", placeholder: "no limit" }, model.price ? "The model is not asked for what this no longer covers." : "This model has no price in the settings, so a limit has no effect."));
+      pick("Keep the pictures", "keepInputsSeconds", KEEP.map(([seconds, label]) => [seconds, label, seconds > most ? "longer than the service keeps them" : ""]), "While they are kept, you see them beside their records from any tab, and can retry those that failed."),
+      text("At most, in dollars", "maxMoney", { type: "number", min: "0", step: "any", inputmode: "decimal", placeholder: "no limit" }, model.price ? "The model is not asked for what this no longer covers." : "This model has no price in the settings, so a limit does nothing."));
     if (focused) element.querySelector(`[data-setting="${focused}"]`)?.focus();
   }
   draft.keepInputsSeconds = Math.min(draft.keepInputsSeconds, most);

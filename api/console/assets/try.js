@@ -1,16 +1,13 @@
 // Screen: three pictures are read before all of them are paid for, also with two models or prompts side by side.
 
-import { el, go, icon, row, screen } from "./build.js";
-import { fill } from "./dom.js";
+import { badge, button, duration, el, empty, field, fill, go, icon, money, muted, notice, plural, row, screen, statusBadge } from "./build.js";
 import { draft, keep, usable } from "./draft.js";
-import { duration, money, plural } from "./format.js";
 import { shortName } from "./pictures.js";
 import { linesOf } from "./schema.js";
 import { fieldsFor, readNow, startRun } from "./send.js";
 import { level, modelOf, models } from "./settings.js";
 import { alike, three } from "./suggest.js";
 import { large } from "./thumbs.js";
-import { badge, button, empty, field, notice, statusBadge } from "./ui.js";
 
 export const title = "Try";
 
@@ -26,7 +23,7 @@ async function run(able, column) {
   Object.assign(column, { busy: stop, items: null, job: null, error: "", pictures: [...chosen], asked: asked(able, column) });
   redraw();
   try {
-    const fields = { ...fieldsFor(able, column.over), name: `Try ${column.name}${draft.name && `: ${draft.name}`}`.slice(0, 200) };
+    const fields = { ...fieldsFor(able, column.over), name: [`Try ${column.name}`, draft.name].filter(Boolean).join(": ").slice(0, 200) };
     Object.assign(column, await readNow(column.pictures, fields, { signal: stop.signal, seen: (job) => ((column.job = job), redraw()) }));
   } catch (error) {
     column.error = stop.signal.aborted ? "Stopped." : error.message;
@@ -39,7 +36,7 @@ export async function show(main, { able, signal }) {
   const good = usable();
   chosen = chosen.filter((one) => good.includes(one));
   if (!chosen.length) chosen = three();
-  if (!chosen.length) return screen(main, "try", "Try on three pictures", "", null, empty("No picture yet", "Add pictures first; three of them are read here to see what comes back.", go("Add pictures", "#/new", "primary")));
+  if (!chosen.length) return screen(main, "try", "Try on three pictures", "", null, empty("No picture yet", "Three pictures are read here, so that you see what comes back.", go("Add pictures", "#/new", "primary")));
   const heads = el("div.columns");
   const results = el("div.stack");
   const said = el("p.unseen", { role: "status" });
@@ -59,52 +56,48 @@ export async function show(main, { able, signal }) {
       const { job, items, busy, error } = column;
       const old = items && (column.asked !== asked(able, column) || column.pictures.some((one) => !chosen.includes(one)));
       const seconds = job?.finishedAt && (new Date(job.finishedAt) - new Date(job.createdAt)) / 1000;
-      fill(status, job && statusBadge(job.status), seconds && el("span.muted", `${seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds)} · ${plural(job.usage.credits, "credit")} · ${money(job.usage.money)}`), old && badge("changed since: run again", "warn"), error && el("span.bad-text", error));
+      fill(status, job && statusBadge(job.status), seconds && el("span.muted", [seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds), plural(job.usage.credits, "credit"), money(job.usage.money)].join(" · ")), old && badge("changed since: run again", "warn"), error && el("span.bad-text", error));
       fill(act, busy ? `Stop ${name}` : `Run ${name}${items ? " again" : ""}`);
     };
     const use = () => {
       Object.assign(draft, over);
       keep();
-      columns = [Object.assign(column, { name: "A", over: {} })];
-      drawHeads();
-    };
-    const close = () => {
-      columns = columns.filter((one) => one !== column);
-      drawHeads();
+      drawHeads([Object.assign(column, { name: "A", over: {} })]);
     };
     const many = columns.length > 1;
     const depth = (setting) => level(setting, model, over[setting] ?? draft[setting], put(setting));
-    return el("section.card.stack", { "aria-label": `Column ${name}` }, row(el("h2.grow", many ? name : "Settings"), many && button(`Use ${name} for all`, use), many && name !== "A" && button(`Remove ${name}`, close, { kind: "quiet" })),
+    return el("section.card.stack", { "aria-label": `Column ${name}` }, row(el("h2.grow", many ? name : "Settings"), many && button(`Use ${name} for all`, use), many && name !== "A" && button(`Remove ${name}`, () => drawHeads(columns.slice(0, 1)), { kind: "quiet" })),
       field("Prompt", prompt, { hint: prompt.disabled ? `${able.engine} follows no prompt.` : "" }), el("div.settings", models(able, model, (value) => (put("model")(value), drawHeads())), depth("detail"), depth("thinking")), row(act, status));
   }
 
-  function drawHeads() {
+  function drawHeads(now = columns) {
+    columns = now;
     const compare = () => {
-      columns.push({ name: "B", over: { ...columns[0].over } });
-      drawHeads();
+      drawHeads([...columns, { name: "B", over: { ...columns[0].over } }]);
       heads.lastChild.querySelector("textarea").focus();
     };
-    fill(heads, columns.map(head), columns.length < 2 && el("div.beside", button("Compare with another model or prompt", compare)));
+    fill(heads, columns.map(head), columns.length < 2 && el("div.empty", button("Compare with another model or prompt", compare)));
     redraw();
   }
 
   redraw = (rows = true) => {
     if (signal.aborted) return;
     for (const column of columns) column.paint();
-    fill(said, columns.some((column) => column.busy) ? "Reading…" : columns.some((column) => column.items) ? "The records are there." : "");
+    const some = (what) => columns.some((column) => column[what]);
+    fill(said, some("busy") ? "Reading…" : some("items") && "The records are there.");
     if (rows) fill(results, chosen.map(result));
   };
 
   function result(picture, at) {
     if (!images.has(picture)) images.set(picture, large(picture, signal));
     /** The next picture of this kind that isn't shown yet. */
-    const turn = (step, kind) => icon(step > 0 ? "›" : "‹", `${step > 0 ? "Next" : "Previous"} picture in place of ${picture.name}`, () => {
+    const turn = (step, sign, label) => icon(sign, `${label} picture in place of ${picture.name}`, () => {
       const free = alike(picture).filter((one) => one === picture || !chosen.includes(one));
       chosen[at] = free[(free.indexOf(picture) + step + free.length) % free.length];
       redraw();
-      results.children[at].querySelector(`.${kind}`).focus();
-    }, `icon.${kind}`);
-    return el("article.card.beside-record", { "aria-label": picture.name }, el("div.stack", row(el("h3.grow.name", { title: picture.name }, shortName(picture)), good.length > 3 && [turn(-1, "back"), turn(1, "next")]), images.get(picture)), record(picture));
+      results.children[at].querySelectorAll(".icon")[(step + 1) / 2].focus();
+    });
+    return el("article.card.beside-record", { "aria-label": picture.name }, el("div.stack", row(el("h3.grow.name", { title: picture.name }, shortName(picture)), good.length > 3 && [turn(-1, "‹", "Previous"), turn(1, "›", "Next")]), images.get(picture)), record(picture));
   }
 
   function record(picture) {
@@ -121,7 +114,7 @@ export async function show(main, { able, signal }) {
       const differs = both && texts[0] !== texts[1];
       return el(`tr.${differs ? "differs" : ""}`, el("th", { scope: "row" }, name, differs && [" ", badge("differs", "warn")]), texts.map((text) => el("td.text", text || el("span.muted", "–"))));
     });
-    const states = found.map(({ column, item, waits }) => waits ? el("p.muted", el("span.spinner"), ` ${column.name} reads…`) : item && item.status !== "succeeded" && notice("bad", `${many ? `${column.name}: ` : ""}${item.message ?? item.code ?? item.status}`));
+    const states = found.map(({ column, item, waits }) => waits ? muted(el("span.spinner"), ` ${column.name} reads…`) : item && item.status !== "succeeded" && notice("bad", (many ? `${column.name}: ` : "") + (item.message ?? item.code ?? item.status)));
     const heads = ["Field", ...(many ? columns.map((column) => column.name) : ["Value"])];
     return el("div.stack", states, rows.length > 0 && el("div.scroll", { tabindex: "0", role: "region", "aria-label": `Record of ${picture.name}` }, el("table", el("thead", el("tr", heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", rows))));
   }
