@@ -15,7 +15,7 @@ export async function show(main, { able }) {
   let more = {}; // keywords of the whole schema that the table doesn't show
   let jsonOnly = ""; // why only the JSON can be edited
   const place = el("div");
-  const cannot = el("div");
+  const cannot = el("p.notice.warn.cannot");
   const said = el("p.hint", { role: "status" });
   const json = el("textarea.mono.json", { spellcheck: "false", "aria-label": "JSON Schema", "aria-describedby": "json-said" });
   const jsonSaid = el("p.hint", { id: "json-said", role: "status" });
@@ -93,14 +93,17 @@ export async function show(main, { able }) {
   const give = button("Export", () => save(new Blob([json.value], { type: "application/schema+json" }), `${draft.name.trim() || "fields"}.schema.json`), { kind: "quiet" });
   const tryIt = button("Next: try on three", () => (location.hash = "#/try"), { kind: "primary" });
   const all = button("Read all", () => startRun(main, able));
+  const templates = TEMPLATES.map((one) => button(one.label, () => use(one)));
   const suggestion = button("Suggest from three pictures", propose, { class: "button suggest" });
 
   function changed() {
     keep();
     const count = usable().length;
     const none = modelOf(able).can.schema === false && `${able.engine} reads the text of a picture and fills no fields`;
-    fill(cannot, none && notice("warn", `${none}. Another engine fills them: see ENGINE in the service's settings.`));
-    disable(suggestion, none ? `${none}.` : jsonOnly ? "Only the JSON can be edited." : count ? "" : "Add pictures first.");
+    fill(cannot, none && `${none}. Another engine fills them: see ENGINE in the service's settings.`);
+    cannot.hidden = !none;
+    for (const one of templates) disable(one, none || "");
+    disable(suggestion, none || (jsonOnly ? "Only the JSON can be edited." : count ? "" : "Add pictures first."));
     disable(give, draft.schema ? "" : "There is no field yet.");
     const faults = jsonOnly ? new Map() : faultsOf(draft.fields);
     table.mark(faults);
@@ -111,7 +114,7 @@ export async function show(main, { able }) {
   }
 
   screen(main, "fields", "What should be read?", "Each picture becomes one record with these fields. Without fields you get text.", el("div", row(all, tryIt), said),
-    cannot, el("p.label", "Begin with a template"), el("div.templates", { role: "group", "aria-label": "Templates" }, TEMPLATES.map((one) => button(one.label, () => use(one))), suggestion),
+    cannot, el("p.label", "Begin with a template"), el("div.templates", { role: "group", "aria-label": "Templates" }, templates, suggestion),
     el("div.split", el("section.card", { "aria-label": "Fields" }, el("h2", "Fields"), place),
       el("section.card.schema", { "aria-label": "JSON Schema" }, row(el("h2.grow", "JSON Schema"), bring, give, file), json, jsonSaid)),
     card(el("h2", "How it is read"), set.element));

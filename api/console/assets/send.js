@@ -35,7 +35,7 @@ function submit(pictures, fields, { key = unguessable("try-"), progress, signal 
   const more = { "Idempotency-Key": key, "Request-Source": "console" };
   if (pictures[0].url) return post("jobs", pictures.map((one) => one.url), fields, { signal, more });
   const form = new FormData();
-  for (const [name, value] of Object.entries({ ...fields, ...(draft.keepInputsSeconds && { keepInputsSeconds: draft.keepInputsSeconds }) })) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
+  for (const [name, value] of Object.entries({ ...fields, ...(draft.keepInputsSeconds > 0 && { keepInputsSeconds: draft.keepInputsSeconds }) })) form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
   for (const one of pictures) form.append("images", one.file, shortName(one));
   return api.upload("api/v1/jobs", form, { progress, signal, more });
 }
@@ -96,7 +96,7 @@ async function send(main, wanted) {
   const state = el("div.stack");
   const said = el("p", { role: "status" });
   const acts = row(button("Stop sending", () => stop.abort()));
-  const place = el("section.stack", said, state, acts);
+  const place = el("section.stack", state, said, acts);
   const leaving = (event) => event.preventDefault();
   addEventListener("beforeunload", leaving);
   screen(main, "run", "Sending the pictures", "Keep this tab open until they are sent.", null, place);

@@ -98,7 +98,7 @@ function remember(picture) {
 /** A large image of the picture. Its address is given back when `signal` ends. */
 export function large(picture, signal) {
   if (picture.url) return el("p.large.none", "The service fetches this picture: ", el("span.mono", picture.url));
-  const image = el("img.large", { alt: picture.name, decoding: "async" });
+  const image = el("img.large", { alt: picture.name });
   const show = (address) => {
     image.src = address;
     signal.addEventListener("abort", () => URL.revokeObjectURL(address));

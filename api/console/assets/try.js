@@ -67,17 +67,16 @@ export async function show(main, { able, signal }) {
     const many = columns.length > 1;
     const depth = (setting) => level(setting, model, over[setting] ?? draft[setting], put(setting));
     return el("section.card.stack", { "aria-label": `Column ${name}` }, row(el("h2.grow", many ? name : "Settings"), many && button(`Use ${name} for all`, use), many && name !== "A" && button(`Remove ${name}`, () => drawHeads(columns.slice(0, 1)), { kind: "quiet" })),
-      field("Prompt", prompt, { hint: prompt.disabled ? `${able.engine} follows no prompt.` : "" }), el("div.settings", models(able, model, (value) => (put("model")(value), drawHeads())), depth("detail"), depth("thinking")), row(act, status));
+      field("Prompt", prompt, { hint: prompt.disabled ? `${able.engine} follows no prompt.` : "" }), el("div.settings", models(able, model, (value) => (put("model")(value), drawHeads(columns, columns.indexOf(column), "select"))), depth("detail"), depth("thinking")), row(act, status));
   }
 
-  function drawHeads(now = columns) {
+  /** Draws the columns, and puts the focus where the person goes on: in the column `at`, on its first `control`. */
+  function drawHeads(now, at = 0, control = "textarea") {
     columns = now;
-    const compare = () => {
-      drawHeads([...columns, { name: "B", over: { ...columns[0].over } }]);
-      heads.lastChild.querySelector("textarea").focus();
-    };
+    const compare = () => drawHeads([...columns, { name: "B", over: { ...columns[0].over } }], 1);
     fill(heads, columns.map(head), columns.length < 2 && el("div.empty", button("Compare with another model or prompt", compare)));
     redraw();
+    heads.children[at].querySelector(control).focus();
   }
 
   redraw = (rows = true) => {
@@ -125,5 +124,5 @@ export async function show(main, { able, signal }) {
   };
   screen(main, "try", `Try on ${plural(chosen.length, "picture")}`, [`See what comes back before you read all ${good.length}. `, el("a", { href: "#/fields" }, "Edit the fields")],
     row(good.length > 3 && button("Choose three at random", shuffle), button(`Read all ${good.length}`, () => startRun(main, able), { kind: "primary" })), said, heads, results);
-  drawHeads();
+  drawHeads(columns);
 }
