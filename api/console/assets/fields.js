@@ -1,6 +1,6 @@
 // Screen: what is read in each picture, and how.
 
-import { ask, button, card, debounced, disable, el, fill, notice, picker, plural, row, save, say, screen } from "./build.js";
+import { ask, button, card, debounced, disable, fill, h, notice, picker, plural, row, save, say, screen } from "./build.js";
 import { draft, keep, usable } from "./draft.js";
 import { fieldTable } from "./field-table.js";
 import { faultsOf, fieldsOf, parse, schemaOf } from "./schema.js";
@@ -14,11 +14,11 @@ export const title = "Fields";
 export async function show(main, { able }) {
   let more = {}; // keywords of the whole schema that the table doesn't show
   let jsonOnly = ""; // why only the JSON can be edited
-  const place = el("div");
-  const cannot = el("p.notice.warn.cannot");
-  const said = el("p.hint", { role: "status" });
-  const json = el("textarea.mono.json", { spellcheck: "false", "aria-label": "JSON Schema", "aria-describedby": "json-said" });
-  const jsonSaid = el("p.hint", { id: "json-said", role: "status" });
+  const place = h("div");
+  const cannot = h("p.notice.warn.cannot");
+  const said = h("p.hint", { role: "status" });
+  const json = h("textarea.mono.json", { spellcheck: "false", "aria-label": "JSON Schema", "aria-describedby": "json-said" });
+  const jsonSaid = h("p.hint", { id: "json-said", role: "status" });
   const set = settings(able, changed);
 
   const table = fieldTable(() => {
@@ -34,8 +34,8 @@ export async function show(main, { able }) {
   }
 
   function valid(fault, at) {
-    json.setAttribute("aria-invalid", Boolean(fault));
-    fill(jsonSaid, fault ? el("span.bad-text", fault) : "A change here changes the table, and the other way round.", at && button("Show", () => (json.focus(), json.setSelectionRange(at - 1, at)), { kind: "quiet" }));
+    json.ariaInvalid = String(Boolean(fault));
+    fill(jsonSaid, fault ? h("span.bad-text", fault) : "A change here changes the table, and the other way round.", at && button("Show", () => (json.focus(), json.setSelectionRange(at - 1, at)), { kind: "quiet" }));
   }
 
   /** Shows the schema in the table, or why the table can't. */
@@ -47,7 +47,7 @@ export async function show(main, { able }) {
       jsonOnly = error.message;
     }
     const unseen = Object.keys(more).join(", ");
-    fill(place, jsonOnly ? notice("warn", el("p", el("strong", "Only the JSON can be edited. "), jsonOnly), el("p", "The schema is used as it stands.")) : table.draw(draft.fields), unseen && el("p.hint", `Also in the JSON: ${unseen}`));
+    fill(place, jsonOnly ? notice("warn", h("p", h("strong", "Only the JSON can be edited. "), jsonOnly), h("p", "The schema is used as it stands.")) : table.draw(draft.fields), unseen && h("p.hint", `Also in the JSON: ${unseen}`));
   }
 
   json.addEventListener("input", debounced(typed, 200));
@@ -107,17 +107,17 @@ export async function show(main, { able }) {
     disable(give, draft.schema ? "" : "There is no field yet.");
     const faults = jsonOnly ? new Map() : faultsOf(draft.fields);
     table.mark(faults);
-    const why = json.getAttribute("aria-invalid") === "true" ? "The JSON Schema has an error." : [...faults.values()][0] ?? (count ? "" : "Add pictures first.");
+    const why = json.ariaInvalid === "true" ? "The JSON Schema has an error." : [...faults.values()][0] ?? (count ? "" : "Add pictures first.");
     for (const next of [tryIt, all]) disable(next, why);
     fill(all, count ? `Read all ${count}` : "Read all");
     fill(said, why);
   }
 
-  screen(main, "fields", "What should be read?", "Each picture becomes one record with these fields. Without fields you get text.", el("div", row(all, tryIt), said),
-    cannot, el("p.label", "Begin with a template"), el("div.templates", { role: "group", "aria-label": "Templates" }, templates, suggestion),
-    el("div.split", el("section.card", { "aria-label": "Fields" }, el("h2", "Fields"), place),
-      el("section.card.schema", { "aria-label": "JSON Schema" }, row(el("h2.grow", "JSON Schema"), bring, give, file), json, jsonSaid)),
-    card(el("h2", "How it is read"), set.element));
+  screen(main, "fields", "What should be read?", "Each picture becomes one record with these fields. Without fields you get text.", h("div", row(all, tryIt), said),
+    cannot, h("p.label", "Begin with a template"), h("div.templates", { role: "group", "aria-label": "Templates" }, templates, suggestion),
+    h("div.split", h("section.card", { "aria-label": "Fields" }, h("h2", "Fields"), place),
+      h("section.card.schema", { "aria-label": "JSON Schema" }, row(h("h2.grow", "JSON Schema"), bring, give, file), json, jsonSaid)),
+    card("How it is read", set.element));
   read();
   write();
   changed();

@@ -1,6 +1,6 @@
 // Screen: the pictures.
 
-import { button, bytes, check, complain, disable, el, field, fill, icon, muted, number, picker, plural, row, say, screen } from "./build.js";
+import { button, bytes, check, complain, disable, field, fill, h, icon, muted, number, picker, plural, row, say, screen } from "./build.js";
 import { draft, usable } from "./draft.js";
 import { addAddresses, addFiles, dropped, parts, remove, shortName } from "./pictures.js";
 import { inspect, thumb } from "./thumbs.js";
@@ -14,7 +14,7 @@ const ADDRESS = /^\s*(https?|s3|gs):\/\//i;
 export async function show(main, { signal, able }) {
   let shown = [];
   let current = 0; // whose button the Tab key reaches
-  const count = el("p.grow", { role: "status" });
+  const count = h("p.grow", { role: "status" });
   const across = (width) => Math.max(1, Math.floor(width / WIDE));
   const list = virtual({ draw, height: HIGH, across, label: "Pictures", margin: 2 });
   const grid = list.element;
@@ -25,12 +25,12 @@ export async function show(main, { signal, able }) {
   const files = picker({ multiple: true }, chosen);
   const folder = picker({ webkitdirectory: true }, chosen);
   const choose = button("Choose files", () => files.click(), { kind: "primary" });
-  const drop = el("section.empty.drop", { "aria-label": "Add pictures" },
-    el("div", el("h2", "Drop pictures or a folder here"), muted(`or paste pictures and addresses. JPEG, PNG, WebP, HEIC, TIFF and many more, up to ${bytes(able.limits.imageBytes ?? 0)} each.`)),
+  const drop = h("section.empty.drop", { "aria-label": "Add pictures" },
+    h("div", h("h2", "Drop pictures or a folder here"), muted(`or paste pictures and addresses. JPEG, PNG, WebP, HEIC, TIFF and many more, up to ${bytes(able.limits.imageBytes ?? 0)} each.`)),
     row(files, folder, choose, button("Choose a folder", () => folder.click()), button("Paste URLs", urls)));
 
-  const text = el("textarea", { spellcheck: "false", placeholder: "https://example.com/receipt.jpg" });
-  const form = el("form.card.stack", { hidden: true, on: { submit } }, field("Addresses of pictures, one a line", text), row(el("button.button.primary", "Add"), button("Cancel", urls)));
+  const text = h("textarea", { spellcheck: "false", placeholder: "https://example.com/receipt.jpg" });
+  const form = h("form.card.stack", { hidden: true, on: { submit } }, field("Addresses of pictures, one a line", text), row(h("button.button.primary", "Add"), button("Cancel", urls)));
   const bad = check("Only those that can't be used", { on: { change: () => update() } });
   const clean = button("Remove what can't be used", () => take(draft.pictures.filter((one) => one.problem)));
   const tools = row(count, bad.line, clean, button("Remove all", () => take(draft.pictures), { kind: "quiet" }));
@@ -72,7 +72,7 @@ export async function show(main, { signal, able }) {
     off.addEventListener("focus", () => (current = index));
     const about = one.problem || one.hint || (one.url ? one.url.replace(/^\w+:\/\//, "") : bytes(one.size));
     const kind = one.problem ? "bad" : one.hint ? "warn" : "";
-    return el(`div.shot.${kind}`, { role: "listitem" }, el("div", thumb(one, update), el("p.name", { title: one.name }, shortName(one)), el(`p.about.${kind}`, { title: about }, about), off));
+    return h("div", { class: `shot ${kind}`, role: "listitem" }, h("div", thumb(one, update), h("p.name", { title: one.name }, shortName(one)), h("p", { class: `about ${kind}`, title: about }, about), off));
   }
 
   function takeAt(index) {
@@ -82,11 +82,11 @@ export async function show(main, { signal, able }) {
 
   function move(index) {
     if (index < 0) return;
-    grid.querySelector('.off[tabindex="0"]')?.setAttribute("tabindex", "-1");
+    for (const off of grid.querySelectorAll(".off")) off.tabIndex = -1;
     current = index;
-    const off = list.show(index)?.querySelector(".off");
-    off?.setAttribute("tabindex", "0");
-    off?.focus({ preventScroll: true });
+    const off = list.show(index).querySelector(".off");
+    off.tabIndex = 0;
+    off.focus({ preventScroll: true });
   }
 
   grid.addEventListener("keydown", (event) => {
@@ -108,7 +108,7 @@ export async function show(main, { signal, able }) {
     const jobs = parts(able.limits).length;
     bad.box.checked &&= unfit > 0;
     shown = bad.box.checked ? draft.pictures.filter((one) => one.problem) : draft.pictures;
-    fill(count, el("strong", plural(all, "picture")), unfit ? `, ${number(unfit)} can't be used` : "", twice ? `, ${number(twice)} perhaps there twice` : "",
+    fill(count, h("strong", plural(all, "picture")), unfit ? `, ${number(unfit)} can't be used` : "", twice ? `, ${number(twice)} perhaps there twice` : "",
       good.length ? `. ${bytes(good.reduce((sum, one) => sum + one.size, 0))}` : "", jobs > 1 ? ` in ${plural(jobs, "job")}, shown as one batch.` : ".");
     tools.hidden = grid.hidden = !all;
     clean.hidden = bad.line.hidden = !unfit;

@@ -1,7 +1,7 @@
 // Sends the draft: what it costs first, then one job for each part of the pictures. What breaks is sent again without a double charge.
 
 import * as api from "./api.js";
-import { ask, badge, bar, button, complain, el, fill, go, money, muted, notice, number, percent, plural, row, screen } from "./build.js";
+import { ask, badge, bar, button, complain, fill, go, h, money, muted, notice, number, percent, plural, row, screen } from "./build.js";
 import { draft, keep, remember, usable } from "./draft.js";
 import { parts, shortName } from "./pictures.js";
 import { modelOf } from "./settings.js";
@@ -81,10 +81,10 @@ async function confirmed({ fields: { batch, name, ...fields }, parts }) {
     Jobs: parts.length > 1 ? `${number(parts.length)}, shown as one batch` : "1", "Model calls": number(calls), Tokens: `about ${number(read)} in, ${number(written)} out at most`,
     Credits: `${number(credits)} of your ${number(balance.available)}`, "Money for the model": price ? `about ${money(price)}` : "none known", Limit: fields.maxMoney ? money(fields.maxMoney) : "none",
   };
-  const content = [el("dl.facts", Object.entries(facts).map(([label, value]) => [el("dt", label), el("dd", value)])),
+  const content = [h("dl.facts", Object.entries(facts).map(([label, value]) => [h("dt", label), h("dd", value)])),
     lack > 0 && notice("bad", `You lack ${number(lack)} credits. Remove pictures, or ask whoever runs the service for more.`),
     price > fields.maxMoney && notice("warn", "This is over your limit: the service may refuse the run, or leave pictures out."),
-    el("p.hint", "Credits are charged when the run ends, and only for pictures that were read.")];
+    h("p.hint", "Credits are charged when the run ends, and only for pictures that were read.")];
   return ask(`Read ${pictures}?`, content, lack > 0 ? [["", "Close"]] : [["", "Not yet"], ["yes", `Read ${pictures} for ${plural(credits, "credit")}`, "primary"]]);
 }
 
@@ -93,10 +93,10 @@ async function send(main, wanted) {
   const many = parts.length > 1;
   const total = sum(parts, (part) => part.pictures.length);
   const stop = new AbortController();
-  const state = el("div.stack");
-  const said = el("p", { role: "status" });
+  const state = h("div.stack");
+  const said = h("p", { role: "status" });
   const acts = row(button("Stop sending", () => stop.abort()));
-  const place = el("section.stack", state, said, acts);
+  const place = h("section.stack", state, said, acts);
   const leaving = (event) => event.preventDefault();
   addEventListener("beforeunload", leaving);
   screen(main, "run", "Sending the pictures", "Keep this tab open until they are sent.", null, place);
@@ -104,12 +104,13 @@ async function send(main, wanted) {
   const paint = () => {
     const done = sum(parts, (part) => part.pictures.length * (part.job ? 1 : part.done));
     fill(state, bar([[Math.round(done), "busy", "sent"]], total), muted(`${percent(done / total)} of ${plural(total, "picture")}`),
-      many && el("ul.plain", parts.map((part, at) => el("li", `Job ${at + 1}: ${plural(part.pictures.length, "picture")} `, badge(...(part.job ? ["sent", "good"] : part.error ? [part.error, "bad"] : [part.done ? percent(part.done) : "waiting", "busy"]))))));
+      many && h("ul.plain", parts.map((part, at) => h("li", `Job ${at + 1}: ${plural(part.pictures.length, "picture")} `, badge(...(part.job ? ["sent", "good"] : part.error ? [part.error, "bad"] : [part.done ? percent(part.done) : "waiting", "busy"]))))));
   };
   const run = () => "#/run/" + encodeURIComponent(many ? `batch:${fields.batch}` : parts[0].job);
   try {
     for (const part of parts.filter((part) => !part.job)) {
       part.error = "";
+      paint();
       // The limit holds for all jobs together, so each gets its share.
       const asked = { ...fields, ...(fields.maxMoney && { maxMoney: (fields.maxMoney * part.pictures.length) / total }) };
       const progress = (of) => ((part.done = of), paint());
@@ -129,7 +130,7 @@ async function send(main, wanted) {
     const sent = parts.filter((part) => part.job).length;
     const stopped = stop.signal.aborted;
     const again = button(sent ? "Send the rest" : "Send again", () => void send(main, wanted), { kind: "primary" });
-    acts.before(notice(stopped ? "warn" : "bad", el("p", stopped ? "You stopped the sending." : error.message), sent > 0 && el("p", `${sent} of ${plural(parts.length, "job")} are sent already, and are not sent again.`)));
+    acts.before(notice(stopped ? "warn" : "bad", h("p", stopped ? "You stopped the sending." : error.message), sent > 0 && h("p", `${sent} of ${plural(parts.length, "job")} are sent already, and are not sent again.`)));
     fill(acts, again, go("Back to the fields", "#/fields"), sent > 0 && go("See what runs", run()));
     return again.focus();
   } finally {

@@ -1,6 +1,6 @@
 // The settings of a run: prompt, model, and what the model can do.
 
-import { el, field, fill, money, select } from "./build.js";
+import { field, fill, h, money, select } from "./build.js";
 import { draft } from "./draft.js";
 
 const ALL = { detail: ["low", "medium", "high", "ultra"], thinking: ["minimal", "low", "medium", "high"] };
@@ -26,7 +26,7 @@ export const models = (able, { name, price, ...model }, change) =>
 
 /** `{element, update}`. `changed` is called after each change. */
 export function settings(able, changed) {
-  const element = el("div.settings");
+  const element = h("div.columns.settings");
   const most = able.keepInputsMaxSeconds ?? 0;
   const put = (name) => (value) => {
     draft[name] = value;
@@ -39,7 +39,7 @@ export function settings(able, changed) {
   function update() {
     const model = modelOf(able);
     const { can } = model;
-    const text = (label, name, hint, props, tag = "input") => field(label, el(tag, { ...props, value: draft[name], on: { input: ({ target }) => put(name)(target.value) } }), { hint, wide: tag !== "input" });
+    const text = (label, name, hint, props, tag = "input") => field(label, h(tag, { ...props, value: draft[name], on: { input: ({ target }) => put(name)(target.value) } }), { hint, wide: tag !== "input" });
     const pick = (label, name, list, hint) => field(label, select(list, String(draft[name]), put(name)), { hint });
     const levels = (name, hint) => level(name, model, draft[name], put(name), hint);
     fill(element,

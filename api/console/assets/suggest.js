@@ -1,6 +1,6 @@
 // Asks the service itself which fields three of the pictures have.
 
-import { ask, check, el, money, number, plural, say } from "./build.js";
+import { ask, check, h, money, number, plural, say } from "./build.js";
 import { usable } from "./draft.js";
 import { newField } from "./schema.js";
 import { estimate, fieldsFor, readNow } from "./send.js";
@@ -8,7 +8,7 @@ import { estimate, fieldsFor, readNow } from "./send.js";
 const TYPES = ["text", "number", "integer", "boolean", "date", "texts"];
 const text = (description) => ({ type: "string", description });
 const record = (properties) => ({ type: "object", required: Object.keys(properties), properties });
-const SCHEMA = record({ fields: { type: "array", description: "The fields that a table of such pictures should have", items: record({ name: text("In snake_case"), type: { type: "string", enum: TYPES }, description: text("What it holds, in a few words") }) } });
+const SCHEMA = record({ fields: { type: "array", items: record({ name: text("In snake_case"), type: { type: "string", enum: TYPES }, description: text("What it holds, in a few words") }) } });
 const PROMPT = "Many pictures like this one will be read into a table. Name the fields that are worth a column, the most important first, at most 15. Name the kind of value, not the value.";
 
 /** Those that can be sent with this picture: a request has files or addresses. */
@@ -30,9 +30,9 @@ export async function suggest(able) {
   for (const one of items.flatMap((item) => item.result?.fields ?? [])) if (one?.name && !found.has(one.name)) found.set(one.name, one);
   if (!found.size) throw new Error(items.find((item) => item.message)?.message ?? "The model named no fields.");
   const boxes = [...found.values()].map(({ name, type, description = "" }) => ({
-    ...check([el("strong", name), ` ${type}`, el("span.muted", description && `: ${description}`)], { checked: true }),
+    ...check([h("strong", name), ` ${type}`, h("span.muted", description && `: ${description}`)], { checked: true }),
     field: { ...newField(String(name), TYPES.includes(type) ? type : "text"), description: String(description), required: false },
   }));
-  const taken = await ask("The model proposes these fields", el("div.plain", boxes.map(({ line }) => line)), [["", "None"], ["yes", "Add the marked ones", "primary"]]);
+  const taken = await ask("The model proposes these fields", h("div.plain", boxes.map(({ line }) => line)), [["", "None"], ["yes", "Add the marked ones", "primary"]]);
   return taken ? boxes.filter(({ box }) => box.checked).map(({ field }) => field) : [];
 }

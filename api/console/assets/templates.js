@@ -23,14 +23,14 @@ const fieldsOf = (text) => {
 /** `{label, prompt, fields()}` for each. */
 export const TEMPLATES = [
   ["Receipt", `Read this receipt. ${PRINTED}`, `
-merchant text Name of the shop
-date date Day of the purchase
+merchant text
+date date
 time? text As HH:MM
-total number What was paid, with tax
+total number With tax
 tax? number
 currency text ${MONEY}
-payment? choice How it was paid|cash, card, other
-items objects Each line of the receipt${LINES}`],
+payment? choice |cash, card, other
+items objects Its lines${LINES}`],
   ["Invoice", `Read this invoice. ${PRINTED}`, `
 invoice_number text
 invoice_date date
@@ -45,13 +45,13 @@ tax? number
 total number With tax
 currency text ${MONEY}
 iban? text
-items objects Each line of the invoice${LINES}`],
+items objects Its lines${LINES}`],
   ["Business card", "Read this business card.", `
 name text
-title? text Position in the company
+title? text Position
 company? text
 emails texts
-phones texts With the country's code if it is there
+phones texts With the country's code if there is one
 website? text
 address? text`],
   ["Product", "Describe the product in this picture.", `
@@ -75,7 +75,7 @@ issued? date
 expires? date
 issuing_country? text`],
   ["Table", "Read the table in this picture, row by row.", `
-title? text What stands above the table
+title? text Above the table
 columns texts The heads, from left to right
 rows objects From top to bottom
   cells texts From left to right; an empty text for an empty cell`],

@@ -1,7 +1,7 @@
 // Small pictures. They are made when they are seen, a few at a time, and the oldest are forgotten.
 
 import * as api from "./api.js";
-import { el } from "./build.js";
+import { h } from "./build.js";
 import { draft } from "./draft.js";
 import { drawable } from "./pictures.js";
 import { patiently } from "./send.js";
@@ -16,13 +16,13 @@ const kept = new Set();
 const waiting = [];
 let running = 0;
 
-const sign = (text) => el("span.thumb.none", { "aria-hidden": "true" }, text);
+const sign = (text) => h("span.thumb.none", { "aria-hidden": "true" }, text);
 
 /** An image of the picture that appears when it is there. Its name stands beside it, so it has no text of its own. `marked`: see `preview`. */
 export function thumb(picture, marked = () => {}) {
   if (picture.problem) return sign("!");
   if (picture.url) return sign("URL");
-  const image = el("img.thumb", { alt: "", decoding: "async", draggable: "false" });
+  const image = h("img.thumb", { alt: "", decoding: "async", draggable: "false" });
   if (picture.thumb) image.src = picture.thumb;
   else {
     waiting.push([picture, image, marked]);
@@ -68,7 +68,7 @@ export async function inspect(marked) {
 async function small(picture) {
   const bitmap = drawable(picture) && (await createImageBitmap(picture.file, { resizeWidth: WIDTH, resizeQuality: "medium" }).catch(() => null));
   if (!bitmap) return preview(picture, WIDTH); // perhaps the service can read it
-  const canvas = el("canvas", { width: bitmap.width, height: bitmap.height });
+  const canvas = h("canvas", { width: bitmap.width, height: bitmap.height });
   canvas.getContext("2d").drawImage(bitmap, 0, 0);
   bitmap.close();
   return URL.createObjectURL(await new Promise((resolve) => canvas.toBlob(resolve, "image/webp", 0.8)));
@@ -97,13 +97,13 @@ function remember(picture) {
 
 /** A large image of the picture. Its address is given back when `signal` ends. */
 export function large(picture, signal) {
-  if (picture.url) return el("p.large.none", "The service fetches this picture: ", el("span.mono", picture.url));
-  const image = el("img.large", { alt: picture.name });
+  if (picture.url) return h("p.large.none", "The service fetches this picture: ", h("span.mono", picture.url));
+  const image = h("img.large", { alt: picture.name });
   const show = (address) => {
     image.src = address;
     signal.addEventListener("abort", () => URL.revokeObjectURL(address));
   };
-  const byService = () => preview(picture, 1200).then(show, (error) => image.replaceWith(el("p.large.none", error.message)));
+  const byService = () => preview(picture, 1200).then(show, (error) => image.replaceWith(h("p.large.none", error.message)));
   if (!drawable(picture)) byService();
   else {
     image.addEventListener("error", byService, { once: true });
