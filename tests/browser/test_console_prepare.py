@@ -120,7 +120,12 @@ def test_what_cannot_be_used_is_marked_before_anything_is_sent(open_console: Ope
     page.get_by_label("Only those that can't be used").check()
     tiles = page.get_by_role("listitem").filter(has=page.locator(".off"))
     expect(tiles).to_have_count(4)
-    for reason in ("The file is empty.", "This is text, not a picture.", "A PDF is no picture", "The JPEG image cannot be decoded"):
+    for reason in (
+        "The file is empty.",
+        "This is text, not a picture.",
+        "A PDF is no picture",
+        "The JPEG image cannot be decoded",
+    ):
         expect(page.get_by_text(reason)).to_be_visible()
     page.get_by_role("button", name="Remove what can't be used").click()
     expect(page.get_by_text("5 pictures.")).to_be_visible()
