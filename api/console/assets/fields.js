@@ -99,15 +99,16 @@ export async function show(main, { able }) {
   function changed() {
     keep();
     const count = usable().length;
+    const lacking = count ? "" : "Add pictures first.";
     const none = modelOf(able).can.schema === false && `${able.engine} reads the text of a picture and fills no fields`;
     fill(cannot, none && `${none}. Another engine fills them: see ENGINE in the service's settings.`);
     cannot.hidden = !none;
     for (const one of templates) disable(one, none || "");
-    disable(suggestion, none || (jsonOnly ? "Only the JSON can be edited." : count ? "" : "Add pictures first."));
+    disable(suggestion, none || (jsonOnly ? "Only the JSON can be edited." : lacking));
     disable(give, draft.schema ? "" : "There is no field yet.");
     const faults = jsonOnly ? new Map() : faultsOf(draft.fields);
     table.mark(faults);
-    const why = json.ariaInvalid === "true" ? "The JSON Schema has an error." : [...faults.values()][0] ?? (count ? "" : "Add pictures first.");
+    const why = json.ariaInvalid === "true" ? "The JSON Schema has an error." : [...faults.values()][0] ?? lacking;
     for (const next of [tryIt, all]) disable(next, why);
     fill(all, count ? `Read all ${count}` : "Read all");
     fill(said, why);

@@ -67,7 +67,6 @@ const sum = (list, of) => list.reduce((all, one) => all + of(one), 0);
 /** Shows what the run costs, asks, sends, and goes to the run. */
 export async function startRun(main, able) {
   keep();
-  if (!usable().length) throw new Error("Add pictures first.");
   const wanted = planned(able);
   if (await confirmed(wanted)) await send(main, wanted);
 }

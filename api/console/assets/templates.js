@@ -30,7 +30,7 @@ total number With tax
 tax? number
 currency text ${MONEY}
 payment? choice |cash, card, other
-items objects Its lines${LINES}`],
+items objects Each line${LINES}`],
   ["Invoice", `Read this invoice. ${PRINTED}`, `
 invoice_number text
 invoice_date date
@@ -45,7 +45,7 @@ tax? number
 total number With tax
 currency text ${MONEY}
 iban? text
-items objects Its lines${LINES}`],
+items objects Each line${LINES}`],
   ["Business card", "Read this business card.", `
 name text
 title? text Position
