@@ -18,11 +18,6 @@ let leave = new AbortController(); // what the screen before still does
 let first = true;
 
 async function start() {
-  const arrived = new URLSearchParams(location.hash.slice(1)).get("key");
-  if (arrived) {
-    api.keepKey(arrived);
-    history.replaceState(null, "", `${location.pathname}#/new`); // the key leaves the address and the history
-  }
   api.whenSignedOut(signOut);
   addEventListener("hashchange", () => show().catch(complain));
   addEventListener("online", look);
@@ -41,6 +36,12 @@ async function show() {
   leave.abort();
   leave = new AbortController();
   const signal = leave.signal;
+  const arrived = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (arrived) {
+    api.keepKey(arrived);
+    able = null;
+    history.replaceState(null, "", `${location.pathname}#/new`); // the key leaves the address and the history
+  }
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
   if (!api.key()) return present(await import("./signin.js"), "signin", { signal, entered: enter });
   if (!able) await look();
