@@ -40,7 +40,7 @@ export function fieldTable(changed) {
     const put = (name, control = "input", event = "input", value = "value") => (control.addEventListener(event, () => ((field[name] = control[value]), label(), changed())), control);
     const name = put("name", h("input", { value: field.name, "aria-label": "Name", "aria-describedby": note.id, spellcheck: "false", autocapitalize: "off", placeholder: "name" }));
     name.addEventListener("keydown", (event) => event.key === "Enter" && insert(fields, at + 1, again));
-    const type = select(TYPES.filter(([id]) => id !== "json" || field.type === id).map(([id, name]) => [id, name]), field.type, (value) => {
+    const type = select(TYPES.filter(([id]) => id !== "json" || field.type === id), field.type, (value) => {
       Object.assign(field, { type: value, more: {}, inner: {} });
       if (nests(field) && !field.fields.length) field.fields = [newField()];
       within();

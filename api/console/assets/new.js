@@ -113,7 +113,7 @@ export async function show(main, { signal, able }) {
     tools.hidden = grid.hidden = !all;
     clean.hidden = bad.line.hidden = !unfit;
     drop.classList.toggle("small", all > 0);
-    disable(next, good.length ? "" : all ? "None of these pictures can be used." : "Add pictures first.");
+    disable(next, good.length ? "" : "Add pictures that can be used.");
     current = Math.max(0, Math.min(current, shown.length - 1));
     if (again) list.redraw();
     list.count(shown.length);

@@ -1,11 +1,9 @@
 // The table of fields and the JSON Schema of one picture's record, each made from the other. No screen.
 
-/** The types that the table shows: [id, name, type in JSON Schema]. A field of the last one is shown, and its JSON stays as it is. */
-export const TYPES = [
-  ["text", "Text", "string"], ["number", "Number", "number"], ["integer", "Whole number", "integer"], ["boolean", "Yes or no", "boolean"], ["date", "Date", "string"],
-  ["choice", "One of a list", "string"], ["texts", "List of texts", "array"], ["objects", "List of entries", "array"], ["object", "Group of fields", "object"], ["json", "As in the JSON"],
-];
-const KINDS = Object.fromEntries(TYPES.map(([id, , kind]) => [id, kind]));
+/** The types that the table shows: [id, name]. A field of the last one is shown, and its JSON stays as it is. */
+export const TYPES = [["text", "Text"], ["number", "Number"], ["integer", "Whole number"], ["boolean", "Yes or no"], ["date", "Date"], ["choice", "One of a list"], ["texts", "List of texts"], ["objects", "List of entries"], ["object", "Group of fields"], ["json", "As in the JSON"]];
+/** A type of the table → that of JSON Schema. `json` has none. */
+const KINDS = { text: "string", number: "number", integer: "integer", boolean: "boolean", date: "string", choice: "string", texts: "array", objects: "array", object: "object" };
 
 /** Whether a field has fields within. */
 export const nests = (field) => /^object/.test(field.type);

@@ -9,7 +9,7 @@ import { modelOf } from "./settings.js";
 const TRIES = 4; // of one request, before the person is asked
 
 /** An unguessable name. `crypto.randomUUID` is missing where the page came without TLS. */
-const unguessable = (prefix) => prefix + crypto.getRandomValues(new BigUint64Array(2)).join("");
+const random = (prefix) => prefix + crypto.getRandomValues(new BigUint64Array(2)).join("");
 
 /** The fields of a request. What the model can't do is left out. `over`: what differs from the draft. */
 export function fieldsFor(able, over = {}) {
@@ -31,7 +31,7 @@ export function estimate(count, { maxMoney, ...fields }, signal) { // the limit 
 }
 
 /** Sends pictures of one kind as one job, and returns it. `key`: the same for each attempt. */
-function submit(pictures, fields, { key = unguessable("try-"), progress, signal }) {
+function submit(pictures, fields, { key = random("try-"), progress, signal }) {
   const more = { "Idempotency-Key": key, "Request-Source": "console" };
   if (pictures[0].url) return post("jobs", pictures.map((one) => one.url), fields, { signal, more });
   const form = new FormData();
@@ -57,9 +57,9 @@ function planned(able) {
   const same = JSON.stringify([usable().map((one) => one.id), fields, draft.name, draft.keepInputsSeconds]);
   if (plan?.same === same && plan.parts.some((part) => !part.job)) return plan;
   const made = parts(able.limits);
-  if (made.length > 1) fields.batch = unguessable("batch_");
+  if (made.length > 1) fields.batch = random("batch_");
   if (draft.name.trim()) fields.name = draft.name.trim();
-  return (plan = { same, fields, parts: made.map((part) => ({ ...part, key: unguessable("console-"), done: 0 })) });
+  return (plan = { same, fields, parts: made.map((part) => ({ ...part, key: random("console-"), done: 0 })) });
 }
 
 const sum = (list, of) => list.reduce((all, one) => all + of(one), 0);

@@ -87,12 +87,11 @@ async function preview(picture, width) {
 function remember(picture) {
   kept.delete(picture);
   kept.add(picture);
-  for (const old of kept) {
-    if (kept.size <= MOST_KEPT) break;
-    kept.delete(old);
-    URL.revokeObjectURL(old.thumb);
-    old.thumb = "";
-  }
+  if (kept.size <= MOST_KEPT) return;
+  const [old] = kept;
+  kept.delete(old);
+  URL.revokeObjectURL(old.thumb);
+  old.thumb = "";
 }
 
 /** A large image of the picture. Its address is given back when `signal` ends. */
