@@ -55,13 +55,13 @@ function next() {
   }
 }
 
-/** Looks at the end of each new file. What seems to be cut short is tried at once, for it may be far from what is seen. */
+/** Looks at the end of each new file. What seems to be cut short is shown to the service at once, because browsers draw it all the same. */
 export async function inspect(marked) {
   for (const one of draft.pictures) {
     if (one.inspected || one.problem || !drawable(one)) continue;
     one.inspected = true;
     const end = await one.file.slice(-64).arrayBuffer().then((bytes) => new TextDecoder("latin1").decode(bytes), () => "");
-    if (!end.includes(ENDS[one.type] ?? "")) await small(one).then(URL.revokeObjectURL, () => one.problem && marked());
+    if (!end.includes(ENDS[one.type] ?? "")) await preview(one, WIDTH).then(URL.revokeObjectURL, () => one.problem && marked());
   }
 }
 
