@@ -64,7 +64,7 @@ def opened(open_console: Open, house: House, **options: object) -> Page:
 
 
 def with_template(page: Page, name: str) -> None:
-    page.get_by_role("link", name="Next: fields").click()
+    page.get_by_role("button", name="Next: fields").click()
     page.get_by_role("button", name=name, exact=True).click()
 
 
@@ -74,7 +74,7 @@ def schema_of(page: Page) -> dict[str, object]:
 
 def test_a_folder_is_read_with_a_template_and_every_picture_is_sent_once(open_console: Open, house: House):
     page = opened(open_console, house)
-    names = page.locator(".tile .name").all_inner_texts()
+    names = page.locator(".shot .name").all_inner_texts()
     assert names.index("receipt 1.jpg") < names.index("receipt 2.jpg") < names.index("receipt 10.jpg")
     with_template(page, "Receipt")
     page.get_by_label("Name of the run").fill("Receipts <b>of May</b>")
@@ -103,7 +103,7 @@ def test_files_and_addresses_are_one_batch_and_a_broken_connection_makes_no_seco
             route.continue_()
 
     page.route("**/api/v1/jobs", lose_the_first_answer)
-    page.get_by_role("link", name="Next: fields").click()
+    page.get_by_role("button", name="Next: fields").click()
     page.get_by_role("button", name="Read all 6").click()
     expect(page.get_by_role("dialog").get_by_text("2, shown as one batch")).to_be_visible()
     page.get_by_role("button", name="Read 6 pictures for 26 credits").click()
@@ -122,7 +122,7 @@ def test_what_cannot_be_used_is_marked_before_anything_is_sent(open_console: Ope
     page.get_by_role("button", name="Remove what can't be used").click()
     expect(page.get_by_text("5 pictures.")).to_be_visible()
     expect(page.get_by_text(HTML)).to_be_visible()
-    assert page.locator(".tile img").count() == 5
+    assert page.locator(".shot img").count() == 5
 
 
 def test_addresses_are_pasted_and_a_picture_is_dropped(open_console: Open, house: House):
@@ -157,14 +157,19 @@ def test_the_table_and_the_schema_are_kept_in_step(open_console: Open, house: Ho
     editor.fill('{\n  "type": "object",\n  "properties": oops\n}')
     expect(page.get_by_text("Line 3:")).to_be_visible()
     expect(page.get_by_role("button", name="Next: try on three")).to_have_attribute("aria-disabled", "true")
-    editor.fill('{"type": "object", "properties": {"total": {"anyOf": [{"type": "number"}, {"type": "string"}]}}}')
-    expect(page.get_by_text("Only the JSON can be edited.")).to_be_visible()
+    total = {"anyOf": [{"type": "number"}, {"type": "string"}]}
+    editor.fill(json.dumps({"type": "object", "properties": {"total": total, "day": {"type": "string"}}}))
+    expect(page.get_by_label("Type of total")).to_have_value("json")
+    page.get_by_label("day is required").check()
+    assert schema_of(page) == {"type": "object", "properties": {"total": total, "day": {"type": "string"}}, "required": ["day"]}
     expect(page.get_by_role("button", name="Next: try on three")).not_to_have_attribute("aria-disabled", "true")
+    editor.fill('{"type": "array", "items": {"type": "string"}}')
+    expect(page.get_by_text("Only the JSON can be edited.")).to_be_visible()
 
 
 def test_every_template_can_be_shown_and_is_taken_by_the_service(open_console: Open, house: House):
     page = opened(open_console, house, size=PHONE)
-    page.get_by_role("link", name="Next: fields").click()
+    page.get_by_role("button", name="Next: fields").click()
     for name in ("Receipt", "Invoice", "Business card", "Product", "ID", "Table"):
         page.get_by_role("button", name=name, exact=True).click()
         if page.get_by_role("dialog").count():
@@ -216,7 +221,7 @@ def test_a_run_is_prepared_and_sent_by_the_keyboard_alone(open_console: Open, ho
     page.keyboard.press("Delete")
     expect(page.get_by_text("7 pictures")).to_be_visible()
     page.locator("h1").click()
-    reach("link", "Next: fields")
+    reach("button", "Next: fields")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1, name="What should be read?")).to_be_visible()
     reach("button", "ID")

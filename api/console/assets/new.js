@@ -1,151 +1,143 @@
 // Screen: the pictures.
 
-import { fill, h, newId } from "./dom.js";
+import { button, bytes, check, complain, disable, field, fill, h, icon, muted, number, picker, plural, row, say, screen } from "./build.js";
 import { draft, usable } from "./draft.js";
-import { bytes, number, plural } from "./format.js";
 import { addAddresses, addFiles, dropped, parts, remove, shortName } from "./pictures.js";
-import { stepper } from "./stepper.js";
-import { thumb } from "./thumbs.js";
-import { button, complain, disable, say } from "./ui.js";
+import { inspect, thumb } from "./thumbs.js";
 import { virtual } from "./virtual.js";
 
 export const title = "Pictures";
-const TILE = 196; // pixels, height with the gap
+const WIDE = 168; // pixels, the least width of a tile with the gap
+const HIGH = 204;
+const ADDRESS = /^\s*(https?|s3|gs):\/\//i;
 
 export async function show(main, { signal, able }) {
-  let shown = draft.pictures;
-  let onlyBad = false;
-  let current = 0;
-  const count = h("p", { class: "muted", role: "status" });
-  const grid = virtual({ draw: tile, height: TILE, across: (width) => Math.floor(width / 168), label: "Pictures", margin: 2 });
-  grid.element.classList.add("grid");
-  const next = h("a", { class: "button primary", href: "#/fields" }, "Next: fields");
-  next.addEventListener("click", (event) => next.getAttribute("aria-disabled") === "true" && (event.preventDefault(), say(next.dataset.why)));
+  let shown = [];
+  let current = 0; // whose button the Tab key reaches
+  const count = h("p.grow", { role: "status" });
+  const across = (width) => Math.max(1, Math.floor(width / WIDE));
+  const list = virtual({ draw, height: HIGH, across, label: "Pictures", margin: 2 });
+  const grid = list.element;
+  grid.className += " card shots";
+  const next = button("Next: fields", () => (location.hash = "#/fields"), { kind: "primary" });
 
-  const files = picker({ multiple: true });
-  const folder = picker({ webkitdirectory: true });
-  const drop = h("section", { class: "drop", "aria-label": "Add pictures" },
-    h("div", {}, h("h2", {}, "Drop pictures or a folder here"), h("p", { class: "muted" }, "or paste pictures and addresses. JPEG, PNG, WebP, HEIC, TIFF and many more.")),
-    h("div", { class: "row" }, files, folder, button("Choose files", () => files.click(), { kind: "primary" }), button("Choose a folder", () => folder.click()), button("Paste URLs", urls)));
+  const chosen = (files) => add(files.map((file) => ({ file, name: file.webkitRelativePath || file.name })));
+  const files = picker({ multiple: true }, chosen);
+  const folder = picker({ webkitdirectory: true }, chosen);
+  const choose = button("Choose files", () => files.click(), { kind: "primary" });
+  const drop = h("section.empty.drop", { "aria-label": "Add pictures" },
+    h("div", h("h2", "Drop pictures or a folder here"), muted(`or paste pictures and addresses. JPEG, PNG, WebP, HEIC, TIFF and many more, up to ${bytes(able.limits.imageBytes ?? 0)} each.`)),
+    row(files, folder, choose, button("Choose a folder", () => folder.click()), button("Paste URLs", urls)));
 
-  const text = h("textarea", { spellcheck: "false", placeholder: "https://example.com/receipt.jpg", id: newId("u") });
-  const form = h("form", { class: "card stack", hidden: true }, h("div", { class: "field" }, h("label", { for: text.id }, "Addresses of pictures, one a line"), text), h("div", { class: "row" }, h("button", { class: "button primary" }, "Add"), button("Cancel", urls)));
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    say(`${plural(addAddresses(text.value), "address", "addresses")} added.`);
-    text.value = "";
-    form.hidden = true;
-    update();
-    next.focus();
-  });
-
-  const bad = h("input", { type: "checkbox", id: newId("b") });
-  bad.addEventListener("change", () => ((onlyBad = bad.checked), update()));
-  const badBox = h("span", { class: "check" }, bad, h("label", { for: bad.id }, "Only those that can't be used"));
+  const text = h("textarea", { spellcheck: "false", placeholder: "https://example.com/receipt.jpg" });
+  const form = h("form.card.stack", { hidden: true, on: { submit } }, field("Addresses of pictures, one a line", text), row(h("button.button.primary", "Add"), button("Cancel", urls)));
+  const bad = check("Only those that can't be used", { on: { change: () => update() } });
   const clean = button("Remove what can't be used", () => take(draft.pictures.filter((one) => one.problem)));
-  const clear = button("Remove all", () => take(draft.pictures), { kind: "quiet" });
-  const tools = h("div", { class: "row tools" }, count, h("span", { class: "grow" }), badBox, clean, clear);
-
-  function picker(kind) {
-    const input = h("input", { type: "file", hidden: true, "aria-hidden": "true", tabindex: "-1", ...kind });
-    input.addEventListener("change", () => {
-      add([...input.files].map((file) => ({ file, name: file.webkitRelativePath || file.name }))).catch(complain);
-      input.value = "";
-    });
-    return input;
-  }
+  const tools = row(count, bad.line, clean, button("Remove all", () => take(draft.pictures), { kind: "quiet" }));
 
   function urls() {
     form.hidden = !form.hidden;
     if (!form.hidden) text.focus();
   }
 
+  function submit(event) {
+    event.preventDefault();
+    form.hidden = true;
+    addUrls(text.value);
+    text.value = "";
+    next.focus();
+  }
+
+  function addUrls(lines) {
+    say(`${plural(addAddresses(lines), "address", "addresses")} added.`);
+    update();
+  }
+
   async function add(entries) {
-    if (entries.length) await addFiles(entries, able, update);
+    await addFiles(entries, able, () => update(false)); // what is drawn stays, because the new ones follow
+    update();
+    await inspect(update);
   }
 
   function take(gone) {
     remove(gone);
     update();
-    if (!draft.pictures.length) drop.querySelector(".primary").focus();
+    if (!draft.pictures.length) choose.focus();
   }
 
-  function tile(index) {
+  function draw(index) {
     const one = shown[index];
-    const off = h("button", { type: "button", class: "off", tabindex: index === current ? "0" : "-1", "aria-label": `Remove ${one.name}`, title: "Remove", on: { click: () => drop1(index), focus: () => (current = index) } }, "×");
+    const off = icon("×", `Remove ${one.name}`, () => takeAt(index), "off");
+    off.tabIndex = index === current ? 0 : -1;
+    off.addEventListener("focus", () => (current = index));
     const about = one.problem || one.hint || (one.url ? one.url.replace(/^\w+:\/\//, "") : bytes(one.size));
-    return h("div", { role: "listitem", class: one.problem ? "tile bad" : "tile" }, h("div", { class: "tile-in" }, thumb(one), h("p", { class: "name", title: one.name }, shortName(one)), h("p", { class: one.problem ? "about bad" : one.hint ? "about warn" : "about", title: about }, about), off));
+    const kind = one.problem ? "bad" : one.hint ? "warn" : "";
+    return h("div", { class: `shot ${kind}`, role: "listitem" }, h("div", thumb(one, update), h("p.name", { title: one.name }, shortName(one)), h("p", { class: `about ${kind}`, title: about }, about), off));
   }
 
-  function drop1(index) {
-    remove([shown[index]]);
-    update();
-    go(Math.min(index, shown.length - 1));
-    if (!shown.length) drop.querySelector(".primary").focus();
+  function takeAt(index) {
+    take([shown[index]]);
+    move(Math.min(index, shown.length - 1));
   }
 
-  function go(index) {
-    if (index < 0 || index >= shown.length) return;
-    grid.element.querySelector('.off[tabindex="0"]')?.setAttribute("tabindex", "-1");
+  function move(index) {
+    if (index < 0) return;
+    for (const off of grid.querySelectorAll(".off")) off.tabIndex = -1;
     current = index;
-    const button = grid.show(index)?.querySelector(".off");
-    button?.setAttribute("tabindex", "0");
-    button?.focus({ preventScroll: true });
+    const off = list.show(index).querySelector(".off");
+    off.tabIndex = 0;
+    off.focus({ preventScroll: true });
   }
 
-  grid.element.addEventListener("keydown", (event) => {
-    const line = Math.max(1, Math.floor(grid.element.clientWidth / 168));
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: line, ArrowUp: -line, Home: -shown.length, End: shown.length }[event.key];
+  grid.addEventListener("keydown", (event) => {
+    const line = across(grid.clientWidth);
+    const last = shown.length - 1;
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: line, ArrowUp: -line, Home: -last, End: last }[event.key];
     if (step) {
       event.preventDefault();
-      go(Math.max(0, Math.min(shown.length - 1, event.target === grid.element ? current : current + step)));
-    } else if (["Delete", "Backspace"].includes(event.key) && shown.length) drop1(current);
+      move(Math.max(0, Math.min(last, event.target === grid ? current : current + step)));
+    } else if (["Delete", "Backspace"].includes(event.key) && last >= 0) takeAt(current);
   });
 
-  function update() {
+  function update(again = true) {
     if (signal.aborted) return;
     const all = draft.pictures.length;
     const good = usable();
-    onlyBad &&= all > good.length;
-    bad.checked = onlyBad;
-    shown = onlyBad ? draft.pictures.filter((one) => one.problem) : draft.pictures;
-    const made = parts(able.limits);
+    const unfit = all - good.length;
     const twice = draft.pictures.filter((one) => one.hint).length;
-    fill(count, h("strong", {}, plural(all, "picture")), all > good.length ? `, ${number(all - good.length)} can't be used` : "", twice ? `, ${number(twice)} perhaps there twice` : "",
-      good.length ? `. ${bytes(good.reduce((sum, one) => sum + one.size, 0))}` : "", made.length > 1 ? ` in ${plural(made.length, "job")}, shown as one batch.` : ".");
-    tools.hidden = grid.element.hidden = !all;
-    clean.hidden = badBox.hidden = all === good.length;
+    const jobs = parts(able.limits).length;
+    bad.box.checked &&= unfit > 0;
+    shown = bad.box.checked ? draft.pictures.filter((one) => one.problem) : draft.pictures;
+    fill(count, h("strong", plural(all, "picture")), unfit ? `, ${number(unfit)} can't be used` : "", twice ? `, ${number(twice)} perhaps there twice` : "",
+      good.length ? `. ${bytes(good.reduce((sum, one) => sum + one.size, 0))}` : "", jobs > 1 ? ` in ${plural(jobs, "job")}, shown as one batch.` : ".");
+    tools.hidden = grid.hidden = !all;
+    clean.hidden = bad.line.hidden = !unfit;
     drop.classList.toggle("small", all > 0);
-    disable(next, good.length ? "" : all ? "None of these pictures can be used." : "Add pictures first.");
-    current = Math.min(current, Math.max(0, shown.length - 1));
-    grid.redraw();
-    grid.count(shown.length);
+    disable(next, good.length ? "" : "Add pictures that can be used.");
+    current = Math.max(0, Math.min(current, shown.length - 1));
+    if (again) list.redraw();
+    list.count(shown.length);
+  }
+
+  /** Takes the files, folders or addresses of a drop or a paste. */
+  function bring(data, named = (entry) => entry) {
+    const lines = data.getData("text/plain").split(/[\r\n]+/).filter((line) => ADDRESS.test(line));
+    if (data.files.length) dropped(data).then((entries) => add(entries.map(named))).catch(complain);
+    else if (lines.length) addUrls(lines.join("\n"));
   }
 
   const listen = (event, act) => document.addEventListener(event, act, { signal });
-  listen("dragover", (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
-  listen("dragleave", (event) => event.relatedTarget ?? drop.classList.remove("over"));
+  const over = (on) => drop.classList.toggle("over", on);
+  listen("dragover", (event) => (event.preventDefault(), over(true)));
+  listen("dragleave", (event) => event.relatedTarget ?? over(false));
   listen("drop", (event) => {
     event.preventDefault();
-    drop.classList.remove("over");
-    const address = event.dataTransfer.getData("text/uri-list");
-    if (event.dataTransfer.files.length || !address) dropped(event.dataTransfer).then(add).catch(complain);
-    else addAddresses(address), update();
+    over(false);
+    bring(event.dataTransfer);
   });
-  listen("paste", (event) => {
-    if (event.target.matches?.("textarea, input")) return;
-    const pasted = [...event.clipboardData.files];
-    const words = event.clipboardData.getData("text/plain").split(/[\r\n]+/).filter((line) => /^\s*(https?|s3|gs):\/\//i.test(line));
-    if (pasted.length) add(pasted.map((file, place) => ({ file, name: file.name === "image.png" ? `pasted ${draft.pictures.length + place + 1}.png` : file.name }))).catch(complain);
-    else if (words.length) {
-      say(`${plural(addAddresses(words.join("\n")), "address", "addresses")} added.`);
-      update();
-    }
-  });
+  // A browser calls every picture of the clipboard "image.png".
+  listen("paste", (event) => event.target.matches?.("textarea, input") || bring(event.clipboardData, ({ file, name }, at) => ({ file, name: name === "image.png" ? `pasted ${draft.pictures.length + at + 1}.png` : name })));
 
-  fill(main, stepper("pictures"), h("div", { class: "head" }, h("div", {}, h("h1", {}, "Which pictures?"), h("p", { class: "muted" }, "They stay in this tab until you send them.")), next), drop, form, tools, grid.element);
+  screen(main, "pictures", "Which pictures?", "They stay in this tab until you send them.", next, drop, form, tools, grid);
   update();
 }

@@ -1,40 +1,32 @@
 // Screen: three pictures are read before all of them are paid for, also with two models or prompts side by side.
 
-import * as api from "./api.js";
-import { fill, h } from "./dom.js";
+import { badge, button, duration, empty, field, fill, go, h, icon, money, muted, notice, plural, row, screen, statusBadge } from "./build.js";
 import { draft, keep, usable } from "./draft.js";
-import { duration, money, plural } from "./format.js";
 import { shortName } from "./pictures.js";
 import { linesOf } from "./schema.js";
-import { fieldsFor, startRun, submit } from "./send.js";
-import { choices, modelOf, priced } from "./settings.js";
-import { stepper } from "./stepper.js";
-import { three } from "./suggest.js";
+import { fieldsFor, readNow, startRun } from "./send.js";
+import { level, modelOf, models } from "./settings.js";
+import { alike, three } from "./suggest.js";
 import { large } from "./thumbs.js";
-import { badge, button, complain, disable, empty, field, notice, select, statusBadge } from "./ui.js";
 
 export const title = "Try";
 
-// What was tried stays while this tab is open. A column: its settings, and of its last run the job, the items, what it was asked.
+// What was tried stays while this tab is open. A column: its settings, and of its last run the job, the items, the pictures, and what was asked.
 let chosen = [];
-let columns = [{ name: "A" }];
+let columns = [{ name: "A", over: {} }];
 let redraw = () => {};
 
-const asked = (able, column) => JSON.stringify(fieldsFor(able, column.over ?? {}));
+const asked = (able, column) => JSON.stringify(fieldsFor(able, column.over));
 
 async function run(able, column) {
-  if (column.busy) return;
   const stop = new AbortController();
   Object.assign(column, { busy: stop, items: null, job: null, error: "", pictures: [...chosen], asked: asked(able, column) });
   redraw();
   try {
-    const job = (column.job = await submit(column.pictures, { ...fieldsFor(able, column.over ?? {}), name: `Try ${column.name}${draft.name ? `: ${draft.name}` : ""}` }, { signal: stop.signal }));
-    stop.signal.addEventListener("abort", () => api.call(`api/v1/jobs/${job.id}/cancel`, { method: "POST" }).catch(() => {}));
-    await api.follow(job.id, (state) => ((column.job = state), redraw()), stop.signal);
-    column.job = await api.call(`api/v1/jobs/${job.id}`);
-    column.items = (await api.call(`api/v1/jobs/${job.id}/items`)).items;
+    const fields = { ...fieldsFor(able, column.over), name: [`Try ${column.name}`, draft.name].filter(Boolean).join(": ").slice(0, 200) };
+    Object.assign(column, await readNow(column.pictures, fields, { signal: stop.signal, seen: (job) => ((column.job = job), redraw()) }));
   } catch (error) {
-    column.error = error.name === "AbortError" ? "Stopped." : error.message;
+    column.error = stop.signal.aborted ? "Stopped." : error.message;
   }
   column.busy = null;
   redraw();
@@ -44,105 +36,93 @@ export async function show(main, { able, signal }) {
   const good = usable();
   chosen = chosen.filter((one) => good.includes(one));
   if (!chosen.length) chosen = three();
-  if (!chosen.length) return fill(main, stepper("try"), h("h1", {}, "Try on three pictures"), empty("No picture yet", "Add pictures first; three of them are read here to see what comes back.", h("a", { class: "button primary", href: "#/new" }, "Add pictures")));
-  const heads = h("div", { class: "columns" });
-  const results = h("div", { class: "stack" });
-  const said = h("p", { class: "unseen", role: "status" });
+  if (!chosen.length) return screen(main, "try", "Try on three pictures", "", null, empty("No picture yet", "Three pictures are read here, so that you see what comes back.", go("Add pictures", "#/new", "primary")));
+  const heads = h("div.columns");
+  const results = h("div.stack");
+  const said = h("p.unseen", { role: "status" });
   const images = new Map(); // picture → its large image, made once
 
   function head(column) {
-    const over = (column.over ??= {});
-    const put = (name) => (value) => {
-      over[name] = value;
+    const { name, over } = column;
+    const put = (setting) => (value) => {
+      over[setting] = value;
       redraw(false);
     };
-    const model = modelOf(able, over.model ?? draft.model);
-    const prompt = h("textarea", { rows: "3", value: over.prompt ?? draft.prompt, placeholder: "Read what this picture shows." });
-    prompt.addEventListener("input", () => put("prompt")(prompt.value));
-    const status = h("div", { class: "row" });
+    const model = modelOf(able, over.model);
+    const prompt = h("textarea", { rows: "3", value: over.prompt ?? draft.prompt, placeholder: "Read what this picture shows.", disabled: model.can.prompt === false, on: { input: () => put("prompt")(prompt.value) } });
+    const status = row();
+    const act = h("button.button.primary", { type: "button", on: { click: () => (column.busy ? column.busy.abort() : run(able, column)) } });
     column.paint = () => {
-      const job = column.job;
-      const old = column.items && (column.asked !== asked(able, column) || column.pictures.some((one) => !chosen.includes(one)));
-      const seconds = job?.finishedAt ? (new Date(job.finishedAt) - new Date(job.createdAt)) / 1000 : 0;
-      fill(status, job ? statusBadge(job.status) : null, job?.finishedAt ? h("span", { class: "muted" }, `${seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds)} · ${plural(job.usage.credits, "credit")} · ${money(job.usage.money)}`) : null,
-        old ? badge("changed since: run again", "warn") : null, column.error ? h("span", { class: "bad-text" }, column.error) : null);
-      fill(go, column.busy ? "Stop" : column.items ? `Run ${column.name} again` : `Run ${column.name}`);
+      const { job, items, busy, error } = column;
+      const old = items && (column.asked !== asked(able, column) || column.pictures.some((one) => !chosen.includes(one)));
+      const seconds = job?.finishedAt && (new Date(job.finishedAt) - new Date(job.createdAt)) / 1000;
+      fill(status, job && statusBadge(job.status), seconds && h("span.muted", [seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds), plural(job.usage.credits, "credit"), money(job.usage.money)].join(" · ")), old && badge("changed since: run again", "warn"), error && h("span.bad-text", error));
+      fill(act, busy ? `Stop ${name}` : `Run ${name}${items ? " again" : ""}`);
     };
-    const go = h("button", { type: "button", class: "button primary", on: { click: () => (column.busy ? column.busy.abort() : run(able, column).catch(complain)) } });
-    const take = button(`Use ${column.name} for all`, () => {
+    const use = () => {
       Object.assign(draft, over);
-      for (const one of columns) one.over = one === column ? {} : one.over;
-      columns = [{ ...column, name: "A" }];
       keep();
-      drawHeads();
-    });
-    const close = button(`Remove ${column.name}`, () => ((columns = columns.filter((one) => one !== column)), drawHeads()), { kind: "quiet" });
-    return h("section", { class: "card stack", "aria-label": `Column ${column.name}` }, h("div", { class: "row" }, h("h2", { class: "grow" }, columns.length > 1 ? column.name : "Settings"), columns.length > 1 ? [take, column.name === "A" ? null : close] : null),
-      field("Prompt", model.can?.prompt === false ? disable(prompt, `${able.engine} follows no prompt.`) : prompt),
-      h("div", { class: "settings" }, field("Model", select(able.models.map((one) => [one.name, priced(one)]), model.name, (value) => (put("model")(value), drawHeads()))),
-        ["detail", "thinking"].map((name) => field(name === "detail" ? "Detail" : "Thinking", select(choices(name, model), over[name] ?? draft[name], put(name))))),
-      h("div", { class: "row" }, go, status));
+      drawHeads([Object.assign(column, { name: "A", over: {} })]);
+    };
+    const many = columns.length > 1;
+    const depth = (setting) => level(setting, model, over[setting] ?? draft[setting], put(setting));
+    return h("section.card.stack", { "aria-label": `Column ${name}` }, row(h("h2.grow", many ? name : "Settings"), many && button(`Use ${name} for all`, use), many && name !== "A" && button(`Remove ${name}`, () => drawHeads(columns.slice(0, 1)), { kind: "quiet" })),
+      field("Prompt", prompt, { hint: prompt.disabled ? `${able.engine} follows no prompt.` : "" }), h("div.columns.settings", models(able, model, (value) => (put("model")(value), drawHeads(columns, columns.indexOf(column), "select"))), depth("detail"), depth("thinking")), row(act, status));
   }
 
-  function drawHeads() {
-    const more = columns.length < 2 ? button("Compare with another model or prompt", () => {
-      columns.push({ name: "B", over: { ...columns[0].over } });
-      drawHeads();
-      heads.lastChild.querySelector("textarea").focus();
-    }) : null;
-    fill(heads, columns.map(head), more ? h("div", { class: "beside" }, more) : null);
+  /** Draws the columns, and puts the focus where the person goes on: in the column `at`, on its first `control`. */
+  function drawHeads(now, at = 0, control = "textarea") {
+    columns = now;
+    const compare = () => drawHeads([...columns, { name: "B", over: { ...columns[0].over } }], 1);
+    fill(heads, columns.map(head), columns.length < 2 && h("div.empty", button("Compare with another model or prompt", compare)));
     redraw();
+    heads.children[at].querySelector(control).focus();
   }
 
   redraw = (rows = true) => {
     if (signal.aborted) return;
     for (const column of columns) column.paint();
-    const busy = columns.some((column) => column.busy);
-    fill(said, busy ? "Reading…" : columns.some((column) => column.items) ? "The records are there." : "");
+    const some = (what) => columns.some((column) => column[what]);
+    fill(said, some("busy") ? "Reading…" : some("items") && "The records are there.");
     if (rows) fill(results, chosen.map(result));
   };
 
   function result(picture, at) {
     if (!images.has(picture)) images.set(picture, large(picture, signal));
-    const turn = (step) => {
-      let to = good.indexOf(picture);
-      do to = (to + step + good.length) % good.length;
-      while (good[to] !== picture && (chosen.includes(good[to]) || Boolean(good[to].url) !== Boolean(picture.url)));
-      chosen[at] = good[to];
+    /** The next picture of this kind that isn't shown yet. */
+    const turn = (step, sign, label) => icon(sign, `${label} picture in place of ${picture.name}`, () => {
+      const free = alike(picture).filter((one) => one === picture || !chosen.includes(one));
+      chosen[at] = free[(free.indexOf(picture) + step + free.length) % free.length];
       redraw();
-      results.children[at].querySelector(step > 0 ? ".next" : ".back").focus();
-    };
-    const icon = (label, text, step, kind) => h("button", { type: "button", class: `icon ${kind}`, "aria-label": `${label} picture in place of ${picture.name}`, on: { click: () => turn(step) } }, text);
-    return h("article", { class: "card beside-record", "aria-label": picture.name },
-      h("div", { class: "stack" }, h("div", { class: "row" }, h("h3", { class: "grow name", title: picture.name }, shortName(picture)), good.length > 3 ? [icon("Previous", "‹", -1, "back"), icon("Next", "›", 1, "next")] : null), images.get(picture)), record(picture));
+      results.children[at].querySelectorAll(".icon")[(step + 1) / 2].focus();
+    });
+    return h("article.card.beside-record", { "aria-label": picture.name }, h("div.stack", row(h("h3.grow.name", { title: picture.name }, shortName(picture)), good.length > 3 && [turn(-1, "‹", "Previous"), turn(1, "›", "Next")]), images.get(picture)), record(picture));
   }
 
   function record(picture) {
     const found = columns.map((column) => {
       const place = column.pictures?.indexOf(picture) ?? -1;
-      return { column, item: place < 0 ? null : column.items?.find((item) => item.index === place), waits: place >= 0 && column.busy };
+      return { column, item: column.items?.find((item) => item.index === place), waits: place >= 0 && column.busy };
     });
-    if (found.every(({ item, waits }) => !item && !waits)) return h("p", { class: "muted none" }, "Run it to see the record of this picture.");
-    const values = found.map(({ item }) => new Map(item?.result !== undefined && item?.result !== null ? linesOf(item.result) : []));
-    const names = [...new Set(values.flatMap((one) => [...one.keys()]))];
-    const both = found.length > 1 && found.every(({ item }) => item?.status === "succeeded");
-    const rows = names.map((name) => {
+    if (!found.some(({ item, waits }) => item || waits)) return h("p.muted.none", "Run it to see the record.");
+    const many = columns.length > 1;
+    const values = found.map(({ item }) => new Map(item?.status === "succeeded" ? linesOf(item.result) : []));
+    const both = many && values.every((one) => one.size);
+    const rows = [...new Set(values.flatMap((one) => [...one.keys()]))].map((name) => {
       const texts = values.map((one) => one.get(name) ?? "");
       const differs = both && texts[0] !== texts[1];
-      return h("tr", { class: differs ? "differs" : "" }, h("th", { scope: "row" }, name, differs ? [" ", badge("differs", "warn")] : null), texts.map((text) => h("td", { class: "value" }, text || h("span", { class: "muted" }, "–"))));
+      return h(differs ? "tr.differs" : "tr", h("th", { scope: "row" }, name, differs && [" ", badge("differs", "warn")]), texts.map((text) => h("td.text", text || h("span.muted", "–"))));
     });
-    const states = found.map(({ column, item, waits }) => waits ? h("p", { class: "muted" }, h("span", { class: "spinner" }), ` ${column.name} reads…`) : item && item.status !== "succeeded" ? notice("bad", `${columns.length > 1 ? `${column.name}: ` : ""}${item.message ?? item.code ?? item.status}`) : null);
-    return h("div", { class: "stack" }, states, rows.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Record of ${picture.name}` }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Field"), columns.map((column) => h("th", { scope: "col" }, columns.length > 1 ? column.name : "Value")))), h("tbody", {}, rows))) : null);
+    const states = found.map(({ column, item, waits }) => waits ? muted(h("span.spinner"), ` ${column.name} reads…`) : item && item.status !== "succeeded" && notice("bad", (many ? `${column.name}: ` : "") + (item.message ?? item.code ?? item.status)));
+    const heads = ["Field", ...(many ? columns.map((column) => column.name) : ["Value"])];
+    return h("div.stack", states, rows.length > 0 && h("div.scroll", { tabindex: "0", role: "region", "aria-label": `Record of ${picture.name}` }, h("table", h("thead", h("tr", heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", rows))));
   }
 
-  const shuffle = good.length > 3 ? button("Choose three at random", () => {
-    const same = good.filter((one) => Boolean(one.url) === Boolean(chosen[0].url));
-    chosen = same.map((one) => [Math.random(), one]).sort(([a], [b]) => a - b).slice(0, 3).map(([, one]) => one);
+  const shuffle = () => {
+    chosen = alike(chosen[0]).map((one) => [Math.random(), one]).sort(([a], [b]) => a - b).slice(0, 3).map(([, one]) => one);
     redraw();
-  }) : null;
-  fill(main, stepper("try"),
-    h("div", { class: "head" }, h("div", {}, h("h1", {}, `Try on ${plural(chosen.length, "picture")}`), h("p", { class: "muted" }, `See what comes back before you read all ${good.length}. `, h("a", { href: "#/fields" }, "Edit the fields"))),
-      h("div", { class: "row" }, shuffle, button(`Read all ${good.length}`, () => startRun(main, able), { kind: "primary" }))),
-    said, heads, results);
-  drawHeads();
+  };
+  screen(main, "try", `Try on ${plural(chosen.length, "picture")}`, [`See what comes back before you read all ${good.length}. `, h("a", { href: "#/fields" }, "Edit the fields")],
+    row(good.length > 3 && button("Choose three at random", shuffle), button(`Read all ${good.length}`, () => startRun(main, able), { kind: "primary" })), said, heads, results);
+  drawHeads(columns);
 }
