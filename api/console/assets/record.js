@@ -22,6 +22,8 @@ export function valueAt(record, pointer) {
   return value;
 }
 
+/** Whether a value is where the OCR engine saw a text: four corners, in pixels. Nobody corrects that. */
+export const isBox = (value) => Array.isArray(value) && value.length === 4 && value.every((corner) => corner?.length === 2 && corner.every(isNumber));
 export const same = (one, other) => write(one) === write(other);
 
 /** A value as one short text. */
@@ -64,7 +66,7 @@ export function recordForm({ item, schema, change, chosen }) {
     const group = (...parts) => h("fieldset", { class: "group" }, parts);
     if (isObject(value)) {
       const members = inside(kind, "object")?.properties;
-      const parts = [...new Set([...Object.keys(members ?? {}), ...Object.keys(value)])].map((key) => part(join(pointer, key), key, valueAt(value, join("", key)), members?.[key]));
+      const parts = [...new Set([...Object.keys(members ?? {}), ...Object.keys(value)])].filter((key) => !isBox(value[key])).map((key) => part(join(pointer, key), key, valueAt(value, join("", key)), members?.[key]));
       return pointer ? group(e("legend", name), parts) : e("div.values", parts);
     }
     if (!Array.isArray(value)) return leaf(pointer, name, value, kind);

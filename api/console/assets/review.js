@@ -5,7 +5,7 @@ import { debounced, fill, h } from "./dom.js";
 import { number, plural, time } from "./format.js";
 import { call, isObject, write } from "./json.js";
 import { e, go, sign } from "./parts.js";
-import { join, recordForm, same, shown, valueAt } from "./record.js";
+import { isBox, join, recordForm, same, shown, valueAt } from "./record.js";
 import { stepper } from "./stepper.js";
 import { ask, badge, button, complain, empty, link, notice, say, search, select, tabs } from "./ui.js";
 import { makeViewer } from "./viewer.js";
@@ -59,7 +59,7 @@ function columnsOf(items) {
 
 /** The boxes of a value in the picture: of its evidence, or those that the OCR engine gave its lines. */
 function boxesOf(item, pointer) {
-  const inside = (value) => (value instanceof Object ? [value.box?.length === 4 && value.box.every((corner) => corner.length === 2) ? [value.box] : [], Object.values(value).map(inside)].flat(2) : []);
+  const inside = (value) => (value instanceof Object ? [value.box].filter(isBox).concat(Object.values(value).flatMap(inside)) : []);
   const evidence = item.evidence?.[pointer];
   if (evidence || pointer === undefined) return evidence?.boxes ?? [];
   const isPart = !(valueAt(item.result, pointer) instanceof Object);
@@ -106,6 +106,7 @@ function review(main, run, requests, signal, first) {
     rows = [...items.keys()].filter((at) => fits(items[at]) && (!words || textOf(at).includes(words)));
     list.redraw();
     list.count(rows.length);
+    list.show(0); // now the list has its new height, so that it can scroll to any row
     grid.setAttribute("aria-rowcount", rows.length + 1);
     nothing.hidden = rows.length > 0;
     count();
