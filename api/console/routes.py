@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from flask import Blueprint, Response, request
 
+from api.console import minify
 from api.errors import ApiError
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.schemas import text
@@ -22,6 +24,8 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 PAGE = "index.html"
+#: Scripts and styles are served without comments and needless white space, so that their source can have both.
+MINIFIERS: dict[str, Callable[[str], str]] = {".css": minify.style, ".js": minify.script}
 
 #: Nothing comes from elsewhere, and nothing inline runs. Pictures are fetched with the key, so they are shown from `blob:` addresses.
 #: `require-trusted-types-for` refuses every text that a script would hand to the browser as HTML.
@@ -99,7 +103,7 @@ def blueprint() -> Blueprint:
 
 @cache
 def assets() -> dict[str, Asset]:
-    """Every file of the console, by its name."""
+    """Every file of the console as it is served, by its name. They are made at the first request, and kept."""
     return {path.name: _asset(path.suffix, path.read_bytes()) for path in sorted(ASSETS.iterdir()) if path.suffix in TYPES}
 
 
@@ -118,6 +122,9 @@ def _page() -> Asset:
 
 
 def _asset(suffix: str, content: bytes) -> Asset:
+    shorter = MINIFIERS.get(suffix)
+    if shorter is not None:
+        content = shorter(content.decode()).encode()
     return Asset(content_type=TYPES[suffix], content=content, compressed=gzip.compress(content, 9, mtime=0))
 
 

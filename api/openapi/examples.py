@@ -172,9 +172,10 @@ ANSWERS: dict[str, Value] = {
             }
         ],
         "nextCursor": None,
-        "days": [{"date": "2026-11-26", "jobs": 1, "credits": 11}],
+        "days": [{"date": "2026-11-26", "jobs": 1, "credits": 11, "money": 0.000462}],
     },
     "Capabilities": {
+        "version": "0.1.0",
         "engine": _ENGINE,
         "models": [
             {

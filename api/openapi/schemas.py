@@ -329,6 +329,7 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "Capabilities": record(
         {
+            "version": text("Of the service."),
             "engine": text("The setting `ENGINE`."),
             "models": several(ref("Model"), "Those that a request may name. The first one is the default."),
             "limits": record(
@@ -440,7 +441,9 @@ COMPONENTS: dict[str, Schema] = {
             "createdAt": TIME,
         }
     ),
-    "Day": record({"date": text("In UTC.", format="date"), "jobs": number("That ended."), "credits": number("Charged.")}),
+    "Day": record(
+        {"date": text("In UTC.", format="date"), "jobs": number("That ended."), "credits": number("Charged."), "money": MONEY}
+    ),
     "Health": record({"status": text(enum=["ok"])}),
     "Readiness": record(
         {

@@ -1,6 +1,7 @@
 """Writes pictures of the console's screens into docs/images/console: `make screenshots`.
 
-The service runs with the fake Gemini, so the pictures show the same each time, except for dates.
+The service runs with the fake Gemini, so the pictures show the same each time, except for dates. What it would have after a month, the
+charges of each day and two webhooks, is written into its database.
 """
 
 from __future__ import annotations
@@ -8,7 +9,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
+import sqlite3
 import tempfile
+import time
+from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
@@ -46,8 +51,45 @@ def run_jobs(service: Service) -> str:
     return job
 
 
+def age(database: Path, job: str) -> None:
+    """Writes a month of charges into the ledger, and two deliveries of webhooks about the job."""
+    now, day = int(time.time() * 1000), 86_400_000
+    chance = random.Random(7)
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        [account] = connection.execute("SELECT account FROM jobs WHERE id = ?", [job]).fetchone()
+        for back in range(1, 30):
+            weekend = time.gmtime((now - back * day) / 1000).tm_wday > 4
+            pictures = chance.randrange(0, 40) if weekend else chance.randrange(120, 700)
+            row = (-back, account, f"job_{back}", pictures, pictures * 310_000, now - back * day)
+            if pictures:
+                connection.execute(
+                    "INSERT INTO ledger (id, account, job, round, kind, amount, money, created_at) VALUES (?, ?, ?, 1, 'charge', ?, ?, ?)",
+                    row,
+                )
+        for at, (state, status, said) in enumerate((("delivered", 204, ""), ("dead", 500, "the stock system is being updated"))):
+            made = now - (at + 1) * 3_700_000
+            attempt = {"at": made, "status": status, "error": "", "ms": 84 + 900 * at, "text": said}
+            body = json.dumps({"type": "job.succeeded", "data": {"id": job, "status": "succeeded"}})
+            connection.execute(
+                "INSERT INTO deliveries (id, job, round, account, url, event, body, state, attempts, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    f"dlv_{at}",
+                    job,
+                    at + 1,
+                    account,
+                    "https://till.example/hooks/receipts",
+                    "job.succeeded",
+                    body,
+                    state,
+                    json.dumps([attempt] * (1 + 4 * at)),
+                    made,
+                ),
+            )
+
+
 def write(service: Service) -> None:
     job = run_jobs(service)
+    age(service.folder / "extract-image.db", job)
     FOLDER.mkdir(parents=True, exist_ok=True)
     here = [screen for screen in SCREENS if (ROOT / "api" / "console" / "assets" / f"{screen}.js").exists()]
     with sync_playwright() as playwright:

@@ -33,8 +33,13 @@ def test_a_wrong_key_is_refused_in_words_and_the_right_one_signs_in(open_console
     expect(page.get_by_role("status").first).to_contain_text("Answered by")
 
 
-def test_the_link_signs_in_and_its_key_leaves_the_address(open_console, service: Service):
-    page = open_console(service).page
+@pytest.mark.parametrize("open_already", [False, True])
+def test_the_link_signs_in_and_its_key_leaves_the_address(open_console, service: Service, open_already):
+    console = open_console(service, key=None if open_already else "")
+    page = console.page
+    if open_already:
+        expect(page.get_by_label("API key")).to_be_visible()
+        console.sign_in()
     assert service.key not in page.url
     assert page.evaluate("Object.keys(localStorage).length") == 0
     assert page.evaluate("document.cookie") == ""
@@ -59,6 +64,19 @@ def test_a_key_is_made_shown_once_and_revoked_and_its_name_stays_text(open_conso
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("cell", name=name, exact=True)).to_have_count(0)
     assert service.send("GET", "/api/v1/usage", headers={"Authorization": f"Bearer {made}"})[0] == 401
+
+
+def test_a_text_is_copied_also_where_the_browser_gives_no_clipboard_as_on_http_from_another_machine(open_console, service: Service):
+    console = open_console(service)
+    page = console.page
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    console.go("health")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("The command is in the clipboard.")).to_be_visible()
+    console.go("keys")
+    page.get_by_label("Name of the new key").focus()
+    page.keyboard.press("Control+V")
+    expect(page.get_by_label("Name of the new key")).to_have_value("extract-image doctor")
 
 
 def test_two_accounts_see_each_their_own(open_console, service: Service):

@@ -3,6 +3,9 @@
 const ROOT = new URL("../../", import.meta.url);
 const KEY = "extract-image.key";
 
+/** What is said when nothing answers. */
+export const AWAY = "The service can't be reached. Check that it runs, and your connection to it.";
+
 /** The service's refusal: `status`, the stable `code`, and a text that says how to mend it. */
 export class Refused extends Error {
   constructor(status, code, message, retryAfter = 0) {
@@ -30,9 +33,8 @@ async function refusal(answer) {
     // A proxy's own page is no JSON; the status says enough.
   }
   const code = body.code ?? answer.headers.get("X-Error-Code") ?? `http_${answer.status}`;
-  const refused = new Refused(answer.status, code, body.error ?? `The service answered with ${answer.status}.`, Number(answer.headers.get("Retry-After")) || 0);
-  if (answer.status === 401) onSignedOut(refused);
-  return refused;
+  if (answer.status === 401) onSignedOut();
+  return new Refused(answer.status, code, body.error ?? `The service answered with ${answer.status}.`, Number(answer.headers.get("Retry-After")) || 0);
 }
 
 /** The answer of the service. Raises Refused, also if it can't be reached (status 0). */
@@ -41,12 +43,12 @@ async function ask(path, { method = "GET", json, body, signal, more } = {}) {
   try {
     answer = await fetch(address(path), {
       method, signal, cache: "no-store", credentials: "omit",
-      headers: headers({ ...(json === undefined ? {} : { "Content-Type": "application/json" }), ...more }),
-      body: json === undefined ? body : JSON.stringify(json),
+      headers: headers({ ...(json && { "Content-Type": "application/json" }), ...more }),
+      body: json ? JSON.stringify(json) : body,
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, "unreachable", "The service can't be reached. Check that it runs, and your connection to it.");
+    throw new Refused(0, "unreachable", AWAY);
   }
   if (!answer.ok) throw await refusal(answer);
   return answer;
@@ -63,12 +65,12 @@ export const blob = async (path, options) => (await ask(path, options)).blob();
 
 /** A query from the values that are not empty, as in `?limit=5`. */
 export function query(values) {
-  const given = Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const given = Object.entries(values).filter(([, value]) => (value ?? "") !== "");
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
 /** Every entry of a list that has pages, one page after the other. */
-export async function* pages(path, name, values = {}, signal = undefined) {
+export async function* pages(path, name, values, signal) {
   for (let cursor = ""; cursor !== null; ) {
     const page = await call(path + query({ ...values, cursor }), { signal });
     yield page[name];

@@ -12,37 +12,36 @@ export function chart(label, days, { say, tick, dayLabel }) {
   const step = (WIDTH - LEFT - 8) / Math.max(1, days.length);
   const height = HEIGHT - BOTTOM - TOP;
   const y = (value) => TOP + height - (height * value) / top;
-  const said = h("p", { class: "chart-said", role: "status" });
-  const lines = [0, 0.5, 1].map((part) => h("g", {}, h("line", { x1: LEFT, x2: WIDTH, y1: y(top * part), y2: y(top * part), class: "grid" }), h("text", { x: LEFT - 8, y: y(top * part) + 4, "text-anchor": "end" }, tick(top * part))));
+  const said = h("p.chart-said", { role: "status" });
+  const lines = [0, 0.5, 1].map((part) => h("g", h("line", { x1: LEFT, x2: WIDTH, y1: y(top * part), y2: y(top * part) }), h("text", { x: LEFT - 8, y: y(top * part) + 4, "text-anchor": "end" }, tick(top * part))));
   const every = Math.ceil(days.length / 8);
   const bars = days.map((day, at) => {
     const x = LEFT + at * step;
     const tall = day.value > 0 ? Math.max(2, y(0) - y(day.value)) : 0;
-    return h("g", { class: "day", role: "img", tabindex: at === days.length - 1 ? "0" : "-1", "aria-label": say(day), on: { focus: () => choose(at), pointerenter: () => choose(at) } },
-      h("rect", { class: "hit", x, y: TOP, width: step, height }),
-      h("rect", { class: "fill", x: x + step * 0.12, y: y(0) - tall, width: step * 0.76, height: tall, rx: Math.min(3, step * 0.2) }),
-      at % every === 0 ? h("text", { x: x + step / 2, y: HEIGHT - 10, "text-anchor": "middle" }, dayLabel(day)) : null);
+    return h("g.day", { role: "img", tabindex: at === days.length - 1 ? "0" : "-1", "aria-label": say(day), on: { focus: () => choose(at), pointerenter: () => choose(at) } },
+      h("rect.hit", { x, y: TOP, width: step, height }),
+      h("rect.fill", { x: x + step * 0.12, y: y(0) - tall, width: step * 0.76, height: tall, rx: Math.min(3, step * 0.2) }),
+      at % every === 0 && h("text", { x: x + step / 2, y: HEIGHT - 10, "text-anchor": "middle" }, dayLabel(day)));
   });
   const choose = (at) => {
     bars.forEach((bar, other) => (bar.classList.toggle("chosen", other === at), bar.setAttribute("tabindex", other === at ? "0" : "-1")));
     fill(said, say(days[at]));
   };
-  const drawing = h("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "group", "aria-label": `${label}. Arrow keys go from day to day.` }, lines, bars);
-  drawing.addEventListener("keydown", (event) => {
+  const keydown = (event) => {
     const at = bars.indexOf(document.activeElement);
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: bars.length - 1 }[event.key];
     if (at < 0 || to === undefined) return;
     event.preventDefault();
     bars[Math.min(bars.length - 1, Math.max(0, to))].focus();
-  });
+  };
   const latest = days.findLastIndex((day) => day.value > 0);
-  if (days.length) choose(latest < 0 ? days.length - 1 : latest);
-  return h("div", { class: "chart-box" }, said, drawing);
+  choose(latest < 0 ? days.length - 1 : latest);
+  return h("div.chart-box", said, h("svg.chart", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group", "aria-label": `${label}. Arrow keys go from day to day.`, on: { keydown } }, lines, bars));
 }
 
 /** The smallest of 1, 2, 5, 10, … (and their tenths, for dollars) that is at least `most`. */
 function nice(most) {
-  if (most <= 0) return 1;
+  if (!most) return 1;
   const size = 10 ** Math.floor(Math.log10(most));
   return [1, 2, 5, 10].find((times) => times * size >= most * 0.999999) * size;
 }

@@ -1,11 +1,18 @@
 // Builds elements. Text always becomes a text node, so a stranger's HTML stays text.
 
+const SVG = new Set(["svg", "path", "rect", "line", "g", "circle", "title", "text", "polyline"]);
+const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "indeterminate"]);
+
 /**
- * An element. `props`: `class`, `on` (event → listener), `data` (name → value), `style` (CSS property → value), attributes
- * (`aria-label`, `for`, `role`, …); a boolean switches an attribute. `children`: nodes, texts, arrays of them; null is left out.
+ * An element. `kind`: a tag with its classes, as in "p.hint". After it may come an object of props: `class`, `on` (event → listener),
+ * `data` (name → value), `style` (CSS property → value), attributes (`aria-label`, `for`, `role`, …); a boolean switches an attribute.
+ * The rest are children: nodes, texts, arrays of them. null, undefined and false are left out.
  */
-export function h(tag, props = {}, ...children) {
-  const element = tag === "svg" || SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+export function h(kind, ...children) {
+  const [tag, ...classes] = kind.split(".");
+  const element = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  if (classes[0]) element.classList.add(...classes);
+  const props = children[0]?.constructor === Object ? children.shift() : {};
   for (const [name, value] of Object.entries(props)) {
     if (value === undefined || value === null || value === false) continue;
     if (name === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
@@ -14,26 +21,18 @@ export function h(tag, props = {}, ...children) {
     else if (PROPERTIES.has(name)) element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...flat(children));
-  return element;
-}
-
-const SVG = new Set(["path", "rect", "line", "g", "circle", "title", "text", "polyline"]);
-const PROPERTIES = new Set(["value", "checked", "disabled", "selected", "indeterminate"]);
-
-function flat(children) {
-  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map((child) => (child instanceof Node ? child : String(child)));
+  return fill(element, ...children);
 }
 
 /** Puts these children in place of those that `element` has. */
 export function fill(element, ...children) {
-  element.replaceChildren(...flat(children));
+  element.replaceChildren(...children.flat(9).filter((child) => child !== undefined && child !== null && child !== false));
   return element;
 }
 
 let last = 0;
 /** An id that no other element has, for labels and descriptions. */
-export const newId = (prefix = "e") => `${prefix}${++last}`;
+export const newId = (prefix = "e") => prefix + ++last;
 
 /** Calls `act` once, `ms` after the last call. */
 export function debounced(act, ms = 250) {

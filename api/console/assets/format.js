@@ -5,6 +5,7 @@ const whole = new Intl.NumberFormat(locale);
 const short = new Intl.NumberFormat(locale, { notation: "compact", maximumFractionDigits: 1 });
 const fraction = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 0 });
 const day = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
+const dayShort = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" });
 const moment = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
 const relative = new Intl.RelativeTimeFormat(locale, { numeric: "auto" });
 
@@ -12,6 +13,7 @@ export const number = (value) => whole.format(value ?? 0);
 export const compact = (value) => short.format(value ?? 0);
 export const percent = (value) => fraction.format(value ?? 0);
 export const date = (text) => (text ? day.format(new Date(text)) : "");
+export const dayAndMonth = (text) => dayShort.format(new Date(text));
 export const time = (text) => (text ? moment.format(new Date(text)) : "");
 
 /** Dollars, with as many digits as a small amount needs. */

@@ -2,62 +2,66 @@
 
 import { call, pause, query } from "./api.js";
 import { fill, h } from "./dom.js";
-import { ago, number, percent, plural, time } from "./format.js";
-import { badge, bar, button, empty, field, link, notice, search, select, statusBadge } from "./ui.js";
+import { number, percent, plural } from "./format.js";
+import { bar, button, empty, field, head, link, notice, search, select, statusBadge, when } from "./ui.js";
 
 export const title = "Jobs";
-const STATUSES = [["", "Every status"], ["queued", "Queued"], ["running", "Running"], ["finalizing", "Finalizing"], ["succeeded", "Succeeded"], ["partial", "Partial"], ["failed", "Failed"], ["cancelled", "Cancelled"]];
+const STATUSES = "Queued Running Finalizing Succeeded Partial Failed Cancelled".split(" ").map((label) => [label.toLowerCase(), label]);
 const PAGE = 50;
 const LOOK = 3000; // milliseconds between two looks at jobs that run
 
 export async function show(main, { signal }) {
-  const wanted = { q: "", status: "", from: "", to: "" };
+  const wanted = {};
   let jobs = [];
   let cursor = null;
   let asked = new AbortController();
   signal.addEventListener("abort", () => asked.abort());
-  const list = h("ul", { class: "entries", "aria-label": "Jobs" });
-  const counted = h("p", { class: "muted", role: "status" });
-  const more = h("div", { class: "row centre" });
-  const day = (name) => h("input", { type: "date", on: { change: (event) => ((wanted[name] = event.target.value), load()) } });
-  fill(main,
-    h("div", { class: "head" }, h("h1", {}, "Jobs"), link("New job", "#/new", { class: "button primary" })),
-    h("div", { class: "filters", role: "search" },
-      field("Search", search("Name, prompt or id", (text) => ((wanted.q = text), load()))),
-      field("Status", select(STATUSES, "", (value) => ((wanted.status = value), load()))),
-      field("From", day("from")), field("To", day("to"))),
-    counted, list, more);
+  const list = h("ul.entries", { "aria-label": "Jobs" });
+  const counted = h("div.muted", { role: "status" });
+  const more = h("div.row");
+  const set = (name) => (value) => ((wanted[name] = value), load());
+  const day = (label, name) => field(label, h("input", { type: "date", on: { change: (event) => set(name)(event.target.value) } }));
+  const start = () => link("New job", "#/new", { class: "button primary" });
+  fill(main, head(title, "", start()),
+    h("div.filters", { role: "search" },
+      field("Search", search("Name, id or batch", set("q"))),
+      field("Status", select([["", "Every status"], ...STATUSES], "", set("status"))),
+      day("From", "from"), day("To", "to")),
+    h("div.stack", counted, list, more));
 
-  async function load(further = false) {
+  const read = (part, signal) => call("api/v1/jobs" + query({ ...spoken(wanted), ...part }), { signal });
+
+  async function load(further) {
     asked.abort();
     asked = new AbortController();
-    const mine = asked.signal;
-    let page;
+    const before = further ? jobs : [];
     try {
-      page = await call("api/v1/jobs" + query({ ...spoken(wanted), limit: PAGE, cursor: further ? cursor : "" }), { signal: mine });
+      const page = await read({ limit: PAGE, cursor: further && cursor }, asked.signal);
+      const last = page.jobs.at(-1);
+      // A batch on which the page ends is read whole, because its entry adds up all of its jobs.
+      const rest = page.nextCursor && last.batch ? (await read({ limit: 100, batch: last.batch }, asked.signal)).jobs : [];
+      jobs = [...new Map([...before, ...page.jobs, ...rest].map((job) => [job.id, job])).values()];
+      cursor = page.nextCursor;
     } catch (error) {
       if (error.name === "AbortError") return;
       fill(list);
       fill(more);
-      return void fill(counted, notice("bad", error.message, " ", button("Try again", () => load())));
+      return fill(counted, notice("bad", error.message, " ", button("Try again", () => load())));
     }
-    const before = jobs.length;
-    jobs = further ? [...jobs, ...page.jobs] : page.jobs;
-    cursor = page.nextCursor;
     draw();
-    if (further) list.children[Math.min(before, list.children.length - 1)]?.querySelector("a")?.focus();
+    if (further) list.children[Math.min(before.length, list.children.length - 1)]?.querySelector("a").focus();
   }
 
   function draw() {
     const entries = together(jobs);
-    const filtered = Object.values(wanted).some(Boolean);
     const focused = document.activeElement?.getAttribute("href");
     fill(list, entries.map(entry));
     list.hidden = !entries.length;
     if (focused) list.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
-    if (entries.length) fill(counted, `${plural(entries.length, "entry", "entries")}${cursor ? ", and more" : ""}`);
-    else fill(counted, filtered ? empty("No job is like that", "Change the search, the status or the dates.") : empty("No jobs yet", "Drop pictures, say what to read in them, and the job appears here.", link("New job", "#/new", { class: "button primary" })));
-    fill(more, cursor ? button("Load more", () => load(true)) : null);
+    fill(counted, entries.length ? plural(entries.length, "entry", "entries") + (cursor ? ", and more" : "")
+      : Object.values(wanted).some(Boolean) ? empty("No job is like that", "Change the search, the status or the dates.")
+      : empty("No jobs yet", "Drop pictures, say what to read in them, and the job appears here.", start()));
+    fill(more, cursor && button("Load more", () => load(true)));
   }
 
   await load();
@@ -68,11 +72,16 @@ export async function show(main, { signal }) {
       if (document.hidden || jobs.every((job) => job.finishedAt)) continue;
       const mine = asked.signal;
       try {
-        const fresh = new Map((await call("api/v1/jobs" + query({ ...spoken(wanted), limit: Math.min(100, Math.max(PAGE, jobs.length)) }), { signal })).jobs.map((job) => [job.id, job]));
+        const found = await read({ limit: Math.min(100, Math.max(PAGE, jobs.length)) }, signal);
         if (mine.aborted) continue;
-        const known = new Set(jobs.map((job) => job.id));
-        const added = [...fresh.values()].filter((job) => !known.has(job.id) && (!jobs.length || job.createdAt >= jobs[0].createdAt));
-        jobs = [...added, ...jobs.map((job) => fresh.get(job.id) ?? job)];
+        const fresh = new Map(found.jobs.map((job) => [job.id, job]));
+        const newest = jobs[0].createdAt;
+        jobs = jobs.map((job) => {
+          const now = fresh.get(job.id);
+          fresh.delete(job.id);
+          return now ?? job;
+        });
+        jobs.unshift(...[...fresh.values()].filter((job) => job.createdAt >= newest));
         draw();
         wait = LOOK;
       } catch (error) {
@@ -84,13 +93,13 @@ export async function show(main, { signal }) {
 }
 
 /** The dates of a form are days of the person's clock; the API takes moments. */
-function spoken({ q, status, from, to }) {
+function spoken({ from, to, ...rest }) {
   const moment = (day, add) => {
     if (!day) return "";
-    const [year, month, date] = day.split("-").map(Number);
-    return new Date(year, month - 1, date + add).toISOString();
+    const [year, month, date] = day.split("-");
+    return new Date(year, month - 1, +date + add).toISOString();
   };
-  return { q, status, from: moment(from, 0), to: moment(to, 1) };
+  return { ...rest, from: moment(from, 0), to: moment(to, 1) };
 }
 
 /** Jobs of one batch become one entry at the place of the newest. */
@@ -104,18 +113,16 @@ function together(jobs) {
 }
 
 function entry([id, jobs]) {
-  const sum = (name) => jobs.reduce((all, job) => all + job.counts[name], 0);
-  const [total, succeeded, failed] = [sum("total"), sum("succeeded"), sum("failed")];
+  const sum = (value) => jobs.reduce((all, job) => all + value(job), 0);
+  const [total, succeeded, failed] = ["total", "succeeded", "failed"].map((name) => sum((job) => job.counts[name]));
   const running = jobs.some((job) => !job.finishedAt);
-  const progress = jobs.reduce((all, job) => all + job.progress * job.counts.total, 0) / Math.max(1, total);
-  const states = [...new Set(jobs.map((job) => job.status))];
-  const name = jobs[0].name || jobs[0].metadata?.name || jobs[0].id;
-  const credits = jobs.reduce((all, job) => all + job.usage.credits, 0);
-  return h("li", { class: "entry" },
-    h("div", {}, link(String(name), `#/${running ? "run" : "review"}/${encodeURIComponent(id)}`, { class: "entry-name" }),
-      h("p", { class: "hint" }, `${plural(total, "picture")}${jobs.length > 1 ? `, a batch of ${plural(jobs.length, "job")}` : ""}, `, h("time", { datetime: jobs[0].createdAt, title: time(jobs[0].createdAt) }, ago(jobs[0].createdAt)))),
-    h("div", {}, bar([[succeeded, "good", "done"], [failed, "bad", "failed"], [running ? Math.max(0, progress * total - succeeded - failed) : 0, "busy", "under way"]].filter(([count]) => count), total),
-      h("p", { class: "hint" }, `${number(succeeded)} done${failed ? `, ${number(failed)} failed` : ""}${running ? `, ${percent(progress)}` : ""}`)),
-    h("div", { class: "states" }, states.length > 2 ? badge(running ? "running" : "mixed", running ? "busy" : "warn") : states.map(statusBadge)),
-    h("p", { class: "numeric" }, plural(credits, "credit")));
+  const progress = sum((job) => job.progress * job.counts.total);
+  const [newest] = jobs;
+  const parts = [[succeeded, "good", "done"], [failed, "bad", "failed"], [running ? progress - succeeded - failed : 0, "busy", "under way"]].filter(([count]) => count > 0);
+  return h("li",
+    h("div", link(newest.name || newest.metadata?.name || newest.id, `#/${running ? "run" : "review"}/${encodeURIComponent(id)}`),
+      h("p.hint", plural(total, "picture"), jobs.length > 1 && `, a batch of ${plural(jobs.length, "job")}`, ", ", when(newest.createdAt))),
+    h("div", bar(parts, total), h("p.hint", `${number(succeeded)} done`, failed > 0 && `, ${number(failed)} failed`, running && `, ${percent(progress / (total || 1))}`)),
+    h("div.row", [...new Set(jobs.map((job) => job.status))].map(statusBadge)),
+    h("p.numeric", plural(sum((job) => job.usage.credits), "credit")));
 }

@@ -2,14 +2,16 @@
 
 import { h } from "./dom.js";
 
+const STEPS = "Pictures Fields Try Run Review Export".split(" ");
+
 /** `current`: pictures, fields, try, run, review or export. `run`: the job's id or `batch:ID`; without one only the first steps can be opened. */
 export function stepper(current, { run = "" } = {}) {
-  const of = (name) => (run ? `#/${name}/${encodeURIComponent(run)}` : "");
-  const steps = [["pictures", "Pictures", "#/new"], ["fields", "Fields", "#/fields"], ["try", "Try", "#/try"], ["run", "Run", of("run")], ["review", "Review", of("review")], ["export", "Export", of("export")]];
-  const at = steps.findIndex(([id]) => id === current);
-  return h("nav", { class: "steps", "aria-label": "Steps" }, h("ol", {}, steps.map(([id, label, href], place) => {
-    const inside = [h("span", { class: "step-number", "aria-hidden": "true" }, place < at ? "✓" : place + 1), label];
-    const kind = { class: place < at ? "step done" : "step", "aria-current": place === at ? "step" : null };
-    return h("li", {}, href ? h("a", { href, ...kind }, inside) : h("span", { ...kind, "aria-disabled": "true", title: "This step follows when the pictures are sent." }, inside));
+  const at = STEPS.findIndex((label) => label.toLowerCase() === current);
+  return h("nav.steps", { "aria-label": "Steps" }, h("ol", STEPS.map((label, place) => {
+    const name = place ? label.toLowerCase() : "new";
+    const href = place < 3 ? `#/${name}` : run && `#/${name}/${encodeURIComponent(run)}`;
+    const kind = { class: place < at ? "step done" : "step", "aria-current": place === at && "step" };
+    const closed = { "aria-disabled": "true", title: "This step follows when the pictures are sent." };
+    return h("li", h(href ? "a" : "span", { ...kind, ...(href ? { href } : closed) }, h("span.step-number", { "aria-hidden": "true" }, place < at ? "✓" : place + 1), label));
   })));
 }

@@ -1,22 +1,22 @@
 // The parts that several screens use. Each returns an element.
 
 import { debounced, fill, h, newId } from "./dom.js";
+import { ago, time } from "./format.js";
 
 /** A button. `kind`: "primary", "danger", "quiet" or "" for the usual one. While `act` runs the button is busy. */
 export function button(label, act, { kind = "", why = "", ...props } = {}) {
   const element = h("button", { type: "button", class: `button ${kind}`, ...props }, label);
   if (why) disable(element, why);
   element.addEventListener("click", async (event) => {
-    if (element.getAttribute("aria-disabled") === "true") return;
-    element.setAttribute("aria-busy", "true");
-    element.setAttribute("aria-disabled", "true");
+    if (element.ariaDisabled === "true") return;
+    element.ariaBusy = element.ariaDisabled = "true";
     try {
       await act(event);
     } catch (error) {
       complain(error);
     } finally {
-      element.removeAttribute("aria-busy");
-      if (!element.dataset.why) element.removeAttribute("aria-disabled");
+      element.ariaBusy = null;
+      if (!element.dataset.why) element.ariaDisabled = null;
     }
   });
   return element;
@@ -24,68 +24,93 @@ export function button(label, act, { kind = "", why = "", ...props } = {}) {
 
 /** Makes a control unusable and says why; with an empty reason it can be used again. It keeps the focus, so the reason can be read. */
 export function disable(element, why) {
-  element.dataset.why = why;
-  element.title = why;
-  if (why) element.setAttribute("aria-disabled", "true");
-  else element.removeAttribute("aria-disabled");
+  element.dataset.why = element.title = why;
+  element.ariaDisabled = why ? "true" : null;
   return element;
 }
 
-export const link = (label, href, props = {}) => h("a", { href, ...props }, label);
+/** The head of a screen: its title, a line about it, and what can be done there. */
+export const head = (title, about, ...actions) => h("div.head", h("div", h("h1", { tabindex: "-1" }, title), about && h("p.muted", about)), actions);
+
+/** A time as "5 minutes ago", with the exact one behind it. */
+export const when = (text) => h("time", { datetime: text, title: time(text) }, ago(text));
+
+/** A list of facts: each is an array of children. */
+export const list = (entries) => h("ul", entries.map((entry) => h("li", entry)));
+
+/** Code, or a command, that stands in a text. */
+export const mono = (text) => h("code.break", text);
+
+export const link = (label, href, props) => h("a", { href, ...props }, label);
 
 /** A labelled control. `hint` stands under it and is read out with it. */
 export function field(label, control, { hint = "", wide = false } = {}) {
   control.id ||= newId("f");
-  const note = hint ? h("p", { class: "hint", id: `${control.id}-hint` }, hint) : null;
+  const note = hint && h("p.hint", { id: `${control.id}-hint` }, hint);
   if (note) control.setAttribute("aria-describedby", note.id);
-  return h("div", { class: wide ? "field wide" : "field" }, h("label", { for: control.id }, label), control, note);
+  return h(wide ? "div.field.wide" : "div.field", h("label", { for: control.id }, label), control, note);
 }
 
 /** A list to choose from. `choices`: [value, label, reason why it can't be chosen]. */
 export function select(choices, value, change = () => {}, props = {}) {
-  const options = choices.map(([key, label = key, why = ""]) => h("option", { value: key, disabled: Boolean(why), selected: key === value }, why ? `${label} (${why})` : label));
-  const element = h("select", props, options);
-  element.addEventListener("change", () => change(element.value));
-  return element;
+  const options = choices.map(([key, label = key, why]) => h("option", { value: key, disabled: !!why, selected: key === value }, why ? `${label} (${why})` : label));
+  return h("select", { on: { change: (event) => change(event.target.value) }, ...props }, options);
 }
 
 /** A small word for a state. `kind`: "good", "bad", "warn", "busy" or "". */
 export const badge = (label, kind = "") => h("span", { class: `badge ${kind}` }, label);
 
 /** The kind of badge of a job's or an item's status. */
-export const statusKind = (status) => ({ succeeded: "good", failed: "bad", partial: "warn", cancelled: "", running: "busy", queued: "", delivered: "good", dead: "bad", pending: "busy" })[status] ?? "";
+export const statusKind = (status) => ({ succeeded: "good", delivered: "good", failed: "bad", dead: "bad", partial: "warn", running: "busy", pending: "busy" })[status] ?? "";
 export const statusBadge = (status) => badge(status, statusKind(status));
 
 /** A notice in the flow of the page. `kind`: "bad", "warn", "good" or "". */
 export const notice = (kind, ...children) => h("div", { class: `notice ${kind}`, role: kind === "bad" ? "alert" : null }, children);
 
 /** What stands where there is nothing yet, with the way on. */
-export const empty = (title, text, ...actions) => h("div", { class: "empty" }, h("h2", {}, title), h("p", {}, text), h("div", { class: "row" }, actions));
+export const empty = (title, text, ...actions) => h("div.empty", h("h2", title), h("p", text), h("div.row", actions));
 
-export const card = (...children) => h("section", { class: "card" }, children);
+/** A framed part of a page. A text as its first child is its heading. */
+export const card = (first, ...children) => h("section.card", typeof first === "string" ? h("h2", first) : first, children);
 
 /** Progress of parts of a whole: `parts`: [count, kind, label]. It is read out as one text. */
 export function bar(parts, total) {
   const said = parts.map(([count, , label]) => `${count} ${label}`).join(", ");
-  return h("div", { class: "progress", role: "img", "aria-label": `${said} of ${total}` }, parts.map(([count, kind]) => h("span", { class: kind, style: { width: `${(100 * count) / Math.max(1, total)}%` } })));
+  return h("div.progress", { role: "img", "aria-label": `${said} of ${total}` }, parts.map(([count, kind]) => h("span", { class: kind, style: { width: `${(100 * count) / Math.max(1, total)}%` } })));
 }
 
 /** A table. `columns`: texts or {label, numeric}; `rows`: arrays of cells. It scrolls sideways by itself on a narrow screen. */
 export function table(caption, columns, rows) {
-  const heads = columns.map((column) => h("th", { scope: "col", class: column.numeric ? "numeric" : "" }, column.label ?? column));
-  const body = rows.map((cells) => h("tr", {}, cells.map((cell, at) => h("td", { class: columns[at].numeric ? "numeric" : "" }, cell))));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, h("table", {}, h("caption", { class: "unseen" }, caption), h("thead", {}, h("tr", {}, heads)), h("tbody", {}, body)));
+  const line = (kind, cells, props) => h("tr", cells.map((cell, at) => h(columns[at].numeric ? `${kind}.numeric` : kind, { ...props }, cell)));
+  return h("div.scroll", { tabindex: "0", role: "region", "aria-label": caption },
+    h("table", h("caption.unseen", caption), h("thead", line("th", columns.map((column) => column.label ?? column), { scope: "col" })), h("tbody", rows.map((row) => line("td", row)))));
+}
+
+/**
+ * A table that is read page by page. `read(cursor)` resolves with {entries, next (a cursor or null)}; `cells(entry)`: the cells of its
+ * row; `none()`: what stands there without entries. Returns `{element, load()}`, which begins anew.
+ */
+export function pages(caption, columns, { read, cells, none }) {
+  const element = h("div.stack");
+  let rows = [];
+  async function load(cursor = "") {
+    const { entries, next } = await read(cursor);
+    rows = [...(cursor ? rows : []), ...entries.map(cells)];
+    fill(element, rows.length ? table(caption, columns, rows) : none(), next && button("Load more", async () => {
+      await load(next);
+      element.firstChild.focus();
+    }));
+  }
+  return { element, load: () => load() };
 }
 
 /** Opens a dialog and resolves with the value of the button that closed it ("" by Escape). `actions`: [value, label, kind]. */
 export function ask(title, content, actions = [["", "Close", ""]]) {
   const id = newId("d");
-  const dialog = h("dialog", { "aria-labelledby": id });
   return new Promise((resolve) => {
     const close = (value) => (dialog.close(), dialog.remove(), resolve(value));
-    dialog.addEventListener("cancel", (event) => (event.preventDefault(), close("")));
-    const buttons = actions.map(([value, label, kind]) => h("button", { type: "button", class: `button ${kind ?? ""}`, on: { click: () => close(value) } }, label));
-    fill(dialog, h("h2", { id }, title), content, h("div", { class: "row end" }, buttons));
+    const buttons = actions.map(([value, label, kind]) => button(label, () => close(value), { kind }));
+    const dialog = h("dialog", { "aria-labelledby": id, on: { cancel: (event) => (event.preventDefault(), close("")) } }, h("h2", { id }, title), content, h("div.row.end", buttons));
     document.body.append(dialog);
     dialog.showModal();
   });
@@ -112,40 +137,46 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(address), 60000);
 }
 
-/** Copies a text, and says so. */
+/** Copies a text, and says so. Browsers have no clipboard on a page that came by http from another machine: there the old command copies. */
 export async function copy(text, what = "It") {
-  await navigator.clipboard.writeText(text);
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else {
+    const field = h("textarea.unseen", { value: text });
+    const before = document.activeElement;
+    (document.querySelector("dialog[open]") ?? document.body).append(field);
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    before?.focus();
+    if (!copied) throw new Error("The browser does not let this page copy. Select the text and copy it by hand.");
+  }
   say(`${what} is in the clipboard.`);
 }
 
 /** A text that can be copied by a button, such as a command. */
 export function code(text, what = "The text") {
-  return h("div", { class: "code" }, h("pre", { tabindex: "0" }, text), button("Copy", () => copy(text, what), { kind: "quiet" }));
+  return h("div.code", h("pre", { tabindex: "0" }, text), button("Copy", () => copy(text, what), { kind: "quiet" }));
 }
 
 /** A search box that calls `change` when typing pauses. */
 export function search(label, change, value = "") {
-  const input = h("input", { type: "search", "aria-label": label, placeholder: label, value });
-  input.addEventListener("input", debounced(() => change(input.value)));
-  return input;
+  return h("input", { type: "search", "aria-label": label, placeholder: label, value, on: { input: debounced((event) => change(event.target.value)) } });
 }
 
 /** Tabs. `tabs`: [id, label]. `change` gets the id. Arrow keys move, as the pattern of WAI-ARIA says. */
 export function tabs(label, entries, chosen, change) {
-  const list = h("div", { class: "tabs", role: "tablist", "aria-label": label });
-  const mark = (id) => [...list.children].forEach((tab) => {
-    tab.setAttribute("aria-selected", String(tab.dataset.id === id));
+  const all = entries.map(([id, name]) => h("button", { type: "button", role: "tab", data: { id }, on: { click: () => (mark(id), change(id)) } }, name));
+  const mark = (id) => all.forEach((tab) => {
+    tab.ariaSelected = tab.dataset.id === id;
     tab.tabIndex = tab.dataset.id === id ? 0 : -1;
   });
-  for (const [id, name] of entries) list.append(h("button", { type: "button", role: "tab", data: { id }, on: { click: () => (mark(id), change(id)) } }, name));
-  list.addEventListener("keydown", (event) => {
+  const keydown = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
-    const all = [...list.children];
-    const next = all[(all.indexOf(document.activeElement) + step + all.length) % all.length];
+    const next = all.at((all.indexOf(document.activeElement) + step) % all.length);
     next.focus();
     next.click();
-  });
+  };
   mark(chosen);
-  return list;
+  return h("div.tabs", { role: "tablist", "aria-label": label, on: { keydown } }, all);
 }

@@ -3,37 +3,32 @@
 import { call, query } from "./api.js";
 import { fill, h } from "./dom.js";
 import { ago, duration, plural, time } from "./format.js";
-import { button, card, code, empty, field, link, notice, say, select, statusBadge, table } from "./ui.js";
+import { badge, button, card, code, empty, field, head, link, mono, notice, pages, say, select, statusBadge, table, when } from "./ui.js";
 
 export const title = "Webhooks";
-const STATES = [["", "Every state"], ["pending", "Waiting"], ["delivered", "Delivered"], ["dead", "Given up"]];
+const STATUSES = [["", "Every status"], ["pending", "Waiting"], ["delivered", "Delivered"], ["dead", "Given up"]];
+const COLUMNS = ["Status", "Event", "Address", { label: "Attempts", numeric: true }, "Made"];
 const VERIFY = `from standardwebhooks import Webhook
 
 # The secret: extract-image webhooks secret show ACCOUNT
 Webhook("whsec_...").verify(request_body, request_headers)  # raises if the signature is wrong`;
 
-export const show = (main, { rest, signal }) => (rest[0] ? one(main, rest[0], signal) : list(main, signal));
+export const show = (main, { rest, signal }) => (rest[0] ? one(main, rest[0], signal) : all(main, signal));
 
-async function list(main, signal) {
-  let state = "";
-  let rows = [];
-  const shown = h("div", { class: "stack" });
-
-  async function load(cursor = "") {
-    const page = await call("api/v1/deliveries" + query({ limit: 50, cursor, state }), { signal });
-    rows = cursor ? [...rows, ...page.deliveries] : page.deliveries;
-    const cells = rows.map((row) => [statusBadge(row.status), link(row.event, `#/webhooks/${encodeURIComponent(row.id)}`), h("span", { class: "break" }, row.url), count(row), h("time", { datetime: row.createdAt, title: time(row.createdAt) }, ago(row.createdAt))]);
-    fill(shown,
-      rows.length ? table("Deliveries", ["State", "Event", "Address", { label: "Attempts", numeric: true }, "Made"], cells)
-        : state ? empty("No delivery is in this state", "Choose another state.") : empty("No webhooks yet", "A job that is sent with `webhookUrl` tells that address when it ends. Each delivery appears here, with what came back."),
-      page.nextCursor ? h("div", { class: "row centre" }, button("Load more", async () => (await load(page.nextCursor), shown.querySelector(".scroll").focus()))) : null);
-  }
-
-  fill(main, h("div", { class: "head" }, h("h1", {}, "Webhooks"), field("State", select(STATES, state, (value) => ((state = value), load())))), h("div", { class: "stack" }, shown, verify()));
-  await load();
+function all(main, signal) {
+  let status = "";
+  const deliveries = pages("Deliveries", COLUMNS, {
+    read: async (cursor) => {
+      const page = await call("api/v1/deliveries" + query({ limit: 50, cursor, status }), { signal });
+      return { entries: page.deliveries, next: page.nextCursor };
+    },
+    cells: (row) => [statusBadge(row.status), link(row.event, `#/webhooks/${encodeURIComponent(row.id)}`), h("span.break", row.url), row.attempts.length, when(row.createdAt)],
+    none: () => status ? empty("No delivery has this status", "Choose another one.")
+      : empty("No webhooks yet", "A job that is sent with `webhookUrl` tells that address when it ends. Each delivery appears here, with what came back."),
+  });
+  fill(main, head(title, "", field("Status", select(STATUSES, "", (value) => ((status = value), deliveries.load())))), h("div.stack", deliveries.element, verify()));
+  return deliveries.load();
 }
-
-const count = (row) => String(Array.isArray(row.attempts) ? row.attempts.length : row.attempts ?? 0);
 
 async function one(main, id, signal) {
   const path = `api/v1/deliveries/${encodeURIComponent(id)}`;
@@ -44,27 +39,30 @@ async function one(main, id, signal) {
       say("It is sent again. The same id and the same bytes, signed anew.");
       await draw();
       main.querySelector("h1").focus();
-    }, { kind: "primary", why: found.body === null ? "What this webhook said is gone: its job was deleted, or its results have expired." : "" });
-    const attempts = found.attempts.map((made, at) => [String(at + 1), time(made.at), made.status ? h("span", { class: `badge ${made.status < 300 ? "good" : "bad"}` }, String(made.status)) : h("span", { class: "badge bad" }, "no answer"), made.ms === undefined || made.ms === null ? "" : made.ms < 1000 ? `${made.ms} ms` : duration(made.ms / 1000), h("span", { class: "break" }, made.error ?? "")]);
-    const last = found.attempts.at(-1);
+    }, { kind: "primary", why: found.body === null && GONE });
+    const attempts = found.attempts.map((made, at) => [
+      at + 1, time(made.at), made.status ? badge(made.status, made.status < 300 ? "good" : "bad") : badge("no answer", "bad"),
+      made.ms < 1000 ? `${made.ms} ms` : duration(made.ms / 1000), h("span.break", made.error),
+    ]);
     fill(main,
-      h("p", {}, link("← Webhooks", "#/webhooks")),
-      h("div", { class: "head" }, h("div", {}, h("h1", { tabindex: "-1" }, found.event, " ", statusBadge(found.status)), h("p", { class: "muted break" }, found.url)), h("div", { class: "row" }, button("Look again", draw), again)),
-      h("div", { class: "stack" },
-        found.nextAttemptAt && found.status === "pending" ? notice("warn", `Next attempt ${ago(found.nextAttemptAt)}, at ${time(found.nextAttemptAt)}.`) : null,
-        card(h("h2", {}, plural(found.attempts.length, "attempt")), attempts.length ? table("Attempts", ["No.", "When", "Status", "Took", "What went wrong"], attempts) : h("p", { class: "muted" }, "It was not tried yet.")),
-        h("div", { class: "pair" },
-          card(h("h2", {}, "What was sent"), found.job ? h("p", {}, "About ", link("this job", `#/run/${encodeURIComponent(found.job)}`), ", id ", h("code", { class: "break" }, found.id)) : null, typeof found.body === "string" ? code(pretty(found.body), "The body") : found.body ? code(JSON.stringify(found.body, null, 2), "The body") : h("p", { class: "muted" }, "It is gone: the job was deleted, or its results have expired.")),
-          card(h("h2", {}, "What came back"), response(found, last))),
+      h("p", link("← Webhooks", "#/webhooks")),
+      head([found.event, " ", statusBadge(found.status)], found.url, button("Look again", draw), again),
+      h("div.stack",
+        found.nextAttemptAt && notice("warn", `Next attempt ${ago(found.nextAttemptAt)}, at ${time(found.nextAttemptAt)}.`),
+        card(plural(attempts.length, "attempt"), attempts.length ? table("Attempts", ["No.", "When", "Status", "Took", "What went wrong"], attempts) : h("p.muted", "It was not tried yet.")),
+        h("div.columns",
+          card("What was sent", h("p", "About ", link("this job", `#/run/${encodeURIComponent(found.job)}`), ", id ", mono(found.id)), found.body ? code(pretty(found.body), "The body") : h("p.muted", GONE)),
+          card("What came back", response(found.attempts.at(-1)))),
         verify()));
   }
   await draw();
 }
 
-function response(found, last) {
-  const text = last?.response ?? last?.body ?? found.response ?? null;
-  if (!last) return h("p", { class: "muted" }, "Nothing yet.");
-  return [h("p", {}, last.status ? `Status ${last.status}, ${time(last.at)}` : `No answer: ${last.error ?? "the connection failed"}`), typeof text === "string" && text ? code(text, "The answer") : h("p", { class: "muted" }, "The answer had no text, or it was not kept.")];
+const GONE = "What this webhook said is gone: its job was deleted, or its results have expired.";
+
+function response(last) {
+  if (!last) return h("p.muted", "Nothing yet.");
+  return [h("p", last.status ? `Status ${last.status}, ${time(last.at)}` : `No answer: ${last.error}`), last.response ? code(last.response, "The answer") : h("p.muted", "The answer had no text, or it was not kept.")];
 }
 
 function pretty(text) {
@@ -75,6 +73,6 @@ function pretty(text) {
   }
 }
 
-const verify = () => h("details", { class: "card" }, h("summary", {}, "How to verify a signature"),
-  h("p", {}, "Each request carries `webhook-id`, `webhook-timestamp` and `webhook-signature`. The signature is HMAC-SHA256 of id, timestamp and body, joined by full stops, as Standard Webhooks says. Verify it before you read the body, over the bytes as they came, and take each id once."),
+const verify = () => h("details.card", h("summary", "How to verify a signature"),
+  h("p", "Each request carries `webhook-id`, `webhook-timestamp` and `webhook-signature`. The signature is HMAC-SHA256 of id, timestamp and body, joined by full stops, as Standard Webhooks says. Verify it before you read the body, over the bytes as they came, and take each id once."),
   code(VERIFY, "The example"));

@@ -59,7 +59,14 @@ def test_the_same_content_comes_compressed_to_who_takes_it(harness):
     plain, small = (harness.client.get(path, headers={"Accept-Encoding": taken}) for taken in ("identity", "gzip"))
     assert "Content-Encoding" not in plain.headers
     assert small.headers["Content-Encoding"] == "gzip"
-    assert gzip.decompress(small.data) == plain.data == (ASSETS / "main.js").read_bytes()
+    assert gzip.decompress(small.data) == plain.data == assets()["main.js"].content
+
+
+def test_scripts_and_styles_are_served_without_their_comments():
+    for name in ("main.js", "style.css"):
+        source, served = (ASSETS / name).read_text(), texts()[name]
+        assert re.search(r"^(//|/\*)", source, re.MULTILINE), name
+        assert re.search(r"^(//|/\*)", served, re.MULTILINE) is None, name
 
 
 def test_all_files_together_are_small():
