@@ -4,9 +4,9 @@ import * as api from "./api.js";
 import { fill, h } from "./dom.js";
 import { original } from "./draft.js";
 import { call } from "./json.js";
-import { e, go } from "./parts.js";
+import { go } from "./parts.js";
 import { drawable } from "./pictures.js";
-import { empty, link } from "./ui.js";
+import { empty, head, link } from "./ui.js";
 
 const PAGE = 500; // items of a request
 const STREAMS = 3; // a browser opens six connections to a host, and the other requests need some of them
@@ -21,7 +21,7 @@ export async function open(main, id = "", signal = undefined) {
   } catch (error) {
     if (error.status !== 404) throw error;
   }
-  fill(main, e("h1", "There is no such run"), empty("Nothing is here", "It was deleted, or it belongs to another account.", link("All jobs", "#/jobs", { class: "button primary" })));
+  fill(main, head("There is no such run"), empty("Nothing is here", "It was deleted, or it belongs to another account.", link("All jobs", "#/jobs", { class: "button primary" })));
   return null;
 }
 

@@ -5,9 +5,9 @@ import { open, unended } from "./batch.js";
 import { codesOf } from "./code.js";
 import { fill, h } from "./dom.js";
 import { plural } from "./format.js";
-import { e, go } from "./parts.js";
+import { go } from "./parts.js";
 import { stepper } from "./stepper.js";
-import { button, card, code, empty, notice, save, tabs } from "./ui.js";
+import { button, card, code, empty, head, notice, save, tabs } from "./ui.js";
 
 export const title = "Export";
 
@@ -19,7 +19,7 @@ export async function show(main, { rest, signal }) {
   if (!run) return;
   const requests = await run.requests(signal);
   const [files, program] = await Promise.all([asFiles(run, requests, signal), asCode(run, requests, signal)]);
-  fill(main, stepper("export", { run: run.id }), e("div.head", e("h1", run.name ? `Export ${run.name}` : "Export")), e("div.stack", files, program));
+  fill(main, stepper("export", { run: run.id }), head(run.name ? `Export ${run.name}` : "Export"), h("div.stack", files, program));
 }
 
 /** Every item of a job, a page at a time. */
@@ -32,9 +32,9 @@ async function asFiles(run, [{ granularity }], signal) {
   const originals = h("input", { type: "checkbox", id: "originals" });
   let corrected = 0;
   for (const job of run.jobs) for await (const page of itemsOf(job, { checked: "true" }, signal)) corrected += page.length;
-  const forms = FORMS.filter(([form]) => !merged || form !== "jsonl").map(([form, name, what]) => e("div.export-form", e("h3", name), e("p.muted", what, form === "xlsx" && run.jobs.length > 1 && ` You get ${plural(run.jobs.length, "workbook")}, one for each job.`), button(`Download ${name}`, () => download(run, form, originals.checked, signal), { kind: "primary" })));
-  return card(e("h2", `${plural(run.succeeded, "record")} as a file`), run.failed > 0 && notice("warn", `${plural(run.failed, "picture")} failed. They are in the files too, with the reason.`), e("div.columns exports", forms),
-    !merged && [e("p.hint", h("label", { for: "originals", class: "row" }, originals, "As the model read them, without corrections")), e("p.hint", corrected ? `${plural(corrected, "record")} checked. Corrections are in the files unless you choose otherwise.` : "Nothing is checked yet. Review shows each record beside its picture.")]);
+  const forms = FORMS.filter(([form]) => !merged || form !== "jsonl").map(([form, name, what]) => h("div.export-form", h("h3", name), h("p.muted", what, form === "xlsx" && run.jobs.length > 1 && ` You get ${plural(run.jobs.length, "workbook")}, one for each job.`), button(`Download ${name}`, () => download(run, form, originals.checked, signal), { kind: "primary" })));
+  return card(`${plural(run.succeeded, "record")} as a file`, run.failed > 0 && notice("warn", `${plural(run.failed, "picture")} failed. They are in the files too, with the reason.`), h("div.columns.exports", forms),
+    !merged && [h("p.hint", h("label", { for: "originals", class: "row" }, originals, "As the model read them, without corrections")), h("p.hint", corrected ? `${plural(corrected, "record")} checked. Corrections are in the files unless you choose otherwise.` : "Nothing is checked yet. Review shows each record beside its picture.")]);
 }
 
 async function download(run, form, originals, signal) {
@@ -80,12 +80,12 @@ async function asCode(run, requests, signal) {
       if (requests[at].inputMethod !== "url" && names[at].length > MOST_NAMES) break;
     }
   }
-  const shown = e("div.stack");
+  const shown = h("div.stack");
   const codes = codesOf({ url: api.address("").replace(/\/$/, ""), requests, names });
   const paint = (id) => {
     const [, , text, notes] = codes.find(([one]) => one === id);
-    fill(shown, code(text, "The code"), notes.map((note) => note && e("p.hint", note)));
+    fill(shown, code(text, "The code"), notes.map((note) => note && h("p.hint", note)));
   };
   paint(codes[0][0]);
-  return card(e("h2", "This run as code"), e("p.muted", `The same request again, ${plural(run.total, "picture")}. Your key is not in it: put it where the code says.`), tabs("Language", codes, codes[0][0], paint), shown);
+  return card("This run as code", h("p.muted", `The same request again, ${plural(run.total, "picture")}. Your key is not in it: put it where the code says.`), tabs("Language", codes, codes[0][0], paint), shown);
 }

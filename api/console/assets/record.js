@@ -1,10 +1,8 @@
 // A record as a form: each value can be read, corrected and taken back.
 
 import { h, newId } from "./dom.js";
-import { ago, time } from "./format.js";
 import { isNumber, isObject, numberOf, read, write } from "./json.js";
-import { e } from "./parts.js";
-import { button } from "./ui.js";
+import { button, when } from "./ui.js";
 
 const LONG = 60; // characters, from which on a text gets several lines
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?$/i;
@@ -63,24 +61,24 @@ export function recordForm({ item, schema, change, chosen }) {
   const changes = new Map(item.corrections?.changes.map((one) => [one.pointer, one]));
 
   function part(pointer, name, value, kind) {
-    const group = (...parts) => h("fieldset", { class: "group" }, parts);
+    const group = (...parts) => h("fieldset.group", parts);
     if (isObject(value)) {
       const members = inside(kind, "object")?.properties;
       const parts = [...new Set([...Object.keys(members ?? {}), ...Object.keys(value)])].filter((key) => !isBox(value[key])).map((key) => part(join(pointer, key), key, valueAt(value, join("", key)), members?.[key]));
-      return pointer ? group(e("legend", name), parts) : e("div.values", parts);
+      return pointer ? group(h("legend", name), parts) : h("div.values", parts);
     }
     if (!Array.isArray(value)) return leaf(pointer, name, value, kind);
     const each = inside(kind, "array")?.items;
     const act = (label, whole, next) => button(label, () => change(pointer, next), { kind: "quiet", "aria-label": whole, title: whole });
-    return group(e("legend", name, e("span.muted", ` ${value.length}`)),
-      value.map((one, at) => e("div.member", part(join(pointer, at), `${name} ${at + 1}`, one, each), act("✕", `Remove ${name} ${at + 1}`, value.filter((_, other) => other !== at)))),
+    return group(h("legend", name, h("span.muted", ` ${value.length}`)),
+      value.map((one, at) => h("div.member", part(join(pointer, at), `${name} ${at + 1}`, one, each), act("✕", `Remove ${name} ${at + 1}`, value.filter((_, other) => other !== at)))),
       trace(pointer, name), act("Add an entry", `Add an entry to ${name}`, [...value, blank(each, value[0])]));
   }
 
   function leaf(pointer, name, value, kind) {
     const id = newId("v");
-    const fault = h("p", { class: "fault", role: "alert", id: `${id}-fault` });
-    const note = kind?.description && h("span", { class: "note", id: `${id}-note` }, kind.description);
+    const fault = h("p.fault", { role: "alert", id: `${id}-fault` });
+    const note = kind?.description && h("span.note", { id: `${id}-note` }, kind.description);
     const [control, valueOf] = controlOf(value, kind, { id, "aria-describedby": `${note ? note.id : ""} ${fault.id}`, data: { pointer } });
     const stored = control.value;
     const done = () => control.dispatchEvent(new CustomEvent("done", { bubbles: true }));
@@ -110,7 +108,7 @@ export function recordForm({ item, schema, change, chosen }) {
         done();
       }
     });
-    return e("div.value", h("label", { for: id }, name), note, control, fault, trace(pointer, name));
+    return h("div.value", h("label", { for: id }, name), note, control, fault, trace(pointer, name));
   }
 
   /** What was there before a correction, who corrected it and when. */
@@ -118,11 +116,11 @@ export function recordForm({ item, schema, change, chosen }) {
     const last = changes.get(pointer);
     const was = valueAt(original, pointer);
     if (!last || same(was, valueAt(record, pointer))) return null;
-    return e("p.trace", "Read as ", e("q", shown(was) || "nothing"), `. Corrected by ${last.by}, `, h("time", { datetime: last.at, title: time(last.at) }, ago(last.at)), ". ",
+    return h("p.trace", "Read as ", h("q", shown(was) || "nothing"), `. Corrected by ${last.by}, `, when(last.at), ". ",
       was !== undefined && button("Undo", () => change(pointer, was), { kind: "quiet", "aria-label": `Undo the correction of ${name}` }));
   }
 
-  return h("form", { class: "record", "aria-label": "Record", on: { submit: (event) => event.preventDefault() } }, part("", isObject(record) ? "" : Array.isArray(record) ? "Entry" : "Result", record, schema));
+  return h("form.record", { "aria-label": "Record", on: { submit: (event) => event.preventDefault() } }, part("", isObject(record) ? "" : Array.isArray(record) ? "Entry" : "Result", record, schema));
 }
 
 /** The control for a value, and the function that makes a value of what a person wrote in it. */

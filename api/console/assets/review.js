@@ -4,10 +4,10 @@ import { open, unended } from "./batch.js";
 import { debounced, fill, h } from "./dom.js";
 import { number, plural, time } from "./format.js";
 import { call, isObject, write } from "./json.js";
-import { e, go, sign } from "./parts.js";
+import { go, sign } from "./parts.js";
 import { isBox, join, recordForm, same, shown, valueAt } from "./record.js";
 import { stepper } from "./stepper.js";
-import { ask, badge, button, complain, empty, link, notice, say, search, select, tabs } from "./ui.js";
+import { ask, badge, button, complain, empty, head, link, mono, notice, say, search, select, tabs } from "./ui.js";
 import { makeViewer } from "./viewer.js";
 import { virtual } from "./virtual.js";
 
@@ -34,13 +34,13 @@ const KEYS = [["↓ or J", "next record"], ["↑ or K", "record before"], ["← 
 export async function show(main, { rest, signal }) {
   const run = await open(main, rest[0], signal);
   if (!run) return;
-  const head = [stepper("review", { run: run.id }), e("h1", "Review")];
-  if (!run.ended) return void fill(main, head, unended(run));
-  const loading = h("p", { class: "loading", role: "status" }, "Reading the records…");
-  fill(main, head, loading);
+  const above = [stepper("review", { run: run.id }), head("Review")];
+  if (!run.ended) return void fill(main, above, unended(run));
+  const loading = h("p.loading", { role: "status" }, "Reading the records…");
+  fill(main, above, loading);
   await run.read(signal, (first, count) => (loading.textContent = `Reading the records… ${number(first + count)} of ${number(run.total)}`));
   const requests = await run.requests(signal);
-  if (run.succeeded && !run.items.some((item) => item.result !== null)) return void fill(main, head, empty("One answer for all pictures", "This run made no record for each picture, so there is nothing to put beside one.", go("export", run, "Get the answer")));
+  if (run.succeeded && !run.items.some((item) => item.result !== null)) return void fill(main, above, empty("One answer for all pictures", "This run made no record for each picture, so there is nothing to put beside one.", go("export", run, "Get the answer")));
   review(main, run, requests, signal, rest[1] - 1);
 }
 
@@ -83,18 +83,18 @@ function review(main, run, requests, signal, first) {
   let stop = new AbortController();
   let said; // where a conflict is told
 
-  const counter = h("p", { class: "muted", role: "status" });
-  const side = e("div.side-record");
+  const counter = h("span", { role: "status" });
+  const side = h("div.side-record");
   const seek = search("Search in the values", (text) => choose(filter, text));
   const filters = select(FILTERS.map(([id, label]) => [id, label]), filter, (id) => choose(id, sought), { "aria-label": "Show", id: "review-filter" });
   const list = virtual({ height: ROW, head: ROW, label: "Records", role: "rowgroup", draw: row });
   const heads = ["#", "State", "Picture", ...columns.map(([, name]) => name)];
   const widths = `${40 + 9 * String(run.total).length}px 64px minmax(130px, 1.2fr)${" minmax(120px, 1fr)".repeat(columns.length)}`;
-  const grid = h("div", { class: "sheet", role: "grid", "aria-label": "Records", "aria-colcount": heads.length, style: { "--columns": widths, "--wide": `${280 + 124 * columns.length}px` } }, list.element);
-  list.element.prepend(h("div", { role: "rowgroup", class: "sheet-head" }, h("div", { class: "sheet-row", role: "row", "aria-rowindex": 1 }, heads.map((name) => h("span", { role: "columnheader", title: name }, name)))));
-  const nothing = e("div.sheet-none", "No record fits. Choose another filter or search.");
+  const grid = h("div.sheet", { role: "grid", "aria-label": "Records", "aria-colcount": heads.length, style: { "--columns": widths, "--wide": `${280 + 124 * columns.length}px` } }, list.element);
+  list.element.prepend(h("div", { role: "rowgroup", class: "sheet-head" }, h("div.sheet-row", { role: "row", "aria-rowindex": 1 }, heads.map((name) => h("span", { role: "columnheader", title: name }, name)))));
+  const nothing = h("div.sheet-none", "No record fits. Choose another filter or search.");
   const views = tabs("View", [["table", "Table"], ["picture", "Picture and record"]], "table", (id) => (body.dataset.view = id));
-  const body = h("div", { class: "review", data: { view: "table" } }, h("section", { class: "review-table", "aria-label": "Table" }, grid, nothing), h("section", { class: "review-side", "aria-label": "Picture and record" }, viewer.element, side));
+  const body = h("div.review", { data: { view: "table" } }, h("section.review-table", { "aria-label": "Table" }, grid, nothing), h("section.review-side", { "aria-label": "Picture and record" }, viewer.element, side));
   const toPicture = () => narrow.matches && views.children[1].click();
 
   /** Shows the records that fit, and stays on the wanted one if it is among them. */
@@ -133,7 +133,7 @@ function review(main, run, requests, signal, first) {
       const value = valueAt(recordOf(item), pointer);
       const changed = isCorrected(item) && !same(value, valueAt(item.result, pointer));
       const text = shown(value);
-      return cell(place + 1, text, changed && h("span", { class: "corrected", title: "Corrected" }, "✎ ", e("span.unseen", "corrected: ")), text || e("span.muted", "–"));
+      return cell(place + 1, text, changed && h("span.corrected", { title: "Corrected" }, "✎ ", h("span.unseen", "corrected: ")), text || h("span.muted", "–"));
     });
     return h("div", { class: `sheet-row ${item.status}`, role: "row", "aria-selected": String(picture === n), data: { n: picture } }, h("span", { role: "rowheader" }, number(picture + 1)),
       h("span", { role: "gridcell" }, sign(mark, kind, { role: "img", "aria-label": word, title: word })), cell(0, run.nameOf(picture), run.nameOf(picture)), values);
@@ -183,8 +183,8 @@ function review(main, run, requests, signal, first) {
       if (!mine.aborted) viewer.show(blob, { boxes: boxes(), alt: `Picture ${at + 1}, ${run.nameOf(at)}` });
     } catch (error) {
       if (error.name === "AbortError") return;
-      viewer.show(null, { instead: error.code !== "inputs_gone" ? error.message : web ? [e("p", "The service does not keep pictures that it fetched by address."), link("Open the picture's address", web, { class: "button", target: "_blank", rel: "noreferrer noopener" })]
-        : [e("p", e("strong", "The picture is no longer kept.")), e("p", "To see pictures here, keep this tab open, or choose under Fields how long they are kept after the run.")] });
+      viewer.show(null, { instead: error.code !== "inputs_gone" ? error.message : web ? [h("p", "The service does not keep pictures that it fetched by address."), link("Open the picture's address", web, { class: "button", target: "_blank", rel: "noreferrer noopener" })]
+        : [h("p", h("strong", "The picture is no longer kept.")), h("p", "To see pictures here, keep this tab open, or choose under Fields how long they are kept after the run.")] });
     }
   }
 
@@ -194,11 +194,11 @@ function review(main, run, requests, signal, first) {
     const [mark, kind, word] = stateOf(item);
     const step = (by, label, name) => button(label, () => walk(by), { kind: "quiet", "aria-label": name, title: name });
     said = h("div", { role: "alert" });
-    const content = isFailed(item) ? notice("bad", e("p", e("span.mono", item.code), " ", item.message), link("What to do about it", `#/run/${run.href}`))
+    const content = isFailed(item) ? notice("bad", h("p", mono(item.code), " ", item.message), link("What to do about it", `#/run/${run.href}`))
       : [recordForm({ item, schema: requests[run.place(at).at].schema, change: (pointer, to) => change(at, { changes: { [pointer]: to } }), chosen: (pointer) => viewer.point(boxesOf(item, pointer)) }),
-        e("div.row side-acts", isChecked(item) ? button("Uncheck", () => change(at, { checked: false })) : button("Checked, next", check, { kind: "primary", title: "C" }), isCorrected(item) && button("Undo all corrections", () => change(at, { record: item.result }), { kind: "quiet" }))];
-    fill(side, e("div.side-head", e("h2", `${number(at + 1)}. ${run.nameOf(at)}`), badge(`${mark} ${word}`, kind), e("span.grow"), step(-1, "↑", "Record before (K)"), step(1, "↓", "Next record (J)")), said,
-      item.note && e("p.hint", `Note: ${item.note}`), content, isChecked(item) && e("p.hint", `Checked by ${item.corrections.checkedBy}, ${time(item.corrections.checkedAt)}.`));
+        h("div.row.side-acts", isChecked(item) ? button("Uncheck", () => change(at, { checked: false })) : button("Checked, next", check, { kind: "primary", title: "C" }), isCorrected(item) && button("Undo all corrections", () => change(at, { record: item.result }), { kind: "quiet" }))];
+    fill(side, h("div.side-head", h("h2", `${number(at + 1)}. ${run.nameOf(at)}`), badge(`${mark} ${word}`, kind), h("span.grow"), step(-1, "↑", "Record before (K)"), step(1, "↓", "Next record (J)")), said,
+      item.note && h("p.hint", `Note: ${item.note}`), content, isChecked(item) && h("p.hint", `Checked by ${item.corrections.checkedBy}, ${time(item.corrections.checkedAt)}.`));
   }
 
   /** Sends a correction. Raises what is wrong with a value, so that it is shown at its field. */
@@ -210,7 +210,7 @@ function review(main, run, requests, signal, first) {
     } catch (error) {
       if (error.code !== "correction_conflict") throw error;
       if (n !== at) return complain(error);
-      fill(said, notice("bad", e("p", "Somebody else has changed this record meanwhile. Your change is not stored."), button("Load it anew", async () => {
+      fill(said, notice("bad", h("p", "Somebody else has changed this record meanwhile. Your change is not stored."), button("Load it anew", async () => {
         await run.readAgain(at, signal);
         put(at, items[at]);
         say("This is the record as it is now.");
@@ -272,7 +272,7 @@ function review(main, run, requests, signal, first) {
     control?.focus();
     control?.select?.();
   }
-  const help = () => ask("Keys", e("dl.facts", KEYS.map(([name, what]) => [e("dt", name), e("dd", what)]))).then(focus);
+  const help = () => ask("Keys", h("dl.facts", KEYS.map(([name, what]) => [h("dt", name), h("dd", what)]))).then(focus);
 
   const anywhere = { j: () => walk(1), k: () => walk(-1), c: check, f: () => filters.focus(), "/": () => seek.focus(), "?": help };
   const inTable = {
@@ -296,7 +296,7 @@ function review(main, run, requests, signal, first) {
   });
   side.addEventListener("done", backToTable);
 
-  fill(main, stepper("review", { run: run.id }), e("div.head", e("div", e("h1", run.name || "Review"), counter), e("div.row review-tools", filters, seek, button("Keys ?", help, { kind: "quiet" }), go("export", run, "Export"))), e("div.review-views", views), body);
+  fill(main, stepper("review", { run: run.id }), head(run.name || "Review", counter, h("div.row.review-tools", filters, seek, button("Keys ?", help, { kind: "quiet" }), go("export", run, "Export"))), h("div.review-views", views), body);
   choose(filter, sought, first);
   focus();
   if (first >= 0) toPicture();

@@ -3,12 +3,12 @@
 import * as api from "./api.js";
 import { keptThumbs, open } from "./batch.js";
 import { fill, h } from "./dom.js";
-import { ago, duration, money, number, percent, plural, time } from "./format.js";
-import { e, go, sign } from "./parts.js";
+import { duration, money, number, percent, plural } from "./format.js";
+import { go, sign } from "./parts.js";
 import { estimate } from "./send.js";
 import { stepper } from "./stepper.js";
 import { thumb } from "./thumbs.js";
-import { ask, badge, bar, button, card, complain, link, notice, say, statusBadge, table } from "./ui.js";
+import { ask, badge, bar, button, card, complain, head, link, list, mono, notice, say, statusBadge, table, when } from "./ui.js";
 import { virtual } from "./virtual.js";
 
 export const title = "Run";
@@ -43,11 +43,11 @@ const ADVICE = [
 export async function show(main, { rest, signal }) {
   const run = await open(main, rest[0], signal);
   if (!run) return;
-  const [head, state, facts, after] = ["div.head", "div", "div", "div.stack"].map((kind) => e(kind));
-  const spoken = h("p", { class: "unseen", role: "status" });
+  const [top, state, facts, after] = ["div", "div", "div", "div.stack"].map((kind) => h(kind));
+  const spoken = h("p.unseen", { role: "status" });
   const tiles = grid(run, signal);
-  const legend = h("p", { class: "legend hint", "aria-hidden": "true" }, Object.values(STATES).map(([mark, kind, word]) => e("span", sign(mark, kind), ` ${word}`)));
-  fill(main, stepper("run", { run: run.id }), e("div.stack", head, spoken, card(state), after, e("div.run-columns", card(e("h2", "Pictures"), legend, tiles.element), card(facts))));
+  const legend = h("p.legend.hint", { "aria-hidden": "true" }, Object.values(STATES).map(([mark, kind, word]) => h("span", sign(mark, kind), ` ${word}`)));
+  fill(main, stepper("run", { run: run.id }), h("div.stack", top, spoken, card(state), after, h("div.run-columns", card("Pictures", legend, tiles.element), card(facts))));
 
   const rate = rateOf();
   let estimated = null;
@@ -59,7 +59,7 @@ export async function show(main, { rest, signal }) {
   const paint = () => {
     rate(run.done);
     if (status !== run.status) {
-      fill(head, heading(run, refresh));
+      fill(top, heading(run, refresh));
       end();
     }
     status = run.status;
@@ -121,8 +121,8 @@ async function planned(run, signal) {
 function heading(run, refresh) {
   const { createdAt } = run.jobs[0];
   const jobs = run.jobs.length > 1 ? ` in ${plural(run.jobs.length, "job")}` : "";
-  return [e("div", e("h1", run.name || (run.ended ? "The run has ended" : "The run works")), e("p.muted", statusBadge(run.status), ` ${plural(run.total, "picture")}${jobs}, sent `, h("time", { datetime: createdAt, title: time(createdAt) }, ago(createdAt)), run.ended ? "" : ". You can close this tab: the run goes on, and this address shows it again.")),
-    e("div.row", !run.ended && button("Cancel the run", () => cancel(run, refresh), { kind: "danger" }), button("Delete…", () => remove(run), { kind: "quiet" }))];
+  return head(run.name || (run.ended ? "The run has ended" : "The run works"), [statusBadge(run.status), ` ${plural(run.total, "picture")}${jobs}, sent `, when(createdAt), !run.ended && ". You can close this tab: the run goes on, and this address shows it again."],
+    !run.ended && button("Cancel the run", () => cancel(run, refresh), { kind: "danger" }), button("Delete…", () => remove(run), { kind: "quiet" }));
 }
 
 function progress(run, rate) {
@@ -131,8 +131,8 @@ function progress(run, rate) {
   const speed = rate >= 1 ? `${number(Math.round(rate))} a second` : `${number(Math.max(1, Math.round(rate * 60)))} a minute`;
   const took = (new Date(times("finishedAt").at(-1)) - new Date([...times("startedAt"), ...times("createdAt")][0])) / 1000;
   const words = run.ended ? `. Took ${duration(took)}` : rate ? `. ${speed}, about ${duration(left / rate)} left` : run.status === "queued" ? ". It waits for a worker" : ". The time left is known after some more pictures";
-  return [bar([[run.succeeded, "good", "read"], [run.failed, "bad", "failed"]], run.total), e("p.progress-words", e("strong", `${number(run.done)} of ${number(run.total)}`), ` done, ${percent(run.done / Math.max(1, run.total))}${words}`),
-    e("p.row", badge(`✓ ${number(run.succeeded)} read`, "good"), badge(`✕ ${number(run.failed)} failed`, run.failed ? "bad" : ""), left || !run.ended ? badge(`· ${number(left)} ${run.ended ? "not read" : "to do"}`, run.ended ? "" : "busy") : null)];
+  return [bar([[run.succeeded, "good", "read"], [run.failed, "bad", "failed"]], run.total), h("p.progress-words", h("strong", `${number(run.done)} of ${number(run.total)}`), ` done, ${percent(run.done / Math.max(1, run.total))}${words}`),
+    h("p.row", badge(`✓ ${number(run.succeeded)} read`, "good"), badge(`✕ ${number(run.failed)} failed`, run.failed ? "bad" : ""), left || !run.ended ? badge(`· ${number(left)} ${run.ended ? "not read" : "to do"}`, run.ended ? "" : "busy") : null)];
 }
 
 /** Measures how many pictures a second are done, by what was seen in the last minute. Called with a count it remembers that. */
@@ -153,13 +153,13 @@ function cost(run, estimated) {
   const rows = [["Credits", number(of("credits")), plan((value) => `at most ${number(value)}`, "credits")], ["Money", money(of("money")), plan((value) => (value ? `about ${money(value)}` : "no price known"), "money")], ["Model calls", number(of("modelCalls")), plan(number, "modelCalls")],
     ...[["Tokens in", "inputTokens"], ["Tokens out", "outputTokens"], ["From the cache", "cacheHits"]].map(([label, name]) => [label, number(of(name)), "–"])];
   const versions = [...new Set(run.jobs.map((job) => job.usage.modelVersion).filter(Boolean))];
-  return [e("h2", "Cost"), table("Cost", ["", "Used", "Estimate"].map((label, at) => ({ label, numeric: at > 0 })), rows), !run.ended && e("p.hint", "Credits are charged when the run ends."), versions.length > 0 && e("p.hint", `Answered by ${versions.join(", ")}.`),
-    run.warnings.length > 0 && notice("warn", e("ul", run.warnings.map((text) => e("li", text))))];
+  return [h("h2", "Cost"), table("Cost", ["", "Used", "Estimate"].map((label, at) => ({ label, numeric: at > 0 })), rows), !run.ended && h("p.hint", "Credits are charged when the run ends."), versions.length > 0 && h("p.hint", `Answered by ${versions.join(", ")}.`),
+    run.warnings.length > 0 && notice("warn", list(run.warnings))];
 }
 
 function ending(run, refresh) {
   const error = run.jobs.find((job) => job.error)?.error;
-  return [error && notice("bad", e("strong", "The run failed. "), error.message), run.succeeded > 0 && e("div.row", go("review", run, "Review the records", "primary big"), go("export", run, "Export", "big")), run.failed > 0 && failures(run, refresh)];
+  return [error && notice("bad", h("strong", "The run failed. "), error.message), run.succeeded > 0 && h("div.row", go("review", run, "Review the records", "primary big"), go("export", run, "Export", "big")), run.failed > 0 && failures(run, refresh)];
 }
 
 function failures(run, refresh) {
@@ -167,11 +167,11 @@ function failures(run, refresh) {
   run.items.forEach((item, n) => item.status === "failed" && groups.set(item.code, [...(groups.get(item.code) ?? []), n]));
   const lists = [...groups].sort((one, other) => other[1].length - one[1].length).map(([code, numbers]) => {
     const more = numbers.length - MOST_LISTED;
-    return e("li", e("p", e("strong", `${number(numbers.length)} × `), e("span.mono", code), ". ", ADVICE.find(([, codes]) => codes.split(" ").includes(code))?.[0] ?? "See the message of each."),
-      e("details", e("summary", more > 1 - MOST_LISTED ? "Which ones" : "Which one"), e("ul.plain", numbers.slice(0, MOST_LISTED).map((n) => e("li", link(run.nameOf(n), `#/review/${run.href}/${n + 1}`), e("span.muted", ` ${run.items[n].message ?? ""}`))), more > 0 && e("li", `and ${number(more)} more; Review shows them all`))));
+    return h("li", h("p", h("strong", `${number(numbers.length)} × `), mono(code), ". ", ADVICE.find(([, codes]) => codes.split(" ").includes(code))?.[0] ?? "See the message of each."),
+      h("details", h("summary", "Show them"), h("ul.plain", numbers.slice(0, MOST_LISTED).map((n) => h("li", link(run.nameOf(n), `#/review/${run.href}/${n + 1}`), h("span.muted", ` ${run.items[n].message ?? ""}`))), more > 0 && h("li", `and ${number(more)} more; Review shows them all`))));
   });
   const what = plural(run.failed, "picture");
-  return card(e("div.head", e("h2", `${what} failed`), button(`Retry ${what}`, () => retry(run, refresh))), e("ul.plain failures", lists));
+  return card(h("div.head", h("h2", `${what} failed`), button(`Retry ${what}`, () => retry(run, refresh))), h("ul.plain.failures", lists));
 }
 
 async function retry(run, refresh) {
@@ -191,13 +191,13 @@ async function retry(run, refresh) {
   }
   for (const [code, error] of faults) {
     if (code !== "inputs_gone") complain(error);
-    else await ask("The pictures are gone", e("p", "The service did not keep these pictures, so it can't read them again. Send them in a new run. To be able to retry, choose under Fields that pictures are kept after the run."), [["", "Close", "primary"]]);
+    else await ask("The pictures are gone", h("p", "The service did not keep these pictures, so it can't read them again. Send them in a new run. To be able to retry, choose under Fields that pictures are kept after the run."), [["", "Close", "primary"]]);
   }
 }
 
 /** Does something with each job after a question. What is `past` already is no fault. */
 async function each(run, question, text, no, yes, past, act) {
-  if (!(await ask(question, e("p", text), [["", no], ["yes", yes, "danger"]]))) return false;
+  if (!(await ask(question, h("p", text), [["", no], ["yes", yes, "danger"]]))) return false;
   for (const job of run.jobs) {
     try {
       await act(job);
@@ -225,21 +225,21 @@ function grid(run, signal) {
   const kept = keptThumbs(run, signal);
   const states = [];
   const across = (width) => Math.max(1, Math.floor(width / TILE));
-  const list = virtual({ height: TILE, across, label: "Pictures of the run", draw });
-  const { element } = list;
+  const shown = virtual({ height: TILE, across, label: "Pictures of the run", draw });
+  const { element } = shown;
   element.classList.add("tiles");
   const size = () => element.style.setProperty("height", `${Math.min(520, Math.ceil(run.total / across(element.clientWidth)) * TILE)}px`);
   requestAnimationFrame(size);
   addEventListener("resize", size, { signal });
-  list.count(run.total);
+  shown.count(run.total);
   function draw(n) {
     const { status = "queued", code, message } = run.items[n] ?? {};
     const [mark, kind, word] = STATES[status];
     const mine = run.original(n);
-    const image = e("span.tile-picture", mine && !mine.url ? thumb(mine) : n + 1);
+    const image = h("span.tile-picture", mine && !mine.url ? thumb(mine) : n + 1);
     const label = `${n + 1}. ${run.nameOf(n)}: ${word}${code ? `, ${code}` : ""}`;
     if (!mine) kept(image, n);
-    return h("div", { role: "listitem", class: `tile ${status}`, title: message ? `${label}. ${message}` : label }, h("a", { href: `#/review/${run.href}/${n + 1}`, "aria-label": label }, image, sign(mark, kind)));
+    return h("div", { role: "listitem", class: `tile ${kind}`, title: message ? `${label}. ${message}` : label }, h("a", { href: `#/review/${run.href}/${n + 1}`, "aria-label": label }, image, sign(mark, kind)));
   }
   return {
     element,
@@ -250,7 +250,7 @@ function grid(run, signal) {
         if (states[n] !== status) only.add(n);
         states[n] = status;
       }
-      if (only.size) list.redraw(only);
+      if (only.size) shown.redraw(only);
     },
   };
 }

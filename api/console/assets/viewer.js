@@ -1,7 +1,6 @@
 // A picture to look at closely: zoom, move, fit, and boxes over it.
 
 import { fill, h } from "./dom.js";
-import { e } from "./parts.js";
 
 const MOST = 12; // times the size that fits
 const STEP = 1.4;
@@ -13,13 +12,13 @@ const STEP = 1.4;
  */
 export function makeViewer(signal) {
   const image = h("img", { alt: "", draggable: "false", decoding: "async" });
-  const layer = h("div", { class: "viewer-boxes", "aria-hidden": "true" });
-  const stage = e("div.viewer-stage", image, layer);
-  const words = e("div.viewer-words");
-  const frame = h("div", { class: "viewer-frame", tabindex: "0", role: "group", "aria-label": "Picture. Plus and minus zoom, 0 fits, arrow keys move." }, stage, words);
-  const level = e("output.viewer-level");
+  const layer = h("div.viewer-boxes", { "aria-hidden": "true" });
+  const stage = h("div.viewer-stage", image, layer);
+  const words = h("div.viewer-words");
+  const frame = h("div.viewer-frame", { tabindex: "0", role: "group", "aria-label": "Picture. Plus and minus zoom, 0 fits, arrow keys move." }, stage, words);
+  const level = h("output.viewer-level");
   const tool = (label, name, act) => h("button", { type: "button", class: "button quiet", "aria-label": name, title: name, on: { click: act } }, label);
-  const tools = h("div", { class: "viewer-tools", role: "group", "aria-label": "Zoom" }, tool("−", "Smaller", () => zoom(1 / STEP)), level, tool("+", "Larger", () => zoom(STEP)), tool("Fit", "Fit the whole picture", fit));
+  const tools = h("div.viewer-tools", { role: "group", "aria-label": "Zoom" }, tool("−", "Smaller", () => zoom(1 / STEP)), level, tool("+", "Larger", () => zoom(STEP)), tool("Fit", "Fit the whole picture", fit));
   let address = "";
   let across = 0;
   let place = { x: 0, y: 0, scale: 1 };
@@ -134,7 +133,7 @@ export function makeViewer(signal) {
   for (const end of ["pointerup", "pointercancel"]) frame.addEventListener(end, (event) => fingers.delete(event.pointerId));
 
   return {
-    element: e("div.viewer", frame, tools),
+    element: h("div.viewer", frame, tools),
     key,
     point(next) {
       boxes = next;
