@@ -99,7 +99,7 @@ def test_a_run_is_followed_to_its_end_and_its_failures_are_retried(open_console,
     page = console.page
     expect(page.get_by_role("heading", level=1, name="The run works")).to_be_visible()
     expect(page.get_by_role("heading", level=1, name="The run has ended")).to_be_visible()
-    expect(page.locator(".tile.succeeded")).to_have_count(4)
+    expect(page.locator(".pic.good")).to_have_count(4)
     expect(page.get_by_text("safety_blocked")).to_be_visible()
     expect(page.get_by_text("Another model may take it")).to_be_visible()
     expect(page.get_by_role("row", name="Credits")).to_contain_text("at most 15")

@@ -84,11 +84,10 @@ export function recordForm({ item, schema, change, chosen }) {
     const done = () => control.dispatchEvent(new CustomEvent("done", { bubbles: true }));
     const blame = (text) => {
       fault.textContent = text;
-      control.removeAttribute("aria-invalid");
-      if (text) control.setAttribute("aria-invalid", "true");
+      control.ariaInvalid = text ? "true" : null;
     };
-    control.addEventListener("focus", () => chosen(pointer));
-    control.addEventListener("change", async () => {
+    control.onfocus = () => chosen(pointer);
+    control.onchange = async () => {
       try {
         const next = valueOf(control.value);
         blame("");
@@ -96,8 +95,8 @@ export function recordForm({ item, schema, change, chosen }) {
       } catch (error) {
         if (error.name !== "AbortError") blame(error.message);
       }
-    });
-    control.addEventListener("keydown", (event) => {
+    };
+    control.onkeydown = (event) => {
       if (event.key === "Enter" && (control.tagName !== "TEXTAREA" || event.ctrlKey)) {
         event.preventDefault();
         control.blur();
@@ -107,7 +106,7 @@ export function recordForm({ item, schema, change, chosen }) {
         blame("");
         done();
       }
-    });
+    };
     return h("div.value", h("label", { for: id }, name), note, control, fault, trace(pointer, name));
   }
 

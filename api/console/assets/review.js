@@ -62,10 +62,10 @@ function boxesOf(item, pointer) {
   const inside = (value) => (value instanceof Object ? [value.box].filter(isBox).concat(Object.values(value).flatMap(inside)) : []);
   const evidence = item.evidence?.[pointer];
   if (evidence || pointer === undefined) return evidence?.boxes ?? [];
-  const isPart = !(valueAt(item.result, pointer) instanceof Object);
+  const isText = !(valueAt(item.result, pointer) instanceof Object);
   for (let at = pointer; ; at = at.slice(0, at.lastIndexOf("/"))) {
     const found = inside(valueAt(item.result, at));
-    if (found.length || !at || !isPart) return found;
+    if (found.length || !at || !isText) return found;
   }
 }
 

@@ -22,22 +22,22 @@ const STATES = { succeeded: ["✓", "good", "read"], failed: ["✕", "bad", "fai
 
 /** What to do about a failure, and its codes. */
 const ADVICE = [
-  ["The service may not fetch from this address. Upload the pictures as files instead.", "url_not_allowed"],
-  ["It could not be fetched. Check that the address opens without signing in, then retry.", "fetch_failed"],
+  ["The service may not fetch from this address. Upload the picture as a file.", "url_not_allowed"],
+  ["Check that its address opens without signing in, then retry.", "fetch_failed"],
   ["Its server was too slow. Retry later, or upload the picture as a file.", "fetch_timeout"],
-  ["It is over the limit. Make the picture smaller and send it again.", "image_too_large image_too_many_pixels"],
-  ["The service can't read such a file. Save it as JPEG or PNG and send it again.", "unsupported_format image_too_complex image_crashed_decoder"],
-  ["The file is empty or damaged. Export or copy it again.", "image_empty image_corrupt"],
-  ["The model refuses to look at it. Another model may take it; otherwise read it by hand.", "safety_blocked"],
-  ["The model stopped because its answer repeats a known text. Ask for less text in the prompt.", "recitation"],
-  ["The answer got too long. Ask for fewer fields, or less detail in them.", "output_truncated"],
-  ["The answer did not fit the fields. Loosen the fields or describe them better.", "schema_mismatch"],
+  ["Make the picture smaller, and send it again.", "image_too_large image_too_many_pixels"],
+  ["Save it as JPEG or PNG, and send it again.", "unsupported_format image_too_complex image_crashed_decoder"],
+  ["The file is empty or damaged. Copy it again.", "image_empty image_corrupt"],
+  ["The model refuses to look at it. Another model may take it.", "safety_blocked"],
+  ["The answer repeats a known text. Ask for less text in the prompt.", "recitation"],
+  ["The answer got too long. Ask for fewer fields.", "output_truncated"],
+  ["The answer did not fit the fields. Describe them better.", "schema_mismatch"],
   ["The model gave no answer. Change the prompt, or take another model.", "model_refused"],
-  ["The model could not be asked. Look at Health, then retry.", "model_unavailable"],
+  ["Look at Health, then retry.", "model_unavailable"],
   ["The time was over. Retry when less is running.", "deadline_exceeded"],
-  ["Your limit of money was reached. Read the rest in a new run with a higher one.", "money_limit_reached"],
-  ["It was not read, because the run was cancelled. Retry to read it.", "cancelled"],
-  ["The service made a mistake. Retry; if it fails again, tell whoever runs the service.", "worker_crashed internal_error"],
+  ["Your limit of money was reached. Read the rest in a new run.", "money_limit_reached"],
+  ["The run was cancelled. Retry to read it.", "cancelled"],
+  ["Retry. If it fails again, tell whoever runs the service.", "worker_crashed internal_error"],
 ];
 
 export async function show(main, { rest, signal }) {
@@ -83,7 +83,7 @@ export async function show(main, { rest, signal }) {
         wanted = false;
         await run.read(signal, tiles.changed);
         end();
-        if (wanted) await api.pause(Math.max(1000, run.total), signal);
+        await api.pause(Math.max(1000, run.total), signal);
       }
     } catch (error) {
       complain(error);
@@ -131,7 +131,7 @@ function progress(run, rate) {
   const speed = rate >= 1 ? `${number(Math.round(rate))} a second` : `${number(Math.max(1, Math.round(rate * 60)))} a minute`;
   const took = (new Date(times("finishedAt").at(-1)) - new Date([...times("startedAt"), ...times("createdAt")][0])) / 1000;
   const words = run.ended ? `. Took ${duration(took)}` : rate ? `. ${speed}, about ${duration(left / rate)} left` : run.status === "queued" ? ". It waits for a worker" : ". The time left is known after some more pictures";
-  return [bar([[run.succeeded, "good", "read"], [run.failed, "bad", "failed"]], run.total), h("p.progress-words", h("strong", `${number(run.done)} of ${number(run.total)}`), ` done, ${percent(run.done / Math.max(1, run.total))}${words}`),
+  return [bar([[run.succeeded, "good", "read"], [run.failed, "bad", "failed"]], run.total), h("p", h("strong", `${number(run.done)} of ${number(run.total)}`), ` done, ${percent(run.done / Math.max(1, run.total))}${words}`),
     h("p.row", badge(`✓ ${number(run.succeeded)} read`, "good"), badge(`✕ ${number(run.failed)} failed`, run.failed ? "bad" : ""), left || !run.ended ? badge(`· ${number(left)} ${run.ended ? "not read" : "to do"}`, run.ended ? "" : "busy") : null)];
 }
 
@@ -191,7 +191,7 @@ async function retry(run, refresh) {
   }
   for (const [code, error] of faults) {
     if (code !== "inputs_gone") complain(error);
-    else await ask("The pictures are gone", h("p", "The service did not keep these pictures, so it can't read them again. Send them in a new run. To be able to retry, choose under Fields that pictures are kept after the run."), [["", "Close", "primary"]]);
+    else await ask("The pictures are gone", h("p", "The service did not keep these pictures, so it can't read them again. Send them in a new run, and choose under Fields how long pictures are kept after it."), [["", "Close", "primary"]]);
   }
 }
 
@@ -227,7 +227,7 @@ function grid(run, signal) {
   const across = (width) => Math.max(1, Math.floor(width / TILE));
   const shown = virtual({ height: TILE, across, label: "Pictures of the run", draw });
   const { element } = shown;
-  element.classList.add("tiles");
+  element.classList.add("pics");
   const size = () => element.style.setProperty("height", `${Math.min(520, Math.ceil(run.total / across(element.clientWidth)) * TILE)}px`);
   requestAnimationFrame(size);
   addEventListener("resize", size, { signal });
@@ -236,10 +236,10 @@ function grid(run, signal) {
     const { status = "queued", code, message } = run.items[n] ?? {};
     const [mark, kind, word] = STATES[status];
     const mine = run.original(n);
-    const image = h("span.tile-picture", mine && !mine.url ? thumb(mine) : n + 1);
+    const image = h("span.pic-in", mine && !mine.url ? thumb(mine) : n + 1);
     const label = `${n + 1}. ${run.nameOf(n)}: ${word}${code ? `, ${code}` : ""}`;
     if (!mine) kept(image, n);
-    return h("div", { role: "listitem", class: `tile ${kind}`, title: message ? `${label}. ${message}` : label }, h("a", { href: `#/review/${run.href}/${n + 1}`, "aria-label": label }, image, sign(mark, kind)));
+    return h("div", { role: "listitem", class: `pic ${kind}`, title: message ? `${label}. ${message}` : label }, h("a", { href: `#/review/${run.href}/${n + 1}`, "aria-label": label }, image, sign(mark, kind)));
   }
   return {
     element,

@@ -78,8 +78,8 @@ export function makeViewer(signal) {
     stage.hidden = tools.hidden = true;
     fill(words, what);
   }
-  image.addEventListener("load", () => ((stage.hidden = tools.hidden = false), approach()));
-  image.addEventListener("error", () => address && instead("The browser can't draw this picture."));
+  image.onload = () => ((stage.hidden = tools.hidden = false), approach());
+  image.onerror = () => address && instead("The browser can't draw this picture.");
   const watcher = new ResizeObserver(approach);
   watcher.observe(frame);
   signal.addEventListener("abort", () => (watcher.disconnect(), URL.revokeObjectURL(address)));
@@ -89,19 +89,19 @@ export function makeViewer(signal) {
     act?.();
     return Boolean(act);
   }
-  frame.addEventListener("keydown", (event) => {
+  frame.onkeydown = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const way = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key];
     if (!way && !key(event)) return;
     if (way) move(...way);
     event.preventDefault();
     event.stopPropagation();
-  });
+  };
   const at = (event) => {
     const box = frame.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   };
-  frame.addEventListener("dblclick", (event) => (place.scale > 1.05 ? fit() : zoom(3, ...at(event))));
+  frame.ondblclick = (event) => (place.scale > 1.05 ? fit() : zoom(3, ...at(event)));
   frame.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && place.scale <= 1) return; // the page scrolls
     event.preventDefault();
@@ -115,11 +115,11 @@ export function makeViewer(signal) {
     const [[x0, y0], [x1, y1]] = fingers.values();
     return [Math.hypot(x0 - x1, y0 - y1) || 1, (x0 + x1) / 2, (y0 + y1) / 2];
   };
-  frame.addEventListener("pointerdown", (event) => {
+  frame.onpointerdown = (event) => {
     fingers.set(event.pointerId, at(event));
     frame.setPointerCapture(event.pointerId);
-  });
-  frame.addEventListener("pointermove", (event) => {
+  };
+  frame.onpointermove = (event) => {
     const before = fingers.get(event.pointerId);
     if (!before) return;
     const now = at(event);
@@ -129,8 +129,8 @@ export function makeViewer(signal) {
       const [apart, x, y] = pinch();
       zoom(apart / was[0], x, y);
     } else move(now[0] - before[0], now[1] - before[1]);
-  });
-  for (const end of ["pointerup", "pointercancel"]) frame.addEventListener(end, (event) => fingers.delete(event.pointerId));
+  };
+  frame.onpointerup = frame.onpointercancel = (event) => fingers.delete(event.pointerId);
 
   return {
     element: h("div.viewer", frame, tools),
