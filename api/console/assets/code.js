@@ -62,7 +62,7 @@ def run(table, images, fields):
 `;
 
 /** A value as Python writes it. */
-const python = (value) => write(value, 4).replace(/"[^"\\]*(?:\\.[^"\\]*)*"|true|false|null/g, (part) => ({ true: "True", false: "False", null: "None" })[part] ?? part);
+const python = (value) => write(value, 4).replace(/"[^"\\]*(?:\\.[^"\\]*)*"|true|false|null/g, (part) => ({ "true": "True", "false": "False", null: "None" })[part] ?? part);
 
 const program = (jobs, url) => PROGRAM(url) + jobs.map(({ fields, urls, names, folder, table }) => `
 images = ${folder ? `sorted(path for path in Path("${folder}").iterdir() if path.is_file())` : urls ? python(names) : `[Path(name) for name in ${python(names)}]`}

@@ -129,7 +129,7 @@ function controlOf(value, kind, props) {
   const choices = kind?.enum ?? (typeof value === "boolean" || types.has("boolean") ? [true, false] : null);
   if (choices) {
     const all = new Set([...choices, ...(types.has("null") ? [null] : [])].map((one) => write(one)).concat(stored));
-    return [h("select", props, [...all].map((one) => h("option", { value: one, selected: one === stored }, { null: "nothing", true: "yes", false: "no" }[one] ?? String(read(one))))), read];
+    return [h("select", props, [...all].map((one) => h("option", { value: one, selected: one === stored }, { null: "nothing", "true": "yes", "false": "no" }[one] ?? String(read(one))))), read];
   }
   const text = String(value ?? "");
   const wantsNumber = isNumber(value) || types.has("number") || types.has("integer");
