@@ -98,6 +98,6 @@ export function codesOf({ url, requests, names }) {
   return [
     ["curl", "curl", exports + curl(jobs), ["For bash or zsh.", where]],
     ["python", "Python", program(jobs, url), ["It needs the package requests, and your key in the variable EXTRACT_IMAGE_KEY.", where]],
-    ["command", "extract-image run", exports + command(jobs), [where, "Run again, it sends only what it has not read yet.", lost.length && `The command has no option for ${lost.join(", ")}.`]],
+    ["command", "extract-image run", exports + command(jobs), [where, "Run again, it sends only what it has not read yet.", lost.length > 0 && `The command has no option for ${lost.join(", ")}.`]],
   ];
 }
