@@ -66,7 +66,9 @@ def test_a_key_is_made_shown_once_and_revoked_and_its_name_stays_text(open_conso
     assert service.send("GET", "/api/v1/usage", headers={"Authorization": f"Bearer {made}"})[0] == 401
 
 
-def test_a_text_is_copied_also_where_the_browser_gives_no_clipboard_as_on_http_from_another_machine(open_console, service: Service):
+def test_a_text_is_copied_also_where_the_browser_gives_no_clipboard_as_on_http_from_another_machine(
+    open_console, service: Service
+):
     console = open_console(service)
     page = console.page
     page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
@@ -92,6 +94,8 @@ def test_two_accounts_see_each_their_own(open_console, service: Service):
 def test_the_chart_is_read_by_arrow_keys(open_console, service: Service):
     console = open_console(service)
     console.go("usage")
+    expect(console.page.get_by_role("tab")).to_have_text(["Credits", "Money", "Jobs"])
+    console.page.get_by_role("tab", name="Money").click()
     last = console.page.locator(".day").last
     last.focus()
     said = console.page.locator(".chart-said").inner_text()

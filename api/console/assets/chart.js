@@ -2,19 +2,20 @@
 
 import { fill, h } from "./dom.js";
 
-const WIDTH = 900, HEIGHT = 240, LEFT = 56, BOTTOM = 30, TOP = 14;
+const HEIGHT = 240, LEFT = 56, BOTTOM = 30, TOP = 14;
 
 /**
  * `days`: {date ("2026-01-31"), value}, the oldest first. `say(day)`: what stands in the line of text; `tick(value)`: a number at the axis.
  */
 export function chart(label, days, { say, tick, dayLabel }) {
   const top = nice(Math.max(...days.map((day) => day.value), 0));
+  const WIDTH = innerWidth > 700 ? 900 : 430; // so that its words can be read on a phone
   const step = (WIDTH - LEFT - 8) / Math.max(1, days.length);
   const height = HEIGHT - BOTTOM - TOP;
   const y = (value) => TOP + height - (height * value) / top;
   const said = h("p.chart-said", { role: "status" });
   const lines = [0, 0.5, 1].map((part) => h("g", h("line", { x1: LEFT, x2: WIDTH, y1: y(top * part), y2: y(top * part) }), h("text", { x: LEFT - 8, y: y(top * part) + 4, "text-anchor": "end" }, tick(top * part))));
-  const every = Math.ceil(days.length / 8);
+  const every = Math.ceil((days.length * 110) / WIDTH);
   const bars = days.map((day, at) => {
     const x = LEFT + at * step;
     const tall = day.value > 0 ? Math.max(2, y(0) - y(day.value)) : 0;

@@ -3,7 +3,7 @@
 import { address, call, pause } from "./api.js";
 import { fill, h } from "./dom.js";
 import { duration, number, time } from "./format.js";
-import { badge, button, card, code, head, link, list, mono, notice, table } from "./ui.js";
+import { badge, button, card, code, head, link, list, notice, table } from "./ui.js";
 
 export const title = "Health";
 /** A check of /readyz → its name, what the part does, and what to do when it is away. */
@@ -24,11 +24,11 @@ export async function show(main, { signal }) {
     const said = !names.length ? "The service did not say how it is."
       : away.length ? `${away.map((name) => PARTS[name]?.[0] ?? name).join(", ")}: away.`
       : account.length ? "Everything works, but something keeps your requests from being answered." : "Everything works.";
-    const models = able.models.map((model) => [[mono(model.name), " ", model.default && badge("default", "busy")], model.engine, model.problem ? [badge("away", "bad"), " ", model.problem] : badge("ready", "good")]);
-    const limits = Object.entries(able.limits).map(([name, value]) => [mono(name), name.endsWith("Seconds") ? duration(value) : number(value)]);
+    const models = able.models.map((model) => [[h("code", model.name), " ", model.default && badge("default", "busy")], model.engine, model.problem ? [badge("away", "bad"), h("span.break", model.problem)] : badge("ready", "good")]);
+    const limits = Object.entries(able.limits).map(([name, value]) => [h("code", name), name.endsWith("Seconds") ? duration(value) : number(value)]);
     fill(shown,
       h("div", { role: "status" }, notice(names.length && !away.length && !account.length ? "good" : "warn", h("strong", said), ` Looked at ${time(new Date())}.`)),
-      h("div.columns", names.map((name) => part(name, ready, able))),
+      h("div.columns.checks", names.map((name) => part(name, ready, able))),
       account.length > 0 && card("What keeps requests from being answered", list(account.map((problem) => [h("strong", problem.what), " ", problem.fix]))),
       able.warnings.length > 0 && card("Worth knowing", list(able.warnings)),
       models.length > 0 && card("Models", table("Models", ["Model", "Engine", "State"], models)),
@@ -52,7 +52,7 @@ function part(name, ready, able) {
   const [label, does, fix] = PARTS[name] ?? [name, "", "Look in the service's log."];
   const ok = ready.checks[name] === "ok";
   const problem = able.problems.find((one) => one.code === `${name}_away`);
-  return card(h("h2.split", label, badge(ok ? "works" : "away", ok ? "good" : "bad")), h("p.hint", does),
+  return card(h("h2.apart", label, badge(ok ? "works" : "away", ok ? "good" : "bad")), h("p.hint", does),
     !ok && [h("p.break", h("strong", "What is wrong: "), ready.details?.[name] ?? problem?.what ?? "It does not answer."), h("p", h("strong", "What to do: "), fix)]);
 }
 

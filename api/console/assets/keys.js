@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { fill, h } from "./dom.js";
 import { date } from "./format.js";
-import { ask, badge, button, card, code, field, head, mono, notice, say, table, when } from "./ui.js";
+import { ask, badge, button, card, code, field, head, notice, say, table, when } from "./ui.js";
 
 export const title = "Keys";
 
@@ -15,7 +15,7 @@ export async function show(main, { signal }) {
   async function load() {
     const { keys } = await call("api/v1/keys", { signal });
     fill(shown, table(title, ["Name", "Begins with", "Made", "Last used", "Action"], keys.map((key) => [
-      h("span.break", key.name, " ", key.current && badge("this tab", "busy")), mono(`${key.prefix}…`), date(key.createdAt), key.lastUsedAt ? when(key.lastUsedAt) : "never",
+      h("span.break", key.name, " ", key.current && badge("this tab", "busy")), h("code", `${key.prefix}…`), date(key.createdAt), key.lastUsedAt ? when(key.lastUsedAt) : "never",
       button("Revoke", () => revoke(key), { "aria-label": `Revoke ${key.name}`, kind: "danger", why: key.current && "This tab is signed in with it. Sign in with another key to revoke it." }),
     ])));
   }

@@ -38,9 +38,6 @@ export const when = (text) => h("time", { datetime: text, title: time(text) }, a
 /** A list of facts: each is an array of children. */
 export const list = (entries) => h("ul", entries.map((entry) => h("li", entry)));
 
-/** Code, or a command, that stands in a text. */
-export const mono = (text) => h("code.break", text);
-
 export const link = (label, href, props) => h("a", { href, ...props }, label);
 
 /** A labelled control. `hint` stands under it and is read out with it. */
@@ -62,7 +59,7 @@ export const badge = (label, kind = "") => h("span", { class: `badge ${kind}` },
 
 /** The kind of badge of a job's or an item's status. */
 export const statusKind = (status) => ({ succeeded: "good", delivered: "good", failed: "bad", dead: "bad", partial: "warn", running: "busy", pending: "busy" })[status] ?? "";
-export const statusBadge = (status) => badge(status, statusKind(status));
+export const statusBadge = (status) => badge({ dead: "given up", pending: "waiting" }[status] ?? status, statusKind(status));
 
 /** A notice in the flow of the page. `kind`: "bad", "warn", "good" or "". */
 export const notice = (kind, ...children) => h("div", { class: `notice ${kind}`, role: kind === "bad" ? "alert" : null }, children);

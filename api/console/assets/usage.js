@@ -53,7 +53,7 @@ export async function show(main, { signal, able }) {
 
   fill(main, head(title, "", field("Period", select(PERIODS, period, (value) => ((period = value), ledger.load())))),
     h("div.stack", numbers,
-      card(tabs("What the chart shows", Object.entries(MEASURES), measure, (id) => ((measure = id), draw())), drawn),
+      card(tabs("What the chart shows", Object.entries(MEASURES).map(([id, [name]]) => [id, name]), measure, (id) => ((measure = id), draw())), drawn),
       prices(able), h("h2", "Ledger"), ledger.element));
   await ledger.load();
 }

@@ -3,7 +3,7 @@
 import { call, query } from "./api.js";
 import { fill, h } from "./dom.js";
 import { ago, duration, plural, time } from "./format.js";
-import { badge, button, card, code, empty, field, head, link, mono, notice, pages, say, select, statusBadge, table, when } from "./ui.js";
+import { badge, button, card, code, empty, field, head, link, notice, pages, say, select, statusBadge, table, when } from "./ui.js";
 
 export const title = "Webhooks";
 const STATUSES = [["", "Every status"], ["pending", "Waiting"], ["delivered", "Delivered"], ["dead", "Given up"]];
@@ -51,7 +51,7 @@ async function one(main, id, signal) {
         found.nextAttemptAt && notice("warn", `Next attempt ${ago(found.nextAttemptAt)}, at ${time(found.nextAttemptAt)}.`),
         card(plural(attempts.length, "attempt"), attempts.length ? table("Attempts", ["No.", "When", "Status", "Took", "What went wrong"], attempts) : h("p.muted", "It was not tried yet.")),
         h("div.columns",
-          card("What was sent", h("p", "About ", link("this job", `#/run/${encodeURIComponent(found.job)}`), ", id ", mono(found.id)), found.body ? code(pretty(found.body), "The body") : h("p.muted", GONE)),
+          card("What was sent", h("p", "About ", link("this job", `#/run/${encodeURIComponent(found.job)}`), ", id ", h("code.break", found.id)), found.body ? code(pretty(found.body), "The body") : h("p.muted", GONE)),
           card("What came back", response(found.attempts.at(-1)))),
         verify()));
   }
