@@ -7,7 +7,7 @@ import { call, isObject, write } from "./json.js";
 import { go, sign } from "./parts.js";
 import { isBox, join, recordForm, same, shown, valueAt } from "./record.js";
 import { stepper } from "./stepper.js";
-import { ask, badge, button, complain, empty, head, link, mono, notice, say, search, select, tabs } from "./ui.js";
+import { ask, badge, button, complain, empty, head, link, notice, say, search, select, tabs } from "./ui.js";
 import { makeViewer } from "./viewer.js";
 import { virtual } from "./virtual.js";
 
@@ -194,7 +194,7 @@ function review(main, run, requests, signal, first) {
     const [mark, kind, word] = stateOf(item);
     const step = (by, label, name) => button(label, () => walk(by), { kind: "quiet", "aria-label": name, title: name });
     said = h("div", { role: "alert" });
-    const content = isFailed(item) ? notice("bad", h("p", mono(item.code), " ", item.message), link("What to do about it", `#/run/${run.href}`))
+    const content = isFailed(item) ? notice("bad", h("p", h("code", item.code), " ", item.message), link("What to do about it", `#/run/${run.href}`))
       : [recordForm({ item, schema: requests[run.place(at).at].schema, change: (pointer, to) => change(at, { changes: { [pointer]: to } }), chosen: (pointer) => viewer.point(boxesOf(item, pointer)) }),
         h("div.row.side-acts", isChecked(item) ? button("Uncheck", () => change(at, { checked: false })) : button("Checked, next", check, { kind: "primary", title: "C" }), isCorrected(item) && button("Undo all corrections", () => change(at, { record: item.result }), { kind: "quiet" }))];
     fill(side, h("div.side-head", h("h2", `${number(at + 1)}. ${run.nameOf(at)}`), badge(`${mark} ${word}`, kind), h("span.grow"), step(-1, "↑", "Record before (K)"), step(1, "↓", "Next record (J)")), said,

@@ -8,7 +8,7 @@ import { go, sign } from "./parts.js";
 import { estimate } from "./send.js";
 import { stepper } from "./stepper.js";
 import { thumb } from "./thumbs.js";
-import { ask, badge, bar, button, card, complain, head, link, list, mono, notice, say, statusBadge, table, when } from "./ui.js";
+import { ask, badge, bar, button, card, complain, head, link, list, notice, say, statusBadge, table, when } from "./ui.js";
 import { virtual } from "./virtual.js";
 
 export const title = "Run";
@@ -167,7 +167,7 @@ function failures(run, refresh) {
   run.items.forEach((item, n) => item.status === "failed" && groups.set(item.code, [...(groups.get(item.code) ?? []), n]));
   const lists = [...groups].sort((one, other) => other[1].length - one[1].length).map(([code, numbers]) => {
     const more = numbers.length - MOST_LISTED;
-    return h("li", h("p", h("strong", `${number(numbers.length)} × `), mono(code), ". ", ADVICE.find(([, codes]) => codes.split(" ").includes(code))?.[0] ?? "See the message of each."),
+    return h("li", h("p", h("strong", `${number(numbers.length)} × `), h("code", code), ". ", ADVICE.find(([, codes]) => codes.split(" ").includes(code))?.[0] ?? "See the message of each."),
       h("details", h("summary", "Show them"), h("ul.plain", numbers.slice(0, MOST_LISTED).map((n) => h("li", link(run.nameOf(n), `#/review/${run.href}/${n + 1}`), h("span.muted", ` ${run.items[n].message ?? ""}`))), more > 0 && h("li", `and ${number(more)} more; Review shows them all`))));
   });
   const what = plural(run.failed, "picture");
