@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import sys
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -76,8 +78,11 @@ def ended(service: Service) -> str:
     return job
 
 
-def records(service: Service, job: str) -> list[dict[str, Any]]:
-    return list(service.send("GET", f"/api/v1/jobs/{job}/items")[2]["items"])
+def records(service: Service, job: str, **options: Any) -> list[dict[str, Any]]:
+    """The items of a job. `options`: of json.loads."""
+    request = Request(f"{service.url}/api/v1/jobs/{job}/items", headers={"Authorization": f"Bearer {service.key}"})
+    with urlopen(request, timeout=30) as answer:
+        return list(json.loads(answer.read(), **options)["items"])
 
 
 def reviewed(console, job: str) -> Page:
@@ -94,7 +99,7 @@ def test_a_run_is_followed_to_its_end_and_its_failures_are_retried(open_console,
     page = console.page
     expect(page.get_by_role("heading", level=1, name="The run works")).to_be_visible()
     expect(page.get_by_role("heading", level=1, name="The run has ended")).to_be_visible()
-    expect(page.locator(".tile.succeeded")).to_have_count(4)
+    expect(page.locator(".pic.good")).to_have_count(4)
     expect(page.get_by_text("safety_blocked")).to_be_visible()
     expect(page.get_by_text("Another model may take it")).to_be_visible()
     expect(page.get_by_role("row", name="Credits")).to_contain_text("at most 15")
@@ -218,6 +223,23 @@ def test_a_wrong_value_is_refused_at_its_field_and_a_change_by_another_is_not_ov
     assert (record["shop"], record["total"], len(record["lines"])) == ("theirs", None, 2)
 
 
+def test_numbers_keep_their_digits_when_another_value_is_corrected(open_console, service: Service):
+    job = send(service, 1)
+    service.follow(f"/api/v1/jobs/{job}")
+    body = b'{"record": {"shop": "a", "total": 1.10, "paid": true, "lines": [{"price": 9007199254740993}, {"price": 2.50}]}}'
+    service.send("PATCH", f"/api/v1/jobs/{job}/items/0", body)
+    page = reviewed(open_console(service), job)
+    expect(page.get_by_label("total", exact=True)).to_have_value("1.10")
+    expect(page.get_by_label("price", exact=True).first).to_have_value("9007199254740993")
+    page.get_by_label("shop", exact=True).fill("b")
+    page.get_by_label("shop", exact=True).press("Enter")
+    expect(page.get_by_role("gridcell", name="corrected: b")).to_be_visible()
+    page.get_by_role("button", name="Remove lines 2").click()
+    expect(page.get_by_role("button", name="Remove lines 2")).to_have_count(0)
+    stored = records(service, job, parse_float=str)[0]["corrections"]["record"]
+    assert (stored["shop"], stored["total"], stored["lines"]) == ("b", "1.10", [{"price": 9007199254740993}])
+
+
 def test_another_account_s_run_is_as_if_it_were_not_there(open_console, service: Service, ended: str):
     other = json.loads(service.cli("keys", "create", "other", "--credits", "50", "--json"))["key"]
     console = open_console(service, key=other)
@@ -251,6 +273,8 @@ def test_a_value_with_evidence_is_shown_where_it_stands(open_console, service: S
         box = {"match": "exact", "text": "0", "boxes": [[0.5, 0.5, 0.6, 0.55]], "confidence": 0.9}
         body["items"][0]["evidence"] = {"/total": box}
         body["items"][1]["needsReview"] = True
+        line = {"text": "Total 12.50", "box": [[1, 2], [9, 2], [9, 4], [1, 4]], "confidence": 0.9}
+        body["items"][2]["result"] = {"text": "Total 12.50", "lines": [line]}
         route.fulfill(response=answer, json=body)
 
     console.page.route(re.compile(r"/items\?"), with_evidence)
@@ -263,42 +287,47 @@ def test_a_value_with_evidence_is_shown_where_it_stands(open_console, service: S
     expect(level).not_to_have_text(whole)
     page.get_by_role("button", name="Fit").click()
     expect(level).to_have_text(whole)
+    page.get_by_role("gridcell", name="Total 12.50").click()
+    expect(page.get_by_label("confidence")).to_be_visible()
+    expect(page.locator(".viewer-boxes span")).to_have_count(1)
+    expect(page.get_by_label("box")).to_have_count(0)
     page.get_by_label("Show").select_option("unsupported")
     expect(page.get_by_role("row")).to_have_count(2)
 
 
-@pytest.mark.parametrize("language", ["curl", "Python", "extract-image run"])
-def test_the_code_of_a_run_can_be_pasted(open_console, service: Service, ended: str, language: str, tmp_path):
-    if language == "curl" and not shutil.which("curl"):
-        pytest.skip("curl is not installed")
-    if language == "Python":
-        pytest.importorskip("requests")
+def test_the_code_of_a_run_can_be_pasted(open_console, service: Service, ended: str, tmp_path):
     console = open_console(service)
     console.go(f"export/{ended}")
-    console.page.get_by_role("tab", name=language).click()
-    text = console.page.locator(".code pre").inner_text()
-    assert service.key not in text
     for n in range(3):
         (tmp_path / f"receipt-{n}.png").write_bytes(numbered_picture(n))
-    shell = ["bash", "-euo", "pipefail", "-c", text.replace("your key", service.key)]
-    command = [sys.executable, "-c", text] if language == "Python" else shell
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     known = {"PATH": paths, "HOME": str(tmp_path), "EXTRACT_IMAGE_KEY": service.key}
-    done = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text(encoding="utf-8-sig"))))
-    assert [row["total"] for row in rows] == ["0", "1", "2"]
+    there = {"curl": shutil.which("curl"), "Python": importlib.util.find_spec("requests"), "extract-image run": True}
+    for language in filter(there.get, there):
+        console.page.get_by_role("tab", name=language).click()
+        text = console.page.locator(".code pre").inner_text()
+        assert service.key not in text
+        shell = ["bash", "-euo", "pipefail", "-c", text.replace("your key", service.key)]
+        command = [sys.executable, "-c", text] if language == "Python" else shell
+        done = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text(encoding="utf-8-sig"))))
+        assert [row["total"] for row in rows] == ["0", "1", "2"]
+        (tmp_path / "results.csv").unlink()
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_nothing_serious_on_the_screens_of_a_run(open_console, service: Service, ended: str, dark):
-    console = open_console(service, dark=dark)
+def test_axe_finds_nothing_serious_on_the_screens_of_a_run_in_the_light_and_in_the_dark(
+    open_console, service: Service, ended: str
+):
+    console = open_console(service)
     for screen in ("run", "review", "export"):
         console.go(f"{screen}/{ended}")
         expect(console.page.locator("main h1")).to_be_visible()
-        found = Axe().run(console.page).response["violations"]
-        serious = [one for one in found if one["impact"] in {"serious", "critical"}]
-        assert [(screen, one["id"], one["nodes"][0]["html"]) for one in serious] == []
+        for look in ("light", "dark"):
+            console.page.emulate_media(color_scheme=look)
+            found = Axe().run(console.page).response["violations"]
+            serious = [one for one in found if one["impact"] in {"serious", "critical"}]
+            assert [(screen, look, one["id"], one["nodes"][0]["html"]) for one in serious] == []
 
 
 def test_a_phone_shows_the_table_and_the_picture_as_two_views(open_console, service: Service, ended: str):

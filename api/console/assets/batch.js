@@ -3,8 +3,10 @@
 import * as api from "./api.js";
 import { fill, h } from "./dom.js";
 import { original } from "./draft.js";
+import { call } from "./json.js";
+import { go } from "./parts.js";
 import { drawable } from "./pictures.js";
-import { empty } from "./ui.js";
+import { empty, head, link } from "./ui.js";
 
 const PAGE = 500; // items of a request
 const STREAMS = 3; // a browser opens six connections to a host, and the other requests need some of them
@@ -19,15 +21,18 @@ export async function open(main, id = "", signal = undefined) {
   } catch (error) {
     if (error.status !== 404) throw error;
   }
-  fill(main, h("h1", {}, "There is no such run"), empty("Nothing is here", "It was deleted, or it belongs to another account.", h("a", { class: "button primary", href: "#/jobs" }, "All jobs"), h("a", { class: "button", href: "#/new" }, "Read pictures")));
+  fill(main, head("There is no such run"), empty("Nothing is here", "It was deleted, or it belongs to another account.", link("All jobs", "#/jobs", { class: "button primary" })));
   return null;
 }
+
+/** What stands where a run must have ended first. */
+export const unended = (run) => empty("The run still works", "Its records are here when it has ended.", go("run", run, "See the run"));
 
 async function jobsOf(id, signal) {
   if (!id.startsWith("batch:")) return [await api.call(`api/v1/jobs/${encodeURIComponent(id)}`, { signal })];
   const batch = id.slice(6);
   const found = [];
-  for await (const page of api.pages("api/v1/jobs", "jobs", { batch, limit: 100 }, signal)) found.push(...page.filter((job) => job.batch === batch));
+  for await (const page of api.pages("api/v1/jobs", "jobs", { batch, limit: 100 }, signal)) found.push(...page);
   return found.reverse(); // the service shows the newest first
 }
 
@@ -50,6 +55,7 @@ export class Run {
   get name() { return this.jobs.find((job) => job.name)?.name ?? ""; }
   get succeeded() { return this.sum((job) => job.counts.succeeded); }
   get failed() { return this.sum((job) => job.counts.failed); }
+  get done() { return this.succeeded + this.failed; }
   get warnings() { return [...new Set(this.jobs.flatMap((job) => job.warnings))]; }
   sum(of) { return this.jobs.reduce((all, job) => all + (of(job) ?? 0), 0); }
 
@@ -58,6 +64,11 @@ export class Run {
     const seen = new Set(this.jobs.map((job) => job.status));
     if (seen.size === 1) return this.jobs[0].status;
     return seen.has("cancelled") ? "cancelled" : "partial";
+  }
+
+  /** What each job was asked. */
+  requests(signal) {
+    return Promise.all(this.jobs.map((job) => call(`api/v1/jobs/${job.id}/request`, { signal })));
   }
 
   /** Which job has the picture, and at which index. */
@@ -91,24 +102,19 @@ export class Run {
   }
 
   /** Reads the items that may have changed, a page at a time. `seen(first, count)` is called after each page. */
-  async read(signal, seen = () => {}) {
-    for (const [at, job] of this.jobs.entries()) {
-      for (let place = 0; place < this.pages[at].length; place++) {
-        if (this.pages[at][place].settled) continue;
-        await this.readPage(at, place, job, signal, seen);
-      }
-    }
+  async read(signal, seen) {
+    for (const at of this.jobs.keys()) for (let place = 0; place < this.pages[at].length; place++) if (!this.pages[at][place].settled) await this.readPage(at, place, signal, seen);
   }
 
   /** Reads the page on which this picture stands. */
   async readAgain(n, signal) {
-    const { at, job, index } = this.place(n);
-    await this.readPage(at, Math.floor(index / PAGE), job, signal, () => {});
+    const { at, index } = this.place(n);
+    await this.readPage(at, Math.floor(index / PAGE), signal);
   }
 
-  async readPage(at, place, job, signal, seen) {
+  async readPage(at, place, signal, seen = () => {}) {
     const pages = this.pages[at];
-    const answer = await patiently(() => api.call(`api/v1/jobs/${job.id}/items${api.query({ limit: PAGE, cursor: pages[place].cursor })}`, { signal }), signal);
+    const answer = await patiently(() => call(`api/v1/jobs/${this.jobs[at].id}/items${api.query({ limit: PAGE, cursor: pages[place].cursor })}`, { signal }), signal);
     for (const item of answer.items) this.items[this.offsets[at] + item.index] = item;
     pages[place].settled = answer.items.every((item) => item.status === "succeeded" || item.status === "failed");
     if (answer.nextCursor && !pages[place + 1]) pages.push({ cursor: answer.nextCursor, settled: false });
@@ -129,18 +135,16 @@ export class Run {
         for (const job of await jobsOf(this.id, signal).catch(() => [])) if (waiting.includes(job.id)) seen(job);
       }
     };
-    await Promise.all([...Array.from({ length: Math.min(STREAMS, all) }, stream), all > STREAMS ? look() : null]);
+    await Promise.all([...Array.from({ length: Math.min(STREAMS, all) }, stream), all > STREAMS && look()]);
   }
 
-  /** A picture to show: a Blob. Raises Refused with `inputs_gone` if neither the tab nor the service has it. */
+  /** A picture to show: a Blob, with `across`: the original's width in pixels, if that is another. Raises Refused with `inputs_gone` if neither the tab nor the service has it. */
   async picture(n, width, signal) {
     const mine = this.original(n);
-    if (mine?.file) {
-      if (drawable(mine)) return mine.file;
-      return api.blob(`api/v1/preview?width=${width}`, { method: "POST", body: mine.file, signal, more: { "Content-Type": "application/octet-stream" } });
-    }
+    if (mine?.file && drawable(mine)) return mine.file;
     const { job, index } = this.place(n);
-    return patiently(() => api.blob(`api/v1/jobs/${job.id}/items/${index}/image?width=${width}`, { signal }), signal);
+    const [path, options] = mine?.file ? ["preview", { method: "POST", body: mine.file }] : [`jobs/${job.id}/items/${index}/image`, {}];
+    return patiently(() => drawn(`api/v1/${path}?width=${width}`, { ...options, signal }), signal);
   }
 
   /** Whether the service may still have the picture. */
@@ -148,6 +152,13 @@ export class Run {
     const { job } = this.place(n);
     return !job.finishedAt || Boolean(job.inputsExpireAt && new Date(job.inputsExpireAt) > Date.now());
   }
+}
+
+/** A picture that the service draws. */
+async function drawn(path, options) {
+  const answer = await fetch(api.address(path), { ...options, headers: { Authorization: `Bearer ${api.key()}` } });
+  if (answer.ok) return Object.assign(await answer.blob(), { across: Number(answer.headers.get("X-Image-Width")) });
+  throw new api.Refused(answer.status, answer.headers.get("X-Error-Code"), (await answer.json()).error, Number(answer.headers.get("Retry-After")));
 }
 
 /** Calls `act`, again after the time that the service names if it is busy. */
@@ -169,6 +180,7 @@ export function keptThumbs(run, signal) {
   const gone = new Set(); // jobs whose pictures are no longer there
   let busy = false;
   signal.addEventListener("abort", () => kept.forEach((address) => URL.revokeObjectURL(address)));
+  const show = (place, n) => void fill(place, h("img", { src: kept.get(n), alt: "" }));
   async function next() {
     if (busy) return;
     busy = true;
@@ -177,14 +189,10 @@ export function keptThumbs(run, signal) {
       const { job } = run.place(n);
       if (!place.isConnected || gone.has(job.id)) continue;
       try {
-        const address = URL.createObjectURL(await run.picture(n, 160, signal));
-        kept.set(n, address);
-        if (kept.size > MOST_KEPT) {
-          const [oldest, old] = kept.entries().next().value;
-          kept.delete(oldest);
-          URL.revokeObjectURL(old);
-        }
-        fill(place, h("img", { src: address, alt: "" }));
+        kept.set(n, URL.createObjectURL(await run.picture(n, 160, signal)));
+        const [oldest, old] = kept.entries().next().value;
+        if (kept.size > MOST_KEPT && kept.delete(oldest)) URL.revokeObjectURL(old);
+        show(place, n);
         await api.pause(120, signal);
       } catch (error) {
         if (error.code === "inputs_gone") gone.add(job.id);
@@ -193,7 +201,7 @@ export function keptThumbs(run, signal) {
     busy = false;
   }
   return (place, n) => {
-    if (kept.has(n)) return void fill(place, h("img", { src: kept.get(n), alt: "" }));
+    if (kept.has(n)) return show(place, n);
     if (!run.keeps(n) || run.items[n]?.source?.startsWith("http")) return;
     wanted.push([place, n]);
     if (wanted.length > 200) wanted.shift();

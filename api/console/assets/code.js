@@ -1,99 +1,103 @@
 // A run written as commands and as a program. Each text can be pasted as it is, once the key is set.
 
-const FEW = 20; // files that are named one by one
+import { write } from "./json.js";
+
+const FEW = 20; // pictures that are named one by one
 const quote = (text) => `'${String(text).replaceAll("'", `'\\''`)}'`;
 /** A file for curl's -F: quoted twice, because `;` and `,` in a name mean something to curl. */
-const file = (name) => quote(`images=@"${name.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`);
+const file = (name) => `-F ${quote(`images=@"${name.replaceAll(/["\\]/g, "\\$&")}"`)}`;
+const formText = (value) => (typeof value === "string" ? value : write(value));
 
 /** What a field has if it is not sent. */
 const DEFAULTS = { jsonMode: false, granularity: "merged", merge: "auto", cache: false, detail: "high", onError: "partial", deadlineSeconds: 3600, keepInputsSeconds: 0, tier: "standard", evidence: false };
 
-/** The fields of the request that were set, without the pictures. */
-function fieldsOf(request) {
-  const leave = (name, value) => name === "inputMethod" || value === null || value === DEFAULTS[name] || (name === "granularity" && request.schema);
-  return Object.fromEntries(Object.entries(request).filter(([name, value]) => !leave(name, value)));
-}
-const isUrl = (request) => request.inputMethod === "url";
-const formText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+/** The fields of a request that were set, without its pictures. A new run belongs to no batch of an old one. */
+const fieldsOf = ({ inputMethod, batch, ...request }) => Object.fromEntries(Object.entries(request).filter(([name, value]) => value !== null && value !== DEFAULTS[name] && (name !== "granularity" || !request.schema)));
 
-function notesOf({ requests, names }) {
-  const notes = [];
-  if (requests.some((request, at) => !isUrl(request) && (names[at].length > FEW || names[at].some((name) => !name)))) notes.push("The pictures are taken from the folder pictures: put them there.");
-  else if (requests.some((request) => !isUrl(request))) notes.push("Run it in the folder that has the pictures.");
-  return notes;
+const SHELL = `ask() { curl -sS --fail-with-body -H "Authorization: Bearer $EXTRACT_IMAGE_KEY" "$@"; }
+run() { # a file for the table, then what curl sends
+  local table=$1 job; shift
+  job=$(ask "$EXTRACT_IMAGE_URL/api/v1/jobs" "$@") || { echo "$job" >&2; return 1; }
+  job=$EXTRACT_IMAGE_URL/api/v1/jobs/$(printf %s "$job" | sed -n 's/.*"id": *"\\(job_[^"]*\\)".*/\\1/p')
+  until ask "$job?wait=60" | grep -q '"finishedAt": *"'; do sleep 1; done
+  ask "$job/results?format=csv" -o "$table"
 }
-const fromFolder = (request, names) => !isUrl(request) && (names.length > FEW || names.some((name) => !name));
+`;
 
-function curl(run) {
-  const parts = [`export EXTRACT_IMAGE_URL=${quote(run.url)}`, "export EXTRACT_IMAGE_KEY='your key'", ""];
-  run.requests.forEach((request, at) => {
-    const fields = fieldsOf(request);
-    const send = ['JOB=$(curl -sS --fail-with-body "$EXTRACT_IMAGE_URL/api/v1/jobs" \\', '  -H "Authorization: Bearer $EXTRACT_IMAGE_KEY" \\'];
-    if (run.requests.length > 1) parts.push(`# Job ${at + 1} of ${run.requests.length}`);
-    let ending = "";
-    if (isUrl(request)) {
-      send.push("  -H 'Content-Type: application/json' --data-binary @- <<'END_OF_REQUEST'");
-      ending = `\n${JSON.stringify({ inputMethod: "url", images: run.names[at], ...fields }, null, 2)}\nEND_OF_REQUEST\n`;
-    } else {
-      if (fromFolder(request, run.names[at])) {
-        parts.push('IMAGES=(); for IMAGE in pictures/*; do IMAGES+=(-F "images=@\\"$IMAGE\\""); done');
-        send.push('  "${IMAGES[@]}" \\');
-      } else for (const name of run.names[at]) send.push(`  -F ${file(name)} \\`);
-      const texts = Object.entries(fields).map(([name, value]) => `  --form-string ${quote(`${name}=${formText(value)}`)}`);
-      send.push(texts.join(" \\\n"));
-    }
-    parts.push(`${send.join("\n")}${ending} | sed -n 's/.*"id": *"\\(job_[^"]*\\)".*/\\1/p')`.replace(/\n \| sed/, "\n) && JOB=$(printf '%s' \"$JOB\" | sed"));
-    const results = run.requests.length > 1 ? `results-${at + 1}.csv` : "results.csv";
-    parts.push('until curl -sS -H "Authorization: Bearer $EXTRACT_IMAGE_KEY" "$EXTRACT_IMAGE_URL/api/v1/jobs/$JOB?wait=60" | grep -Eq \'"finishedAt": *"\'; do sleep 1; done', `curl -sS --fail-with-body -H "Authorization: Bearer $EXTRACT_IMAGE_KEY" "$EXTRACT_IMAGE_URL/api/v1/jobs/$JOB/results?format=csv" -o ${results}`, "");
+function curl(jobs) {
+  const texts = jobs.map(({ fields, urls, names, folder, table }) => {
+    if (urls) return `run ${table} -H 'Content-Type: application/json' --data-binary @- <<'END_OF_REQUEST'\n${write({ inputMethod: "url", images: names, ...fields }, 2)}\nEND_OF_REQUEST\n`;
+    const sent = [folder ? '"${IMAGES[@]}"' : names.map(file), Object.entries(fields).map(([name, value]) => `--form-string ${quote(`${name}=${formText(value)}`)}`)];
+    return `${folder ? `IMAGES=(); for IMAGE in ${folder}/*; do IMAGES+=(-F "images=@\\"$IMAGE\\""); done\n` : ""}${[`run ${table}`, ...sent.flat()].join(" \\\n  ")}\n`;
   });
-  return { text: parts.join("\n"), notes: ["For bash or zsh.", ...notesOf(run)] };
+  return SHELL + texts.join("");
 }
+
+const PROGRAM = (url) => `import json
+import os
+from pathlib import Path
+
+import requests
+
+URL = os.environ.get("EXTRACT_IMAGE_URL", ${JSON.stringify(url)})
+service = requests.Session()
+service.headers["Authorization"] = "Bearer " + os.environ["EXTRACT_IMAGE_KEY"]
+
+
+def run(table, images, fields):
+    """Sends files or addresses as one job, waits for its end, and writes its records as a table."""
+    if isinstance(images[0], str):
+        sent = {"json": {"inputMethod": "url", "images": images, **fields}}
+    else:
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+        sent = {"data": texts, "files": [("images", (path.name, path.read_bytes())) for path in images]}
+    answer = service.post(f"{URL}/api/v1/jobs", **sent, timeout=300)
+    if not answer.ok:
+        raise SystemExit(answer.text)
+    job = f"{URL}/api/v1/jobs/{answer.json()['id']}"
+    while not service.get(f"{job}?wait=60", timeout=90).json()["finishedAt"]:
+        pass
+    Path(table).write_bytes(service.get(f"{job}/results?format=csv", timeout=300).content)
+
+`;
 
 /** A value as Python writes it. */
-function python(value, indent = "") {
-  if (value === null) return "None";
-  if (value === true) return "True";
-  if (value === false) return "False";
-  if (typeof value !== "object") return JSON.stringify(value);
-  const deeper = `${indent}    `;
-  const array = Array.isArray(value);
-  const entries = array ? value.map((one) => python(one, deeper)) : Object.entries(value).map(([name, one]) => `${JSON.stringify(name)}: ${python(one, deeper)}`);
-  if (!entries.length) return array ? "[]" : "{}";
-  return `${array ? "[" : "{"}\n${entries.map((one) => `${deeper}${one},\n`).join("")}${indent}${array ? "]" : "}"}`;
+const python = (value) => write(value, 4).replace(/"[^"\\]*(?:\\.[^"\\]*)*"|true|false|null/g, (part) => ({ "true": "True", "false": "False", null: "None" })[part] ?? part);
+
+const program = (jobs, url) => PROGRAM(url) + jobs.map(({ fields, urls, names, folder, table }) => `
+images = ${folder ? `sorted(path for path in Path("${folder}").iterdir() if path.is_file())` : urls ? python(names) : `[Path(name) for name in ${python(names)}]`}
+fields = ${python(fields)}
+run("${table}", images, fields)
+`).join("");
+
+/** The fields that `extract-image run` has as options, and those that it sets itself. */
+const OPTIONS = { prompt: "prompt", model: "model", detail: "detail", maxMoney: "max-money" };
+const ITS_OWN = ["schema", "fallbackModels", "jsonMode", "granularity", "merge", "name", "keepInputsSeconds", "onError", "deadlineSeconds"];
+
+function command(jobs) {
+  const { fields } = jobs[0];
+  const money = jobs.reduce((all, job) => all + (job.fields.maxMoney ?? 0), 0);
+  const names = [...new Set(jobs.flatMap((job) => job.folder || job.names.map((name) => name.replace(/^-/, "./-"))))];
+  const listed = names.length > FEW; // a command line has room for some thousand characters
+  const words = ["extract-image run", fields.schema && "--schema schema.json", ...Object.entries(OPTIONS).map(([name, option]) => fields[name] && `--${option} ${quote(name === "maxMoney" ? money : fields[name])}`), ...(fields.fallbackModels ?? []).map((model) => `--fallback-model ${quote(model)}`), "--csv results.csv", listed ? "-" : "--", ...(listed ? [] : names.map(quote))];
+  return `${fields.schema ? `cat > schema.json <<'END_OF_SCHEMA'\n${write(fields.schema, 2)}\nEND_OF_SCHEMA\n` : ""}${words.filter(Boolean).join(" \\\n  ")}${listed ? ` <<'END_OF_LIST'\n${names.join("\n")}\nEND_OF_LIST` : ""}\n`;
 }
 
-function pythonProgram(run) {
-  const lines = ["import json", "import os", "from pathlib import Path", "", "import requests", "", `URL = os.environ.get("EXTRACT_IMAGE_URL", ${JSON.stringify(run.url)})`, 'HEADERS = {"Authorization": f"Bearer {os.environ[\'EXTRACT_IMAGE_KEY\']}"}', "", "",
-    "def send(images, fields):", '    """Sends files or addresses as one job, and returns its id."""', "    if isinstance(images[0], str):", '        body = {"inputMethod": "url", "images": images, **fields}', '        answer = requests.post(f"{URL}/api/v1/jobs", json=body, headers=HEADERS, timeout=300)', "    else:",
-    "        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}", '        files = [("images", (path.name, path.read_bytes())) for path in images]', '        answer = requests.post(f"{URL}/api/v1/jobs", data=texts, files=files, headers=HEADERS, timeout=300)', "    if not answer.ok:", "        raise SystemExit(answer.text)", '    return answer.json()["id"]', "", "",
-    "def wait(job):", '    """Waits until the job has ended, and returns it."""', "    while True:", '        seen = requests.get(f"{URL}/api/v1/jobs/{job}?wait=60", headers=HEADERS, timeout=90).json()', '        if seen["finishedAt"]:', "            return seen", "", ""];
-  run.requests.forEach((request, at) => {
-    const images = isUrl(request) ? python(run.names[at]) : fromFolder(request, run.names[at]) ? 'sorted(path for path in Path("pictures").iterdir() if path.is_file())' : `[Path(name) for name in ${python(run.names[at])}]`;
-    const results = run.requests.length > 1 ? `results-${at + 1}.csv` : "results.csv";
-    lines.push(`images = ${images}`, `fields = ${python(fieldsOf(request))}`, "job = send(images, fields)", "print(job, wait(job)[\"status\"])", 'table = requests.get(f"{URL}/api/v1/jobs/{job}/results?format=csv", headers=HEADERS, timeout=300)', `Path("${results}").write_bytes(table.content)`, "");
+/** The ways to write a run: [id, name, text, notes]. `names`: of each job's pictures, or their addresses. */
+export function codesOf({ url, requests, names }) {
+  const numbered = (at) => (requests.length > 1 ? `-${at + 1}` : "");
+  const jobs = requests.map((request, at) => {
+    const urls = request.inputMethod === "url";
+    const few = names[at].length <= FEW && names[at].every(Boolean);
+    return { fields: fieldsOf(request), urls, names: names[at], folder: urls || few ? "" : `pictures${numbered(at)}`, table: `results${numbered(at)}.csv` };
   });
-  return { text: lines.join("\n"), notes: ["It needs the package requests, and the key in the variable EXTRACT_IMAGE_KEY.", ...notesOf(run)] };
+  const folders = jobs.map((job) => job.folder).filter(Boolean);
+  const where = folders.length ? `Put the pictures into the folder ${folders.join(", those of the next job into ")}.` : jobs.every((job) => job.urls) ? "" : "Run it in the folder that has the pictures.";
+  const lost = Object.keys(jobs[0].fields).filter((name) => !(name in OPTIONS) && !ITS_OWN.includes(name));
+  const exports = `export EXTRACT_IMAGE_URL=${quote(url)}\nexport EXTRACT_IMAGE_KEY='your key'\n`;
+  return [
+    ["curl", "curl", exports + curl(jobs), ["For bash or zsh.", where]],
+    ["python", "Python", program(jobs, url), ["It needs the package requests, and your key in the variable EXTRACT_IMAGE_KEY.", where]],
+    ["command", "extract-image run", exports + command(jobs), [where, "Run again, it sends only what it has not read yet.", lost.length > 0 && `The command has no option for ${lost.join(", ")}.`]],
+  ];
 }
-
-/** The fields that `extract-image run` has as options. */
-const OPTIONS = { prompt: "prompt", model: "model", detail: "detail", maxMoney: "max-money", maxCredits: "max-credits" };
-
-function command(run) {
-  const fields = fieldsOf(run.requests[0]);
-  const lines = [`export EXTRACT_IMAGE_URL=${quote(run.url)}`, "export EXTRACT_IMAGE_KEY='your key'"];
-  const words = ["extract-image run"];
-  if (fields.schema) {
-    lines.push("cat > schema.json <<'END_OF_SCHEMA'", JSON.stringify(fields.schema, null, 2), "END_OF_SCHEMA");
-    words.push("--schema schema.json");
-  }
-  const money = run.requests.reduce((all, request) => all + (request.maxMoney ?? 0), 0);
-  for (const [name, option] of Object.entries(OPTIONS)) if (fields[name] !== undefined) words.push(`--${option} ${quote(name === "maxMoney" ? money : fields[name])}`);
-  for (const model of fields.fallbackModels ?? []) words.push(`--fallback-model ${quote(model)}`);
-  words.push("--csv results.csv");
-  const taken = run.requests.flatMap((request, at) => (fromFolder(request, run.names[at]) ? ["pictures"] : run.names[at].map((name) => (name.startsWith("-") ? `./${name}` : name))));
-  words.push("--", ...new Set(taken.map(quote)));
-  const lost = Object.keys(fields).filter((name) => !(name in OPTIONS) && !["schema", "fallbackModels", "jsonMode", "granularity", "merge", "name", "batch", "keepInputsSeconds", "onError", "deadlineSeconds"].includes(name) && fields[name] !== false);
-  return { text: `${[...lines, words.join(" \\\n  ")].join("\n")}\n`, notes: [...notesOf(run), "The command sends only what it has not read yet when you run it again.", ...(lost.length ? [`The command has no option for ${lost.join(", ")}.`] : [])] };
-}
-
-export const CODES = [["curl", "curl", curl], ["python", "Python", pythonProgram], ["command", "extract-image run", command]];

@@ -3,14 +3,22 @@
 import { draft, usable } from "./draft.js";
 import { bytes } from "./format.js";
 
-const UNFIT = {
-  pdf: "A PDF is no picture: save its pages as pictures first.",
-  zip: "An archive or Office document is no picture: add the pictures in it.",
-  svg: "SVG is a drawing: export it as PNG.",
-  video: "A video is no picture: add the frames that you mean.",
-  text: "This is text, not a picture.",
-  empty: "The file is empty.",
-};
+const VIDEO = "A video is no picture: add the frames that you mean.";
+const SVG = "SVG is a drawing: export it as PNG.";
+/** A media type, or why it is no picture, and how such files begin. */
+const BEGINNINGS = [
+  ["image/png", "\x89PNG"],
+  ["image/jpeg", "\xff\xd8\xff"],
+  ["image/gif", "GIF8"],
+  ["image/webp", "RIFF....WEBP"],
+  ["image/bmp", "BM"],
+  ["image/tiff", "II[*+]\0", "MM\0[*+]"],
+  ["image/avif", "....ftypavi[fs]"],
+  ["image/heic", "....ftyp(hei|hev|mif1|msf1)"],
+  [VIDEO, "....ftyp", "\x1aE\xdf\xa3", "FLV\x01"],
+  ["A PDF is no picture: save its pages as pictures first.", "%PDF"],
+  ["An archive or Office document is no picture: add the pictures in it.", "PK\x03\x04", "\xd0\xcf\x11\xe0", "7z\xbc\xaf", "Rar!", "\x1f\x8b"],
+].map(([kind, ...heads]) => [kind, new RegExp(`^(${heads.join("|")})`, "s")]);
 const BY_NAME = /\.(tga|icb|vda|vst|pcx|sgi|rgb|bw|fli|flc|gbr|xbm|cur|pcd|msp|dcx|dds|blp|ftex|ftu|ftc|fits?|icns|ico|qoi|psd|pxr|ras|sun|xpm|p[bgpnf]m|j2k|jp2|jpf|jxl)$/i;
 const JUNK = /(^|\/)(\.DS_Store|Thumbs\.db|desktop\.ini|\._[^/]*)$/i;
 const order = new Intl.Collator(undefined, { numeric: true });
@@ -19,29 +27,12 @@ let last = 0;
 /** The name without its folders. */
 export const shortName = (picture) => picture.name.split("/").pop();
 
-const starts = (head, text, at = 0) => [...text].every((letter, place) => head[at + place] === letter.charCodeAt(0));
-
 /** The kind of a file by its first bytes: a media type, "image/*" for a rarer picture, or "" with the reason why it is none. */
-export function kindOf(head, name = "") {
-  if (!head.length) return ["", UNFIT.empty];
-  if (starts(head, "\x89PNG")) return ["image/png", ""];
-  if (starts(head, "\xff\xd8\xff")) return ["image/jpeg", ""];
-  if (starts(head, "GIF8")) return ["image/gif", ""];
-  if (starts(head, "RIFF") && starts(head, "WEBP", 8)) return ["image/webp", ""];
-  if (starts(head, "BM")) return ["image/bmp", ""];
-  if (starts(head, "II*\0") || starts(head, "MM\0*") || starts(head, "II+\0") || starts(head, "MM\0+")) return ["image/tiff", ""];
-  if (starts(head, "ftyp", 4)) {
-    const brand = String.fromCharCode(...head.slice(8, 12));
-    if (/^(avif|avis)/.test(brand)) return ["image/avif", ""];
-    return /^(hei|hev|mif1|msf1)/.test(brand) ? ["image/heic", ""] : ["", UNFIT.video];
-  }
-  if (starts(head, "%PDF")) return ["", UNFIT.pdf];
-  if (starts(head, "PK\x03\x04") || starts(head, "\xd0\xcf\x11\xe0") || starts(head, "7z\xbc\xaf") || starts(head, "Rar!") || starts(head, "\x1f\x8b")) return ["", UNFIT.zip];
-  if (starts(head, "\x1aE\xdf\xa3") || starts(head, "FLV\x01")) return ["", UNFIT.video];
-  const text = new TextDecoder().decode(head).trimStart().toLowerCase();
-  if (text.startsWith("<svg") || (text.startsWith("<?xml") && (text.includes("<svg") || /\.svg$/i.test(name)))) return ["", UNFIT.svg];
-  if (BY_NAME.test(name)) return ["image/*", ""];
-  return head.every((byte) => byte > 31 || (byte > 8 && byte < 14)) ? ["", UNFIT.text] : ["image/*", ""]; // the service knows more kinds than this list
+function kindOf(bytes, name) {
+  const head = String.fromCharCode(...bytes);
+  const found = !head ? "The file is empty." : BEGINNINGS.find(([, begins]) => begins.test(head))?.[0] ?? (/^(\xef\xbb\xbf)?\s*(<\?xml.*)?<svg/is.test(head) || (/^\s*<\?xml/i.test(head) && /\.svg$/i.test(name)) ? SVG
+    : BY_NAME.test(name) || /[\0-\x08\x0e-\x1f]/.test(head) ? "image/*" : "This is text, not a picture."); // the service knows more kinds than this list
+  return found.startsWith("image/") ? [found, ""] : ["", found];
 }
 
 /** Whether the browser draws such a picture by itself. */

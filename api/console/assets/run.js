@@ -3,11 +3,12 @@
 import * as api from "./api.js";
 import { keptThumbs, open } from "./batch.js";
 import { fill, h } from "./dom.js";
-import { ago, duration, money, number, percent, plural, time } from "./format.js";
+import { duration, money, number, percent, plural } from "./format.js";
+import { go, sign } from "./parts.js";
 import { estimate } from "./send.js";
 import { stepper } from "./stepper.js";
 import { thumb } from "./thumbs.js";
-import { ask, badge, bar, button, card, complain, notice, say, statusBadge } from "./ui.js";
+import { ask, badge, bar, button, card, complain, head, link, list, notice, say, statusBadge, table, when } from "./ui.js";
 import { virtual } from "./virtual.js";
 
 export const title = "Run";
@@ -15,65 +16,59 @@ export const title = "Run";
 const TILE = 96; // pixels
 const SPOKEN_MS = 15000; // between two words to a screen reader
 const WINDOW_MS = 60000; // over which the rate is measured
-const SIGNS = { succeeded: ["✓", "read"], failed: ["✕", "failed"], running: ["▸", "being read"], queued: ["·", "waiting"] };
+const MOST_LISTED = 50; // pictures under one reason
+/** Sign, kind of badge and word of a picture's status. */
+const STATES = { succeeded: ["✓", "good", "read"], failed: ["✕", "bad", "failed"], running: ["▸", "busy", "being read"], queued: ["·", "", "waiting"] };
 
-/** What to do about a failure, by its code. */
-const ADVICE = {
-  url_not_allowed: "The service may not fetch from this address. Upload the pictures as files instead.",
-  fetch_failed: "The picture could not be fetched. Check that the address opens without signing in, then retry.",
-  fetch_timeout: "Its server was too slow. Retry later, or upload the picture as a file.",
-  image_too_large: "The file is over the limit. Make it smaller and send it again.",
-  unsupported_format: "This is no picture that the service can read. Save it as JPEG or PNG and send it again.",
-  image_empty: "The file is empty. Export or copy it again.",
-  image_corrupt: "The file is damaged. Export or copy it again.",
-  image_too_many_pixels: "The picture has too many pixels. Make it smaller and send it again.",
-  image_too_complex: "The file unpacks to too much. Save it as JPEG or PNG and send it again.",
-  image_crashed_decoder: "The file can't be opened safely. Save it anew with a picture program.",
-  worker_crashed: "The service broke off while reading it. Retry.",
-  safety_blocked: "The model refuses to look at it. Another model may take it; otherwise read it by hand.",
-  recitation: "The model stopped because its answer repeats a known text. Ask for less text in the prompt.",
-  output_truncated: "The answer got too long. Ask for fewer fields, or less detail in them.",
-  schema_mismatch: "The answer did not fit the fields. Loosen the fields or describe them better, then retry.",
-  model_refused: "The model gave no answer. Change the prompt, or take another model.",
-  model_unavailable: "The model could not be asked. Look at Health, then retry.",
-  deadline_exceeded: "The time was over. Retry when less is running.",
-  money_limit_reached: "Your limit of money was reached. Read the rest in a new run with a higher one.",
-  cancelled: "It was not read, because the run was cancelled. Retry to read it.",
-  internal_error: "The service made a mistake. Retry; if it fails again, tell whoever runs the service.",
-};
+/** What to do about a failure, and its codes. */
+const ADVICE = [
+  ["The service may not fetch from this address. Upload the picture as a file.", "url_not_allowed"],
+  ["Check that its address opens without signing in, then retry.", "fetch_failed"],
+  ["Its server was too slow. Retry later, or upload the picture as a file.", "fetch_timeout"],
+  ["Make the picture smaller, and send it again.", "image_too_large image_too_many_pixels"],
+  ["Save it as JPEG or PNG, and send it again.", "unsupported_format image_too_complex image_crashed_decoder"],
+  ["The file is empty or damaged. Copy it again.", "image_empty image_corrupt"],
+  ["The model refuses to look at it. Another model may take it.", "safety_blocked"],
+  ["The answer repeats a known text. Ask for less text in the prompt.", "recitation"],
+  ["The answer got too long. Ask for fewer fields.", "output_truncated"],
+  ["The answer did not fit the fields. Describe them better.", "schema_mismatch"],
+  ["The model gave no answer. Change the prompt, or take another model.", "model_refused"],
+  ["Look at Health, then retry.", "model_unavailable"],
+  ["The time was over. Retry when less is running.", "deadline_exceeded"],
+  ["Your limit of money was reached. Read the rest in a new run.", "money_limit_reached"],
+  ["The run was cancelled. Retry to read it.", "cancelled"],
+  ["Retry. If it fails again, tell whoever runs the service.", "worker_crashed internal_error"],
+];
 
 export async function show(main, { rest, signal }) {
   const run = await open(main, rest[0], signal);
   if (!run) return;
-  const head = h("div", { class: "head" });
-  const state = h("div", {});
-  const spoken = h("p", { class: "unseen", role: "status" });
-  const facts = h("div", {});
-  const after = h("div", { class: "stack" });
+  const [top, state, facts, after] = ["div", "div", "div", "div.stack"].map((kind) => h(kind));
+  const spoken = h("p.unseen", { role: "status" });
   const tiles = grid(run, signal);
-  fill(main, stepper("run", { run: run.id }), h("div", { class: "stack" }, head, spoken, card(state), after, h("div", { class: "run-columns" }, card(h("h2", {}, "Pictures"), legend(), tiles.element), card(facts))));
+  const legend = h("p.legend.hint", { "aria-hidden": "true" }, Object.values(STATES).map(([mark, kind, word]) => h("span", sign(mark, kind), ` ${word}`)));
+  fill(main, stepper("run", { run: run.id }), h("div.stack", top, spoken, card(state), after, h("div.run-columns", card("Pictures", legend, tiles.element), card(facts))));
 
-  const pace = paceOf();
+  const rate = rateOf();
   let estimated = null;
   let saidAt = 0;
   let saidEnd = run.ended;
-  let before = "";
+  let status = "";
+  const tell = () => fill(state, progress(run, rate()));
+  const end = () => fill(after, run.ended && ending(run, refresh));
   const paint = () => {
-    pace.note(run.succeeded + run.failed);
-    const parts = `${run.status} ${run.succeeded} ${run.failed} ${run.total} ${run.sum((job) => job.usage.modelCalls)} ${run.warnings.length} ${estimated ? 1 : 0}`;
-    if (parts === before) return void fill(state, progress(run, pace));
-    if (before.split(" ")[0] !== run.status) {
-      fill(head, heading(run, signal, refresh));
-      fill(after, run.ended ? ending(run, refresh) : []);
+    rate(run.done);
+    if (status !== run.status) {
+      fill(top, heading(run, refresh));
+      end();
     }
-    before = parts;
-    fill(state, progress(run, pace));
+    status = run.status;
+    tell();
     fill(facts, cost(run, estimated));
-    if (run.ended ? !saidEnd : Date.now() - saidAt > SPOKEN_MS) {
-      saidAt = Date.now();
-      saidEnd = run.ended;
-      spoken.textContent = run.ended ? `The run has ended. ${number(run.succeeded)} read, ${number(run.failed)} failed.` : `${number(run.succeeded + run.failed)} of ${number(run.total)} done, ${number(run.failed)} failed.`;
-    }
+    if (run.ended ? saidEnd : Date.now() - saidAt < SPOKEN_MS) return;
+    saidAt = Date.now();
+    saidEnd = run.ended;
+    spoken.textContent = run.ended ? `The run has ended. ${number(run.succeeded)} read, ${number(run.failed)} failed.` : `${number(run.done)} of ${number(run.total)} done, ${number(run.failed)} failed.`;
   };
 
   let reading = false;
@@ -87,7 +82,7 @@ export async function show(main, { rest, signal }) {
       while (wanted) {
         wanted = false;
         await run.read(signal, tiles.changed);
-        if (run.ended) fill(after, ending(run, refresh));
+        end();
         await api.pause(Math.max(1000, run.total), signal);
       }
     } catch (error) {
@@ -96,106 +91,96 @@ export async function show(main, { rest, signal }) {
       reading = false;
     }
   };
-  const refresh = () => {
+  const look = () => (paint(), read());
+  const follow = () => {
+    look();
+    if (!run.ended) run.watch(look, signal).then(look, complain);
+  };
+  /** After a retry or a cancel. */
+  function refresh() {
     saidEnd = false;
-    before = "";
+    status = "";
     for (const at of run.jobs.keys()) run.unsettle(at);
     follow();
-  };
-  const follow = () => {
-    paint();
-    read();
-    if (!run.ended) run.watch(() => (paint(), read()), signal).then(() => (paint(), read()), complain);
-  };
-  const tick = setInterval(() => run.ended || fill(state, progress(run, pace)), 1000);
+  }
+  const tick = setInterval(() => run.ended || tell(), 1000);
   signal.addEventListener("abort", () => clearInterval(tick));
   follow();
   planned(run, signal).then((found) => ((estimated = found), paint()), () => {});
 }
 
-/** What the same requests are expected to cost. */
+/** What the same requests are expected to cost: a function of "credits", "money" or "modelCalls". */
 async function planned(run, signal) {
-  const costs = await Promise.all(run.jobs.map(async (job) => {
-    const { images, image, inputMethod, webhookUrl, ...fields } = await api.call(`api/v1/jobs/${job.id}/request`, { signal });
-    return estimate(job.counts.total, Object.fromEntries(Object.entries(fields).filter(([name, value]) => value !== null && !["batch", "name", "metadata", "keepInputsSeconds"].includes(name))), signal);
+  const costs = await Promise.all((await run.requests(signal)).map(({ inputMethod, webhookUrl, batch, name, metadata, keepInputsSeconds, ...fields }, at) => {
+    for (const one in fields) if (fields[one] === null) delete fields[one];
+    return estimate(run.jobs[at].counts.total, fields, signal);
   }));
-  const sum = (of) => costs.reduce((all, one) => all + one[of], 0);
-  return { credits: sum("credits"), money: sum("money"), modelCalls: sum("modelCalls") };
+  return (of) => costs.reduce((all, one) => all + one[of], 0);
 }
 
-function heading(run, signal, refresh) {
-  const first = run.jobs[0];
-  const name = run.name || (run.ended ? "The run has ended" : "The run works");
-  const acts = [];
-  if (!run.ended) acts.push(button("Cancel the run", () => cancel(run, refresh), { kind: "danger" }));
-  acts.push(button("Delete…", () => remove(run), { kind: "quiet" }));
-  return [h("div", {}, h("h1", {}, name), h("p", { class: "muted" }, statusBadge(run.status), ` ${plural(run.total, "picture")}${run.jobs.length > 1 ? ` in ${plural(run.jobs.length, "job")}` : ""}, sent `, h("time", { datetime: first.createdAt, title: time(first.createdAt) }, ago(first.createdAt)), run.ended ? "" : ". You can close this tab: the run goes on, and this address shows it again.")), h("div", { class: "row" }, acts)];
+function heading(run, refresh) {
+  const { createdAt } = run.jobs[0];
+  const jobs = run.jobs.length > 1 ? ` in ${plural(run.jobs.length, "job")}` : "";
+  return head(run.name || (run.ended ? "The run has ended" : "The run works"), [statusBadge(run.status), ` ${plural(run.total, "picture")}${jobs}, sent `, when(createdAt), !run.ended && ". You can close this tab: the run goes on, and this address shows it again."],
+    !run.ended && button("Cancel the run", () => cancel(run, refresh), { kind: "danger" }), button("Delete…", () => remove(run), { kind: "quiet" }));
 }
 
-function progress(run, pace) {
-  const done = run.succeeded + run.failed;
-  const left = run.total - done;
-  const words = [h("strong", {}, `${number(done)} of ${number(run.total)}`), ` done, ${percent(done / Math.max(1, run.total))}`];
-  const rate = pace.rate();
-  if (!run.ended) words.push(rate ? `. ${rate >= 1 ? `${number(Math.round(rate))} a second` : `${number(Math.max(1, Math.round(rate * 60)))} a minute`}, about ${duration(left / rate)} left` : run.jobs.every((job) => job.status === "queued") ? ". It waits for a worker" : ". The time left is known after some more pictures");
-  const at = run.jobs.map((job) => job.finishedAt).filter(Boolean).sort().at(-1);
-  if (run.ended && at) words.push(`. Took ${duration((new Date(at) - new Date(run.jobs.map((job) => job.startedAt ?? job.createdAt).sort()[0])) / 1000)}`);
-  return [bar([[run.succeeded, "good", "read"], [run.failed, "bad", "failed"]], run.total), h("p", { class: "progress-words" }, words), h("p", { class: "row" }, badge(`✓ ${number(run.succeeded)} read`, "good"), badge(`✕ ${number(run.failed)} failed`, run.failed ? "bad" : ""), run.ended && !left ? null : badge(`· ${number(left)} ${run.ended ? "not read" : "to do"}`, run.ended ? "" : "busy"))];
+function progress(run, rate) {
+  const left = run.total - run.done;
+  const times = (name) => run.jobs.map((job) => job[name]).filter(Boolean).sort();
+  const speed = rate >= 1 ? `${number(Math.round(rate))} a second` : `${number(Math.max(1, Math.round(rate * 60)))} a minute`;
+  const took = (new Date(times("finishedAt").at(-1)) - new Date([...times("startedAt"), ...times("createdAt")][0])) / 1000;
+  const words = run.ended ? `. Took ${duration(took)}` : rate ? `. ${speed}, about ${duration(left / rate)} left` : run.status === "queued" ? ". It waits for a worker" : ". The time left is known after some more pictures";
+  return [bar([[run.succeeded, "good", "read"], [run.failed, "bad", "failed"]], run.total), h("p", h("strong", `${number(run.done)} of ${number(run.total)}`), ` done, ${percent(run.done / Math.max(1, run.total))}${words}`),
+    h("p.row", badge(`✓ ${number(run.succeeded)} read`, "good"), badge(`✕ ${number(run.failed)} failed`, run.failed ? "bad" : ""), left || !run.ended ? badge(`· ${number(left)} ${run.ended ? "not read" : "to do"}`, run.ended ? "" : "busy") : null)];
 }
 
-/** Measures how many pictures a second are done, by what was seen in the last minute. */
-function paceOf() {
+/** Measures how many pictures a second are done, by what was seen in the last minute. Called with a count it remembers that. */
+function rateOf() {
   const seen = [];
-  return {
-    note(done) {
-      const now = Date.now();
-      if (!seen.length || seen.at(-1)[1] !== done) seen.push([now, done]);
-      while (seen.length > 2 && now - seen[0][0] > WINDOW_MS) seen.shift();
-    },
-    rate() {
-      if (seen.length < 2) return 0;
-      const seconds = (Date.now() - seen[0][0]) / 1000;
-      return seconds < 2 ? 0 : (seen.at(-1)[1] - seen[0][1]) / seconds;
-    },
+  return (done) => {
+    const now = Date.now();
+    if (done !== undefined && seen.at(-1)?.[1] !== done) seen.push([now, done]);
+    while (seen.length > 2 && now - seen[0][0] > WINDOW_MS) seen.shift();
+    const seconds = (now - seen[0][0]) / 1000;
+    return seconds < 2 ? 0 : (seen.at(-1)[1] - seen[0][1]) / seconds;
   };
 }
 
 function cost(run, estimated) {
   const of = (name) => run.sum((job) => job.usage[name]);
-  const rows = [["Credits", number(of("credits")), estimated && `at most ${number(estimated.credits)}`], ["Money for the model", money(of("money")), estimated && (estimated.money ? `about ${money(estimated.money)}` : "no price known")], ["Model calls", number(of("modelCalls")), estimated && number(estimated.modelCalls)],
-    ["Tokens in", number(of("inputTokens")), ""], ["Tokens out", number(of("outputTokens")), ""]];
-  if (of("cacheHits")) rows.push(["Answered from the cache", number(of("cacheHits")), ""]);
+  const plan = (show, name) => (estimated ? show(estimated(name)) : "–");
+  const rows = [["Credits", number(of("credits")), plan((value) => `at most ${number(value)}`, "credits")], ["Money", money(of("money")), plan((value) => (value ? `about ${money(value)}` : "no price known"), "money")], ["Model calls", number(of("modelCalls")), plan(number, "modelCalls")],
+    ...[["Tokens in", "inputTokens"], ["Tokens out", "outputTokens"], ["From the cache", "cacheHits"]].map(([label, name]) => [label, number(of(name)), "–"])];
   const versions = [...new Set(run.jobs.map((job) => job.usage.modelVersion).filter(Boolean))];
-  return [h("h2", {}, "Cost"), h("table", { class: "cost" }, h("thead", {}, h("tr", {}, h("td", {}), h("th", { scope: "col", class: "numeric" }, "Used"), h("th", { scope: "col", class: "numeric" }, "Estimate"))), h("tbody", {}, rows.map(([label, used, plan]) => h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "numeric" }, used), h("td", { class: "numeric muted" }, plan || "–"))))),
-    run.ended ? null : h("p", { class: "hint" }, "Credits are charged when the run ends."), versions.length ? h("p", { class: "hint" }, `Answered by ${versions.join(", ")}.`) : null,
-    run.warnings.length ? notice("warn", h("ul", {}, run.warnings.map((text) => h("li", {}, text)))) : null];
+  return [h("h2", "Cost"), table("Cost", ["", "Used", "Estimate"].map((label, at) => ({ label, numeric: at > 0 })), rows), !run.ended && h("p.hint", "Credits are charged when the run ends."), versions.length > 0 && h("p.hint", `Answered by ${versions.join(", ")}.`),
+    run.warnings.length > 0 && notice("warn", list(run.warnings))];
 }
 
 function ending(run, refresh) {
-  const parts = [];
   const error = run.jobs.find((job) => job.error)?.error;
-  if (error) parts.push(notice("bad", h("strong", {}, "The run failed. "), error.message));
-  if (run.succeeded) parts.push(h("div", { class: "row" }, h("a", { class: "button primary big", href: `#/review/${run.href}` }, "Review the records"), h("a", { class: "button big", href: `#/export/${run.href}` }, "Export")));
-  if (run.failed) parts.push(failures(run, refresh));
-  return parts;
+  return [error && notice("bad", h("strong", "The run failed. "), error.message), run.succeeded > 0 && h("div.row", go("review", run, "Review the records", "primary big"), go("export", run, "Export", "big")), run.failed > 0 && failures(run, refresh)];
 }
 
 function failures(run, refresh) {
   const groups = new Map();
   run.items.forEach((item, n) => item.status === "failed" && groups.set(item.code, [...(groups.get(item.code) ?? []), n]));
-  const retriable = run.jobs.filter((job) => job.finishedAt && job.counts.failed);
-  const lists = [...groups].sort((one, other) => other[1].length - one[1].length).map(([code, numbers]) => h("li", {}, h("p", {}, h("strong", {}, `${number(numbers.length)} × `), h("span", { class: "mono" }, code), ". ", ADVICE[code] ?? "See the message of each."),
-    h("details", {}, h("summary", {}, numbers.length === 1 ? "Which one" : "Which ones"), h("ul", { class: "plain" }, numbers.slice(0, 50).map((n) => h("li", {}, h("a", { href: `#/review/${run.href}/${n + 1}` }, run.nameOf(n)), h("span", { class: "muted" }, ` ${run.items[n].message ?? ""}`))), numbers.length > 50 ? h("li", {}, `and ${number(numbers.length - 50)} more; Review shows them all`) : null))));
-  return card(h("div", { class: "head" }, h("h2", {}, `${plural(run.failed, "picture")} failed`), button(`Retry ${plural(run.failed, "picture")}`, () => retry(retriable, run, refresh))), h("ul", { class: "plain failures" }, lists));
+  const lists = [...groups].sort((one, other) => other[1].length - one[1].length).map(([code, numbers]) => {
+    const more = numbers.length - MOST_LISTED;
+    return h("li", h("p", h("strong", `${number(numbers.length)} × `), h("code", code), ". ", ADVICE.find(([, codes]) => codes.split(" ").includes(code))?.[0] ?? "See the message of each."),
+      h("details", h("summary", "Show them"), h("ul.plain", numbers.slice(0, MOST_LISTED).map((n) => h("li", link(run.nameOf(n), `#/review/${run.href}/${n + 1}`), h("span.muted", ` ${run.items[n].message ?? ""}`))), more > 0 && h("li", `and ${number(more)} more; Review shows them all`))));
+  });
+  const what = plural(run.failed, "picture");
+  return card(h("div.head", h("h2", `${what} failed`), button(`Retry ${what}`, () => retry(run, refresh))), h("ul.plain.failures", lists));
 }
 
-async function retry(jobs, run, refresh) {
+async function retry(run, refresh) {
   const faults = new Map();
-  let begun = 0;
-  for (const job of jobs) {
+  let begun = false;
+  for (const job of run.jobs.filter((one) => one.finishedAt && one.counts.failed)) {
     try {
       run.update(await api.call(`api/v1/jobs/${job.id}/retry`, { method: "POST" }));
-      begun++;
+      begun = true;
     } catch (error) {
       faults.set(error.code ?? error.name, error);
     }
@@ -206,65 +191,66 @@ async function retry(jobs, run, refresh) {
   }
   for (const [code, error] of faults) {
     if (code !== "inputs_gone") complain(error);
-    else await ask("The pictures are gone", h("p", {}, "The service did not keep these pictures, so it can't read them again. Send them in a new run. To be able to retry, choose under Fields that pictures are kept after the run."), [["", "Close", "primary"]]);
+    else await ask("The pictures are gone", h("p", "The service did not keep these pictures, so it can't read them again. Send them in a new run, and choose under Fields how long pictures are kept after it."), [["", "Close", "primary"]]);
   }
+}
+
+/** Does something with each job after a question. What is `past` already is no fault. */
+async function each(run, question, text, no, yes, past, act) {
+  if (!(await ask(question, h("p", text), [["", no], ["yes", yes, "danger"]]))) return false;
+  for (const job of run.jobs) {
+    try {
+      await act(job);
+    } catch (error) {
+      if (error.code !== past) throw error;
+    }
+  }
+  return true;
 }
 
 async function cancel(run, refresh) {
-  const answer = await ask("Cancel the run?", h("p", {}, `What is read already stays and is charged: ${plural(run.succeeded, "picture")} so far. The others are not read.`), [["", "Go on reading"], ["yes", "Cancel the run", "danger"]]);
-  if (!answer) return;
-  for (const job of run.jobs.filter((one) => !one.finishedAt)) {
-    try {
-      run.update(await api.call(`api/v1/jobs/${job.id}/cancel`, { method: "POST" }));
-    } catch (error) {
-      if (error.code !== "already_ended") throw error;
-    }
-  }
-  refresh();
+  const text = `What is read already stays and is charged: ${plural(run.succeeded, "picture")} so far. The others are not read.`;
+  if (await each(run, "Cancel the run?", text, "Go on reading", "Cancel the run", "already_ended", async (job) => run.update(await api.call(`api/v1/jobs/${job.id}/cancel`, { method: "POST" })))) refresh();
 }
 
 async function remove(run) {
-  const answer = await ask("Delete the run?", h("p", {}, "Its records, corrections and kept pictures are gone for good. What it cost stays in Usage."), [["", "Keep it"], ["yes", "Delete it", "danger"]]);
-  if (!answer) return;
-  for (const job of run.jobs) await api.call(`api/v1/jobs/${job.id}`, { method: "DELETE" }).catch((error) => { if (error.status !== 404) throw error; });
+  const text = "Its records, corrections and kept pictures are gone for good. What it cost stays in Usage.";
+  if (!(await each(run, "Delete the run?", text, "Keep it", "Delete it", "not_found", (job) => api.call(`api/v1/jobs/${job.id}`, { method: "DELETE" })))) return;
   say("The run is deleted.");
   location.hash = "#/jobs";
 }
-
-const legend = () => h("p", { class: "legend hint", "aria-hidden": "true" }, Object.entries(SIGNS).map(([status, [sign, label]]) => h("span", {}, h("span", { class: `sign ${status}` }, sign), ` ${label}`)));
 
 /** The tiles. Only those that are seen are drawn, and only those that changed are drawn again. */
 function grid(run, signal) {
   const kept = keptThumbs(run, signal);
   const states = [];
-  const list = virtual({ height: TILE, across: (width) => Math.max(1, Math.floor(width / TILE)), label: "Pictures of the run", draw });
-  list.element.classList.add("tiles");
-  const size = () => list.element.style.setProperty("height", `${Math.min(520, Math.ceil(run.total / Math.max(1, Math.floor(list.element.clientWidth / TILE))) * TILE)}px`);
+  const across = (width) => Math.max(1, Math.floor(width / TILE));
+  const shown = virtual({ height: TILE, across, label: "Pictures of the run", draw });
+  const { element } = shown;
+  element.classList.add("pics");
+  const size = () => element.style.setProperty("height", `${Math.min(520, Math.ceil(run.total / across(element.clientWidth)) * TILE)}px`);
   requestAnimationFrame(size);
   addEventListener("resize", size, { signal });
-  list.count(run.total);
+  shown.count(run.total);
   function draw(n) {
-    const item = run.items[n];
-    const status = item?.status ?? "queued";
-    const [sign, word] = SIGNS[status];
+    const { status = "queued", code, message } = run.items[n] ?? {};
+    const [mark, kind, word] = STATES[status];
     const mine = run.original(n);
-    const image = h("span", { class: "tile-picture" }, mine && !mine.url ? thumb(mine) : n + 1);
-    const label = `${n + 1}. ${run.nameOf(n)}: ${word}${item?.code ? `, ${item.code}` : ""}`;
-    const inside = [image, h("span", { class: `sign ${status}`, "aria-hidden": "true" }, sign)];
-    const tile = h("div", { role: "listitem", class: `tile ${status}`, title: item?.message ? `${label}. ${item.message}` : label }, h("a", { href: `#/review/${run.href}/${n + 1}`, "aria-label": label }, inside));
+    const image = h("span.pic-in", mine && !mine.url ? thumb(mine) : n + 1);
+    const label = `${n + 1}. ${run.nameOf(n)}: ${word}${code ? `, ${code}` : ""}`;
     if (!mine) kept(image, n);
-    return tile;
+    return h("div", { role: "listitem", class: `pic ${kind}`, title: message ? `${label}. ${message}` : label }, h("a", { href: `#/review/${run.href}/${n + 1}`, "aria-label": label }, image, sign(mark, kind)));
   }
   return {
-    element: list.element,
+    element,
     changed(first, count) {
       const only = new Set();
       for (let n = first; n < first + count; n++) {
-        const now = run.items[n].status;
-        if (states[n] !== now) only.add(n);
-        states[n] = now;
+        const { status } = run.items[n];
+        if (states[n] !== status) only.add(n);
+        states[n] = status;
       }
-      if (only.size) list.redraw(only);
+      if (only.size) shown.redraw(only);
     },
   };
 }

@@ -6,36 +6,41 @@ const MOST = 12; // times the size that fits
 const STEP = 1.4;
 
 /**
- * `element` to put in the page; `show(blob or null, {boxes, focus, alt, instead})`: `boxes` are [x0, y0, x1, y1] from 0 to 1 of the
- * picture, `focus` zooms to them, `instead` stands where there is no picture. `key(event)` acts on a key and returns whether it did.
+ * `element` to put in the page; `show(blob or null, {boxes, alt, instead})`: `boxes` as in `point`, `instead` stands where there is no
+ * picture; `point(boxes)` marks other boxes and zooms to them; `key(event)` acts on a key and returns whether it did. A box is
+ * [x0, y0, x1, y1] from 0 to 1 of the picture, or its corners in pixels of the original, which is `blob.across` pixels wide.
  */
 export function makeViewer(signal) {
   const image = h("img", { alt: "", draggable: "false", decoding: "async" });
-  const layer = h("div", { class: "viewer-boxes", "aria-hidden": "true" });
-  const stage = h("div", { class: "viewer-stage" }, image, layer);
-  const words = h("div", { class: "viewer-words" });
-  const frame = h("div", { class: "viewer-frame", tabindex: "0", role: "group", "aria-label": "Picture. Plus and minus zoom, 0 fits, arrow keys move." }, stage, words);
-  const level = h("output", { class: "viewer-level" });
+  const layer = h("div.viewer-boxes", { "aria-hidden": "true" });
+  const stage = h("div.viewer-stage", image, layer);
+  const words = h("div.viewer-words");
+  const frame = h("div.viewer-frame", { tabindex: "0", role: "group", "aria-label": "Picture. Plus and minus zoom, 0 fits, arrow keys move." }, stage, words);
+  const level = h("output.viewer-level");
   const tool = (label, name, act) => h("button", { type: "button", class: "button quiet", "aria-label": name, title: name, on: { click: act } }, label);
-  const tools = h("div", { class: "viewer-tools", role: "group", "aria-label": "Zoom" }, tool("−", "Smaller", () => zoom(1 / STEP)), level, tool("+", "Larger", () => zoom(STEP)), tool("Fit", "Fit the whole picture", fit));
-  const element = h("div", { class: "viewer" }, frame, tools);
+  const tools = h("div.viewer-tools", { role: "group", "aria-label": "Zoom" }, tool("−", "Smaller", () => zoom(1 / STEP)), level, tool("+", "Larger", () => zoom(STEP)), tool("Fit", "Fit the whole picture", fit));
   let address = "";
+  let across = 0;
   let place = { x: 0, y: 0, scale: 1 };
   let boxes = [];
-  let focus = false;
 
-  const size = () => ({ width: frame.clientWidth, height: frame.clientHeight, wide: image.naturalWidth || 1, high: image.naturalHeight || 1 });
-  const fitting = ({ width, height, wide, high }) => Math.min(width / wide, height / high);
+  /** The frame's size, and that of the picture when it fits in the frame. */
+  function sizes() {
+    const { clientWidth: width, clientHeight: height } = frame;
+    const { naturalWidth: wide, naturalHeight: high } = image;
+    const fits = Math.min(width / wide, height / high) || 1;
+    return { width, height, wide: wide * fits, high: high * fits, fits };
+  }
 
   function draw() {
-    const at = size();
-    const shown = fitting(at) * place.scale;
-    const [w, hgt] = [at.wide * shown, at.high * shown];
+    const { width, height, wide, high, fits } = sizes();
     // The picture never leaves the frame; a smaller one stands in its middle.
-    place.x = w <= at.width ? (at.width - w) / 2 : Math.min(0, Math.max(at.width - w, place.x));
-    place.y = hgt <= at.height ? (at.height - hgt) / 2 : Math.min(0, Math.max(at.height - hgt, place.y));
+    const within = (at, room, size) => (size <= room ? (room - size) / 2 : Math.min(0, Math.max(room - size, at)));
+    const [w, hgt] = [wide * place.scale, high * place.scale];
+    place.x = within(place.x, width, w);
+    place.y = within(place.y, height, hgt);
     Object.assign(stage.style, { width: `${w}px`, height: `${hgt}px`, transform: `translate(${place.x}px, ${place.y}px)` });
-    level.value = `${Math.round(shown * 100)}%`;
+    level.value = `${Math.round(100 * fits * place.scale)}%`;
   }
 
   function zoom(factor, x = frame.clientWidth / 2, y = frame.clientHeight / 2) {
@@ -54,42 +59,49 @@ export function makeViewer(signal) {
     draw();
   }
 
-  /** Shows the boxes with some of what stands around them. */
+  /** Marks the boxes, and shows them with some of what stands around them. */
   function approach() {
-    if (!focus || !boxes.length) return fit();
-    const at = size();
-    const [x0, y0, x1, y1] = [0, 1, 2, 3].map((side) => Math[side < 2 ? "min" : "max"](...boxes.map((box) => box[side])));
-    const base = fitting(at);
-    const scale = Math.min(MOST, Math.max(1, Math.min((0.45 * at.width) / ((x1 - x0) * at.wide * base || 1), (0.3 * at.height) / ((y1 - y0) * at.high * base || 1), 6)));
-    place = { scale, x: at.width / 2 - ((x0 + x1) / 2) * at.wide * base * scale, y: at.height / 2 - ((y0 + y1) / 2) * at.high * base * scale };
+    if (!image.naturalWidth || stage.hidden) return;
+    const pixels = across || image.naturalWidth;
+    const size = [pixels, (pixels * image.naturalHeight) / image.naturalWidth];
+    const sides = boxes.map((box) => (box[0].length ? [Math.min, Math.max].flatMap((most) => size.map((whole, way) => most(...box.map((corner) => corner[way])) / whole)) : box));
+    fill(layer, sides.map(([x0, y0, x1, y1]) => h("span", { style: { left: `${100 * x0}%`, top: `${100 * y0}%`, width: `${100 * (x1 - x0)}%`, height: `${100 * (y1 - y0)}%` } })));
+    if (!sides.length) return fit();
+    const [x0, y0, x1, y1] = [0, 1, 2, 3].map((side) => Math[side < 2 ? "min" : "max"](...sides.map((box) => box[side])));
+    const { width, height, wide, high } = sizes();
+    const scale = Math.max(1, Math.min(6, (0.45 * width) / ((x1 - x0) * wide || 1), (0.3 * height) / ((y1 - y0) * high || 1)));
+    place = { scale, x: width / 2 - ((x0 + x1) / 2) * wide * scale, y: height / 2 - ((y0 + y1) / 2) * high * scale };
     draw();
   }
 
-  function mark() {
-    fill(layer, boxes.map(([x0, y0, x1, y1]) => h("span", { style: { left: `${100 * x0}%`, top: `${100 * y0}%`, width: `${100 * (x1 - x0)}%`, height: `${100 * (y1 - y0)}%` } })));
+  function instead(what) {
+    stage.hidden = tools.hidden = true;
+    fill(words, what);
   }
-
-  image.addEventListener("load", () => ((stage.hidden = tools.hidden = false), approach()));
-  image.addEventListener("error", () => address && say("The browser can't draw this picture."));
-  const say = (what) => ((stage.hidden = tools.hidden = true), fill(words, what), (level.value = ""));
-  const watcher = new ResizeObserver(() => (image.naturalWidth ? approach() : null));
+  image.onload = () => ((stage.hidden = tools.hidden = false), approach());
+  image.onerror = () => address && instead("The browser can't draw this picture.");
+  const watcher = new ResizeObserver(approach);
   watcher.observe(frame);
-  signal.addEventListener("abort", () => (watcher.disconnect(), address && URL.revokeObjectURL(address)));
+  signal.addEventListener("abort", () => (watcher.disconnect(), URL.revokeObjectURL(address)));
 
   function key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return false;
     const act = { "+": () => zoom(STEP), "=": () => zoom(STEP), "-": () => zoom(1 / STEP), 0: fit }[event.key];
     act?.();
     return Boolean(act);
   }
-  frame.addEventListener("keydown", (event) => {
+  frame.onkeydown = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const way = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] }[event.key];
     if (!way && !key(event)) return;
     if (way) move(...way);
     event.preventDefault();
     event.stopPropagation();
-  });
-  frame.addEventListener("dblclick", (event) => (place.scale > 1.05 ? fit() : zoom(3, ...at(event))));
+  };
+  const at = (event) => {
+    const box = frame.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
+  frame.ondblclick = (event) => (place.scale > 1.05 ? fit() : zoom(3, ...at(event)));
   frame.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && place.scale <= 1) return; // the page scrolls
     event.preventDefault();
@@ -97,58 +109,49 @@ export function makeViewer(signal) {
     else move(-event.deltaX, -event.deltaY);
   }, { passive: false });
 
-  const at = (event) => {
-    const box = frame.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top];
-  };
   const fingers = new Map();
-  const apart = () => {
-    const [one, two] = [...fingers.values()];
-    return { length: Math.hypot(one[0] - two[0], one[1] - two[1]), x: (one[0] + two[0]) / 2, y: (one[1] + two[1]) / 2 };
+  /** How far apart two fingers are, and the point between them. */
+  const pinch = () => {
+    const [[x0, y0], [x1, y1]] = fingers.values();
+    return [Math.hypot(x0 - x1, y0 - y1) || 1, (x0 + x1) / 2, (y0 + y1) / 2];
   };
-  frame.addEventListener("pointerdown", (event) => {
+  frame.onpointerdown = (event) => {
     fingers.set(event.pointerId, at(event));
     frame.setPointerCapture(event.pointerId);
-  });
-  frame.addEventListener("pointermove", (event) => {
+  };
+  frame.onpointermove = (event) => {
     const before = fingers.get(event.pointerId);
     if (!before) return;
     const now = at(event);
-    if (fingers.size === 2) {
-      const was = apart();
-      fingers.set(event.pointerId, now);
-      const is = apart();
-      zoom(is.length / Math.max(1, was.length), is.x, is.y);
-    } else {
-      fingers.set(event.pointerId, now);
-      move(now[0] - before[0], now[1] - before[1]);
-    }
-  });
-  for (const end of ["pointerup", "pointercancel"]) frame.addEventListener(end, (event) => fingers.delete(event.pointerId));
+    const was = fingers.size === 2 && pinch();
+    fingers.set(event.pointerId, now);
+    if (was) {
+      const [apart, x, y] = pinch();
+      zoom(apart / was[0], x, y);
+    } else move(now[0] - before[0], now[1] - before[1]);
+  };
+  frame.onpointerup = frame.onpointercancel = (event) => fingers.delete(event.pointerId);
 
   return {
-    element,
+    element: h("div.viewer", frame, tools),
     key,
-    /** Other boxes over the same picture. */
-    point(next = []) {
+    point(next) {
       boxes = next;
-      focus = next.length > 0;
-      mark();
-      if (image.naturalWidth && !stage.hidden) approach();
+      approach();
     },
-    show(blob, { boxes: next = [], focus: close = false, alt = "", instead = "" } = {}) {
-      if (address) URL.revokeObjectURL(address);
-      address = "";
+    show(blob, { boxes: next = [], alt = "", instead: text = "" }) {
+      URL.revokeObjectURL(address);
+      address = blob ? URL.createObjectURL(blob) : "";
       boxes = next;
-      focus = close;
-      mark();
+      fill(layer);
       fill(words);
       if (!blob) {
         image.removeAttribute("src");
-        return say(instead);
+        return instead(text);
       }
+      across = blob.across;
       image.alt = alt;
-      image.src = address = URL.createObjectURL(blob);
+      image.src = address;
     },
   };
 }
