@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit screenshots clean
+.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit screenshots clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ test: install ## run the whole suite
 real-servers: install $(SERVERS)/.installed ## ask llama-server and LiteLLM, real model servers, what the engine openai promises
 	@$(BIN)/python -m pytest -m real tests/contract
 
+# `make test` does the same on SQLite. On Postgres it takes minutes, so it is run by hand.
+schemathesis: install ## try the service on Postgres with schemathesis, all checks and two accounts
+	@$(BIN)/python -m pytest -m real tests/e2e/test_openapi_clients.py
+
 $(SERVERS)/.installed: testbed/install_model_servers.sh
 	@testbed/install_model_servers.sh $(PYTHON) $(SERVERS)
 	@touch $@
@@ -75,6 +79,9 @@ check: install ## lint, types, import rules, licences
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tools.licences
+
+pins: ## write the digests that the images' tags have now into docker-compose.yml and the Dockerfile
+	@$(PYTHON) -m tools.pins
 
 # The code 3 means that packages could not be looked up. The output says so, and it is no fault of the packages.
 audit: install ## say which locked packages have known faults, or that it could not be looked up
