@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from flask import Blueprint, Response, request
 
-from api.console import minify
+from api.console.minify import minified
 from api.errors import ApiError
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.schemas import text
@@ -25,7 +24,6 @@ TYPES = {
 }
 PAGE = "index.html"
 #: Scripts and styles are served without comments and needless white space, so that their source can have both.
-MINIFIERS: dict[str, Callable[[str], str]] = {".css": minify.style, ".js": minify.script}
 
 #: Nothing comes from elsewhere, and nothing inline runs. Pictures are fetched with the key, so they are shown from `blob:` addresses.
 #: `require-trusted-types-for` refuses every text that a script would hand to the browser as HTML.
@@ -122,9 +120,7 @@ def _page() -> Asset:
 
 
 def _asset(suffix: str, content: bytes) -> Asset:
-    shorter = MINIFIERS.get(suffix)
-    if shorter is not None:
-        content = shorter(content.decode()).encode()
+    content = minified(suffix, content.decode()).encode()
     return Asset(content_type=TYPES[suffix], content=content, compressed=gzip.compress(content, 9, mtime=0))
 
 
