@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit clean
+.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit screenshots clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ generators: ## install Java and TypeScript, which tests of generated clients nee
 demo: install ## send the pictures in examples/ through the real queue and show what they say
 	@$(BIN)/extract-image demo
 
-serve: install ## run the service here, with a ready key and a curl line to paste
+serve: install ## run the service here, with a link to the console, a ready key and a curl line to paste
 	@$(BIN)/extract-image serve --ready-key
 
 # One process more than cores: on two cores, two processes used 68% of them, because tests wait for servers.
@@ -88,6 +88,9 @@ audit: install ## say which locked packages have known faults, or that it could 
 	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv --without-pip $(AUDIT) && \
 		$(PYTHON) -m pip --python $(AUDIT)/bin/python install --quiet --disable-pip-version-check pip-audit==2.10.1; } || rm -rf $(AUDIT)
 	@$(BIN)/python -m tools.audit $(AUDIT)/bin/pip-audit || test $$? -eq 3
+
+screenshots: install browser ## write pictures of the console's screens into docs/images/console
+	@$(BIN)/python -m tests.browser.screenshots
 
 clean: ## remove what was made here
 	rm -rf .venv .venv-* var .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
