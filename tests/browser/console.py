@@ -82,7 +82,7 @@ class Console:
         """Fails if the page's policy was broken, another host was asked, or a script failed."""
         assert self.violations == []
         assert self.hosts <= {urlsplit(self.service.url).netloc, ""}  # a blob: has no host
-        assert self.faults == []
+        assert not self.faults, self.faults
 
     def _see(self, response: Response) -> None:
         if response.status >= 400 and urlsplit(response.url).path.startswith("/console"):

@@ -143,8 +143,9 @@ export class Run {
     const mine = this.original(n);
     if (mine?.file && drawable(mine)) return mine.file;
     const { job, index } = this.place(n);
-    const [path, options] = mine?.file ? ["preview", { method: "POST", body: mine.file }] : [`jobs/${job.id}/items/${index}/image`, {}];
-    return patiently(() => drawn(`api/v1/${path}?width=${width}`, { ...options, signal }), signal);
+    const path = mine?.file ? "preview" : `jobs/${job.id}/items/${index}/image`;
+    const sent = mine?.file ? { method: "POST", body: mine.file, signal } : { signal };
+    return patiently(() => drawn(`api/v1/${path}?width=${width}`, sent), signal);
   }
 
   /** Whether the service may still have the picture. */

@@ -79,7 +79,8 @@ export function recordForm({ item, schema, change, chosen }) {
     const id = newId("v");
     const fault = h("p.fault", { role: "alert", id: `${id}-fault` });
     const note = kind?.description && h("span.note", { id: `${id}-note` }, kind.description);
-    const [control, valueOf] = controlOf(value, kind, { id, "aria-describedby": `${note ? note.id : ""} ${fault.id}`, data: { pointer } });
+    const props = { id, "aria-describedby": `${note ? note.id : ""} ${fault.id}`, data: { pointer } };
+    const [control, valueOf] = controlOf(value, kind, props);
     const stored = control.value;
     const done = () => control.dispatchEvent(new CustomEvent("done", { bubbles: true }));
     const blame = (text) => {

@@ -175,10 +175,10 @@ function review(main, run, requests, signal, first) {
     stop = new AbortController();
     const mine = AbortSignal.any([signal, stop.signal]);
     const at = (pictured = n);
-    const { url = "", file } = run.original(at) ?? {};
-    const web = [items[at].source, url].find((text) => /^https?:/.test(text));
+    const original = run.original(at);
+    const web = [items[at].source, original?.url].find((text) => /^https?:/.test(text ?? ""));
     try {
-      if (!file) viewer.show(null, { instead: "Loading the picture…" });
+      if (!original?.file) viewer.show(null, { instead: "Loading the picture…" });
       const blob = await run.picture(at, 1600, mine);
       if (!mine.aborted) viewer.show(blob, { boxes: boxes(), alt: `Picture ${at + 1}, ${run.nameOf(at)}` });
     } catch (error) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -38,6 +39,35 @@ def test_a_style_loses_comments_and_keeps_each_selector_and_value():
 def test_every_script_is_shorter_as_it_is_served(path):
     source = path.read_text()
     assert 0 < len(minified(".js", source)) < len(source)
+
+
+def test_no_script_has_what_the_library_would_put_in_another_order():
+    """The library puts a declaration of several names at once (`const [a, b] = …`) before the declarations above it, if it does not
+    see that its value uses their names. It does not see them within braces, and in the value of a function that is called at once.
+    """
+    several = re.compile(r" *(?:export )?(?:const|let) [\[{].*?[\]}] = (?P<value>.*)")
+    faults = []
+    for path in SCRIPTS:
+        lines = path.read_text().splitlines()
+        for at, line in enumerate(lines):
+            found = several.match(line)
+            hidden = found and ("{" in found["value"].replace("${", "") or found["value"].startswith("("))
+            if hidden and _follows_a_declaration(lines, at):
+                faults.append(f"{path.name}:{at + 1}")
+    assert faults == []
+
+
+def _follows_a_declaration(lines: list[str], at: int) -> bool:
+    """Whether the statement before that line, in the same block, is a declaration."""
+    indent = len(lines[at]) - len(lines[at].lstrip())
+    for line in reversed(lines[:at]):
+        inner = line.strip()
+        if not inner or inner.startswith("//") or len(line) - len(line.lstrip()) > indent:
+            continue
+        if inner[0] in ")]}" and len(line) - len(line.lstrip()) == indent:
+            continue  # the end of a statement of several lines
+        return len(line) - len(line.lstrip()) == indent and bool(re.match(r"(?:export )?(?:const|let) ", inner))
+    return False
 
 
 def test_a_file_of_another_kind_stays_as_it_is():
