@@ -115,6 +115,7 @@ def plan_faults(rng: random.Random, seconds: float, *, short: bool, processes_on
     _after_the_absence(kinds, slots, short=short)
     if short:
         _one_worker_at_a_time(kinds)
+        _receiver_late(kinds)
     else:
         _once_beside_outages(kinds, slots)
     faults = [
@@ -138,6 +139,20 @@ def _one_worker_at_a_time(kinds: list[str]) -> None:
     for turn, kind in enumerate(kind for kind in taking if kind in kinds):
         place, wanted = kinds.index(kind), 1 + turn * (len(kinds) - 2) // len(taking)
         kinds[place], kinds[wanted] = kinds[wanted], kinds[place]
+
+
+def _receiver_late(kinds: list[str]) -> None:
+    """Moves the receiver's faults to the second half of a short run, because few jobs end in the first half if the machine is slow."""
+    late = range(len(kinds) // 2, len(kinds))
+    movable = [
+        place
+        for place in reversed(late)
+        if kinds[place].startswith(("kill", "flush", "cut", "lose", "refuse commits")) and "worker" not in kinds[place]
+    ]
+    for place, kind in enumerate(kinds):
+        if kind in FAULTS["receiver"] and place not in late and movable:
+            other = movable.pop(0)
+            kinds[place], kinds[other] = kinds[other], kinds[place]
 
 
 def _after_the_absence(kinds: list[str], slots: list[float], *, short: bool) -> None:

@@ -230,10 +230,22 @@ def test_a_finalize_that_keeps_failing_fails_the_job_and_releases_all(house, sup
         house.drain()
     row = job_row(house.database, job)
     assert (row.status, row.error_code, row.result) == ("failed", "internal_error", None)
+    assert "put the answers of this job together" in row.error_message
     assert house.balance() == (100_000, 0, 0)
 
 
 # Results
+
+
+def test_the_result_of_each_image_is_forgotten_too(house, supervisor):
+    accepted(house)
+    house.drain()
+    with house.database.write() as connection:
+        connection.execute(update(schema.images_table).values(result={"name": "somebody"}))
+    house.make_expired()
+    supervisor.purge()
+    with house.database.read() as connection:
+        assert connection.scalars(select(schema.images_table.c.result)).all() == [None]
 
 
 def test_results_are_forgotten_when_their_time_is_over_and_only_then(house, supervisor, clock):

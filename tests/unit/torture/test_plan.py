@@ -58,6 +58,12 @@ def test_on_sqlite_a_plan_has_only_the_faults_of_processes_and_their_disks(seed)
 
 
 @pytest.mark.parametrize("seed", range(40))
+def test_in_a_short_run_the_receiver_fails_when_jobs_have_ended(seed):
+    made = plan(seed, short=True)
+    assert all(fault.at > made.seconds * 0.4 for fault in made.faults if fault.kind in FAULTS["receiver"])
+
+
+@pytest.mark.parametrize("seed", range(40))
 def test_each_kind_that_needs_calls_happens_once_while_the_service_works(seed):
     faults = [fault for fault in plan(seed).faults if fault.at >= 0]
     away = [(fault.at, fault.at + fault.seconds + BACK_SECONDS) for fault in faults if fault.kind in STANDSTILLS]
