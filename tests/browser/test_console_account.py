@@ -8,6 +8,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from api.console.routes import ASSETS
+from api.console.script_tokens import tokens
+from api.console.short_names import short_names
 from testbed import Service, serving
 from tests.browser.console import BROWSER_TESTS, PHONE
 
@@ -179,3 +182,13 @@ def test_a_delivery_shows_what_was_sent_and_what_came_back_as_text_and_is_sent_a
     assert page.evaluate("window.hurt") is None
     serious = [one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in {"serious", "critical"}]
     assert serious == []
+
+
+def test_no_name_that_a_script_gets_shortened_is_one_of_the_browser(open_console, service: Service):
+    shortened = {path.name: sorted(short_names(list(tokens(path.read_text())))) for path in ASSETS.glob("*.js")}
+    page = open_console(service).page
+    found = page.evaluate(
+        "all => Object.entries(all).flatMap(([file, names]) => names.filter(name => Object.getOwnPropertyNames(window).includes(name)).map(name => `${file}: ${name}`))",
+        shortened,
+    )
+    assert found == []

@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from api.console.minify import LIBRARY
 from api.console.routes import ASSETS, PAGE, assets, version_of_assets
 
 MOST_BYTES = 150_000  #: all files together, uncompressed
@@ -70,7 +69,6 @@ def test_scripts_and_styles_are_served_without_their_comments():
         assert re.search(r"^(//|/\*)", served, re.MULTILINE) is None, name
 
 
-@pytest.mark.skipif(not LIBRARY, reason="the library that makes files shorter has no package for this system")
 def test_all_files_together_are_small():
     assert sum(len(asset.content) for asset in assets().values()) <= MOST_BYTES
 
