@@ -13,6 +13,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -22,6 +23,7 @@ from playwright.sync_api import Page, expect
 
 from testbed import FakeGemini, Service, numbered_picture, serving
 from tests.browser.console import BROWSER_TESTS, PHONE
+from tests.fakes.gemini_behaviours import held
 
 pytestmark = BROWSER_TESTS
 
@@ -92,18 +94,20 @@ def reviewed(console, job: str) -> Page:
 
 
 def test_a_run_is_followed_to_its_end_and_its_failures_are_retried(open_console, service: Service, fake: FakeGemini):
-    fake.latency, fake.blocked = 0.5, {2}
+    go_on = Event()
+    fake.script, fake.blocked = (lambda _call: held(go_on)), {2}
     job = send(service, 5)
     console = open_console(service)
     console.go(f"run/{job}")
     page = console.page
     expect(page.get_by_role("heading", level=1, name="The run works")).to_be_visible()
+    go_on.set()
     expect(page.get_by_role("heading", level=1, name="The run has ended")).to_be_visible()
     expect(page.locator(".pic.good")).to_have_count(4)
     expect(page.get_by_text("safety_blocked")).to_be_visible()
     expect(page.get_by_text("Another model may take it")).to_be_visible()
     expect(page.get_by_role("row", name="Credits")).to_contain_text("at most 15")
-    fake.latency, fake.blocked = 0.0, set()
+    fake.script, fake.blocked = None, set()
     page.get_by_role("button", name="Retry 1 picture").click()
     expect(page.get_by_text("✓ 5 read")).to_be_visible()
     expect(page.get_by_role("heading", name="pictures failed")).to_have_count(0)
