@@ -32,9 +32,10 @@ from rich.table import Table
 
 from bench.evidence_pages import Box, Page, page
 from bench.report import machine
+from pipeline.engines.ocr.text_reader import reading_of
 from pipeline.engines.ocr.wire import OcrReply
 from pipeline.evidence.ground import ground, is_text
-from pipeline.evidence.types import Code, Line, Match, Quad, Reading
+from pipeline.evidence.types import Match, Reading
 
 STANDS = (Match.EXACT, Match.EQUIVALENT)
 FOUND = (*STANDS, Match.FUZZY)
@@ -250,24 +251,6 @@ def _put(record: Any, pointer: str, value: Any) -> None:
     for part in path:
         record = record[int(part)] if isinstance(record, list) else record[part]
     record[last] = value
-
-
-def reading_of(reply: OcrReply) -> Reading:
-    """What the OCR's server gives, as the evidence takes it."""
-    return Reading(
-        size=reply.size,
-        lines=tuple(
-            Line(text=line.text, box=_quad(line.box), confidence=line.confidence, places=places)
-            for line, places in zip(reply.lines, reply.places, strict=True)
-        ),
-        codes=tuple(Code(text=code.text, box=_quad(code.box)) for code in reply.barcodes),
-        doubtful=reply.doubtful,
-    )
-
-
-def _quad(box: list[list[int]]) -> Quad:
-    (ax, ay), (bx, by), (cx, cy), (dx, dy) = box
-    return ((ax, ay), (bx, by), (cx, cy), (dx, dy))
 
 
 class Kept:
