@@ -199,6 +199,7 @@ def _make_job(
             scratch_bytes=size,
             input_bytes=size,
             keep_ms=0 if by_url else wanted.keep_inputs_seconds * 1000,
+            evidence=[word.value for word in wanted.review_when] if wanted.evidence else None,
             max_money=None if wanted.max_money is None else max(round(wanted.max_money * 1e9), 1),
             request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
             engine=parts.engine,

@@ -29,6 +29,7 @@ class Options:
     model: str | None = None
     fallback_models: tuple[str, ...] = ()
     detail: str | None = None
+    evidence: bool = False  #: look for each value in its picture
     sample: int | None = None  #: read only this many images
     only_estimate: bool = False
     max_credits: int | None = None
@@ -53,6 +54,7 @@ class Options:
             "model": self.model,
             "fallbackModels": list(self.fallback_models) or None,
             "detail": self.detail,
+            "evidence": self.evidence or None,
             "deadlineSeconds": DEADLINE_SECONDS,
         }
         return {name: value for name, value in given.items() if value is not None}

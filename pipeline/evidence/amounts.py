@@ -13,6 +13,7 @@ from pipeline.evidence.words import CURRENCIES, NUMBERS, UNITS
 
 #: Digits with marks between them. A space joins groups of three digits only.
 _NUMBER = re.compile(r"\d+(?:[.,'’·]\s?\d+|[ \u00a0\u202f]\d{3}(?!\d))*")  # noqa: RUF001
+_GROUP_WITH_ZERO = re.compile(r" 0\d")
 _MINUS = frozenset("-−–﹣－")  # noqa: RUF001
 _GROUP_MARKS = frozenset("'’· \u00a0\u202f")  # noqa: RUF001
 _WORD = re.compile(r"[^\W\d_]+")
@@ -32,6 +33,7 @@ class Amount:
     currencies: frozenset[str] = frozenset()  #: codes that its sign may mean
     unit: str = ""  #: the word after it, folded
     word: bool = False  #: written as a word: "two"
+    part: bool = False  #: a part of a run such as "2 350" that may also be one number
 
 
 def amounts(text: str) -> tuple[Amount, ...]:
@@ -55,6 +57,7 @@ def _amounts(text: str) -> Iterator[Amount]:
             percent = after[:1] in ("%", "\uff05", "٪")
             signs = [before[-1:], after[:1], unit, ahead]
             yield Amount(
+                part=(start, end) != found.span(),
                 start=start,
                 end=len(text) - len(after) + 1 if percent else end,
                 values=values,
@@ -69,9 +72,12 @@ def _amounts(text: str) -> Iterator[Amount]:
 
 
 def _readings(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The whole run of digits, and its parts between spaces if there are any, because "2 350" may be two numbers or one."""
+    """The whole run of digits, and its parts between spaces if there are any, because "2 350" may be two numbers or one.
+
+    "1 050" is one, because no number begins with 05.
+    """
     yield start, end
-    if " " in text[start:end]:
+    if " " in text[start:end] and not _GROUP_WITH_ZERO.search(text[start:end]):
         at = start
         for part in text[start:end].split(" "):
             yield at, at + len(part)

@@ -85,7 +85,8 @@ class Finder:
             right = value in amount.values or (amount.percent and value * 100 in amount.values)
             if right and only(amount):
                 span = Span(row=row, start=amount.start, end=amount.end)
-                yield Spot(match=Match.EXACT if span.text == written else Match.EQUIVALENT, spans=(span,))
+                match = Match.EXACT if span.text == written else Match.EQUIVALENT
+                yield Spot(match=Match.FUZZY if amount.part else match, spans=(span,))
         if value == int(value) and int(value) in _YEARS:
             for row, found in self._dates:
                 if any(day[0] == value for day in found.days):

@@ -58,6 +58,11 @@ def check(
     if request.schema is not None and fields.get("granularity") == "merged":
         text = 'schema asks for one record for each image: leave granularity out, or send "perImage".'
         raise RequestFault("invalid_granularity", text)
+    if request.evidence and not request.per_image:
+        text = 'evidence needs a record for each image: send a schema, or "granularity": "perImage".'
+        raise RequestFault("invalid_evidence", text)
+    if request.review_when and not request.evidence:
+        raise RequestFault("invalid_review_when", 'reviewWhen needs "evidence": true, which finds what is to be reviewed.')
     if request.input_method == "url" and all(text[:5].lower() == b"data:" for text in request.images):
         request = replace(request, input_method="base64")  # a data: URL holds the image itself
     if request.input_method == "url":

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Update, bindparam, func, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.asking.ask import ChunkOutcome
@@ -161,7 +161,7 @@ def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chu
         return close_job(connection, job, TOO_LARGE)
     _set_chunk(connection, lease, object=key)
     if not chunk.staged:
-        return _close_chunk(connection, job, lease)
+        return close_chunk(connection, job, lease)
     return steps.add(connection, job=lease.job, round_=lease.round, kind=StepKind.EXTRACT, parts=[lease.part])
 
 
@@ -214,11 +214,14 @@ def record_outcome(
             for index in reply.indexes
         ],
     )
+    grounds = last and job is not None and _has_records(connection, job, lease)
     row = connection.execute(_answered(), {"job": lease.job, "no": lease.part}).one()
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
     usage = Usage(**row.usage).plus(outcome.usage)
-    kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
+    kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last or grounds}
     _set_chunk(connection, lease, **kept)
+    if grounds:
+        return _ground_next(connection, lease)
     return _after_chunk(connection, job) if last and job is not None else []
 
 
@@ -240,7 +243,7 @@ def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
     of_chunk = columns.job == lease.job, columns.no == lease.part
     chunk = connection.execute(select(columns.first, columns.count.label("size")).where(*of_chunk)).one()
     fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.first + chunk.size - 1))
-    return _close_chunk(connection, job, lease)
+    return _ground_or_close(connection, job, lease)
 
 
 def record_death(connection: Connection, lease: Lease) -> list[int]:
@@ -264,7 +267,7 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
     steps.finish(connection, lease, state=StepState.DEAD)
     detail = "A worker died of this image, twice, with nothing else to do: save it anew, as PNG or JPEG."
     fail_open_images(connection, lease.job, ItemCode.WORKER_CRASHED, detail, between=(chunk.first, chunk.last))
-    return _close_chunk(connection, job, lease)
+    return _ground_or_close(connection, job, lease)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -338,7 +341,43 @@ def _setting(names: tuple[str, ...]) -> Update:
     )
 
 
-def _close_chunk(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
+def _ground_or_close(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
+    """Has the chunk's records looked for in their pictures, if the job has evidence. Otherwise closes the chunk."""
+    return _ground_next(connection, lease) if _has_records(connection, job, lease) else close_chunk(connection, job, lease)
+
+
+def _ground_next(connection: Connection, lease: Lease) -> list[int]:
+    """Adds the step that finds the evidence of the chunk, which stays open until then."""
+    return steps.add(connection, job=lease.job, round_=lease.round, kind=StepKind.GROUND, parts=[lease.part])
+
+
+def _has_records(connection: Connection, job: LockedJob, lease: Lease) -> bool:
+    """Whether the job has evidence, and the chunk has records without it."""
+    if job.evidence is None:
+        return False
+    return connection.execute(ungrounded(images_table.c.index).limit(1), of_chunk(lease)).first() is not None
+
+
+def of_chunk(lease: Lease) -> dict[str, Any]:
+    """The parameters of `ungrounded`."""
+    return {"job": lease.job, "no": lease.part, "round": lease.round}
+
+
+def ungrounded(*columns: ColumnElement[Any]) -> Select[Any]:
+    """A query for the images of a chunk that were answered in this round and have no evidence, in order.
+
+    A chunk also reaches over images that earlier rounds have answered. These are not in its scratch object.
+    """
+    images, chunks = images_table.c, chunks_table.c
+    between = images.index >= chunks.first, images.index < chunks.first + chunks.count
+    answered = images.state == ImageState.DONE.value, images.attempts == bindparam("round"), images.evidence.is_(None)
+    joined = images_table.join(chunks_table, chunks.job == images.job)
+    named = images.job == bindparam("job"), chunks.no == bindparam("no")
+    return select(*columns).select_from(joined).where(*named, *between, *answered).order_by(images.index)
+
+
+def close_chunk(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
+    """Closes the lease's chunk. Returns the ids of the next steps."""
     _set_chunk(connection, lease, open=False)
     return _after_chunk(connection, job)
 

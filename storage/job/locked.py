@@ -28,6 +28,7 @@ class LockedJob:
     webhook_url: str | None  #: receives an event when the job ends
     request: str | None  #: id of the HTTP request that started the round, for the log
     result: str | None  #: result of the previous round, if there was one
+    evidence: Sequence[str] | None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
 
 
 def lock_job(connection: Connection, job: str) -> LockedJob:
@@ -44,6 +45,7 @@ def lock_job(connection: Connection, job: str) -> LockedJob:
         webhook_url=row.webhook_url,
         request=row.request_id,
         result=row.result,
+        evidence=row.evidence,
     )
 
 
@@ -79,4 +81,5 @@ def _locked_job() -> Select[Any]:
         columns.webhook_url,
         columns.request_id,
         columns.result,
+        columns.evidence,
     )

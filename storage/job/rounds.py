@@ -59,6 +59,8 @@ def retry(
         "result": null(),
         "corrections": None,
         "checked": False,
+        "evidence": None,
+        "needs_review": False,
     }
     connection.execute(
         update(images_table)

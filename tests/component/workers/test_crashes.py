@@ -76,6 +76,18 @@ SCENARIOS = {
         lambda house: {"inputMethod": "url", "images": house.urls(3), "prompt": "p", "schema": {"type": "object"}, "cache": True},
         settings=(("IMAGES_PER_CALL", "2"), ("CACHE_TTL", "60")),
     ),
+    "records that are looked for in their pictures, two of which are the same": Scenario(
+        lambda _house: {
+            "inputMethod": "base64",
+            "images": [b64(b"img0"), b64(b"img1"), b64(b"img2"), b64(b"img0")],
+            "prompt": "p",
+            "granularity": "perImage",
+            "jsonMode": True,
+            "evidence": True,
+            "reviewWhen": ["failed"],
+        },
+        script=refuse_img1,
+    ),
     "nothing but a file that is no image": Scenario(
         lambda _house: {"inputMethod": "base64", "images": [b64(b"none")], "prompt": "p", "jsonMode": True}
     ),
