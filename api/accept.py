@@ -47,6 +47,9 @@ IN_MEMORY = 1 << 20
 NO_CACHE = "This service keeps no answers (CACHE_TTL is 0): cache had no effect."
 WHY_UNCHECKED = "They have look-ahead, look-behind or back-references, which cannot be checked in bounded time."
 MOST_PLACES, LONGEST_PLACE = 5, 100  #: how many places in a schema a warning names, and how many characters of each
+OWN_READING = (
+    "The records are what the OCR itself has read, so evidence, which compares records with what the OCR reads, shows little."
+)
 NO_PRICE = "MODELS has no price for this model, so its calls count as 0 dollars: maxMoney does not limit them."
 _KEY = re.compile(r"[!-~]{1,255}")
 
@@ -226,7 +229,14 @@ def _make_job(
 def _warnings(parts: WebParts, wanted: ExtractRequest, sent: Sent) -> tuple[str, ...]:
     useless = wanted.cache and not parts.settings.cache_ttl
     no_price = wanted.max_money is not None and not parts.models[wanted.question.model].has_price
-    own = (NO_CACHE if useless else "", NO_PRICE if no_price else "", warning_of(sent.unknown), _unchecked(wanted))
+    itself = wanted.evidence and not parts.kind.fills_schemas
+    own = (
+        NO_CACHE if useless else "",
+        NO_PRICE if no_price else "",
+        OWN_READING if itself else "",
+        warning_of(sent.unknown),
+        _unchecked(wanted),
+    )
     return (*parts.warnings, *parts.kind.ignores(wanted.question), *filter(None, own))
 
 

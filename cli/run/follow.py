@@ -138,8 +138,7 @@ def follow(run: Run, job: SentJob, board: Board, on_rows: OnRows) -> None:
             if seen.ended:
                 break
             rows.look(seen)
-        evidence: dict[int, Mapping[str, Any]] = {}
-        run.state.take_outcomes(job, outcomes(run, job, seen, evidence), evidence)
+        take_over(run, job, seen)
     except ApiError as error:
         if error.status not in (404, 410):
             raise
@@ -170,9 +169,13 @@ def expired(job: Job) -> bool:
     return job.ended and (until is None or datetime.fromisoformat(until) <= datetime.now(UTC))
 
 
-def outcomes(
-    run: Run, job: SentJob, seen: Job, evidence: dict[int, Mapping[str, Any]] | None = None
-) -> Iterator[tuple[int, str, str, Any]]:
+def take_over(run: Run, job: SentJob, seen: Job) -> None:
+    """Writes the outcomes of a job that has ended into the state."""
+    evidence: dict[int, Mapping[str, Any]] = {}
+    run.state.take_outcomes(job, outcomes(run, job, seen, evidence), evidence)
+
+
+def outcomes(run: Run, job: SentJob, seen: Job, evidence: dict[int, Mapping[str, Any]]) -> Iterator[tuple[int, str, str, Any]]:
     """Place, code, message and result of each image. An image that the job did not come to fails with the job's own fault.
 
     `evidence` gets that of each image, by place.
@@ -181,7 +184,7 @@ def outcomes(
     text = seen.error or ("The job was cancelled." if seen.status == "cancelled" else "The job ended without this image.")
     gone: bool | None = None
     for item in run.client.items(job.id):
-        if item.evidence and item.status == "succeeded" and evidence is not None:
+        if item.evidence and item.status == "succeeded":
             evidence[item.index] = shown_evidence(item.evidence)
         if item.status == "failed":
             yield item.index, item.code or "internal_error", item.message or "", None
