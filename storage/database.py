@@ -86,6 +86,7 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             _ask_idle_connections(self.engine)
+        self.many_writers = not sqlite  #: a transaction that waits holds up no other one
         #: For `read`. On Postgres each statement is then a transaction, which saves the trips for BEGIN and COMMIT. Its level READ
         #: COMMITTED gives each statement its own view of the data anyway.
         self._reading: dict[str, Any] = {READ_ONLY: True} if sqlite else {"isolation_level": "AUTOCOMMIT"}
