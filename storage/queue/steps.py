@@ -188,6 +188,11 @@ def finish(connection: Connection, lease: Lease, *, state: Finished = StepState.
     _write(connection, lease, _end_statement(state))
 
 
+def finish_held(connection: Connection, leases: Sequence[Lease]) -> None:
+    """Ends those of the steps whose leases are still held. It locks them in the order of `leases`."""
+    connection.execute(_end_statement(StepState.DONE), [_of(lease) for lease in leases])
+
+
 @cache
 def _end_statement(state: Finished) -> Update:
     return update(steps_table).where(_fence()).values(owner=None, lease_until=None, state=state.value)
