@@ -78,11 +78,14 @@ class Town:
                 self.house.supervisor.reclaim()
         return lived
 
-    def post(self, body: dict[str, Any]) -> tuple[str, str]:
-        """A job of a new account, and the account's key."""
+    def post(self, body: dict[str, Any], *, waited: bool = False) -> tuple[str, str]:
+        """A job of a new account, and the account's key. `waited`: a caller holds a connection for it, as far as SQL knows."""
         _, key = self.house.new_key(CREDITS)
         answer = self.house.post({"prompt": "p", **body}, key=key, headers={"Prefer": "respond-async"})
         assert answer.status_code == 202
+        jobs = schema.jobs_table
+        with self.house.database.write() as connection:
+            connection.execute(update(jobs).where(jobs.c.id == answer.json["id"]).values(waited=waited))
         return answer.json["id"], key
 
     def mourn(self) -> None:
@@ -151,6 +154,7 @@ class Scenario:
     deaths: int = 0
     writes: bool = True  #: as no other scenario does: then on each kind of database
     without: frozenset[str] = frozenset()  #: effects that it does not have
+    waited: bool = False  #: a caller holds a connection for the job
 
 
 SCENARIOS = {
@@ -166,6 +170,11 @@ SCENARIOS = {
     "URLs merged to a text, one of which fails": Scenario(
         {"inputMethod": "url", "images": [*PAGES, "https://gone.example/"], **HOOK}, writes=False
     ),
+    "one call that a caller waits for": Scenario(
+        {"inputMethod": "base64", "images": [b64(b"img0"), b64(b"none")], "granularity": "perImage", **HOOK},
+        without=frozenset({"fetch", "put", "write"}),
+        waited=True,
+    ),
     "a picture that kills who shows it to the model": Scenario(
         {"inputMethod": "base64", "images": [b64(b"img0"), b64(POISON)], "granularity": "perImage"},
         deaths=2,
@@ -177,7 +186,7 @@ SCENARIOS = {
 def run(town: Town, scenario: Scenario, at: int, when: str) -> tuple[dict[str, Any], list[str], bool]:
     """The end state of a new account's job whose workers die at this effect, the effects there were, and whether one died."""
     asked, told = len(town.noted("asked")), len(town.noted("delivered"))
-    job, key = town.post(scenario.body)
+    job, key = town.post(scenario.body, waited=scenario.waited)
     effects, crashes, deaths = list[str](), 0, 0
     for _ in range(MOST_LIVES):
         lived = town.live("worker", max(at - len(effects), 0) if not crashes else 0, when, pages=PAGES)
