@@ -39,10 +39,23 @@ def may_carry(parts: WorkerParts, lease: Lease, work: ChunkWork, chunk: StagedCh
 
     Only the first claim of the step may. So whatever fails is tried again in the usual way, and nothing is staged a third time.
     """
-    first = lease.epoch == 1 and lease.round == 1 and not lease.alone and not parts.stopping.is_set()
-    whole = work.waited and work.count == work.total == len(work.pending) and not work.limited
+    first = lease.epoch == 1 and not lease.alone and not parts.stopping.is_set()
     cheap = size <= MOST_BYTES and seconds <= MOST_SECONDS and sum(chunk.received.values()) <= MAX_TOTAL_BYTES
-    return first and whole and cheap
+    return first and cheap and _waited_whole(lease, work)
+
+
+def deaths_of_a_call(lease: Lease, work: ChunkWork) -> int:
+    """How many of the stage step's expired leases may have ended with the death of a process that asked the model: 0 or 1.
+
+    Only the first claim asks. The extract step takes this number over, so that a picture which kills whoever sends it ends no more
+    processes than in a job that goes step by step.
+    """
+    return min(lease.expiries, 1) if _waited_whole(lease, work) else 0
+
+
+def _waited_whole(lease: Lease, work: ChunkWork) -> bool:
+    """Whether a caller waits for the job, and all of it is in this chunk."""
+    return work.waited and lease.round == 1 and work.count == work.total == len(work.pending) and not work.limited
 
 
 def first_call(parts: WorkerParts, work: ChunkWork, chunk: StagedChunk, source: IO[bytes]) -> FirstCall:

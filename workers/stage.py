@@ -21,7 +21,7 @@ from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetche
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
-from workers.one_lease import FirstCall, commit_begun, commit_whole, first_call, may_carry, verdict_of
+from workers.one_lease import FirstCall, commit_begun, commit_whole, deaths_of_a_call, first_call, may_carry, verdict_of
 from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
 
@@ -73,7 +73,7 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
                 in_hand = StagedObject(key=key, file=out)
     if call and key:
         return partial(commit_begun, parts, lease=lease, work=work, chunk=chunk, call=call, key=key), in_hand
-    return partial(chunks.record_staged, lease=lease, key=key, chunk=chunk), in_hand
+    return partial(chunks.record_staged, lease=lease, key=key, chunk=chunk, expiries=deaths_of_a_call(lease, work)), in_hand
 
 
 def staged_key(lease: Lease) -> str:

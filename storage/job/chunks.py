@@ -135,12 +135,14 @@ def repeated_urls(connection: Connection, job: str) -> frozenset[str]:
     return frozenset(url for url in connection.scalars(repeated) if url)
 
 
-def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
+def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk, expiries: int = 0) -> list[int]:
     """Ends a stage step. Its images are staged in the scratch object `key`, or have failed.
+
+    `expiries`: leases of the stage step whose holder may have died of a model call. They count as leases of the extract step.
 
     Returns the ids of the next steps. Raises LostLease.
     """
-    follow = _record_staged(connection, lease, key=key, chunk=chunk)
+    follow = _record_staged(connection, lease, key=key, chunk=chunk, expiries=expiries)
     totals.count_scratch(connection, lease.job, chunk.stored)
     return follow
 
@@ -157,7 +159,7 @@ def record_begun(connection: Connection, lease: Lease, *, key: str, chunk: Stage
     return follow
 
 
-def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
+def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk, expiries: int = 0) -> list[int]:
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease)
     _mark_failed(connection, lease.job, chunk.failures, received=chunk.received)
@@ -177,7 +179,8 @@ def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chu
     set_chunk(connection, lease, object=key)
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
-    return steps.add(connection, job=lease.job, round_=lease.round, kind=StepKind.EXTRACT, parts=[lease.part])
+    kind, part = StepKind.EXTRACT, lease.part
+    return steps.add(connection, job=lease.job, round_=lease.round, kind=kind, parts=[part], expiries=expiries)
 
 
 @cache
@@ -319,7 +322,9 @@ def _split_chunk(connection: Connection, lease: Lease, chunk: _ChunkRow, *, midd
     same |= {"input": chunk.input, "object": chunk.object, "progress": chunk.progress}
     halves = [(fresh, chunk.first, middle - chunk.first), (fresh + 1, middle, end - middle)]
     connection.execute(insert(chunks_table), [{**same, "no": no, "first": first, "count": count} for no, first, count in halves])
-    return steps.add(connection, job=lease.job, round_=lease.round, kind=lease.kind, parts=[fresh, fresh + 1], alone=True)
+    return steps.add(
+        connection, job=lease.job, round_=lease.round, kind=lease.kind, parts=[fresh, fresh + 1], expiries=steps.ALONE_AFTER
+    )
 
 
 def add_warning(connection: Connection, job: str, warning: str) -> None:

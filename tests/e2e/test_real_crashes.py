@@ -229,6 +229,13 @@ def test_a_worker_that_ends_at_any_effect_and_a_fresh_one_give_the_same_end(town
         assert crashed or scenario.deaths, "who dies of the picture never comes to the effect's end"
 
 
+def test_a_picture_that_kills_ends_no_more_workers_if_a_caller_waits_for_it(town):
+    scenario = SCENARIOS["a picture that kills who shows it to the model"]
+    expected, _, _ = run(town, scenario, 0, "before")
+    waited, _, _ = run(town, replace(scenario, waited=True), 0, "before")
+    assert waited == expected
+
+
 @BOTH
 def test_workers_that_end_again_and_again_get_there(town, when):
     """Each life is one effect longer than the last."""

@@ -193,6 +193,23 @@ def test_a_worker_that_is_overtaken_while_the_model_answers_changes_nothing(tmp_
         assert len(house.engine.calls) == 2
 
 
+def test_a_picture_that_kills_whoever_sends_it_ends_two_workers_and_is_then_sent_alone(house):
+    job = accepted(house, REQUESTS["one image"].body)
+    first = claimed(house.database, step_ids(house.database, job)[0])  # its holder dies of the call
+    run_lease(house.work.for_one_step(), stolen(house.database, first))
+    second = claimed(house.database, step_ids(house.database, job, "extract")[0])  # so does this one's
+    assert not second.alone
+    assert stolen(house.database, second).alone
+
+
+@pytest.mark.parametrize(("waited", "more"), [(False, {}), (True, {"maxMoney": 1})])
+def test_a_death_while_a_job_that_goes_step_by_step_was_staged_is_not_counted_as_one_of_its_calls(house, waited, more):
+    job = accepted(house, {**REQUESTS["one image"].body, **more}, waited=waited)
+    first = claimed(house.database, step_ids(house.database, job)[0])
+    run_lease(house.work.for_one_step(), stolen(house.database, first))
+    assert step_row(house.database, step_ids(house.database, job, "extract")[0]).expiries == 0
+
+
 def test_a_cancel_while_the_model_answers_ends_the_job_at_once(tmp_path):
     seen: dict[str, Any] = {}
 
