@@ -175,6 +175,11 @@ SCENARIOS = {
         without=frozenset({"fetch", "put", "write"}),
         waited=True,
     ),
+    "several calls that a caller waits for": Scenario(
+        {"inputMethod": "base64", "images": [b64(b"img0"), b64(REFUSED)], "granularity": "perImage"},
+        without=frozenset({"fetch", "deliver"}),
+        waited=True,
+    ),
     "a picture that kills who shows it to the model": Scenario(
         {"inputMethod": "base64", "images": [b64(b"img0"), b64(POISON)], "granularity": "perImage"},
         deaths=2,
@@ -287,6 +292,30 @@ def test_a_front_door_that_ends_at_any_effect_makes_a_whole_job_or_none_and_the_
         assert state == expected, f"after a crash {when} effect {at} of {lived.effects}"
         if at and not lived.code:
             break
+    assert set(ends) == {0, 1}
+
+
+@BOTH
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_front_door_that_ends_while_it_puts_and_writes_at_once_makes_a_whole_job_or_none(town, when):
+    """A request without an Idempotency-Key puts its images while it writes its job, if the database has many writers."""
+    ends = []
+    for at in range(1, MOST_EFFECTS):
+        account, key = town.house.new_key(CREDITS)
+        body = {"inputMethod": "base64", "images": [b64(b"img0"), b64(b"none")], "prompt": "p", **HOOK}
+        request = {"headers": {"Authorization": f"Bearer {key}", "Prefer": "respond-async"}, "body": body}
+        lived = town.live("door", at, when, request=request)
+        jobs = accepted(town, account)
+        assert [job[1:] for job in jobs] in ([], [(2, 1, 1, 12)]), f"after a crash {when} effect {at} of {lived.effects}"
+        ends.append(len(jobs))
+        town.work_through()
+        town.sweep_an_hour_later()
+        assert list(town.scratch.list("")) == []
+        if not lived.code:
+            break
+        for job, *_ in jobs:
+            assert end_state(town.house.database, town.scratch, job)["job"][0] == "partial"
+    assert set(lived.effects) == {"put", "write", "commit", "ring"}
     assert set(ends) == {0, 1}
 
 
