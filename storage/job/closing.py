@@ -105,7 +105,6 @@ def close_job(
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
     row = connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended}).one()
-    totals.count_account(connection, job.account, open_jobs=-1)
     facts = {"request": job.request, "job": job.id, "account": job.account, "code": code, "credits": charge}
     if verdict.status is JobStatus.FAILED:
         log.warning("job_failed", **facts)
