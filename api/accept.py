@@ -267,8 +267,10 @@ def _check_credits(parts: WebParts, account: str, images: int, most: int | None)
     if most is not None and most < needed:
         text = f"This request may cost {needed} credits, and maxCredits is {most}. Raise it, or send fewer images."
         raise ApiError(402, "max_credits_too_low", text)
+    if g.available >= needed:  # they were read with the key
+        return
     with parts.database.read() as connection:
-        available = available_credits(connection, account)
+        available = available_credits(connection, account)  # more may have been granted while the body came
     if available < needed:
         raise too_few_credits(needed, available)
 

@@ -62,14 +62,13 @@ def reserve(
     return Totals(open_jobs=row.open_jobs, kept_bytes=row.kept_bytes, stored_bytes=row.stored_bytes)
 
 
-def settle(connection: Connection, *, account: str, job: str, round_: int, charge: int, money: int = 0) -> None:
+def settle(connection: Connection, *, account: str, job: str, round_: int, reserved: int, charge: int, money: int = 0) -> None:
     """Ends a round's reservation. It spends `charge` credits, makes the rest available again, and counts the job no more as open.
 
-    `money`: what the round's model calls cost, in billionths of a dollar. It is recorded beside the charge, for the account's usage.
+    `reserved`: what `of_reserve` finds. `money`: what the round's model calls cost, in billionths of a dollar. It is recorded beside the charge, for the account's usage.
 
     It writes both ledger rows, even if one amount is zero. Raises ValueError if `charge` is more than the reservation.
     """
-    reserved = connection.execute(_reserved(), {"job": job, "round": round_}).scalar_one()
     if not 0 <= charge <= reserved:
         raise ValueError(f"job {job} holds {reserved} credits, {charge} can't be charged")
     same = {"account": account, "job": job, "round": round_}
@@ -88,7 +87,8 @@ def _record() -> Insert:
 
 
 @cache
-def _reserved() -> Select[int]:
+def of_reserve() -> Select[int]:
+    """Finds the credits that a round has reserved. Parameters: `job` and `round`."""
     of_round = ledger_table.c.job == bindparam("job"), ledger_table.c.round == bindparam("round")
     return select(ledger_table.c.amount).where(*of_round, ledger_table.c.kind == "reserve")
 
