@@ -62,11 +62,6 @@ def spend(connection: Connection, lease: Lease, nanodollars: int) -> None:
     steps.hold_money(connection, lease, 0)
 
 
-def cost_of_round(connection: Connection, job: str) -> int:
-    """What the job's model calls have cost since its last round was settled, in billionths of a dollar."""
-    return max(int(connection.scalar(_unsettled(), {"job": job}) or 0), 0)
-
-
 def _dollars(nanodollars: int) -> str:
     return f"${nanodollars / 1e9:.6f}"
 
@@ -83,7 +78,8 @@ def _held() -> Select[Any]:
 
 
 @cache
-def _unsettled() -> Select[Any]:
+def of_calls() -> Select[Any]:
+    """Finds what a job's model calls have cost since its last round was settled, in billionths of a dollar. Parameter: `job`."""
     spent = [
         select(func.coalesce(func.sum(cast(table.c.usage["nanodollars"].as_string(), BigInteger)), 0))
         .where(table.c.job == bindparam("job"))
