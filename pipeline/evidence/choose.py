@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
+from pipeline.evidence.dates import moment
 from pipeline.evidence.find import Finder, Spot
 from pipeline.evidence.leaves import Leaf
 from pipeline.evidence.page import Area, Span
@@ -27,6 +29,8 @@ _FAR = 2.0
 EXCHANGED = 1.0
 #: A value is compared with so many of the values that follow it in its object, or in its field, to see whether they are exchanged.
 _MOST_EXCHANGES = 30
+#: A currency or a unit has no more characters.
+_LONGEST_SIGN = 3
 #: Two lines are one row if their centres are at most this far apart, in line heights.
 _ROW = 0.6
 
@@ -104,7 +108,7 @@ class Chooser:
         return True
 
     def _may_be_exchanged(self, one: Leaf, other: Leaf) -> bool:
-        if isinstance(one.value, str) != isinstance(other.value, str) or one.value == other.value:
+        if one.value == other.value or _kind(one.value) != _kind(other.value):
             return False
         return Match.FUZZY not in (self._chosen[one.pointer].match, self._chosen[other.pointer].match)
 
@@ -192,6 +196,17 @@ def _distance(label: Area, area: Area, *, column: bool) -> float:
     if column and down > 0:
         return min(_NO_LABEL, 0.8 + 0.01 * down + 0.4 * min(apart, aligned))
     return _NO_LABEL
+
+
+def _kind(value: Any) -> str:
+    """What a value is. A model that confuses two fields gives each a value that looks as if it belonged there."""
+    if not isinstance(value, str):
+        return "number"
+    if moment(value):
+        return "date"
+    if len(value.strip()) <= _LONGEST_SIGN:
+        return "sign"
+    return "code" if any(character.isdigit() for character in value) else "words"
 
 
 def _element(leaf: Leaf) -> str:

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import random
-import re
 import sqlite3
 import tempfile
 import time
@@ -36,11 +35,12 @@ OF_A_JOB = ("run", "review", "export")
 SCREENS = ("new", "fields", "try", *OF_A_JOB, "jobs", "usage", "webhooks", "keys", "health")
 JOBS = (("Receipts of May", 8), ("Delivery notes, Hull", 3), ("Business cards", 5))
 FIELDS = ("sender", "kind", "number", "date", "total", "currency")
-#: What stands in a paper of `examples/`, for each of FIELDS. The model refuses a paper without a record.
+#: What the model reads in a paper of `examples/`, for each of FIELDS. It misreads the total of the invoice by one digit, and refuses
+#: the paper without a record.
 PAPERS: dict[str, tuple[Any, ...] | None] = {
     "01-till-receipt.png": ("Marlow & Finch", "receipt", "7F2K-90417", "2026-03-14", 27.66, "GBP"),
     "02-crumpled-receipt.jpg": ("Gasthaus Kupferhirsch", "receipt", "20418", "2026-02-07", 91.10, "EUR"),
-    "03-invoice.tiff": ("Lindqvist Optik GmbH", "invoice", "RE-2026-01873", "2026-02-18", 3204.55, "EUR"),
+    "03-invoice.tiff": ("Lindqvist Optik GmbH", "invoice", "RE-2026-01873", "2026-02-18", 3209.55, "EUR"),
     "06-sideways-menu.jpg": ("Salon de thé Églantine", "menu", None, None, 12.50, "EUR"),
     "07-business-card.heic": ("Brandt & Okoye", "business card", None, None, None, None),
     "08-catalogue-page.webp": ("Lumen & Loft", "catalogue", None, "2026-11-30", None, "EUR"),
@@ -94,7 +94,7 @@ def run_jobs(service: Service) -> str:
             "schema": schema,
             "keepInputsSeconds": 3600,
             "imagesPerCall": 1,
-            **({"customIds": ids} if ids else {}),
+            **({"customIds": ids, "evidence": True, "reviewWhen": ["unsupported", "failed"]} if ids else {}),
         }
         status, _, made = service.send("POST", "/api/v1/jobs", json.dumps(body).encode())
         assert status == 202, made
@@ -154,8 +154,11 @@ def prepare(console: Console) -> None:
 def settle(console: Console, screen: str) -> None:
     """Waits until the pictures of a screen are there."""
     if screen == "review":
-        console.page.get_by_role("row").nth(1).get_by_role("gridcell").nth(1).click()
-        expect(console.page.locator(".viewer-level")).to_have_text(re.compile(r"\d+%"))
+        console.page.get_by_label("Show").select_option("all")
+        if console.page.get_by_role("tab", name="Table").is_visible():
+            console.page.get_by_role("tab", name="Table").click()
+        console.page.get_by_role("gridcell", name="27.66").click()
+        expect(console.page.locator(".viewer-boxes span")).to_have_count(1)
     if screen == "run":
         expect(console.page.locator(".pic img[src]")).to_have_count(len(PAPERS))
     console.page.wait_for_function("[...document.images].every(image => !image.src || image.naturalWidth)")
