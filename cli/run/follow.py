@@ -19,7 +19,7 @@ POLL_SECONDS = 2  #: so that the bar moves; the service answers at once when the
 LOOK_SECONDS = 5.0  #: between two looks at the images of a running job; one look may take several requests
 PAGE = 500  #: images of one request
 #: Warnings that describe the answers, and not what the job waits for.
-_NO_WAIT = ("does not follow", "had no effect", "nknown field", "not known", "ignored", "maxMoney")
+_NO_WAIT = ("does not follow", "had no effect", "shows little", "nknown field", "not known", "ignored", "maxMoney")
 _NOTES = "the items' notes"  #: part of the warnings that say what was not read of some images
 EXPIRED = "results_expired"
 EXPIRED_TEXT = "The image was read and paid, but the service deleted the answer before it was fetched (RESULT_TTL)."

@@ -31,6 +31,9 @@ EXCHANGED = 1.0
 _MOST_EXCHANGES = 30
 #: A currency or a unit has no more characters.
 _LONGEST_SIGN = 3
+#: The places that are weighed for one record, each against so many labels and other values. A page and a record of a hostile caller would
+#: take minutes otherwise. A receipt takes some thousand.
+_MOST_WEIGHED = 1_500_000
 #: Two lines are one row if their centres are at most this far apart, in line heights.
 _ROW = 0.6
 
@@ -55,6 +58,7 @@ class Chooser:
         self._siblings = _grouped(self._leaves, _element)
         self._peers = _grouped(self._leaves, lambda leaf: leaf.field if leaf.in_array else leaf.pointer)
         self._chosen: dict[str, Spot] = {}
+        self._left = _MOST_WEIGHED
         #: The pointers of the values that chose a place in each line.
         self._in_row: defaultdict[int, set[str]] = defaultdict(set)
 
@@ -89,7 +93,11 @@ class Chooser:
         for group in (*self._siblings.values(), *self._peers.values(), flat):
             for at, one in enumerate(group):
                 for other in group[at + 1 : at + 1 + _MOST_EXCHANGES]:
-                    if self._may_be_exchanged(one, other) and self._gain(one, other) >= EXCHANGED:
+                    if (
+                        self._may_weigh(one, times=4)
+                        and self._may_be_exchanged(one, other)
+                        and self._gain(one, other) >= EXCHANGED
+                    ):
                         found |= {one.pointer, other.pointer}
         return found
 
@@ -107,6 +115,12 @@ class Chooser:
             return self._label_cost(leaf, area) < _NO_LABEL
         return True
 
+    def _may_weigh(self, leaf: Leaf, times: int = 1) -> bool:
+        """Whether there is still time to weigh a place of this leaf. Otherwise the first place is taken, and no exchange is told."""
+        beside = self._siblings[_element(leaf)], self._peers[leaf.field] if leaf.in_array else (), self._labels[leaf.field]
+        self._left -= times * (1 + sum(map(len, beside)))
+        return self._left >= 0
+
     def _may_be_exchanged(self, one: Leaf, other: Leaf) -> bool:
         if one.value == other.value or _kind(one.value) != _kind(other.value):
             return False
@@ -123,7 +137,7 @@ class Chooser:
     def _whole_cost(self, leaf: Leaf, spot: Spot) -> float:
         area = self._areas[id(spot)]
         cost = _COST_OF_MATCH[spot.match]
-        if area is None:
+        if area is None or not self._may_weigh(leaf):
             return cost
         others = {pointer for span in spot.spans for pointer in self._in_row[span.row.number]} - {leaf.pointer}
         taken = any(_overlap(area, self._areas[id(self._chosen[pointer])]) for pointer in others)

@@ -16,6 +16,8 @@ from pipeline.evidence.types import Evidence, Match, Place, Reading
 _SHORT = 2
 #: Of a record with more leaves than this, the rest are not looked for.
 MOST_LEAVES = 2000
+#: Each leaf is looked for in each line. So of a record on a picture with very many lines fewer leaves are looked for, but these at least.
+_MOST_LOOKS, _LEAST_LEAVES = 250_000, 100
 
 
 def ground(record: Any, reading: Reading, schema: Any = None) -> Evidence:
@@ -23,8 +25,9 @@ def ground(record: Any, reading: Reading, schema: Any = None) -> Evidence:
 
     `schema`: the record's JSON Schema if there is one. Its titles and descriptions tell what the picture calls a field.
     """
-    every = leaves(record, schema)[:MOST_LEAVES]
     page = open_page(reading.lines)
+    most = max(_LEAST_LEAVES, _MOST_LOOKS // max(1, len(page.rows)))
+    every = leaves(record, schema)[: min(MOST_LEAVES, most)]
     finder = Finder(page, reading.codes)
     written = [leaf for leaf in every if is_text(leaf.value)]
     # Equal values are looked for once. If there are more of them than places, one of them may have been misread.

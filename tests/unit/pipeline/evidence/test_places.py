@@ -148,3 +148,10 @@ def test_the_record_is_never_changed():
 
 def test_pointers_escape_tildes_and_slashes():
     assert list(look({"a/b": {"~c": "x y"}}, "x y").places) == ["/a~1b/~0c"]
+
+
+def test_a_page_with_very_many_lines_has_fewer_values_looked_for():
+    """A record and a page of a hostile caller would take minutes otherwise."""
+    record = [{"a": "word", "b": "other"}] * 500
+    assert len(look(record, *["word"] * 2000).places) == 125
+    assert len(look(record, "word").places) == 1000
