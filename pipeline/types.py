@@ -135,6 +135,13 @@ class Thinking(StrEnum):
     HIGH = "high"
 
 
+class Tier(StrEnum):
+    """How a call is served. Its server answers a call in `economy` later and for less money, and may refuse it at any time."""
+
+    STANDARD = "standard"
+    ECONOMY = "economy"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """One image that has no answer. A failed image is a value and never an exception."""
