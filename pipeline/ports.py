@@ -225,6 +225,7 @@ class Cause(StrEnum):
     BUSY = "busy"  #: its rate limit is in use, so the call must wait; nothing is wrong
     CROWDED = "crowded"  #: the limit of concurrent calls is reached; nothing is wrong
     RATE = "rate"  #: the model answered that it gets too many requests
+    SHED = "shed"  #: it has no capacity for this call in the tier `economy`; nothing is wrong
     QUOTA = "quota"  #: its daily quota is used up
     MODEL = "model"  #: there is no such model for this key
     ACCOUNT = "account"  #: a bad key, no credit or a wrong region, so no model of this engine can be asked

@@ -208,6 +208,7 @@ class Call:
     detail: Detail = Detail.HIGH
     thinking: Thinking | None = None  #: None: the model's own default
     waited: bool = False  #: the job's caller holds a connection open, so this call goes before others
+    tier: Tier = Tier.STANDARD  #: the tier that is asked for; `economy` only if the model has it (pipeline.models)
 
 
 class Finish(StrEnum):
@@ -230,6 +231,7 @@ class Answer:
     input_tokens: int = 0
     output_tokens: int = 0  #: including thinking, because it is billed as output
     model_version: str = ""
+    tier: Tier = Tier.STANDARD  #: the tier in which the server says that it served the call; it decides the price
     nanodollars: int = 0  #: the cost by the prices in the settings, in billionths of a dollar
     reencoded: frozenset[int] = frozenset()  #: numbers of the pictures that the model got as a re-encoded JPEG
     at_most: int | None = None  #: with UNREADABLE: the call had too many pictures, and this many may fit

@@ -27,7 +27,7 @@ from pipeline.engines.call_queue import CallQueue, QueuedCall, Wait, until_told
 from pipeline.engines.limiter import CROWDED_MS
 from pipeline.models import Model
 from pipeline.ports import Cause, Engine, EngineLimits, Limiter, ModelFault, ModelRefused, ModelUnavailable, Permit
-from pipeline.types import Answer, Call
+from pipeline.types import Answer, Call, Tier
 
 log = structlog.get_logger(__name__)
 
@@ -139,13 +139,15 @@ class GovernedEngine:
             reraise=True,
         )
         day = self._today()
+        if not model.has_tier(call.tier, day):
+            call = replace(call, tier=Tier.STANDARD)
         try:
             answer = retrying(self._once, model, call, ends, doubts)
         except ModelUnavailable as trouble:
             if trouble.cause is Cause.GARBLED:
                 raise ModelFault(str(trouble)) from trouble
             raise
-        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens, day=day)
+        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens, day=day, tier=answer.tier)
         return replace(answer, nanodollars=price)
 
     def _once(self, model: Model, call: Call, ends: float, doubts: _Doubts) -> Answer:
