@@ -10,7 +10,7 @@ from typing import IO, Any, Protocol
 
 from pipeline.models import Model
 from pipeline.outbound.webhook import WebhookResponse
-from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
+from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused, Tier
 
 
 class Scratch(Protocol):
@@ -113,6 +113,7 @@ class Permit:
 
     id: str
     model: Model
+    tier: Tier = Tier.STANDARD  #: the lane that the request is in
     tokens: int  #: estimated input tokens, which are reserved
     delay: float  #: seconds to wait before the request is sent
 
@@ -120,11 +121,13 @@ class Permit:
 class Limiter(Protocol):
     """Rate limits, pauses and circuit breakers of the models, shared by all workers."""
 
-    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
+    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float, tier: Tier = Tier.STANDARD) -> Permit:
         """Reserves a request with `tokens` input tokens that takes at most `seconds`.
 
-        `waited`: a caller waits for the answer, so the request goes before others. Raises ModelUnavailable: with BUSY or CROWDED
-        if the limits are in use, else with the cause of the pause or the breaker.
+        `waited`: a caller waits for the answer, so the request goes before others. `tier`: each tier of a model has a lane with
+        concurrent calls, pauses and a breaker of its own. Both lanes count towards the limits of requests and tokens, and economy
+        requests go last. Raises ModelUnavailable: with BUSY or CROWDED if the limits are in use, else with the cause of the pause
+        or the breaker.
         """
 
     def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
