@@ -85,7 +85,7 @@ class BudgetedEngine:
         today = datetime.now(UTC).date()
         return {
             name: self.parts.models[name].call_price(
-                characters=characters, pictures=len(call.pictures), detail=call.detail, day=today
+                characters=characters, pictures=len(call.pictures), detail=call.detail, day=today, tier=call.tier
             )
             for name in names
             if name in self.parts.models

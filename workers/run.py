@@ -174,7 +174,7 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
 def _wait_for_model(parts: WorkerParts, lease: Lease, error: ModelUnavailable) -> None:
     """Hands the step back. If the model stays away, a request that holds the job open ends: see docs/adr/0027."""
     _count(lease, "unavailable")
-    if error.cause in {Cause.BUSY, Cause.CROWDED}:
+    if error.cause in {Cause.BUSY, Cause.CROWDED, Cause.SHED}:
         log.info("model_busy", retry_after=error.retry_after)
     else:
         log.warning("model_unavailable", cause=error.cause.value, reason=str(error), retry_after=error.retry_after)
