@@ -39,7 +39,9 @@ class MeteredEngine:
             answer = self._engine.ask(call)
             outcome = answer.finish.value
         except ModelUnavailable as error:
-            outcome = "shed" if error.cause is Cause.SHED else "unavailable"
+            outcome = "unavailable"
+            if error.cause is Cause.SHED:
+                outcome = "shed"
             raise
         except ModelFault:
             outcome = "fault"
