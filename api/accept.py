@@ -115,6 +115,14 @@ def too_many_open_jobs(parts: WebParts) -> ApiError:
     return ApiError(429, "too_many_open_jobs", text, {"Retry-After": "10"})
 
 
+def account_full(parts: WebParts) -> ApiError:
+    text = (
+        f"What the account's jobs keep in the database would be over {parts.settings.max_stored_bytes} bytes. Delete jobs that you "
+        "no longer need, or wait until their results expire."
+    )
+    return ApiError(429, "account_full", text, {"Retry-After": "60"})
+
+
 def read_sent(parts: WebParts, account: str, *, hashed: bool = False) -> AbstractContextManager[Sent]:
     """Reads the request's body, which is JSON or a form. Raises ApiError and RequestFault."""
     read = read_upload if is_upload(request) else read_json
@@ -321,11 +329,7 @@ def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
     except accepting.TooManyOpenJobs:
         raise too_many_open_jobs(parts) from None
     except StoredFull:
-        text = (
-            f"What the account's jobs keep in the database would be over {parts.settings.max_stored_bytes} bytes. Delete jobs that you "
-            "no longer need, or wait until their results expire."
-        )
-        raise ApiError(429, "account_full", text, {"Retry-After": "60"}) from None
+        raise account_full(parts) from None
     except accepting.ScratchFull:
         text = "The service has as many images at work as it may; try again when some jobs have ended."
         raise ApiError(429, "scratch_full", text, {"Retry-After": "30"}) from None

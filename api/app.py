@@ -17,6 +17,7 @@ from api import (
     job_actions,
     job_events,
     job_items,
+    job_request,
     jobs,
     keys,
     metrics,
@@ -25,6 +26,7 @@ from api import (
     usage,
 )
 from api.auth import add_rate_headers, optional_account
+from api.console import routes as console
 from api.openapi import routes
 from api.openapi.examples import NO_PICTURES
 from api.patience import settle_body
@@ -56,6 +58,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     app.register_blueprint(job_actions.blueprint(parts))
     app.register_blueprint(job_events.blueprint(parts))
     app.register_blueprint(job_items.blueprint(parts))
+    app.register_blueprint(job_request.blueprint(parts))
     app.register_blueprint(corrections.blueprint(parts))
     app.register_blueprint(pictures.blueprint(parts))
     app.register_blueprint(deliveries.blueprint(parts))
@@ -65,6 +68,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     app.register_blueprint(health.blueprint(parts, probes))
     app.register_blueprint(capabilities.blueprint(parts, probes))
     app.register_blueprint(metrics.blueprint(parts))
+    app.register_blueprint(console.blueprint())
     if examples_url:
         app.register_blueprint(examples.blueprint(parts))
     app.register_blueprint(routes.blueprint(app, examples_url or NO_PICTURES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 from flask import Blueprint, Response
 
@@ -66,6 +67,7 @@ def blueprint(parts: WebParts, probes: Mapping[str, Probe]) -> Blueprint:
         ]
         return json_response(
             {
+                "version": version("extract-image"),
                 "engine": parts.engine,
                 "models": models,
                 "limits": _limits(parts),

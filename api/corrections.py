@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from flask import Blueprint, Response, g, request
 
+from api.accept import account_full
 from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.job_actions import gone_is_404
@@ -178,8 +179,7 @@ def _put(parts: WebParts, view: JobView, index: int, before: Correctable, after:
                 most=parts.settings.max_stored_bytes,
             )
     except StoredFull:
-        text = f"What the account's jobs keep in the database would be over {parts.settings.max_stored_bytes} bytes. Delete jobs."
-        raise ApiError(429, "account_full", text, {"Retry-After": "60"}) from None
+        raise account_full(parts) from None
 
 
 def _conflict(revision: int | None) -> ApiError:

@@ -18,7 +18,7 @@ from pipeline.types import Prepared, Refused
 
 CHILDREN = 2  #: decoder children of a web process
 IDLE_SECONDS = 60.0  #: then the children are ended
-MOST_PLACES = 64  #: requests that have a child or wait for one; an account gets up to three quarters of the free ones
+PREVIEW_PLACES = 64  #: requests that have a child or wait for one; an account gets up to three quarters of the free ones
 WAIT_SECONDS = 30.0  #: for a child; then the request is refused
 
 
@@ -35,7 +35,7 @@ class Previews:
         end_idle: Callable[[], None] = lambda: None,
         *,
         children: int = CHILDREN,
-        places: int = MOST_PLACES,
+        places: int = PREVIEW_PLACES,
         wait_seconds: float = WAIT_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
@@ -110,10 +110,10 @@ class Previews:
             return True
 
 
-def decoded_previews() -> Previews:
-    """Previews that decoder children make."""
+def decoded_previews(places: int = PREVIEW_PLACES) -> Previews:
+    """Previews that decoder children make. `places`: as PREVIEW_PLACES."""
     pool = DecoderPool(CHILDREN)
-    return Previews(pool.preview, pool.end_idle)
+    return Previews(pool.preview, pool.end_idle, places=places)
 
 
 def _too_many() -> ApiError:

@@ -41,7 +41,7 @@ def blueprint(parts: WebParts) -> Blueprint:
         errors=["invalid_limit", "invalid_cursor", "invalid_days"],
     )
     def show() -> Response:
-        """Answers with the balance, the ledger from its newest row on, and the charges by day."""
+        """Answers with the balance, the ledger from its newest row on, and the charges and the money by day."""
         account = authenticate(parts)
         limit, place, count = asked_limit(DEFAULT_LIMIT, MOST), asked_place(int), _asked_days()
         with parts.database.read() as connection:
@@ -89,4 +89,5 @@ def _movement(row: Movement) -> dict[str, object]:
 
 
 def _day(day: Day) -> dict[str, object]:
-    return {"date": day.date.isoformat(), "jobs": day.jobs, "credits": day.credits}
+    money = round(day.nanodollars / 1e9, 6)
+    return {"date": day.date.isoformat(), "jobs": day.jobs, "credits": day.credits, "money": money}

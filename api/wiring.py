@@ -11,7 +11,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from api.key_uses import KeyUses
 from api.places import Places
-from api.previews import Previews, decoded_previews
+from api.previews import PREVIEW_PLACES, Previews, decoded_previews
 from config.chosen_engine import kind_of, model_of, models_of
 from config.engines import EngineKind
 from config.settings import Settings
@@ -44,7 +44,7 @@ class WebParts:
     kind: EngineKind  #: what the engine can do
     waiting_places: Places  #: one for each request that is held open
     large_bodies: Places  #: one for each body over 1 MB that has arrived, while it is parsed and stored
-    arriving: Places = field(default_factory=lambda: Places(ARRIVING))  #: for bodies while they arrive; see `arriving_places`
+    arriving: Places = field(default_factory=lambda: Places(ARRIVING))  #: for bodies while they arrive
     previews: Previews = field(default_factory=decoded_previews)
     key_uses: KeyUses = field(default_factory=KeyUses)
     notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
@@ -53,12 +53,34 @@ class WebParts:
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiting requests should be answered now
 
 
-def arriving_places(settings: Settings) -> int:
-    """How many bodies may arrive at once. It suffices for four times as many large bodies as may be parsed at once."""
-    return max(ARRIVING, 4 * LARGE_PLACES * settings.max_large_bodies)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """How many requests of each kind that may hold a thread and a connection for long a web process takes at once."""
+
+    waiting: int  #: requests that are held open
+    arriving: int  #: bodies that arrive, where a large one counts as LARGE_PLACES
+    previews: int  #: previews that are made, or wait for a decoder
+
+    @property
+    def total(self) -> int:
+        return self.waiting + self.arriving + self.previews
+
+    def within(self, most: int) -> Room:
+        """The same with `most` places in all. If that is fewer, each kind gets less in proportion, and a large body still fits."""
+        if self.total <= most:
+            return self
+        arriving = max(LARGE_PLACES, self.arriving * most // self.total)
+        previews = max(1, self.previews * most // self.total)
+        return Room(waiting=max(1, most - arriving - previews), arriving=arriving, previews=previews)
 
 
-def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False) -> WebParts:
+def room_of(settings: Settings) -> Room:
+    """The room that the settings ask for. Four times as many large bodies may arrive as may be parsed at once."""
+    arriving = max(ARRIVING, 4 * LARGE_PLACES * settings.max_large_bodies)
+    return Room(waiting=settings.max_waiters, arriving=arriving, previews=PREVIEW_PLACES)
+
+
+def build_parts(settings: Settings, room: Room, stopping: Callable[[], bool] = lambda: False) -> WebParts:
     engine, _, warnings = model_of(settings)
     models = models_of(settings)
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
@@ -75,9 +97,10 @@ def build_parts(settings: Settings, stopping: Callable[[], bool] = lambda: False
         models=models,
         warnings=warnings,
         kind=kind_of(settings),
-        waiting_places=Places(settings.max_waiters),
+        waiting_places=Places(room.waiting),
         large_bodies=Places(settings.max_large_bodies),
-        arriving=Places(arriving_places(settings)),
+        arriving=Places(room.arriving),
+        previews=decoded_previews(room.previews),
         notices=lambda: limiter.notices(models.values()),
         stopping=stopping,
     )

@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Self, TypeVar
@@ -20,6 +19,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from cli.form import File, FileChanged, Form
+from cli.objects import Counts, Estimate, Formats, Item, Job, Spent, read_estimate, read_formats, read_item, read_job
 
 __all__ = [
     "ApiError",
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 API = "/api/v1"
-ENDED = frozenset({"succeeded", "partial", "failed", "cancelled"})  #: the statuses of a job that has ended
 PASSING = frozenset({429, 502, 503, 504})  #: statuses that say "try again": nothing was accepted
 #: Codes of a 429 that passes only when somebody makes room, or when results expire. It is tried again for a while, and then raised.
 FULL = frozenset({"account_full"})
@@ -69,86 +68,6 @@ class ApiError(ClientError):
         self.status = status  #: of HTTP
         self.code = code  #: stable, such as `insufficient_credits`
         self.message = message  #: what is wrong and how to mend it
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Counts:
-    """How many images of a job have which outcome."""
-
-    total: int
-    succeeded: int
-    failed: int
-
-    @property
-    def done(self) -> int:
-        return self.succeeded + self.failed
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spent:
-    """What a job has cost so far."""
-
-    credits: int
-    model_calls: int
-    money: float  #: dollars
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """A job as the service shows it."""
-
-    id: str
-    status: str  #: queued, running, finalizing, succeeded, partial, failed or cancelled
-    progress: float  #: 0 to 1
-    counts: Counts
-    spent: Spent
-    created_at: str | None  #: RFC 3339, in UTC
-    error: str  #: why the job failed; empty if it did not
-    error_code: str  #: empty if it did not fail
-    warnings: tuple[str, ...]  #: what the job waits for, and what the service could not follow
-    metadata: Mapping[str, Any] | None  #: the caller's own
-    raw: Mapping[str, Any] = field(repr=False)  #: the whole object
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDED
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Item:
-    """One image of a job."""
-
-    index: int  #: position in the request's images, from 0
-    custom_id: str | None
-    status: str  #: queued, running, succeeded or failed
-    code: str | None  #: why it failed
-    message: str | None
-    result: Any  #: the record, or the answer's text
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """What a request would cost."""
-
-    images: int
-    model_calls: int
-    input_tokens: int
-    output_tokens: int
-    credits: int
-    money: float  #: dollars
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Formats:
-    """What the service takes, and its prices in credits."""
-
-    max_images: int  #: for each request, like max_total_bytes
-    max_image_bytes: int
-    max_total_bytes: int
-    credits_base: int  #: for each job of which an image was processed
-    credits_per_image: int
-    raw: Mapping[str, Any] = field(repr=False)  #: the whole object
 
 
 class Client:
@@ -194,16 +113,7 @@ class Client:
 
     def formats(self) -> Formats:
         """What the service takes. It needs no key, so a wrong key is not noticed here."""
-        body = self._json("GET", f"{API}/extract-image")
-        limits, prices = body["limits"], body["credits"]
-        return Formats(
-            max_images=limits["maxImages"],
-            max_image_bytes=limits["maxImageBytes"],
-            max_total_bytes=limits["maxTotalBytes"],
-            credits_base=prices["base"],
-            credits_per_image=prices["perImage"],
-            raw=body,
-        )
+        return read_formats(self._json("GET", f"{API}/extract-image"))
 
     def create_job(self, images: Sequence[File | str], fields: Mapping[str, Any], *, idempotency_key: str = "") -> Job:
         """Makes a job of files, or of URLs, and returns at once. The images are all files, or all URLs.
@@ -212,24 +122,15 @@ class Client:
         not sent again. Raises FileChanged if a file's bytes are not those of its `sha256`; then no job was made.
         """
         key = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return _job(self._json("POST", f"{API}/jobs", images=images, fields=fields, headers=key, again=bool(key)))
+        return read_job(self._json("POST", f"{API}/jobs", images=images, fields=fields, headers=key, again=bool(key)))
 
     def estimate(self, images: Sequence[File | str], fields: Mapping[str, Any]) -> Estimate:
         """What a request would cost. Nothing is run or kept. It checks the key and each field, as a request does."""
-        body = self._json("POST", f"{API}/extract-image/estimate", images=images, fields=fields)
-        return Estimate(
-            images=body["images"],
-            model_calls=body["modelCalls"],
-            input_tokens=body["inputTokens"],
-            output_tokens=body["outputTokens"],
-            credits=body["credits"],
-            money=body["money"],
-            warnings=tuple(body.get("warnings") or ()),
-        )
+        return read_estimate(self._json("POST", f"{API}/extract-image/estimate", images=images, fields=fields))
 
     def job(self, job: str, *, wait: int = 0) -> Job:
         """The job. With `wait`, the service answers when the job has ended, or after that many seconds."""
-        return _job(self._json("GET", f"{_path(job)}?wait={wait}" if wait else _path(job)))
+        return read_job(self._json("GET", f"{_path(job)}?wait={wait}" if wait else _path(job)))
 
     def wait(self, job: str, *, on_change: Callable[[Job], None] | None = None, poll: int = POLL_SECONDS) -> Job:
         """Waits until the job has ended. `on_change` gets the job after each poll, which takes `poll` seconds at most."""
@@ -243,7 +144,7 @@ class Client:
     def jobs(self, *, status: str = "", page: int = 100) -> Iterator[Job]:
         """The account's jobs, newest first."""
         pages = self._pages(f"{API}/jobs", "jobs", {"limit": str(page), "status": status})
-        return (_job(each) for found, _ in pages for each in found)
+        return (read_job(each) for found, _ in pages for each in found)
 
     def items(self, job: str, *, status: str = "", page: int = 500) -> Iterator[Item]:
         """The images of a job with their outcomes so far, in order."""
@@ -252,7 +153,7 @@ class Client:
     def item_pages(self, job: str, *, status: str = "", page: int = 500, cursor: str = "") -> Iterator[Page[Item]]:
         """The same page by page, each with the cursor of the page after it. `cursor`: begin with that page."""
         pages = self._pages(f"{_path(job)}/items", "items", {"limit": str(page), "status": status, "cursor": cursor})
-        return (([_item(each) for each in found], following) for found, following in pages)
+        return (([read_item(each) for each in found], following) for found, following in pages)
 
     @contextmanager
     def results(self, job: str, form: Literal["json", "jsonl", "csv", "xlsx"] = "json") -> Iterator[Iterator[bytes]]:
@@ -267,11 +168,11 @@ class Client:
 
     def cancel(self, job: str) -> Job:
         """Ends the job with the results that it has. Raises ApiError 409 if it has ended before."""
-        return _job(self._json("POST", f"{_path(job)}/cancel"))
+        return read_job(self._json("POST", f"{_path(job)}/cancel"))
 
     def retry(self, job: str) -> Job:
         """Starts a new round of the images that failed. It is not sent again if its answer is lost."""
-        return _job(self._json("POST", f"{_path(job)}/retry", again=False))
+        return read_job(self._json("POST", f"{_path(job)}/retry", again=False))
 
     def delete(self, job: str) -> None:
         """Deletes the job and its results. A job that is already gone counts as deleted."""
@@ -387,35 +288,6 @@ def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes) -> dict
 
 def _path(job: str) -> str:
     return f"{API}/jobs/{quote(job, safe='')}"
-
-
-def _job(body: Mapping[str, Any]) -> Job:
-    """A job of the API. The shortest form, which the service sends while its database is away, has only id and status."""
-    counts, usage, error = body.get("counts") or {}, body.get("usage") or {}, body.get("error") or {}
-    return Job(
-        id=body["id"],
-        status=body["status"],
-        progress=body.get("progress", 0.0),
-        counts=Counts(**{name: counts.get(name, 0) for name in ("total", "succeeded", "failed")}),
-        spent=Spent(credits=usage.get("credits", 0), model_calls=usage.get("modelCalls", 0), money=usage.get("money", 0.0)),
-        created_at=body.get("createdAt"),
-        error=error.get("message") or "",
-        error_code=error.get("code") or "",
-        warnings=tuple(str(each) for each in body.get("warnings") or ()),
-        metadata=body.get("metadata"),
-        raw=body,
-    )
-
-
-def _item(body: Mapping[str, Any]) -> Item:
-    return Item(
-        index=body["index"],
-        custom_id=body["customId"],
-        status=body["status"],
-        code=body["code"],
-        message=body["message"],
-        result=body["result"],
-    )
 
 
 def _refusal(answer: httpx2.Response) -> ApiError:

@@ -216,9 +216,9 @@ def _disk(settings: Settings, _now: Callable[[], float]) -> str:
     folder = tempfile.gettempdir()
     with tempfile.TemporaryFile() as file:
         file.write(b"x")
-    from api.wiring import LARGE_PLACES, arriving_places
+    from api.wiring import LARGE_PLACES, room_of
 
-    bodies = arriving_places(settings) // LARGE_PLACES  # as many large bodies may arrive at once
+    bodies = room_of(settings).arriving // LARGE_PLACES  # as many large bodies may arrive at once
     free, needed = shutil.disk_usage(folder).free, bodies * settings.max_body
     text = f"{free // MB} MB free in {folder}"
     if free < needed:

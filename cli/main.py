@@ -147,13 +147,16 @@ def serve(*, ready_key: bool) -> None:
 def web(fd: int | None, examples: str) -> None:
     """Run a web process, which serves the HTTP API on HOST and PORT."""
     _end_on_sigterm()
-    from api.server import run_web
+    from api.server import TooFewFiles, run_web
 
     by_serve = PARENT in os.environ
     end_with_parent()
     settings = _running_settings("web")
     _started(settings, "web", by_serve=by_serve)
-    run_web(settings, bind=f"fd://{fd}" if fd is not None else "", pictures=examples)
+    try:
+        run_web(settings, bind=f"fd://{fd}" if fd is not None else "", pictures=examples)
+    except TooFewFiles as fault:
+        raise click.ClickException(str(fault)) from None
 
 
 @main.command()

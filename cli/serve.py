@@ -272,6 +272,10 @@ def _say(settings: Settings, url: str, key: str | None, out: IO[str], notes: Seq
             "",
             f"  key       {key}",
             "",
+            "Open the console, signed in:",
+            "",
+            f"  {console_link(url, key)}",
+            "",
             "Try it:",
             "",
             f"  {curl_line(url, key, EXAMPLE if FOLDER.is_dir() else 'picture.jpg')}",
@@ -285,6 +289,16 @@ def _say(settings: Settings, url: str, key: str | None, out: IO[str], notes: Seq
     except OSError as error:  # the reader is gone, which must not end the service
         log.warning("not_announced", reason=repr(error))
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # so that writing the rest of the buffer can't fail
+
+
+def console_link(url: str, key: str) -> str:
+    """The console's address with the key in its fragment, which a browser sends to no server. The page takes it out of the address."""
+    return f"{_this_machine(url)}/console#key={key}"
+
+
+def _this_machine(url: str) -> str:
+    """An address that a browser can open: one that means every address of this machine becomes its loopback."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
 
 
 def curl_line(url: str, key: str, picture: str = EXAMPLE) -> str:

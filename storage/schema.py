@@ -282,6 +282,8 @@ ledger_table = Table(
     Column("round", Integer),
     Column("kind", Text, nullable=False),  # grant, reserve, charge, release
     Column("amount", BigInteger, nullable=False),  # credits, never negative
+    # What the model calls of the round cost, in billionths of a dollar, by the prices in the settings. Only rows of kind charge have it.
+    Column("money", BigInteger, nullable=False, default=0, server_default="0"),
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("job", "round", "kind"),
     Index("ix_ledger_account_id", "account", "id"),

@@ -39,6 +39,8 @@ EXCEPTIONS = {
     "psycopg": ("LGPL-3.0-only", "used as it is published; whoever runs the service can replace it"),
     "psycopg-binary": ("LGPL-3.0-only", "as psycopg"),
 }
+#: Package whose metadata names no licence → the SPDX expression of the licence file in its wheel.
+IN_FILE = {"axe-playwright-python": "MIT AND MPL-2.0"}  # MPL-2.0 is that of axe-core, which it brings
 #: Package → the libraries in its wheel that have a stricter licence than the package, for the list.
 BROUGHT = {
     "pillow-heif": "libheif and libde265 (LGPL-3.0), libx265 (GPL-2.0-or-later), which only encodes",
@@ -114,7 +116,7 @@ def main() -> int:
         except PackageNotFoundError:
             (missing if wanted else elsewhere).append(name)
             continue
-        here[name] = licence_of(said, said.get_all("Classifier") or [])  # type: ignore[arg-type]
+        here[name] = licence_of(said, said.get_all("Classifier") or []) or IN_FILE.get(name, "")  # type: ignore[arg-type]
     if "--list" in sys.argv:
         for name, licence in here.items():
             notes = [

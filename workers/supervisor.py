@@ -1,4 +1,8 @@
-"""The supervisor recovers steps and jobs from lost messages and dead processes, each second. Running two is safe."""
+"""The supervisor recovers steps and jobs from lost messages and dead processes, each second. Running two is safe.
+
+A sweep of a slow S3 takes minutes, and a job that is to be ended may be locked by a process that was cut off. Steps of dead workers
+must not wait for that. So one thread reclaims and announces steps, and another one runs all other errands.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ from storage.redis.signals import Signals
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
+STOP_SECONDS = 5.0  #: for an errand to end when the supervisor stops; a later start does what is left
 PURGE_SECONDS = 60.0
 SWEEP_SECONDS = 300.0
 CHECK_SECONDS = 300.0
@@ -44,23 +49,44 @@ class Supervisor:
     database: Database
     scratch: Scratch
     signals: Signals
-    show_alive: Callable[[], None] = lambda: None  #: called after each tick in which nothing failed
+    #: Called each second if steps were reclaimed and announced, and if the last errands for jobs did not fail.
+    show_alive: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic  #: seconds; tells when errands are due and how long scratch has been unknown
     _due: dict[str, float] = field(default_factory=dict)  # errand → when it is due, by the process's clock
     _interrupted: set[str] = field(default_factory=set)  # errands that failed last because a part is away
     #: Scratch owner without a job → how many objects it had, and when it was first seen with so many.
     _unknown: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _jobs_went_well: bool = True  # whether the last errands for jobs did not fail
 
     def run(self, stop: threading.Event) -> None:
-        """Ticks until `stop` is set. An errand that fails is retried when it is next due."""
+        """Works until `stop` is set. An errand that fails is retried when it is next due."""
+
+        def look_after_jobs() -> None:
+            while not stop.wait(TICK_SECONDS):
+                self.look_after_jobs()
+
+        thread = threading.Thread(target=look_after_jobs, name="jobs", daemon=True)
+        thread.start()
         while not stop.wait(TICK_SECONDS):
-            self.tick()
+            self.free_steps()
+        thread.join(STOP_SECONDS)
 
     def tick(self) -> None:
-        errands = (self.reclaim, self.end_overdue, self.finalize_stranded, self.expire_inputs, self.ring)
-        went_well = [self._attempt(errand) for errand in errands]
-        if all(went_well):
+        """Runs all errands once, in this thread."""
+        self.look_after_jobs()
+        self.free_steps()
+
+    def free_steps(self) -> None:
+        """Reclaims the steps of dead workers and announces due steps."""
+        went_well = [self._attempt(errand) for errand in (self.reclaim, self.ring)]
+        if all(went_well) and self._jobs_went_well:
             self.show_alive()
+
+    def look_after_jobs(self) -> None:
+        """Ends or continues jobs, and deletes what is not needed. This may take minutes."""
+        errands = (self.end_overdue, self.finalize_stranded, self.expire_inputs)
+        went_well = [self._attempt(errand) for errand in errands]
+        self._jobs_went_well = all(went_well)
         self._every(PURGE_SECONDS, self.purge)
         self._every(SWEEP_SECONDS, self.sweep)
         self._every(SWEEP_FULL_SECONDS, self.sweep_if_full)

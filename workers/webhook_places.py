@@ -16,9 +16,9 @@ MOST_BUSY_SECONDS = 4.0  #: the same for an account whose receivers take long
 class WebhookPlaces:
     """Places for webhook calls. Thread-safe.
 
-    Accounts share the places by the rule of pipeline/shares.py, so an account that is alone gets half of all places. The webhooks
-    of an account that holds none wait only if many accounts hold all. Of its places, an account may use `of_host` for one receiver, so that its other receivers are not delayed either. `clock`: returns
-    seconds that never decrease.
+    Accounts share the places by the rule of pipeline/shares.py, so an account that is alone gets half of all places. The webhooks of an
+    account that holds none wait only if many accounts hold all. Of its places, an account may use `of_host` for one receiver, so that
+    its other receivers are not delayed either. `clock`: returns seconds that never decrease.
     """
 
     def __init__(self, places: int, *, of_host: int, clock: Callable[[], float] = time.monotonic) -> None:

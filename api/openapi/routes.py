@@ -46,10 +46,10 @@ def blueprint(app: Flask, pictures: str) -> Blueprint:
         "The way to the page for people",
         tag="About",
         key="none",
-        answers=[ResponseSpec(status=302, what="Leads to /docs.", headers=("Location",))],
+        answers=[ResponseSpec(status=302, what="Leads to /console.", headers=("Location",))],
     )
     def start() -> Response:
-        return Response(status=302, headers={"Location": "/docs"})
+        return Response(status=302, headers={"Location": "/console"})
 
     @routes.get("/docs")
     @describe(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.request.fields import FIELDS
+from pipeline.request.fields import FIELDS, METHODS
 from pipeline.request.kinds import RequestField
 from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
 
@@ -211,6 +211,36 @@ COMPONENTS: dict[str, Schema] = {
         },
         what="One event of the stream.",
     ),
+    "JobRequest": record(
+        {
+            "inputMethod": text("`form`: the images were sent as files.", enum=[*METHODS, "form"]),
+            **{
+                name: REQUEST_FIELDS[name]
+                for name in (
+                    "prompt",
+                    "jsonMode",
+                    "granularity",
+                    "schema",
+                    "merge",
+                    "imagesPerCall",
+                    "cache",
+                    "model",
+                    "fallbackModels",
+                    "detail",
+                    "thinking",
+                    "onError",
+                    "deadlineSeconds",
+                    "keepInputsSeconds",
+                    "maxMoney",
+                    "webhookUrl",
+                    "metadata",
+                    "name",
+                    "batch",
+                )
+            },
+        },
+        what="The fields of a job's request, as sent or as their default, without its images.",
+    ),
     "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
     "JobStatus": text(enum=[status.value for status in JobStatus]),
     "Links": record(
@@ -299,6 +329,7 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "Capabilities": record(
         {
+            "version": text("Of the service."),
             "engine": text("The setting `ENGINE`."),
             "models": several(ref("Model"), "Those that a request may name. The first one is the default."),
             "limits": record(
@@ -410,7 +441,9 @@ COMPONENTS: dict[str, Schema] = {
             "createdAt": TIME,
         }
     ),
-    "Day": record({"date": text("In UTC.", format="date"), "jobs": number("That ended."), "credits": number("Charged.")}),
+    "Day": record(
+        {"date": text("In UTC.", format="date"), "jobs": number("That ended."), "credits": number("Charged."), "money": MONEY}
+    ),
     "Health": record({"status": text(enum=["ok"])}),
     "Readiness": record(
         {
@@ -490,6 +523,8 @@ EVERY_ANSWER: dict[str, tuple[str, ...]] = {
 PATH_PARAMETERS: dict[str, Schema] = {
     "name": {"description": "The picture's file name.", "schema": text()},
     "asset": {"description": "The script's file name, as it stands in the page.", "schema": text()},
+    "file": {"description": "The file's name, as it stands in the page.", "schema": text()},
+    "version": {"description": "The version of the console's files, as it stands in the page.", "schema": text()},
     "item": {"description": "The image's `index`.", "schema": number()},
     "job": {"description": "The job's `id`.", "schema": text()},
     "key": {"description": "The key's `id`.", "schema": text()},

@@ -27,7 +27,7 @@ from typing import BinaryIO, Never
 from pipeline.decode.opening import prepare_libraries
 from pipeline.decode.preview import answer
 from pipeline.decode.wire import READY, REPLY, REQUEST, DecodeStatus
-from pipeline.hardening import make_private
+from pipeline.hardening import limit, limit_tasks, make_private
 from pipeline.sandbox import prepare
 from pipeline.sandbox.libraries import library_paths
 from pipeline.types import Prepared, Refused
@@ -148,9 +148,8 @@ def _confine(memory: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 32),
     ):
-        hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901 - a hard limit cannot be raised
-        resource.setrlimit(what, (most, most))
+        limit(what, most)
+    limit_tasks()
 
 
 def _silencer() -> Callable[[], None]:

@@ -163,11 +163,13 @@ class DecoderPool:
         """Decodes one picture, and repeats it in a new child if a used child died.
 
         An earlier picture may have damaged a used child, or another process may have killed it. So the picture is blamed for a
-        crash only if a new child died.
+        crash only if a new child died. Nothing in a picture sends SIGKILL, but the system sends it to make room in memory, so a
+        new child that ended by it is replaced once more.
         """
+        began = time.monotonic()
+        killed = False
         while True:
             unused = seat.child is None  # a renewed child counts as used, because it may have died while it was idle
-            began = time.monotonic()
             try:
                 [outcome] = self._ask(seat, [request])
             except TimeoutError:
@@ -175,7 +177,9 @@ class DecoderPool:
             except DecoderDied as died:
                 if died.status == -signal.SIGXCPU:
                     return _took_too_long(self._seconds)
-                if unused:
+                if unused and died.status == -signal.SIGKILL and not killed:
+                    killed = True
+                elif unused:
                     kind = format_of(request[0])
                     return Refused(
                         code=ItemCode.IMAGE_CRASHED_DECODER,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from pipeline.outbound.addresses import Allowed
+from pipeline.outbound.addresses import MAX_URL, Allowed
 from pipeline.outbound.mistaken import LOOKED_AT, SENTENCES, kind_of
 from pipeline.request.fields import FIELDS, ExtractRequest
 from pipeline.request.kinds import MOST_KEPT_SECONDS, Given, RequestField, Unfit
@@ -17,6 +17,7 @@ from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 MOST_LOOKED_AT = 100  #: how many images are looked at to see whether a whole request mistakes base64 or files for URLs
+MOST_OF_URL = 4 * MAX_URL + 4  #: bytes of a URL's text that are looked at: more than a URL may have, in UTF-8
 _LINE_BREAKS = b"\r\n"
 _DATA_URI = re.compile(rb"data:[^,]{0,200}?;base64,", re.IGNORECASE)
 
@@ -59,6 +60,9 @@ def check(
         raise RequestFault("invalid_granularity", text)
     if request.input_method == "url" and all(text[:5].lower() == b"data:" for text in request.images):
         request = replace(request, input_method="base64")  # a data: URL holds the image itself
+    if request.input_method == "url":
+        # Longer texts are no URLs, whatever they go on with. They may be images of 20 MB each, so they are copied only once.
+        request = replace(request, images=[text.strip()[:MOST_OF_URL] for text in request.images])
     _CHECKS[request.input_method](request.images)
     return request
 

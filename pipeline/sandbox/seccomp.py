@@ -1,9 +1,10 @@
 """seccomp: which system calls a process may make.
 
 The filter is a program for the kernel's packet filter machine (linux/filter.h, linux/seccomp.h), which runs at each system call. It
-refuses the calls in the tables below with EPERM, and takes every other call. Calls that are newer than the tables get ENOSYS, as from
-an older kernel, because libraries then use the older calls. We write the program ourselves because the Python packages that do it need
-libseccomp, which wheels do not bring.
+takes the calls in the tables below and refuses every other call with EPERM. The tables have all calls that reach nothing but the process
+itself and what it has open, so that a new version of a library seldom needs another one. Calls that are newer than the tables get
+ENOSYS, as from an older kernel, because libraries then use the older calls. We write the program ourselves because the Python packages
+that do it need libseccomp, which wheels do not bring.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import platform
 import struct
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 
 from pipeline.sandbox.system import call
@@ -21,48 +23,37 @@ from pipeline.sandbox.system import call
 #: machine → its number in linux/audit.h, the number of the call `seccomp`, and its column in the tables
 _MACHINES = {"x86_64": (0xC000003E, 317, 0), "aarch64": (0xC00000B7, 277, 1)}
 
-#: The calls that are refused: name, number on x86_64, number on aarch64; "-" if the machine has no such call.
-_REFUSED = """
-# sockets
-socket 41 198, socketpair 53 199, bind 49 200, connect 42 203
-# looking into other processes, signals to them, and their priorities
-ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, process_madvise 440 440, process_mrelease 448 448,
-kcmp 312 272, pidfd_open 434 434, pidfd_getfd 438 438, pidfd_send_signal 424 424, tkill 200 130,
-rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240, setpriority 141 140, ioprio_set 251 30, sched_setaffinity 203 122,
-sched_setscheduler 144 119, sched_setparam 142 118, sched_setattr 314 274, move_pages 279 239, migrate_pages 256 238,
-setpgid 109 154, setsid 112 157
-# new processes, programs and namespaces
-execve 59 221, execveat 322 281, fork 57 -, vfork 58 -, unshare 272 97, setns 308 268, personality 135 92
-# writing, deleting, and changing who may read a file
-creat 85 -, truncate 76 45, unlink 87 -, unlinkat 263 35, rename 82 -, renameat 264 38, renameat2 316 276, link 86 -,
-linkat 265 37, symlink 88 -, symlinkat 266 36, mkdir 83 -, mkdirat 258 34, rmdir 84 -, mknod 133 -, mknodat 259 33,
-chmod 90 -, fchmod 91 52, fchmodat 268 53, chown 92 -, fchown 93 55, lchown 94 -, fchownat 260 54, utime 132 -,
-utimes 235 -, futimesat 261 -, utimensat 280 88, setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, removexattr 197 14,
-lremovexattr 198 15, fremovexattr 199 16, fallocate 285 47, memfd_create 319 279, memfd_secret 447 447
-# files by other ways than opening their path
-open_by_handle_at 304 265, name_to_handle_at 303 264, inotify_init 253 -, inotify_init1 294 26,
-inotify_add_watch 254 27, fanotify_init 300 262, fanotify_mark 301 263
-# memory, messages and keys that processes share
-shmget 29 194, shmat 30 196, shmctl 31 195, msgget 68 186, msgsnd 69 189, msgrcv 70 188, msgctl 71 187, semget 64 190,
-semop 65 193, semtimedop 220 192, semctl 66 191, mq_open 240 180, mq_unlink 241 181, add_key 248 217,
-request_key 249 218, keyctl 250 219
-# parts of the kernel that had many faults, or that open files and sockets by themselves
-io_uring_setup 425 425, io_uring_enter 426 426, io_uring_register 427 427, bpf 321 280, perf_event_open 298 241,
-userfaultfd 323 282, vmsplice 278 75, modify_ldt 154 -, iopl 172 -, ioperm 173 -, lookup_dcookie 212 18, uselib 134 -,
-vhangup 153 58
-# settings of the machine
-mount 165 40, umount2 166 39, pivot_root 155 41, chroot 161 51, open_tree 428 428, move_mount 429 429, fsopen 430 430,
-fsconfig 431 431, fsmount 432 432, fspick 433 433, mount_setattr 442 442, swapon 167 224, swapoff 168 225,
-reboot 169 142, kexec_load 246 104, kexec_file_load 320 294, init_module 175 105, finit_module 313 273,
-delete_module 176 106, create_module 174 -, acct 163 89, quotactl 179 60, quotactl_fd 443 443, syslog 103 116,
-settimeofday 164 170, clock_settime 227 112, clock_adjtime 305 266, adjtimex 159 171, sethostname 170 161,
-setdomainname 171 162, nfsservctl 180 42
-# users and rights
-setuid 105 146, setgid 106 144, setreuid 113 145, setregid 114 143, setresuid 117 147, setresgid 119 149,
-setgroups 116 159, setfsuid 122 151, setfsgid 123 152, capset 126 91
+#: The calls that are allowed: name, number on x86_64, number on aarch64; "-" if the machine has no such call.
+_ALLOWED = """
+# memory of its own
+mmap 9 222, mprotect 10 226, munmap 11 215, brk 12 214, mremap 25 216, msync 26 227, mincore 27 232, madvise 28 233,
+get_mempolicy 239 236, membarrier 324 283
+# files, pipes and sockets that are open
+read 0 63, write 1 64, readv 19 65, writev 20 66, pread64 17 67, pwrite64 18 68, preadv 295 69, pwritev 296 70,
+preadv2 327 286, pwritev2 328 287, lseek 8 62, close 3 57, close_range 436 436, dup 32 23, dup2 33 -, dup3 292 24,
+pipe 22 -, pipe2 293 59, eventfd 284 -, eventfd2 290 19, poll 7 -, ppoll 271 73, select 23 -, pselect6 270 72,
+epoll_create 213 -, epoll_create1 291 20, epoll_ctl 233 21, epoll_wait 232 -, epoll_pwait 281 22, epoll_pwait2 441 441,
+listen 50 201, accept 43 202, accept4 288 242, recvfrom 45 207, sendto 44 206, shutdown 48 210, getsockname 51 204,
+getpeername 52 205, getsockopt 55 209
+# what is known about a file, and what a folder holds
+stat 4 -, lstat 6 -, fstat 5 80, newfstatat 262 79, statx 332 291, access 21 -, faccessat 269 48, faccessat2 439 439,
+readlink 89 -, readlinkat 267 78, getdents 78 -, getdents64 217 61, getcwd 79 17, statfs 137 43, fstatfs 138 44
+# its threads
+futex 202 98, futex_waitv 449 449, set_robust_list 273 99, rseq 334 293, set_tid_address 218 96, arch_prctl 158 -,
+gettid 186 178, getcpu 309 168, sched_yield 24 124, sched_getaffinity 204 123, sched_getparam 143 121,
+sched_getscheduler 145 120, sched_get_priority_max 146 125, sched_get_priority_min 147 126, exit 60 93, exit_group 231 94
+# signals to itself
+rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, rt_sigpending 127 136, rt_sigtimedwait 128 137,
+rt_sigsuspend 130 133, sigaltstack 131 132, pause 34 -, alarm 37 -, setitimer 38 103, getitimer 36 102,
+restart_syscall 219 128
+# the time, random numbers, and what is known about itself and the machine
+clock_gettime 228 113, clock_getres 229 114, clock_nanosleep 230 115, nanosleep 35 101, gettimeofday 96 169, time 201 -,
+times 100 153, getrandom 318 278, getpid 39 172, getppid 110 173, getpgrp 111 -, getuid 102 174, geteuid 107 175,
+getgid 104 176, getegid 108 177, getrusage 98 165, getrlimit 97 163, setrlimit 160 164, uname 63 160, sysinfo 99 179
 """
-#: Newer calls than this one (cachestat of Linux 6.5) do not exist for the process. New calls have the same number on all machines.
-_NEWEST = 451
+#: Newer calls than this one (set_mempolicy_home_node of Linux 5.17) do not exist for the process, so libraries use older ones.
+#: New calls have the same number on all machines.
+_NEWEST = 450
 #: Calls that do not exist for the process, because their arguments lie in memory, where the filter cannot read them.
 _HIDDEN = {"clone3": (435, 435), "openat2": (437, 437)}
 
@@ -70,13 +61,18 @@ _HIDDEN = {"clone3": (435, 435), "openat2": (437, 437)}
 _OPEN, _OPENAT = (2, None, 1), (257, 56, 2)  # the flags
 _CLONE = (56, 220, 0)  # the flags
 _KILL, _TGKILL, _PRLIMIT = (62, 129, 0), (234, 131, 0), (302, 261, 0)  # the process
-_FCNTL, _IOCTL = (72, 25, 1), (16, 29, 1)  # the command
+_FCNTL, _IOCTL, _PRCTL = (72, 25, 1), (16, 29, 1), (157, 167, 0)  # the command
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _THREAD = 0x00010000  # linux/sched.h: the new task is a thread of the same process
 _NAMESPACES = 0x7E020000
-_SENDS_SIGNALS = (8, 15, 10)  # F_SETOWN, F_SETOWN_EX, F_SETSIG: the kernel signals the owner of a file
-_CONTROLS = (0x8901, 0x8902, 0x5412, 0x541C)  # FIOSETOWN, SIOCSPGRP: as above; TIOCSTI, TIOCLINUX: write into a terminal
+#: Descriptors and their flags: F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ. Other commands lock and
+#: lease files, which others wait for, or have the kernel send signals.
+_DESCRIPTORS = (0, 1, 2, 3, 4, 1030, 1032)
+#: What Python and the C library ask about each file: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Other commands control
+#: devices, or change attributes of a file that is open for reading only.
+_CONTROLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+_NAMES = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names of a thread and of memory
 
 # linux/filter.h: load a word, jump if equal, greater or equal, or if bits are set, return
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -112,21 +108,23 @@ def program() -> bytes:
         _when(_AT_LEAST, _NEWEST + 1, _ERRNO | errno.ENOSYS),  # also the calls of the x32 machine, whose numbers are huge
     ]
     parts += [_when(_EQUAL, numbers[column], _ERRNO | errno.ENOSYS) for numbers in _HIDDEN.values()]
-    parts += [_when(_EQUAL, number, _ERRNO | errno.EPERM) for number in refused_calls(column).values()]
     refuse = _ERRNO | errno.EPERM
+    allow = _step(_RETURN, _ALLOW)
     own = int.from_bytes(_OWN_PROCESS, sys.byteorder)
     for called, checks in (
-        (_OPEN, [_when(_ANY_BIT, _WRITES, refuse)]),
-        (_OPENAT, [_when(_ANY_BIT, _WRITES, refuse)]),
-        (_CLONE, [_unless(_ANY_BIT, _THREAD, refuse), _when(_ANY_BIT, _NAMESPACES, refuse)]),
-        (_KILL, [_unless(_EQUAL, own, refuse)]),
-        (_TGKILL, [_unless(_EQUAL, own, refuse)]),
-        (_PRLIMIT, [_unless(_EQUAL, 0, refuse)]),
-        (_FCNTL, [_when(_EQUAL, command, refuse) for command in _SENDS_SIGNALS]),
-        (_IOCTL, [_when(_EQUAL, command, refuse) for command in _CONTROLS]),
+        (_OPEN, [_when(_ANY_BIT, _WRITES, refuse), allow]),
+        (_OPENAT, [_when(_ANY_BIT, _WRITES, refuse), allow]),
+        (_CLONE, [_unless(_ANY_BIT, _THREAD, refuse), _when(_ANY_BIT, _NAMESPACES, refuse), allow]),
+        (_KILL, [_unless(_EQUAL, own, refuse), allow]),
+        (_TGKILL, [_unless(_EQUAL, own, refuse), allow]),
+        (_PRLIMIT, [_unless(_EQUAL, 0, refuse), allow]),
+        (_FCNTL, _only(_DESCRIPTORS)),
+        (_IOCTL, _only(_CONTROLS)),
+        (_PRCTL, _only(_NAMES)),
     ):
         parts += _checked(called, column, b"".join(checks))
-    return b"".join([*parts, _step(_RETURN, _ALLOW)])
+    parts += [_when(_EQUAL, number, _ALLOW) for number in allowed_calls(column).values()]
+    return b"".join([*parts, _step(_RETURN, refuse)])
 
 
 def restrict(program_: bytes) -> None:
@@ -138,20 +136,25 @@ def restrict(program_: bytes) -> None:
     call(_MACHINES[platform.machine()][1], _SET_FILTER, 0, ctypes.addressof(described))
 
 
-def refused_calls(column: int) -> dict[str, int]:
+def allowed_calls(column: int) -> dict[str, int]:
     """Name and number of each call in the table that the machine has. `column`: 0 for x86_64, 1 for aarch64."""
-    lines = [line for line in _REFUSED.splitlines() if not line.startswith("#")]
+    lines = [line for line in _ALLOWED.splitlines() if not line.startswith("#")]
     rows = [entry.split() for entry in ",".join(lines).split(",") if entry.strip()]
     return {name: int(numbers[column]) for name, *numbers in rows if numbers[column] != "-"}
 
 
 def _checked(called: Call, column: int, checks: bytes) -> list[bytes]:
-    """If the call is `called`, loads its argument and runs `checks`; what they do not refuse is allowed."""
+    """If the call is `called`, loads its argument and runs `checks`, which decide."""
     number, argument = called[column], called[2]
     if number is None:
         return []
-    body = _step(_LOAD, _ARGUMENTS + 8 * argument) + checks + _step(_RETURN, _ALLOW)
+    body = _step(_LOAD, _ARGUMENTS + 8 * argument) + checks
     return [_step(_EQUAL, number, if_not=len(body) // _INSTRUCTION.size), body]
+
+
+def _only(commands: Iterable[int]) -> list[bytes]:
+    """Allows the commands and refuses all others."""
+    return [*(_when(_EQUAL, command, _ALLOW) for command in commands), _step(_RETURN, _ERRNO | errno.EPERM)]
 
 
 def _when(test: int, value: int, result: int) -> bytes:

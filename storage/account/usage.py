@@ -43,6 +43,7 @@ class Day:
     date: date
     jobs: int  #: jobs that ended on that day
     credits: int  #: credits charged on that day
+    nanodollars: int  #: cost of the model calls of these jobs, by the prices in the settings
 
 
 def balance_of(connection: Connection, account: str) -> Balance:
@@ -81,6 +82,7 @@ def days_of(connection: Connection, account: str, *, count: int) -> Sequence[Day
             day.label("day"),
             func.count(ledger_table.c.job.distinct()).label("jobs"),
             func.sum(ledger_table.c.amount).label("credits"),
+            func.sum(ledger_table.c.money).label("nanodollars"),
         )
         .where(
             ledger_table.c.account == account,
@@ -91,6 +93,11 @@ def days_of(connection: Connection, account: str, *, count: int) -> Sequence[Day
         .order_by(day.desc())
     )
     return [
-        Day(date=datetime.fromtimestamp(row.day * DAY_MS / 1000, UTC).date(), jobs=row.jobs, credits=int(row.credits))
+        Day(
+            date=datetime.fromtimestamp(row.day * DAY_MS / 1000, UTC).date(),
+            jobs=row.jobs,
+            credits=int(row.credits),
+            nanodollars=int(row.nanodollars),
+        )
         for row in connection.execute(query)
     ]

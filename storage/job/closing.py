@@ -17,6 +17,7 @@ from storage.account import ledger
 from storage.database import now_ms
 from storage.job import deliveries, inputs, stored, totals
 from storage.job.locked import LockedJob, lock_job
+from storage.job.money import cost_of_round
 from storage.job.outcome import job_outcome
 from storage.queue import steps
 from storage.queue.steps import Lease
@@ -97,7 +98,9 @@ def close_job(
     charge = price(verdict.status, processed or 0, fail_on_error=job.fail_on_error, charged=job.credits)
     if cancelled:
         verdict = replace(verdict, status=JobStatus.CANCELLED)
-    ledger.settle(connection, account=job.account, job=job.id, round_=job.round, charge=charge)
+    ledger.settle(
+        connection, account=job.account, job=job.id, round_=job.round, charge=charge, money=cost_of_round(connection, job.id)
+    )
     code, message = verdict.error or (None, None)
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}

@@ -33,6 +33,19 @@ class ItemView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RequestView:
+    """What the request of a job asked for, without its images."""
+
+    input_method: str  #: url, base64 or upload
+    question: Question
+    fail_on_error: bool
+    deadline_ms: int
+    keep_ms: int
+    max_money: int | None  #: billionths of a dollar
+    webhook_url: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JobFilter:
     """Which jobs a list shows. An attribute that is None leaves no job out."""
 
@@ -125,6 +138,16 @@ def question_of_job(connection: Connection, job: str) -> Question | None:
     """What the job asks. None if the job is gone."""
     row = connection.execute(select(jobs_table.c.prompt, jobs_table.c.options).where(jobs_table.c.id == job)).one_or_none()
     return question_of(row.prompt, row.options) if row is not None else None
+
+
+def request_of_job(connection: Connection, job: str) -> RequestView | None:
+    """What the request of the job asked for. None if the job is gone."""
+    names = ("input_method", "fail_on_error", "deadline_ms", "keep_ms", "max_money", "webhook_url")
+    columns = (jobs_table.c[name] for name in (*names, "prompt", "options"))
+    row = connection.execute(select(*columns).where(jobs_table.c.id == job)).one_or_none()
+    if row is None:
+        return None
+    return RequestView(question=question_of(row.prompt, row.options), **{name: getattr(row, name) for name in names})
 
 
 def corrected_items(connection: Connection, job: JobView) -> list[tuple[int, str | None, dict[str, Any]]]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, select, update
+from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, cast, func, select, update
 
 from pipeline.models import CallPrice
 from pipeline.ports import MoneySpent
@@ -22,7 +22,7 @@ from pipeline.types import StepState
 from storage.job.locked import locked_row, locking
 from storage.queue import steps
 from storage.queue.steps import Lease
-from storage.schema import jobs_table, steps_table
+from storage.schema import chunks_table, jobs_table, ledger_table, merges_table, steps_table
 
 
 class MoneyHeld(Exception):
@@ -62,6 +62,11 @@ def spend(connection: Connection, lease: Lease, nanodollars: int) -> None:
     steps.hold_money(connection, lease, 0)
 
 
+def cost_of_round(connection: Connection, job: str) -> int:
+    """What the job's model calls have cost since its last round was settled, in billionths of a dollar."""
+    return max(int(connection.scalar(_unsettled(), {"job": job}) or 0), 0)
+
+
 def _dollars(nanodollars: int) -> str:
     return f"${nanodollars / 1e9:.6f}"
 
@@ -75,6 +80,18 @@ def _limit() -> Select[Any]:
 def _held() -> Select[Any]:
     leased = steps_table.c.job == bindparam("job"), steps_table.c.state == StepState.LEASED.value
     return select(steps_table.c.id, steps_table.c.held_money).where(*leased)
+
+
+@cache
+def _unsettled() -> Select[Any]:
+    spent = [
+        select(func.coalesce(func.sum(cast(table.c.usage["nanodollars"].as_string(), BigInteger)), 0))
+        .where(table.c.job == bindparam("job"))
+        .scalar_subquery()
+        for table in (chunks_table, merges_table)
+    ]
+    settled = select(func.coalesce(func.sum(ledger_table.c.money), 0)).where(ledger_table.c.job == bindparam("job"))
+    return select(spent[0] + spent[1] - settled.scalar_subquery())
 
 
 @cache

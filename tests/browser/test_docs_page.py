@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
 from testbed import Service, serving
+from tests.browser.console import ALONE, BROWSER_TESTS, CHROMIUM, REPORT_VIOLATIONS
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed: it is Debian's package `chromium`"),
-]
-
-#: The browser itself asks nobody for anything either.
-ALONE = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytestmark = BROWSER_TESTS
 
 #: Scalar asks once whether the page may compile code at run time. It may not, and Scalar goes on without.
 ALLOWED_VIOLATIONS = {("script-src", "eval")}
-
-#: Tells of each violation of the page's policy through the console.
-REPORT_VIOLATIONS = """document.addEventListener("securitypolicyviolation",
-    event => console.log("violation", event.effectiveDirective, event.blockedURI))"""
 
 
 class Seen:
@@ -51,7 +30,7 @@ class Seen:
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.text.startswith("violation "):
-            _, directive, stopped = message.text.split(" ", 2)
+            _, directive, stopped, *_ = message.text.split(" ")
             self.violations.add((directive, stopped))
         elif message.type in {"error", "warning"}:
             self.faults.append(message.text)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import queue
+import resource
 import socket
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -185,16 +186,17 @@ def repeated(act: Callable[[], None], threads: int = 2) -> Iterator[None]:
 
 
 @contextmanager
-def connections(scene: Scene, kinds: list[tuple[int, bytes]]) -> Iterator[None]:
-    """Opens connections that send the bytes and then a byte now and then, and that read nothing."""
-    address = urlsplit(scene.attacker.url)
+def connections(service: Service, kinds: Iterable[tuple[int, bytes]]) -> Iterator[list[socket.socket]]:
+    """Opens so many connections that each send the bytes, and then a byte now and then, and that read nothing."""
+    address = urlsplit(service.url)
     with ExitStack() as stack:
         opened: list[socket.socket] = []
         for count, data in kinds:
             for _ in range(count):
-                connection = stack.enter_context(
-                    socket.create_connection((address.hostname or "", address.port or 0), timeout=20)
-                )
+                connection = stack.enter_context(socket.socket())
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.settimeout(20)
+                connection.connect((address.hostname or "", address.port or 0))
                 with suppress(ConnectionError):
                     connection.sendall(data)
                 opened.append(connection)
@@ -210,7 +212,18 @@ def connections(scene: Scene, kinds: list[tuple[int, bytes]]) -> Iterator[None]:
         thread.start()
         stack.callback(thread.join)
         stack.callback(stop.set)
+        yield opened
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    """Lets processes hold as many connections as the attacks open. A shell often allows 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
         yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def request(line: str, *headers: str, then: bytes = b"") -> bytes:
@@ -223,7 +236,7 @@ def request(line: str, *headers: str, then: bytes = b"") -> bytes:
 @contextmanager
 def strangers_connections(scene: Scene) -> Iterator[None]:
     large = request("POST /api/v1/extract-image", "Content-Length: 150000000", then=b"{")
-    with connections(scene, [(300, large), (300, b""), (100, b"GET /healthz HTTP/1.1\r\nX-Slow: ")]):
+    with connections(scene.attacker, [(300, large), (300, b""), (100, b"GET /healthz HTTP/1.1\r\nX-Slow: ")]):
         yield
 
 
@@ -296,7 +309,9 @@ def stored_bytes(scene: Scene) -> Iterator[None]:
 @contextmanager
 def slow_large_bodies(scene: Scene) -> Iterator[None]:
     keyed = (f"Authorization: Bearer {scene.attacker.key}", "Content-Type: application/json")
-    with connections(scene, [(40, request("POST /api/v1/extract-image", "Content-Length: 90000000", *keyed, then=b"{"))]):
+    with connections(
+        scene.attacker, [(40, request("POST /api/v1/extract-image", "Content-Length: 90000000", *keyed, then=b"{"))]
+    ):
         yield
 
 
@@ -305,7 +320,7 @@ def waiting_places(scene: Scene) -> Iterator[None]:
     with closing(Silent()) as silent:
         [job] = scene.attack({"inputMethod": "url", "images": [f"http://127.0.0.1:{silent.port}/{n}" for n in range(40)]})
         keyed = (f"Authorization: Bearer {scene.attacker.key}",)
-        with connections(scene, [(700, request(f"GET {job}?wait=300", *keyed))]):
+        with connections(scene.attacker, [(700, request(f"GET {job}?wait=300", *keyed))]):
             yield
         scene.cancel([job])
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import resource
 
 import pytest
 
 from testbed import production, serving
-from tests.e2e.neighbours import ATTACKS, IN_PRODUCTION, SETTINGS, assert_not_slowed, scene
+from tests.e2e.neighbours import ATTACKS, IN_PRODUCTION, SETTINGS, assert_not_slowed, many_files, scene
 from tests.fakes.gemini import FakeGemini
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -16,18 +15,9 @@ ODD_NAMES = "tests.fakes.odd_names"
 
 
 @pytest.fixture(scope="module")
-def many_files():
-    """Lets processes hold as many connections as the attacks open. A shell often allows 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory, many_files):
+def house(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attacks") / "data"
-    with FakeGemini() as fake:
+    with many_files(), FakeGemini() as fake:
         settings = {**SETTINGS, "GEMINI_API_KEY": fake.key, "GEMINI_BASE_URL": fake.base_url}
         with serving(folder, (ODD_NAMES,), **settings) as service:
             key = json.loads(service.cli("keys", "create", "attacker", "--credits", "1000000", "--json"))["key"]
@@ -36,10 +26,11 @@ def house(tmp_path_factory, many_files):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory, many_files, postgres_server, s3):
+def cluster(tmp_path_factory, postgres_server, s3):
     folder = tmp_path_factory.mktemp("attacked")
     names = ("web-1", "worker-1", "supervisor")
     with (
+        many_files(),
         FakeGemini() as fake,
         production(folder, server=postgres_server, s3=s3, fake=fake, names=names, command=ODD_NAMES, **SETTINGS) as started,
         scene(started.client("web-1", started.new_key()), started.new_key(1_000_000), fake) as made,

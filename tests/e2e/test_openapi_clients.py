@@ -9,6 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +49,26 @@ max-examples = {examples}
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("openapi") / "data"
+@contextmanager
+def described_service(folder: Path, **settings: str) -> Iterator[Service]:
     with (
         FakeGemini() as fake,
         serving(
-            folder,
+            folder / "data",
             GEMINI_API_KEY=fake.key,
             GEMINI_BASE_URL=fake.base_url,
             RATE_LIMIT="1000000/minute",
             MAX_OPEN_JOBS="10000",
             SYNC_WAIT="2",
+            **settings,
         ) as running,
     ):
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with described_service(tmp_path_factory.mktemp("openapi")) as running:
         yield running
 
 
@@ -68,27 +76,39 @@ def key_with_credits(service: Service, name: str) -> str:
     return json.loads(service.cli("keys", "create", name, "--credits", "100000000", "--json"))["key"]
 
 
-def test_schemathesis_finds_nothing_with_all_checks_and_two_accounts(service, tmp_path):
+def assert_schemathesis_finds_nothing(service: Service, folder: Path, *, examples: int, seconds: float) -> None:
+    """Tries the service with all checks and two accounts."""
     who = [
         {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {key_with_credits(service, name)}"}]}
         for name in ("anna", "otto")
     ]
-    (tmp_path / "auth.json").write_text(json.dumps({"auth": who}))
-    (tmp_path / "schemathesis.toml").write_text(CONFIG.format(folder=tmp_path, hooks=HOOKS, examples=10))
+    (folder / "auth.json").write_text(json.dumps({"auth": who}))
+    (folder / "schemathesis.toml").write_text(CONFIG.format(folder=folder, hooks=HOOKS, examples=examples))
     done = subprocess.run(
         [
             Path(sys.executable).parent / "schemathesis",
-            *("--config-file", tmp_path / "schemathesis.toml", "--no-color"),
+            *("--config-file", folder / "schemathesis.toml", "--no-color"),
             *("run", f"{service.url}/openapi.json", "--checks", "all"),
         ],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=seconds,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-20_000:]
+
+
+def test_schemathesis_finds_nothing_with_all_checks_and_two_accounts(service, tmp_path):
+    assert_schemathesis_finds_nothing(service, tmp_path, examples=10, seconds=280)
+
+
+@pytest.mark.real
+@pytest.mark.timeout(1300)
+def test_schemathesis_finds_nothing_on_postgres_either(tmp_path, postgres_server):
+    with postgres_server.database() as url, described_service(tmp_path, DATABASE_URL=url) as service:
+        assert_schemathesis_finds_nothing(service, tmp_path, examples=10, seconds=1200)
 
 
 #: The programs that use the clients. `make generators` installs TypeScript beside them.

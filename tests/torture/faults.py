@@ -150,7 +150,8 @@ class Faults:
         try:
             self._last(fault.seconds, lambda: hits() > before, more=more)
         finally:
-            part.mode = normal
+            if part.mode == mode:  # otherwise a later fault of this part has begun
+                part.mode = normal
         return mode, hits() - before
 
     def _last(self, seconds: float, met: Callable[[], bool], *, more: bool = True) -> None:

@@ -132,7 +132,7 @@ def house(folder: Path, plan: Plan, *, seed: int, parts: str, without: str, smal
         settings = load_settings(direct)
         own = Database(settings.database_url)
         stack.callback(own.close)
-        watch = rows.Watch(own, redis_url, seed)
+        watch = rows.Watch(own, redis_url, seed, lease_seconds=settings.lease_seconds)
         fleet = Fleet(folder, settings_of, names, on_held=watch.held)
         stack.callback(fleet.end)
         before = []

@@ -48,6 +48,10 @@ FAULTS: dict[str, dict[str, int]] = {
     "receiver": {"down receiver": 2, "refuse receiver": 2, "lost receiver": 3},
 }
 MIGRATION = "kill migration"  #: happens before the service starts
+#: While these last, the service stands still. Then it needs a while to begin again.
+STANDSTILLS = {"outage redis", "outage postgres", "outage s3", "outage model", "full database", "full scratch"}
+BACK_SECONDS = 5.0
+CALLED = ("s3", "model", "receiver")  #: families whose faults happen only to calls of the service
 DISKS = {"full database", "full tmp", "full scratch"}  #: they need small file systems
 #: What a run on SQLite has: its database, scratch and TMPDIR are folders.
 EMBEDDED = ("kill worker", "kill decoder", "kill web", "deploy worker", "pause worker", "full database", "full scratch")
@@ -111,6 +115,9 @@ def plan_faults(rng: random.Random, seconds: float, *, short: bool, processes_on
     _after_the_absence(kinds, slots, short=short)
     if short:
         _one_worker_at_a_time(kinds)
+        _receiver_late(kinds)
+    else:
+        _once_beside_outages(kinds, slots)
     faults = [
         Fault(
             at=round(slot, 3),
@@ -134,6 +141,20 @@ def _one_worker_at_a_time(kinds: list[str]) -> None:
         kinds[place], kinds[wanted] = kinds[wanted], kinds[place]
 
 
+def _receiver_late(kinds: list[str]) -> None:
+    """Moves the receiver's faults to the second half of a short run, because few jobs end in the first half if the machine is slow."""
+    late = range(len(kinds) // 2, len(kinds))
+    movable = [
+        place
+        for place in reversed(late)
+        if kinds[place].startswith(("kill", "flush", "cut", "lose", "refuse commits")) and "worker" not in kinds[place]
+    ]
+    for place, kind in enumerate(kinds):
+        if kind in FAULTS["receiver"] and place not in late and movable:
+            other = movable.pop(0)
+            kinds[place], kinds[other] = kinds[other], kinds[place]
+
+
 def _after_the_absence(kinds: list[str], slots: list[float], *, short: bool) -> None:
     """Moves the faults of a supervisor to a time when there is one."""
     if "away supervisor" not in kinds:
@@ -145,6 +166,23 @@ def _after_the_absence(kinds: list[str], slots: list[float], *, short: bool) -> 
         if slots[place] < slots[other] < back and kind.endswith(" supervisor") and later:
             swapped = later.pop(0)
             kinds[other], kinds[swapped] = kinds[swapped], kinds[other]
+
+
+def _once_beside_outages(kinds: list[str], slots: list[float]) -> None:
+    """Moves a fault of each kind that needs calls of the service to a time in which the service works.
+
+    While the database, Redis, S3 or the model is away for a minute, the others are not called, and their faults meet nothing.
+    """
+    away = [
+        (slot, slot + SECONDS[kind][False] + BACK_SECONDS) for kind, slot in zip(kinds, slots, strict=True) if kind in STANDSTILLS
+    ]
+    beside = [place for place, slot in enumerate(slots) if not any(start <= slot < end for start, end in away)]
+    needed = sorted(kind for family in CALLED for kind in FAULTS[family] if kind in kinds and kind not in SECONDS)
+    missing = [kind for kind in needed if not any(kinds[place] == kind for place in beside)]
+    movable = [place for place in beside if kinds[place] not in needed and kinds[place] not in SECONDS]
+    for kind, place in zip(missing, movable, strict=False):
+        other = kinds.index(kind)
+        kinds[place], kinds[other] = kinds[other], kinds[place]
 
 
 def _kinds(rng: random.Random, *, short: bool, processes_only: bool, disks: bool) -> list[str]:

@@ -15,6 +15,7 @@ from storage.database import Database
 from storage.redis.errors import AWAY
 from storage.redis.signals import QUEUE, TASK, celery_app
 from storage.schema import (
+    OPEN_IMAGES,
     accounts_table,
     deliveries_table,
     images_table,
@@ -26,19 +27,25 @@ from storage.schema import (
 LOOK_SECONDS = 0.5
 AGAIN = 0.2  #: share of the messages that are published again
 LEAVE_SECONDS = 60.0  #: a step that is still held after this time counts as never reclaimed
+RENEWED_SECONDS = 1.0  #: a lease that ends so much later than a dead process can have taken it was renewed by a living one
 
 Row = dict[str, Any]
 
 
 class Watch:
-    """Polls the database. It publishes some messages a second time, and measures how long steps stay with dead processes."""
+    """Polls the database. It publishes some messages a second time, and measures how long steps stay with dead processes.
 
-    def __init__(self, database: Database, redis_url: str, seed: int) -> None:
+    A process that was paused or cut off may come back before its steps are reclaimed, and renew their leases. These steps are not
+    measured, because the process works on them.
+    """
+
+    def __init__(self, database: Database, redis_url: str, seed: int, *, lease_seconds: float) -> None:
         self.reclaims: list[Row] = []
         self.republished = 0
         self._database = database
         self._app = celery_app(redis_url)
         self._rng = random.Random(seed)
+        self._lease_seconds = lease_seconds
         self._held: queue.SimpleQueue[tuple[str, int, float]] = queue.SimpleQueue()
         self._watched: list[Row] = []
         self._last = 0
@@ -82,9 +89,11 @@ class Watch:
                 self._watched += [{"step": row.id, "epoch": row.epoch, "process": process, "since": since} for row in owned]
             ids = [row["step"] for row in self._watched]
             found = connection.execute(
-                select(steps_table.c.id, steps_table.c.epoch).where(steps_table.c.id.in_(ids), steps_table.c.state == "leased")
+                select(steps_table.c.id, steps_table.c.epoch, steps_table.c.lease_until).where(
+                    steps_table.c.id.in_(ids), steps_table.c.state == "leased"
+                )
             )
-            still = {(row.id, row.epoch) for row in found}
+            still = {(row.id, row.epoch): row.lease_until / 1000 for row in found}
             fresh = list(
                 connection.execute(
                     select(steps_table.c.id).where(steps_table.c.id > self._last).order_by(steps_table.c.id)
@@ -93,6 +102,8 @@ class Watch:
         for row in [row for row in self._watched if (row["step"], row["epoch"]) not in still]:
             self._watched.remove(row)
             self.reclaims.append({**row, "seconds": round(time.time() - row["since"], 2)})
+        latest = self._lease_seconds + RENEWED_SECONDS
+        self._watched = [row for row in self._watched if still[row["step"], row["epoch"]] <= row["since"] + latest]
         if fresh:
             self._last = fresh[-1]
             if self.again:
@@ -117,6 +128,17 @@ def restless(database: Database, *, without: str = "") -> int:
     opened = select(func.count()).where(steps_table.c.state.in_(("ready", "leased")), steps_table.c.account != without)
     with database.read() as connection:
         return connection.scalar(opened) or 0
+
+
+def images_left(database: Database, *, without: str) -> int:
+    """The number of images that have no outcome yet. `without`: an account whose images do not count."""
+    left = (
+        select(func.count())
+        .select_from(images_table.join(jobs_table, jobs_table.c.id == images_table.c.job))
+        .where(images_table.c.state.in_(OPEN_IMAGES), jobs_table.c.finished_at.is_(None), jobs_table.c.account != without)
+    )
+    with database.read() as connection:
+        return connection.scalar(left) or 0
 
 
 def dump(database: Database) -> dict[str, list[Row]]:

@@ -12,7 +12,7 @@ from pipeline.scratch_key import owner_of
 from storage.redis.signals import Signals
 from tests.torture import rows
 from tests.torture.checker.record import Record
-from tests.torture.checker.times import QUIET_SECONDS
+from tests.torture.checker.times import QUIET_SECONDS, allowance
 from tests.torture.faults import Faults
 from tests.torture.house import CREDITS, House, Say, house
 from tests.torture.load.client import Client
@@ -22,7 +22,7 @@ from workers.supervisor import UNKNOWN_SECONDS, Supervisor
 
 LATENCY = {"base": 0.02, "run": 1.0}  #: seconds of a model call
 BASELINE_SECONDS = 300.0
-AFTER_SECONDS = 100.0  #: time after the last fault in which all jobs must end
+AFTER_SECONDS = 100.0  #: time after the last fault in which all jobs must end, beside the time of their images without faults
 EVENT_SECONDS = 60.0  #: most time for the remaining steps, such as webhooks, after the load without faults
 
 
@@ -34,8 +34,10 @@ def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: boo
         )
         say("the load without faults")
         baseline = _phase(built, plan, "base", folder, stack)
+        base_began = time.monotonic()
         if not baseline.wait(time.monotonic() + BASELINE_SECONDS):
             raise RuntimeError(f"without faults {baseline.open()} jobs did not end in {BASELINE_SECONDS:g} s")
+        pace = {"seconds": time.monotonic() - base_began, "images": sum(len(job.numbers) for job in plan.jobs)}
         _settle(built, EVENT_SECONDS)
         base_calls = built.model.calls()
         say(f"  {len(baseline.seen)} jobs, {len(base_calls)} model calls; now under faults")
@@ -59,8 +61,10 @@ def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: boo
         faults.start(plan.faults)
         _report(client, faults, plan, say)
         faults.wait(90)
-        client.until = max(fault["ended"] for fault in faults.done) - time.time() + time.monotonic() + AFTER_SECONDS
-        say(f"  the last fault is over; {client.open()} jobs are followed")
+        pace["left"] = rows.images_left(built.database, without=built.attacker[0])
+        after = AFTER_SECONDS + allowance(pace)
+        client.until = max(fault["ended"] for fault in faults.done) - time.time() + time.monotonic() + after
+        say(f"  the last fault is over; {client.open()} jobs with {pace['left']} images are followed for {after:.0f} s")
         client.wait(client.until + 5)
         client.until = time.monotonic() + AFTER_SECONDS
         attacker.close()
@@ -87,6 +91,7 @@ def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: boo
             ],
             received=list(built.receiver.got),
             secrets=built.secrets,
+            pace=pace,
             scratch=scratch,
             planned=plan.kinds,
             faults=[*built.before, *faults.done],

@@ -117,8 +117,9 @@ class Postgres:
         import psycopg
 
         user = self._server.system_user
-        if user:
+        if user:  # the server runs as this user: it must own the folder and may pass through the one above it
             shutil.chown(folder, user)
+            folder.parent.chmod(0o711)
         with psycopg.connect(f"host={self._server.pgdata} user=postgres dbname=postgres", autocommit=True) as connection:
             connection.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
             connection.execute(f'ALTER DATABASE "{self._name}" SET TABLESPACE small')

@@ -1,11 +1,12 @@
-"""The licences of packages are read and judged, and an audit that could not look says so."""
+"""The licences of packages are read and judged, an audit that could not look says so, and images are pinned by what a registry says."""
 
 import json
+import re
 import sys
 
 import pytest
 
-from tools import audit, licences
+from tools import audit, licences, pins
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,74 @@ def test_an_audit_that_fails_or_cannot_be_run_says_that_nothing_was_audited(caps
     )
     assert audit.main("/nowhere/pip-audit") == 3
     assert "NOT AUDITED" in capsys.readouterr().out
+
+
+COMPOSE = """\
+x-app:
+  image: extract-image:0.1.0
+services:
+  db:
+    image: postgres:18.4-alpine3.23
+    command: [postgres]
+  s3:
+    image: some/store:4.48@sha256:{old} # why it is this one
+"""
+DOCKER = """\
+#!/bin/sh
+[ "$1 $2 $3 $5 $6" = "buildx imagetools inspect --format {{.Manifest.Digest}}" ] || exit 9
+case "$4" in
+    postgres:18.4-alpine3.23) echo sha256:%s ;;
+    some/store:4.48) %s ;;
+    python:3.13-slim) echo sha256:%s ;;
+    *) exit 8 ;;
+esac
+"""
+
+
+@pytest.fixture
+def docker(tmp_path, monkeypatch):
+    """Puts a `docker` on the path that knows three images. It is told what to do about the second one."""
+
+    def install(second):
+        command = tmp_path / "docker"
+        command.write_text(DOCKER % ("a" * 64, second, "c" * 64))
+        command.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    return install
+
+
+@pytest.fixture
+def files(tmp_path):
+    compose, dockerfile = tmp_path / "docker-compose.yml", tmp_path / "Dockerfile"
+    compose.write_text(COMPOSE.replace("{old}", "0" * 64))
+    dockerfile.write_text("FROM python:3.13-slim AS build\nRUN true\nFROM python:3.13-slim\n")
+    return compose, dockerfile
+
+
+def test_images_are_pinned_by_the_digests_that_the_registry_has_now(docker, files):
+    docker(f"echo sha256:{'b' * 64}")
+    assert pins.main(files) == pins.main(files) == 0
+    compose, dockerfile = (file.read_text() for file in files)
+    assert f"image: postgres:18.4-alpine3.23@sha256:{'a' * 64}\n" in compose
+    assert f"image: some/store:4.48@sha256:{'b' * 64} # why it is this one\n" in compose
+    assert "image: extract-image:0.1.0\n" in compose
+    assert dockerfile.count(f"FROM python:3.13-slim@sha256:{'c' * 64}") == 2
+
+
+@pytest.mark.parametrize("second", ["echo no such image >&2; exit 1", "echo not a digest", "true"])
+def test_no_file_changes_if_a_digest_is_not_found(docker, files, second, capsys):
+    before = [file.read_text() for file in files]
+    docker(second)
+    assert pins.main(files) == 1
+    assert [file.read_text() for file in files] == before
+    assert "some/store:4.48" in capsys.readouterr().err
+
+
+def test_no_image_is_known_by_latest_or_only_by_a_major_version():
+    tags = [tag for file in pins.FILES for tag in pins.images(file.read_text()).values()]
+    assert len(tags) == 5
+    assert all(re.match(r"\d+\.\d+", tag) for tag in tags)
+    for file in pins.FILES:
+        named = re.findall(r"^ *image: |^FROM ", file.read_text(), re.MULTILINE)
+        assert len(named) == len(list(pins._IMAGE.finditer(file.read_text())))  # none is without a tag

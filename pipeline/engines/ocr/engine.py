@@ -94,12 +94,12 @@ class OcrEngine:
         picture = call.pictures[0]
         said = self._read(picture, call.timeout)
         if said.kind == "fault":
-            raise ModelFault(f"The OCR engine failed: {said.detail}")
+            raise ModelFault(f"The OCR engine failed: {_one_line(said.detail)}")
         if said.kind == "unreadable":
-            return Answer(finish=Finish.UNREADABLE, code=ItemCode.IMAGE_CORRUPT, detail=said.detail)
+            return Answer(finish=Finish.UNREADABLE, code=ItemCode.IMAGE_CORRUPT, detail=_one_line(said.detail))
         notes = {picture.number: _DOUBTFUL} if said.doubtful else {}
         text = _answer(call, picture, said)
-        return Answer(finish=Finish.COMPLETE, text=text, model_version=said.model_version, notes=notes)
+        return Answer(finish=Finish.COMPLETE, text=text, model_version=_one_line(said.model_version), notes=notes)
 
     def server_pid(self) -> int:
         """The process id of the machine's OCR server. Starts the server if there is none. Raises ModelUnavailable."""
@@ -258,8 +258,13 @@ class OcrEngine:
         with contextlib.suppress(OSError):
             lines = (self._directory / _LOG).read_text(errors="replace").strip().splitlines()
             if lines:
-                return lines[-1][:300]
+                return _one_line(lines[-1])
         return "it gave no reason."
+
+
+def _one_line(text: str) -> str:
+    """The text's printable letters, 300 at most. A hostile picture may have written it, and it goes into logs and answers."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:300])
 
 
 def open_engine(config: EngineConfig, _reencode: Reencode) -> OcrEngine:

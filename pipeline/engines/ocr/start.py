@@ -9,15 +9,17 @@ delete nothing.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.hardening import make_private
+from pipeline.hardening import limit, limit_tasks, make_private
 from pipeline.sandbox import prepare
 from pipeline.sandbox.libraries import library_paths
+from pipeline.types import MB
 
 if TYPE_CHECKING:  # loaded in the sandbox only
     from pipeline.engines.ocr.server import Reader
@@ -26,6 +28,9 @@ if TYPE_CHECKING:  # loaded in the sandbox only
 _PACKAGES = ("PIL", "cv2", "msgspec", "numpy", "onnxruntime", "pillow_heif", "rapidocr", "yaml", "zxingcpp")
 #: What onnxruntime asks about the processor.
 _PROCESSOR = ("/proc/cpuinfo", "/sys/devices/system/cpu")
+
+#: Bytes. The server has its log and its lock open for writing, and must not fill the disk with them.
+_MAX_LOG = 16 * MB
 
 
 def _load() -> Reader:
@@ -48,6 +53,8 @@ def main(load: Callable[[], Reader] = _load) -> None:
         listener.bind(path)
         server = os.fork()
         if not server:
+            limit(resource.RLIMIT_FSIZE, _MAX_LOG)
+            limit_tasks()
             enter_sandbox()
             from pipeline.engines.ocr.server import serve
 

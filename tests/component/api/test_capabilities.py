@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 
@@ -25,7 +26,7 @@ def codes(house, **options):
 
 def test_the_engine_its_models_and_the_limits_are_told(house):
     told = house.get(CAPABILITIES).json
-    assert told["engine"] == house.engine.name
+    assert (told["version"], told["engine"]) == (version("extract-image"), house.engine.name)
     assert [(model["name"], model["default"]) for model in told["models"]] == [
         (name, place == 0) for place, name in enumerate(house.models)
     ]

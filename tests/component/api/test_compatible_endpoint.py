@@ -111,7 +111,7 @@ def test_an_address_with_a_slash_at_its_end_is_the_same_address(make_harness):
 
 def test_the_root_leads_to_the_description(harness):
     answer = harness.client.get("/")
-    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/console")
 
 
 def test_a_request_whose_images_are_all_data_urls_may_call_them_urls(harness):

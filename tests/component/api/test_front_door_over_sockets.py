@@ -70,7 +70,7 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def start_web(tmp_path: Path, own_redis: str) -> Iterator[Callable[..., Web]]:
     with ExitStack() as stack:
 
-        def start(**settings: str) -> Web:
+        def start(module: str = "cli.main", **settings: str) -> Web:
             loaded = load_settings({"DATA_DIR": str(tmp_path)})
             database = Database(loaded.database_url)
             stack.callback(database.close)
@@ -81,7 +81,7 @@ def start_web(tmp_path: Path, own_redis: str) -> Iterator[Callable[..., Web]]:
                 key = accounts.create_key(connection, account=account, name="test", secret_key=secret_key(loaded))
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "web", "--fd", str(listener.fileno())],
+                [sys.executable, "-m", module, "web", "--fd", str(listener.fileno())],
                 cwd=ROOT,
                 env=environment(tmp_path, REDIS_URL=own_redis, **settings),
                 pass_fds=(listener.fileno(),),
@@ -129,6 +129,25 @@ def test_who_follows_a_job_and_hangs_up_frees_the_place(start_web):
         return status == b"HTTP/1.1 200"
 
     eventually(is_free)
+
+
+def test_who_closes_only_its_own_side_is_answered_at_once_and_frees_the_place(start_web):
+    web = start_web(MAX_WAITERS="1")
+    length = f"Content-Length: {len(BODY)}\r\n".encode()
+    for _ in range(3):
+        status, _, body = web.exchange(b"Prefer: wait=60\r\n" + length, BODY, half_close=True)
+        assert (status, json.loads(body)["status"]) == (202, "queued")
+
+
+def test_requests_that_wait_leave_connections_for_others_if_the_process_may_open_few_files(start_web):
+    web = start_web("tests.fakes.few_files")
+    sent = (b"Prefer: respond-async\r\n" + f"Content-Length: {len(BODY)}\r\n".encode(), BODY)
+    path = json.loads(web.exchange(*sent)[2])["links"]["self"]
+    with ExitStack() as stack:
+        waits = [stack.enter_context(socket.create_connection(web.address, timeout=60)) for _ in range(200)]
+        for connection in waits:
+            connection.sendall(f"GET {path}?wait=60 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {web.key}\r\n\r\n".encode())
+        assert web.exchange(*sent)[0] == 202
 
 
 def test_a_chunked_body_is_a_411_in_json(web):

@@ -15,6 +15,7 @@ from api.previews import Previews
 from pipeline.types import ItemCode, Prepared, Refused
 from tests.fakes.picture_files import encoded, exif
 from tests.harness import b64
+from tests.rows import eventually
 
 PREVIEW = "/api/v1/preview"
 PHOTO = encoded(Image.new("RGB", (400, 200), "red"), "JPEG", exif=exif(6))
@@ -148,6 +149,23 @@ def test_an_account_cannot_take_all_children_and_accounts_take_turns():
     for thread in threads:
         thread.join()
     assert len(slow.begun) == 3
+
+
+def test_an_account_with_all_the_previews_that_it_can_get_leaves_places_for_another_one():
+    slow = SlowPreview()
+    previews = Previews(slow, children=2, places=8)
+    threads = [started(previews, "a", b"a") for _ in range(6)]
+    slow.wait_for(1)
+    eventually(lambda: previews._places.free == 2)
+    with pytest.raises(ApiError) as full:
+        previews.make("a", lambda: b"a", width=64)
+    assert full.value.code == "too_many_previews"
+    threads.append(started(previews, "b", b"b"))
+    slow.wait_for(2)
+    assert sorted(slow.begun) == [b"a", b"b"]
+    slow.go.set()
+    for thread in threads:
+        thread.join()
 
 
 def test_who_waits_too_long_or_with_too_many_others_is_refused():

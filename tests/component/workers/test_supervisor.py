@@ -230,10 +230,22 @@ def test_a_finalize_that_keeps_failing_fails_the_job_and_releases_all(house, sup
         house.drain()
     row = job_row(house.database, job)
     assert (row.status, row.error_code, row.result) == ("failed", "internal_error", None)
+    assert "put the answers of this job together" in row.error_message
     assert house.balance() == (100_000, 0, 0)
 
 
 # Results
+
+
+def test_the_result_of_each_image_is_forgotten_too(house, supervisor):
+    accepted(house)
+    house.drain()
+    with house.database.write() as connection:
+        connection.execute(update(schema.images_table).values(result={"name": "somebody"}))
+    house.make_expired()
+    supervisor.purge()
+    with house.database.read() as connection:
+        assert connection.scalars(select(schema.images_table.c.result)).all() == [None]
 
 
 def test_results_are_forgotten_when_their_time_is_over_and_only_then(house, supervisor, clock):
@@ -402,6 +414,48 @@ def test_a_supervisor_that_cannot_reach_anything_goes_on_when_it_can_again(house
     supervisor.database, supervisor.scratch, supervisor.signals = house.database, house.scratch, house.signals
     supervisor.tick()
     assert house.signals.rung.qsize() == 2
+
+
+class Waiting:
+    """Does all that another object does. A call of one method waits until it is let go."""
+
+    def __init__(self, real, method):
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        self._real, self._method = real, method
+
+    def __getattr__(self, name):
+        real = getattr(self._real, name)
+
+        def wait(*values, **named):
+            self.begun.set()
+            assert self.goes_on.wait(60)
+            return real(*values, **named)
+
+        return wait if name == self._method else real
+
+
+@pytest.mark.parametrize(("part", "method"), [("scratch", "list"), ("scratch", "abort_uploads"), ("signals", "tell")])
+def test_a_dead_worker_s_step_does_not_wait_for_an_errand_that_takes_long(house, part, method):
+    job, late = accepted(house), accepted(house)
+    with house.database.write() as connection:
+        connection.execute(update(schema.jobs_table).where(schema.jobs_table.c.id == late).values(deadline_at=0))
+    slow = Waiting(getattr(house, part), method)
+    parts = {"database": house.database, "scratch": house.scratch, "signals": house.signals, part: slow}
+    supervisor, stop = Supervisor(**parts), threading.Event()
+    thread = threading.Thread(target=supervisor.run, args=(stop,))
+    thread.start()
+    try:
+        assert slow.begun.wait(20)
+        [step] = step_ids(house.database, job)
+        claimed(house.database, step)
+        set_steps(house.database, step, lease_until=0)
+        eventually(lambda: step_row(house.database, step).expiries == 1)
+        eventually(lambda: step_row(house.database, step).rung_at is not None)
+    finally:
+        slow.goes_on.set()
+        stop.set()
+        thread.join(timeout=20)
+    assert not thread.is_alive()
 
 
 # Two of them

@@ -40,7 +40,8 @@ PROMISES: dict[str, Callable[[Record], Looked]] = {
     "a deleted job is gone": jobs.deleted_for_good,
     "scratch holds only what the sweep deletes": times.scratch_empty,
     "every event that was asked for arrives, signed, and no other": events.told,
-    f"after the last fault half of the open jobs end in {times.HALF_SECONDS:g} s, all in {times.ALL_SECONDS:g} s": times.recovered,
+    f"after the last fault half of the open jobs end in {times.HALF_SECONDS:g} s, all in {times.ALL_SECONDS:g} s, and the time of"
+    " their images without faults": times.recovered,
     f"a dead worker's step is free in {times.RECLAIM_SECONDS:g} s": times.reclaimed,
     f"SIGTERM ends a worker in {times.STOP_SECONDS:g} s with code 0": times.stopped,
     f"at most {times.MOST_CALLS:g} times the model calls": times.few_calls,

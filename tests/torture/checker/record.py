@@ -33,6 +33,9 @@ class Record:
     calls: list[Row]  #: each model call under faults: at, numbers, outcome
     received: list[Row]  #: each call of the webhook receiver: at, headers, body, answered
     secrets: dict[str, list[str]]  #: account → the secrets that sign its webhooks
+    #: How fast the machine is, and what it had to do: seconds and images of the load without faults, and `left`, the images
+    #: without an outcome when the last fault was over.
+    pace: Row
     scratch: Row  #: after (seconds), ended, unknown (numbers of objects left for the sweep), left (names after the sweep)
     planned: dict[str, int]  #: kind of fault → how often it was planned
     faults: list[Row]  #: the faults that were injected: kind, at, ended, what, hits (how often it took effect)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import PictureServer
+from tests.torture.checker.record import ENDED
 from tests.torture.load.bodies import Body, Row, body_of, picture, read
 from tests.torture.plan import Job, Plan
 
@@ -210,8 +211,9 @@ class Client:
         """Waits until the job has ended, and reads its results. Returns its status, "" if the time is over."""
         while not self._late():
             try:
-                if job.streams:
-                    self._read_events(job, path, round_)
+                if job.streams and not self._read_events(job, path, round_):
+                    self._stop.wait(AGAIN_SECONDS)
+                    continue
                 status, _, shown = self._send(job, "GET", f"{path}?wait=5")
                 if status == 200 and shown["finishedAt"]:
                     status, _, results = self._send(job, "GET", f"{path}/results")
@@ -228,21 +230,27 @@ class Client:
             self._stop.wait(AGAIN_SECONDS)
         return ""
 
-    def _read_events(self, job: Job, path: str, round_: int) -> None:
-        """Reads the job's events until the stream ends. A stream that breaks off raises one of GONE."""
+    def _read_events(self, job: Job, path: str, round_: int) -> bool:
+        """Reads the job's events until the stream ends. Returns whether it showed the job's end.
+
+        A stream that breaks off raises one of GONE, or looks as if it ended. Browsers then ask for it again.
+        """
         connection = self._connected()
         try:
             connection.request("GET", f"{path}/events", headers=self._headers(job))
             answer = connection.getresponse()
             if answer.status != 200:
-                return
+                return False
+            status = ""
             while line := answer.readline():
                 if self._late():
-                    return
+                    return False
                 if line.startswith(b"data:"):
                     shown = json.loads(line[5:])
                     counts = {name: shown["counts"][name] for name in ("succeeded", "failed")}
-                    self._note(job, "event", id=shown["id"], status=shown["status"], round=round_, **counts)
+                    status = shown["status"]
+                    self._note(job, "event", id=shown["id"], status=status, round=round_, **counts)
+            return status in ENDED
         finally:
             connection.close()
 

@@ -75,6 +75,20 @@ def test_images_has_the_word_where_both_are_there():
     assert parse(b'{"images": [], "image": "AAAA"}')[1] == []
 
 
+def test_a_body_of_countless_values_is_refused_before_it_is_decoded(monkeypatch):
+    numbers = b"[" + b"0," * 400_000 + b"0]"
+    monkeypatch.setattr("api.body._OBJECT", None)  # decoding it would fail
+    for body in (b'{"images": ' + numbers + b"}", b'{"other": ' + numbers + b"}", b"{" + b'"a":0,' * 400_000 + b'"a":0}'):
+        refused = refusal(body)
+        assert (refused.code, "commas" in refused.message) == ("invalid_json", True)
+
+
+def test_a_full_request_has_far_fewer_values_than_are_taken():
+    urls = ["https://images.example/w_200,h_200,c_fill/picture.jpg?a=1,2"] * 3000
+    body = {"prompt": "," * 100_000, "images": urls, "customIds": ["one, two"] * 3000, "metadata": {"list": [0] * 10_000}}
+    assert len(parse(json.dumps(body).encode())[1]) == 3000
+
+
 def test_of_a_repeated_key_the_last_one_counts():
     assert parse(b'{"prompt": "a", "prompt": "b", "images": ["A"], "images": ["B"]}') == ({"prompt": "b"}, [b"B"])
 

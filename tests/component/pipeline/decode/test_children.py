@@ -25,6 +25,15 @@ from tests.fakes.picture_files import encoded, photo
 
 HOOKED = (sys.executable, "-m", "tests.fakes.hooked_decode_child")
 UNSANDBOXED = (sys.executable, "-m", "tests.fakes.unsandboxed_decode_child")
+#: A child whose decoders are killed with their picture: each one, or the first one only, which leaves a file.
+KILLED = """
+import os, pathlib, signal
+from pipeline.decode import child, picture
+once = pathlib.Path({once!r})
+again = {always} or not once.exists()
+once.touch()
+child.main(lambda kind, data: os.kill(os.getpid(), signal.SIGKILL) if again else picture.decode(kind, data))
+"""
 GOOD = picture_files.native()["JPEG"]
 
 
@@ -176,6 +185,18 @@ def test_a_decoder_that_was_killed_before_its_first_picture_accuses_nobody():
         [decoder] = keeper.children()
         decoder.kill()
         assert prepared(pool, GOOD)
+
+
+@pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
+def test_a_picture_whose_new_decoder_was_killed_gets_one_more(tmp_path, always):
+    once = tmp_path / "killed"
+    command = (sys.executable, "-c", KILLED.format(once=str(once), always=always))
+    with DecoderPool(1, command=command) as pool:
+        if always:
+            assert refused(pool, GOOD).code is ItemCode.IMAGE_CRASHED_DECODER
+        else:
+            assert prepared(pool, GOOD)
+    assert once.exists()
 
 
 def test_a_picture_that_takes_its_time_and_then_kills_its_decoder_counts_with_that_time(hooked):

@@ -92,6 +92,17 @@ def test_further_rounds_spend_what_is_left_of_the_same_money(make_house):
     assert finished(house, job)["usage"]["money"] == 1.2
 
 
+def test_the_usage_of_a_day_has_the_money_of_each_round_once_and_outlives_the_job(make_house):
+    house = make_house(paid(0.6))
+    job = finished(house, post(house, 4, 1.8).json["id"])["id"]
+    assert house.get("/api/v1/usage").json["days"][0]["money"] == 1.8
+    house.ask("POST", f"{JOBS}/{job}/retry")
+    finished(house, job)
+    assert house.ask("DELETE", f"{JOBS}/{job}").status_code == 204
+    [day] = house.get("/api/v1/usage").json["days"]
+    assert (day["jobs"], day["money"]) == (1, 1.8)
+
+
 @pytest.mark.parametrize(("max_money", "at_once"), [(1.0, 1), (20, 2)])
 def test_calls_are_in_flight_together_only_if_their_highest_prices_fit(make_house, max_money, at_once):
     began, go_on = threading.Event(), threading.Event()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.outbound.addresses import parse_allow
 from pipeline.request.check import RequestFault, base64_payload, base64_size, check
+from pipeline.request.fields import is_storable
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_TOTAL_BYTES
 
 FIELDS = {"inputMethod": "base64", "prompt": "What?"}
@@ -151,6 +152,30 @@ def test_empty_urls_are_refused_if_there_is_no_other(text):
 
 def test_a_bad_url_is_left_to_its_image():
     assert check({**FIELDS, "inputMethod": "url"}, [b"no url at all"]).images == [b"no url at all"]
+
+
+def test_each_text_that_is_no_url_is_read_once_and_only_its_beginning_is_kept():
+    class Counted(list):
+        reads = 0
+
+        def __iter__(self):
+            for text in super().__iter__():
+                self.reads += 1
+                yield text
+
+    images = Counted([b" http://a.example/" + b"x" * 1_000_000, "http://a.example/\u00fc".encode()])
+    kept = check({"inputMethod": "url", "prompt": "p"}, images).images
+    assert images.reads <= len(images) + 1  # the first one is looked at to see whether it is a data: URL
+    assert len(kept[0]) < 50_000
+    assert kept[0].startswith(b"http://a.example/x")
+    assert kept[1] == images[1]
+
+
+@given(text=st.text(st.characters(exclude_categories=())))
+@example(text="\x00")
+@example(text="\ud800")
+def test_a_text_is_storable_without_nul_and_half_characters(text):
+    assert is_storable(text) == (not any(letter == "\x00" or "\ud800" <= letter <= "\udfff" for letter in text))
 
 
 @pytest.mark.parametrize("count", [1, MAX_IMAGES])
