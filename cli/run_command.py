@@ -45,6 +45,7 @@ PATHS = click.Path(dir_okay=False, path_type=Path)
     "--fallback-model", "fallback_models", multiple=True, help="Asked if the model can't be. You can repeat the option."
 )
 @click.option("--detail", type=click.Choice(["low", "medium", "high", "ultra"]), help="How closely the model looks.")
+@click.option("--tier", type=click.Choice(["standard", "economy"]), help="economy: half the price, ready within four hours.")
 @click.option("--explode", default="", metavar="FIELD", help="Write a row for each element of this array of the schema.")
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Read only N images, to try the prompt.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Print what the run would cost, and send nothing.")
@@ -115,6 +116,7 @@ def _options(given: dict[str, Any]) -> Options:
         "restart",
         "model",
         "detail",
+        "tier",
     )
     return Options(
         paths=tuple(_paths(given["paths"])),

@@ -24,6 +24,7 @@ FLEX_SECONDS = 960.0  #: the longest wait for an answer in `economy`; its server
 TYPICAL_SECONDS = 300.0  #: how long an answer in `economy` is assumed to take before any was seen
 STANDARD_SECONDS = 30.0  #: the same for `standard`
 RESERVE_SECONDS = 240.0  #: kept free before the deadline: one call that takes as long as it may, and the end of the job
+LEAST_SECONDS = RESERVE_SECONDS + STANDARD_SECONDS + TYPICAL_SECONDS  #: with less time, no call is asked in `economy`
 SHARE = 0.5  #: the fraction of the model's limits that the plan counts on, because standard jobs use them too
 ASKED_AGAIN = 1.5  #: requests for each planned call, because some answers are not usable: see pipeline/asking/ask.py
 

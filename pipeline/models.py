@@ -66,8 +66,11 @@ class Model:
         `tier`: the tier in which the call was served. A model that has no tier `economy` asks the standard price for it.
         """
         price_in, price_out = _on(day, self.price_in, self.later_in), _on(day, self.price_out, self.later_out)
-        fraction = (tier is Tier.ECONOMY and _on(day, self.flex, self.later_flex)) or 1.0
-        return round((input_tokens * price_in + output_tokens * price_out) * 1000 * fraction)
+        return round((input_tokens * price_in + output_tokens * price_out) * 1000 * self.fraction(tier, day))
+
+    def fraction(self, tier: Tier, day: date) -> float:
+        """The price in this tier on this day (UTC), as a fraction of the price in `standard`. 1 if the model has no such tier."""
+        return (tier is Tier.ECONOMY and _on(day, self.flex, self.later_flex)) or 1.0
 
     def has_tier(self, tier: Tier, day: date) -> bool:
         """Whether the model can be asked in this tier on this day (UTC)."""

@@ -10,7 +10,7 @@ from typing import IO, Any, Protocol
 
 from pipeline.models import Model
 from pipeline.outbound.webhook import WebhookResponse
-from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused, Tier
+from pipeline.types import Answer, Call, Failure, Fetched, ItemCode, Prepared, Refused, Tier
 
 
 class Scratch(Protocol):
@@ -274,6 +274,10 @@ class ModelFault(Exception):
 
 class MoneySpent(Exception):
     """The call was not made, because the money of its job does not suffice for it."""
+
+    def __init__(self, message: str, code: ItemCode = ItemCode.MONEY_LIMIT_REACHED) -> None:
+        super().__init__(message)
+        self.code = code  #: the code with which the call's images fail
 
 
 class ModelRefused(Exception):

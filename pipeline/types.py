@@ -258,16 +258,21 @@ class Usage:
     output_tokens: int = 0
     cache_hits: int = 0  #: images answered without a call
     nanodollars: int = 0  #: by the prices in the settings at the time of each call, in billionths of a dollar
+    economy_calls: int = 0  #: those of `model_calls` that were served in the tier `economy`
+    economy_nanodollars: int = 0  #: their part of `nanodollars`
     model_version: str = ""  #: all versions that answered, without repetitions, separated by commas
 
     @classmethod
     def of(cls, answer: Answer) -> Usage:
         """The usage of one call that was answered."""
+        is_economy = answer.tier is Tier.ECONOMY
         return cls(
             model_calls=1,
             input_tokens=answer.input_tokens,
             output_tokens=answer.output_tokens,
             nanodollars=answer.nanodollars,
+            economy_calls=int(is_economy),
+            economy_nanodollars=answer.nanodollars if is_economy else 0,
             model_version=answer.model_version,
         )
 
@@ -278,6 +283,8 @@ class Usage:
             output_tokens=self.output_tokens + other.output_tokens,
             cache_hits=self.cache_hits + other.cache_hits,
             nanodollars=self.nanodollars + other.nanodollars,
+            economy_calls=self.economy_calls + other.economy_calls,
+            economy_nanodollars=self.economy_nanodollars + other.economy_nanodollars,
             model_version=_each_once(self.model_version, other.model_version),
         )
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from math import ceil
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import httpx2
@@ -34,6 +35,7 @@ from pipeline.engines.refusals import REFUSING, Unreadable, Why, refusal
 from pipeline.engines.setup_faults import Fault, fault_of
 from pipeline.engines.shedding import shed
 from pipeline.engines.wording import instruction
+from pipeline.errors import os_errors
 from pipeline.plan import RAW_BYTES
 from pipeline.ports import (
     WAITS,
@@ -153,11 +155,13 @@ class GeminiEngine:
 
     def _generate(self, call: Call, body: bytes) -> Response:
         model = call.model or self.model
+        sent = _on_disk(body) if call.tier is Tier.ECONOMY else nullcontext(body)
+        del body  # so that a call that waits for minutes holds no copy of it
         path = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
-        with _translated(self._server):
+        with sent as content, _translated(self._server):
             response = self._http.post(
                 f"{self._url}/{quote(path, safe='/:@')}:generateContent",
-                content=body,
+                content=content,
                 headers={
                     "Content-Type": "application/json",
                     "X-Goog-Api-Key": self._key,
@@ -300,6 +304,16 @@ def _translated(server: Server) -> Iterator[None]:
         raise _Garbled(f"{type(error).__name__} while reading the model's answer") from error
     except httpx2.HTTPError as error:
         raise interrupted(error, server) from error
+
+
+def _on_disk(body: bytes) -> AbstractContextManager[IO[bytes]]:
+    """A file with the request, from which it is sent. The file is deleted when it is closed. Raises Transient or Permanent."""
+    with os_errors(), ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile())
+        file.write(body)
+        file.seek(0)
+        stack.pop_all()
+    return file
 
 
 #: How to mend what stops the calls until a person acts.

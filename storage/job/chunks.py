@@ -28,6 +28,7 @@ from pipeline.types import (
     Question,
     StepKind,
     StepState,
+    Tier,
     Usage,
 )
 from storage.database import now_ms
@@ -64,6 +65,7 @@ class ChunkWork:
     progress: dict[str, Any] | None  #: progress of the extract step (pipeline.asking.progress)
     left: float  #: seconds until the job's deadline
     limited: bool  #: the job has a limit of money
+    tier: Tier
     pending: dict[int, str | None]  #: index → URL of each image that has no outcome yet
 
 
@@ -87,6 +89,7 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
         progress=row.progress,
         left=row.left / 1000,
         limited=row.max_money is not None,
+        tier=Tier(row.tier),
         pending={image.at: image.source for image in pending},
     )
 
@@ -104,6 +107,7 @@ def _chunk() -> Select[Any]:
             jobs_table.c.waited,
             jobs_table.c.total,
             jobs_table.c.max_money,
+            jobs_table.c.tier,
             (jobs_table.c.deadline_at - now_ms()).label("left"),
             chunks_table.c.first,
             chunks_table.c.count.label("size"),
@@ -162,7 +166,8 @@ def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chu
     _set_chunk(connection, lease, object=key)
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
-    return steps.add(connection, job=lease.job, round_=lease.round, kind=StepKind.EXTRACT, parts=[lease.part])
+    following = steps.add(connection, job=lease.job, round_=lease.round, kind=StepKind.EXTRACT, parts=[lease.part])
+    return [] if job.tier is Tier.ECONOMY else following  # a slow step is for the threads of slow steps
 
 
 @cache
@@ -209,7 +214,12 @@ def record_outcome(
         connection,
         lease.job,
         [
-            {"at": index, "state": ImageState.DONE.value, "result": reply.result}
+            {
+                "at": index,
+                "state": ImageState.DONE.value,
+                "result": reply.result,
+                "tier": outcome.tier.value if outcome.tier else None,
+            }
             for reply in outcome.replies
             for index in reply.indexes
         ],

@@ -98,9 +98,9 @@ def close_job(
     charge = price(verdict.status, processed or 0, fail_on_error=job.fail_on_error, charged=job.credits)
     if cancelled:
         verdict = replace(verdict, status=JobStatus.CANCELLED)
-    ledger.settle(
-        connection, account=job.account, job=job.id, round_=job.round, charge=charge, money=cost_of_round(connection, job.id)
-    )
+    cost = cost_of_round(connection, job.id)
+    paid = {"money": cost.all, "economy_money": cost.economy}
+    ledger.settle(connection, account=job.account, job=job.id, round_=job.round, charge=charge, **paid)
     code, message = verdict.error or (None, None)
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
@@ -162,7 +162,7 @@ def _without_this_round(connection: Connection, job: LockedJob, failed: Verdict)
     connection.execute(
         update(images_table)
         .where(images_table.c.job == job.id, images_table.c.attempts == job.round)
-        .values(state=ImageState.FAILED.value, code=item_code.value, detail=message, result=null())
+        .values(state=ImageState.FAILED.value, code=item_code.value, detail=message, result=null(), tier=None)
     )
     parts = select(steps_table.c.part).where(
         steps_table.c.job == job.id,

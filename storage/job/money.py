@@ -11,10 +11,11 @@ call costs more than expected, however many workers it has.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, cast, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Update, bindparam, cast, func, select, update
 
 from pipeline.models import CallPrice
 from pipeline.ports import MoneySpent
@@ -62,9 +63,18 @@ def spend(connection: Connection, lease: Lease, nanodollars: int) -> None:
     steps.hold_money(connection, lease, 0)
 
 
-def cost_of_round(connection: Connection, job: str) -> int:
-    """What the job's model calls have cost since its last round was settled, in billionths of a dollar."""
-    return max(int(connection.scalar(_unsettled(), {"job": job}) or 0), 0)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What model calls have cost, in billionths of a dollar."""
+
+    all: int
+    economy: int  #: the part of it that was paid for calls in the tier `economy`
+
+
+def cost_of_round(connection: Connection, job: str) -> Cost:
+    """What the job's model calls have cost since its last round was settled."""
+    row = connection.execute(_unsettled(), {"job": job}).one()
+    return Cost(all=max(int(row.all), 0), economy=max(int(row.economy), 0))
 
 
 def _dollars(nanodollars: int) -> str:
@@ -84,14 +94,22 @@ def _held() -> Select[Any]:
 
 @cache
 def _unsettled() -> Select[Any]:
-    spent = [
-        select(func.coalesce(func.sum(cast(table.c.usage["nanodollars"].as_string(), BigInteger)), 0))
-        .where(table.c.job == bindparam("job"))
-        .scalar_subquery()
-        for table in (chunks_table, merges_table)
+    def left(name: str, settled: ColumnElement[int]) -> ColumnElement[int]:
+        spent = [
+            select(func.coalesce(func.sum(cast(table.c.usage[name].as_string(), BigInteger)), 0))
+            .where(table.c.job == bindparam("job"))
+            .scalar_subquery()
+            for table in (chunks_table, merges_table)
+        ]
+        before = select(func.coalesce(func.sum(settled), 0)).where(ledger_table.c.job == bindparam("job"))
+        return spent[0] + spent[1] - before.scalar_subquery()
+
+    of_all, of_economy = ledger_table.c.money, ledger_table.c.economy_money
+    costs: list[ColumnElement[Any]] = [
+        left("nanodollars", of_all).label("all"),
+        left("economy_nanodollars", of_economy).label("economy"),
     ]
-    settled = select(func.coalesce(func.sum(ledger_table.c.money), 0)).where(ledger_table.c.job == bindparam("job"))
-    return select(spent[0] + spent[1] - settled.scalar_subquery())
+    return select(*costs)
 
 
 @cache
