@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import ceil
-from time import monotonic
 
 import structlog
 
@@ -77,7 +76,7 @@ class EconomyEngine:
         wanted = next_ask(left=standing.left, after=standing.after, later=standing.later, pace=self.pace, seen=seen)
         if wanted.tier is Tier.STANDARD:
             raise LastMoment
-        began = monotonic()
+        began = self.parts.clock()
         asked = replace(call, tier=Tier.ECONOMY, timeout=wanted.timeout, fallback_models=(), waited=False)
         try:
             with self.parts.leases.in_slow_call(self.lease, seconds=wanted.timeout):
@@ -85,10 +84,10 @@ class EconomyEngine:
         except ModelUnavailable as error:
             if error.cause is Cause.SHED:
                 ECONOMY_CALLS.add(outcome="shed")
-            if monotonic() - began >= wanted.timeout:
+            if self.parts.clock() - began >= wanted.timeout:
                 raise _late(wanted.timeout) from error
             raise
-        self.parts.slow_seconds.append(monotonic() - began)
+        self.parts.slow_seconds.append(self.parts.clock() - began)
         ECONOMY_CALLS.add(outcome="economy" if answer.tier is Tier.ECONOMY else "standard")
         return answer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -67,6 +68,7 @@ class WorkerParts:
     lending: Lending = field(default_factory=Lending)  #: the places of steps that wait for slow image servers
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
     handed_back: HandedBack | None = None  #: announces steps that were handed back; None: only a supervisor does
+    clock: Callable[[], float] = time.monotonic  #: seconds; times the slow calls
     alone: Alone | None = None  #: runs suspect steps in a child process; None: they run in this process
 
     @property
