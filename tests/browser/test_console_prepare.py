@@ -195,6 +195,10 @@ def test_two_prompts_are_tried_side_by_side_and_stay_when_one_comes_back(open_co
     record = page.get_by_role("region", name=re.compile("Record of .*receipt 1.jpg"))
     expect(record.get_by_role("row").filter(has_text="total")).to_have_text(re.compile("total.*1.*1"))
     expect(second.get_by_text("13 credits")).to_be_visible()
+    picture, beside = page.locator("article img").first.bounding_box(), record.first.bounding_box()
+    assert picture
+    assert beside
+    assert picture["x"] + picture["width"] <= beside["x"], "the picture covers its record"
     assert {call.model for call in house.fake.calls} >= {"gemini-3.5-flash-lite", "gemini-3.8-flash"}
     page.get_by_role("link", name="Edit the fields").click()
     page.get_by_role("button", name="Remove total").click()
@@ -230,9 +234,9 @@ def test_a_run_is_prepared_and_sent_by_the_keyboard_alone(open_console: Open, ho
     page.locator("h1").click()
     reach("button", "Next: try on three")
     page.keyboard.press("Enter")
-    reach("button", "Run A")
+    reach("button", "Run")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("button", name="Run A again")).to_be_visible()
+    expect(page.get_by_role("button", name="Run again")).to_be_visible()
     page.locator("h1").click()
     reach("button", "Read all 5")
     page.keyboard.press("Enter")

@@ -33,7 +33,7 @@ async function asFiles(run, [{ granularity }], signal) {
   let corrected = 0;
   for (const job of run.jobs) for await (const page of itemsOf(job, { checked: "true" }, signal)) corrected += page.length;
   const forms = FORMS.filter(([form]) => !merged || form !== "jsonl").map(([form, name, what]) => h("div.export-form", h("h3", name), h("p.muted", what, form === "xlsx" && run.jobs.length > 1 && ` You get ${plural(run.jobs.length, "workbook")}, one for each job.`), button(`Download ${name}`, () => download(run, form, originals.checked, signal), { kind: "primary" })));
-  return card(`${plural(run.succeeded, "record")} as a file`, run.failed > 0 && notice("warn", `${plural(run.failed, "picture")} failed. They are in the files too, with the reason.`), h("div.columns.exports", forms),
+  return card(`${plural(run.succeeded, "record")} as a file`, run.failed > 0 && notice("warn", `${plural(run.failed, "picture")} failed. ${run.failed === 1 ? "It is" : "They are"} in the files too, with the reason.`), h("div.columns.exports", forms),
     !merged && [h("p.hint", h("label", { for: "originals", class: "row" }, originals, "As the model read them, without corrections")), h("p.hint", corrected ? `${plural(corrected, "record")} checked. Corrections are in the files unless you choose otherwise.` : "Nothing is checked yet. Review shows each record beside its picture.")]);
 }
 

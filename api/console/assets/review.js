@@ -152,7 +152,11 @@ function review(main, run, requests, signal, first) {
     list.redraw(new Set([rows.indexOf(before), rows.indexOf(n)]));
     list.show(rows.indexOf(n));
     if (focused) focus();
-    if (n !== before) form();
+    if (n !== before) {
+      form();
+      pictured = -1;
+      viewer.show(null, { instead: h("p.late", "Loading the picture…") }); // never the picture of another record
+    }
     if (pictured === n) viewer.point(boxes());
     else load();
   }
@@ -178,7 +182,6 @@ function review(main, run, requests, signal, first) {
     const original = run.original(at);
     const web = [items[at].source, original?.url].find((text) => /^https?:/.test(text ?? ""));
     try {
-      if (!original?.file) viewer.show(null, { instead: "Loading the picture…" });
       const blob = await run.picture(at, 1600, mine);
       if (!mine.aborted) viewer.show(blob, { boxes: boxes(), alt: `Picture ${at + 1}, ${run.nameOf(at)}` });
     } catch (error) {
@@ -194,7 +197,7 @@ function review(main, run, requests, signal, first) {
     const [mark, kind, word] = stateOf(item);
     const step = (by, label, name) => button(label, () => walk(by), { kind: "quiet", "aria-label": name, title: name });
     said = h("div", { role: "alert" });
-    const content = isFailed(item) ? notice("bad", h("p", h("code", item.code), " ", item.message), link("What to do about it", `#/run/${run.href}`))
+    const content = isFailed(item) ? [notice("bad", h("p", h("code", item.code), " ", item.message), link("What to do about it", `#/run/${run.href}`)), h("div.row.side-acts", button("Next", check, { kind: "primary", title: "C" }))]
       : [recordForm({ item, schema: requests[run.place(at).at].schema, change: (pointer, to) => change(at, { changes: { [pointer]: to } }), chosen: (pointer) => viewer.point(boxesOf(item, pointer)) }),
         h("div.row.side-acts", isChecked(item) ? button("Uncheck", () => change(at, { checked: false })) : button("Checked, next", check, { kind: "primary", title: "C" }), isCorrected(item) && button("Undo all corrections", () => change(at, { record: item.result }), { kind: "quiet" }))];
     fill(side, h("div.side-head", h("h2", `${number(at + 1)}. ${run.nameOf(at)}`), badge(`${mark} ${word}`, kind), h("span.grow"), step(-1, "↑", "Record before (K)"), step(1, "↓", "Next record (J)")), said,

@@ -97,9 +97,9 @@ function remember(picture) {
 /** A large image of the picture. Its address is given back when `signal` ends. */
 export function large(picture, signal) {
   if (picture.url) return h("p.large.none", "The service fetches this picture: ", h("span.mono", picture.url));
-  const image = h("img.large", { alt: picture.name });
+  const image = h("img.large", { alt: "" }); // the browser would show a text in place of the picture while that is made
   const show = (address) => {
-    image.src = address;
+    Object.assign(image, { src: address, alt: picture.name });
     signal.addEventListener("abort", () => URL.revokeObjectURL(address));
   };
   const byService = () => preview(picture, 1200).then(show, (error) => image.replaceWith(h("p.large.none", error.message)));

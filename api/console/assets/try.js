@@ -57,7 +57,7 @@ export async function show(main, { able, signal }) {
       const old = items && (column.asked !== asked(able, column) || column.pictures.some((one) => !chosen.includes(one)));
       const seconds = job?.finishedAt && (new Date(job.finishedAt) - new Date(job.createdAt)) / 1000;
       fill(status, job && statusBadge(job.status), seconds && h("span.muted", [seconds < 10 ? `${seconds.toFixed(1)} s` : duration(seconds), plural(job.usage.credits, "credit"), money(job.usage.money)].join(" · ")), old && badge("changed since: run again", "warn"), error && h("span.bad-text", error));
-      fill(act, busy ? `Stop ${name}` : `Run ${name}${items ? " again" : ""}`);
+      fill(act, busy ? "Stop" : "Run", columns.length > 1 && ` ${name}`, !busy && items && " again");
     };
     const use = () => {
       Object.assign(draft, over);

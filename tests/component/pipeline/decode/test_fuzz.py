@@ -1,6 +1,6 @@
 """Real files, damaged at random: whatever comes of one, the decoder's parent lives on and the next picture is right.
 
-A minute in the suite; `make fuzz` takes ten and says what became of how many.
+Half a minute in the suite; `make fuzz` takes ten and says what became of how many.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.types import Prepared
 from tests.fakes import picture_files
 from tests.fakes.picture_files import animated, encoded, photo
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "25"))
 GOOD = picture_files.native()["JPEG"]
 
 

@@ -322,7 +322,7 @@ def test_whatever_becomes_of_workers_and_messages_each_job_ends_once_and_is_paid
     run_state_machine_as_test(
         Queue,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=40,
             deadline=None,
             database=None,
