@@ -6,10 +6,13 @@ The steps, the limiter, the plan and the database are real (testbed/economy.py).
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import structlog
 
 from bench.report import print_report
 from pipeline.types import Tier
@@ -79,6 +82,7 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=3000)
     arguments.add_argument("--jobs", type=int, default=20)
     given = arguments.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     never: Callable[[float], bool] = lambda _at: False  # noqa: E731
     rows = [row("capacity throughout", FlexServer(seed=1), given.images, "all right, 100 %")]
     rows.append(row("no capacity", FlexServer(has_capacity=never), given.images, "all right, before the deadline"))

@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 5.0  #: between two looks for steps whose last moment has come
 AGAIN_SECONDS = (1.0, 20.0)  #: range of the random delay until a call that got no answer for FLEX_SECONDS is made again
+CROWDED_SECONDS = (10.0, 30.0)  #: the same for one that waits for a place or for money, both of which slow calls hold for minutes
 
 
 class LastMoment(Exception):
@@ -86,6 +87,8 @@ class EconomyEngine:
                 ECONOMY_CALLS.add(outcome="shed")
             if self.parts.clock() - began >= wanted.timeout:
                 raise _late(wanted.timeout) from error
+            if error.cause in {Cause.CROWDED, Cause.BUSY}:
+                error.retry_after = max(error.retry_after, random.uniform(*CROWDED_SECONDS))  # noqa: S311 - jitter
             raise
         self.parts.slow_seconds.append(self.parts.clock() - began)
         ECONOMY_CALLS.add(outcome="economy" if answer.tier is Tier.ECONOMY else "standard")

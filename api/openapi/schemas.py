@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.request.fields import FIELDS, METHODS
 from pipeline.request.kinds import RequestField
-from pipeline.types import MAX_IMAGES, ItemCode, JobStatus, Tier
+from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
 
 Schema = dict[str, Any]
 
@@ -265,7 +265,7 @@ COMPONENTS: dict[str, Schema] = {
             "note": or_null(
                 text("Notes, with `; ` between them, each a code, perhaps with `: ` and words: what the model was shown.")
             ),
-            "tier": or_null(text("In which its call was served. Null if no call answered it.", enum=[*Tier])),
+            "tier": {"description": "In which its call was served. Null if no call answered it.", **or_null(ref("Tier"))},
             "result": {
                 "description": "Its own result, where each image has one. It comes while the job runs, once all images are received; "
                 "with `onError: fail` it comes when the job has ended with results."
