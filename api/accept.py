@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from flask import Response, g, request
 
 from api.body import BodyRoom, Sent, read_json
 from api.errors import ApiError, json_response
+from api.putting import Putting, StillPutting
 from api.uploads import is_upload, read_upload
 from api.wiring import WebParts
 from pipeline.credits import reservation
@@ -200,8 +202,14 @@ def _make_job(
     _check_money(parts, wanted, plan)
     by_url = wanted.input_method == "url"
     size = 0 if by_url else sum(map(len, wanted.images))
+    beside = size <= IN_MEMORY and not idempotency and parts.database.many_writers
+    putting: Putting | None = None
     with _nothing_left(parts, job):
-        inputs = {} if by_url else _put_images(parts, job, wanted, plan)
+        if not by_url and beside:
+            putting = Putting(partial(_put_images, parts, job, wanted, plan))
+        elif not by_url:
+            _put_images(parts, job, wanted, plan)
+    with _nothing_left(parts, job, putting):
         new = accepting.NewJob(
             id=job,
             account=account,
@@ -210,7 +218,7 @@ def _make_job(
             question=wanted.question,
             sources=[_url(text) for text in wanted.images] if by_url else names or [None] * len(wanted.images),
             plan=plan,
-            inputs=inputs,
+            inputs={} if by_url else {chunk.no: str(ScratchKey.of_input(job, chunk=chunk.no)) for chunk in plan},
             scratch_bytes=size,
             input_bytes=size,
             keep_ms=0 if by_url else wanted.keep_inputs_seconds * 1000,
@@ -231,8 +239,7 @@ def _make_job(
             custom_ids=wanted.custom_ids or names,
             idempotency=idempotency,
         )
-    with _nothing_left(parts, job):
-        rings = _commit(parts, new)
+        rings = _commit(parts, new, putting)
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     parts.signals.ring(rings)
     return job
@@ -278,8 +285,10 @@ def _check_credits(parts: WebParts, account: str, images: int, most: int | None)
     if most is not None and most < needed:
         text = f"This request may cost {needed} credits, and maxCredits is {most}. Raise it, or send fewer images."
         raise ApiError(402, "max_credits_too_low", text)
+    if g.available >= needed:  # they were read with the key
+        return
     with parts.database.read() as connection:
-        available = available_credits(connection, account)
+        available = available_credits(connection, account)  # more may have been granted while the body came
     if available < needed:
         raise too_few_credits(needed, available)
 
@@ -296,10 +305,9 @@ def _check_money(parts: WebParts, wanted: ExtractRequest, plan: list[ChunkPlan])
         raise ApiError(402, "max_money_too_low", text)
 
 
-def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[ChunkPlan]) -> dict[int, str]:
-    """Puts base64 texts or files to scratch as they came, one object per chunk. Returns chunk number → scratch key."""
+def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[ChunkPlan]) -> None:
+    """Puts base64 texts or files to scratch as they came, one object per chunk."""
     facts = {"raw": 1} if wanted.input_method == "upload" else {}
-    keys: dict[int, str] = {}
     for chunk in plan:
         key = str(ScratchKey.of_input(job, chunk=chunk.no))
         with os_errors(), tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
@@ -308,16 +316,16 @@ def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[Ch
                 pack.add(index, wanted.images[index], **facts)
             pack.finish()
             parts.scratch.put(key, out)
-        keys[chunk.no] = key
-    return keys
 
 
 @contextmanager
-def _nothing_left(parts: WebParts, job: str) -> Iterator[None]:
-    """Deletes the job's scratch objects if the block raises, unless the job may exist."""
+def _nothing_left(parts: WebParts, job: str, putting: Putting | None = None) -> Iterator[None]:
+    """Deletes the job's scratch objects if the block raises, unless the job may exist. `putting`: what may still put some."""
     try:
         yield
     except BaseException as error:
+        if putting:
+            putting.settle()
         if isinstance(error, StorageFull):
             parts.signals.note_full_storage()
         if not (isinstance(error, ApiError) and error.code == "maybe_accepted"):
@@ -326,22 +334,21 @@ def _nothing_left(parts: WebParts, job: str) -> Iterator[None]:
         raise
 
 
-def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
+def _commit(parts: WebParts, new: accepting.NewJob, putting: Putting | None) -> list[ringing.Ring]:
     """Writes the reservation, the job, its images, chunks and steps in one transaction. Returns the steps to notify workers of.
+
+    `putting`: the put of the images, if it is under way. The transaction waits for it a little, and is made anew if that was not enough.
 
     Raises ApiError. Raises PartError if the database failed and the job does not exist.
     """
+    rings: list[ringing.Ring] = []
     try:
-        with parts.database.write() as connection:
-            limits = parts.settings
-            accepting.accept(
-                connection,
-                new,
-                max_open=limits.max_open_jobs,
-                max_scratch=limits.max_scratch_bytes,
-                max_stored=limits.max_stored_bytes,
-            )
-            rings = ringing.to_ring(connection, beside=new.id)
+        try:
+            _write(parts, new, rings, putting.ended_soon if putting else _stored)
+        except StillPutting:
+            assert putting
+            putting.end()
+            _write(parts, new, rings, _stored)
     except InsufficientCredits as error:
         raise too_few_credits(error.needed, error.available) from None
     except accepting.TooManyOpenJobs:
@@ -361,6 +368,25 @@ def _commit(parts: WebParts, new: accepting.NewJob) -> list[ringing.Ring]:
         if not _was_accepted(parts, new, error):
             raise
     return rings
+
+
+def _stored() -> None:
+    """All images are in scratch."""
+
+
+def _write(parts: WebParts, new: accepting.NewJob, rings: list[ringing.Ring], stored_all: Callable[[], None]) -> None:
+    """The transaction of `_commit`. It fills `rings` before its commit, because the answer to the commit may be lost."""
+    limits = parts.settings
+    with parts.database.write() as connection:
+        accepting.accept(
+            connection,
+            new,
+            max_open=limits.max_open_jobs,
+            max_scratch=limits.max_scratch_bytes,
+            max_stored=limits.max_stored_bytes,
+            stored_all=stored_all,
+        )
+        rings[:] = ringing.to_ring(connection, beside=new.id)
 
 
 def _was_accepted(parts: WebParts, new: accepting.NewJob, broke: OutcomeUnknown) -> bool:

@@ -12,7 +12,7 @@ from limits.errors import StorageError
 
 from api.errors import UNAUTHORIZED, ApiError
 from api.wiring import WebParts
-from storage.account.accounts import account_of, key_id
+from storage.account.accounts import KeyOwner, key_id, owner_of
 from storage.redis.errors import AWAY
 
 log = structlog.get_logger(__name__)
@@ -79,15 +79,16 @@ def _around_key(key: str) -> str:
 
 def optional_account(parts: WebParts) -> str | None:
     """Like `authenticate`, for an endpoint that needs no key. None if there is no valid key. Raises ApiError 429."""
-    account, public = account_of_key(parts)
-    if account is not None:
-        structlog.contextvars.bind_contextvars(account=account)
-        g.key = public
-        _count(parts, public)
-    return account
+    owner, public = owner_of_key(parts)
+    if owner is None:
+        return None
+    structlog.contextvars.bind_contextvars(account=owner.account)
+    g.key, g.available = public, owner.available
+    _count(parts, public)
+    return owner.account
 
 
-def account_of_key(parts: WebParts) -> tuple[str | None, str]:
+def owner_of_key(parts: WebParts) -> tuple[KeyOwner | None, str]:
     """The account of the request's key, None if there is no valid key; and the key's public id. Nothing is counted."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     key = key.strip()
@@ -95,7 +96,7 @@ def account_of_key(parts: WebParts) -> tuple[str | None, str]:
     if public is None:
         return None, ""
     with parts.database.read() as connection:
-        return account_of(connection, key, parts.secret_key), public
+        return owner_of(connection, key, parts.secret_key), public
 
 
 def _count(parts: WebParts, key: str) -> None:

@@ -24,7 +24,7 @@ from pipeline.errors import PartError
 from pipeline.finalize import is_input_fault
 from pipeline.job_object import result_json
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
-from storage.job.views import is_waited, job_view, result_view
+from storage.job.views import answer_view, is_waited
 
 log = structlog.get_logger(__name__)
 
@@ -106,8 +106,7 @@ def _held(parts: WebParts, accepted: Accepted) -> HeldJob | None:
 def _answer(parts: WebParts, account: str, job: str, headers: dict[str, str]) -> Response:
     """Answers a finished job with the compatible body, or raises ApiError for a job without a result."""
     with parts.database.read() as connection:
-        view = job_view(connection, job, account)
-        result = result_view(connection, job)
+        view = answer_view(connection, job, account)
     if view is None:
         raise ApiError(404, "not_found", "The job is gone.")
     if view.expired:
@@ -119,4 +118,4 @@ def _answer(parts: WebParts, account: str, job: str, headers: dict[str, str]) ->
         if is_input_fault(view.error_code):
             raise ApiError(400, view.error_code or "failed", message, headers)
         raise ApiError(500, view.error_code or "failed", f"Failed to extract image data: {message}", headers)
-    return json_response(result_json(view, result), 200, headers)
+    return json_response(result_json(view, view.result), 200, headers)

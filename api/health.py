@@ -13,7 +13,7 @@ import structlog
 from flask import Blueprint, Response, request
 from sqlalchemy import select
 
-from api.auth import account_of_key, unauthorized
+from api.auth import owner_of_key, unauthorized
 from api.errors import json_response
 from api.openapi.document import ResponseSpec, describe
 from api.wiring import WebParts
@@ -143,8 +143,8 @@ def blueprint(parts: WebParts, looked_at: Mapping[str, Probe]) -> Blueprint:
     )
     def key() -> Response:
         """Answers 204 if the key is valid, else 401. It counts against no rate: a proxy asks it before it reads a body."""
-        account, _ = account_of_key(parts)
-        if account is None:
+        owner, _ = owner_of_key(parts)
+        if owner is None:
             raise unauthorized()
         return Response(status=204)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.types import Failure, JobStatus, Tier, Usage
 
@@ -50,6 +50,30 @@ class ResultView:
     custom_ids: Mapping[int, str]  #: by index: the customId of each failed image that has one
 
 
+class Ended(Protocol):
+    """What `result_json` needs of an ended job."""
+
+    @property
+    def status(self) -> JobStatus: ...
+    @property
+    def succeeded(self) -> int: ...
+    @property
+    def credits(self) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnswerView:
+    """An ended job as the request that has waited for it needs it."""
+
+    status: JobStatus
+    succeeded: int
+    credits: int  #: charged so far
+    expired: bool  #: its results are no longer available
+    error_code: str | None
+    error_message: str | None
+    result: ResultView
+
+
 def job_json(job: JobView) -> dict[str, Any]:
     """The job object of the API."""
     return {
@@ -92,7 +116,7 @@ def by_tier_json(nanodollars: Mapping[Tier, int]) -> dict[str, float]:
     return {tier.value: round(money / 1e9, 6) for tier, money in nanodollars.items()}
 
 
-def result_json(job: JobView, result: ResultView) -> dict[str, Any]:
+def result_json(job: Ended, result: ResultView) -> dict[str, Any]:
     """The answer of the compatible endpoint: four keys, and `errors` if images failed."""
     body: dict[str, Any] = {
         "results": result.result,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import BigInteger, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # Alembic takes 10 MB of memory, and most processes never mig
 
 BUSY_TIMEOUT_MS = 30_000
 READ_ONLY = "extract_image_read_only"
+#: A connection to Postgres that was used within this time is used again without asking the server whether it still is one.
+FRESH_SECONDS = 1.0
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING = threading.Lock()  # Alembic keeps the running migration in a global variable
 
@@ -70,7 +72,7 @@ class Database:
             parsed,
             pool_size=16,
             max_overflow=64,
-            pool_pre_ping=not sqlite,
+            pool_use_lifo=True,  # the connections that are used most keep the statements that they have prepared
             hide_parameters=True,  # error texts are logged, and must not contain prompts, URLs or results
             json_serializer=write_json,  # records keep the digits of their numbers
             json_deserializer=read_json,
@@ -82,6 +84,12 @@ class Database:
         if sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            _ask_idle_connections(self.engine)
+        self.many_writers = not sqlite  #: a transaction that waits holds up no other one
+        #: For `read`. On Postgres each statement is then a transaction, which saves the trips for BEGIN and COMMIT. Its level READ
+        #: COMMITTED gives each statement its own view of the data anyway.
+        self._reading: dict[str, Any] = {READ_ONLY: True} if sqlite else {"isolation_level": "AUTOCOMMIT"}
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -91,12 +99,37 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads. On SQLite it does not wait for writers."""
-        with sql_errors(), self.engine.connect().execution_options(**{READ_ONLY: True}) as connection, connection.begin():
+        """A block that only reads. On SQLite it is one transaction, and does not wait for writers.
+
+        On Postgres each of its statements sees what was committed before it.
+        """
+        with sql_errors(), self.engine.connect().execution_options(**self._reading) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _ask_idle_connections(engine: Engine) -> None:
+    """Has a connection that was idle for FRESH_SECONDS tested before its use, and all of them replaced if the server has closed it.
+
+    SQLAlchemy's own `pool_pre_ping` asks before every transaction, which is one more trip for each.
+    """
+
+    def note_use(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    def ask(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used", 0.0) <= FRESH_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error  # SQLAlchemy then connects again
+
+    event.listen(engine, "connect", note_use)
+    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkout", ask)
 
 
 def _sqlite_arguments() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from time import monotonic
 
@@ -41,14 +41,14 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
     with (in_hand and in_hand.opened(work.object)) or parts.scratch.open(work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
-        keys = _keys(parts, work, staged)
+        keys = keys_of(parts, work, staged)
         unsettled = {image.index for image in staged}
         engine = _engine(parts, lease, work)
         memory = parts.slow_memory if lease.slow else parts.memory_budget
-        for outcome, fresh in _outcomes(parts, work, staged, pack, keys, engine=engine, memory=memory):
+        for outcome, fresh in outcomes(parts, work, staged, pack, keys, engine=engine, memory=memory):
             unsettled -= {index for reply in outcome.replies for index in reply.indexes}
             unsettled -= {failure.index for failure in outcome.failures}
-            to_keep = _records(outcome, keys) if fresh else {}
+            to_keep = records(outcome, keys) if fresh else {}
             commit = partial(_record, parts, work, to_keep, outcome, lease=lease, last=not unsettled)
             if not unsettled:
                 return commit
@@ -70,7 +70,7 @@ def _engine(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Engine:
     return EconomyEngine(parts=parts, lease=lease, inner=engine, pace=pace)
 
 
-def _outcomes(
+def outcomes(
     parts: WorkerParts,
     work: ChunkWork,
     staged: Sequence[Staged],
@@ -79,7 +79,7 @@ def _outcomes(
     *,
     engine: Engine,
     memory: MemoryBudget,
-) -> Iterator[tuple[ChunkOutcome, bool]]:
+) -> Generator[tuple[ChunkOutcome, bool]]:
     """Yields the outcome of the cached records, then one outcome per model call. The flag says whether the model was asked."""
     question = work.question
     known = _known(parts, work, keys)
@@ -102,7 +102,7 @@ def _outcomes(
         yield outcome, True
 
 
-def _keys(parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged]) -> dict[int, str]:
+def keys_of(parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged]) -> dict[int, str]:
     """Image index → the key of its cached record. Empty if records are not to be kept."""
     if not (work.question.cache and parts.settings.cache_ttl and work.question.form is Form.RECORDS):
         return {}
@@ -117,7 +117,7 @@ def _known(parts: WorkerParts, work: ChunkWork, keys: dict[int, str]) -> dict[in
     return {index: known[key] for index, key in keys.items() if key in known}
 
 
-def _records(outcome: ChunkOutcome, keys: dict[int, str]) -> dict[str, object]:
+def records(outcome: ChunkOutcome, keys: dict[int, str]) -> dict[str, object]:
     """Key → record of a model call. Empty if there are no `keys`, that is, if records are not to be kept."""
     return {keys[reply.indexes[0]]: reply.result for reply in outcome.replies} if keys else {}
 

@@ -72,8 +72,13 @@ def run_step(parts: WorkerParts, step: int) -> None:
         return
     waiting = [ClaimedStep(lease=lease) for lease in claimed]
     while waiting:
+        first, *others = waiting
+        if parts.cleaning and first.lease.kind is StepKind.CLEANUP and not first.lease.alone:
+            parts.cleaning.add(first.lease, partial(run_claimed, parts, first), partial(_interrupted, parts, first.lease))
+            waiting = others
+            continue
         # The steps that follow this one go first, so that a thread holds at most one staged object.
-        waiting = run_claimed(parts, waiting[0]) + waiting[1:]
+        waiting = run_claimed(parts, first) + others
 
 
 def run_lease(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
@@ -158,14 +163,7 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
         log.exception("scratch_object_missing", tries=lease.tries + 1)
         return _after_failure(parts, lease)
     except Transient as error:
-        _count(lease, "interrupted")
-        if isinstance(error, StorageFull):
-            parts.signals.note_full_storage()
-            log.warning("storage_full", exc_info=True)
-        else:
-            log.warning("step_interrupted", exc_info=True)
-        seconds = error.retry_after * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        _hand_back(parts, lease, seconds=seconds, counts=False, warning=error.notice)
+        _interrupted(parts, lease, error)
         return []
     except Exception:
         _count(lease, "failed")
@@ -175,6 +173,18 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     STEP_SECONDS.observe(time.monotonic() - began, kind=lease.kind.value)
     log.info("step_done")
     return follow
+
+
+def _interrupted(parts: WorkerParts, lease: Lease, error: Transient) -> None:
+    """Hands the step back, because a part is away."""
+    _count(lease, "interrupted")
+    if isinstance(error, StorageFull):
+        parts.signals.note_full_storage()
+        log.warning("storage_full", exc_info=error)
+    else:
+        log.warning("step_interrupted", exc_info=error)
+    seconds = error.retry_after * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+    _hand_back(parts, lease, seconds=seconds, counts=False, warning=error.notice)
 
 
 def _wait_for_model(parts: WorkerParts, lease: Lease, error: ModelUnavailable) -> None:
@@ -256,7 +266,9 @@ def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedSte
         follow = _claim(parts, connection, ids, after=lease)
         going_on = len(follow) == len(ids) and all(step.kind in {StepKind.EXTRACT, StepKind.FINALIZE} for step in follow)
         # If the next step reuses the place of the step that ended, the account's share does not change.
-        same_place = len(follow) == len(ids) == 1 and (going_on or lease.kind is StepKind.FINALIZE)
+        # So it is with a cleanup step that goes to its group, after which the account's steps are announced.
+        grouped = parts.cleaning is not None and all(step.kind is StepKind.CLEANUP for step in follow)
+        same_place = len(follow) == len(ids) == 1 and (going_on or grouped or lease.kind is StepKind.FINALIZE)
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job, ended=not going_on, answered=lease.kind is StepKind.EXTRACT)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from time import monotonic
 
 from sqlalchemy import Connection
 
@@ -19,6 +21,7 @@ from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetche
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
+from workers.one_lease import FirstCall, commit_begun, commit_whole, deaths_of_a_call, first_call, may_carry, verdict_of
 from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
 
@@ -34,8 +37,12 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
     """Fetches or decodes the images, converts them, and puts the object. The returned commit records the outcome of each image.
 
     A small object is returned with the commit, so that the extract step need not fetch it back. The caller closes it.
+
+    A small job that somebody waits for is carried to its end here. Its object is put only if that takes more than one model call.
     """
     in_hand: StagedObject | None = None
+    call: FirstCall | None = None
+    began = monotonic()
     with parts.database.read() as connection:
         work = chunks.work_of(connection, lease)
     with ExitStack() as stack:
@@ -51,14 +58,22 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
             )
         except TotalTooLarge:
             return partial(chunks.fail_too_large, lease=lease), None
+        size, seconds = out.seek(0, 2), monotonic() - began
+        if may_carry(parts, lease, work, chunk, size=size, seconds=seconds):
+            work = replace(work, left=work.left - seconds)
+            call = first_call(parts, work, chunk, out)
+            if call.settled:
+                verdict = verdict_of(work, chunk, call.outcome)
+                return partial(commit_whole, parts, lease=lease, work=work, chunk=chunk, call=call, verdict=verdict), None
         key = staged_key(lease) if chunk.staged else None
         if key:
-            small = out.seek(0, 2) <= IN_HAND
             parts.scratch.put(key, out)
-            if small:
+            if size <= IN_HAND:
                 stack.pop_all()
                 in_hand = StagedObject(key=key, file=out)
-    return partial(chunks.record_staged, lease=lease, key=key, chunk=chunk), in_hand
+    if call and key:
+        return partial(commit_begun, parts, lease=lease, work=work, chunk=chunk, call=call, key=key), in_hand
+    return partial(chunks.record_staged, lease=lease, key=key, chunk=chunk, expiries=deaths_of_a_call(lease, work)), in_hand
 
 
 def staged_key(lease: Lease) -> str:

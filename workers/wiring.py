@@ -28,6 +28,7 @@ from storage.redis.model_limits import RedisLimiter
 from storage.redis.signals import Signals, celery_app, owner_name
 from storage.scratch.open import open_scratch
 from workers.alone import COMMAND, Alone
+from workers.cleaning import Cleaning
 from workers.drain import Drain
 from workers.handed_back import HandedBack
 from workers.leases import LeaseKeeper
@@ -69,6 +70,7 @@ class WorkerParts:
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
     handed_back: HandedBack | None = None  #: announces steps that were handed back; None: only a supervisor does
     clock: Callable[[], float] = time.monotonic  #: seconds; times the slow calls
+    cleaning: Cleaning | None = None  #: runs cleanup steps in groups; None: the thread that claimed one runs it
     alone: Alone | None = None  #: runs suspect steps in a child process; None: they run in this process
 
     @property
@@ -78,7 +80,7 @@ class WorkerParts:
 
     def for_one_step(self) -> WorkerParts:
         """The parts of a process that works only on the steps it is given and claims none that follow."""
-        alone = replace(self, alone=None, handed_back=None, drain=Drain())
+        alone = replace(self, alone=None, handed_back=None, cleaning=None, drain=Drain())
         alone.stopping.set()
         return alone
 
@@ -143,10 +145,12 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     engine = governed_engine(settings, limiter, decode.as_jpeg, spare, lessons)
     alone = Alone(alone_command)
     signals = Signals(settings.redis_url, app)
+    scratch = open_scratch(settings)
+    cleaning = Cleaning(database, scratch, signals)
     parts = WorkerParts(
         settings=settings,
         database=database,
-        scratch=open_scratch(settings),
+        scratch=scratch,
         signals=signals,
         leases=leases,
         fetch=fetch,
@@ -162,10 +166,12 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         owner=owner_name(),
         drain=drain,
         handed_back=HandedBack(database, signals, drain.stopping),
+        cleaning=cleaning,
         alone=alone,
     )
 
     def close() -> None:
+        cleaning.close()
         alone.close()
         leases.close()
         decoding.shutdown(wait=False, cancel_futures=True)

@@ -13,8 +13,10 @@ import re
 import secrets
 import zlib
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, insert, select, update
 
 from storage.database import now_ms
 from storage.schema import accounts_table, api_keys_table
@@ -43,6 +45,14 @@ class KeyRow:
     charged: int
     created_at: int
     revoked_at: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyOwner:
+    """The account of a live API key."""
+
+    account: str
+    available: int  #: credits that it may reserve
 
 
 def random_id(prefix: str, length: int) -> str:
@@ -97,17 +107,29 @@ def create_key(connection: Connection, *, account: str, name: str, secret_key: b
 
 def account_of(connection: Connection, key: str, secret_key: bytes) -> str | None:
     """The account of `key`; None for a malformed, unknown or revoked key."""
+    owner = owner_of(connection, key, secret_key)
+    return owner.account if owner else None
+
+
+def owner_of(connection: Connection, key: str, secret_key: bytes) -> KeyOwner | None:
+    """The account of `key`, with its credits; None for a malformed, unknown or revoked key."""
     public = key_id(key)
     if public is None:
         return None
-    row = connection.execute(
-        select(api_keys_table.c.account, api_keys_table.c.hash).where(
-            api_keys_table.c.id == public, api_keys_table.c.revoked_at.is_(None)
-        )
-    ).one_or_none()
+    row = connection.execute(_live_key(), {"public": public}).one_or_none()
     if row is None or not hmac.compare_digest(row.hash, hash_key(key, secret_key)):
         return None
-    return str(row.account)
+    return KeyOwner(account=row.account, available=row.available)
+
+
+@cache
+def _live_key() -> Select[Any]:
+    """It is built once and cached, because building it takes longer than running it."""
+    return (
+        select(api_keys_table.c.account, api_keys_table.c.hash, accounts_table.c.available)
+        .join(accounts_table, accounts_table.c.id == api_keys_table.c.account)
+        .where(api_keys_table.c.id == bindparam("public"), api_keys_table.c.revoked_at.is_(None))
+    )
 
 
 def list_keys(connection: Connection) -> list[KeyRow]:

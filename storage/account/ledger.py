@@ -7,9 +7,12 @@ second charge impossible.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from sqlalchemy import BigInteger, BindParameter, Connection, Insert, Select, Update, bindparam, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from storage.database import now_ms
 from storage.schema import accounts_table, ledger_table
@@ -34,26 +37,49 @@ def grant(connection: Connection, account: str, amount: int) -> None:
     connection.execute(_record(), {"account": account, "job": None, "round": None, "kind": "grant", "amount": amount})
 
 
-def reserve(connection: Connection, *, account: str, job: str, round_: int, amount: int) -> None:
-    """Reserves credits for a round of a job. Locks the account's row. Raises InsufficientCredits."""
-    changed = connection.execute(_hold(), {"of": account, "amount": amount})
-    if changed.rowcount == 0:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Totals:
+    """The totals of an account (storage/job/totals.py, storage/job/stored.py) after a reservation."""
+
+    open_jobs: int
+    kept_bytes: int
+    stored_bytes: int
+
+
+def reserve(
+    connection: Connection, *, account: str, job: str, round_: int, amount: int, kept_bytes: int = 0, stored_bytes: int = 0
+) -> Totals:
+    """Reserves credits for a round of a job, and counts the job as open and what it keeps. Locks the account's row.
+
+    It is one statement, so that the row is locked for a short time. Raises InsufficientCredits.
+    """
+    more = {"kept": kept_bytes, "stored": stored_bytes}
+    row = connection.execute(_hold(), {"of": account, "amount": amount, **more}).one_or_none()
+    if row is None:
         available = connection.scalar(select(accounts_table.c.available).where(accounts_table.c.id == account)) or 0
         raise InsufficientCredits(needed=amount, available=available)
     connection.execute(_record(), {"account": account, "job": job, "round": round_, "kind": "reserve", "amount": amount})
+    return Totals(open_jobs=row.open_jobs, kept_bytes=row.kept_bytes, stored_bytes=row.stored_bytes)
 
 
 def settle(
-    connection: Connection, *, account: str, job: str, round_: int, charge: int, money: int = 0, economy_money: int = 0
+    connection: Connection,
+    *,
+    account: str,
+    job: str,
+    round_: int,
+    reserved: int,
+    charge: int,
+    money: int = 0,
+    economy_money: int = 0,
 ) -> None:
-    """Ends a round's reservation. It spends `charge` credits and makes the rest available again.
+    """Ends a round's reservation. It spends `charge` credits, makes the rest available again, and counts the job no more as open.
 
-    `money`: what the round's model calls cost, in billionths of a dollar. It is recorded beside the charge, for the account's usage.
-    `economy_money`: the part of it that was paid for calls in the tier `economy`.
+    `reserved`: what `of_reserve` finds. `money`: what the round's model calls cost, in billionths of a dollar. It is recorded beside
+    the charge, for the account's usage. `economy_money`: the part of it that was paid for calls in the tier `economy`.
 
     It writes both ledger rows, even if one amount is zero. Raises ValueError if `charge` is more than the reservation.
     """
-    reserved = connection.execute(_reserved(), {"job": job, "round": round_}).scalar_one()
     if not 0 <= charge <= reserved:
         raise ValueError(f"job {job} holds {reserved} credits, {charge} can't be charged")
     same = {"account": account, "job": job, "round": round_}
@@ -73,25 +99,33 @@ def _record() -> Insert:
 
 
 @cache
-def _reserved() -> Select[int]:
+def of_reserve() -> Select[int]:
+    """Finds the credits that a round has reserved. Parameters: `job` and `round`."""
     of_round = ledger_table.c.job == bindparam("job"), ledger_table.c.round == bindparam("round")
     return select(ledger_table.c.amount).where(*of_round, ledger_table.c.kind == "reserve")
 
 
 @cache
-def _hold() -> Update:
-    amount = _credits("amount")
+def _hold() -> ReturningUpdate[Any]:
+    amount, columns = _number("amount"), accounts_table.c
     enough = accounts_table.c.id == bindparam("of"), accounts_table.c.available >= amount
     return (
         update(accounts_table)
         .where(*enough)
-        .values(available=accounts_table.c.available - amount, held=accounts_table.c.held + amount)
+        .values(
+            available=columns.available - amount,
+            held=columns.held + amount,
+            open_jobs=columns.open_jobs + 1,
+            kept_bytes=columns.kept_bytes + _number("kept"),
+            stored_bytes=columns.stored_bytes + _number("stored"),
+        )
+        .returning(columns.open_jobs, columns.kept_bytes, columns.stored_bytes)
     )
 
 
 @cache
 def _spend() -> Update:
-    charge, release = _credits("charge"), _credits("release")
+    charge, release = _number("charge"), _number("release")
     return (
         update(accounts_table)
         .where(accounts_table.c.id == bindparam("of"))
@@ -99,9 +133,10 @@ def _spend() -> Update:
             held=accounts_table.c.held - charge - release,
             available=accounts_table.c.available + release,
             charged=accounts_table.c.charged + charge,
+            open_jobs=accounts_table.c.open_jobs - 1,
         )
     )
 
 
-def _credits(name: str) -> BindParameter[int]:
+def _number(name: str) -> BindParameter[int]:
     return bindparam(name, type_=BigInteger)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
@@ -98,8 +98,18 @@ class NewJob(NewRow):
     idempotency: IdempotencyKey | None = None
 
 
-def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: int, max_stored: int = NO_LIMIT) -> None:
+def accept(
+    connection: Connection,
+    new: NewJob,
+    *,
+    max_open: int,
+    max_scratch: int,
+    max_stored: int = NO_LIMIT,
+    stored_all: Callable[[], None] = lambda: None,
+) -> None:
     """Reserves the credits and creates the job, its images, chunks and first steps, in the caller's transaction.
+
+    `stored_all`: called before the account's row is locked; returns when the job's images are in scratch, or raises.
 
     Raises SentBefore, InsufficientCredits, TooManyOpenJobs, StoredFull, ScratchFull or KeptFull. The caller must then roll back.
     """
@@ -108,22 +118,12 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
         # Lock the account first. Of two requests with the same key, the second waits here and then finds the first one's job.
         connection.execute(_lock_account(), {"account": new.account})
         check_not_sent_before(connection, new.account, new.idempotency)
-    ledger.reserve(connection, account=new.account, job=new.id, round_=round_, amount=reservation(len(new.sources)))
-    counted = totals.count_account(connection, new.account, open_jobs=1, kept_bytes=new.input_bytes if new.keep_ms else 0)
-    if counted.open_jobs > max_open:
-        raise TooManyOpenJobs
     options = options_of(new.question)
     size = stored.bytes_of(
         [new.question.prompt, new.webhook_url, new.name, new.batch, *new.sources, *(new.custom_ids or ())],
         [options, new.metadata],
         images=len(new.sources),
     )
-    stored.take(connection, new.account, size, most=max_stored)
-    # Two requests at once may both find room and exceed the limit a little. That is fine: it only keeps the disk from filling up.
-    if totals.in_scratch(connection) + new.scratch_bytes > max_scratch:
-        raise ScratchFull
-    if new.keep_ms and counted.kept_bytes - new.input_bytes > max_scratch * KEPT_SHARE:
-        raise KeptFull
     connection.execute(
         _new_job(),
         {
@@ -156,6 +156,26 @@ def accept(connection: Connection, new: NewJob, *, max_open: int, max_scratch: i
         ],
     )
     add_chunks(connection, new.id, round_=round_, plan=new.plan, inputs=new.inputs)
+    stored_all()
+    # The account's row is locked last, so that requests of one account do not wait for each other's scratch.
+    counted = ledger.reserve(
+        connection,
+        account=new.account,
+        job=new.id,
+        round_=round_,
+        amount=reservation(len(new.sources)),
+        kept_bytes=new.input_bytes if new.keep_ms else 0,
+        stored_bytes=size,
+    )
+    if counted.open_jobs > max_open:
+        raise TooManyOpenJobs
+    if counted.stored_bytes > max_stored:
+        raise stored.StoredFull
+    # Two requests at once may both find room and exceed the limit a little. That is fine: it only keeps the disk from filling up.
+    if totals.in_scratch(connection) + new.scratch_bytes > max_scratch:
+        raise ScratchFull
+    if new.keep_ms and counted.kept_bytes - new.input_bytes > max_scratch * KEPT_SHARE:
+        raise KeptFull
     totals.count_scratch(connection, new.id, new.scratch_bytes)
 
 

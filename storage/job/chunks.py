@@ -66,6 +66,7 @@ class ChunkWork:
     left: float  #: seconds until the job's deadline
     limited: bool  #: the job has a limit of money
     tier: Tier
+    fail_on_error: bool  #: the job fails if any image fails
     pending: dict[int, str | None]  #: index → URL of each image that has no outcome yet
 
 
@@ -90,6 +91,7 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
         left=row.left / 1000,
         limited=row.max_money is not None,
         tier=Tier(row.tier),
+        fail_on_error=row.fail_on_error,
         pending={image.at: image.source for image in pending},
     )
 
@@ -108,6 +110,7 @@ def _chunk() -> Select[Any]:
             jobs_table.c.total,
             jobs_table.c.max_money,
             jobs_table.c.tier,
+            jobs_table.c.fail_on_error,
             (jobs_table.c.deadline_at - now_ms()).label("left"),
             chunks_table.c.first,
             chunks_table.c.count.label("size"),
@@ -136,21 +139,35 @@ def repeated_urls(connection: Connection, job: str) -> frozenset[str]:
     return frozenset(url for url in connection.scalars(repeated) if url)
 
 
-def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
+def record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk, expiries: int = 0) -> list[int]:
     """Ends a stage step. Its images are staged in the scratch object `key`, or have failed.
+
+    `expiries`: leases of the stage step whose holder may have died of a model call. They count as leases of the extract step.
 
     Returns the ids of the next steps. Raises LostLease.
     """
-    follow = _record_staged(connection, lease, key=key, chunk=chunk)
+    follow = _record_staged(connection, lease, key=key, chunk=chunk, expiries=expiries)
     totals.count_scratch(connection, lease.job, chunk.stored)
     return follow
 
 
-def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk) -> list[int]:
+def record_begun(connection: Connection, lease: Lease, *, key: str, chunk: StagedChunk, outcome: ChunkOutcome) -> list[int]:
+    """Ends a stage step whose thread has made the chunk's first call already, and stores what the call settled.
+
+    Some images have no outcome yet. Returns the id of the extract step that goes on with them. Raises LostLease.
+    """
+    follow = _record_staged(connection, lease, key=key, chunk=chunk)
+    # The job is locked by this transaction. It is read again, because its warnings may have changed.
+    _store_outcome(connection, lease, outcome, job=lock_job(connection, lease.job), last=False)
+    totals.count_scratch(connection, lease.job, chunk.stored)
+    return follow
+
+
+def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chunk: StagedChunk, expiries: int = 0) -> list[int]:
     job = lock_job(connection, lease.job)
     steps.finish(connection, lease)
     _mark_failed(connection, lease.job, chunk.failures, received=chunk.received)
-    _mark(
+    mark_images(
         connection,
         lease.job,
         [
@@ -159,14 +176,15 @@ def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chu
         ],
     )
     noted = [image for image in chunk.staged if image.note]
-    _mark(connection, lease.job, [{"at": image.index, "note": image.note} for image in noted])
+    mark_images(connection, lease.job, [{"at": image.index, "note": image.note} for image in noted])
     _add_warnings(connection, job, warnings_of(image.note for image in noted))
     if (connection.scalar(_stored(), {"of": lease.job, "more": chunk.stored}) or 0) > MAX_TOTAL_BYTES:
         return close_job(connection, job, TOO_LARGE)
-    _set_chunk(connection, lease, object=key)
+    set_chunk(connection, lease, object=key)
     if not chunk.staged:
         return _close_chunk(connection, job, lease)
-    following = steps.add(connection, job=lease.job, round_=lease.round, kind=StepKind.EXTRACT, parts=[lease.part])
+    kind, part = StepKind.EXTRACT, lease.part
+    following = steps.add(connection, job=lease.job, round_=lease.round, kind=kind, parts=[part], expiries=expiries)
     return [] if job.tier is Tier.ECONOMY else following  # a slow step is for the threads of slow steps
 
 
@@ -204,13 +222,19 @@ def record_outcome(
         steps.finish(connection, lease)
     else:
         steps.check(connection, lease)
+    _store_outcome(connection, lease, outcome, job=job, last=last)
+    return _after_chunk(connection, job) if last and job is not None else []
+
+
+def _store_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, *, job: LockedJob | None, last: bool) -> None:
+    """Stores the outcome of one model call. `job`: locked, if the outcome has notes."""
     _mark_failed(connection, lease.job, outcome.failures)
     _add_note(connection, lease.job, NoteCode.REENCODED.value, outcome.reencoded)
     for index, note in outcome.notes.items():
         _add_note(connection, lease.job, note, [index])
     if job is not None:
         _add_warnings(connection, job, warnings_of(outcome.notes.values()))
-    _mark(
+    mark_images(
         connection,
         lease.job,
         [
@@ -228,8 +252,7 @@ def record_outcome(
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
     usage = Usage(**row.usage).plus(outcome.usage)
     kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
-    _set_chunk(connection, lease, **kept)
-    return _after_chunk(connection, job) if last and job is not None else []
+    set_chunk(connection, lease, **kept)
 
 
 @cache
@@ -302,14 +325,16 @@ def _split_chunk(connection: Connection, lease: Lease, chunk: _ChunkRow, *, midd
     Returns the ids of their steps. Raises LostLease.
     """
     steps.finish(connection, lease, state=StepState.SPLIT)
-    _set_chunk(connection, lease, open=False)  # the old chunk keeps the replies it already has
+    set_chunk(connection, lease, open=False)  # the old chunk keeps the replies it already has
     fresh = 1 + (connection.scalar(select(func.max(chunks_table.c.no)).where(chunks_table.c.job == lease.job)) or 0)
     end = chunk.last + 1
     same = {"job": lease.job, "open": True, "replies": [], "usage": {}}
     same |= {"input": chunk.input, "object": chunk.object, "progress": chunk.progress}
     halves = [(fresh, chunk.first, middle - chunk.first), (fresh + 1, middle, end - middle)]
     connection.execute(insert(chunks_table), [{**same, "no": no, "first": first, "count": count} for no, first, count in halves])
-    return steps.add(connection, job=lease.job, round_=lease.round, kind=lease.kind, parts=[fresh, fresh + 1], alone=True)
+    return steps.add(
+        connection, job=lease.job, round_=lease.round, kind=lease.kind, parts=[fresh, fresh + 1], expiries=steps.ALONE_AFTER
+    )
 
 
 def add_warning(connection: Connection, job: str, warning: str) -> None:
@@ -334,7 +359,8 @@ def _add_note(connection: Connection, job: str, note: str, indexes: Sequence[int
             connection.execute(update(images_table).where(*image).values(note=SEPARATOR.join(filter(None, (before, note)))))
 
 
-def _set_chunk(connection: Connection, lease: Lease, **values: Any) -> None:
+def set_chunk(connection: Connection, lease: Lease, **values: Any) -> None:
+    """Sets columns of the lease's chunk. The caller has checked the lease."""
     connection.execute(_setting(tuple(values)), {"of": lease.job, "part": lease.part, **values})
 
 
@@ -349,7 +375,7 @@ def _setting(names: tuple[str, ...]) -> Update:
 
 
 def _close_chunk(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
-    _set_chunk(connection, lease, open=False)
+    set_chunk(connection, lease, open=False)
     return _after_chunk(connection, job)
 
 
@@ -379,10 +405,10 @@ def _mark_failed(
     ]
     if received is not None:
         rows = [{**row, "bytes": received.get(failure.index)} for row, failure in zip(rows, failures, strict=True)]
-    _mark(connection, job, rows)
+    mark_images(connection, job, rows)
 
 
-def _mark(connection: Connection, job: str, rows: Sequence[dict[str, Any]]) -> None:
+def mark_images(connection: Connection, job: str, rows: Sequence[dict[str, Any]]) -> None:
     """Updates the same columns of many images. In each row, `at` is the image's index."""
     if not rows:
         return

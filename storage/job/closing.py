@@ -17,7 +17,7 @@ from storage.account import ledger
 from storage.database import now_ms
 from storage.job import deliveries, inputs, stored, totals
 from storage.job.locked import LockedJob, lock_job
-from storage.job.money import cost_of_round
+from storage.job.money import of_calls
 from storage.job.outcome import job_outcome
 from storage.queue import steps
 from storage.queue.steps import Lease
@@ -94,19 +94,19 @@ def close_job(
     verdict = verdict or conclude(job_outcome(connection, job.id))
     if verdict.status is JobStatus.FAILED and job.credits:
         verdict = _without_this_round(connection, job, verdict)
-    processed = connection.scalar(_processed(), {"job": job.id})
-    charge = price(verdict.status, processed or 0, fail_on_error=job.fail_on_error, charged=job.credits)
+    found = connection.execute(_figures(), {"job": job.id, "round": job.round}).one()
+    charge = price(verdict.status, found.processed, fail_on_error=job.fail_on_error, charged=job.credits)
     if cancelled:
         verdict = replace(verdict, status=JobStatus.CANCELLED)
-    cost = cost_of_round(connection, job.id)
-    paid = {"money": cost.all, "economy_money": cost.economy}
-    ledger.settle(connection, account=job.account, job=job.id, round_=job.round, charge=charge, **paid)
+    same = {"account": job.account, "job": job.id}
+    money, economy_money = max(int(found.money), 0), max(int(found.economy_money), 0)
+    cost: dict[str, int] = {"charge": charge, "money": money, "economy_money": economy_money}
+    ledger.settle(connection, account=job.account, job=job.id, round_=job.round, reserved=found.reserved, **cost)
     code, message = verdict.error or (None, None)
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
     row = connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended}).one()
-    totals.count_account(connection, job.account, open_jobs=-1)
-    facts = {"request": job.request, "job": job.id, "account": job.account, "code": code, "credits": charge}
+    facts = {**same, "request": job.request, "code": code, "credits": charge}
     if verdict.status is JobStatus.FAILED:
         log.warning("job_failed", **facts)
     else:
@@ -130,6 +130,17 @@ def _processed() -> Select[int]:
         select(func.count())
         .select_from(images_table)
         .where(images_table.c.job == bindparam("job"), images_table.c.state == ImageState.DONE.value)
+    )
+
+
+@cache
+def _figures() -> Select[Any]:
+    """What a round's credits are settled by. It is one statement, to save two trips to the database."""
+    return select(
+        _processed().scalar_subquery().label("processed"),
+        ledger.of_reserve().scalar_subquery().label("reserved"),
+        of_calls().scalar_subquery().label("money"),
+        of_calls(economy=True).scalar_subquery().label("economy_money"),
     )
 
 

@@ -11,11 +11,10 @@ call costs more than expected, however many workers it has.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Update, bindparam, cast, func, select, update
+from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, cast, func, select, update
 
 from pipeline.models import CallPrice
 from pipeline.ports import MoneySpent
@@ -63,20 +62,6 @@ def spend(connection: Connection, lease: Lease, nanodollars: int) -> None:
     steps.hold_money(connection, lease, 0)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """What model calls have cost, in billionths of a dollar."""
-
-    all: int
-    economy: int  #: the part of it that was paid for calls in the tier `economy`
-
-
-def cost_of_round(connection: Connection, job: str) -> Cost:
-    """What the job's model calls have cost since its last round was settled."""
-    row = connection.execute(_unsettled(), {"job": job}).one()
-    return Cost(all=max(int(row.all), 0), economy=max(int(row.economy), 0))
-
-
 def _dollars(nanodollars: int) -> str:
     return f"${nanodollars / 1e9:.6f}"
 
@@ -93,23 +78,20 @@ def _held() -> Select[Any]:
 
 
 @cache
-def _unsettled() -> Select[Any]:
-    def left(name: str, settled: ColumnElement[int]) -> ColumnElement[int]:
-        spent = [
-            select(func.coalesce(func.sum(cast(table.c.usage[name].as_string(), BigInteger)), 0))
-            .where(table.c.job == bindparam("job"))
-            .scalar_subquery()
-            for table in (chunks_table, merges_table)
-        ]
-        before = select(func.coalesce(func.sum(settled), 0)).where(ledger_table.c.job == bindparam("job"))
-        return spent[0] + spent[1] - before.scalar_subquery()
+def of_calls(*, economy: bool = False) -> Select[Any]:
+    """Finds what a job's model calls have cost since its last round was settled, in billionths of a dollar. Parameter: `job`.
 
-    of_all, of_economy = ledger_table.c.money, ledger_table.c.economy_money
-    costs: list[ColumnElement[Any]] = [
-        left("nanodollars", of_all).label("all"),
-        left("economy_nanodollars", of_economy).label("economy"),
+    `economy`: only the part that was paid for calls in the tier `economy`.
+    """
+    name, column = ("economy_nanodollars", ledger_table.c.economy_money) if economy else ("nanodollars", ledger_table.c.money)
+    spent = [
+        select(func.coalesce(func.sum(cast(table.c.usage[name].as_string(), BigInteger)), 0))
+        .where(table.c.job == bindparam("job"))
+        .scalar_subquery()
+        for table in (chunks_table, merges_table)
     ]
-    return select(*costs)
+    settled = select(func.coalesce(func.sum(column), 0)).where(ledger_table.c.job == bindparam("job"))
+    return select(spent[0] + spent[1] - settled.scalar_subquery())
 
 
 @cache

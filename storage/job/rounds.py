@@ -75,8 +75,8 @@ def retry(
     groups = [part[first : first + most] for part in apart for first in range(0, len(part), most)]
     # A chunk reaches from its first failed image to its last. Images between them that have an answer are skipped and keep it.
     plan = [ChunkPlan(no=fresh + place, first=group[0], count=group[-1] - group[0] + 1) for place, group in enumerate(groups)]
-    ledger.reserve(connection, account=row.account, job=job, round_=round_, amount=reservation(row.total, charged=row.credits))
-    if totals.count_account(connection, row.account, open_jobs=1).open_jobs > max_open:
+    amount = reservation(row.total, charged=row.credits)
+    if ledger.reserve(connection, account=row.account, job=job, round_=round_, amount=amount).open_jobs > max_open:
         raise TooManyOpenJobs
     scratch_bytes = row.input_bytes if kept else 0
     connection.execute(

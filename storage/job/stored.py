@@ -42,12 +42,6 @@ def bytes_of(texts: Iterable[str | None], values: Sequence[Mapping[str, Any] | N
     return of_texts + sum(len(json.dumps(value)) for value in values if value) + images * IMAGE_BYTES
 
 
-def take(connection: Connection, account: str, size: int, *, most: int) -> None:
-    """Counts the bytes of a new job. Raises StoredFull if the account would have more than `most`."""
-    if not connection.execute(_take_statement(), {"account": account, "size": size, "most": most}).rowcount:
-        raise StoredFull
-
-
 def recount(connection: Connection, jobs: Sequence[str]) -> None:
     """Counts again what the jobs keep. The caller has locked them."""
     more: Counter[str] = Counter()
@@ -64,14 +58,6 @@ def forget(connection: Connection, job: str) -> None:
     """Counts a job that is about to be deleted no more. The caller has locked it."""
     row = connection.execute(select(jobs_table.c.account, jobs_table.c.stored_bytes).where(jobs_table.c.id == job)).one()
     connection.execute(_account_statement(), {"of": row.account, "more": -row.stored_bytes})
-
-
-@cache
-def _take_statement() -> Update:
-    size = bindparam("size", type_=BigInteger)
-    after = accounts_table.c.stored_bytes + size
-    fits = after <= bindparam("most", type_=BigInteger)
-    return update(accounts_table).where(accounts_table.c.id == bindparam("account"), fits).values(stored_bytes=after)
 
 
 @cache

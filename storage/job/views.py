@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
-from pipeline.job_object import JobView, ResultView
+from pipeline.job_object import AnswerView, JobView, ResultView
 from pipeline.types import ImageState, JobStatus, Usage
 from storage.database import now_ms
 from storage.job.outcome import failures_of
@@ -101,7 +101,12 @@ def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage) -> JobView
 def result_view(connection: Connection, job: str) -> ResultView:
     """The result of a finished job that has not expired."""
     row = connection.execute(_result(), {"job": job}).one()
-    failures = failures_of(connection, job)
+    return _result_view(connection, job, row, failed=True)
+
+
+def _result_view(connection: Connection, job: str, row: Row[Any], *, failed: bool) -> ResultView:
+    """`failed`: whether images of the job may have failed."""
+    failures = failures_of(connection, job) if failed else []
     named = connection.execute(_named_failures(), {"job": job}) if failures else ()
     return ResultView(
         prompt=row.prompt,
@@ -109,6 +114,34 @@ def result_view(connection: Connection, job: str) -> ResultView:
         failures=failures,
         custom_ids={image.at: image.custom_id for image in named},
     )
+
+
+def answer_view(connection: Connection, job: str, account: str) -> AnswerView | None:
+    """An ended job, in one statement if no image of it has failed. None if it does not exist or belongs to another account."""
+    row = connection.execute(_answer(), {"job": job, "account": account}).one_or_none()
+    if row is None:
+        return None
+    status = JobStatus(row.status)
+    return AnswerView(
+        status=status,
+        succeeded=row.succeeded,
+        credits=row.credits,
+        expired=status.ended and (row.expires_at is None or row.expires_at <= row.now),
+        error_code=row.error_code,
+        error_message=row.error_message,
+        result=_result_view(connection, job, row, failed=row.succeeded < row.total),
+    )
+
+
+@cache
+def _answer() -> Select[Any]:
+    done = images_table.c.job == jobs_table.c.id, images_table.c.state == ImageState.DONE.value
+    names = ("status", "credits", "error_code", "error_message", "prompt", "result", "total", "expires_at")
+    return select(
+        *(jobs_table.c[name] for name in names),
+        select(func.count()).select_from(images_table).where(*done).scalar_subquery().label("succeeded"),
+        now_ms().label("now"),
+    ).where(jobs_table.c.id == bindparam("job"), jobs_table.c.account == bindparam("account"))
 
 
 @cache

@@ -64,7 +64,8 @@ class Lease:
     tries: int  #: failures so far that count towards giving the step up
     request: str | None = None  #: id of the HTTP request that started the job's round, for the log
     account: str = ""  #: of the job, for the log
-    alone: bool = False  #: run the step in its own process, because leases of it expired before
+    expiries: int = 0  #: leases of the step that expired before
+    alone: bool = False  #: run the step in its own process, because so many leases of it expired
     slow: bool = False  #: its calls are asked in the tier `economy`, which takes minutes
 
 
@@ -76,13 +77,16 @@ def add(
     kind: StepKind,
     parts: Sequence[int] = (0,),
     delay_ms: int = 0,
-    alone: bool = False,
+    expiries: int = 0,
 ) -> list[int]:
-    """Adds ready steps. Returns their ids in the order of `parts`."""
+    """Adds ready steps. Returns their ids in the order of `parts`.
+
+    `expiries`: leases that count as expired, because a process may have died of the steps' work already.
+    """
     same = {"job": job, "round": round_, "kind": kind.value, "state": StepState.READY.value, "not_before": 0}
     rows = connection.execute(
         _add_statement(asks=kind is StepKind.EXTRACT),
-        [{**same, "of": job, "part": part, "expiries": ALONE_AFTER if alone else 0} for part in parts],
+        [{**same, "of": job, "part": part, "expiries": expiries} for part in parts],
     )
     ids = [int(row.id) for row in rows]
     if delay_ms:
@@ -127,6 +131,7 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
         tries=row.tries,
         request=after.request if after else connection.scalar(_request_statement(), {"job": row.job}),
         account=row.account,
+        expiries=row.expiries,
         alone=row.expiries >= ALONE_AFTER,
         # A step that runs alone is asked at the standard price, because its process may not take as long as a slow call.
         slow=row.priority == SLOW and row.expiries < ALONE_AFTER,
@@ -194,6 +199,11 @@ def hold_money(connection: Connection, lease: Lease, nanodollars: int) -> None:
 def finish(connection: Connection, lease: Lease, *, state: Finished = StepState.DONE) -> None:
     """Ends the step. Raises LostLease."""
     _write(connection, lease, _end_statement(state))
+
+
+def finish_held(connection: Connection, leases: Sequence[Lease]) -> None:
+    """Ends those of the steps whose leases are still held. It locks them in the order of `leases`."""
+    connection.execute(_end_statement(StepState.DONE), [_of(lease) for lease in leases])
 
 
 @cache

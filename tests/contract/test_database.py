@@ -156,6 +156,39 @@ def test_writers_at_once_wait_for_each_other_and_all_succeed(database):
         assert connection.scalar(select(row.available).where(row.id == owner)) == 100
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced(database, database_url, monkeypatch):
+    monkeypatch.setattr("storage.database.FRESH_SECONDS", 0.0)
+    with database.read() as connection:
+        served = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    other = Database(database_url)
+    with other.read() as connection:
+        assert connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": served}).scalar_one()
+    other.close()
+    with database.write() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != served
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_connection_that_was_just_used_is_used_again_unasked(database):
+    asked = []
+    database.engine.dialect.do_ping = asked.append
+    for use in (database.read, database.write, database.read):
+        with use() as connection:
+            connection.execute(select(now_ms()))
+    assert asked == []
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_reader_opens_no_transaction_on_postgres_and_a_writer_does(database):
+    def open_transaction(use):
+        with use() as connection:
+            connection.execute(select(now_ms()))
+            return connection.connection.driver_connection.info.transaction_status.name == "INTRANS"
+
+    assert [open_transaction(use) for use in (database.write, database.read, database.write)] == [True, False, True]
+
+
 def test_a_second_database_object_sees_the_same_rows(database, database_url):
     new_account(database)
     other = Database(database_url)

@@ -78,11 +78,14 @@ class Town:
                 self.house.supervisor.reclaim()
         return lived
 
-    def post(self, body: dict[str, Any]) -> tuple[str, str]:
-        """A job of a new account, and the account's key."""
+    def post(self, body: dict[str, Any], *, waited: bool = False) -> tuple[str, str]:
+        """A job of a new account, and the account's key. `waited`: a caller holds a connection for it, as far as SQL knows."""
         _, key = self.house.new_key(CREDITS)
         answer = self.house.post({"prompt": "p", **body}, key=key, headers={"Prefer": "respond-async"})
         assert answer.status_code == 202
+        jobs = schema.jobs_table
+        with self.house.database.write() as connection:
+            connection.execute(update(jobs).where(jobs.c.id == answer.json["id"]).values(waited=waited))
         return answer.json["id"], key
 
     def mourn(self) -> None:
@@ -151,6 +154,7 @@ class Scenario:
     deaths: int = 0
     writes: bool = True  #: as no other scenario does: then on each kind of database
     without: frozenset[str] = frozenset()  #: effects that it does not have
+    waited: bool = False  #: a caller holds a connection for the job
 
 
 SCENARIOS = {
@@ -166,6 +170,16 @@ SCENARIOS = {
     "URLs merged to a text, one of which fails": Scenario(
         {"inputMethod": "url", "images": [*PAGES, "https://gone.example/"], **HOOK}, writes=False
     ),
+    "one call that a caller waits for": Scenario(
+        {"inputMethod": "base64", "images": [b64(b"img0"), b64(b"none")], "granularity": "perImage", **HOOK},
+        without=frozenset({"fetch", "put", "write"}),
+        waited=True,
+    ),
+    "several calls that a caller waits for": Scenario(
+        {"inputMethod": "base64", "images": [b64(b"img0"), b64(REFUSED)], "granularity": "perImage"},
+        without=frozenset({"fetch", "deliver"}),
+        waited=True,
+    ),
     "a picture that kills who shows it to the model": Scenario(
         {"inputMethod": "base64", "images": [b64(b"img0"), b64(POISON)], "granularity": "perImage"},
         deaths=2,
@@ -177,7 +191,7 @@ SCENARIOS = {
 def run(town: Town, scenario: Scenario, at: int, when: str) -> tuple[dict[str, Any], list[str], bool]:
     """The end state of a new account's job whose workers die at this effect, the effects there were, and whether one died."""
     asked, told = len(town.noted("asked")), len(town.noted("delivered"))
-    job, key = town.post(scenario.body)
+    job, key = town.post(scenario.body, waited=scenario.waited)
     effects, crashes, deaths = list[str](), 0, 0
     for _ in range(MOST_LIVES):
         lived = town.live("worker", max(at - len(effects), 0) if not crashes else 0, when, pages=PAGES)
@@ -218,6 +232,13 @@ def test_a_worker_that_ends_at_any_effect_and_a_fresh_one_give_the_same_end(town
         if at > len(effects):
             break
         assert crashed or scenario.deaths, "who dies of the picture never comes to the effect's end"
+
+
+def test_a_picture_that_kills_ends_no_more_workers_if_a_caller_waits_for_it(town):
+    scenario = SCENARIOS["a picture that kills who shows it to the model"]
+    expected, _, _ = run(town, scenario, 0, "before")
+    waited, _, _ = run(town, replace(scenario, waited=True), 0, "before")
+    assert waited == expected
 
 
 @BOTH
@@ -271,6 +292,30 @@ def test_a_front_door_that_ends_at_any_effect_makes_a_whole_job_or_none_and_the_
         assert state == expected, f"after a crash {when} effect {at} of {lived.effects}"
         if at and not lived.code:
             break
+    assert set(ends) == {0, 1}
+
+
+@BOTH
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_front_door_that_ends_while_it_puts_and_writes_at_once_makes_a_whole_job_or_none(town, when):
+    """A request without an Idempotency-Key puts its images while it writes its job, if the database has many writers."""
+    ends = []
+    for at in range(1, MOST_EFFECTS):
+        account, key = town.house.new_key(CREDITS)
+        body = {"inputMethod": "base64", "images": [b64(b"img0"), b64(b"none")], "prompt": "p", **HOOK}
+        request = {"headers": {"Authorization": f"Bearer {key}", "Prefer": "respond-async"}, "body": body}
+        lived = town.live("door", at, when, request=request)
+        jobs = accepted(town, account)
+        assert [job[1:] for job in jobs] in ([], [(2, 1, 1, 12)]), f"after a crash {when} effect {at} of {lived.effects}"
+        ends.append(len(jobs))
+        town.work_through()
+        town.sweep_an_hour_later()
+        assert list(town.scratch.list("")) == []
+        if not lived.code:
+            break
+        for job, *_ in jobs:
+            assert end_state(town.house.database, town.scratch, job)["job"][0] == "partial"
+    assert set(lived.effects) == {"put", "write", "commit", "ring"}
     assert set(ends) == {0, 1}
 
 

@@ -98,6 +98,7 @@ class WrappedDatabase:
     def __init__(self, database: Any, crashing: Crashing) -> None:
         self._database = database
         self._crashing = crashing
+        self.many_writers = database.many_writers
 
     @contextmanager
     def write(self) -> Iterator[Any]:

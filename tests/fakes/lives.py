@@ -50,6 +50,7 @@ from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
 from tests.harness import URL
 from workers.alone import Died, answers_apart
+from workers.cleaning import Cleaning
 from workers.leases import LeaseKeeper
 from workers.run import run_lease, run_step
 from workers.supervisor import Supervisor
@@ -145,12 +146,17 @@ def work(life: Life, settings: Settings, crashing: Crashing) -> None:
         alone: Any = Alone(parts)
         mortal = replace(crashing_parts(parts, crashing), alone=alone)
         supervisor = Supervisor(database=database, scratch=scratch, signals=signals)
-        while True:
+
+        def work_through(parts: workers.wiring.WorkerParts) -> None:
             supervisor.ring()
-            step = _message(signals)
-            if step is None:
-                return
-            run_step(mortal, step)
+            while (step := _message(signals)) is not None:
+                run_step(parts, step)
+                supervisor.ring()
+
+        # No group's time comes. So all jobs are cleaned together when the worker ends, and the effects keep their order.
+        with closing(Cleaning(mortal.database, mortal.scratch, mortal.signals, group_seconds=3600.0)) as cleaning:
+            work_through(replace(mortal, cleaning=cleaning))
+        work_through(mortal)
 
 
 def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.WorkerParts:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+from api.app import create_app
 from pipeline.types import MAX_IMAGE_BYTES, MB, Answer, Finish, ItemCode
+from storage.account import ledger
 from tests.fakes.engine import FakeEngine
 from tests.harness import URL, Harness, b64
 
@@ -49,6 +52,26 @@ def test_one_to_three_thousand_images_are_processed_each_once_and_charged_once(h
     seen = [picture.data for call in harness.engine.calls for picture in call.pictures]
     assert sorted(seen) == sorted(b"img%d" % index for index in range(count))
     assert harness.balance() == (100_000 - 10 - count, 0, 10 + count)
+
+
+def test_credits_that_are_granted_while_the_body_comes_count(harness):
+    account, key = harness.new_key(credits=10)
+
+    class Granting:
+        """Counts the request as the front door does between the key and the body, and grants what is missing."""
+
+        def hit(self, *given: Any) -> bool:
+            with harness.database.write() as connection:
+                ledger.grant(connection, account, 1)
+            return bool(limiter.hit(*given))
+
+        def get_window_stats(self, *given: Any) -> Any:
+            return limiter.get_window_stats(*given)
+
+    limiter, granting = harness.web.limiter, Granting()
+    web: Any = replace(harness.web, limiter=granting)
+    harness.app = create_app(web)
+    assert harness.post(base64_request(b64(b"img0")), key=key, headers=ASYNC).status_code == 202
 
 
 @pytest.mark.parametrize("method", ["base64", "url"])

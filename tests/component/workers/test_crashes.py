@@ -40,6 +40,7 @@ class Scenario:
     script: Callable[[Any, int], Answer | Exception | None] = lambda _call, _number: None
     settings: tuple[tuple[str, str], ...] = (("MERGED_PER_CALL", "2"), ("IMAGES_PER_CALL", "2"))
     flex: float = 0.0  #: the price of the model in the tier economy
+    waited: bool = False  #: a caller holds a connection for the job
 
 
 def refuse_img1(call: Any, _number: int) -> Answer | None:
@@ -99,6 +100,22 @@ SCENARIOS = {
         script=miss_img0_in_economy,
         flex=0.5,
     ),
+    "one call that a caller waits for, one image of which is none": Scenario(
+        lambda _house: {
+            "inputMethod": "base64",
+            "images": [b64(b"img0"), b64(b"none")],
+            "prompt": "p",
+            "granularity": "perImage",
+            "webhookUrl": "https://hooks.example/extract",
+        },
+        waited=True,
+    ),
+    "several calls that a caller waits for, one image refused by the model": Scenario(
+        lambda house: {"inputMethod": "url", "images": house.urls(3), "prompt": "p", "granularity": "perImage"},
+        script=refuse_img1,
+        settings=(("IMAGES_PER_CALL", "3"),),
+        waited=True,
+    ),
     "nothing but a file that is no image": Scenario(
         lambda _house: {"inputMethod": "base64", "images": [b64(b"none")], "prompt": "p", "jsonMode": True}
     ),
@@ -130,6 +147,10 @@ def run(house: Harness, scenario: Scenario, lives: Iterator[Crashing]) -> dict[s
     asked, told = len(house.engine.calls), len(house.deliver.calls)
     answer = house.post(scenario.body(house), key=key, headers={"Prefer": "respond-async"})
     assert answer.status_code == 202
+    with house.database.write() as connection:
+        connection.execute(
+            update(schema.jobs_table).where(schema.jobs_table.c.id == answer.json["id"]).values(waited=scenario.waited)
+        )
     for crashing in lives:
         try:
             work(house, crashing_parts(house.work, crashing))

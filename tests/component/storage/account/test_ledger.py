@@ -39,7 +39,8 @@ def reserve(database, account, amount, job="job_1", round_=1):
 
 def settle(database, account, charge, job="job_1", round_=1):
     with database.write() as connection:
-        ledger.settle(connection, account=account, job=job, round_=round_, charge=charge)
+        reserved = connection.execute(ledger.of_reserve(), {"job": job, "round": round_}).scalar_one()
+        ledger.settle(connection, account=account, job=job, round_=round_, reserved=reserved, charge=charge)
 
 
 def refused(database, error, action):

@@ -194,6 +194,7 @@ def test_a_job_that_ends_in_the_midst_of_its_work_has_the_account_s_other_jobs_r
         stopping=Event(),
         settings=SimpleNamespace(lease_seconds=60),
         owner="test",
+        cleaning=None,
         signals=SimpleNamespace(ring=lambda rings: rung.extend(ring.step for ring in rings), tell=lambda _job, **_: None),
     )
     lease = claimed(database, step_ids(database, job)[0])

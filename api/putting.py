@@ -1,0 +1,44 @@
+"""Puts the images of a request to scratch in a thread of its own, while the request's job is written."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+
+#: How long a transaction is kept open for it. A connection to the database is not to wait for a slow S3.
+PUT_SECONDS = 0.05
+
+
+class StillPutting(Exception):
+    """The images are not all in scratch yet."""
+
+
+class Putting:
+    """A put that is under way. Its thread ends with it."""
+
+    def __init__(self, put: Callable[[], object]) -> None:
+        self._done: Future[None] = Future()
+        threading.Thread(target=self._run, args=(put,), name="putting", daemon=True).start()
+
+    def _run(self, put: Callable[[], object]) -> None:
+        try:
+            put()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for the put
+            self._done.set_exception(error)
+        else:
+            self._done.set_result(None)
+
+    def ended_soon(self) -> None:
+        """Waits for PUT_SECONDS at most. Raises StillPutting, or what the put has raised."""
+        if not wait([self._done], PUT_SECONDS).done:
+            raise StillPutting
+        self._done.result()
+
+    def end(self) -> None:
+        """Waits for the put's end. Raises what it has raised."""
+        self._done.result()
+
+    def settle(self) -> None:
+        """Waits for the put's end, however it ends, so that nothing is put any more."""
+        wait([self._done])
