@@ -50,6 +50,9 @@ IN_MEMORY = 1 << 20
 NO_CACHE = "This service keeps no answers (CACHE_TTL is 0): cache had no effect."
 WHY_UNCHECKED = "They have look-ahead, look-behind or back-references, which cannot be checked in bounded time."
 MOST_PLACES, LONGEST_PLACE = 5, 100  #: how many places in a schema a warning names, and how many characters of each
+OWN_READING = (
+    "The records are what the OCR itself has read, so evidence, which compares records with what the OCR reads, shows little."
+)
 NO_PRICE = "MODELS has no price for this model, so its calls count as 0 dollars: maxMoney does not limit them."
 NO_TIME = f"deadlineSeconds is under {LEAST_SECONDS:.0f}, which leaves no time for the tier economy: all calls are asked at the standard price."
 _KEY = re.compile(r"[!-~]{1,255}")
@@ -222,6 +225,7 @@ def _make_job(
             scratch_bytes=size,
             input_bytes=size,
             keep_ms=0 if by_url else wanted.keep_inputs_seconds * 1000,
+            evidence=[word.value for word in wanted.review_when] if wanted.evidence else None,
             max_money=None if wanted.max_money is None else max(round(wanted.max_money * 1e9), 1),
             request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
             engine=parts.engine,
@@ -249,8 +253,15 @@ def _warnings(parts: WebParts, wanted: ExtractRequest, sent: Sent) -> tuple[str,
     useless = wanted.cache and not parts.settings.cache_ttl
     no_price = wanted.max_money is not None and not parts.models[wanted.question.model].has_price
     too_short = wanted.tier is Tier.ECONOMY and wanted.time_limit < LEAST_SECONDS
-    said = (NO_CACHE if useless else "", NO_PRICE if no_price else "", NO_TIME if too_short else "")
-    own = (*said, warning_of(sent.unknown), _unchecked(wanted))
+    itself = wanted.evidence and not parts.kind.fills_schemas
+    own = (
+        NO_CACHE if useless else "",
+        NO_PRICE if no_price else "",
+        NO_TIME if too_short else "",
+        OWN_READING if itself else "",
+        warning_of(sent.unknown),
+        _unchecked(wanted),
+    )
     return (*parts.warnings, *parts.kind.ignores(wanted.question), *filter(None, own))
 
 

@@ -32,6 +32,9 @@ CSV = "text/csv; charset=utf-8"
 CHECKED = Parameter(
     name="checked", schema=text(enum=["true", "false"]), what="Show only those that a person has checked, or has not."
 )
+NEEDS_REVIEW = Parameter(
+    name="needsReview", schema=text(enum=["true", "false"]), what="Show only those that `reviewWhen` selects, or the others."
+)
 FORMATS = ["json", "jsonl", "csv", "xlsx"]
 
 
@@ -46,18 +49,19 @@ def blueprint(parts: WebParts) -> Blueprint:
     @describe(
         "The images of a job",
         tag="Jobs",
-        parameters=[*list_parameters(list(STATES), DEFAULT_LIMIT, MOST_ITEMS), CHECKED],
+        parameters=[*list_parameters(list(STATES), DEFAULT_LIMIT, MOST_ITEMS), CHECKED, NEEDS_REVIEW],
         answers=[ResponseSpec(status=200, what="In the order of `images`.", schema="ItemList")],
-        errors=["not_found", "invalid_status", "invalid_limit", "invalid_cursor", "invalid_checked"],
+        errors=["not_found", "invalid_status", "invalid_limit", "invalid_cursor", "invalid_checked", "invalid_needs_review"],
     )
     def items(job: str) -> Response:
         """Answers with the outcome of each image so far."""
         view = own_job(parts, job, authenticate(parts))
         status, limit, place = asked_status(list(STATES)), asked_limit(DEFAULT_LIMIT, MOST_ITEMS), asked_place(int)
-        checked = _asked_checked()
+        checked, reviewed = _asked_checked(), _asked_reviewed()
+        after = place[0] if place else -1
         with parts.database.read() as connection:
             state = STATES[status] if status else None
-            found = items_page(connection, view, limit=limit + 1, state=state, checked=checked, after=place[0] if place else -1)
+            found = items_page(connection, view, limit=limit + 1, state=state, checked=checked, reviewed=reviewed, after=after)
         shown = found[:limit]
         following = cursor_of(shown[-1].index) if len(found) > limit else None
         return json_response({"items": [item_json(item) for item in shown], "nextCursor": following})
@@ -125,6 +129,13 @@ def _asked_checked() -> bool | None:
     given = asked("checked")
     if given not in {"", "true", "false"}:
         raise ApiError(400, "invalid_checked", "checked must be true or false.")
+    return given == "true" if given else None
+
+
+def _asked_reviewed() -> bool | None:
+    given = asked("needsReview")
+    if given not in {"", "true", "false"}:
+        raise ApiError(400, "invalid_needs_review", "needsReview must be true or false.")
     return given == "true" if given else None
 
 

@@ -41,6 +41,8 @@ def blueprint(parts: WebParts) -> Blueprint:
                 "merge": question.merge,
                 "imagesPerCall": question.images_per_call,
                 "cache": question.cache,
+                "evidence": asked.evidence is not None,
+                "reviewWhen": asked.evidence or None,
                 "model": question.model or None,
                 "fallbackModels": list(question.fallback_models) or None,
                 "detail": question.detail.value,

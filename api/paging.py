@@ -18,6 +18,7 @@ from pipeline.request.fields import is_storable
 from storage.job.views import job_view
 
 LONGEST_CURSOR = 200
+CODES = {"needsReview": "invalid_needs_review"}  #: of query parameters whose code has another form than `invalid_<name>`
 LONGEST_TIME = 40  #: characters
 
 
@@ -41,7 +42,7 @@ def asked(name: str) -> str:
     """The value of this query parameter, "" if it is missing. Raises ApiError 400 if it is there more than once."""
     given = request.args.getlist(name)
     if len(given) > 1:
-        raise ApiError(400, f"invalid_{name}", f"{name} may stand once in the query.")
+        raise ApiError(400, CODES.get(name, f"invalid_{name}"), f"{name} may stand once in the query.")
     return given[0] if given else ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pipeline.job_object import time_json
+from pipeline.job_object import evidence_json, time_json
 from pipeline.types import ImageState
 from storage.job.listing import ItemView
 
@@ -32,6 +32,7 @@ def item_json(item: ItemView) -> dict[str, Any]:
         "note": item.note,
         "tier": item.tier,
         "result": item.result,
+        **(evidence_json(item.evidence) if item.evidence else {}),
         **({"corrections": corrections_json(item.corrections)} if item.corrections else {}),
     }
 

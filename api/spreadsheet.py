@@ -17,6 +17,13 @@ MOST_COLUMNS = 1000  #: columns for record keys; spreadsheets have at most 16,38
 MORE = "more"  #: the column for keys without a column of their own, as JSON
 DEEPEST = 10  #: levels of objects that become columns; objects further inside are written as JSON
 CHECKED = "checked"  #: the column that says whether a person has checked the image, if one was changed or checked
+UNSUPPORTED = (
+    "unsupported"  #: the column for the names of fields whose values do not stand in the picture, of a job with evidence
+)
+BETWEEN = "; "  #: between these names
+EVIDENCE_ERROR = (
+    "evidenceError"  #: the column that says why the evidence of an image says little or nothing, if one has such an error
+)
 RESULT = "result"  #: the column for results that are not objects
 
 #: Spreadsheets read a cell with one of these prefixes as a formula. In East Asian locales, so do the full-width forms.
@@ -32,11 +39,15 @@ class Sheet:
         self._keys: dict[str, None] = {}  # keys of the records, in the order in which they first came
         self._plain = False
         self._more = False
+        self._evidence = False  # whether the job has evidence
+        self._evidence_error = False
         self._checked = False  # whether people have corrected or checked images
 
     def learn(self, items: Iterable[ItemView]) -> None:
         for item in items:
             self._checked = self._checked or item.corrections is not None
+            self._evidence = self._evidence or item.evidence is not None
+            self._evidence_error = self._evidence_error or bool(item.evidence and item.evidence.fault)
             if not isinstance(item.result, dict):
                 self._plain = self._plain or item.result is not None
                 continue
@@ -51,9 +62,10 @@ class Sheet:
     def titles(self) -> list[str]:
         plain, more = [RESULT] * self._plain, [MORE] * self._more
         checked = [CHECKED] * self._checked
-        taken = {*FIXED, *checked, *plain, *more}
+        evidence = [UNSUPPORTED] * self._evidence + [EVIDENCE_ERROR] * self._evidence_error
+        taken = {*FIXED, *checked, *evidence, *plain, *more}
         names = [f"{RESULT}.{key}" if key in taken else key for key in self._keys]
-        return [*FIXED, *checked, *plain, *names, *more]
+        return [*FIXED, *checked, *evidence, *plain, *names, *more]
 
     def header(self) -> str:
         return _line(self.titles())
@@ -68,6 +80,10 @@ class Sheet:
         cells = [shown[name] for name in FIXED]
         if self._checked:
             cells.append(bool(item.corrections and item.corrections["checked"]))
+        if self._evidence:
+            cells.append(BETWEEN.join(map(_field, item.evidence.unsupported)) if item.evidence else None)
+        if self._evidence_error:
+            cells.append(item.evidence.fault["code"] if item.evidence and item.evidence.fault else None)
         if self._plain:
             cells.append(None if isinstance(item.result, dict) else item.result)
         cells += [record.get(key) for key in self._keys]
@@ -75,6 +91,11 @@ class Sheet:
             left = {key: value for key, value in record.items() if key not in self._keys}
             cells.append(left or None)
         return cells
+
+
+def _field(pointer: str) -> str:
+    """The name of the field that a JSON Pointer leads to: `lines/0/price`. The whole result is `result`."""
+    return pointer[1:].replace("~1", "/").replace("~0", "~") or RESULT
 
 
 def merged_table(result: str, *, is_json: bool) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from cli.form import File, FileChanged, Form
-from cli.objects import Counts, Estimate, Formats, Item, Job, Spent, read_estimate, read_formats, read_item, read_job
+from cli.objects import Counts, Estimate, Evidence, Formats, Item, Job, Spent, read_estimate, read_formats, read_item, read_job
 
 __all__ = [
     "ApiError",
@@ -27,6 +27,7 @@ __all__ = [
     "ClientError",
     "Counts",
     "Estimate",
+    "Evidence",
     "File",
     "FileChanged",
     "Formats",

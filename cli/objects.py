@@ -53,6 +53,17 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """What the service's OCR says about the record of an image."""
+
+    places: Mapping[str, Any] | None  #: JSON Pointer → where the value stands
+    unsupported: tuple[str, ...]  #: pointers of the values that do not stand in the picture
+    code: str  #: why it says little or nothing; empty if it does not
+    error: str  #: the same in words
+    needs_review: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One image of a job."""
 
@@ -62,6 +73,7 @@ class Item:
     code: str | None  #: why it failed
     message: str | None
     result: Any  #: the record, or the answer's text
+    evidence: Evidence | None = None  #: None: the job has no evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +129,18 @@ def read_item(body: Mapping[str, Any]) -> Item:
         code=body["code"],
         message=body["message"],
         result=body["result"],
+        evidence=_read_evidence(body) if "evidence" in body else None,
+    )
+
+
+def _read_evidence(body: Mapping[str, Any]) -> Evidence:
+    error = body.get("evidenceError") or {}
+    return Evidence(
+        places=body["evidence"],
+        unsupported=tuple(body.get("unsupported") or ()),
+        code=error.get("code") or "",
+        error=error.get("message") or "",
+        needs_review=bool(body.get("needsReview")),
     )
 
 

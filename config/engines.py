@@ -14,7 +14,9 @@ from pipeline.models import KNOWN, Model
 from pipeline.types import Detail, Question, Thinking
 
 if TYPE_CHECKING:  # every command reads the settings, but only a few commands need more of an engine than this table
-    from pipeline.ports import EngineModule
+    from pathlib import Path
+
+    from pipeline.ports import EngineModule, TextReader
 
 EngineName = Literal["gemini", "openai", "ocr"]
 
@@ -133,3 +135,10 @@ def why_needed(engine: str, setting: str) -> str:
     """Why `setting` must be set for `engine`. Empty if it need not be set."""
     kind = ENGINES.get(engine)
     return f"ENGINE={engine} needs {setting}{kind.needs[setting]}" if kind and setting in kind.needs else ""
+
+
+def text_reader(data_dir: Path) -> TextReader:
+    """What reads pictures to compare records with them, whichever engine is chosen. It shares the server of the engine `ocr`."""
+    from pipeline.engines.ocr.text_reader import OcrTextReader
+
+    return OcrTextReader(data_dir / EMBEDDED_ENGINE.name)

@@ -38,6 +38,20 @@ class JobView:
     name: str | None  #: what people call the job
     batch: str | None  #: the caller's id of several jobs that belong together
     tier: str  #: pipeline.types.Tier
+    evidence: Sequence[str] | None = None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
+    needs_review: int = 0  #: how many images a person should look at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemEvidence:
+    """Where the values of one image's record stand, in a job with evidence."""
+
+    index: int  #: position in the request's `images`, from 0
+    custom_id: str | None  #: the caller's name for the image
+    places: Mapping[str, Any] | None  #: by JSON Pointer; None: they were not looked for, or may not be shown now
+    unsupported: Sequence[str]  #: pointers of the values that do not stand in the picture
+    fault: Mapping[str, str] | None  #: code and message: why the evidence says little or nothing
+    needs_review: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +62,7 @@ class ResultView:
     result: str
     failures: Sequence[Failure]
     custom_ids: Mapping[int, str]  #: by index: the customId of each failed image that has one
+    evidence: Sequence[ItemEvidence] | None = None  #: of each image, in order; None: the job has no evidence
 
 
 class Ended(Protocol):
@@ -81,7 +96,12 @@ def job_json(job: JobView) -> dict[str, Any]:
         "status": job.status.value,
         "tier": job.tier,
         "progress": round(job.progress, 4),
-        "counts": {"total": job.total, "succeeded": job.succeeded, "failed": job.failed},
+        "counts": {
+            "total": job.total,
+            "succeeded": job.succeeded,
+            "failed": job.failed,
+            **({} if job.evidence is None else {"needsReview": job.needs_review}),
+        },
         "usage": {
             "credits": job.credits,
             "modelCalls": job.usage.model_calls,
@@ -117,16 +137,30 @@ def by_tier_json(nanodollars: Mapping[Tier, int]) -> dict[str, float]:
 
 
 def result_json(job: Ended, result: ResultView) -> dict[str, Any]:
-    """The answer of the compatible endpoint: four keys, and `errors` if images failed."""
+    """The answer of the compatible endpoint: four keys, `evidence` if it was asked for, and `errors` if images failed."""
     body: dict[str, Any] = {
         "results": result.result,
         "prompt": result.prompt,
         "imageCount": 0 if job.status is JobStatus.FAILED else job.succeeded,
         "creditUsage": job.credits,
     }
+    if result.evidence is not None:
+        body["evidence"] = [
+            {"index": found.index, "customId": found.custom_id, **evidence_json(found)} for found in result.evidence
+        ]
     if result.failures:
         body["errors"] = errors_json(result.failures, result.custom_ids)
     return body
+
+
+def evidence_json(found: ItemEvidence) -> dict[str, Any]:
+    """The members of an image that a job with evidence has."""
+    return {
+        "evidence": None if found.places is None else dict(found.places),
+        "unsupported": list(found.unsupported),
+        "evidenceError": None if found.fault is None else dict(found.fault),
+        "needsReview": found.needs_review,
+    }
 
 
 def links_json(job: str) -> dict[str, str]:

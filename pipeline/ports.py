@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from pipeline.evidence.types import Reading
 from pipeline.models import Model
 from pipeline.outbound.webhook import WebhookResponse
 from pipeline.types import Answer, Call, Failure, Fetched, ItemCode, Prepared, Refused, Tier
@@ -184,6 +185,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Closes the engine's connections and child processes."""
+
+
+class TextReader(Protocol):
+    """Reads the text of pictures, so that records can be compared with it."""
+
+    def read(self, data: bytes, *, timeout: float) -> Reading:
+        """What stands in a picture that the decoder accepts. `timeout`: seconds. Thread-safe.
+
+        Raises ModelFault if this picture can't be read, ModelUnavailable if no picture can be read now, and Permanent if none can
+        ever be read.
+        """
+
+    def close(self) -> None:
+        """Closes the connections of the reader."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,6 +51,11 @@ class ScratchKey:
         return f"{self.job}/r{self.round}-c{self.chunk}-e{self.epoch}"
 
 
+def reading_key(job: str, sha256: str) -> str:
+    """The key of what the OCR read in a picture of the job. `sha256`: hex, of the picture as received."""
+    return f"{job}/ocr-{sha256}"
+
+
 def is_input(key: str) -> bool:
     """Whether the object holds images as they came with the request."""
     return _INPUT.fullmatch(key) is not None

@@ -93,9 +93,18 @@ class StepKind(StrEnum):
 
     STAGE = "stage"  #: fetches or decodes the images of a chunk
     EXTRACT = "extract"  #: asks the model about the images of a chunk
+    GROUND = "ground"  #: looks for the records of a chunk in what the OCR reads in its images
     FINALIZE = "finalize"  #: merges the replies and closes the job
     CLEANUP = "cleanup"  #: deletes the job's scratch objects
     WEBHOOK = "webhook"  #: delivers the event of the job's end
+
+
+class Review(StrEnum):
+    """Why a person should look at an image: the words of `reviewWhen`."""
+
+    UNSUPPORTED = "unsupported"  #: a value of its record does not stand in the picture
+    LOW_CONFIDENCE = "lowConfidence"  #: the OCR read a value with little confidence, or can't read the picture's script
+    FAILED = "failed"  #: the image failed, or the OCR failed on it
 
 
 class StepState(StrEnum):

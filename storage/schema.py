@@ -101,6 +101,8 @@ jobs_table = Table(
     Column("input_bytes", BigInteger, nullable=False, default=0),  # bytes of the images as they came with the request
     # Uploaded images are kept in scratch until then. NULL while a round runs, and when none are kept any more.
     Column("inputs_expire_at", BigInteger),
+    # A list of pipeline.types.Review: when an image of the job needs a review. NULL: its records are not looked for in the pictures.
+    Column("evidence", JSON(none_as_null=True)),
     Column("max_money", BigInteger),  # the most that the model calls may cost, in billionths of a dollar; NULL: no limit
     Column("spent_money", BigInteger, nullable=False, default=0),  # cost of the counted calls; only if max_money is set
     Column(
@@ -177,6 +179,8 @@ images_table = Table(
     Column("corrections", JSON(none_as_null=True)),  # what people changed: see storage/job/corrections.py
     Column("checked", Boolean, nullable=False, default=False, server_default=false()),  # a person has checked the record
     Column("revision", Integer, nullable=False, default=0, server_default="0"),  # how often the corrections were changed
+    Column("evidence", JSON(none_as_null=True)),  # where the record's values stand: see storage/job/evidence.py
+    Column("needs_review", Boolean, nullable=False, default=False, server_default=false()),  # by its evidence
 )
 
 chunks_table = Table(

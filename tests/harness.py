@@ -40,6 +40,7 @@ from tests.fakes.images import FakeFetch, fake_decode
 from tests.fakes.reencode import fake_preview
 from tests.fakes.scratch import MemoryScratch
 from tests.fakes.signals import MemorySignals
+from tests.fakes.text_reader import FakeTextReader
 from tests.migrated import migrated_database
 from workers.leases import LeaseKeeper
 from workers.run import run_step
@@ -68,6 +69,7 @@ class Harness:
         self.signals = MemorySignals()
         self.engine = engine or FakeEngine()
         self.models = {name: known(name) for name in (self.engine.model, "fake-2", "fake-3")}
+        self.text_reader = FakeTextReader()
         self.fetch = FakeFetch()
         self.deliver = FakeDeliver()
         self.decoding = ThreadPoolExecutor(2)
@@ -103,6 +105,8 @@ class Harness:
             decode=fake_decode,
             decoding=self.decoding,
             engine=self.engine,
+            text_reader=self.text_reader,
+            ocr_places=workers.wiring.ocr_places(self.settings),
             models=self.models,
             deliver=self.deliver,
             secret_key=b"secret",

@@ -174,7 +174,17 @@ def everything(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 def end_state(database: Database, scratch: Scratch, job: str) -> dict[str, Any]:
     """Everything that a caller or an accountant can see of a job, and all keys in scratch, of all jobs."""
     columns, chunks, steps = schema.images_table.c, schema.chunks_table.c, schema.steps_table.c
-    seen = (columns.index, columns.state, columns.code, columns.detail, columns.sha256, columns.bytes, columns.result)
+    seen = (
+        columns.index,
+        columns.state,
+        columns.code,
+        columns.detail,
+        columns.sha256,
+        columns.bytes,
+        columns.result,
+        columns.evidence,
+        columns.needs_review,
+    )
     account, told, paid = schema.accounts_table.c, schema.deliveries_table.c, schema.ledger_table.c
     with database.read() as connection:
 

@@ -54,8 +54,9 @@ def deaths_of_a_call(lease: Lease, work: ChunkWork) -> int:
 
 
 def _waited_whole(lease: Lease, work: ChunkWork) -> bool:
-    """Whether a caller waits for the job, and all of it is in this chunk."""
-    return work.waited and lease.round == 1 and work.count == work.total == len(work.pending) and not work.limited
+    """Whether a caller waits for the job, all of it is in this chunk, and its steps end with the answers of the model."""
+    plain = not work.limited and not work.evidence
+    return plain and work.waited and lease.round == 1 and work.count == work.total == len(work.pending)
 
 
 def first_call(parts: WorkerParts, work: ChunkWork, chunk: StagedChunk, source: IO[bytes]) -> FirstCall:

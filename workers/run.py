@@ -22,7 +22,7 @@ from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
 from pipeline.turns import working_for
 from pipeline.types import ItemCode, JobStatus, StepKind
-from storage.job import chunks, closing
+from storage.job import chunks, closing, evidence
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
 from workers.alone import Died, NoSlot
@@ -30,6 +30,7 @@ from workers.cleanup import cleanup
 from workers.economy import LastMoment, hurry_step
 from workers.extract import extract
 from workers.finalize import finalize
+from workers.ground import ground
 from workers.stage import stage, staged_key
 from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused
@@ -43,8 +44,11 @@ BACK_OFF_SECONDS = 2.0
 NO_SLOT_SECONDS = 2.0
 
 Commit = Callable[[Connection], list[int]]
+#: The kinds of step that follow while their job runs.
+GOES_ON = frozenset({StepKind.EXTRACT, StepKind.GROUND, StepKind.FINALIZE})
 #: The kinds of step that neither return a staged object nor take one.
 OTHER_WORK: dict[StepKind, Callable[[WorkerParts, Lease], Commit]] = {
+    StepKind.GROUND: ground,
     StepKind.FINALIZE: finalize,
     StepKind.CLEANUP: cleanup,
     StepKind.WEBHOOK: webhook,
@@ -247,7 +251,12 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
 
 
 def _give_up(connection: Connection, lease: Lease) -> list[int]:
-    """Fails the images of the step's chunk. A finalize step fails the whole job, so that its held credits are released."""
+    """Fails the images of the step's chunk. A finalize step fails the whole job, so that its held credits are released.
+
+    With a ground step nothing fails: the records stand, and their evidence says that the OCR failed.
+    """
+    if lease.kind is StepKind.GROUND:
+        return evidence.give_up(connection, lease)
     if lease.kind is StepKind.FINALIZE:
         return _fail_job(connection, lease, "The service failed to put the answers of this job together.")
     return chunks.record_dead(connection, lease, "The service failed on this image's chunk.")
@@ -264,7 +273,7 @@ def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedSte
     with parts.database.write() as connection:
         ids = commit(connection)
         follow = _claim(parts, connection, ids, after=lease)
-        going_on = len(follow) == len(ids) and all(step.kind in {StepKind.EXTRACT, StepKind.FINALIZE} for step in follow)
+        going_on = len(follow) == len(ids) and all(step.kind in GOES_ON for step in follow)
         # If the next step reuses the place of the step that ended, the account's share does not change.
         # So it is with a cleanup step that goes to its group, after which the account's steps are announced.
         grouped = parts.cleaning is not None and all(step.kind is StepKind.CLEANUP for step in follow)

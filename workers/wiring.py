@@ -14,12 +14,13 @@ from functools import partial
 from celery import Celery
 
 from config.chosen_engine import build_engine, kind_of, models_of
+from config.engines import text_reader
 from config.settings import Settings
 from pipeline.asking.memory_budget import MemoryBudget
 from pipeline.decode.once import SharedDecodes
 from pipeline.fetch.once import SharedFetches
 from pipeline.models import Model
-from pipeline.ports import Decode, Deliver, Engine, Fetch, Lessons, Limiter, Reencode, Scratch
+from pipeline.ports import Decode, Deliver, Engine, Fetch, Lessons, Limiter, Reencode, Scratch, TextReader
 from pipeline.types import MB
 from storage.account.secret import secret_key
 from storage.database import Database
@@ -34,6 +35,7 @@ from workers.handed_back import HandedBack
 from workers.leases import LeaseKeeper
 from workers.lending import Lending
 from workers.metered_engine import MeteredEngine
+from workers.ocr_places import OcrPlaces
 from workers.webhook_places import WebhookPlaces
 
 CALL_BYTES = 64 * MB  #: of pictures in concurrent model calls; the calls need 4 to 5 times as much memory
@@ -55,6 +57,8 @@ class WorkerParts:
     decode: Decode
     decoding: Executor  #: two threads per decoder child: while one waits for the child, the other prepares the next image
     engine: Engine
+    text_reader: TextReader  #: the OCR, whichever engine is chosen
+    ocr_places: OcrPlaces  #: for threads that wait for the text reader
     models: Mapping[str, Model]  #: the models that a job may name
     limiter: Limiter | None = None  #: of the models; None: the engine has no limits that processes share
     memory_budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(CALL_BYTES))  #: for the pictures of model calls
@@ -95,6 +99,11 @@ def webhook_places(settings: Settings) -> WebhookPlaces:
     """Places for calls at once: three fifths of the threads for all accounts, and a quarter for an account's calls of one receiver."""
     threads = settings.worker_concurrency
     return WebhookPlaces(max(threads * 3 // 5, 2), of_host=max(threads // 4, 1))
+
+
+def ocr_places(settings: Settings) -> OcrPlaces:
+    """Places for threads that wait for the OCR: a quarter of the threads, but two, so that an account leaves one to others."""
+    return OcrPlaces(max(settings.worker_concurrency // 4, 2))
 
 
 def governed_engine(
@@ -143,6 +152,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
 
     lessons = RedisLessons.of(settings.redis_url)
     engine = governed_engine(settings, limiter, decode.as_jpeg, spare, lessons)
+    reader = text_reader(settings.data_dir)
     alone = Alone(alone_command)
     signals = Signals(settings.redis_url, app)
     scratch = open_scratch(settings)
@@ -157,6 +167,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decode=decode,
         decoding=decoding,
         engine=engine,
+        text_reader=reader,
+        ocr_places=ocr_places(settings),
         models=models_of(settings),
         limiter=limiter if kind_of(settings).governed else None,
         memory_budget=memory_budget,
@@ -178,6 +190,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decode.close()
         fetch.close()
         engine.close()
+        reader.close()
         limiter.close()
         lessons.close()
         parts.signals.close()

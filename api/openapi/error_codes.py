@@ -53,6 +53,7 @@ ERRORS: dict[str, ErrorCode] = {
         400, "a correction can't be read, or its record does not fit the job's schema; the text says where"
     ),
     "invalid_checked": ErrorCode(400, "`checked` is not true or false"),
+    "invalid_needs_review": ErrorCode(400, "`needsReview` is not true or false"),
     "invalid_corrections": ErrorCode(400, "`corrections` is not `none`"),
     "unauthorized": ErrorCode(
         401, "the key is missing, malformed, unknown or revoked; the text is the same for all of these", ("WWW-Authenticate",)

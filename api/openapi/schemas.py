@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.evidence.faults import EvidenceFault
+from pipeline.evidence.types import Match
 from pipeline.request.fields import FIELDS, METHODS
 from pipeline.request.kinds import RequestField
 from pipeline.types import MAX_IMAGES, ItemCode, JobStatus
@@ -114,6 +116,14 @@ _DELIVERY: dict[str, Schema] = {
     "nextAttemptAt": or_null(TIME),
 }
 
+#: The members of an image that only jobs with `evidence` have.
+ITEM_EVIDENCE: dict[str, Schema] = {
+    "evidence": or_null(ref("Evidence")),
+    "unsupported": several(text("A JSON Pointer."), "The values of the record that do not stand in the picture."),
+    "evidenceError": or_null(ref("EvidenceError")),
+    "needsReview": {"type": "boolean", "description": "Whether `reviewWhen` selects it."},
+}
+
 COMPONENTS: dict[str, Schema] = {
     "Request": {
         **record(
@@ -153,6 +163,7 @@ COMPONENTS: dict[str, Schema] = {
         },
         {
             "errors": several(ref("ItemError"), "Only where images failed."),
+            "evidence": several(ref("ResultEvidence"), "Of each image, in a job with `evidence`."),
             "corrections": several(ref("ItemCorrections"), "Of a job's results, only where people changed or checked some."),
         },
     ),
@@ -171,7 +182,11 @@ COMPONENTS: dict[str, Schema] = {
             "status": ref("JobStatus"),
             "tier": ref("Tier"),
             "progress": {"type": "number", "minimum": 0, "maximum": 1},
-            "counts": record({"total": number(), "succeeded": number(), "failed": number()}, what="Images."),
+            "counts": record(
+                {"total": number(), "succeeded": number(), "failed": number()},
+                {"needsReview": number("Those that `reviewWhen` selects, in a job with `evidence`.")},
+                what="Images.",
+            ),
             "usage": record(
                 {
                     "credits": number("Charged so far."),
@@ -226,6 +241,8 @@ COMPONENTS: dict[str, Schema] = {
                     "merge",
                     "imagesPerCall",
                     "cache",
+                    "evidence",
+                    "reviewWhen",
                     "model",
                     "fallbackModels",
                     "detail",
@@ -271,7 +288,36 @@ COMPONENTS: dict[str, Schema] = {
                 "with `onError: fail` it comes when the job has ended with results."
             },
         },
-        {"corrections": ref("Corrections")},
+        {**ITEM_EVIDENCE, "corrections": ref("Corrections")},
+    ),
+    "ResultEvidence": record(
+        {"index": number("Of the image in `images`, from 0."), "customId": or_null(text("As sent.")), **ITEM_EVIDENCE},
+        what="The evidence of one image.",
+    ),
+    "Evidence": {
+        "type": "object",
+        "additionalProperties": ref("EvidencePlace"),
+        "description": "By the JSON Pointer of each value of the record: where it stands in the picture.",
+    },
+    "EvidencePlace": record(
+        {
+            "match": text(
+                "How the value stands there: letter for letter, written otherwise, as similar text, not at all; `notVerbatim`: it "
+                "need not be a text of the picture.",
+                enum=[match.value for match in Match],
+            ),
+            "text": text("As the OCR read it. Empty if it was not found."),
+            "boxes": several(
+                several({"type": "number", "minimum": 0, "maximum": 1}, minItems=4, maxItems=4),
+                "Left, top, right, bottom, from 0 to 1 of the upright picture. One for each line of the value.",
+            ),
+            "confidence": or_null({"type": "number", "minimum": 0, "maximum": 1, "description": "The OCR's, not the model's."}),
+        },
+        {"reason": text("Why `none` does not mean that it is missing.", enum=[EvidenceFault.SCRIPT_NOT_READ.value])},
+    ),
+    "EvidenceError": record(
+        {"code": text("Stable.", enum=[code.value for code in EvidenceFault]), "message": text()},
+        what="Why the evidence says little or nothing.",
     ),
     "Corrections": record(
         {

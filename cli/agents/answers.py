@@ -24,6 +24,15 @@ class ImageAnswer(BaseModel):
     result: Any = Field(default=None, description="The record, or the text.")
     code: str | None = Field(default=None, description="Why it failed, for programs.")
     message: str | None = Field(default=None, description="Why it failed, and how to mend it.")
+    unsupported: list[str] | None = Field(
+        default=None, description="With evidence: JSON Pointers of the values that do not stand in the picture."
+    )
+    evidence_error: str | None = Field(
+        default=None, alias="evidenceError", description="With evidence: why it says little or nothing about this image."
+    )
+    needs_review: bool | None = Field(
+        default=None, alias="needsReview", description="With evidence: whether a person should look at this image."
+    )
 
 
 class JobAnswer(BaseModel):
@@ -87,8 +96,17 @@ def job_answer(client: Client, job: Job, *, first: int = 0, only_failed: bool = 
 
 
 def image_answer(item: Item) -> ImageAnswer:
+    found = item.evidence
     return ImageAnswer(
-        index=item.index, name=item.custom_id, status=item.status, result=item.result, code=item.code, message=item.message
+        index=item.index,
+        name=item.custom_id,
+        status=item.status,
+        result=item.result,
+        code=item.code,
+        message=item.message,
+        unsupported=list(found.unsupported) if found else None,
+        evidenceError=found.error or None if found else None,
+        needsReview=found.needs_review if found else None,
     )
 
 

@@ -17,6 +17,7 @@ from cli.client import Client, ClientError, Estimate, File, Job
 
 KEEP_SECONDS = 3600  #: uploaded images are kept so long, so that `retry` works for them
 LONGEST_WAIT = 240  #: seconds that one call of a tool may wait
+REVIEW_WHEN = ["unsupported", "lowConfidence", "failed"]  #: with evidence
 USUAL_WAIT = 45  #: clients commonly give up on a tool after 60 s
 
 INSTRUCTIONS = (
@@ -38,6 +39,13 @@ RecordSchema = Annotated[
 ]
 Granularity = Annotated[
     Literal["perImage", "merged"], Field(description="One answer for each image, or one about all images together.")
+]
+Evidence = Annotated[
+    bool,
+    Field(
+        description="Whether the service's own OCR looks for each value in the picture. Each image then names the fields whose values do "
+        "not stand there (unsupported), so that you can tell the user what to check. Not with granularity merged."
+    ),
 ]
 Wait = Annotated[int, Field(ge=0, le=LONGEST_WAIT, description="Seconds to wait for the end of the job.")]
 JobId = Annotated[str, Field(description="The jobId that extract returned.")]
@@ -79,12 +87,13 @@ def build_server(client: Client, version: str = "") -> MCPServer[Any]:
         schema: RecordSchema = None,
         granularity: Granularity = "perImage",
         jsonMode: Annotated[bool, Field(description="Whether answers are JSON. Not needed with schema.")] = False,  # noqa: N803
+        evidence: Evidence = False,
         model: Annotated[str | None, Field(description="Leave it out for the service's usual model.")] = None,
         maxMoney: Annotated[float | None, Field(gt=0, description="The most dollars that the model calls may cost.")] = None,  # noqa: N803
         waitSeconds: Wait = USUAL_WAIT,  # noqa: N803
     ) -> JobAnswer:
         """Extract what a prompt asks for from images. Give exactly one of urls, paths and inline. Costs credits."""
-        fields = _fields(prompt, schema, granularity, model)
+        fields = _fields(prompt, schema, granularity, model, evidence=evidence)
         fields |= {"jsonMode": jsonMode or None, "maxCredits": maxCredits, "maxMoney": maxMoney}
         with told_to_the_agent():
             job = _created(client, images_of(urls, paths, inline), _without_none(fields))
@@ -99,11 +108,12 @@ def build_server(client: Client, version: str = "") -> MCPServer[Any]:
         inline: InlineImages = [],  # noqa: B006
         schema: RecordSchema = None,
         granularity: Granularity = "perImage",
+        evidence: Evidence = False,
         model: Annotated[str | None, Field(description="Leave it out for the service's usual model.")] = None,
     ) -> EstimateAnswer:
         """Say what extract would cost for the same arguments. Costs nothing, and processes nothing."""
         with told_to_the_agent():
-            fields = _without_none(_fields(prompt, schema, granularity, model))
+            fields = _without_none(_fields(prompt, schema, granularity, model, evidence=evidence))
             return _estimate_answer(client.estimate(images_of(urls, paths, inline), fields))
 
     @server.tool(annotations=_READS)
@@ -137,8 +147,15 @@ def build_server(client: Client, version: str = "") -> MCPServer[Any]:
     return server
 
 
-def _fields(prompt: str, schema: dict[str, Any] | None, granularity: str, model: str | None) -> dict[str, Any]:
-    return {"prompt": prompt, "schema": schema, "granularity": None if schema else granularity, "model": model}
+def _fields(prompt: str, schema: dict[str, Any] | None, granularity: str, model: str | None, *, evidence: bool) -> dict[str, Any]:
+    return {
+        "prompt": prompt,
+        "schema": schema,
+        "granularity": None if schema else granularity,
+        "evidence": evidence or None,
+        "reviewWhen": REVIEW_WHEN if evidence else None,
+        "model": model,
+    }
 
 
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class PartFiles:
 
 def part_files(options: Options, state: State) -> PartFiles:
     """Part files with the rows that earlier runs have got."""
-    columns = columns_of(options.schema, options.explode)
+    columns = columns_of(options.schema, options.explode, evidence=options.evidence)
     try:
         parts = [PartFile(path, form, columns, options.explode) for form, path in options.outputs.items() if form != "xlsx"]
     except OSError as error:
@@ -66,7 +66,7 @@ def part_files(options: Options, state: State) -> PartFiles:
 
 def end(options: Options, context: Context, state: State, faults: Sequence[Exception], before: tuple[int, float]) -> Exit:
     """Writes the table and says what came out. `before`: credits and dollars of earlier runs. Raises what is a fault of ours."""
-    columns = all_columns(state, columns_of(options.schema, options.explode), options.explode)
+    columns = all_columns(state, columns_of(options.schema, options.explode, evidence=options.evidence), options.explode)
     rows = 0
     for form, path in options.outputs.items():
         try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cli.client import ApiError, Item, Job
+from cli.client import ApiError, Evidence, Item, Job
 from cli.run.progress import Standing, counted
 from cli.run.send import Run
 from cli.run.state import State
@@ -111,7 +111,10 @@ class RowsSoFar:
             if item.status == "failed":
                 found[item.index] = row._replace(state="failed", code=item.code or "", message=item.message or "")
             elif item.status == "succeeded" and item.result is not None:  # an older service shows results only at the end
-                found[item.index] = row._replace(state="done", code="", message="", result=item.result)
+                if item.evidence and item.evidence.places is None and not item.evidence.code:
+                    continue  # the OCR has not read it yet
+                shown = shown_evidence(item.evidence) if item.evidence else None
+                found[item.index] = row._replace(state="done", code="", message="", result=item.result, evidence=shown)
         self._pass_on(found)
 
     def _pass_on(self, found: dict[int, Row]) -> None:
@@ -135,7 +138,7 @@ def follow(run: Run, job: SentJob, board: Board, on_rows: OnRows) -> None:
             if seen.ended:
                 break
             rows.look(seen)
-        run.state.take_outcomes(job, outcomes(run, job, seen))
+        take_over(run, job, seen)
     except ApiError as error:
         if error.status not in (404, 410):
             raise
@@ -147,6 +150,11 @@ def follow(run: Run, job: SentJob, board: Board, on_rows: OnRows) -> None:
     rows.rest()
     for text in board.new_notes(seen):
         run.reporter.say("note", text, job=job.id)
+
+
+def shown_evidence(found: Evidence) -> dict[str, Any]:
+    """The evidence of an image, as a run keeps it."""
+    return {"evidence": found.places, "unsupported": list(found.unsupported), "evidenceError": found.code or None}
 
 
 def gone_text(state: State, job: SentJob, service_id: str) -> str:
@@ -161,12 +169,23 @@ def expired(job: Job) -> bool:
     return job.ended and (until is None or datetime.fromisoformat(until) <= datetime.now(UTC))
 
 
-def outcomes(run: Run, job: SentJob, seen: Job) -> Iterator[tuple[int, str, str, Any]]:
-    """Place, code, message and result of each image. An image that the job did not come to fails with the job's own fault."""
+def take_over(run: Run, job: SentJob, seen: Job) -> None:
+    """Writes the outcomes of a job that has ended into the state."""
+    evidence: dict[int, Mapping[str, Any]] = {}
+    run.state.take_outcomes(job, outcomes(run, job, seen, evidence), evidence)
+
+
+def outcomes(run: Run, job: SentJob, seen: Job, evidence: dict[int, Mapping[str, Any]]) -> Iterator[tuple[int, str, str, Any]]:
+    """Place, code, message and result of each image. An image that the job did not come to fails with the job's own fault.
+
+    `evidence` gets that of each image, by place.
+    """
     rest = seen.error_code or ("cancelled" if seen.status == "cancelled" else "internal_error")
     text = seen.error or ("The job was cancelled." if seen.status == "cancelled" else "The job ended without this image.")
     gone: bool | None = None
     for item in run.client.items(job.id):
+        if item.evidence and item.status == "succeeded":
+            evidence[item.index] = shown_evidence(item.evidence)
         if item.status == "failed":
             yield item.index, item.code or "internal_error", item.message or "", None
         elif item.status != "succeeded" or seen.status == "failed":

@@ -31,6 +31,7 @@ class Options:
     fallback_models: tuple[str, ...] = ()
     detail: str | None = None
     tier: str | None = None  #: None: standard
+    evidence: bool = False  #: look for each value in its picture
     sample: int | None = None  #: read only this many images
     only_estimate: bool = False
     max_credits: int | None = None
@@ -55,6 +56,7 @@ class Options:
             "model": self.model,
             "fallbackModels": list(self.fallback_models) or None,
             "detail": self.detail,
+            "evidence": self.evidence or None,
             "tier": self.tier,
             # In the tier economy the service's own deadline is a promise, so it needs none that is longer.
             "deadlineSeconds": None if self.tier == ECONOMY else DEADLINE_SECONDS,

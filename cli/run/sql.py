@@ -12,6 +12,7 @@ CREATE TABLE IF NOT EXISTS images (
     mtime INTEGER NOT NULL, sha256 TEXT NOT NULL DEFAULT '', chosen INTEGER NOT NULL, changed INTEGER NOT NULL DEFAULT 0,
     fault TEXT NOT NULL, fault_text TEXT NOT NULL, state TEXT NOT NULL, job INTEGER, place INTEGER, tries INTEGER NOT NULL DEFAULT 0,
     code TEXT NOT NULL DEFAULT '', message TEXT NOT NULL DEFAULT '', result TEXT);
+CREATE TABLE IF NOT EXISTS evidence (image INTEGER PRIMARY KEY, found TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS images_by_name ON images (chosen, name);
 CREATE INDEX IF NOT EXISTS images_by_job ON images (job, place);
 """

@@ -203,8 +203,13 @@ class State(StateFile):
     def spent(self, job: SentJob, credits_: int, money: float) -> None:
         self._many("UPDATE jobs SET credits = ?, money = ? WHERE no = ?", [(credits_, money, job.no)])
 
-    def take_outcomes(self, job: SentJob, outcomes: Iterable[tuple[int, str, str, Any]]) -> None:
-        """Ends the job. `outcomes`: place in the job, code (empty: succeeded), message, result. Images without one become new."""
+    def take_outcomes(
+        self, job: SentJob, outcomes: Iterable[tuple[int, str, str, Any]], evidence: Mapping[int, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Ends the job. `outcomes`: place in the job, code (empty: succeeded), message, result. Images without one become new.
+
+        `evidence`: by place; read after `outcomes`, which may fill it.
+        """
         rows = [
             (
                 (code and "failed") or "done",
@@ -216,11 +221,13 @@ class State(StateFile):
             )
             for place, code, message, result in outcomes
         ]
+        found = [(json.dumps(each, ensure_ascii=False), job.no, place) for place, each in (evidence or {}).items()]
         with self._write() as sql:
             sql.executemany(
                 "UPDATE images SET state = ?, code = ?, message = ?, result = ? WHERE job = ? AND place = ? AND state = 'sent'",
                 rows,
             )
+            sql.executemany("INSERT OR REPLACE INTO evidence SELECT no, ? FROM images WHERE job = ? AND place = ?", found)
             sql.execute("UPDATE jobs SET state = 'ended' WHERE no = ?", (job.no,))
             sql.execute(
                 "UPDATE images SET state = 'new', job = NULL, tries = tries + 1 WHERE job = ? AND state = 'sent'", (job.no,)
@@ -239,12 +246,12 @@ class State(StateFile):
 
 
 _IMAGE = "no, name, source, size, sha256, tries"
-_ROW = "name, state, code, message, result"
+_ROW = "name, state, code, message, result, (SELECT found FROM evidence WHERE image = images.no)"
 _TO_SEND = "chosen AND state = 'new'"
 
 
 def _row(row: Sequence[Any]) -> Row:
-    return Row(row[0], row[1], row[2], row[3], json.loads(row[4]) if row[4] is not None else None)
+    return Row(row[0], row[1], row[2], row[3], *(json.loads(each) if each is not None else None for each in row[4:6]))
 
 
 def _image(row: Sequence[Any]) -> Image:

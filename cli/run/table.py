@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cli.run.types import Row
 
 FILE, STATUS, ERROR, RESULT = "file", "status", "error", "result"
+UNSUPPORTED, EVIDENCE, EVIDENCE_ERROR = "unsupported", "evidence", "evidenceError"
 FIXED = frozenset((FILE, STATUS, ERROR))
+BETWEEN = "; "  #: between the names of fields
 MOST_COLUMNS = 1000  #: of records; spreadsheets have 16,384 at most
 
 
@@ -21,13 +23,17 @@ class Column:
     path: tuple[str, ...]  #: the keys that lead to the value
     title: str
     date: bool = False  #: the schema says that its texts are dates
+    #: It names the fields whose values do not stand in the picture. Its path is empty.
+    unsupported: bool = False
 
 
-def columns_of(schema: Mapping[str, Any] | None, explode: str = "") -> list[Column]:
+def columns_of(schema: Mapping[str, Any] | None, explode: str = "", *, evidence: bool = False) -> list[Column]:
     """The columns that the schema promises, in its order. Without a schema, the one column `result`.
 
-    Raises ValueError if `explode` is no array of the schema.
+    `evidence`: a first column names the fields whose values do not stand in the picture. Raises ValueError if `explode` is no array of the schema.
     """
+    if evidence:
+        return [Column(path=(), title=UNSUPPORTED, unsupported=True), *_apart(columns_of(schema, explode))]
     if schema is None:
         if explode:
             raise ValueError("--explode needs a --schema with an array.")
@@ -48,6 +54,12 @@ def columns_of(schema: Mapping[str, Any] | None, explode: str = "") -> list[Colu
     ]
 
 
+def _apart(columns: Iterable[Column]) -> list[Column]:
+    """The columns, with other titles for those fields that have the name of a member of the evidence."""
+    taken = (UNSUPPORTED, EVIDENCE, EVIDENCE_ERROR)
+    return [replace(column, title=f"{RESULT}.{column.title}") if column.title in taken else column for column in columns]
+
+
 def title_of(path: Sequence[str]) -> str:
     """The dotted path. A field with the name of a fixed column is told from it."""
     title = ".".join(path)
@@ -66,7 +78,8 @@ def more_columns(columns: Sequence[Column], rows: Iterable[Row], explode: str = 
             for path in _leaves(record, (), prefixes):
                 if path not in known and len(known) + len(found) < MOST_COLUMNS:
                     found.setdefault(path)
-    return [Column(path=path, title=title_of(path)) for path in found]
+    more = [Column(path=path, title=title_of(path)) for path in found]
+    return _apart(more) if any(column.unsupported for column in columns) else more
 
 
 def exploded(record: Any, explode: str) -> list[Any]:
@@ -87,11 +100,21 @@ def cells(row: Row, columns: Sequence[Column], explode: str = "") -> Iterator[li
     result = row.result if row.state == "done" else None
     if not isinstance(result, dict):
         # A text, or a record that is no object, stands in the first column if that is the one called `result`.
-        plain = [result if column.path == (RESULT,) else None for column in columns]
+        plain = [_unsupported(row) if column.unsupported else result if column.path == (RESULT,) else None for column in columns]
         yield [row.name, *plain, status, error]
         return
     for record in exploded(result, explode):
-        yield [row.name, *(value_at(record, column.path) for column in columns), status, error]
+        values = (_unsupported(row) if column.unsupported else value_at(record, column.path) for column in columns)
+        yield [row.name, *values, status, error]
+
+
+def _unsupported(row: Row) -> str | None:
+    """The names of the fields whose values do not stand in the picture, or in brackets why that is not known."""
+    if row.state != "done" or not row.evidence:
+        return None
+    names = [pointer[1:].replace("~1", "/").replace("~0", "~") or RESULT for pointer in row.evidence[UNSUPPORTED]]
+    code = row.evidence[EVIDENCE_ERROR]
+    return BETWEEN.join([*names, *([f"({code})"] if code else [])])
 
 
 def as_object(row: Row, columns: Sequence[Column], explode: str = "") -> Iterator[dict[str, Any]]:
@@ -99,12 +122,15 @@ def as_object(row: Row, columns: Sequence[Column], explode: str = "") -> Iterato
     for line in cells(row, columns, explode):
         result: dict[str, Any] = {}
         for column, value in zip(columns, line[1:-2], strict=True):
+            if column.unsupported:
+                continue
             part = result
             keys = (column.title,) if len(column.path) == 1 else column.path
             for key in keys[:-1]:
                 part = part.setdefault(key, {})
             part[keys[-1]] = value
-        yield {FILE: row.name, **result, STATUS: line[-2], ERROR: line[-1] or None}
+        shown = {} if row.evidence is None or row.state != "done" else row.evidence
+        yield {FILE: row.name, **result, STATUS: line[-2], ERROR: line[-1] or None, **shown}
 
 
 def value_at(record: Any, path: Sequence[str]) -> Any:

@@ -29,6 +29,7 @@ class Row(NamedTuple):
     code: str
     message: str
     result: Any
+    evidence: Mapping[str, Any] | None = None  #: `evidence`, `unsupported` and `evidenceError` as the service shows them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from cli.client import ClientError
-from cli.run.follow import Board, follow, outcomes
+from cli.run.follow import Board, follow, take_over
 from cli.run.send import Detached, Run, next_job, send
 from cli.run.types import Row, SentJob
 
@@ -99,7 +99,7 @@ def _cancel(run: Run) -> None:
     for job in run.state.unfinished_jobs():
         with suppress(ClientError, Detached):
             if job.id:
-                run.state.take_outcomes(job, outcomes(run, job, run.client.cancel(job.id)))
+                take_over(run, job, run.client.cancel(job.id))
 
 
 def _thread(

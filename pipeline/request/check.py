@@ -61,6 +61,11 @@ def check(
     if request.time_limit > LONGEST_DEADLINE[request.tier]:
         text = f"deadlineSeconds may be at most {LONGEST_DEADLINE[request.tier]}, or {LONGEST_DEADLINE[Tier.ECONOMY]} in the tier economy."
         raise RequestFault("invalid_deadline_seconds", text)
+    if request.evidence and not request.per_image:
+        text = 'evidence needs a record for each image: send a schema, or "granularity": "perImage".'
+        raise RequestFault("invalid_evidence", text)
+    if request.review_when and not request.evidence:
+        raise RequestFault("invalid_review_when", 'reviewWhen needs "evidence": true, which finds what is to be reviewed.')
     if request.input_method == "url" and all(text[:5].lower() == b"data:" for text in request.images):
         request = replace(request, input_method="base64")  # a data: URL holds the image itself
     if request.input_method == "url":

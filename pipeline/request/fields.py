@@ -31,7 +31,7 @@ from pipeline.request.kinds import (
     whole,
     whole_number,
 )
-from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Thinking, Tier
+from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Review, Thinking, Tier
 
 InputMethod = Literal["url", "base64", "upload"]
 Granularity = Literal["merged", "perImage"]
@@ -123,6 +123,14 @@ def _fallback_models(value: Any, given: Given) -> tuple[str, ...]:
         text = f"fallbackModels must be an array with any of {quoted(given.models)}; {shown(unknown[0])} is none of them."
         raise Unfit(text)
     return tuple(dict.fromkeys(value))
+
+
+def _review_when(value: Any, _: Given) -> tuple[Review, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value) or set(value) - set(Review):
+        raise Unfit
+    return tuple(Review(word) for word in dict.fromkeys(value))
 
 
 def _webhook_url(value: Any, given: Given) -> str | None:
@@ -289,6 +297,21 @@ class ExtractRequest:
     cache: bool = boolean(
         what="Whether a record that the account got before [may be taken](../how-to/records.md#do-not-ask-twice) "
         "instead of a model call. Takes strings as `jsonMode` does."
+    )
+    evidence: bool = boolean(
+        what="Whether each value of a record is [looked for in the picture](../explanation/evidence.md) by the service's own OCR, so "
+        'that you see where it stands, or that it does not. It needs `schema`, or `granularity` `"perImage"`. The records stay as '
+        "they are, and it costs no credits.",
+        when="is not true or false, or is true for answers that are merged",
+    )
+    #: Without repetitions.
+    review_when: tuple[Review, ...] = declared(
+        read=_review_when,
+        schema={"type": ["array", "null"], "items": {"type": "string", "enum": [word.value for word in Review]}},
+        wants=f"an array with any of {quoted(list(Review))}",
+        what="When an image [needs a review](../explanation/evidence.md#what-needs-a-review) by a person. It needs `evidence`.",
+        when='is not an array with any of `"unsupported"`, `"lowConfidence"`, `"failed"`, or stands without `evidence`',
+        form="texts",
     )
     #: Empty: the engine's default model.
     model: str = declared(

@@ -146,7 +146,7 @@ def declared(
     return cast("T", dataclasses.field(metadata={_ENTRY: entry}))  # so that type checkers see the attribute's type
 
 
-def boolean(*, what: str) -> bool:
+def boolean(*, what: str, when: str = "") -> bool:
     """A boolean, false if it is missing. It accepts the strings "true" and "false" too, because an existing client sends them."""
 
     def read(value: Any, _: Given) -> bool:
@@ -157,7 +157,7 @@ def boolean(*, what: str) -> bool:
         raise Unfit
 
     # The schema leaves the strings out, because clients that are generated for both types are awkward to use.
-    return declared(read=read, schema={"type": ["boolean", "null"]}, wants="true or false", what=what, default=False)
+    return declared(read=read, schema={"type": ["boolean", "null"]}, wants="true or false", what=what, when=when, default=False)
 
 
 def choice(names: Sequence[Name], *, default: T, what: str, wants: str = "", says: str = TELLS_VALUE, when: str = "") -> Name | T:

@@ -72,6 +72,7 @@ class NewRow:
     scratch_bytes: int  #: bytes of the job's images that are in scratch already
     input_bytes: int = 0  #: the same, but never changed later
     keep_ms: int = 0  #: time that uploaded images are kept after each round's end
+    evidence: Sequence[str] | None = None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
     max_money: int | None = None  #: the most that the model calls may cost, in billionths of a dollar; None: no limit
     deadline_ms: int  #: time that each round may take, from its start
     ttl_ms: int  #: how long results are kept after the job's end

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Update, bindparam, func, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.asking.ask import ChunkOutcome
@@ -66,6 +66,7 @@ class ChunkWork:
     left: float  #: seconds until the job's deadline
     limited: bool  #: the job has a limit of money
     tier: Tier
+    evidence: bool  #: the job's records are looked for in their pictures
     fail_on_error: bool  #: the job fails if any image fails
     pending: dict[int, str | None]  #: index → URL of each image that has no outcome yet
 
@@ -91,6 +92,7 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
         left=row.left / 1000,
         limited=row.max_money is not None,
         tier=Tier(row.tier),
+        evidence=row.evidence is not None,
         fail_on_error=row.fail_on_error,
         pending={image.at: image.source for image in pending},
     )
@@ -110,6 +112,7 @@ def _chunk() -> Select[Any]:
             jobs_table.c.total,
             jobs_table.c.max_money,
             jobs_table.c.tier,
+            jobs_table.c.evidence,
             jobs_table.c.fail_on_error,
             (jobs_table.c.deadline_at - now_ms()).label("left"),
             chunks_table.c.first,
@@ -182,7 +185,7 @@ def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chu
         return close_job(connection, job, TOO_LARGE)
     set_chunk(connection, lease, object=key)
     if not chunk.staged:
-        return _close_chunk(connection, job, lease)
+        return close_chunk(connection, job, lease)
     kind, part = StepKind.EXTRACT, lease.part
     following = steps.add(connection, job=lease.job, round_=lease.round, kind=kind, parts=[part], expiries=expiries)
     return [] if job.tier is Tier.ECONOMY else following  # a slow step is for the threads of slow steps
@@ -223,7 +226,12 @@ def record_outcome(
     else:
         steps.check(connection, lease)
     _store_outcome(connection, lease, outcome, job=job, last=last)
-    return _after_chunk(connection, job) if last and job is not None else []
+    if not last or job is None:
+        return []
+    if _has_records(connection, job, lease):
+        set_chunk(connection, lease, open=True)
+        return _ground_next(connection, lease)
+    return _after_chunk(connection, job)
 
 
 def _store_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, *, job: LockedJob | None, last: bool) -> None:
@@ -273,7 +281,7 @@ def record_dead(connection: Connection, lease: Lease, detail: str) -> list[int]:
     of_chunk = columns.job == lease.job, columns.no == lease.part
     chunk = connection.execute(select(columns.first, columns.count.label("size")).where(*of_chunk)).one()
     fail_open_images(connection, lease.job, ItemCode.INTERNAL_ERROR, detail, between=(chunk.first, chunk.first + chunk.size - 1))
-    return _close_chunk(connection, job, lease)
+    return _ground_or_close(connection, job, lease)
 
 
 def record_death(connection: Connection, lease: Lease) -> list[int]:
@@ -297,7 +305,7 @@ def record_death(connection: Connection, lease: Lease) -> list[int]:
     steps.finish(connection, lease, state=StepState.DEAD)
     detail = "A worker died of this image, twice, with nothing else to do: save it anew, as PNG or JPEG."
     fail_open_images(connection, lease.job, ItemCode.WORKER_CRASHED, detail, between=(chunk.first, chunk.last))
-    return _close_chunk(connection, job, lease)
+    return _ground_or_close(connection, job, lease)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -374,7 +382,43 @@ def _setting(names: tuple[str, ...]) -> Update:
     )
 
 
-def _close_chunk(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
+def _ground_or_close(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
+    """Has the chunk's records looked for in their pictures, if the job has evidence. Otherwise closes the chunk."""
+    return _ground_next(connection, lease) if _has_records(connection, job, lease) else close_chunk(connection, job, lease)
+
+
+def _ground_next(connection: Connection, lease: Lease) -> list[int]:
+    """Adds the step that finds the evidence of the chunk, which stays open until then."""
+    return steps.add(connection, job=lease.job, round_=lease.round, kind=StepKind.GROUND, parts=[lease.part])
+
+
+def _has_records(connection: Connection, job: LockedJob, lease: Lease) -> bool:
+    """Whether the job has evidence, and the chunk has records without it."""
+    if job.evidence is None:
+        return False
+    return connection.execute(ungrounded(images_table.c.index).limit(1), of_chunk(lease)).first() is not None
+
+
+def of_chunk(lease: Lease) -> dict[str, Any]:
+    """The parameters of `ungrounded`."""
+    return {"job": lease.job, "no": lease.part, "round": lease.round}
+
+
+def ungrounded(*columns: ColumnElement[Any]) -> Select[Any]:
+    """A query for the images of a chunk that were answered in this round and have no evidence, in order.
+
+    A chunk also reaches over images that earlier rounds have answered. These are not in its scratch object.
+    """
+    images, chunks = images_table.c, chunks_table.c
+    between = images.index >= chunks.first, images.index < chunks.first + chunks.count
+    answered = images.state == ImageState.DONE.value, images.attempts == bindparam("round"), images.evidence.is_(None)
+    joined = images_table.join(chunks_table, chunks.job == images.job)
+    named = images.job == bindparam("job"), chunks.no == bindparam("no")
+    return select(*columns).select_from(joined).where(*named, *between, *answered).order_by(images.index)
+
+
+def close_chunk(connection: Connection, job: LockedJob, lease: Lease) -> list[int]:
+    """Closes the lease's chunk. Returns the ids of the next steps."""
     set_chunk(connection, lease, open=False)
     return _after_chunk(connection, job)
 

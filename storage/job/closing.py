@@ -173,7 +173,15 @@ def _without_this_round(connection: Connection, job: LockedJob, failed: Verdict)
     connection.execute(
         update(images_table)
         .where(images_table.c.job == job.id, images_table.c.attempts == job.round)
-        .values(state=ImageState.FAILED.value, code=item_code.value, detail=message, result=null(), tier=None)
+        .values(
+            state=ImageState.FAILED.value,
+            code=item_code.value,
+            detail=message,
+            result=null(),
+            tier=None,
+            evidence=None,
+            needs_review=False,
+        )
     )
     parts = select(steps_table.c.part).where(
         steps_table.c.job == job.id,

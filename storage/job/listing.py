@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, or_, select, tuple_
 
-from pipeline.job_object import JobView
+from pipeline.job_object import ItemEvidence, JobView
 from pipeline.types import Form, ImageState, JobStatus, Question
 from storage.job.questions import question_of
+from storage.job.review import COLUMNS, evidence_of, needs_review
 from storage.job.views import select_jobs, views_of
 from storage.schema import images_table, jobs_table
 
@@ -31,6 +33,7 @@ class ItemView:
         dict[str, Any] | None
     )  #: what people changed (storage.job.corrections), with its `revision`; shown as `result` is
     result: Any  #: the image's own record, if the job makes records and they may be shown
+    evidence: ItemEvidence | None = None  #: None: the job has no evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,7 @@ class RequestView:
     max_money: int | None  #: billionths of a dollar
     tier: str  #: pipeline.types.Tier
     webhook_url: str | None
+    evidence: Sequence[str] | None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,9 +92,13 @@ def items_page(
     limit: int,
     state: ImageState | None = None,
     checked: bool | None = None,
+    reviewed: bool | None = None,
     after: int = -1,
 ) -> list[ItemView]:
-    """The job's images in order. `after`: the index of the last image on the previous page."""
+    """The job's images in order. `reviewed`: only those that need a review, or only those that need none.
+
+    `after`: the index of the last image on the previous page.
+    """
     shows = job.has_result or (not job.status.ended and _will_be_paid(connection, job.id))
     columns = images_table.c
     query = select(
@@ -104,11 +112,16 @@ def items_page(
         columns.note,
         columns.tier,
         *([columns.result, columns.corrections, columns.revision] if shows else []),
+        *(COLUMNS if job.evidence is not None else []),
     ).where(columns.job == job.id, columns.index > after)
     if state is not None:
         query = query.where(columns.state == state.value)
     if checked is not None:
         query = query.where(columns.checked.is_(checked))
+    kept = job.status.ended and not job.expired
+    if reviewed is not None:
+        found = needs_review(job.evidence or (), kept=kept)
+        query = query.where(found if reviewed else ~found)
     return [
         ItemView(
             index=row.at,
@@ -122,6 +135,7 @@ def items_page(
             tier=row.tier,
             corrections={**row.corrections, "revision": row.revision} if shows and row.corrections else None,
             result=row.result if shows else None,
+            evidence=None if job.evidence is None else evidence_of(row, job.evidence, kept=kept, shows=shows),
         )
         for row in connection.execute(query.order_by(columns.index).limit(limit))
     ]
@@ -146,7 +160,7 @@ def question_of_job(connection: Connection, job: str) -> Question | None:
 
 def request_of_job(connection: Connection, job: str) -> RequestView | None:
     """What the request of the job asked for. None if the job is gone."""
-    names = ("input_method", "fail_on_error", "deadline_ms", "keep_ms", "max_money", "tier", "webhook_url")
+    names = ("input_method", "fail_on_error", "deadline_ms", "keep_ms", "max_money", "tier", "webhook_url", "evidence")
     columns = (jobs_table.c[name] for name in (*names, "prompt", "options"))
     row = connection.execute(select(*columns).where(jobs_table.c.id == job)).one_or_none()
     if row is None:

@@ -29,6 +29,7 @@ class LockedJob:
     request: str | None  #: id of the HTTP request that started the round, for the log
     result: str | None  #: result of the previous round, if there was one
     tier: Tier
+    evidence: Sequence[str] | None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
 
 
 def lock_job(connection: Connection, job: str) -> LockedJob:
@@ -46,6 +47,7 @@ def lock_job(connection: Connection, job: str) -> LockedJob:
         request=row.request_id,
         result=row.result,
         tier=Tier(row.tier),
+        evidence=row.evidence,
     )
 
 
@@ -82,4 +84,5 @@ def _locked_job() -> Select[Any]:
         columns.request_id,
         columns.result,
         columns.tier,
+        columns.evidence,
     )

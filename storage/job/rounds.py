@@ -60,6 +60,8 @@ def retry(
         "tier": None,
         "corrections": None,
         "checked": False,
+        "evidence": None,
+        "needs_review": False,
     }
     connection.execute(
         update(images_table)

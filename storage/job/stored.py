@@ -88,7 +88,16 @@ def _measure(dialect: str) -> Select[Any]:
     own = size(jobs.prompt, jobs.options, jobs.metadata, jobs.name, jobs.batch, jobs.webhook_url, jobs.result, jobs.warnings)
     now = (
         own
-        + total(images.job, images.source, images.custom_id, images.detail, images.result, images.corrections, each=IMAGE_BYTES)
+        + total(
+            images.job,
+            images.source,
+            images.custom_id,
+            images.detail,
+            images.result,
+            images.corrections,
+            images.evidence,
+            each=IMAGE_BYTES,
+        )
         + total(chunks.job, chunks.replies)
         + total(merges_table.c.job, merges_table.c.text)
         + total(deliveries_table.c.job, deliveries_table.c.body)

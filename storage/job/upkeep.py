@@ -51,7 +51,7 @@ def purge_expired(connection: Connection, limit: int = 50) -> list[str]:
         connection.execute(
             update(images_table)
             .where(images_table.c.job.in_(late))
-            .values(result=None, source=None, corrections=None, checked=False)
+            .values(result=None, source=None, corrections=None, checked=False, evidence=None)
         )
         connection.execute(update(chunks_table).where(chunks_table.c.job.in_(late)).values(replies=[], progress=None))
         connection.execute(update(merges_table).where(merges_table.c.job.in_(late)).values(text=None))

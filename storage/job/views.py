@@ -13,6 +13,7 @@ from pipeline.job_object import AnswerView, JobView, ResultView
 from pipeline.types import ImageState, JobStatus, Usage
 from storage.database import now_ms
 from storage.job.outcome import failures_of
+from storage.job.review import count_reviews, evidence_of_job
 from storage.schema import chunks_table, images_table, jobs_table, merges_table
 
 _COLUMNS = tuple(attribute.name for attribute in fields(JobView) if attribute.name in jobs_table.c)
@@ -52,7 +53,9 @@ def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobView]:
     for statement in (_usage_of_chunks(), _usage_of_merges()):
         for job, usage in connection.execute(statement, {"ids": ids}):
             usages[job] = usages[job].plus(Usage(**usage))
-    return [_view(row, states[row.id], usages[row.id]) for row in rows]
+    reviewed = {row.id: (row.evidence, _is_kept(row)) for row in rows if row.evidence is not None}
+    reviews = count_reviews(connection, reviewed)
+    return [_view(row, states[row.id], usages[row.id], needs_review=reviews.get(row.id, 0)) for row in rows]
 
 
 # Each statement is built once and cached, because building it takes longer than running it.
@@ -80,10 +83,15 @@ def _usage_of_merges() -> Select[Any]:
     return select(merges_table.c.job, merges_table.c.usage).where(of_jobs).order_by(merges_table.c.key)
 
 
-def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage) -> JobView:
+def _is_kept(row: Row[Any]) -> bool:
+    """Whether the job has ended, and its results have not expired."""
+    return JobStatus(row.status).ended and row.expires_at is not None and row.expires_at > row.now
+
+
+def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage, *, needs_review: int) -> JobView:
     succeeded, failed = states.get(ImageState.DONE, 0), states.get(ImageState.FAILED, 0)
     status = JobStatus(row.status)
-    expired = status.ended and (row.expires_at is None or row.expires_at <= row.now)
+    expired = status.ended and not _is_kept(row)
     columns = {name: getattr(row, name) for name in _COLUMNS}
     if row.inputs_expire_at is not None and row.inputs_expire_at <= row.now:
         columns["inputs_expire_at"] = None  # a step deletes them
@@ -93,6 +101,7 @@ def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage) -> JobView
         failed=failed,
         progress=1.0 if status.ended else (succeeded + failed + states.get(ImageState.STAGED, 0) / 2) / row.total,
         usage=usage,
+        needs_review=needs_review,
         expired=expired,
         has_result=status.ended and row.has_result and not expired,
     )
@@ -113,6 +122,7 @@ def _result_view(connection: Connection, job: str, row: Row[Any], *, failed: boo
         result=row.result or "",
         failures=failures,
         custom_ids={image.at: image.custom_id for image in named},
+        evidence=None if row.evidence is None or row.result is None else evidence_of_job(connection, job, row.evidence),
     )
 
 
@@ -136,7 +146,7 @@ def answer_view(connection: Connection, job: str, account: str) -> AnswerView | 
 @cache
 def _answer() -> Select[Any]:
     done = images_table.c.job == jobs_table.c.id, images_table.c.state == ImageState.DONE.value
-    names = ("status", "credits", "error_code", "error_message", "prompt", "result", "total", "expires_at")
+    names = ("status", "credits", "error_code", "error_message", "prompt", "result", "evidence", "total", "expires_at")
     return select(
         *(jobs_table.c[name] for name in names),
         select(func.count()).select_from(images_table).where(*done).scalar_subquery().label("succeeded"),
@@ -146,7 +156,7 @@ def _answer() -> Select[Any]:
 
 @cache
 def _result() -> Select[Any]:
-    return select(jobs_table.c.prompt, jobs_table.c.result).where(jobs_table.c.id == bindparam("job"))
+    return select(jobs_table.c.prompt, jobs_table.c.result, jobs_table.c.evidence).where(jobs_table.c.id == bindparam("job"))
 
 
 @cache

@@ -39,6 +39,9 @@ from storage.schema import OPEN_STATES, OPEN_STEP, jobs_table, steps_table
 #: The states in which the lease's holder may end the step.
 Finished = Literal[StepState.DONE, StepState.DEAD, StepState.SPLIT]
 
+#: The kinds of step that a job's end cancels.
+_WORK = tuple(kind.value for kind in (StepKind.STAGE, StepKind.EXTRACT, StepKind.GROUND, StepKind.FINALIZE))
+
 WAITED, USUAL, SLOW = 0, 1, 2  #: the values of `priority`, in the order in which steps are announced
 ALONE_AFTER = 2  #: a step runs in its own process after this number of expired leases
 
@@ -277,7 +280,7 @@ def _cancel_statement() -> ReturningUpdate[Any]:
     work = and_(
         steps_table.c.job == bindparam("of"),
         steps_table.c.round == bindparam("in"),
-        steps_table.c.kind.in_((StepKind.STAGE.value, StepKind.EXTRACT.value, StepKind.FINALIZE.value)),
+        steps_table.c.kind.in_(_WORK),
         steps_table.c.state.in_(OPEN_STATES),
     )
     cancelled = {"state": StepState.CANCELLED.value, "epoch": steps_table.c.epoch + 1, "owner": None}

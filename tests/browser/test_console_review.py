@@ -283,6 +283,10 @@ def test_a_value_with_evidence_is_shown_where_it_stands(open_console, service: S
 
     console.page.route(re.compile(r"/items\?"), with_evidence)
     page = reviewed(console, ended)
+    expect(page.get_by_label("Show")).to_have_value("review")
+    expect(page.get_by_role("row")).to_have_count(2)
+    page.get_by_label("Show").select_option("all")
+    page.get_by_role("gridcell", name="receipt-0.png").click()
     level = page.locator(".viewer-level")
     expect(level).to_have_text(re.compile(r"\d+%"))
     whole = level.inner_text()
@@ -295,8 +299,38 @@ def test_a_value_with_evidence_is_shown_where_it_stands(open_console, service: S
     expect(page.get_by_label("confidence")).to_be_visible()
     expect(page.locator(".viewer-boxes span")).to_have_count(1)
     expect(page.get_by_label("box")).to_have_count(0)
-    page.get_by_label("Show").select_option("unsupported")
+    page.get_by_label("Show").select_option("review")
     expect(page.get_by_role("row")).to_have_count(2)
+
+
+def test_the_review_opens_with_the_records_that_need_a_look_zoomed_to_the_doubtful_value(open_console, service: Service):
+    job = send(service, 3)
+    service.follow(f"/api/v1/jobs/{job}")
+    console = open_console(service)
+
+    def with_doubt(route):
+        answer = route.fetch()
+        body = answer.json()
+        sure = {"match": "exact", "text": "picture 1", "boxes": [[0.1, 0.1, 0.4, 0.2]], "confidence": 0.98}
+        doubt = {"match": "fuzzy", "text": "l", "boxes": [[0.5, 0.5, 0.6, 0.55]], "confidence": 0.9}
+        found = {"evidence": {"/shop": sure, "/total": doubt}, "unsupported": [], "evidenceError": None, "needsReview": True}
+        body["items"][1] |= found
+        body["items"][2] |= {"evidence": {"/shop": sure}, "unsupported": ["/total"], "evidenceError": None, "needsReview": True}
+        route.fulfill(response=answer, json=body)
+
+    console.page.route(re.compile(r"/items\?"), with_doubt)
+    page = reviewed(console, job)
+    expect(page.get_by_label("Show")).to_have_value("review")
+    expect(page.get_by_role("row")).to_have_count(3)
+    expect(page.locator('[data-n="1"] [data-column="2"]')).to_have_attribute("tabindex", "0")
+    expect(page.locator(".viewer-boxes span")).to_have_count(1)
+    expect(page.get_by_text("The picture seems to have “l”.")).to_be_visible()
+    page.keyboard.press("c")
+    expect(page.get_by_text("Not seen in the picture.")).to_be_visible()
+    expect(page.locator('[data-n="2"] [data-column="2"]')).to_be_focused()
+    expect(page.locator(".viewer-boxes span")).to_have_count(0)
+    page.keyboard.press("c")
+    expect(page.get_by_text("No record fits.")).to_be_visible()
 
 
 def test_the_code_of_a_run_can_be_pasted(open_console, service: Service, ended: str, tmp_path):

@@ -122,12 +122,14 @@ def crashing_parts(parts: WorkerParts, crashing: Crashing) -> WorkerParts:
     scratch: Any = WrappedScratch(parts.scratch, crashing)
     signals: Any = Wrapped(parts.signals, crashing)
     engine: Any = Wrapped(parts.engine, crashing)
+    text_reader: Any = Wrapped(parts.text_reader, crashing)
     return replace(
         parts,
         database=database,
         scratch=scratch,
         signals=signals,
         engine=engine,
+        text_reader=text_reader,
         fetch=crashing.call("fetch", lambda *values, **options: list(parts.fetch(*values, **options))),
         decode=crashing.call("decode", lambda pictures: _given(list(parts.decode(pictures)))),
         deliver=crashing.call("deliver", parts.deliver),

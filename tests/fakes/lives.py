@@ -48,6 +48,7 @@ from storage.scratch.open import open_scratch
 from tests.fakes.crashing import Crashing, Wrapped, WrappedDatabase, WrappedScratch, crashing_parts
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
+from tests.fakes.text_reader import FakeTextReader
 from tests.harness import URL
 from workers.alone import Died, answers_apart
 from workers.cleaning import Cleaning
@@ -172,6 +173,8 @@ def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Worke
         fetch=fetch,
         decode=fake_decode,
         engine=_engine(settings.data_dir, lambda: os._exit(POISONED)),
+        text_reader=FakeTextReader(),
+        ocr_places=workers.wiring.ocr_places(settings),
         models={},
         deliver=deliver,
         secret_key=b"secret",

@@ -17,10 +17,11 @@ from tests.fakes.deliver import FakeDeliver
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
 from tests.fakes.signals import MemorySignals
+from tests.fakes.text_reader import FakeTextReader
 from workers import alone
 from workers.leases import LeaseKeeper
 from workers.run import run_lease
-from workers.wiring import WorkerParts, webhook_places
+from workers.wiring import WorkerParts, ocr_places, webhook_places
 
 POISON = b"img poison"
 DEATHS = {"exit": lambda: os._exit(3), "kill": lambda: os.kill(os.getpid(), signal.SIGKILL), "hang": lambda: time.sleep(600)}
@@ -47,6 +48,8 @@ def main(folder: str, how: str) -> None:
         decode=fake_decode,
         decoding=ThreadPoolExecutor(1),
         engine=FakeEngine(script=die),
+        text_reader=FakeTextReader(),
+        ocr_places=ocr_places(settings),
         models={},
         deliver=FakeDeliver(),
         secret_key=b"secret",

@@ -72,14 +72,14 @@ run("${table}", images, fields)
 
 /** The fields that `extract-image run` has as options, and those that it sets itself. */
 const OPTIONS = { prompt: "prompt", model: "model", detail: "detail", tier: "tier", maxMoney: "max-money" };
-const ITS_OWN = ["schema", "fallbackModels", "jsonMode", "granularity", "merge", "name", "keepInputsSeconds", "onError", "deadlineSeconds"];
+const ITS_OWN = ["schema", "fallbackModels", "jsonMode", "granularity", "merge", "name", "keepInputsSeconds", "onError", "deadlineSeconds", "evidence", "reviewWhen"];
 
 function command(jobs) {
   const { fields } = jobs[0];
   const money = jobs.reduce((all, job) => all + (job.fields.maxMoney ?? 0), 0);
   const names = [...new Set(jobs.flatMap((job) => job.folder || job.names.map((name) => name.replace(/^-/, "./-"))))];
   const listed = names.length > FEW; // a command line has room for some thousand characters
-  const words = ["extract-image run", fields.schema && "--schema schema.json", ...Object.entries(OPTIONS).map(([name, option]) => fields[name] && `--${option} ${quote(name === "maxMoney" ? money : fields[name])}`), ...(fields.fallbackModels ?? []).map((model) => `--fallback-model ${quote(model)}`), "--csv results.csv", listed ? "-" : "--", ...(listed ? [] : names.map(quote))];
+  const words = ["extract-image run", fields.schema && "--schema schema.json", ...Object.entries(OPTIONS).map(([name, option]) => fields[name] && `--${option} ${quote(name === "maxMoney" ? money : fields[name])}`), ...(fields.fallbackModels ?? []).map((model) => `--fallback-model ${quote(model)}`), fields.evidence && "--evidence", "--csv results.csv", listed ? "-" : "--", ...(listed ? [] : names.map(quote))];
   return `${fields.schema ? `cat > schema.json <<'END_OF_SCHEMA'\n${write(fields.schema, 2)}\nEND_OF_SCHEMA\n` : ""}${words.filter(Boolean).join(" \\\n  ")}${listed ? ` <<'END_OF_LIST'\n${names.join("\n")}\nEND_OF_LIST` : ""}\n`;
 }
 

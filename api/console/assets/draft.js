@@ -8,7 +8,7 @@ const SETTINGS = "extract-image.draft";
  */
 export const draft = {
   pictures: [],
-  name: "", prompt: "", model: "", detail: "", thinking: "", tier: "standard", keepInputsSeconds: 86400, maxMoney: "",
+  name: "", prompt: "", model: "", detail: "", thinking: "", tier: "standard", keepInputsSeconds: 86400, maxMoney: "", evidence: "",
   fields: [], schema: null,
 };
 

@@ -108,7 +108,9 @@ export function recordForm({ item, schema, change, chosen }) {
         done();
       }
     };
-    return h("div.value", h("label", { for: id }, name), note, control, fault, trace(pointer, name));
+    const seen = item.evidence?.[pointer];
+    const doubt = item.unsupported?.includes(pointer) ? `! Not seen in the picture${seen?.text ? `, which has “${seen.text}” there` : ""}.` : seen?.match === "fuzzy" && `! The picture seems to have “${seen.text}”.`;
+    return h("div.value", h("label", { for: id }, name), note, control, doubt && h("p.note.doubt", doubt), fault, trace(pointer, name));
   }
 
   /** What was there before a correction, who corrected it and when. */

@@ -15,20 +15,24 @@ export const title = "Review";
 
 const ROW = 40; // pixels
 const MOST_COLUMNS = 40;
+const LOW = 0.8; // the service's own limit of a low confidence
 const recordOf = (item) => item.corrections?.record ?? item.result;
 const isCorrected = (item) => item.corrections?.record !== undefined;
 const isFailed = (item) => item.status === "failed";
 const isChecked = (item) => Boolean(item.corrections?.checked);
-const isUnsupported = (item) => Boolean(item.needsReview) || Object.values(item.evidence ?? {}).some((one) => one.match === "none");
+const isUnseen = (item) => item.unsupported?.length > 0;
+const isToReview = (item) => !isChecked(item) && Boolean(item.needsReview || isUnseen(item));
+/** The pointer of the first value that a person should look at; undefined if there is none. */
+const doubtOf = (item) => item.unsupported?.[0] ?? Object.entries(item.evidence ?? {}).find(([, one]) => one.match === "fuzzy" || (one.boxes.length && one.confidence < LOW))?.[0];
 const FILTERS = [
   ["all", "All", () => true],
   ["unchecked", "Unchecked", (item) => item.status === "succeeded" && !isChecked(item)],
   ["corrected", "Corrected", isCorrected],
-  ["unsupported", "Unsupported", isUnsupported],
+  ["review", "Need a review", isToReview],
   ["failed", "Failed", isFailed],
 ];
 /** Sign, kind of badge and word of a record's state. */
-const stateOf = (item) => (isFailed(item) ? ["✕", "bad", "failed"] : isChecked(item) ? ["✓", "good", "checked"] : isUnsupported(item) ? ["!", "warn", "not seen in the picture"] : ["○", "", "unchecked"]);
+const stateOf = (item) => (isFailed(item) ? ["✕", "bad", "failed"] : isChecked(item) ? ["✓", "good", "checked"] : isUnseen(item) ? ["!", "warn", "not seen in the picture"] : item.needsReview ? ["!", "warn", "needs a review"] : ["○", "", "unchecked"]);
 const KEYS = [["↓ or J", "next record"], ["↑ or K", "record before"], ["← →", "other value"], ["Enter", "correct the value; again: store it"], ["Escape", "leave the value as it was"], ["C", "mark as checked, and next"], ["F", "filter"], ["/", "search"], ["+ − 0", "zoom the picture"], ["?", "this list"]];
 
 export async function show(main, { rest, signal }) {
@@ -62,6 +66,7 @@ function boxesOf(item, pointer) {
   const inside = (value) => (value instanceof Object ? [value.box].filter(isBox).concat(Object.values(value).flatMap(inside)) : []);
   const evidence = item.evidence?.[pointer];
   if (evidence || pointer === undefined) return evidence?.boxes ?? [];
+  if (item.evidence) return Object.entries(item.evidence).flatMap(([at, one]) => (at.startsWith(`${pointer}/`) ? one.boxes : []));
   const isText = !(valueAt(item.result, pointer) instanceof Object);
   for (let at = pointer; ; at = at.slice(0, at.lastIndexOf("/"))) {
     const found = inside(valueAt(item.result, at));
@@ -79,7 +84,7 @@ function review(main, run, requests, signal, first) {
   let n = -1; // the chosen one
   let column = 0; // 0: the picture's name; others: the values
   let pictured = -1; // whose picture is shown or being loaded
-  let [filter, sought] = ["all", ""];
+  let [filter, sought] = [first < 0 || Number.isNaN(first) ? (items.some(isToReview) ? "review" : "all") : "all", ""];
   let stop = new AbortController();
   let said; // where a conflict is told
 
@@ -110,7 +115,8 @@ function review(main, run, requests, signal, first) {
     grid.setAttribute("aria-rowcount", rows.length + 1);
     nothing.hidden = rows.length > 0;
     count();
-    choosePicture(rows.includes(stay) ? stay : rows[0] ?? -1);
+    const to = rows.includes(stay) ? stay : rows[0] ?? -1;
+    choosePicture(to, start(to));
   }
 
   function textOf(at) {
@@ -137,6 +143,13 @@ function review(main, run, requests, signal, first) {
     });
     return h("div", { class: `sheet-row ${item.status}`, role: "row", "aria-selected": String(picture === n), data: { n: picture } }, h("span", { role: "rowheader" }, number(picture + 1)),
       h("span", { role: "gridcell" }, sign(mark, kind, { role: "img", "aria-label": word, title: word })), cell(0, run.nameOf(picture), run.nameOf(picture)), values);
+  }
+
+  /** The column of the value that is to be looked at, while only such records are shown. */
+  function start(at) {
+    const doubt = filter === "review" && items[at] && doubtOf(items[at]);
+    const found = doubt ? columns.findIndex(([pointer]) => doubt === pointer || doubt.startsWith(`${pointer}/`)) : -1;
+    return found < 0 ? column : found + 1;
   }
 
   /** Chooses a picture and a column; with `focused` the focus goes to the cell. */
@@ -170,7 +183,12 @@ function review(main, run, requests, signal, first) {
   }
   const backToTable = () => narrow.matches || focus();
 
-  const boxes = () => boxesOf(items[n], columns[column - 1]?.[0]);
+  function boxes() {
+    const pointer = columns[column - 1]?.[0];
+    const doubt = doubtOf(items[n]);
+    const inner = doubt?.startsWith(`${pointer}/`) ? boxesOf(items[n], doubt) : [];
+    return inner.length ? inner : boxesOf(items[n], pointer);
+  }
 
   const load = debounced(() => picture().catch(complain), 60);
   async function picture() {
@@ -201,7 +219,7 @@ function review(main, run, requests, signal, first) {
       : [recordForm({ item, schema: requests[run.place(at).at].schema, change: (pointer, to) => change(at, { changes: { [pointer]: to } }), chosen: (pointer) => viewer.point(boxesOf(item, pointer)) }),
         h("div.row.side-acts", isChecked(item) ? button("Uncheck", () => change(at, { checked: false })) : button("Checked, next", check, { kind: "primary", title: "C" }), isCorrected(item) && button("Undo all corrections", () => change(at, { record: item.result }), { kind: "quiet" }))];
     fill(side, h("div.side-head", h("h2", `${number(at + 1)}. ${run.nameOf(at)}`), badge(`${mark} ${word}`, kind), h("span.grow"), step(-1, "↑", "Record before (K)"), step(1, "↓", "Next record (J)")), said,
-      item.note && h("p.hint", `Note: ${item.note}`), content, isChecked(item) && h("p.hint", `Checked by ${item.corrections.checkedBy}, ${time(item.corrections.checkedAt)}.`));
+      item.note && h("p.hint", `Note: ${item.note}`), item.evidenceError && h("p.hint", item.evidenceError.message), content, isChecked(item) && h("p.hint", `Checked by ${item.corrections.checkedBy}, ${time(item.corrections.checkedAt)}.`));
   }
 
   /** Sends a correction. Raises what is wrong with a value, so that it is shown at its field. */
@@ -252,7 +270,7 @@ function review(main, run, requests, signal, first) {
     const following = rows[rows.indexOf(at) + 1];
     await change(at, { checked: true });
     if (!isChecked(items[at])) return;
-    if (filter === "unchecked") choose(filter, sought, following);
+    if (filter === "unchecked" || filter === "review") choose(filter, sought, following);
     else if (following === undefined) say("That was the last one.");
     else choosePicture(following);
     backToTable();
@@ -263,7 +281,7 @@ function review(main, run, requests, signal, first) {
     const to = rows[rows.indexOf(n) + by];
     if (to === undefined) return;
     const label = side.contains(document.activeElement) && labelOf(document.activeElement);
-    choosePicture(to, column, !label);
+    choosePicture(to, start(to), !label);
     if (label) side.querySelector(`[aria-label="${label}"]`)?.focus();
   }
   const leap = (to) => rows.length && choosePicture(rows[Math.min(rows.length - 1, Math.max(0, to))], column, true);

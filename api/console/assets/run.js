@@ -159,7 +159,8 @@ function cost(run, estimated) {
 
 function ending(run, refresh) {
   const error = run.jobs.find((job) => job.error)?.error;
-  return [error && notice("bad", h("strong", "The run failed. "), error.message), run.succeeded > 0 && h("div.row", go("review", run, "Review the records", "primary big"), go("export", run, "Export", "big")), run.failed > 0 && failures(run, refresh)];
+  const looks = run.sum((job) => job.counts.needsReview ?? 0);
+  return [error && notice("bad", h("strong", "The run failed. "), error.message), run.succeeded > 0 && h("div.row", go("review", run, looks ? `Review the ${plural(looks, "record")} to look at` : "Review the records", "primary big"), go("export", run, "Export", "big")), run.failed > 0 && failures(run, refresh)];
 }
 
 function failures(run, refresh) {

@@ -19,6 +19,7 @@ export function fieldsFor(able, over = {}) {
   if (can.schema !== false && Object.keys(set.schema?.properties ?? set.schema ?? {}).length) made.schema = set.schema;
   if (set.model) made.model = set.model;
   for (const [name, values] of Object.entries({ detail: can.detail, thinking: can.thinking, tier: can.tiers })) if (values?.includes(set[name]) && set[name] !== "standard") made[name] = set[name];
+  if (set.evidence) Object.assign(made, { evidence: true, reviewWhen: ["unsupported", "lowConfidence", "failed"] });
   if (set.maxMoney > 0) made.maxMoney = Number(set.maxMoney);
   return made;
 }

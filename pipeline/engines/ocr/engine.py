@@ -92,14 +92,47 @@ class OcrEngine:
         if len(call.pictures) != 1:
             raise ValueError(f"The ocr engine takes 1 picture a call, not {len(call.pictures)}.")
         picture = call.pictures[0]
-        said = self._read(picture, call.timeout)
-        if said.kind == "fault":
-            raise ModelFault(f"The OCR engine failed: {_one_line(said.detail)}")
+        said = self.read(picture.data, timeout=call.timeout)
         if said.kind == "unreadable":
             return Answer(finish=Finish.UNREADABLE, code=ItemCode.IMAGE_CORRUPT, detail=_one_line(said.detail))
         notes = {picture.number: _DOUBTFUL} if said.doubtful else {}
         text = _answer(call, picture, said)
         return Answer(finish=Finish.COMPLETE, text=text, model_version=_one_line(said.model_version), notes=notes)
+
+    def read(self, data: bytes, *, timeout: float) -> OcrReply:
+        """What the server read in a picture's encoded bytes, of the kind `reading`, or `unreadable` if they are no picture.
+
+        `timeout`: seconds, from when the server is up. Raises ModelUnavailable, ModelFault and Permanent as `ask` does.
+        """
+        deadline = 0.0
+        deaths = 0
+        for _ in range(_MOST_DEATHS):
+            connection = self._take()
+            deadline = deadline or time.monotonic() + timeout
+            started = False
+            try:
+                connection.settimeout(max(0.001, deadline - time.monotonic()))
+                send(connection, OcrRequest(kind="read", seconds=timeout), data)
+                said, _body = receive(connection, OcrReply, deadline=deadline)
+                if said.kind == "started":
+                    started = True
+                    said, _body = receive(connection, OcrReply, deadline=deadline)
+            except TimeoutError as error:
+                connection.close()
+                if started:
+                    raise ModelFault(f"The OCR engine did not read the picture in {timeout:.0f} s.") from error
+                raise ModelUnavailable("The OCR engine is busy with other pictures.", retry_after=5.0) from error
+            except (EOFError, OSError) as error:
+                connection.close()
+                deaths += started
+                if deaths == 2:
+                    raise ModelFault("The OCR engine died twice while it read the picture.") from error
+            else:
+                self._put_back(connection)
+                if said.kind == "fault":
+                    raise ModelFault(f"The OCR engine failed: {_one_line(said.detail)}")
+                return said
+        raise ModelUnavailable("The OCR engine keeps dying.", retry_after=30.0)
 
     def server_pid(self) -> int:
         """The process id of the machine's OCR server. Starts the server if there is none. Raises ModelUnavailable."""
@@ -125,35 +158,6 @@ class OcrEngine:
             free, self._free = self._free, []
         for connection in free:
             connection.close()
-
-    def _read(self, picture: Picture, timeout: float) -> OcrReply:
-        deadline = 0.0
-        deaths = 0
-        for _ in range(_MOST_DEATHS):
-            connection = self._take()
-            deadline = deadline or time.monotonic() + timeout
-            started = False
-            try:
-                connection.settimeout(max(0.001, deadline - time.monotonic()))
-                send(connection, OcrRequest(kind="read", seconds=timeout), picture.data)
-                said, _body = receive(connection, OcrReply, deadline=deadline)
-                if said.kind == "started":
-                    started = True
-                    said, _body = receive(connection, OcrReply, deadline=deadline)
-            except TimeoutError as error:
-                connection.close()
-                if started:
-                    raise ModelFault(f"The OCR engine did not read the picture in {timeout:.0f} s.") from error
-                raise ModelUnavailable("The OCR engine is busy with other pictures.", retry_after=5.0) from error
-            except (EOFError, OSError) as error:
-                connection.close()
-                deaths += started
-                if deaths == 2:
-                    raise ModelFault("The OCR engine died twice while it read the picture.") from error
-            else:
-                self._put_back(connection)
-                return said
-        raise ModelUnavailable("The OCR engine keeps dying.", retry_after=30.0)
 
     def _take(self) -> socket.socket:
         """A connection for one call. Each call has its own, so that the calls of all threads wait in the server's one queue."""

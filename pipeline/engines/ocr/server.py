@@ -103,6 +103,7 @@ class _Found:
     text: str  #: empty if the recognizer read nothing in it
     corners: Corners  #: pixels of the picture
     confidence: float
+    places: tuple[int, ...] = ()  #: see OcrReply
 
 
 # --- reading ---
@@ -162,6 +163,8 @@ class Reader:
             ),
             barcodes=tuple(codes),
             doubtful=_is_doubtful(found),
+            places=tuple(line.places for line in lines),
+            size=(picture.shape[1], picture.shape[0]),
         )
 
     def _turned(self, picture: Pixels, still_wanted: Callable[[], bool]) -> list[_Found]:
@@ -196,19 +199,39 @@ class Reader:
             result = self._result(piece)
             if not len(result):
                 continue
-            for corners, text, confidence in zip(result.boxes, result.txts, result.scores, strict=True):
+            for corners, text, confidence, columns in zip(
+                result.boxes, result.txts, result.scores, result.word_results, strict=True
+            ):
                 placed = np.asarray(corners, np.float64) / scale + (left, top)
                 text, confidence = ("", 0.0) if text == _UNREAD else (text, float(confidence))  # noqa: PLW2901
-                found.append(_Found(text=text, corners=_back(placed, turn, width, height), confidence=confidence))
+                back = _back(placed, turn, width, height)
+                found.append(_Found(text=text, corners=back, confidence=confidence, places=_places(text, columns)))
         return found
 
     def _result(self, piece: Pixels) -> Any:
         """What RapidOCR gives for the picture, with the text _UNREAD for each box in which it read nothing."""
         image, steps = self._ocr.preprocess_img(self._ocr.load_img(piece))
+        # RapidOCR keeps the columns of the characters only if it is asked for word boxes. Its own boxes are not computed, because
+        # they join words of one script and take longer than the columns.
+        self._ocr.return_word_box = True
         boxes, turns, texts, cut_out = self._ocr.run_ocr_steps(image, steps)
+        self._ocr.return_word_box = False
         if texts.txts is not None:
             texts.txts = tuple(text if text.strip() else _UNREAD for text in texts.txts)
         return self._ocr.build_final_output(piece, boxes, turns, texts, cut_out, steps)
+
+
+def _places(text: str, columns: Any) -> tuple[int, ...]:
+    """See OcrReply. `columns` is RapidOCR's WordInfo: the column of the recognizer's output in which each letter was read.
+
+    It has no columns for spaces, so a space is put in the middle between its neighbours.
+    """
+    found = [column for word in columns.word_cols for column in word] if columns else []
+    letters = [at for at, letter in enumerate(text) if not letter.isspace()]
+    if not letters or len(found) != len(letters) or not columns.line_txt_len:
+        return ()
+    places = np.interp(range(len(text)), letters, (np.asarray(found) + 0.5) * 1000 / columns.line_txt_len)
+    return tuple(int(place) for place in places.round().clip(0, 1000))
 
 
 def upright(data: bytes) -> Pixels:

@@ -59,6 +59,10 @@ class OcrReply:
     model_version: str = ""  #: with status and reading
     lines: tuple[OcrLine, ...] = ()  #: with reading, in no order
     barcodes: tuple[Barcode, ...] = ()  #: with reading
+    #: With reading: for each line, where the middle of each of its characters is, in thousandths of the line's length. A line
+    #: whose places are not known has none.
+    places: tuple[tuple[int, ...], ...] = ()
+    size: tuple[int, int] = (0, 0)  #: with reading: width and height of the upright picture in pixels
     doubtful: bool = False  #: with reading: much of the text is unclear, or of a script that the models have no letters for
     detail: str = ""  #: with unreadable and fault
 

@@ -17,6 +17,8 @@ GIVEN = {
     "detail": "low",
     "onError": "fail",
     "deadlineSeconds": 60,
+    "evidence": True,
+    "reviewWhen": ["unsupported"],
     "keepInputsSeconds": 30,
     "maxMoney": 1.5,
     "metadata": {"order": 1},

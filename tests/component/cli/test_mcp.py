@@ -104,6 +104,15 @@ def test_a_schema_gives_a_record_for_each_image(house, call):
     assert answer["images"][0]["result"] == {"saw": "img0"}
 
 
+def test_with_evidence_each_image_names_the_values_that_do_not_stand_in_it(house, call):
+    answer = call("extract", prompt="p", maxCredits=11, urls=house.urls(1), evidence=True)
+    image = answer["images"][0]
+    assert (image["unsupported"], image["evidenceError"], image["needsReview"]) == ([], None, False)
+    assert "not sent" not in call("estimate", prompt="p", urls=house.urls(1), evidence=True)
+    plain = call("extract", prompt="p", maxCredits=11, urls=house.urls(1))["images"][0]
+    assert (plain["unsupported"], plain["needsReview"]) == (None, None)
+
+
 def test_images_in_the_call_are_uploaded_under_their_names(call):
     inline = [{"name": "a.png", "data": base64.b64encode(b"img a").decode()}]
     answer = call("extract", prompt="p", maxCredits=11, inline=inline)

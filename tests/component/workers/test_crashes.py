@@ -100,6 +100,18 @@ SCENARIOS = {
         script=miss_img0_in_economy,
         flex=0.5,
     ),
+    "records that are looked for in their pictures, two of which are the same": Scenario(
+        lambda _house: {
+            "inputMethod": "base64",
+            "images": [b64(b"img0"), b64(b"img1"), b64(b"img2"), b64(b"img0")],
+            "prompt": "p",
+            "granularity": "perImage",
+            "jsonMode": True,
+            "evidence": True,
+            "reviewWhen": ["failed"],
+        },
+        script=refuse_img1,
+    ),
     "one call that a caller waits for, one image of which is none": Scenario(
         lambda _house: {
             "inputMethod": "base64",

@@ -17,6 +17,7 @@ from tests.fakes.engine import FakeEngine
 from tests.fakes.images import FakeFetch, fake_decode
 from tests.fakes.reencode import fake_preview, fake_reencode
 from tests.fakes.scratch import MemoryScratch
+from tests.fakes.text_reader import FakeTextReader
 
 FOLDERS = ("api", "cli", "config", "pipeline", "storage", "workers")
 ROWS = tables_with("docs/architecture.md", "port", "defined in", "fake", "embedded", "real", "suite")
@@ -75,6 +76,7 @@ def test_a_suite_names_the_port_and_every_part_that_the_table_has_for_it(row):
         (ports.Preview, fake_preview),
         (ports.Deliver, FakeDeliver),
         (ports.Engine, FakeEngine),
+        (ports.TextReader, FakeTextReader),
     ],
     ids=lambda each: each.__name__,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import IO, Any
 
 from hypothesis import HealthCheck, Phase, settings
@@ -22,7 +22,7 @@ from sqlalchemy import func, select, update
 
 from pipeline.types import Answer, Finish, ItemCode, JobStatus
 from storage import schema
-from storage.job import chunks
+from storage.job import chunks, evidence
 from storage.queue import steps
 from storage.queue.steps import Lease, LostLease
 from tests.fakes.engine import FakeEngine
@@ -72,15 +72,16 @@ class Queue(RuleBasedStateMachine):
         pictures=st.lists(st.sampled_from([GOOD, GOOD, BAD, REFUSED]), min_size=1, max_size=5),
         each=st.booleans(),
         waited=st.booleans(),
+        evidence=st.booleans(),
     )
-    def post(self, pictures, each, waited):
+    def post(self, pictures, each, waited, evidence):
         """`waited`: a caller holds a connection for the job, so that a small one is carried to its end under one lease."""
         texts = [b"none" if kind == BAD else f"img {kind} {place}".encode() for place, kind in enumerate(pictures)]
         body = {
             "inputMethod": "base64",
             "images": [b64(text) for text in texts],
             "prompt": "p",
-            **({"granularity": "perImage"} if each else {}),
+            **({"granularity": "perImage", "evidence": evidence} if each else {}),
         }
         answer = self.house.post(body, headers={"Prefer": "respond-async"})
         assert answer.status_code == 202
@@ -150,8 +151,12 @@ class Queue(RuleBasedStateMachine):
 
     @rule(worker=consumes(workers))
     def give_up(self, worker):
-        """As after three failures of the service's own: what the chunk has not settled fails."""
-        if worker.lease.kind not in {"stage", "extract"}:
+        """As after three failures of the service's own: what the chunk has not settled fails. Records that have no evidence stand."""
+        if worker.lease.kind not in {"stage", "extract", "ground"}:
+            return
+        if worker.lease.kind == "ground":
+            with suppress(LostLease), self.house.database.write() as connection:
+                evidence.give_up(connection, worker.lease)
             return
         held = self._holds(worker.lease)
         try:

@@ -6,11 +6,12 @@ import pytest
 from sqlalchemy import update
 
 from pipeline.asking.ask import ChunkOutcome
+from pipeline.evidence.finding import not_read
 from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, JobStatus, Reply, StepKind
 from storage import schema
-from storage.job import chunks, closing
+from storage.job import chunks, closing, evidence
 from storage.queue import steps
 from storage.queue.steps import LostLease
 from tests.rows import (
@@ -152,6 +153,26 @@ def extract_writes(lease):
     }
 
 
+def ground_lease(database, job):
+    """A job's first chunk is answered, and the job has evidence."""
+    with database.write() as connection:
+        connection.execute(update(schema.jobs_table).where(schema.jobs_table.c.id == job).values(evidence=["unsupported"]))
+    lease = extract_lease(database, job, 0)
+    with database.write() as connection:
+        (step,) = extract_writes(lease)["last"](connection)
+    return claimed(database, step)
+
+
+def ground_writes(lease):
+    found = {lease.part: not_read("d")}
+    return {
+        "hand_back": lambda connection: steps.hand_back(connection, lease, delay_ms=0, counts=True),
+        "found": lambda connection: evidence.record_findings(connection, lease, found, stored=7, last=False),
+        "last": lambda connection: evidence.record_findings(connection, lease, found, stored=7, last=True),
+        "dead": lambda connection: evidence.give_up(connection, lease),
+    }
+
+
 def finalize_lease(database, job):
     lease = extract_lease(database, job, 0)
     with database.write() as connection:
@@ -170,6 +191,7 @@ def finalize_writes(lease):
 WRITES = {
     "stage": (stage_writes, lambda database, job: claimed(database, step_ids(database, job)[0])),
     "extract": (extract_writes, lambda database, job: extract_lease(database, job, 0)),
+    "ground": (ground_writes, ground_lease),
     "finalize": (finalize_writes, finalize_lease),
 }
 CASES = [
@@ -178,6 +200,7 @@ CASES = [
         for name in ("check", "finish", "hand_back", "hand_back_counted", "staged", "all_failed", "too_large", "dead")
     ),
     *(("extract", name) for name in ("hand_back", "answered", "last", "failed", "dead")),
+    *(("ground", name) for name in ("hand_back", "found", "last", "dead")),
     *(("finalize", name) for name in ("hand_back", "finish")),
 ]
 

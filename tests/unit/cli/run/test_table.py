@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.spreadsheet import _line
-from cli.run.table import cells, columns_of, more_columns
+from cli.run.table import as_object, cells, columns_of, more_columns
 from cli.run.types import Row
 from cli.run.workbook import write_workbook
 from cli.run.write import CsvSink, JsonlSink, csv_line, replaced
@@ -80,6 +80,20 @@ def test_fields_that_only_the_records_have_get_columns_too():
     columns = columns_of(SCHEMA)
     more = more_columns(columns, [done({**RECORD, "tip": 1, "total": {"amount": 5, "vat": 1}})])
     assert [column.title for column in more] == ["total.vat", "tip"]
+
+
+def test_a_run_with_evidence_names_the_fields_that_do_not_stand_in_the_picture():
+    found = {"evidence": {"/shop": {"match": "none"}}, "unsupported": ["/shop", "/lines/0/price"], "evidenceError": None}
+    unread = {"evidence": None, "unsupported": [], "evidenceError": "ocr_failed"}
+    record = {**RECORD, "unsupported": "mine"}
+    rows = [done(record)._replace(evidence=found), done(RECORD, "b.png")._replace(evidence=unread), done(RECORD, "c.png")]
+    columns = columns_of(SCHEMA, evidence=True)
+    columns += more_columns(columns, rows)
+    assert [columns[0].title, columns[-1].title] == ["unsupported", "result.unsupported"]
+    assert [line[1] for row in rows for line in cells(row, columns)] == ["shop; lines/0/price", "(ocr_failed)", None]
+    [shown] = as_object(rows[0], columns)
+    assert {name: shown[name] for name in found} == found
+    assert shown["result.unsupported"] == "mine"
 
 
 def test_jsonl_keeps_types_and_nesting():
