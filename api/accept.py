@@ -19,6 +19,7 @@ from api.putting import Putting, StillPutting
 from api.uploads import is_upload, read_upload
 from api.wiring import WebParts
 from pipeline.credits import reservation
+from pipeline.economy import LEAST_SECONDS
 from pipeline.errors import PartError, StorageFull, os_errors
 from pipeline.estimate import Estimate, estimate
 from pipeline.job_object import job_json, links_json
@@ -31,7 +32,7 @@ from pipeline.request.check import RequestFault, check
 from pipeline.request.fields import ExtractRequest
 from pipeline.request.unknown import warning_of
 from pipeline.scratch_key import ScratchKey
-from pipeline.types import JobStatus, Question
+from pipeline.types import JobStatus, Question, Tier
 from storage.account.accounts import available_credits, random_id
 from storage.account.ledger import InsufficientCredits
 from storage.job import accepting
@@ -53,6 +54,7 @@ OWN_READING = (
     "The records are what the OCR itself has read, so evidence, which compares records with what the OCR reads, shows little."
 )
 NO_PRICE = "MODELS has no price for this model, so its calls count as 0 dollars: maxMoney does not limit them."
+NO_TIME = f"deadlineSeconds is under {LEAST_SECONDS:.0f}, which leaves no time for the tier economy: all calls are asked at the standard price."
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -152,9 +154,22 @@ def wanted_of(parts: WebParts, sent: Sent) -> ExtractRequest:
             compile_schema(wanted.schema)
         except SchemaFault as fault:
             raise RequestFault("invalid_schema", f"schema can't be used: {fault}") from None
+    if wanted.tier is Tier.ECONOMY:
+        _check_economy(parts, wanted)
     if cannot := parts.kind.cannot(wanted.question, len(wanted.images)):
         raise RequestFault("engine_cannot", cannot)
     return wanted
+
+
+def _check_economy(parts: WebParts, wanted: ExtractRequest) -> None:
+    """Raises RequestFault if the engine or the model has no tier `economy`."""
+    day = datetime.now(UTC).date()
+    if parts.models[wanted.model].has_tier(Tier.ECONOMY, day):
+        return
+    able = [name for name, model in parts.models.items() if model.has_tier(Tier.ECONOMY, day)]
+    way_out = f", or choose a model that has it: {', '.join(able)}" if able else ""
+    text = f'tier can\'t be "economy" for {wanted.model}: MODELS has no price for it in this tier. Leave tier out{way_out}.'
+    raise RequestFault("invalid_tier", text)
 
 
 def plan_of(parts: WebParts, wanted: ExtractRequest) -> list[ChunkPlan]:
@@ -201,7 +216,7 @@ def _make_job(
         new = accepting.NewJob(
             id=job,
             account=account,
-            waited=waited and len(plan) <= MOST_WAITED_CHUNKS,
+            waited=waited and wanted.tier is Tier.STANDARD and len(plan) <= MOST_WAITED_CHUNKS,
             input_method=wanted.input_method,
             question=wanted.question,
             sources=[_url(text) for text in wanted.images] if by_url else names or [None] * len(wanted.images),
@@ -215,8 +230,9 @@ def _make_job(
             request_source=(request.headers.get("Request-Source") or "")[:LONGEST_REQUEST_SOURCE] or None,
             engine=parts.engine,
             model=wanted.model,
+            tier=wanted.tier.value,
             warnings=warnings,
-            deadline_ms=wanted.deadline_seconds * 1000,
+            deadline_ms=wanted.time_limit * 1000,
             ttl_ms=int(parts.settings.result_ttl * 1000),
             webhook_url=wanted.webhook_url,
             request_id=g.request_id,
@@ -236,10 +252,12 @@ def _make_job(
 def _warnings(parts: WebParts, wanted: ExtractRequest, sent: Sent) -> tuple[str, ...]:
     useless = wanted.cache and not parts.settings.cache_ttl
     no_price = wanted.max_money is not None and not parts.models[wanted.question.model].has_price
+    too_short = wanted.tier is Tier.ECONOMY and wanted.time_limit < LEAST_SECONDS
     itself = wanted.evidence and not parts.kind.fills_schemas
     own = (
         NO_CACHE if useless else "",
         NO_PRICE if no_price else "",
+        NO_TIME if too_short else "",
         OWN_READING if itself else "",
         warning_of(sent.unknown),
         _unchecked(wanted),
@@ -289,7 +307,7 @@ def _check_credits(parts: WebParts, account: str, images: int, most: int | None)
 def _check_money(parts: WebParts, wanted: ExtractRequest, plan: list[ChunkPlan]) -> None:
     if wanted.max_money is None:
         return
-    needed = estimate_of(parts, wanted, plan).nanodollars / 1e9
+    needed = estimate_of(parts, wanted, plan).dollars
     if needed > wanted.max_money:
         text = (
             f"The model calls of this request are estimated at ${needed:.6f}, and maxMoney is ${wanted.max_money:.6f}. Raise it, send "

@@ -21,7 +21,7 @@ from pipeline.errors import PartError
 from pipeline.models import Model
 from pipeline.ports import WAITS
 from pipeline.request.fields import LONGEST_CUSTOM_ID, LONGEST_PROMPT, MOST_METADATA
-from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_IMAGES_PER_CALL, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES
+from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_IMAGES_PER_CALL, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, Tier
 from storage.account.accounts import available_credits
 
 #: The name of a check of /readyz → what the caller can't do meanwhile. How the part fails is for the operator, at /readyz.
@@ -61,7 +61,7 @@ def blueprint(parts: WebParts, probes: Mapping[str, Probe]) -> Blueprint:
                 "engine": parts.engine,
                 "price": _price(model),
                 "problem": _notice_of(model, notices),
-                "can": _abilities(parts.kind),
+                "can": _abilities(parts.kind, model),
             }
             for place, model in enumerate(parts.models.values())
         ]
@@ -83,14 +83,15 @@ def blueprint(parts: WebParts, probes: Mapping[str, Probe]) -> Blueprint:
     return routes
 
 
-def _price(model: Model) -> dict[str, float] | None:
-    """Dollars for a million tokens, today. None if the settings have no price."""
+def _price(model: Model) -> dict[str, float | None] | None:
+    """Dollars for a million tokens, today, and the fraction of it in the tier economy. None if the settings have no price."""
     if not model.has_price:
         return None
     day = datetime.now(UTC).date()
     return {
         "input": model.price(input_tokens=1_000_000, output_tokens=0, day=day) / 1e9,
         "output": model.price(input_tokens=0, output_tokens=1_000_000, day=day) / 1e9,
+        "economy": model.fraction(Tier.ECONOMY, day) if model.has_tier(Tier.ECONOMY, day) else None,
     }
 
 
@@ -100,14 +101,14 @@ def _notice_of(model: Model, notices: Mapping[str, str]) -> str | None:
     return notice.removesuffix(WAITS) if notice else None
 
 
-def _abilities(kind: EngineKind) -> dict[str, object]:
-    """What a request may ask of the engine's models. The values of `detail` and `thinking` are those that have an effect."""
+def _abilities(kind: EngineKind, model: Model) -> dict[str, object]:
+    """What a request may ask of the model. The values of `detail` and `thinking` are those that have an effect."""
     return {
         "prompt": kind.follows_prompts,
         "schema": kind.fills_schemas,
         "detail": list(kind.details),
         "thinking": list(kind.thinking),
-        "tiers": ["standard"],
+        "tiers": [tier.value for tier in Tier if model.has_tier(tier, datetime.now(UTC).date())],
     }
 
 

@@ -11,6 +11,7 @@ from api.openapi.document import ResponseSpec, describe
 from api.openapi.error_codes import OF_REQUESTS
 from api.openapi.shared import BODIES, REQUEST_ID
 from api.wiring import WebParts
+from pipeline.job_object import by_tier_json
 from pipeline.request.check import RequestFault
 
 
@@ -43,7 +44,8 @@ def blueprint(parts: WebParts) -> Blueprint:
                 "inputTokens": reckoned.input_tokens,
                 "outputTokens": reckoned.output_tokens,
                 "credits": reckoned.credits,
-                "money": round(reckoned.nanodollars / 1e9, 6),
+                "money": round(reckoned.dollars, 6),
+                "moneyByTier": by_tier_json(reckoned.nanodollars),
                 **({"warnings": warnings} if warnings else {}),
             }
         )

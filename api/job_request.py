@@ -48,6 +48,7 @@ def blueprint(parts: WebParts) -> Blueprint:
                 "detail": question.detail.value,
                 "thinking": question.thinking.value if question.thinking else None,
                 "onError": "fail" if asked.fail_on_error else "partial",
+                "tier": asked.tier,
                 "deadlineSeconds": asked.deadline_ms // 1000,
                 "keepInputsSeconds": asked.keep_ms // 1000,
                 "maxMoney": None if asked.max_money is None else asked.max_money / 1e9,

@@ -30,6 +30,7 @@ def item_json(item: ItemView) -> dict[str, Any]:
         "message": item.message,
         "attempts": item.attempts,
         "note": item.note,
+        "tier": item.tier,
         "result": item.result,
         **(evidence_json(item.evidence) if item.evidence else {}),
         **({"corrections": corrections_json(item.corrections)} if item.corrections else {}),

@@ -10,7 +10,7 @@ from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.schemas import number, text
 from api.paging import asked, asked_limit, asked_place, cursor_of, whole_between
 from api.wiring import WebParts
-from pipeline.job_object import time_json
+from pipeline.job_object import money_by_tier, time_json
 from storage.account.usage import Balance, Day, Movement, balance_of, days_of, movements_of
 
 DEFAULT_LIMIT, MOST = 50, 500
@@ -90,4 +90,5 @@ def _movement(row: Movement) -> dict[str, object]:
 
 def _day(day: Day) -> dict[str, object]:
     money = round(day.nanodollars / 1e9, 6)
-    return {"date": day.date.isoformat(), "jobs": day.jobs, "credits": day.credits, "money": money}
+    by_tier = money_by_tier(day.nanodollars, economy=day.economy_nanodollars)
+    return {"date": day.date.isoformat(), "jobs": day.jobs, "credits": day.credits, "money": money, "moneyByTier": by_tier}

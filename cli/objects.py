@@ -86,6 +86,7 @@ class Estimate:
     output_tokens: int
     credits: int
     money: float  #: dollars
+    economy: float | None  #: dollars in the tier economy; None: the model has no such tier
     warnings: tuple[str, ...]
 
 
@@ -152,6 +153,7 @@ def read_estimate(body: Mapping[str, Any]) -> Estimate:
         output_tokens=body["outputTokens"],
         credits=body["credits"],
         money=body["money"],
+        economy=(body.get("moneyByTier") or {}).get("economy"),
         warnings=tuple(body.get("warnings") or ()),
     )
 

@@ -45,6 +45,7 @@ PATHS = click.Path(dir_okay=False, path_type=Path)
     "--fallback-model", "fallback_models", multiple=True, help="Asked if the model can't be. You can repeat the option."
 )
 @click.option("--detail", type=click.Choice(["low", "medium", "high", "ultra"]), help="How closely the model looks.")
+@click.option("--tier", type=click.Choice(["standard", "economy"]), help="economy: half the price, ready within four hours.")
 @click.option("--evidence", is_flag=True, help="Name the fields whose values do not stand in the picture, by OCR.")
 @click.option("--explode", default="", metavar="FIELD", help="Write a row for each element of this array of the schema.")
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Read only N images, to try the prompt.")
@@ -116,6 +117,7 @@ def _options(given: dict[str, Any]) -> Options:
         "restart",
         "model",
         "detail",
+        "tier",
         "evidence",
     )
     return Options(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -12,7 +12,7 @@ from pipeline.credits import reservation
 from pipeline.models import INSTRUCTIONS, Model, output_tokens
 from pipeline.plan import RAW_BYTES, ChunkPlan, pack_calls
 from pipeline.request.fields import ExtractRequest
-from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged
+from pipeline.types import MAX_OUTPUT_TOKENS, Form, Question, Staged, Tier
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +24,14 @@ class Estimate:
     input_tokens: int
     output_tokens: int
     credits: int  #: at most
-    nanodollars: int  #: for the model, in billionths of a dollar
-    priced: bool  #: whether the model has a price; without one, `nanodollars` is 0
+    nanodollars: Mapping[Tier, int]  #: for the model, in billionths of a dollar, in each tier that it has
+    tier: Tier  #: the one that the request asks for
+    priced: bool  #: whether the model has a price; without one, `nanodollars` are 0
+
+    @property
+    def dollars(self) -> float:
+        """The price in the tier of the request, with all calls answered in it."""
+        return self.nanodollars[self.tier] / 1e9
 
 
 def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model, day: date) -> Estimate:
@@ -51,7 +57,12 @@ def estimate(request: ExtractRequest, *, plan: Sequence[ChunkPlan], model: Model
         input_tokens=sum(given),
         output_tokens=sum(taken),
         credits=reservation(len(request.images)),
-        nanodollars=model.price(input_tokens=sum(given), output_tokens=sum(taken), day=day),
+        nanodollars={
+            tier: model.price(input_tokens=sum(given), output_tokens=sum(taken), day=day, tier=tier)
+            for tier in Tier
+            if model.has_tier(tier, day)
+        },
+        tier=request.tier,
         priced=model.has_price,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from pipeline.types import Failure, JobStatus, Usage
+from pipeline.types import Failure, JobStatus, Tier, Usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +37,7 @@ class JobView:
     metadata: dict[str, Any] | None  #: the caller's own
     name: str | None  #: what people call the job
     batch: str | None  #: the caller's id of several jobs that belong together
+    tier: str  #: pipeline.types.Tier
     evidence: Sequence[str] | None = None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
     needs_review: int = 0  #: how many images a person should look at
 
@@ -93,6 +94,7 @@ def job_json(job: JobView) -> dict[str, Any]:
     return {
         "id": job.id,
         "status": job.status.value,
+        "tier": job.tier,
         "progress": round(job.progress, 4),
         "counts": {
             "total": job.total,
@@ -107,6 +109,7 @@ def job_json(job: JobView) -> dict[str, Any]:
             "outputTokens": job.usage.output_tokens,
             "cacheHits": job.usage.cache_hits,
             "money": round(job.usage.nanodollars / 1e9, 6),
+            "moneyByTier": money_by_tier(job.usage.nanodollars, economy=job.usage.economy_nanodollars),
             "modelVersion": job.usage.model_version or None,
         },
         "createdAt": time_json(job.created_at),
@@ -121,6 +124,16 @@ def job_json(job: JobView) -> dict[str, Any]:
         "batch": job.batch,
         "links": links_json(job.id),
     }
+
+
+def money_by_tier(nanodollars: int, *, economy: int) -> dict[str, float]:
+    """What calls have cost, by the tier in which they were served. `economy`: the part of `nanodollars` for that tier."""
+    return by_tier_json({Tier.STANDARD: nanodollars - economy, Tier.ECONOMY: economy})
+
+
+def by_tier_json(nanodollars: Mapping[Tier, int]) -> dict[str, float]:
+    """Money in dollars, by the names of tiers."""
+    return {tier.value: round(money / 1e9, 6) for tier, money in nanodollars.items()}
 
 
 def result_json(job: Ended, result: ResultView) -> dict[str, Any]:

@@ -74,6 +74,14 @@ MODEL_TOKENS = Metric("model_tokens_total", "Tokens sent to the model and receiv
 MONEY_LIMITED = Metric(
     "money_limited_total", "Calls of the model that were not made, because their job's maxMoney did not suffice."
 )
+ECONOMY_CALLS = Metric(
+    "economy_calls_total",
+    "Calls of the model in the tier economy: served in economy or standard, shed, or late (without an answer in time).",
+    ("outcome",),
+)
+ECONOMY_HURRIED = Metric(
+    "economy_hurried_total", "Steps of economy jobs that are asked at the standard price, because their deadline is near."
+)
 DECODER_RESTARTS = Metric(
     "decoder_restarts_total", "Decoder processes that ended, by reason: died, late or recycled.", ("reason",)
 )
@@ -92,6 +100,8 @@ COUNTED = (
     MODEL_SECONDS,
     MODEL_TOKENS,
     MONEY_LIMITED,
+    ECONOMY_CALLS,
+    ECONOMY_HURRIED,
     DECODER_RESTARTS,
     WEBHOOKS,
 )

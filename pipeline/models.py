@@ -13,7 +13,7 @@ from dataclasses import field as dataclass_field
 from datetime import date
 from typing import Any
 
-from pipeline.types import MAX_OUTPUT_TOKENS, Detail
+from pipeline.types import MAX_OUTPUT_TOKENS, Detail, Tier
 
 TOKENS_PER_CHARACTER = 0.3  #: estimated tokens for each character of a prompt; English text has about 4 characters a token
 RECORD_TOKENS = 300  #: estimated tokens of one record, or of one picture's part of a merged answer
@@ -40,6 +40,9 @@ class Model:
         default_factory=dict
     )  #: later values of `price_in`, by the day from which each one holds
     later_out: Mapping[date, float] = dataclass_field(default_factory=dict)  #: the same for `price_out`
+    #: The price of a call in the tier `economy`, as a fraction of the price in `standard`. 0: the model has no such tier.
+    flex: float = 0.0
+    later_flex: Mapping[date, float] = dataclass_field(default_factory=dict)  #: later values of `flex`, as in `later_in`
     rpm: int | None = None  #: requests a minute; 0: no limit, None: MODEL_RPM
     tpm: int | None = None  #: input tokens a minute; 0: no limit, None: MODEL_TPM
     low: int = 280  #: tokens of a picture with `detail` "low"
@@ -57,17 +60,31 @@ class Model:
         labels = 6 * pictures
         return round(characters * TOKENS_PER_CHARACTER) + labels + pictures * self.picture_tokens(detail)
 
-    def price(self, *, input_tokens: int, output_tokens: int, day: date) -> int:
-        """The price of a call on this day (UTC), in billionths of a dollar. It is a whole number, so that sums are exact."""
-        price_in, price_out = _on(day, self.price_in, self.later_in), _on(day, self.price_out, self.later_out)
-        return round((input_tokens * price_in + output_tokens * price_out) * 1000)
+    def price(self, *, input_tokens: int, output_tokens: int, day: date, tier: Tier = Tier.STANDARD) -> int:
+        """The price of a call on this day (UTC), in billionths of a dollar. It is a whole number, so that sums are exact.
 
-    def call_price(self, *, characters: int, pictures: int, detail: Detail, day: date) -> CallPrice:
-        """The price of a call that is not yet made. The arguments are those of `input_tokens`. A call without pictures merges answers."""
+        `tier`: the tier in which the call was served. A model that has no tier `economy` asks the standard price for it.
+        """
+        price_in, price_out = _on(day, self.price_in, self.later_in), _on(day, self.price_out, self.later_out)
+        return round((input_tokens * price_in + output_tokens * price_out) * 1000 * self.fraction(tier, day))
+
+    def fraction(self, tier: Tier, day: date) -> float:
+        """The price in this tier on this day (UTC), as a fraction of the price in `standard`. 1 if the model has no such tier."""
+        return (tier is Tier.ECONOMY and _on(day, self.flex, self.later_flex)) or 1.0
+
+    def has_tier(self, tier: Tier, day: date) -> bool:
+        """Whether the model can be asked in this tier on this day (UTC)."""
+        return tier is Tier.STANDARD or _on(day, self.flex, self.later_flex) > 0
+
+    def call_price(self, *, characters: int, pictures: int, detail: Detail, day: date, tier: Tier = Tier.STANDARD) -> CallPrice:
+        """The price of a call that is not yet made. The arguments are those of `input_tokens`. A call without pictures merges answers.
+
+        The highest price of a call in the tier `economy` is a standard price, because its server may serve it as a standard call.
+        """
         given = self.input_tokens(characters=characters + INSTRUCTIONS, pictures=pictures, detail=detail)
         longest = given + round(characters * (1 - TOKENS_PER_CHARACTER))  # some scripts have a token for each character
         return CallPrice(
-            expected=self.price(input_tokens=given, output_tokens=output_tokens(pictures), day=day),
+            expected=self.price(input_tokens=given, output_tokens=output_tokens(pictures), day=day, tier=tier),
             highest=self.price(input_tokens=longest, output_tokens=MAX_OUTPUT_TOKENS, day=day),
         )
 
@@ -93,11 +110,12 @@ _NEW_YEAR = date(2027, 1, 1)
 KNOWN: Mapping[str, Model] = {
     model.name: model
     for model in (
-        Model(name="gemini-3.5-flash-lite", price_in=0.30, price_out=2.50),
+        Model(name="gemini-3.5-flash-lite", price_in=0.30, price_out=2.50, flex=0.5),
         Model(
             name="gemini-3.8-flash",
             price_in=0.75,
             price_out=3.75,
+            flex=0.5,
             later_in={_NEW_YEAR: 1.50},
             later_out={_NEW_YEAR: 7.50},
         ),
@@ -108,6 +126,7 @@ KNOWN: Mapping[str, Model] = {
 _TRAITS = {
     "in": ("price_in", float),
     "out": ("price_out", float),
+    "flex": ("flex", float),
     "rpm": ("rpm", int),
     "tpm": ("tpm", int),
     "low": ("low", int),
@@ -118,14 +137,15 @@ _TRAITS = {
 }
 
 
-_LATER = {"in": "later_in", "out": "later_out"}
+_LATER = {"in": "later_in", "out": "later_out", "flex": "later_flex"}
 
 
 def parse_models(text: str) -> tuple[Model, ...]:
     """Reads the setting MODELS: `name in=0.30 out=2.50 rpm=60; name …`. A known model keeps the values that the setting omits.
 
     `in@2027-01-01=1.50` is a price from that day on. A price without a day holds until the first later day in the setting. It
-    also replaces all later prices that are known without the setting.
+    also replaces all later prices that are known without the setting. `flex=0.5` is the price in the tier `economy`, as a
+    fraction of the price in `standard`, and may have days too.
 
     Raises ValueError, whose text names every fault.
     """
@@ -161,8 +181,10 @@ def _with_traits(model: Model, traits: Iterable[str], faults: list[str]) -> Mode
             number = read(value)
         except ValueError:
             number = -1
-        if not lowest <= number < 1e12:
-            faults.append(f"{model.name}: {key} must be a number of at least {lowest}, not {value[:40] or 'nothing'}")
+        highest = 1 if field == "flex" else 1e12
+        if not lowest <= number <= highest:
+            bounds = f"of at least {lowest}" if field != "flex" else "from 0 to 1"
+            faults.append(f"{model.name}: {key} must be a number {bounds}, not {value[:40] or 'nothing'}")
             continue
         if not at:
             changed: dict[str, Any] = {field: number, **({_LATER[key]: {}} if key in _LATER else {})}

@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 from pipeline.evidence.types import Reading
 from pipeline.models import Model
 from pipeline.outbound.webhook import WebhookResponse
-from pipeline.types import Answer, Call, Failure, Fetched, Prepared, Refused
+from pipeline.types import Answer, Call, Failure, Fetched, ItemCode, Prepared, Refused, Tier
 
 
 class Scratch(Protocol):
@@ -114,6 +114,7 @@ class Permit:
 
     id: str
     model: Model
+    tier: Tier = Tier.STANDARD  #: the lane that the request is in
     tokens: int  #: estimated input tokens, which are reserved
     delay: float  #: seconds to wait before the request is sent
 
@@ -121,11 +122,13 @@ class Permit:
 class Limiter(Protocol):
     """Rate limits, pauses and circuit breakers of the models, shared by all workers."""
 
-    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
+    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float, tier: Tier = Tier.STANDARD) -> Permit:
         """Reserves a request with `tokens` input tokens that takes at most `seconds`.
 
-        `waited`: a caller waits for the answer, so the request goes before others. Raises ModelUnavailable: with BUSY or CROWDED
-        if the limits are in use, else with the cause of the pause or the breaker.
+        `waited`: a caller waits for the answer, so the request goes before others. `tier`: each tier of a model has a lane with
+        concurrent calls, pauses and a breaker of its own. Both lanes count towards the limits of requests and tokens, and economy
+        requests go last. Raises ModelUnavailable: with BUSY or CROWDED if the limits are in use, else with the cause of the pause
+        or the breaker.
         """
 
     def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
@@ -240,6 +243,7 @@ class Cause(StrEnum):
     BUSY = "busy"  #: its rate limit is in use, so the call must wait; nothing is wrong
     CROWDED = "crowded"  #: the limit of concurrent calls is reached; nothing is wrong
     RATE = "rate"  #: the model answered that it gets too many requests
+    SHED = "shed"  #: it has no capacity for this call in the tier `economy`; nothing is wrong
     QUOTA = "quota"  #: its daily quota is used up
     MODEL = "model"  #: there is no such model for this key
     ACCOUNT = "account"  #: a bad key, no credit or a wrong region, so no model of this engine can be asked
@@ -285,6 +289,10 @@ class ModelFault(Exception):
 
 class MoneySpent(Exception):
     """The call was not made, because the money of its job does not suffice for it."""
+
+    def __init__(self, message: str, code: ItemCode = ItemCode.MONEY_LIMIT_REACHED) -> None:
+        super().__init__(message)
+        self.code = code  #: the code with which the call's images fail
 
 
 class ModelRefused(Exception):

@@ -144,6 +144,13 @@ class Thinking(StrEnum):
     HIGH = "high"
 
 
+class Tier(StrEnum):
+    """How a call is served. Its server answers a call in `economy` later and for less money, and may refuse it at any time."""
+
+    STANDARD = "standard"
+    ECONOMY = "economy"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """One image that has no answer. A failed image is a value and never an exception."""
@@ -210,6 +217,7 @@ class Call:
     detail: Detail = Detail.HIGH
     thinking: Thinking | None = None  #: None: the model's own default
     waited: bool = False  #: the job's caller holds a connection open, so this call goes before others
+    tier: Tier = Tier.STANDARD  #: the tier that is asked for; `economy` only if the model has it (pipeline.models)
 
 
 class Finish(StrEnum):
@@ -232,6 +240,7 @@ class Answer:
     input_tokens: int = 0
     output_tokens: int = 0  #: including thinking, because it is billed as output
     model_version: str = ""
+    tier: Tier = Tier.STANDARD  #: the tier in which the server says that it served the call; it decides the price
     nanodollars: int = 0  #: the cost by the prices in the settings, in billionths of a dollar
     reencoded: frozenset[int] = frozenset()  #: numbers of the pictures that the model got as a re-encoded JPEG
     at_most: int | None = None  #: with UNREADABLE: the call had too many pictures, and this many may fit
@@ -258,16 +267,21 @@ class Usage:
     output_tokens: int = 0
     cache_hits: int = 0  #: images answered without a call
     nanodollars: int = 0  #: by the prices in the settings at the time of each call, in billionths of a dollar
+    economy_calls: int = 0  #: those of `model_calls` that were served in the tier `economy`
+    economy_nanodollars: int = 0  #: their part of `nanodollars`
     model_version: str = ""  #: all versions that answered, without repetitions, separated by commas
 
     @classmethod
     def of(cls, answer: Answer) -> Usage:
         """The usage of one call that was answered."""
+        is_economy = answer.tier is Tier.ECONOMY
         return cls(
             model_calls=1,
             input_tokens=answer.input_tokens,
             output_tokens=answer.output_tokens,
             nanodollars=answer.nanodollars,
+            economy_calls=int(is_economy),
+            economy_nanodollars=answer.nanodollars if is_economy else 0,
             model_version=answer.model_version,
         )
 
@@ -278,6 +292,8 @@ class Usage:
             output_tokens=self.output_tokens + other.output_tokens,
             cache_hits=self.cache_hits + other.cache_hits,
             nanodollars=self.nanodollars + other.nanodollars,
+            economy_calls=self.economy_calls + other.economy_calls,
+            economy_nanodollars=self.economy_nanodollars + other.economy_nanodollars,
             model_version=_each_once(self.model_version, other.model_version),
         )
 

@@ -82,6 +82,7 @@ jobs_table = Table(
     Column("fail_on_error", Boolean, nullable=False),  # the job fails if any image fails
     Column("engine", Text, nullable=False),
     Column("model", Text, nullable=False),
+    Column("tier", Text, nullable=False, default="standard", server_default="standard"),  # pipeline.types.Tier
     Column("created_at", BigInteger, nullable=False),
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
@@ -174,6 +175,7 @@ images_table = Table(
     Column("attempts", Integer, nullable=False, default=1),  # number of the last round that the image took part in
     Column("result", JSON),  # the image's own record, if the job has one result for each image
     Column("note", Text),  # remarks about the image (pipeline.notes)
+    Column("tier", Text),  # the tier in which the call that answered it was served; NULL: no call answered it
     Column("corrections", JSON(none_as_null=True)),  # what people changed: see storage/job/corrections.py
     Column("checked", Boolean, nullable=False, default=False, server_default=false()),  # a person has checked the record
     Column("revision", Integer, nullable=False, default=0, server_default="0"),  # how often the corrections were changed
@@ -235,7 +237,8 @@ steps_table = Table(
     Column("job", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("round", Integer, nullable=False),
     Column("account", Text, nullable=False),  # the job's account, copied so that an index finds an account's next step
-    Column("priority", Integer, nullable=False),  # 0: a caller held a connection for the job when the step was added; 1: not
+    # 0: a caller held a connection for the job when the step was added; 1: not; 2: its calls are slow, in the tier economy
+    Column("priority", Integer, nullable=False),
     Column("kind", Text, nullable=False),  # pipeline.types.StepKind
     Column("part", Integer, nullable=False),  # the chunk's number for stage and extract; for other kinds it counts up from 0
     Column("state", Text, nullable=False),  # pipeline.types.StepState
@@ -288,6 +291,8 @@ ledger_table = Table(
     Column("amount", BigInteger, nullable=False),  # credits, never negative
     # What the model calls of the round cost, in billionths of a dollar, by the prices in the settings. Only rows of kind charge have it.
     Column("money", BigInteger, nullable=False, default=0, server_default="0"),
+    # The part of it that was paid for calls in the tier economy.
+    Column("economy_money", BigInteger, nullable=False, default=0, server_default="0"),
     Column("created_at", BigInteger, nullable=False),
     UniqueConstraint("job", "round", "kind"),
     Index("ix_ledger_account_id", "account", "id"),

@@ -17,9 +17,10 @@ from celery.worker import state
 from config.settings import Settings
 from storage.queue.steps import Lease
 from storage.redis.counts import Publisher
-from storage.redis.signals import QUEUE, TASK, WAITED_QUEUE
+from storage.redis.signals import QUEUE, SLOW_QUEUE, TASK, WAITED_QUEUE
 from workers import alone
 from workers.alive import touch
+from workers.economy import watch_deadlines
 from workers.engine_watch import watch_engine
 from workers.lending import LentPlaces, look_always
 from workers.listening import Listening, WatchedRequest, while_listening
@@ -69,6 +70,10 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     threading.Thread(target=watch_engine, args=(parts,), name="engine-watch", daemon=True).start()
     every, waited = threads_of(settings.worker_concurrency)
     reserved = PriorityPool(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
+    slow = PriorityPool(
+        app, partial(run_step, parts), threads=settings.economy_concurrency, stopping=parts.stopping, queue=SLOW_QUEUE
+    )
+    threading.Thread(target=watch_deadlines, args=(parts,), name="deadlines", daemon=True).start()
     lent = LentPlaces()
     most = SPARES * settings.worker_concurrency
     spares = PriorityPool(app, partial(run_step, parts), threads=most, stopping=parts.stopping, queue=QUEUE, places=lent)
@@ -91,6 +96,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
         reserved.close()
         spares.close()
         publisher.close()
+        slow.close()  # while calls are in flight, the drain ends the process here: it hands their steps back
         close()
 
 

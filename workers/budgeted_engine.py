@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pipeline.metrics import MONEY_LIMITED
 from pipeline.models import CallPrice
 from pipeline.ports import Cause, Engine, EngineLimits, ModelUnavailable, MoneySpent
-from pipeline.types import Answer, Call
+from pipeline.types import Answer, Call, ItemCode
 from storage.job import money
 from storage.queue.steps import Lease
 from workers.wiring import WorkerParts
@@ -18,9 +18,9 @@ from workers.wiring import WorkerParts
 HELD_SECONDS = (1.0, 2.0)  #: range of the random delay until a step tries again, while calls in flight hold the money
 
 
-def engine_of(parts: WorkerParts, lease: Lease, *, limited: bool) -> Engine:
-    """The engine for the calls of a step. `limited`: its job has `maxMoney`."""
-    return BudgetedEngine(parts=parts, lease=lease) if limited else parts.engine
+def engine_of(parts: WorkerParts, lease: Lease, *, limited: bool, late: bool = False) -> Engine:
+    """The engine for the calls of a step. `limited`: its job has `maxMoney`; `late`: as in BudgetedEngine."""
+    return BudgetedEngine(parts=parts, lease=lease, late=late) if limited else parts.engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +29,7 @@ class BudgetedEngine:
 
     parts: WorkerParts
     lease: Lease
+    late: bool = False  #: the calls are of an economy job, and asked in `standard` because its deadline is near
 
     @property
     def name(self) -> str:
@@ -71,8 +72,11 @@ class BudgetedEngine:
         try:
             with self.parts.database.write() as connection:
                 return money.hold(connection, self.lease, prices)
-        except MoneySpent:
+        except MoneySpent as spent:
             MONEY_LIMITED.add()
+            if self.late:
+                text = f"No answer came in the tier economy before it was time to ask at the standard price. {spent}"
+                raise MoneySpent(text, ItemCode.DEADLINE_EXCEEDED) from None
             raise
         except money.MoneyHeld:
             text = "The calls in flight hold what is left of maxMoney."
@@ -85,7 +89,7 @@ class BudgetedEngine:
         today = datetime.now(UTC).date()
         return {
             name: self.parts.models[name].call_price(
-                characters=characters, pictures=len(call.pictures), detail=call.detail, day=today
+                characters=characters, pictures=len(call.pictures), detail=call.detail, day=today, tier=call.tier
             )
             for name in names
             if name in self.parts.models

@@ -9,18 +9,20 @@ from time import monotonic
 from sqlalchemy import Connection
 
 from pipeline.asking.ask import ChunkOutcome, ask
+from pipeline.asking.memory_budget import MemoryBudget
 from pipeline.models import most_pictures
 from pipeline.packed import PackReader
 from pipeline.ports import Engine
 from pipeline.records.answer_key import answer_key
 from pipeline.records.validate import compile_schema
 from pipeline.stage import staged_in
-from pipeline.types import Form, Reply, Staged, Usage
+from pipeline.types import Form, Reply, Staged, Tier, Usage
 from storage.account import answers
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
 from workers.budgeted_engine import engine_of
+from workers.economy import EconomyEngine, pace_of_chunks
 from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused, call_seconds, slice_seconds
 from workers.wiring import WorkerParts
@@ -41,8 +43,9 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
         staged = [image for image in staged_in(pack) if image.index in work.pending]
         keys = keys_of(parts, work, staged)
         unsettled = {image.index for image in staged}
-        engine = engine_of(parts, lease, limited=work.limited)
-        for outcome, fresh in outcomes(parts, work, staged, pack, keys, engine=engine):
+        engine = _engine(parts, lease, work)
+        memory = parts.slow_memory if lease.slow else parts.memory_budget
+        for outcome, fresh in outcomes(parts, work, staged, pack, keys, engine=engine, memory=memory):
             unsettled -= {index for reply in outcome.replies for index in reply.indexes}
             unsettled -= {failure.index for failure in outcome.failures}
             to_keep = records(outcome, keys) if fresh else {}
@@ -57,8 +60,25 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
     raise RuntimeError(f"chunk {lease.part} of job {lease.job} has images without an outcome: {sorted(unsettled)}")
 
 
+def _engine(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Engine:
+    """The engine for the chunk's calls."""
+    late = work.tier is Tier.ECONOMY and not lease.slow and not lease.alone
+    engine = engine_of(parts, lease, limited=work.limited, late=late)
+    if not lease.slow:
+        return engine
+    pace = pace_of_chunks(parts, work.question.model, work.question, work.count)
+    return EconomyEngine(parts=parts, lease=lease, inner=engine, pace=pace)
+
+
 def outcomes(
-    parts: WorkerParts, work: ChunkWork, staged: Sequence[Staged], pack: PackReader, keys: dict[int, str], *, engine: Engine
+    parts: WorkerParts,
+    work: ChunkWork,
+    staged: Sequence[Staged],
+    pack: PackReader,
+    keys: dict[int, str],
+    *,
+    engine: Engine,
+    memory: MemoryBudget,
 ) -> Generator[tuple[ChunkOutcome, bool]]:
     """Yields the outcome of the cached records, then one outcome per model call. The flag says whether the model was asked."""
     question = work.question
@@ -73,7 +93,7 @@ def outcomes(
         load=pack.read,
         pictures=most_pictures(parts.models, [question.model, *question.fallback_models]),
         waited=work.waited,
-        memory=parts.memory_budget,
+        memory=memory,
         timeout=partial(call_seconds, parts.settings, monotonic() + work.left),
         validate=compile_schema(question.schema) if question.schema is not None else None,
         progress=work.progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from pipeline.metrics import MODEL_CALLS, MODEL_SECONDS, MODEL_TOKENS
-from pipeline.ports import Engine, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.ports import Cause, Engine, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
 from pipeline.types import Answer, Call
 
 
@@ -38,8 +38,10 @@ class MeteredEngine:
         try:
             answer = self._engine.ask(call)
             outcome = answer.finish.value
-        except ModelUnavailable:
+        except ModelUnavailable as error:
             outcome = "unavailable"
+            if error.cause is Cause.SHED:
+                outcome = "shed"
             raise
         except ModelFault:
             outcome = "fault"

@@ -69,7 +69,7 @@ def first_call(parts: WorkerParts, work: ChunkWork, chunk: StagedChunk, source: 
     pack = PackReader(source)
     staged = staged_in(pack)
     keys = keys_of(parts, work, staged)
-    with closing(outcomes(parts, work, staged, pack, keys, engine=parts.engine)) as found:
+    with closing(outcomes(parts, work, staged, pack, keys, engine=parts.engine, memory=parts.memory_budget)) as found:
         outcome, fresh = next(found)
     settled = {index for reply in outcome.replies for index in reply.indexes} | {failure.index for failure in outcome.failures}
     return FirstCall(

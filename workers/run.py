@@ -27,6 +27,7 @@ from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
 from workers.alone import Died, NoSlot
 from workers.cleanup import cleanup
+from workers.economy import LastMoment, hurry_step
 from workers.extract import extract
 from workers.finalize import finalize
 from workers.ground import ground
@@ -152,6 +153,11 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
         log.info("step_paused")
         _hand_back(parts, lease, seconds=0, counts=False)
         return []
+    except LastMoment:
+        _count(lease, "hurried")
+        log.info("step_hurried")
+        _hurry(parts, lease)
+        return []
     except ModelUnavailable as error:
         _wait_for_model(parts, lease, error)
         return []
@@ -188,7 +194,7 @@ def _interrupted(parts: WorkerParts, lease: Lease, error: Transient) -> None:
 def _wait_for_model(parts: WorkerParts, lease: Lease, error: ModelUnavailable) -> None:
     """Hands the step back. If the model stays away, a request that holds the job open ends: see docs/adr/0027."""
     _count(lease, "unavailable")
-    if error.cause in {Cause.BUSY, Cause.CROWDED}:
+    if error.cause in {Cause.BUSY, Cause.CROWDED, Cause.SHED}:
         log.info("model_busy", retry_after=error.retry_after)
     else:
         log.warning("model_unavailable", cause=error.cause.value, reason=str(error), retry_after=error.retry_after)
@@ -276,6 +282,15 @@ def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedSte
     parts.signals.ring(rings)
     parts.signals.tell(lease.job, ended=not going_on, answered=lease.kind is StepKind.EXTRACT)
     return [ClaimedStep(lease=step) for step in follow]
+
+
+def _hurry(parts: WorkerParts, lease: Lease) -> None:
+    try:
+        hurry_step(parts, lease)
+    except LostLease:
+        log.info("lease_lost")
+    except PartError:
+        log.warning("step_not_hurried", exc_info=True)  # its lease expires, and it is hurried then
 
 
 def _hand_back(parts: WorkerParts, lease: Lease, *, seconds: float, counts: bool, warning: str = "") -> None:

@@ -101,11 +101,11 @@ class Supervisor:
             log.warning("leases_expired", steps=expired)
 
     def ring(self) -> None:
-        """Notifies workers of all due steps. If the queue is empty, earlier messages may be lost, so all of them are sent again."""
-        lost = self.signals.queue_is_empty()
+        """Notifies workers of all due steps. If a queue is empty, earlier messages may be lost, so all of them are sent again."""
+        lost = [slow for slow in (False, True) if self.signals.queue_is_empty(slow=slow)]
         with self.database.write() as connection:
-            if lost:
-                ringing.forget_rings(connection)
+            for slow in lost:
+                ringing.forget_rings(connection, slow=slow)
             rings = ringing.to_ring(connection)
         self.signals.ring(rings)
 

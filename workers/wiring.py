@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -37,6 +39,8 @@ from workers.ocr_places import OcrPlaces
 from workers.webhook_places import WebhookPlaces
 
 CALL_BYTES = 64 * MB  #: of pictures in concurrent model calls; the calls need 4 to 5 times as much memory
+SLOW_CALL_BYTES = 128 * MB  #: the same for calls in the tier economy, whose requests wait on the disk
+SLOW_SEEN = 50  #: how many of the last answers in the tier economy the plan looks at
 EX_TEMPFAIL = 75  #: from sysexits.h: the process should be started again
 
 
@@ -58,6 +62,8 @@ class WorkerParts:
     models: Mapping[str, Model]  #: the models that a job may name
     limiter: Limiter | None = None  #: of the models; None: the engine has no limits that processes share
     memory_budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(CALL_BYTES))  #: for the pictures of model calls
+    slow_memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(SLOW_CALL_BYTES))  #: the same for slow calls
+    slow_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=SLOW_SEEN))  #: how long the last slow answers took
     deliver: Deliver
     secret_key: bytes  #: encrypts webhook secrets
     webhook_places: WebhookPlaces  #: for concurrent webhook calls
@@ -67,6 +73,7 @@ class WorkerParts:
     lending: Lending = field(default_factory=Lending)  #: the places of steps that wait for slow image servers
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
     handed_back: HandedBack | None = None  #: announces steps that were handed back; None: only a supervisor does
+    clock: Callable[[], float] = time.monotonic  #: seconds; times the slow calls
     cleaning: Cleaning | None = None  #: runs cleanup steps in groups; None: the thread that claimed one runs it
     alone: Alone | None = None  #: runs suspect steps in a child process; None: they run in this process
 

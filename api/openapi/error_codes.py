@@ -135,7 +135,8 @@ ITEM_CODES: dict[str, str] = {
     "schema_mismatch": "the model was asked three times, and gave no JSON record that fits the schema",
     "model_refused": "the model refuses this image each time",
     "model_unavailable": "the model failed on this image twice, or it could not be asked while a request was held open",
-    "deadline_exceeded": "the job reached its deadline first",
+    "deadline_exceeded": "the job reached its deadline first; or, in the tier economy, what is left of `maxMoney` does not suffice for the "
+    "standard price, at which the image had to be asked",
     "money_limit_reached": "what is left of the job's `maxMoney` does not suffice for the call",
     "cancelled": "the job ended before this image was processed",
     "worker_crashed": "two worker processes crashed while they processed only this image",

@@ -32,20 +32,23 @@ _LINKS = {
     "self": ADDRESS,
     **{name: f"{ADDRESS}/{name}" for name in ("events", "items", "results", "deliveries", "cancel", "retry")},
 }
+_USAGE: dict[str, Value] = {
+    "credits": 11,
+    "modelCalls": 1,
+    "inputTokens": 1309,
+    "outputTokens": 28,
+    "cacheHits": 0,
+    "money": 0.000462,
+    "moneyByTier": {"standard": 0.000462, "economy": 0},
+    "modelVersion": None,
+}
 JOB = {
     "id": JOB_ID,
     "status": "succeeded",
+    "tier": "standard",
     "progress": 1,
     "counts": {"total": 1, "succeeded": 1, "failed": 0},
-    "usage": {
-        "credits": 11,
-        "modelCalls": 1,
-        "inputTokens": 1309,
-        "outputTokens": 28,
-        "cacheHits": 0,
-        "money": 0.000462,
-        "modelVersion": None,
-    },
+    "usage": _USAGE,
     "createdAt": "2026-11-26T12:00:00.000Z",
     "startedAt": "2026-11-26T12:00:00.040Z",
     "finishedAt": "2026-11-26T12:00:02.310Z",
@@ -63,7 +66,11 @@ _QUEUED = {
     "status": "queued",
     "progress": 0,
     "counts": {"total": 1, "succeeded": 0, "failed": 0},
-    "usage": {**JOB["usage"], "credits": 0, "modelCalls": 0, "inputTokens": 0, "outputTokens": 0, "money": 0},  # type: ignore[dict-item]
+    "usage": {
+        **_USAGE,
+        **dict.fromkeys(("credits", "modelCalls", "inputTokens", "outputTokens", "money"), 0),
+        "moneyByTier": {"standard": 0, "economy": 0},
+    },
     **dict.fromkeys(("startedAt", "finishedAt", "expiresAt")),
 }
 RESULT = {"results": "Summer crossings from £19, if booked by 31 May.", "prompt": PROMPT, "imageCount": 1, "creditUsage": 11}
@@ -76,6 +83,7 @@ _ITEM = {
     "message": None,
     "attempts": 1,
     "note": None,
+    "tier": "standard",
     "result": {"offer": "Summer crossings from £19", "until": "31 May"},
 }
 _ENGINE = next(iter(ENGINES))
@@ -141,6 +149,7 @@ ANSWERS: dict[str, Value] = {
         "detail": "high",
         "thinking": None,
         "onError": "partial",
+        "tier": "standard",
         "deadlineSeconds": 3600,
         "keepInputsSeconds": 0,
         "maxMoney": None,
@@ -166,7 +175,15 @@ ANSWERS: dict[str, Value] = {
         "needsReview": False,
     },
     "ItemList": {"items": [_ITEM], "nextCursor": None},
-    "Estimate": {"images": 1, "modelCalls": 1, "inputTokens": 1309, "outputTokens": 200, "credits": 11, "money": 0.000892},
+    "Estimate": {
+        "images": 1,
+        "modelCalls": 1,
+        "inputTokens": 1309,
+        "outputTokens": 200,
+        "credits": 11,
+        "money": 0.000892,
+        "moneyByTier": {"standard": 0.000892, "economy": 0.000446},
+    },
     "Formats": {
         "supportedFormats": list(NATIVE_FORMATS),
         "convertedFormats": list(CONVERTED_FORMATS),
@@ -196,7 +213,15 @@ ANSWERS: dict[str, Value] = {
             }
         ],
         "nextCursor": None,
-        "days": [{"date": "2026-11-26", "jobs": 1, "credits": 11, "money": 0.000462}],
+        "days": [
+            {
+                "date": "2026-11-26",
+                "jobs": 1,
+                "credits": 11,
+                "money": 0.000462,
+                "moneyByTier": {"standard": 0.000462, "economy": 0},
+            }
+        ],
     },
     "Capabilities": {
         "version": "0.1.0",
@@ -206,14 +231,14 @@ ANSWERS: dict[str, Value] = {
                 "name": "gemini-3.5-flash-lite",
                 "default": True,
                 "engine": _ENGINE,
-                "price": {"input": 0.3, "output": 2.5},
+                "price": {"input": 0.3, "output": 2.5, "economy": 0.5},
                 "problem": None,
                 "can": {
                     "prompt": True,
                     "schema": True,
                     "detail": ["low", "medium", "high", "ultra"],
                     "thinking": ["minimal", "low", "medium", "high"],
-                    "tiers": ["standard"],
+                    "tiers": ["standard", "economy"],
                 },
             }
         ],

@@ -180,6 +180,7 @@ COMPONENTS: dict[str, Schema] = {
         {
             "id": text("`job_…`"),
             "status": ref("JobStatus"),
+            "tier": ref("Tier"),
             "progress": {"type": "number", "minimum": 0, "maximum": 1},
             "counts": record(
                 {"total": number(), "succeeded": number(), "failed": number()},
@@ -194,6 +195,7 @@ COMPONENTS: dict[str, Schema] = {
                     "outputTokens": number("Thinking included."),
                     "cacheHits": number("Images that cost no call."),
                     "money": MONEY,
+                    "moneyByTier": ref("MoneyByTier"),
                     "modelVersion": or_null(text("Of the latest answer.")),
                 }
             ),
@@ -246,6 +248,7 @@ COMPONENTS: dict[str, Schema] = {
                     "detail",
                     "thinking",
                     "onError",
+                    "tier",
                     "deadlineSeconds",
                     "keepInputsSeconds",
                     "maxMoney",
@@ -258,6 +261,7 @@ COMPONENTS: dict[str, Schema] = {
         },
         what="The fields of a job's request, as sent or as their default, without its images.",
     ),
+    "MoneyByTier": record({"standard": MONEY}, {"economy": MONEY}, "By the tier in which the calls were served."),
     "JobError": record({"code": text("Stable."), "message": text()}, what="Why the job failed."),
     "JobStatus": text(enum=[status.value for status in JobStatus]),
     "Links": record(
@@ -278,6 +282,7 @@ COMPONENTS: dict[str, Schema] = {
             "note": or_null(
                 text("Notes, with `; ` between them, each a code, perhaps with `: ` and words: what the model was shown.")
             ),
+            "tier": {"description": "In which its call was served. Null if no call answered it.", **or_null(ref("Tier"))},
             "result": {
                 "description": "Its own result, where each image has one. It comes while the job runs, once all images are received; "
                 "with `onError: fail` it comes when the job has ended with results."
@@ -355,6 +360,7 @@ COMPONENTS: dict[str, Schema] = {
             "outputTokens": number(),
             "credits": number("The most that it may cost."),
             "money": MONEY,
+            "moneyByTier": {**ref("MoneyByTier"), "description": "`money` if all calls are served in that tier."},
         },
         {"warnings": several(text(), "Only where there are some, for a person.")},
     ),
@@ -413,7 +419,11 @@ COMPONENTS: dict[str, Schema] = {
             "engine": text(),
             "price": or_null(
                 record(
-                    {"input": {"type": "number", "minimum": 0}, "output": {"type": "number", "minimum": 0}},
+                    {
+                        "input": {"type": "number", "minimum": 0},
+                        "output": {"type": "number", "minimum": 0},
+                        "economy": or_null({"type": "number", "description": "The fraction of it in the tier economy."}),
+                    },
                     what="Dollars for a million tokens, today. Null where the settings have no price.",
                 )
             ),
@@ -424,7 +434,7 @@ COMPONENTS: dict[str, Schema] = {
                     "schema": {"type": "boolean", "description": "Whether it fills `schema`."},
                     "detail": several(text(), "The values of `detail` that differ for it."),
                     "thinking": several(text(), "The values of `thinking` that have an effect."),
-                    "tiers": several(text()),
+                    "tiers": several(text(), "The values of `tier` that it has."),
                 }
             ),
         }
@@ -488,7 +498,13 @@ COMPONENTS: dict[str, Schema] = {
         }
     ),
     "Day": record(
-        {"date": text("In UTC.", format="date"), "jobs": number("That ended."), "credits": number("Charged."), "money": MONEY}
+        {
+            "date": text("In UTC.", format="date"),
+            "jobs": number("That ended."),
+            "credits": number("Charged."),
+            "money": MONEY,
+            "moneyByTier": ref("MoneyByTier"),
+        }
     ),
     "Health": record({"status": text(enum=["ok"])}),
     "Readiness": record(

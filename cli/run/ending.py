@@ -113,6 +113,7 @@ def show_estimate(found: Price, warnings: Sequence[str], reporter: Reporter) -> 
         "credits": found.credits,
         "calls": found.calls,
         "money": round(found.money, 4),
+        **({"economy": round(found.economy, 4)} if found.economy is not None else {}),
         **({"warnings": list(warnings)} if warnings else {}),
     }
     print(json.dumps(facts) if reporter.as_json else shown(found))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 Form = Literal["csv", "jsonl", "xlsx"]
 DEADLINE_SECONDS = 43_200  #: the longest that the service allows, because a large job may wait long for its turn
+ECONOMY = "economy"  #: the tier that costs less and takes longer
 READ_ALL = "Write down all text in the image, in reading order."  #: the prompt if there is neither a prompt nor a schema
 FILL_IN = "Fill in the fields of the schema from the image. Use null for what the image does not show."  #: with a schema alone
 
@@ -29,6 +30,7 @@ class Options:
     model: str | None = None
     fallback_models: tuple[str, ...] = ()
     detail: str | None = None
+    tier: str | None = None  #: None: standard
     evidence: bool = False  #: look for each value in its picture
     sample: int | None = None  #: read only this many images
     only_estimate: bool = False
@@ -55,13 +57,15 @@ class Options:
             "fallbackModels": list(self.fallback_models) or None,
             "detail": self.detail,
             "evidence": self.evidence or None,
-            "deadlineSeconds": DEADLINE_SECONDS,
+            "tier": self.tier,
+            # In the tier economy the service's own deadline is a promise, so it needs none that is longer.
+            "deadlineSeconds": None if self.tier == ECONOMY else DEADLINE_SECONDS,
         }
         return {name: value for name, value in given.items() if value is not None}
 
     def question_hash(self) -> str:
-        """Tells whether two runs ask the same, so that their answers may stand in one table."""
-        return digest(self.fields())
+        """Tells whether two runs ask the same, so that their answers may stand in one table. The tier does not change an answer."""
+        return digest(replace(self, tier=None).fields())
 
 
 def digest(value: Any) -> str:

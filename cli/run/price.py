@@ -11,7 +11,7 @@ import click
 from cli.client import Client
 from cli.exits import CommandFault, Exit, client_faults
 from cli.run.check import NOWHERE, Checked
-from cli.run.options import Options
+from cli.run.options import ECONOMY, Options
 from cli.run.plan import Limits, job_sizes
 from cli.run.progress import Reporter, counted
 
@@ -29,6 +29,7 @@ class Price:
     credits: int
     calls: int
     money: float  #: dollars; 0 if the model costs nothing or its price is not known
+    economy: float | None = None  #: the same in the tier economy; None: the model has no such tier, or it is the tier of the run
 
 
 def price(client: Client, options: Options, checked: Checked, sizes: Iterable[tuple[bool, str, int]]) -> Price:
@@ -36,13 +37,16 @@ def price(client: Client, options: Options, checked: Checked, sizes: Iterable[tu
     jobs = Counter(job_sizes(sizes, Limits.of(checked.formats, options.images_per_job)))
     images = sum(size * count for size, count in jobs.items())
     formats = checked.formats
-    calls, money = 0.0, 0.0
+    calls, money, economy = 0.0, 0.0, 0.0
+    has_economy = options.tier != ECONOMY
     asked = [size for size, _ in jobs.most_common(MOST_ASKED)]
     for size in asked:
         with client_faults():
             found = client.estimate([NOWHERE] * size, options.fields())
         calls += found.model_calls * jobs[size]
         money += found.money * jobs[size]
+        economy += (found.economy or 0.0) * jobs[size]
+        has_economy = has_economy and found.economy is not None
     covered = sum(size * jobs[size] for size in asked)
     scale = images / covered if covered else 1.0
     return Price(
@@ -51,11 +55,14 @@ def price(client: Client, options: Options, checked: Checked, sizes: Iterable[tu
         credits=formats.credits_base * jobs.total() + formats.credits_per_image * images,
         calls=round(calls * scale),
         money=money * scale,
+        economy=economy * scale if has_economy else None,
     )
 
 
 def shown(found: Price) -> str:
     money = f", about ${found.money:,.2f}" if found.money >= 0.005 else (", under $0.01" if found.money else "")
+    if found.economy is not None and found.economy >= 0.005:
+        money += f" (${found.economy:,.2f} with --tier economy)"
     jobs, calls = counted(found.jobs, "job"), counted(found.calls, "model call")
     return f"{counted(found.images, 'image')} in {jobs}: at most {found.credits:,} credits, {calls}{money}"
 

@@ -41,6 +41,7 @@ from pipeline.types import (
     Question,
     Reply,
     Staged,
+    Tier,
     Usage,
     storable,
 )
@@ -61,6 +62,7 @@ class ChunkOutcome:
     usage: Usage = field(default_factory=Usage)
     reencoded: tuple[int, ...] = ()  #: images that were sent to the model as a re-encoded JPEG
     notes: Mapping[int, str] = field(default_factory=dict)  #: the engine's notes about images (pipeline.notes)
+    tier: Tier | None = None  #: the tier in which the call was served; None: it got no answer
     progress: Mapping[str, Any] | None = None  #: JSON from which `ask` resumes in the next time slice; None: no image is open
 
 
@@ -103,6 +105,7 @@ def ask(
         numbers = _numbers(group, question.form)
         reencoded: tuple[int, ...] = ()
         notes: dict[int, str] = {}
+        tier: Tier | None = None
         try:
             with memory(sum(images[index].size for index in group)):
                 call = Call(
@@ -123,11 +126,12 @@ def ask(
         except ModelRefused as error:
             outcome = asking.after_final_refusal(group, str(error))
         except MoneySpent as spent:
-            outcome = _failed(group, ItemCode.MONEY_LIMIT_REACHED, str(spent), Usage())
+            outcome = _failed(group, spent.code, str(spent), Usage())
         except ModelFault as error:
             outcome = asking.after_fault(group, str(error))
             size.refused(group)
         else:
+            tier = answer.tier
             outcome = asking.after_answer(group, replace(answer, text=storable(answer.text)))
             if answer.finish is Finish.UNREADABLE:
                 size.refused(group, at_most=answer.at_most)
@@ -135,9 +139,8 @@ def ask(
             notes = {index: answer.notes[number] for number, index in numbers.items() if number in answer.notes}
         if size.is_one_after(group, outcome.replies):
             engine.learn_pictures(question.model, 1)
-        yield replace(
-            outcome, reencoded=reencoded, notes=notes, progress=asking.progress.kept() if asking.progress.planned else None
-        )
+        kept = asking.progress.kept() if asking.progress.planned else None
+        yield replace(outcome, reencoded=reencoded, notes=notes, tier=tier, progress=kept)
 
 
 def _begun(staged: Sequence[Staged], kept: Mapping[str, Any] | None, *, pictures: int, raw_bytes: int) -> Progress:

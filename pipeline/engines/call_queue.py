@@ -1,4 +1,4 @@
-"""The queue of a process for the slots of a model's concurrent calls.
+"""The queue of a process for the slots of a model's concurrent calls. Each tier of a model has slots and a queue of its own.
 
 Calls whose caller waits for the answer go first. Among equals, the call that came first goes first.
 """
@@ -51,13 +51,13 @@ class CallQueue:
         self._lines: defaultdict[tuple[str, bool], deque[QueuedCall]] = defaultdict(deque)
 
     @contextmanager
-    def in_line(self, model: str, *, waited: bool) -> Iterator[QueuedCall]:
+    def in_line(self, lane: str, *, waited: bool) -> Iterator[QueuedCall]:
         """Keeps the call in the queue while it needs a slot.
 
-        `waited`: a caller waits for its answer. Such calls have a queue of their own, which goes first.
+        `lane`: the model in its tier (pipeline.engines.limiter). `waited`: a caller waits for its answer. Such calls have a queue of their own, which goes first.
         """
         with self._lock:
-            line = self._lines[model, waited]
+            line = self._lines[lane, waited]
             queued = QueuedCall(self._wait, is_behind=any(other.has_waited for other in line))
             line.append(queued)
         try:
@@ -68,16 +68,16 @@ class CallQueue:
                 # It was notified of a free slot and did not use it, because it got one before or gave up. So the next call
                 # is notified instead.
                 if queued.told.is_set() or (queued.was_told and not queued.found):
-                    self._tell_next(model)
+                    self._tell_next(lane)
 
-    def leave(self, model: str) -> None:
-        """Notifies the next call, because a call of the model has ended."""
+    def leave(self, lane: str) -> None:
+        """Notifies the next call, because a call of the lane has ended."""
         with self._lock:
-            self._tell_next(model)
+            self._tell_next(lane)
 
-    def _tell_next(self, model: str) -> None:
+    def _tell_next(self, lane: str) -> None:
         for waited in (True, False):
-            for queued in self._lines[model, waited]:
+            for queued in self._lines[lane, waited]:
                 if not queued.told.is_set():
                     queued.told.set()
                     return

@@ -11,12 +11,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from math import ceil
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import httpx2
@@ -32,7 +33,9 @@ from pipeline.engines.reaching import Server, elsewhere, interrupted, mounts, ti
 from pipeline.engines.reading import read_answer
 from pipeline.engines.refusals import REFUSING, Unreadable, Why, refusal
 from pipeline.engines.setup_faults import Fault, fault_of
+from pipeline.engines.shedding import shed
 from pipeline.engines.wording import instruction
+from pipeline.errors import os_errors
 from pipeline.plan import RAW_BYTES
 from pipeline.ports import (
     WAITS,
@@ -46,7 +49,7 @@ from pipeline.ports import (
     ProbeFailed,
     Reencode,
 )
-from pipeline.types import Answer, Call, Finish, ItemCode, Picture
+from pipeline.types import Answer, Call, Finish, ItemCode, Picture, Tier
 
 log = structlog.get_logger(__name__)
 
@@ -152,11 +155,13 @@ class GeminiEngine:
 
     def _generate(self, call: Call, body: bytes) -> Response:
         model = call.model or self.model
+        sent = _on_disk(body) if call.tier is Tier.ECONOMY else nullcontext(body)
+        del body  # so that a call that waits for minutes holds no copy of it
         path = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
-        with _translated(self._server):
+        with sent as content, _translated(self._server):
             response = self._http.post(
                 f"{self._url}/{quote(path, safe='/:@')}:generateContent",
-                content=body,
+                content=content,
                 headers={
                     "Content-Type": "application/json",
                     "X-Goog-Api-Key": self._key,
@@ -169,6 +174,10 @@ class GeminiEngine:
                 raise other
             try:
                 errors.APIError.raise_for_response(response)
+            except errors.APIError as error:
+                if call.tier is Tier.ECONOMY and _is_shed(error):
+                    raise shed(f"HTTP {error.code}", status=error.code, retry_after=_asked_wait(error)) from error
+                raise
             except UnicodeDecodeError:  # the body is the page of a proxy, of which only the status counts
                 page = {"message": response.text, "status": response.reason_phrase}
                 errors.APIError.raise_error(response.status_code, page, response)
@@ -297,6 +306,16 @@ def _translated(server: Server) -> Iterator[None]:
         raise interrupted(error, server) from error
 
 
+def _on_disk(body: bytes) -> AbstractContextManager[IO[bytes]]:
+    """A file with the request, from which it is sent. The file is deleted when it is closed. Raises Transient or Permanent."""
+    with os_errors(), ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile())
+        file.write(body)
+        file.seek(0)
+        stack.pop_all()
+    return file
+
+
 #: How to mend what stops the calls until a person acts.
 _REMEDY = {
     Fault.KEY: "Set GEMINI_API_KEY to a valid key.",
@@ -343,9 +362,20 @@ def _quota(error: errors.APIError) -> ModelUnavailable:
     if daily:
         notice = "The model's quota for today is used up. The job goes on when there is quota again."
         return ModelUnavailable("daily quota", retry_after=DAILY_SECONDS, notice=notice, cause=Cause.QUOTA, status=429)
-    delays = (_DELAY.fullmatch(str(detail.get("retryDelay", ""))) for detail in details)
-    seconds = next((float(delay[1]) for delay in delays if delay), QUOTA_SECONDS)
-    return ModelUnavailable("rate limited", retry_after=seconds, cause=Cause.RATE, status=429)
+    seconds = _asked_wait(error)
+    retry_after = QUOTA_SECONDS if seconds is None else seconds
+    return ModelUnavailable("rate limited", retry_after=retry_after, cause=Cause.RATE, status=429)
+
+
+def _asked_wait(error: errors.APIError) -> float | None:
+    """The seconds that the RetryInfo of an error asks to wait. None if there is none."""
+    delays = (_DELAY.fullmatch(str(detail.get("retryDelay", ""))) for detail in _details(error))
+    return next((float(delay[1]) for delay in delays if delay), None)
+
+
+def _is_shed(error: errors.APIError) -> bool:
+    """Whether a call in the tier `economy` was refused for lack of capacity: by a 503, or by a 429 that names no quota of ours."""
+    return error.code == 503 or (error.code == 429 and not any("violations" in detail for detail in _details(error)))
 
 
 def _details(error: errors.APIError) -> list[dict[str, Any]]:
@@ -366,6 +396,7 @@ def _answer(call: Call, response: Response, schema: Mapping[str, Any] | None) ->
         input_tokens=usage.prompt_token_count or 0,
         output_tokens=(usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0),
         model_version=response.model_version or "",
+        tier=usage.tier,
     )
     blocked = response.prompt_feedback.block_reason if response.prompt_feedback else None
     name = (blocked or (response.candidates[0].finish_reason if response.candidates else None) or "").upper()

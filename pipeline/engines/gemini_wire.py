@@ -16,8 +16,9 @@ import pybase64
 
 from pipeline.engines.manners import SCHEMA, WORDS, Manner
 from pipeline.engines.wording import in_words, instruction
-from pipeline.types import Call, Detail
+from pipeline.types import Call, Detail, Tier
 
+FLEX = "flex"  #: Google's name of the tier `economy`
 _RESOLUTIONS = {Detail.LOW: "MEDIA_RESOLUTION_LOW", Detail.MEDIUM: "MEDIA_RESOLUTION_MEDIUM"}
 
 
@@ -46,6 +47,8 @@ def request_body(call: Call, files: Mapping[int, str], *, manner: Manner, store:
             part["mediaResolution"] = {"level": "MEDIA_RESOLUTION_ULTRA_HIGH"}
         parts.append(part)
     body: dict[str, Any] = {"store": store, "contents": [{"role": "user", "parts": parts}]}
+    if call.tier is Tier.ECONOMY:
+        body["serviceTier"] = FLEX
     if manner.system:
         body["systemInstruction"] = {"role": "user", "parts": [{"text": told}]}
     body["generationConfig"] = _config(call, schema, manner)
@@ -92,6 +95,12 @@ class Tokens(msgspec.Struct, rename="camel"):
     prompt_token_count: int | None = None
     candidates_token_count: int | None = None
     thoughts_token_count: int | None = None
+    service_tier: str | None = None
+
+    @property
+    def tier(self) -> Tier:
+        """How the call was served. A server that does not say so counts as one that served it at the standard price."""
+        return Tier.ECONOMY if (self.service_tier or "").lower() == FLEX else Tier.STANDARD
 
 
 class Response(msgspec.Struct, rename="camel"):

@@ -4,6 +4,8 @@ The rules are the same for every engine:
 
 - If the model is overloaded or the connection breaks, the call is retried in this thread, a few times with full jitter.
 - A 429 pauses the model for all workers.
+- A call in the tier `economy` that is shed is not retried in this thread. If several in a row are shed, that tier of the model is
+  paused for all workers. Calls in the tier `standard` are not affected.
 - A bad key, missing credit or a wrong address stops the calls of the engine until a person has fixed it. A used-up daily quota
   stops the calls of its model. So does a server that is not there, until it answers again.
 - Before a server counts as not there, it is asked twice. If somebody holds the request open, a refusal that needs a person is
@@ -24,10 +26,10 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from pipeline.engines.call_queue import CallQueue, QueuedCall, Wait, until_told
-from pipeline.engines.limiter import CROWDED_MS
+from pipeline.engines.limiter import CROWDED_MS, lane_of
 from pipeline.models import Model
 from pipeline.ports import Cause, Engine, EngineLimits, Limiter, ModelFault, ModelRefused, ModelUnavailable, Permit
-from pipeline.types import Answer, Call
+from pipeline.types import Answer, Call, Tier
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,7 @@ SPARE_PATIENCE_SECONDS = 5.0  #: the longest wait for a slot while other threads
 CROWDED_SECONDS = (1.0, 5.0)  #: range of the random delay until a step that found no slot is tried again
 #: A 429 that asks for a longer pause counts as a used-up quota, because a quota per minute asks for a shorter one.
 LONG_PAUSE_SECONDS = 90.0
+SHED_SPREAD = (1.0, 2.0)  #: the wait after a call that was shed is multiplied with a random number from this range
 CONFIRM_SECONDS = 1.0  #: until a call that found the server away, or was refused, is made again to confirm it
 INSTRUCTION_CHARACTERS = 1000  #: about the length of what an engine adds to a prompt
 
@@ -139,13 +142,15 @@ class GovernedEngine:
             reraise=True,
         )
         day = self._today()
+        if not model.has_tier(call.tier, day):
+            call = replace(call, tier=Tier.STANDARD)
         try:
             answer = retrying(self._once, model, call, ends, doubts)
         except ModelUnavailable as trouble:
             if trouble.cause is Cause.GARBLED:
                 raise ModelFault(str(trouble)) from trouble
             raise
-        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens, day=day)
+        price = model.price(input_tokens=answer.input_tokens, output_tokens=answer.output_tokens, day=day, tier=answer.tier)
         return replace(answer, nanodollars=price)
 
     def _once(self, model: Model, call: Call, ends: float, doubts: _Doubts) -> Answer:
@@ -164,6 +169,8 @@ class GovernedEngine:
             tokens, trouble = answer.input_tokens or None, None
         except ModelUnavailable as error:
             trouble = error
+            if error.cause is Cause.SHED:
+                error.retry_after *= random.uniform(*SHED_SPREAD)  # noqa: S311 - jitter
             if doubts.count == 0 and (error.cause is Cause.AWAY or (call.waited and error.cause.needs_person)):
                 doubts.count, doubts.pending = 1, True
                 trouble = ModelUnavailable(str(error), retry_after=error.retry_after)
@@ -176,18 +183,18 @@ class GovernedEngine:
             raise
         finally:
             self._limiter.leave(permit, tokens=tokens, trouble=trouble)
-            self._queue.leave(model.name)
+            self._queue.leave(lane_of(model.name, call.tier))
         return answer
 
     def _enter(self, model: Model, call: Call, ends: float) -> Permit:
         characters = len(call.prompt) + INSTRUCTION_CHARACTERS + (len(json.dumps(call.schema)) if call.schema else 0)
         tokens = model.input_tokens(characters=characters, pictures=len(call.pictures), detail=call.detail)
-        with self._queue.in_line(model.name, waited=call.waited) as queued:
+        with self._queue.in_line(lane_of(model.name, call.tier), waited=call.waited) as queued:
             spent = queued.wait(CROWDED_MS / 1000) if queued.is_behind else 0.0
             while True:
                 try:
                     seconds = max(ends - time.monotonic(), 1.0)
-                    permit = self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds)
+                    permit = self._limiter.enter(model, tokens=tokens, waited=call.waited, seconds=seconds, tier=call.tier)
                 except ModelUnavailable as away:
                     spent += self._wait(away, queued, spent, ends)
                 else:

@@ -4,6 +4,10 @@ Each model has a schedule of requests and one of tokens, by the generic cell rat
 next request is due if all requests come evenly. A request may start up to BURST_MS before it is due. If it is due soon, its
 permit says how long to wait. In any 60 s no more requests start than the limit allows.
 
+Each tier of a model has a lane: a limit of concurrent calls, pauses and a circuit breaker of its own. The calls of the tier `economy`
+take minutes, and so they take no place from standard calls. Both lanes use the same schedules, because a vendor counts their requests
+together. An economy request starts only when it is due and no caller waits, so it delays no standard request by more than one.
+
 storage/redis/model_limits.py has the same rules in Lua, for all workers together. tests/contract/test_limiter.py runs the same
 tests on both.
 """
@@ -18,6 +22,7 @@ from dataclasses import dataclass, field
 
 from pipeline.models import Model
 from pipeline.ports import Cause, ModelUnavailable, Permit
+from pipeline.types import Tier
 
 MINUTE_MS = 60_000
 BURST_MS = 1_000  #: burst tolerance: how long before it is due a request may start
@@ -28,6 +33,9 @@ CLAIM_MS = 2_500  #: how long a slot is reserved for a refused request whose cal
 CROWDED_MS = 500  #: until a request that found no free slot retries, unless a call of its own process ends before
 SPREAD_MS = 30_000  #: the retries of refused requests are spread over this time
 NARROWEST_MS = 50  #: the least time between two of these retries
+ECONOMY_CALLS = 64  #: most concurrent calls of a model in the tier economy
+SHEDS = 5  #: an economy lane is paused after this many calls in a row were shed
+SHED_DOUBLINGS = 3  #: how often that pause doubles while further calls are shed
 GRACE_MS = 5_000  #: how long after its time-out an unfinished call still counts; then its worker must be gone
 
 Clock = Callable[[], float]  #: milliseconds, never going back
@@ -35,6 +43,16 @@ Clock = Callable[[], float]  #: milliseconds, never going back
 #: Which circuit breaker a cause opens: the one of the whole engine, or the one of the model.
 OPENS_ENGINE = frozenset({Cause.ACCOUNT, Cause.ADDRESS, Cause.AWAY})
 OPENS_MODEL = frozenset({Cause.QUOTA, Cause.MODEL})
+
+
+def lane_of(model: str, tier: Tier) -> str:
+    """The name of a lane. The lane of the tier `standard` has the model's name. No model's name has a space."""
+    return model if tier is Tier.STANDARD else f"{tier.value} {model}"
+
+
+def ahead_of(tier: Tier, *, waited: bool) -> int:
+    """How many milliseconds before it starts a request gets its permit."""
+    return 0 if tier is Tier.ECONOMY else AHEAD_WAITED_MS if waited else AHEAD_MS
 
 
 def spacings(model: Model, tokens: int, share: float = 1.0) -> tuple[float, float]:
@@ -66,13 +84,14 @@ class _Breaker:
 
 @dataclass(slots=True)
 class _State:
-    """The state of a model. Times are in milliseconds, by the limiter's clock."""
+    """The state of a lane. The lane of the tier `standard` also has the model's schedules and claims. Times are in milliseconds, by the limiter's clock."""
 
     most: float  #: concurrent calls that are allowed now: a 429 halves it, and answers raise it again
     next_request: float = 0.0  #: when the next request is due
     next_token: float = 0.0  #: when the next token is due
     hint: float = 0.0  #: when the request that was refused last retries
     paused_until: float = 0.0
+    sheds: int = 0  #: calls in a row that were shed
     claimed_until: float = 0.0  #: until then a slot is reserved for a refused request whose caller waits
     calls: dict[str, float] = field(default_factory=dict)  #: by permit: when the call stops counting
     breaker: _Breaker | None = None
@@ -81,18 +100,21 @@ class _State:
 class LocalLimiter:
     """Limits the calls of this process alone, to a `share` of the limits. Thread-safe."""
 
-    def __init__(self, *, concurrency: int, clock: Clock = lambda: time.monotonic() * 1000) -> None:
+    def __init__(self, *, concurrency: int, economy: int = ECONOMY_CALLS, clock: Clock = lambda: time.monotonic() * 1000) -> None:
+        """`concurrency`: most concurrent calls of a model in the tier `standard`; `economy`: the same for the tier `economy`."""
         self.share = 1.0  #: the fraction of all limits that this process uses; other processes may use the rest
-        self._concurrency = concurrency
+        self._concurrency = {Tier.STANDARD: concurrency, Tier.ECONOMY: economy}
         self._clock = clock
         self._ids = itertools.count()
         self._lock = threading.Lock()
         self._states: dict[str, _State] = {}
 
-    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
+    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float, tier: Tier = Tier.STANDARD) -> Permit:
+        waited = waited and tier is Tier.STANDARD
         with self._lock:
-            now, state = self._clock(), self._state(model.name)
-            breakers = [held.breaker for held in (self._state(""), state) if held.breaker]
+            now, state, lane = self._clock(), self._state(model.name), self._lane(model.name, tier)
+            states = (self._state(""), state) if lane is state else (self._state(""), state, lane)
+            breakers = [held.breaker for held in states if held.breaker]
             for breaker in breakers:
                 if now < breaker.probe_at:
                     raise away(model.name, breaker.probe_at - now, breaker.cause, breaker.notice)
@@ -100,15 +122,18 @@ class LocalLimiter:
             start = max(
                 now,
                 state.paused_until,
+                lane.paused_until,
                 state.next_request - BURST_MS if request_ms else 0,
                 state.next_token - BURST_MS if token_ms else 0,
                 now + AHEAD_MS + 1 if not waited and now < state.claimed_until else 0,
             )
-            if start > now + (AHEAD_WAITED_MS if waited else AHEAD_MS):
+            if start > now + ahead_of(tier, waited=waited):
                 cause = Cause.RATE if state.paused_until > now else Cause.BUSY
-                back = _back(state, start, None if waited else max(request_ms, token_ms * tokens))
+                if lane is not state and lane.paused_until > now:
+                    cause = Cause.SHED
+                back = _back(lane, start, None if waited else max(request_ms, token_ms * tokens))
                 raise away(model.name, back - now, cause)
-            if self._is_crowded(state, now):
+            if self._is_crowded(lane, now, self._concurrency[tier]):
                 if waited:
                     state.claimed_until = max(state.claimed_until, now + CLAIM_MS)
                 raise away(model.name, CROWDED_MS, Cause.CROWDED)
@@ -117,27 +142,35 @@ class LocalLimiter:
             for breaker in breakers:
                 breaker.probe_at = now + breaker.probe_after
             permit = str(next(self._ids))
-            state.calls[permit] = start + seconds * 1000 + GRACE_MS
-            return Permit(id=permit, model=model, tokens=tokens, delay=(start - now) / 1000)
+            lane.calls[permit] = start + seconds * 1000 + GRACE_MS
+            return Permit(id=permit, model=model, tier=tier, tokens=tokens, delay=(start - now) / 1000)
 
     def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
         with self._lock:
             now, state = self._clock(), self._state(permit.model.name)
-            state.calls.pop(permit.id, None)
+            lane = self._lane(permit.model.name, permit.tier)
+            lane.calls.pop(permit.id, None)
             _, token_ms = spacings(permit.model, permit.tokens, self.share)
             if tokens is not None:
                 state.next_token += token_ms * (tokens - permit.tokens)
             if trouble is None:
-                state.most = min(state.most + 1 / state.most, float(self._concurrency))
-                state.breaker = self._state("").breaker = None
+                lane.most = min(lane.most + 1 / lane.most, float(self._concurrency[permit.tier]))
+                lane.breaker = state.breaker = self._state("").breaker = None
+                if lane.sheds:  # there is capacity again
+                    lane.sheds, lane.paused_until = 0, now
                 return
             after = trouble.retry_after * 1000
             if trouble.cause is Cause.RATE:
-                if now >= state.paused_until:  # several calls of one burst may get a 429, but the limit is halved only once
-                    state.most = max(state.most / 2, 1.0)
-                state.paused_until = max(state.paused_until, now + after)
+                if now >= lane.paused_until:  # several calls of one burst may get a 429, but the limit is halved only once
+                    lane.most = max(lane.most / 2, 1.0)
+                lane.paused_until = max(lane.paused_until, now + after)
+            elif trouble.cause is Cause.SHED:
+                lane.sheds += 1
+                if lane.sheds >= SHEDS:
+                    pause = after * 2 ** min(lane.sheds - SHEDS, SHED_DOUBLINGS)
+                    lane.paused_until = max(lane.paused_until, now + pause)
             elif trouble.cause in OPENS_ENGINE | OPENS_MODEL:
-                held = self._state("") if trouble.cause in OPENS_ENGINE else state
+                held = self._state("") if trouble.cause in OPENS_ENGINE else lane
                 held.breaker = _Breaker(trouble.notice, trouble.cause, now + after, after)
 
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
@@ -146,11 +179,14 @@ class LocalLimiter:
             return {name: held.notice for name in names if (held := self._state(name).breaker)}
 
     def _state(self, name: str) -> _State:
-        return self._states.setdefault(name, _State(most=float(self._concurrency)))
+        return self._lane(name, Tier.STANDARD)
 
-    def _is_crowded(self, state: _State, now: float) -> bool:
-        state.calls = {name: until for name, until in state.calls.items() if until > now}
-        return len(state.calls) >= max(int(min(state.most, self._concurrency * self.share)), 1)
+    def _lane(self, name: str, tier: Tier) -> _State:
+        return self._states.setdefault(lane_of(name, tier), _State(most=float(self._concurrency[tier])))
+
+    def _is_crowded(self, lane: _State, now: float, concurrency: int) -> bool:
+        lane.calls = {name: until for name, until in lane.calls.items() if until > now}
+        return len(lane.calls) >= max(int(min(lane.most, concurrency * self.share)), 1)
 
 
 def _back(state: _State, start: float, spacing: float | None) -> float:

@@ -18,7 +18,7 @@ import pybase64
 
 from pipeline.engines.lessons import LocalLessons
 from pipeline.engines.manners import OBJECT, SCHEMA, Manner, Manners
-from pipeline.engines.openai_answer import read_completion, read_document
+from pipeline.engines.openai_answer import FLEX, read_completion, read_document
 from pipeline.engines.openai_errors import ADDRESS, PERSON_SECONDS, meaning
 from pipeline.engines.reaching import Server, elsewhere, interrupted, mounts, time_limits
 from pipeline.engines.wording import in_words, instruction
@@ -34,7 +34,7 @@ from pipeline.ports import (
     ProbeFailed,
     Reencode,
 )
-from pipeline.types import MB, Answer, Call, Detail, Finish, ItemCode, Picture, Refused
+from pipeline.types import MB, Answer, Call, Detail, Finish, ItemCode, Picture, Refused, Tier
 
 MOST_PICTURES = 900
 MOST_RAW_BYTES = RAW_BYTES
@@ -73,7 +73,7 @@ class OpenAiEngine:
         model = call.model or self.model
 
         def attempt(manner: Manner) -> tuple[Answer, bool]:
-            document = self._send(_body(model, call, pictures, manner), ends)
+            document = self._send(_body(model, call, pictures, manner), ends, call.tier)
             return read_completion(call, document, schema=schema)
 
         return replace(self._manners.ask(call, model, schema, attempt), reencoded=reencoded)
@@ -93,7 +93,7 @@ class OpenAiEngine:
         made = self._reencode(picture.data)
         return made if isinstance(made, Refused) else replace(picture, data=made.data, mime=made.mime)
 
-    def _send(self, body: bytes, ends: float) -> Any:
+    def _send(self, body: bytes, ends: float, tier: Tier) -> Any:
         """The JSON document of the response.
 
         `ends`: when the call must be over, by time.monotonic(). The client's own time-out bounds only each single read.
@@ -110,7 +110,7 @@ class OpenAiEngine:
         if other := elsewhere(response, text, self._server):
             raise other
         if response.status_code != 200:
-            raise meaning(response.status_code, response.headers.get("Retry-After"), text)
+            raise meaning(response.status_code, response.headers.get("Retry-After"), text, tier=tier)
         document = read_document(response.headers.get("Content-Type", ""), text)
         error_ = document.get("error") if isinstance(document, dict) else None
         if error_ and not document.get("choices"):  # llama.cpp has answered 200 with an error in it
@@ -200,6 +200,8 @@ def _content(prompt: str, pictures: Sequence[Picture], detail: str | None) -> li
 def _body(model: str, call: Call, pictures: Sequence[Picture], manner: Manner) -> bytes:
     told, schema = instruction(call)
     body: dict[str, Any] = {"model": model}
+    if call.tier is Tier.ECONOMY:
+        body["service_tier"] = FLEX
     if manner.stream is not None:  # some servers stream unless they are told not to
         body["stream"] = manner.stream
     if manner.limit:

@@ -15,9 +15,10 @@ import msgspec
 
 from pipeline.engines.reading import Read, read_answer
 from pipeline.ports import Cause, ModelFault, ModelUnavailable
-from pipeline.types import Answer, Call, Finish, Form, ItemCode
+from pipeline.types import Answer, Call, Finish, Form, ItemCode, Tier
 
 AGAIN_SECONDS = 15.0
+FLEX = "flex"  #: OpenAI's name of the tier `economy`
 MOST_TOKENS = 10**9  #: a larger count in `usage` is not believed
 CUT = frozenset(
     {"length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length", "model_length"}
@@ -59,6 +60,7 @@ def read_completion(call: Call, document: Any, *, schema: Mapping[str, Any] | No
         input_tokens=_tokens(counts.get("prompt_tokens")),
         output_tokens=_tokens(counts.get("completion_tokens")),
         model_version=str(document.get("model") or "")[:200],
+        tier=Tier.ECONOMY if document.get("service_tier") == FLEX else Tier.STANDARD,
     )
     if finish in BLOCKED or message.get("refusal"):
         detail = finish if finish in BLOCKED else "refusal"
@@ -147,7 +149,7 @@ def _joined(body: bytes) -> Any:
             raise _garbled("an event of the stream is no object")
         if chunk.get("error"):
             return chunk
-        whole |= {name: chunk[name] for name in ("model", "usage") if chunk.get(name)}
+        whole |= {name: chunk[name] for name in ("model", "usage", "service_tier") if chunk.get(name)}
         choices = chunk.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
         _add(message, tools, choice.get("delta") or choice.get("message"))

@@ -10,7 +10,9 @@ from typing import Any
 
 from pipeline.engines.refusals import BadRequest, Unreadable, Why, refusal
 from pipeline.engines.setup_faults import Fault, fault_of
+from pipeline.engines.shedding import shed
 from pipeline.ports import WAITS, Cause, ModelFault, ModelUnavailable
+from pipeline.types import Tier
 
 __all__ = ["BadRequest", "Unreadable", "meaning"]
 
@@ -21,6 +23,7 @@ AWAY_SECONDS = 5.0  #: the wait while a gateway answers that it does not reach t
 ADDRESS = "OPENAI_BASE_URL"  #: the setting with the server's address
 MOST_SHOWN = 300  #: characters of the server's message that are shown, because it may quote the request
 _KEY = re.compile(r"(?:sk|key)-[\w*-]{6,}")
+_LIMIT = re.compile(r"rate.?limit|quota|billing|tokens per|requests per", re.IGNORECASE)  #: words of a 429 for our own limits
 _TAG = re.compile(r"<[^>]{0,200}>")
 _FIRST = ("code", "type", "param", "message", "detail", "error")  #: members of an error that are read before the others
 _LEFT_OUT = frozenset({"input", "ctx", "url", "object"})  #: members that say nothing, or quote the request
@@ -28,11 +31,16 @@ MOST_READ = 4_000  #: characters of the server's words that are looked at
 DEEPEST = 8  #: levels of an error's JSON that are read
 
 
-def meaning(status: int, retry_after: str | None, body: bytes) -> Exception:
-    """Returns the exception to raise: ModelUnavailable, ModelFault, BadRequest or Unreadable."""
+def meaning(status: int, retry_after: str | None, body: bytes, *, tier: Tier = Tier.STANDARD) -> Exception:
+    """Returns the exception to raise: ModelUnavailable, ModelFault, BadRequest or Unreadable.
+
+    `tier`: the tier that the call asked for. In `economy`, a server without capacity answers 503, or 429 with no word of a limit.
+    """
     words = _words_of(body)
     said = words[:MOST_SHOWN].strip()
     text = f"HTTP {status} {said}".strip()
+    if tier is Tier.ECONOMY and (status == 503 or (status == 429 and not _LIMIT.search(words))):
+        return shed(text, status=status, retry_after=_seconds(retry_after))
     if status == 429:
         return _quota(said, retry_after)
     if status in {408, 425, 502, 503, 504, 529}:

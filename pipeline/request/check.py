@@ -10,10 +10,10 @@ from typing import Any
 
 from pipeline.outbound.addresses import MAX_URL, Allowed
 from pipeline.outbound.mistaken import LOOKED_AT, SENTENCES, kind_of
-from pipeline.request.fields import FIELDS, ExtractRequest
+from pipeline.request.fields import FIELDS, LONGEST_DEADLINE, ExtractRequest
 from pipeline.request.kinds import MOST_KEPT_SECONDS, Given, RequestField, Unfit
 from pipeline.request.unknown import hint_for
-from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB
+from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Tier
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 MOST_LOOKED_AT = 100  #: how many images are looked at to see whether a whole request mistakes base64 or files for URLs
@@ -58,6 +58,9 @@ def check(
     if request.schema is not None and fields.get("granularity") == "merged":
         text = 'schema asks for one record for each image: leave granularity out, or send "perImage".'
         raise RequestFault("invalid_granularity", text)
+    if request.time_limit > LONGEST_DEADLINE[request.tier]:
+        text = f"deadlineSeconds may be at most {LONGEST_DEADLINE[request.tier]}, or {LONGEST_DEADLINE[Tier.ECONOMY]} in the tier economy."
+        raise RequestFault("invalid_deadline_seconds", text)
     if request.evidence and not request.per_image:
         text = 'evidence needs a record for each image: send a schema, or "granularity": "perImage".'
         raise RequestFault("invalid_evidence", text)

@@ -31,7 +31,7 @@ from pipeline.request.kinds import (
     whole,
     whole_number,
 )
-from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Review, Thinking
+from pipeline.types import MAX_IMAGES, MAX_IMAGES_PER_CALL, Detail, MergeMode, Question, Review, Thinking, Tier
 
 InputMethod = Literal["url", "base64", "upload"]
 Granularity = Literal["merged", "perImage"]
@@ -45,6 +45,9 @@ LONGEST_PROMPT = 100_000  #: characters; it is sent with each call, and stored w
 LONGEST_SCHEMA_TEXT = 1 << 20  #: of a schema that comes as a text; the schema itself may have far less
 LONGEST_CUSTOM_ID = 256  #: characters
 LONGEST_NAME = 200  #: characters
+DEADLINE = {Tier.STANDARD: 3600, Tier.ECONOMY: 14_400}  #: seconds that a job may take, if its request does not say it
+SHORTEST_DEADLINE = 10  #: seconds
+LONGEST_DEADLINE = {Tier.STANDARD: 43_200, Tier.ECONOMY: 86_400}  #: seconds
 LONGEST_BATCH = 64  #: characters
 MOST_METADATA = 4096  #: bytes as JSON, because it is sent with each webhook, whose body has at most 20 kB
 DEEPEST_METADATA = 20  #: levels of nested objects and arrays
@@ -160,6 +163,11 @@ def _custom_ids(value: Any, given: Given) -> tuple[str, ...] | None:
         if not isinstance(custom_id, str) or not is_storable(custom_id) or not 1 <= len(custom_id) <= LONGEST_CUSTOM_ID:
             raise Unfit(f"customIds[{index}] must be a string of 1 to {LONGEST_CUSTOM_ID} characters.")
     return tuple(value)
+
+
+def _deadline_seconds(value: Any, _: Given) -> int | None:
+    """The seconds, as far as they are right in some tier. `pipeline.request.check` compares them with the request's tier."""
+    return None if value is None else whole_number(value, SHORTEST_DEADLINE, LONGEST_DEADLINE[Tier.ECONOMY])
 
 
 def _keep_inputs_seconds(value: Any, given: Given) -> int:
@@ -334,9 +342,21 @@ class ExtractRequest:
         wants=f"one of {quoted(list(Thinking))}",
         what="How much the model thinks before it answers. Thoughts are billed as output. Without it: as the model does by itself.",
     )
-    #: Counted from accept on. At the deadline the job ends with the results that it has.
-    deadline_seconds: int = whole(
-        10, 43_200, default=3600, what="Counted in seconds from accept on. Then the job ends with what it has."
+    tier: Tier = choice(
+        list(Tier),
+        default=Tier.STANDARD,
+        what="How the model's server serves the calls. In `economy` they cost less, and their answers take minutes or longer; all of "
+        "them are there [before the deadline](../how-to/economy.md).",
+        when='is not `"standard"` or `"economy"`, or is `"economy"` and the engine or the model has no such tier',
+    )
+    #: As sent; `time_limit` has the default. Counted from accept on. At the deadline the job ends with the results that it has.
+    deadline_seconds: int | None = declared(
+        read=_deadline_seconds,
+        schema={"type": ["integer", "null"], "minimum": SHORTEST_DEADLINE, "maximum": LONGEST_DEADLINE[Tier.ECONOMY]},
+        wants=f"a whole number from {SHORTEST_DEADLINE} to {LONGEST_DEADLINE[Tier.STANDARD]}, or to "
+        f"{LONGEST_DEADLINE[Tier.ECONOMY]} in the tier economy",
+        what=f"Counted in seconds from accept on. Then the job ends with what it has. Without it: {DEADLINE[Tier.STANDARD]}, in the tier "
+        f"economy {DEADLINE[Tier.ECONOMY]}.",
     )
     #: Gets the event of the job's end.
     webhook_url: str | None = declared(
@@ -411,6 +431,11 @@ class ExtractRequest:
         "`GET /jobs?batch=` lists them.",
         form="text",
     )
+
+    @property
+    def time_limit(self) -> int:
+        """How many seconds the job may take."""
+        return DEADLINE[self.tier] if self.deadline_seconds is None else self.deadline_seconds
 
     @property
     def per_image(self) -> bool:

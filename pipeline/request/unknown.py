@@ -26,6 +26,7 @@ _MEANT = {
     "jsonMode": ("json", "jsonoutput", "outputjson", "responseformat", "outputformat", "asjson"),
     "schema": ("jsonschema", "responseschema", "outputschema", "recordschema", "responsejsonschema"),
     "webhookUrl": ("webhook", "webhooks", "callback", "callbackurl", "hook", "hookurl", "notifyurl", "notificationurl"),
+    "tier": ("servicetier", "flex"),
     "deadlineSeconds": ("timeout", "timeoutseconds", "deadline", "maxseconds", "ttl"),
     "customIds": ("ids", "customid", "imageids", "externalids"),
     "metadata": ("meta", "userdata", "tags", "labels"),

@@ -62,10 +62,21 @@ def reserve(
     return Totals(open_jobs=row.open_jobs, kept_bytes=row.kept_bytes, stored_bytes=row.stored_bytes)
 
 
-def settle(connection: Connection, *, account: str, job: str, round_: int, reserved: int, charge: int, money: int = 0) -> None:
+def settle(
+    connection: Connection,
+    *,
+    account: str,
+    job: str,
+    round_: int,
+    reserved: int,
+    charge: int,
+    money: int = 0,
+    economy_money: int = 0,
+) -> None:
     """Ends a round's reservation. It spends `charge` credits, makes the rest available again, and counts the job no more as open.
 
-    `reserved`: what `of_reserve` finds. `money`: what the round's model calls cost, in billionths of a dollar. It is recorded beside the charge, for the account's usage.
+    `reserved`: what `of_reserve` finds. `money`: what the round's model calls cost, in billionths of a dollar. It is recorded beside
+    the charge, for the account's usage. `economy_money`: the part of it that was paid for calls in the tier `economy`.
 
     It writes both ledger rows, even if one amount is zero. Raises ValueError if `charge` is more than the reservation.
     """
@@ -73,8 +84,9 @@ def settle(connection: Connection, *, account: str, job: str, round_: int, reser
         raise ValueError(f"job {job} holds {reserved} credits, {charge} can't be charged")
     same = {"account": account, "job": job, "round": round_}
     release = reserved - charge
-    charged = {**same, "kind": "charge", "amount": charge, "money": money}
-    connection.execute(_record(), [charged, {**same, "kind": "release", "amount": release, "money": 0}])
+    charged = {**same, "kind": "charge", "amount": charge, "money": money, "economy_money": economy_money}
+    released = {**same, "kind": "release", "amount": release, "money": 0, "economy_money": 0}
+    connection.execute(_record(), [charged, released])
     connection.execute(_spend(), {"of": account, "charge": charge, "release": release})
 
 

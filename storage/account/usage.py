@@ -44,6 +44,7 @@ class Day:
     jobs: int  #: jobs that ended on that day
     credits: int  #: credits charged on that day
     nanodollars: int  #: cost of the model calls of these jobs, by the prices in the settings
+    economy_nanodollars: int  #: the part of it that was paid for calls in the tier `economy`
 
 
 def balance_of(connection: Connection, account: str) -> Balance:
@@ -83,6 +84,7 @@ def days_of(connection: Connection, account: str, *, count: int) -> Sequence[Day
             func.count(ledger_table.c.job.distinct()).label("jobs"),
             func.sum(ledger_table.c.amount).label("credits"),
             func.sum(ledger_table.c.money).label("nanodollars"),
+            func.sum(ledger_table.c.economy_money).label("economy_nanodollars"),
         )
         .where(
             ledger_table.c.account == account,
@@ -98,6 +100,7 @@ def days_of(connection: Connection, account: str, *, count: int) -> Sequence[Day
             jobs=row.jobs,
             credits=int(row.credits),
             nanodollars=int(row.nanodollars),
+            economy_nanodollars=int(row.economy_nanodollars),
         )
         for row in connection.execute(query)
     ]

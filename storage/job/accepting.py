@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, insert
 
 from pipeline.credits import reservation
 from pipeline.plan import ChunkPlan
-from pipeline.types import ImageState, JobStatus, Question, StepKind
+from pipeline.types import ImageState, JobStatus, Question, StepKind, Tier
 from storage.account import ledger
 from storage.database import now_ms
 from storage.job import stored, totals
@@ -66,6 +66,7 @@ class NewRow:
     input_method: str
     engine: str
     model: str
+    tier: str = Tier.STANDARD.value
     request_source: str | None
     warnings: Sequence[str]
     scratch_bytes: int  #: bytes of the job's images that are in scratch already

@@ -28,6 +28,7 @@ from pipeline.types import (
     Question,
     StepKind,
     StepState,
+    Tier,
     Usage,
 )
 from storage.database import now_ms
@@ -64,6 +65,7 @@ class ChunkWork:
     progress: dict[str, Any] | None  #: progress of the extract step (pipeline.asking.progress)
     left: float  #: seconds until the job's deadline
     limited: bool  #: the job has a limit of money
+    tier: Tier
     evidence: bool  #: the job's records are looked for in their pictures
     fail_on_error: bool  #: the job fails if any image fails
     pending: dict[int, str | None]  #: index → URL of each image that has no outcome yet
@@ -89,6 +91,7 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
         progress=row.progress,
         left=row.left / 1000,
         limited=row.max_money is not None,
+        tier=Tier(row.tier),
         evidence=row.evidence is not None,
         fail_on_error=row.fail_on_error,
         pending={image.at: image.source for image in pending},
@@ -108,6 +111,7 @@ def _chunk() -> Select[Any]:
             jobs_table.c.waited,
             jobs_table.c.total,
             jobs_table.c.max_money,
+            jobs_table.c.tier,
             jobs_table.c.evidence,
             jobs_table.c.fail_on_error,
             (jobs_table.c.deadline_at - now_ms()).label("left"),
@@ -183,7 +187,8 @@ def _record_staged(connection: Connection, lease: Lease, *, key: str | None, chu
     if not chunk.staged:
         return close_chunk(connection, job, lease)
     kind, part = StepKind.EXTRACT, lease.part
-    return steps.add(connection, job=lease.job, round_=lease.round, kind=kind, parts=[part], expiries=expiries)
+    following = steps.add(connection, job=lease.job, round_=lease.round, kind=kind, parts=[part], expiries=expiries)
+    return [] if job.tier is Tier.ECONOMY else following  # a slow step is for the threads of slow steps
 
 
 @cache
@@ -241,7 +246,12 @@ def _store_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, 
         connection,
         lease.job,
         [
-            {"at": index, "state": ImageState.DONE.value, "result": reply.result}
+            {
+                "at": index,
+                "state": ImageState.DONE.value,
+                "result": reply.result,
+                "tier": outcome.tier.value if outcome.tier else None,
+            }
             for reply in outcome.replies
             for index in reply.indexes
         ],

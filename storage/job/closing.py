@@ -99,8 +99,9 @@ def close_job(
     if cancelled:
         verdict = replace(verdict, status=JobStatus.CANCELLED)
     same = {"account": job.account, "job": job.id}
-    money = max(int(found.money), 0)
-    ledger.settle(connection, **same, round_=job.round, reserved=found.reserved, charge=charge, money=money)
+    money, economy_money = max(int(found.money), 0), max(int(found.economy_money), 0)
+    cost: dict[str, int] = {"charge": charge, "money": money, "economy_money": economy_money}
+    ledger.settle(connection, account=job.account, job=job.id, round_=job.round, reserved=found.reserved, **cost)
     code, message = verdict.error or (None, None)
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
@@ -139,6 +140,7 @@ def _figures() -> Select[Any]:
         _processed().scalar_subquery().label("processed"),
         ledger.of_reserve().scalar_subquery().label("reserved"),
         of_calls().scalar_subquery().label("money"),
+        of_calls(economy=True).scalar_subquery().label("economy_money"),
     )
 
 
@@ -172,7 +174,13 @@ def _without_this_round(connection: Connection, job: LockedJob, failed: Verdict)
         update(images_table)
         .where(images_table.c.job == job.id, images_table.c.attempts == job.round)
         .values(
-            state=ImageState.FAILED.value, code=item_code.value, detail=message, result=null(), evidence=None, needs_review=False
+            state=ImageState.FAILED.value,
+            code=item_code.value,
+            detail=message,
+            result=null(),
+            tier=None,
+            evidence=None,
+            needs_review=False,
         )
     )
     parts = select(steps_table.c.part).where(

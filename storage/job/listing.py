@@ -28,6 +28,7 @@ class ItemView:
     message: str | None  #: detail of the failure
     attempts: int  #: number of rounds that the image took part in
     note: str | None  #: remarks about the image (pipeline.notes)
+    tier: str | None  #: the tier in which the call that answered it was served; None: no call answered it
     corrections: (
         dict[str, Any] | None
     )  #: what people changed (storage.job.corrections), with its `revision`; shown as `result` is
@@ -45,6 +46,7 @@ class RequestView:
     deadline_ms: int
     keep_ms: int
     max_money: int | None  #: billionths of a dollar
+    tier: str  #: pipeline.types.Tier
     webhook_url: str | None
     evidence: Sequence[str] | None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
 
@@ -108,6 +110,7 @@ def items_page(
         columns.detail,
         columns.attempts,
         columns.note,
+        columns.tier,
         *([columns.result, columns.corrections, columns.revision] if shows else []),
         *(COLUMNS if job.evidence is not None else []),
     ).where(columns.job == job.id, columns.index > after)
@@ -129,6 +132,7 @@ def items_page(
             message=row.detail,
             attempts=row.attempts,
             note=row.note,
+            tier=row.tier,
             corrections={**row.corrections, "revision": row.revision} if shows and row.corrections else None,
             result=row.result if shows else None,
             evidence=None if job.evidence is None else evidence_of(row, job.evidence, kept=kept, shows=shows),
@@ -156,7 +160,7 @@ def question_of_job(connection: Connection, job: str) -> Question | None:
 
 def request_of_job(connection: Connection, job: str) -> RequestView | None:
     """What the request of the job asked for. None if the job is gone."""
-    names = ("input_method", "fail_on_error", "deadline_ms", "keep_ms", "max_money", "webhook_url", "evidence")
+    names = ("input_method", "fail_on_error", "deadline_ms", "keep_ms", "max_money", "tier", "webhook_url", "evidence")
     columns = (jobs_table.c[name] for name in (*names, "prompt", "options"))
     row = connection.execute(select(*columns).where(jobs_table.c.id == job)).one_or_none()
     if row is None:

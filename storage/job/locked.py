@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 
-from pipeline.types import JobStatus
+from pipeline.types import JobStatus, Tier
 from storage.queue.steps import JobGone
 from storage.schema import jobs_table
 
@@ -28,6 +28,7 @@ class LockedJob:
     webhook_url: str | None  #: receives an event when the job ends
     request: str | None  #: id of the HTTP request that started the round, for the log
     result: str | None  #: result of the previous round, if there was one
+    tier: Tier
     evidence: Sequence[str] | None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
 
 
@@ -45,6 +46,7 @@ def lock_job(connection: Connection, job: str) -> LockedJob:
         webhook_url=row.webhook_url,
         request=row.request_id,
         result=row.result,
+        tier=Tier(row.tier),
         evidence=row.evidence,
     )
 
@@ -81,5 +83,6 @@ def _locked_job() -> Select[Any]:
         columns.webhook_url,
         columns.request_id,
         columns.result,
+        columns.tier,
         columns.evidence,
     )

@@ -78,15 +78,19 @@ def _held() -> Select[Any]:
 
 
 @cache
-def of_calls() -> Select[Any]:
-    """Finds what a job's model calls have cost since its last round was settled, in billionths of a dollar. Parameter: `job`."""
+def of_calls(*, economy: bool = False) -> Select[Any]:
+    """Finds what a job's model calls have cost since its last round was settled, in billionths of a dollar. Parameter: `job`.
+
+    `economy`: only the part that was paid for calls in the tier `economy`.
+    """
+    name, column = ("economy_nanodollars", ledger_table.c.economy_money) if economy else ("nanodollars", ledger_table.c.money)
     spent = [
-        select(func.coalesce(func.sum(cast(table.c.usage["nanodollars"].as_string(), BigInteger)), 0))
+        select(func.coalesce(func.sum(cast(table.c.usage[name].as_string(), BigInteger)), 0))
         .where(table.c.job == bindparam("job"))
         .scalar_subquery()
         for table in (chunks_table, merges_table)
     ]
-    settled = select(func.coalesce(func.sum(ledger_table.c.money), 0)).where(ledger_table.c.job == bindparam("job"))
+    settled = select(func.coalesce(func.sum(column), 0)).where(ledger_table.c.job == bindparam("job"))
     return select(spent[0] + spent[1] - settled.scalar_subquery())
 
 

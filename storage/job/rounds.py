@@ -57,6 +57,7 @@ def retry(
         "sha256": None,
         "bytes": None,
         "result": null(),
+        "tier": None,
         "corrections": None,
         "checked": False,
         "evidence": None,

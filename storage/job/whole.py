@@ -45,8 +45,9 @@ def _mark(connection: Connection, job: str, chunk: StagedChunk, outcome: ChunkOu
         image.index: {"sha256": image.sha256, "bytes": image.received, "note": notes.get(image.index)} for image in chunk.staged
     }
     unstaged = {"sha256": None, "note": None}
+    tier = {"tier": outcome.tier.value if outcome.tier else None}
     done = [
-        {"at": index, "state": ImageState.DONE.value, "result": reply.result, **staged[index]}
+        {"at": index, "state": ImageState.DONE.value, "result": reply.result, **tier, **staged[index]}
         for reply in outcome.replies
         for index in reply.indexes
     ]

@@ -13,12 +13,14 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Row,
     Select,
     and_,
     bindparam,
     case,
     func,
     literal,
+    literal_column,
     or_,
     select,
     text,
@@ -26,13 +28,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from pipeline.types import StepState
+from pipeline.types import StepState, Tier
 from storage.database import now_ms
-from storage.queue.steps import free
+from storage.queue.steps import SLOW, WAITED, free
 from storage.schema import OPEN_STEP, TAKEN_STEP, UNRUNG_STEP, jobs_table, steps_table
 
 #: Most steps of one account that are announced or leased at a time. A job of 3000 images has 60 to 190 chunks, so the limit
-#: keeps room in the queue for the jobs of other accounts.
+#: keeps room in the queue for the jobs of other accounts. Slow steps have a window of their own, because they stay in it for long.
 WINDOW = 64
 RING_AGAIN_MS = 30_000  #: a step that was announced but not claimed is announced again after this time, which doubles each time
 MOST_DOUBLINGS = 5
@@ -45,6 +47,7 @@ class Ring:
 
     step: int
     waited: bool  #: a caller holds a connection for the step's job
+    slow: bool = False  #: its calls are asked in the tier `economy`
 
 
 def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 500) -> list[Ring]:
@@ -57,25 +60,38 @@ def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 5
     long queue.
     """
     if beside is not None:
-        accounts = connection.scalars(_account_statement(), {"job": beside}).all()
+        row = connection.execute(_account_statement(), {"job": beside}).one_or_none()
+        windows = [(row.account, False)] if row else []
+        windows += [(row.account, True)] if row and row.tier == Tier.ECONOMY.value else []
         due = []
     else:
-        accounts = _accounts_with_room(connection)
-        due = [Ring(row.id, row.priority == 0) for row in connection.execute(_rung_long_ago(), {"most": limit})]
-    for account in accounts:
-        due += _in_the_window(connection, account)
-    due = sorted(due, key=lambda ring: (not ring.waited, ring.step))[:limit]
+        windows = _windows_with_room(connection)
+        due = [_ring_of(row) for row in connection.execute(_rung_long_ago(), {"most": limit})]
+    for account, slow in windows:
+        due += _slow_in_the_window(connection, account) if slow else _in_the_window(connection, account)
+    due = sorted(due, key=lambda ring: (not ring.waited, ring.slow, ring.step))[:limit]
     if not due:
         return []
     rung: set[int] = set(connection.scalars(_ring_statement(), {"ids": [ring.step for ring in due]}))
     return [ring for ring in due if ring.step in rung]
 
 
-def _accounts_with_room(connection: Connection) -> list[str]:
-    """Accounts that have a due step which was not announced yet, and room for it in their window."""
-    taken = {row.account: row.steps for row in connection.execute(_taken_statement())}
-    unrung = connection.execute(_unrung_by_account()).all()
-    return [row.account for row in unrung if row.first == 0 or taken.get(row.account, 0) < WINDOW]
+def _ring_of(row: Row[Any]) -> Ring:
+    return Ring(row.id, waited=row.priority == WAITED, slow=row.priority == SLOW)
+
+
+def _windows_with_room(connection: Connection) -> list[tuple[str, bool]]:
+    """Windows that have a due step which was not announced yet, and room for it: the account, and whether it is that of slow steps."""
+    taken = {(row.account, row.slow == 1): row.steps for row in connection.execute(_taken_statement())}
+    unrung = [(row.account, row.slow == 1, row.first) for row in connection.execute(_unrung_by_account())]
+    return [(account, slow) for account, slow, first in unrung if first == WAITED or taken.get((account, slow), 0) < WINDOW]
+
+
+def _slow_in_the_window(connection: Connection, account: str) -> list[Ring]:
+    """The account's due slow steps that were not announced yet, as many as their window has room for."""
+    rows = connection.execute(_unrung_statement(slow=True), {"account": account}).all()
+    left = max(WINDOW - rows[0].others_taken, 0) if rows else 0
+    return [_ring_of(row) for row in rows[:left]]
 
 
 def _in_the_window(connection: Connection, account: str) -> list[Ring]:
@@ -83,11 +99,11 @@ def _in_the_window(connection: Connection, account: str) -> list[Ring]:
 
     Steps of jobs with a waiting caller come first. Only steps of such jobs count against their places in the window.
     """
-    rows = connection.execute(_unrung_statement(), {"account": account}).all()
+    rows = connection.execute(_unrung_statement(slow=False), {"account": account}).all()
     if not rows:
         return []
-    waited = [row.id for row in rows if row.priority == 0]
-    others = [row.id for row in rows if row.priority != 0]
+    waited = [row.id for row in rows if row.priority == WAITED]
+    others = [row.id for row in rows if row.priority != WAITED]
     left = max(WINDOW - rows[0].waited_taken, 0)
     left_for_others = max(left - len(waited) - rows[0].others_taken, 0)
     return [Ring(step, waited=True) for step in waited[:left]] + [Ring(step, waited=False) for step in others[:left_for_others]]
@@ -102,12 +118,14 @@ def forget_ring(connection: Connection, step: int) -> None:
     )
 
 
-def forget_rings(connection: Connection) -> None:
+def forget_rings(connection: Connection, *, slow: bool = False) -> None:
     """Has every ready step announced again. Call it when the message queue is empty, because their messages are then lost.
 
-    It skips steps announced in the last 2 s, because a worker may have their message and be about to claim them.
+    `slow`: do it for the slow steps, which have a queue of their own, instead of for the others. It skips steps announced in the last 2 s, because a worker may have their message and be about to claim them.
     """
-    long_rung = free(text(OPEN_STEP), steps_table.c.state == StepState.READY.value, steps_table.c.rung_at < now_ms() - IN_HAND_MS)
+    ready = steps_table.c.state == StepState.READY.value
+    of_queue = steps_table.c.priority == SLOW if slow else steps_table.c.priority != SLOW
+    long_rung = free(text(OPEN_STEP), ready, of_queue, steps_table.c.rung_at < now_ms() - IN_HAND_MS)
     connection.execute(update(steps_table).where(long_rung).values(rung_at=None))
 
 
@@ -125,22 +143,26 @@ def _due() -> ColumnElement[bool]:
 
 
 @cache
-def _account_statement() -> Select[str]:
-    return select(jobs_table.c.account).where(jobs_table.c.id == bindparam("job"))
+def _account_statement() -> Select[Any]:
+    return select(jobs_table.c.account, jobs_table.c.tier).where(jobs_table.c.id == bindparam("job"))
 
 
 @cache
 def _unrung_by_account() -> Select[Any]:
     due = text(UNRUNG_STEP), steps_table.c.not_before <= now_ms()
-    return (
-        select(steps_table.c.account, func.min(steps_table.c.priority).label("first")).where(*due).group_by(steps_table.c.account)
-    )
+    columns = steps_table.c.account, _is_slow().label("slow"), func.min(steps_table.c.priority).label("first")
+    return select(*columns).where(*due).group_by(steps_table.c.account, _is_slow())
 
 
 @cache
 def _taken_statement() -> Select[Any]:
-    taken = select(steps_table.c.account, func.count().label("steps")).where(text(f"({TAKEN_STEP})"))
-    return taken.group_by(steps_table.c.account)
+    taken = select(steps_table.c.account, _is_slow().label("slow"), func.count().label("steps")).where(text(f"({TAKEN_STEP})"))
+    return taken.group_by(steps_table.c.account, _is_slow())
+
+
+def _is_slow() -> ColumnElement[int]:
+    """1 for a slow step, 0 for the others. The number is written out, because Postgres must see that it groups by the same."""
+    return case((steps_table.c.priority == literal_column(str(SLOW)), literal_column("1")), else_=literal_column("0"))
 
 
 @cache
@@ -154,18 +176,23 @@ def _rung_long_ago() -> Select[Any]:
 
 
 @cache
-def _unrung_statement() -> Select[Any]:
-    """An account's due steps that were not announced yet, in order. Each row also has the number of taken window places."""
+def _unrung_statement(*, slow: bool) -> Select[Any]:
+    """An account's due steps that were not announced yet, in order. Each row also has the number of taken window places.
+
+    `slow`: the slow steps and their window, instead of the others.
+    """
     same = steps_table.alias("same")
+    of_window = steps_table.c.priority == SLOW if slow else steps_table.c.priority != SLOW
+    others = same.c.priority == SLOW if slow else same.c.priority.not_in((WAITED, SLOW))
     taken = select(func.count()).select_from(same).where(same.c.account == bindparam("account"), text(f"({TAKEN_STEP})"))
     return (
         select(
             steps_table.c.id,
             steps_table.c.priority,
-            taken.where(same.c.priority == 0).scalar_subquery().label("waited_taken"),
-            taken.where(same.c.priority != 0).scalar_subquery().label("others_taken"),
+            taken.where(same.c.priority == WAITED).scalar_subquery().label("waited_taken"),
+            taken.where(others).scalar_subquery().label("others_taken"),
         )
-        .where(steps_table.c.account == bindparam("account"), text(UNRUNG_STEP), steps_table.c.not_before <= now_ms())
+        .where(steps_table.c.account == bindparam("account"), of_window, text(UNRUNG_STEP), steps_table.c.not_before <= now_ms())
         .order_by(steps_table.c.priority, steps_table.c.id)
         .limit(WINDOW)
     )

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 
-from pipeline.types import JobStatus, StepKind, StepState
+from pipeline.types import JobStatus, StepKind, StepState, Tier
 from storage.database import now_ms
 from storage.schema import OPEN_STATES, OPEN_STEP, jobs_table, steps_table
 
@@ -42,6 +42,7 @@ Finished = Literal[StepState.DONE, StepState.DEAD, StepState.SPLIT]
 #: The kinds of step that a job's end cancels.
 _WORK = tuple(kind.value for kind in (StepKind.STAGE, StepKind.EXTRACT, StepKind.GROUND, StepKind.FINALIZE))
 
+WAITED, USUAL, SLOW = 0, 1, 2  #: the values of `priority`, in the order in which steps are announced
 ALONE_AFTER = 2  #: a step runs in its own process after this number of expired leases
 
 
@@ -68,6 +69,7 @@ class Lease:
     account: str = ""  #: of the job, for the log
     expiries: int = 0  #: leases of the step that expired before
     alone: bool = False  #: run the step in its own process, because so many leases of it expired
+    slow: bool = False  #: its calls are asked in the tier `economy`, which takes minutes
 
 
 def add(
@@ -85,7 +87,10 @@ def add(
     `expiries`: leases that count as expired, because a process may have died of the steps' work already.
     """
     same = {"job": job, "round": round_, "kind": kind.value, "state": StepState.READY.value, "not_before": 0}
-    rows = connection.execute(_add_statement(), [{**same, "of": job, "part": part, "expiries": expiries} for part in parts])
+    rows = connection.execute(
+        _add_statement(asks=kind is StepKind.EXTRACT),
+        [{**same, "of": job, "part": part, "expiries": expiries} for part in parts],
+    )
     ids = [int(row.id) for row in rows]
     if delay_ms:
         connection.execute(update(steps_table).where(steps_table.c.id.in_(ids)).values(not_before=now_ms() + delay_ms))
@@ -93,16 +98,18 @@ def add(
 
 
 @cache
-def _add_statement() -> ReturningInsert[tuple[int]]:
-    account, priority = _of_job(bindparam("of"))
+def _add_statement(*, asks: bool) -> ReturningInsert[tuple[int]]:
+    account, priority = _of_job(bindparam("of"), asks=asks)
     added = insert(steps_table).values(added_at=now_ms(), account=account, priority=priority)
     return added.returning(steps_table.c.id, sort_by_parameter_order=True)
 
 
-def _of_job(job: ColumnElement[str]) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
-    """The account and the priority that a step copies from its job."""
+def _of_job(job: ColumnElement[str], *, asks: bool) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
+    """The account and the priority that a step copies from its job. `asks`: the step asks the model, in the tier of the job."""
     row = jobs_table.c.id == job
-    priority = select(case((jobs_table.c.waited, 0), else_=1)).where(row)
+    waited = (jobs_table.c.waited, WAITED)
+    slow = [(jobs_table.c.tier == Tier.ECONOMY.value, SLOW)] if asks else []
+    priority = select(case(waited, *slow, else_=USUAL)).where(row)
     return select(jobs_table.c.account).where(row).scalar_subquery(), priority.scalar_subquery()
 
 
@@ -129,6 +136,8 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
         account=row.account,
         expiries=row.expiries,
         alone=row.expiries >= ALONE_AFTER,
+        # A step that runs alone is asked at the standard price, because its process may not take as long as a slow call.
+        slow=row.priority == SLOW and row.expiries < ALONE_AFTER,
     )
 
 
@@ -158,6 +167,7 @@ def _claim_statement() -> ReturningUpdate[Any]:
             steps_table.c.epoch,
             steps_table.c.tries,
             steps_table.c.expiries,
+            steps_table.c.priority,
         )
     )
 
@@ -213,6 +223,19 @@ def hand_back(connection: Connection, lease: Lease, *, delay_ms: int, counts: bo
     )
     tries = steps_table.c.tries + (1 if counts else 0)
     _write(connection, lease, ready.values(tries=tries, not_before=now_ms() + delay_ms))
+
+
+def hurry(connection: Connection, lease: Lease) -> None:
+    """Makes a slow step ready again, to be asked at the standard price by the threads of usual steps. Raises LostLease."""
+    ready = update(steps_table).where(_fence()).values(state=StepState.READY.value, owner=None, lease_until=None)
+    _write(connection, lease, ready.values(priority=USUAL, rung_at=None, rings=0, not_before=0))
+
+
+def hurry_waiting(connection: Connection, ids: Sequence[int]) -> int:
+    """As `hurry`, for slow steps that nobody holds. Returns how many of them there were."""
+    waiting = free(steps_table.c.id.in_(ids), steps_table.c.state == StepState.READY.value, steps_table.c.priority == SLOW)
+    usual = {"priority": USUAL, "rung_at": None, "rings": 0, "not_before": 0}
+    return connection.execute(update(steps_table).where(waiting).values(**usual)).rowcount
 
 
 def count_death(connection: Connection, lease: Lease) -> int:

@@ -16,21 +16,26 @@ import structlog
 
 from pipeline.engines.limiter import (
     AHEAD_MS,
-    AHEAD_WAITED_MS,
     BURST_MS,
     CLAIM_MS,
     CROWDED_MS,
+    ECONOMY_CALLS,
     GRACE_MS,
     NARROWEST_MS,
     OPENS_ENGINE,
     OPENS_MODEL,
+    SHED_DOUBLINGS,
+    SHEDS,
     SPREAD_MS,
     LocalLimiter,
+    ahead_of,
     away,
+    lane_of,
     spacings,
 )
 from pipeline.models import Model
 from pipeline.ports import Cause, ModelUnavailable, Permit
+from pipeline.types import Tier
 from storage.account.accounts import random_id
 from storage.redis.errors import AWAY, redis_errors
 from storage.redis.signals import connect
@@ -46,7 +51,7 @@ AWAY_SECONDS = 2.0  #: pause before an unavailable Redis is tried again
 KEPT_SECONDS = 86_400  #: unused keys expire after this time
 
 SCRIPT = f"""
-local engine, model, calls, workers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local engine, model, calls, workers, lane = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local op, now = ARGV[1], tonumber(ARGV[2])
 if not now then
   local time = redis.call('TIME')
@@ -62,14 +67,14 @@ local function text(value) return string.format('%.3f', value) end
 if op == 'enter' then
   local id, owner, waited = ARGV[3], ARGV[4], ARGV[5] == '1'
   local lasts, request_ms, token_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-  local tokens, most = tonumber(ARGV[9]), tonumber(ARGV[10])
+  local tokens, most, ahead = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
   redis.call('ZADD', workers, now, owner)
   redis.call('ZREMRANGEBYSCORE', workers, '-inf', now - {WORKER_MS})
   redis.call('EXPIRE', workers, {KEPT_SECONDS})
   local share = tostring(redis.call('ZCARD', workers))
   local function sent_away(wait, cause, notice) return {{'away', text(wait), cause, notice or '', share}} end
 
-  for _, key in ipairs({{engine, model}}) do
+  for _, key in ipairs({{engine, model, lane}}) do
     local probe_at = get(key, 'probe_at')
     if now < probe_at then
       return sent_away(probe_at - now, redis.call('HGET', key, 'cause'), redis.call('HGET', key, 'notice'))
@@ -77,29 +82,30 @@ if op == 'enter' then
   end
 
   local paused, claimed = get(model, 'paused_until'), get(model, 'claimed_until')
-  local start = math.max(now, paused)
+  local lane_paused = get(lane, 'paused_until')
+  local start = math.max(now, paused, lane_paused)
   if request_ms > 0 then start = math.max(start, get(model, 'next_request') - {BURST_MS}) end
   if token_ms > 0 then start = math.max(start, get(model, 'next_token') - {BURST_MS}) end
   if not waited and now < claimed then start = math.max(start, now + {AHEAD_MS} + 1) end
-  local ahead = waited and {AHEAD_WAITED_MS} or {AHEAD_MS}
   if start > now + ahead then
     local cause = paused > now and '{Cause.RATE}' or '{Cause.BUSY}'
+    if lane ~= model and lane_paused > now then cause = '{Cause.SHED}' end
     if waited then
       set(model, 'claimed_until', math.max(claimed, start + {CLAIM_MS}))
       return sent_away(start - now, cause)
     end
-    local hint = get(model, 'hint')
+    local hint = get(lane, 'hint')
     if hint < start or hint > start + {SPREAD_MS} then
       hint = start
     else
       hint = hint + math.max(request_ms, token_ms * tokens, {NARROWEST_MS})
     end
-    set(model, 'hint', hint)
+    set(lane, 'hint', hint)
     return sent_away(hint - now, cause)
   end
 
   redis.call('ZREMRANGEBYSCORE', calls, '-inf', now)
-  local adapted = get(model, 'most')
+  local adapted = get(lane, 'most')
   if adapted == 0 then adapted = most end
   if redis.call('ZCARD', calls) >= math.max(math.floor(math.min(adapted, most)), 1) then
     if waited then set(model, 'claimed_until', math.max(claimed, now + {CLAIM_MS})) end
@@ -107,7 +113,7 @@ if op == 'enter' then
   end
   if request_ms > 0 then set(model, 'next_request', math.max(get(model, 'next_request'), start) + request_ms) end
   if token_ms > 0 then set(model, 'next_token', math.max(get(model, 'next_token'), start) + token_ms * tokens) end
-  for _, key in ipairs({{engine, model}}) do
+  for _, key in ipairs({{engine, model, lane}}) do
     if get(key, 'probe_at') > 0 then set(key, 'probe_at', now + get(key, 'probe_after')) end
   end
   redis.call('ZADD', calls, start + lasts + {GRACE_MS}, id)
@@ -119,17 +125,23 @@ local id, trued, cause, after = ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(AR
 local notice, opens, most = ARGV[7], ARGV[8], tonumber(ARGV[9])
 redis.call('ZREM', calls, id)
 if trued ~= 0 then set(model, 'next_token', get(model, 'next_token') + trued) end
-local adapted = get(model, 'most')
+local adapted, paused = get(lane, 'most'), get(lane, 'paused_until')
 if adapted == 0 then adapted = most end
 if cause == '' then
-  if adapted < most then set(model, 'most', math.min(adapted + 1 / adapted, most)) end
-  for _, key in ipairs({{engine, model}}) do redis.call('HDEL', key, 'probe_at', 'probe_after', 'cause', 'notice') end
+  if adapted < most then set(lane, 'most', math.min(adapted + 1 / adapted, most)) end
+  if get(lane, 'sheds') > 0 then redis.call('HDEL', lane, 'sheds', 'paused_until') end
+  for _, key in ipairs({{engine, model, lane}}) do redis.call('HDEL', key, 'probe_at', 'probe_after', 'cause', 'notice') end
 elseif cause == '{Cause.RATE}' then
-  local paused = get(model, 'paused_until')
-  if now >= paused then set(model, 'most', math.max(math.min(adapted, most) / 2, 1)) end
-  set(model, 'paused_until', math.max(paused, now + after))
+  if now >= paused then set(lane, 'most', math.max(math.min(adapted, most) / 2, 1)) end
+  set(lane, 'paused_until', math.max(paused, now + after))
+elseif cause == '{Cause.SHED}' then
+  local sheds = get(lane, 'sheds') + 1
+  set(lane, 'sheds', sheds)
+  if sheds >= {SHEDS} then
+    set(lane, 'paused_until', math.max(paused, now + after * 2 ^ math.min(sheds - {SHEDS}, {SHED_DOUBLINGS})))
+  end
 elseif opens ~= '' then
-  local key = opens == 'engine' and engine or model
+  local key = opens == 'engine' and engine or lane
   redis.call('HSET', key, 'cause', cause, 'notice', notice)
   set(key, 'probe_at', now + after)
   set(key, 'probe_after', after)
@@ -142,33 +154,40 @@ class RedisLimiter:
     """Limits shared by all processes that use the same Redis. Thread-safe; a process makes one."""
 
     def __init__(
-        self, client: redis.Redis, *, concurrency: int, owner: str = "", clock: Callable[[], float] | None = None
+        self,
+        client: redis.Redis,
+        *,
+        concurrency: int,
+        economy: int = ECONOMY_CALLS,
+        owner: str = "",
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """`concurrency`: most calls of one model at a time. `owner`: a name for this process. `clock`: gives milliseconds; None
-        means the clock of Redis.
+        """`concurrency`, `economy`: most calls of one model at a time, in each tier. `owner`: a name for this process. `clock`: gives
+        milliseconds; None means the clock of Redis.
         """
         self._redis = client
         self._script = client.register_script(SCRIPT)
-        self._concurrency = concurrency
+        self._concurrency = {Tier.STANDARD: concurrency, Tier.ECONOMY: economy}
         self._owner = owner or random_id("", 12)
         self._clock = clock
-        self._local = LocalLimiter(concurrency=concurrency)
+        self._local = LocalLimiter(concurrency=concurrency, economy=economy)
         self._away_until = 0.0  # by time.monotonic(); until then, calls do not try an unavailable Redis
 
-    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float) -> Permit:
+    def enter(self, model: Model, *, tokens: int, waited: bool, seconds: float, tier: Tier = Tier.STANDARD) -> Permit:
+        waited = waited and tier is Tier.STANDARD
         request_ms, token_ms = spacings(model, tokens)
         id_ = random_id("", 16)
-        given = [id_, self._owner, int(waited), seconds * 1000, request_ms, token_ms, tokens, self._concurrency]
+        given = [id_, self._owner, int(waited), seconds * 1000, request_ms, token_ms, tokens, self._concurrency[tier]]
         try:
-            kind, wait, *said = self._run(model, "enter", *given)
+            kind, wait, *said = self._run(model, tier, "enter", *given, ahead_of(tier, waited=waited))
         except AWAY as error:
             self._note_away(error)
-            permit = self._local.enter(model, tokens=tokens, waited=waited, seconds=seconds)
+            permit = self._local.enter(model, tokens=tokens, waited=waited, seconds=seconds, tier=tier)
             return replace(permit, id=f"{HERE}{permit.id}")
         self._local.share = 1 / max(int(said[-1]), 1)
         if kind == "away":
             raise away(model.name, float(wait), Cause(said[0]), said[1])
-        return Permit(id=id_, model=model, tokens=tokens, delay=float(wait) / 1000)
+        return Permit(id=id_, model=model, tier=tier, tokens=tokens, delay=float(wait) / 1000)
 
     def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
         # Both limiters record the model's error. Only the limiter that reserved the tokens corrects their number.
@@ -181,7 +200,8 @@ class RedisLimiter:
         opens = "engine" if cause in OPENS_ENGINE else "model" if cause in OPENS_MODEL else ""
         after, notice = (trouble.retry_after * 1000, trouble.notice) if trouble else (0, "")
         try:
-            self._run(permit.model, "leave", permit.id, trued, cause or "", after, notice, opens, self._concurrency)
+            most = self._concurrency[permit.tier]
+            self._run(permit.model, permit.tier, "leave", permit.id, trued, cause or "", after, notice, opens, most)
         except AWAY as error:
             self._note_away(error)
 
@@ -208,10 +228,11 @@ class RedisLimiter:
             log.warning("limits_not_shared", reason=repr(error))
             self._away_until = time.monotonic() + AWAY_SECONDS
 
-    def _run(self, model: Model, operation: str, *arguments: Any) -> list[str]:
+    def _run(self, model: Model, tier: Tier, operation: str, *arguments: Any) -> list[str]:
         if time.monotonic() < self._away_until:
             raise _StillAway
-        keys = [_key(""), _key(model.name), f"{PREFIX}-calls:{model.name}", WORKERS]
+        lane = lane_of(model.name, tier)
+        keys = [_key(""), _key(model.name), f"{PREFIX}-calls:{lane}", WORKERS, _key(lane)]
         now = "" if self._clock is None else self._clock()
         answer: Any = self._script(keys=keys, args=[operation, now, *arguments])
         return [part.decode() for part in answer]

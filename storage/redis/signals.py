@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 QUEUE = "steps"  #: Celery queue of steps
 WAITED_QUEUE = "steps-waited"  #: Celery queue of steps whose caller holds a connection; workers read it first
+SLOW_QUEUE = "steps-slow"  #: queue of steps whose calls take minutes; threads of their own read it
 TASK = "workers.run_step"
 CHANNEL = "extract-image:jobs"  #: channel for the ids of changed jobs
 GOING_ON = " goes on"  #: suffix of the id of a job that has changed but not ended
@@ -146,7 +147,7 @@ class Signals:
         try:
             with self._celery.producer_pool.acquire(block=True) as producer:
                 for ring in rings:
-                    queue = WAITED_QUEUE if ring.waited else QUEUE
+                    queue = SLOW_QUEUE if ring.slow else WAITED_QUEUE if ring.waited else QUEUE
                     self._celery.send_task(TASK, args=[ring.step], queue=queue, producer=producer, retry=False)
         except AWAY as error:
             log.warning("not_rung", steps=len(rings), reason=repr(error))
@@ -167,12 +168,12 @@ class Signals:
         return bool(self._counts.exists(FULL))
 
     @redis_errors()
-    def queue_is_empty(self) -> bool:
+    def queue_is_empty(self, *, slow: bool = False) -> bool:
         """Whether no message is in the queues. If so, announced steps that are still due have lost their messages.
 
-        Raises Transient and Permanent.
+        `slow`: look at the queue of slow steps instead of the others. Raises Transient and Permanent.
         """
-        return not any(self.redis.llen(queue) for queue in (QUEUE, WAITED_QUEUE))
+        return not any(self.redis.llen(queue) for queue in ((SLOW_QUEUE,) if slow else (QUEUE, WAITED_QUEUE)))
 
     def tell(self, job: str, *, ended: bool = True, answered: bool = False) -> None:
         """Notifies the job's waiters that the job has changed. If Redis is unavailable, waiters find the change in SQL.

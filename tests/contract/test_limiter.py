@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.engines.limiter import CROWDED_MS, LocalLimiter
+from pipeline.engines.limiter import CROWDED_MS, ECONOMY_CALLS, SHEDS, LocalLimiter
 from pipeline.models import Model
 from pipeline.ports import Cause, Limiter, ModelUnavailable, Permit
+from pipeline.types import Tier
 from storage.redis.model_limits import RedisLimiter
 from storage.redis.signals import connect
 
@@ -40,8 +41,17 @@ class Bench:
     def pass_(self, seconds: float) -> None:
         self.now += seconds * 1000
 
-    def enter(self, model: Model, *, tokens: int = 100, waited: bool = False, by: Limiter | None = None) -> Permit:
-        return (by or self.limiter).enter(model, tokens=tokens, waited=waited, seconds=60)
+    def enter(
+        self,
+        model: Model,
+        *,
+        tokens: int = 100,
+        waited: bool = False,
+        by: Limiter | None = None,
+        tier: Tier = Tier.STANDARD,
+        seconds: float = 60,
+    ) -> Permit:
+        return (by or self.limiter).enter(model, tokens=tokens, waited=waited, seconds=seconds, tier=tier)
 
     def sent_away(self, model: Model, **options: Any) -> ModelUnavailable:
         with pytest.raises(ModelUnavailable) as raised:
@@ -199,6 +209,81 @@ def test_a_429_halves_the_calls_at_once_however_many_of_a_burst_say_it_and_succe
     for _ in range(40):
         bench.call(FREE)
     assert len(open_at_once(bench, bench.limiter)) == 8
+
+
+def test_calls_of_each_tier_take_no_place_from_the_other(bench):
+    for tier, places, seconds in ((Tier.ECONOMY, ECONOMY_CALLS, 960), (Tier.STANDARD, 100, 60)):
+        for _ in range(places):
+            assert bench.enter(FREE, tier=tier, seconds=seconds).tier is tier
+        assert bench.sent_away(FREE, tier=tier).cause is Cause.CROWDED
+    bench.pass_(900)
+    assert bench.enter(FREE)
+    assert bench.sent_away(FREE, tier=Tier.ECONOMY).cause is Cause.CROWDED
+    bench.pass_(70)
+    assert bench.enter(FREE, tier=Tier.ECONOMY)
+
+
+def test_both_tiers_count_towards_the_limit_and_economy_goes_last(bench):
+    bench.call(FAST, tier=Tier.ECONOMY)
+    fill(bench)
+    assert bench.sent_away(FAST, tier=Tier.ECONOMY).cause is Cause.BUSY
+    bench.pass_(1)  # a standard request of now gets a time that is near, and an economy request does not
+    assert bench.sent_away(FAST, tier=Tier.ECONOMY).cause is Cause.BUSY
+    assert bench.enter(FAST).delay > 0
+
+
+def test_an_economy_request_goes_after_one_whose_caller_waits(bench):
+    bench.call(SLOW)
+    bench.pass_(bench.sent_away(SLOW, waited=True).retry_after)
+    assert bench.sent_away(SLOW, tier=Tier.ECONOMY, waited=True).cause is Cause.BUSY
+    assert bench.enter(SLOW, waited=True).delay == 0
+
+
+def test_after_several_sheds_in_a_row_the_economy_lane_alone_is_paused_and_each_time_for_longer(bench):
+    shed = trouble(Cause.SHED, 10)
+    waits = []
+    for _ in range(SHEDS - 1):
+        bench.call(FREE, shed, tier=Tier.ECONOMY)
+    for _ in range(6):
+        bench.call(FREE, shed, tier=Tier.ECONOMY)
+        away = bench.sent_away(FREE, tier=Tier.ECONOMY)
+        assert away.cause is Cause.SHED
+        assert bench.enter(FREE).delay == 0
+        waits.append(away.retry_after)
+        bench.pass_(away.retry_after + 0.1)
+    assert [round(wait) for wait in waits] == [10, 20, 40, 80, 80, 80]
+
+
+def test_an_answer_ends_the_pause_of_the_economy_lane(bench):
+    under_way = bench.enter(FREE, tier=Tier.ECONOMY, seconds=960)
+    for _ in range(SHEDS):
+        bench.call(FREE, trouble(Cause.SHED, 10), tier=Tier.ECONOMY)
+    assert bench.sent_away(FREE, tier=Tier.ECONOMY)
+    bench.leave(under_way)
+    bench.call(FREE, trouble(Cause.SHED, 10), tier=Tier.ECONOMY)
+    assert bench.enter(FREE, tier=Tier.ECONOMY)
+
+
+def test_a_limit_that_an_economy_call_meets_stops_no_standard_call(bench):
+    bench.call(FREE, trouble(Cause.RATE, 30), tier=Tier.ECONOMY)
+    bench.call(OTHER, trouble(Cause.QUOTA, 600, "used up"), tier=Tier.ECONOMY)
+    for model in (FREE, OTHER):
+        assert bench.sent_away(model, tier=Tier.ECONOMY)
+        assert bench.enter(model)
+
+
+def test_a_limit_that_a_standard_call_meets_stops_the_economy_calls_too(bench):
+    bench.call(FREE, trouble(Cause.RATE, 30))
+    bench.call(OTHER, trouble(Cause.QUOTA, 600, "used up"))
+    for model in (FREE, OTHER):
+        assert bench.sent_away(model, tier=Tier.ECONOMY)
+
+
+def test_an_economy_call_that_is_answered_ends_what_stopped_its_model(bench):
+    bench.call(FREE, trouble(Cause.QUOTA, 600, "used up"))
+    bench.pass_(601)
+    bench.call(FREE, tier=Tier.ECONOMY)
+    assert bench.enter(FREE)
 
 
 def test_a_single_call_is_always_possible(bench):

@@ -23,6 +23,7 @@ from storage.redis.signals import (
     FULL_TTL,
     PROCESSES,
     QUEUE,
+    SLOW_QUEUE,
     TASK,
     WAITED_QUEUE,
     JobTrouble,
@@ -43,11 +44,11 @@ def signals(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield MemorySignals()
         return
     made = Signals(request.getfixturevalue("redis_url"))
-    made.redis.delete(QUEUE, WAITED_QUEUE)
+    made.redis.delete(QUEUE, WAITED_QUEUE, SLOW_QUEUE)
     with made.watch("job_first"):
         subscribed(made)
     yield made
-    made.redis.delete(QUEUE, WAITED_QUEUE)
+    made.redis.delete(QUEUE, WAITED_QUEUE, SLOW_QUEUE)
     made.close()
 
 
@@ -178,12 +179,18 @@ def test_a_ring_for_a_waiting_caller_counts_as_a_message_too(signals):
     assert not signals.queue_is_empty()
 
 
+def test_a_ring_of_a_slow_step_is_a_message_of_another_queue(redis_signals):
+    redis_signals.ring([Ring(7, waited=False, slow=True)])
+    assert redis_signals.queue_is_empty()
+    assert not redis_signals.queue_is_empty(slow=True)
+
+
 @pytest.fixture
 def redis_signals(redis_url: str) -> Iterator[Signals]:
     made = Signals(redis_url)
-    made.redis.delete(QUEUE, WAITED_QUEUE)
+    made.redis.delete(QUEUE, WAITED_QUEUE, SLOW_QUEUE)
     yield made
-    made.redis.delete(QUEUE, WAITED_QUEUE)
+    made.redis.delete(QUEUE, WAITED_QUEUE, SLOW_QUEUE)
     made.close()
 
 

@@ -23,10 +23,11 @@ from http import HTTPStatus
 from threading import Condition, Event
 from typing import Self
 
+from .flex import FlexServer
 from .gemini_behaviours import Behaviour, Script
 from .gemini_calls import SeenCall, Shown, form_of, read_layout, told_schema
 from .gemini_contract import LIVE_MODELS, Part, Request, features_of, read_request
-from .gemini_errors import LACKS, UNREADABLE, ApiError
+from .gemini_errors import LACKS, SHED, UNREADABLE, ApiError
 from .gemini_files import FileStore
 from .gemini_http import Server
 from .gemini_pictures import numbered_picture, prove, read_number
@@ -66,8 +67,10 @@ class FakeGemini:
         self.lacks: set[str] = set()
         self.lack_words = ""
         self.max_pictures_output = max_pictures_output  #: a call with more pictures ends with MAX_TOKENS
+        self.flex = FlexServer(seconds=(0, 0))  #: how calls with serviceTier "flex" are treated
         self.resets_before_reading = 0  #: number of next requests whose connection is reset before they are read
 
+        self.began = time.monotonic()  #: the times of `flex` count from here
         self.calls: list[SeenCall] = []  #: all calls, in order of arrival
         self.faults: list[str] = []  #: violations of the packing protocol
         self.refused: list[str] = []  #: messages of the answers to calls that violated Gemini's contract
@@ -117,14 +120,15 @@ class FakeGemini:
         with self._lock:
             call = self._remember(arrived, model, raw, request, shown, server_timeout)
             behaviour = self._decide(call, corrupt=any(picture.fault for picture in shown))
+            behaviour, served = self._treated(call, behaviour)
             self.in_flight += 1
             self.peak = max(self.peak, self.in_flight)
             self._lock.notify_all()
         self._wait(behaviour, arrived + self.latency)
-        reply = answer(call, behaviour, request.input_tokens)
+        reply = answer(call, behaviour, request.input_tokens, served=served)
         with self._lock:  # record before sending, because a test may check the records as soon as it has the answer
             self.in_flight -= 1
-            self.calls[call.order] = replace(call, outcome=reply.outcome, ended=time.monotonic())
+            self.calls[call.order] = replace(call, outcome=reply.outcome, served=served, ended=time.monotonic())
             self.seen.update(reply.answered)
             self._lock.notify_all()
         return call.order, reply
@@ -150,6 +154,7 @@ class FakeGemini:
             store=request.store,
             thinking=request.thinking,
             levels=request.levels,
+            tier=request.tier,
             server_timeout=float(server_timeout) if server_timeout else None,
             body_bytes=len(raw),
         )
@@ -158,6 +163,16 @@ class FakeGemini:
         self.faults += [f"call {call.order}: {picture.fault}" for picture in shown if "declared" in picture.fault]
         self.sent.update(number for number in call.numbers if number is not None)
         return call
+
+    def _treated(self, call: SeenCall, behaviour: Behaviour) -> tuple[Behaviour, str]:
+        """The behaviour of a call in its tier, and the tier in which it is served. A flex call that is shed has no other behaviour."""
+        if call.tier != "flex":
+            return behaviour, call.tier
+        outcome = self.flex.treat(at=(time.monotonic() - self.began) / self.flex.factor)
+        delay = outcome.seconds * self.flex.factor
+        if outcome.shed:
+            return Behaviour(delay=delay, error=ApiError(outcome.shed, SHED[outcome.shed])), ""
+        return replace(behaviour, delay=behaviour.delay + delay), "standard" if outcome.served_as_standard else "flex"
 
     def _decide(self, call: SeenCall, *, corrupt: bool) -> Behaviour:
         """The script's behaviour. If it sets only timing, the sets of numbers decide the rest."""

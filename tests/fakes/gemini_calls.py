@@ -43,6 +43,8 @@ class SeenCall:
     store: bool | None = None  #: whether Google may store the request; None: not set
     thinking: str | None = None  #: thinkingLevel; None: the model's default
     levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: not set
+    tier: str = "standard"  #: the tier that the call asked for, by its vendor's name
+    served: str = ""  #: the tier in which it was served; "" until it is known, and if it was shed
     server_timeout: float | None  #: seconds, the X-Server-Timeout header
     body_bytes: int
     outcome: str = ""  #: a gemini_replies.Outcome or "http <status>"; "" until it is known

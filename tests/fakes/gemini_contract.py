@@ -126,6 +126,7 @@ class Request:
     input_tokens: int = 0
     store: bool | None = None  #: whether Google may store the request; None: not set, so a paid project would store it
     thinking: str | None = None  #: thinkingLevel
+    tier: str = "standard"  #: serviceTier
     levels: tuple[str | None, ...] = ()  #: mediaResolution of each picture's part; None: not set
 
 
@@ -161,6 +162,7 @@ def read_request(raw: bytes) -> Request:
         max_output_tokens=config.get("maxOutputTokens"),
         input_tokens=tokens,
         store=body.get("store"),
+        tier=body.get("serviceTier", "standard"),
         thinking=config.get("thinkingConfig", {}).get("thinkingLevel"),
         levels=tuple(
             part.get("mediaResolution", {}).get("level")

@@ -29,6 +29,11 @@ LACKS = {
     "json": "JSON mode is not enabled for models/gemma-3-27b-it",
     "system": "Developer instruction is not enabled for models/gemma-3-27b-it",
 }
+#: The messages of a flex call that is shed, by status. A shed 429 has no details, because no quota of the account is used up.
+SHED = {
+    429: "Resource has been exhausted (e.g. check quota).",
+    503: "This model is currently experiencing high demand. Spikes in demand are usually temporary. Please try again later.",
+}
 OVER_QUOTA = "You exceeded your current quota, please check your plan and billing details."
 
 

@@ -53,15 +53,15 @@ def error_reply(error: ApiError, outcome: str = "") -> Reply:
     return Reply(status=error.code, body=body, content_type=kind, outcome=outcome or f"http {error.code}")
 
 
-def answer(call: SeenCall, behaviour: Behaviour, input_tokens: int) -> Reply:
-    """The reply to an accepted call, according to `behaviour`."""
+def answer(call: SeenCall, behaviour: Behaviour, input_tokens: int, *, served: str = "standard") -> Reply:
+    """The reply to an accepted call, according to `behaviour`. `served`: the tier in which it was served."""
     if behaviour.reset:
         return Reply(reset=True, outcome=Outcome.RESET)
     if behaviour.error:
         return error_reply(behaviour.error, Outcome.UNREADABLE if behaviour.error.message == UNREADABLE else "")
     if behaviour.garbage:
         return Reply(body=b"upstream connect error or disconnect/reset before headers", outcome=Outcome.GARBAGE)
-    usage = {"promptTokenCount": input_tokens, "totalTokenCount": input_tokens}
+    usage: dict[str, Any] = {"promptTokenCount": input_tokens, "totalTokenCount": input_tokens, "serviceTier": served}
     document: dict[str, Any] = {
         "modelVersion": f"{call.model}-001",
         "responseId": f"response-{call.order}",

@@ -43,7 +43,7 @@ from pipeline.ports import Scratch
 from pipeline.types import Answer, Call, Finish, ItemCode
 from storage.database import Database
 from storage.queue.steps import Lease
-from storage.redis.signals import QUEUE, WAITED_QUEUE, Signals, step_of
+from storage.redis.signals import QUEUE, SLOW_QUEUE, WAITED_QUEUE, Signals, step_of
 from storage.scratch.open import open_scratch
 from tests.fakes.crashing import Crashing, Wrapped, WrappedDatabase, WrappedScratch, crashing_parts
 from tests.fakes.engine import FakeEngine
@@ -186,7 +186,7 @@ def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Worke
 
 def _message(signals: Signals) -> int | None:
     """The step in the next message; None if there is no message."""
-    for queue in (WAITED_QUEUE, QUEUE):
+    for queue in (WAITED_QUEUE, QUEUE, SLOW_QUEUE):
         message: Any = signals.redis.rpop(queue)
         if message:
             return step_of(json.loads(b64decode(json.loads(message)["body"])))

@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any, Self
 
+from .flex import FlexServer
 from .gemini_behaviours import Behaviour
 from .gemini_calls import SeenCall, read_layout
 from .gemini_contract import Part as GeminiPart
@@ -78,6 +79,7 @@ class FakeOpenAI:
         self.script = script
         self.without = set(without)
         self.odd = odd or Odd()
+        self.flex = FlexServer(seconds=(0, 0))  #: how calls with service_tier "flex" are treated
         self.requests = 0  #: completion requests, the refused ones included
         self.calls: list[SeenCall] = []
         self.sent: list[Sent] = []
@@ -120,10 +122,19 @@ class FakeOpenAI:
                 "records": [{"index": label, "result": {"seen": n}} for label, n in zip(call.labels, call.numbers, strict=True)]
             }
             behaviour = Behaviour(text=lambda _: json.dumps(records))
-        body = _completion(call, asked, behaviour)
+        body = _completion(call, asked, behaviour, self._served(call))
         if self.odd.only_streams or (self.odd.streams and asked.stream is not False) or asked.stream:
             body = _as_events(body)
         return body, behaviour
+
+    def _served(self, call: SeenCall) -> str:
+        """The service_tier of the answer. Raises Refusal if a flex call is shed."""
+        if call.tier != "flex":
+            return "default"
+        outcome = self.flex.treat(at=0)
+        if outcome.shed:
+            raise Refusal(outcome.shed, "The model is currently out of capacity.", code="resource_unavailable")
+        return "default" if outcome.served_as_standard else "flex"
 
     def _refuse_what_is_odd(self, asked: Asked) -> None:
         odd, pictures = self.odd, [part for part in asked.parts if part.text is None]
@@ -199,6 +210,7 @@ class FakeOpenAI:
             form=form,
             schema=schema,
             max_output_tokens=asked.limit,
+            tier=asked.tier,
             server_timeout=None,
             body_bytes=size,
         )
@@ -224,7 +236,7 @@ def _records_asked(asked: Asked) -> tuple[Any, Any]:
     return {}, "json" if asked.format != "text" or "one JSON document" in words else "text"
 
 
-def _completion(call: SeenCall, asked: Asked, behaviour: Behaviour) -> bytes:
+def _completion(call: SeenCall, asked: Asked, behaviour: Behaviour, served: str) -> bytes:
     if behaviour.garbage:
         return b"upstream connect error or disconnect/reset before headers"
     text, _, _ = _text(call, behaviour)
@@ -237,6 +249,7 @@ def _completion(call: SeenCall, asked: Asked, behaviour: Behaviour) -> bytes:
         "id": f"chatcmpl-{call.order}",
         "object": "chat.completion",
         "created": 1_790_000_000,
+        "service_tier": served,
         "model": f"{call.model}-q4",
         "choices": [
             {

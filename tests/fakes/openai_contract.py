@@ -90,6 +90,7 @@ class Asked:
     schema: Any  #: the JSON Schema if the format is json_schema, else None
     stream: bool | None  #: None: not said
     says_detail: bool  #: whether a picture has the field `detail`
+    tier: str  #: service_tier
 
 
 def read(raw: bytes) -> Asked:
@@ -120,11 +121,14 @@ def read(raw: bytes) -> Asked:
     limits = [name for name in ("max_tokens", "max_completion_tokens") if name in body]
     _expect(len(limits) < 2, "max_tokens", "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported")
     limit = body[limits[0]] if limits else None
+    tier = body.get("service_tier", "auto")
+    _expect(tier in {"auto", "default", "flex", "scale", "priority"}, "service_tier", f"Invalid value: '{tier}'")
     _expect(limit is None or (type(limit) is int and 1 <= limit <= OUTPUT_LIMIT), "max_tokens", "max_tokens is too large")
     words = system + "".join(part.text or "" for part in parts)
     kind, schema = _format(body.get("response_format", {"type": "text"}), words)
     return Asked(
         model=body["model"],
+        tier=tier,
         system=system,
         parts=tuple(parts),
         limit=limit,

@@ -39,7 +39,7 @@ class MemorySignals:
     def storage_is_full(self) -> bool:
         return self._full
 
-    def queue_is_empty(self) -> bool:
+    def queue_is_empty(self, *, slow: bool = False) -> bool:
         return self.rung.empty()
 
     def tell(self, job: str, *, ended: bool = True, answered: bool = False) -> None:

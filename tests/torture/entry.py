@@ -60,7 +60,7 @@ def take_out(safeguard: str) -> None:
     elif safeguard == "ring":  # steps are announced once, after a commit, and never again
         ring = ringing.to_ring
         ringing.to_ring = lambda connection, *, beside=None, limit=500: ring(connection, beside=beside) if beside else []
-        ringing.forget_rings = lambda _connection: None
+        ringing.forget_rings = lambda _connection, slow: None
 
 
 def hang_lookups() -> None:

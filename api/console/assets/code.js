@@ -71,7 +71,7 @@ run("${table}", images, fields)
 `).join("");
 
 /** The fields that `extract-image run` has as options, and those that it sets itself. */
-const OPTIONS = { prompt: "prompt", model: "model", detail: "detail", maxMoney: "max-money" };
+const OPTIONS = { prompt: "prompt", model: "model", detail: "detail", tier: "tier", maxMoney: "max-money" };
 const ITS_OWN = ["schema", "fallbackModels", "jsonMode", "granularity", "merge", "name", "keepInputsSeconds", "onError", "deadlineSeconds", "evidence", "reviewWhen"];
 
 function command(jobs) {

@@ -41,8 +41,8 @@ function submit(pictures, fields, { key = random("try-"), progress, signal }) {
   return api.upload("api/v1/jobs", form, { progress, signal, more });
 }
 
-/** Reads a few pictures at once: `{job, items}`. `seen` gets the job whenever it changes. When `signal` ends, the job is cancelled. */
-export async function readNow(pictures, fields, { signal = new AbortController().signal, seen = () => {} } = {}) {
+/** Reads a few pictures at once, in the tier standard, because a person waits: `{job, items}`. `seen` gets the job whenever it changes. When `signal` ends, the job is cancelled. */
+export async function readNow(pictures, { tier, ...fields }, { signal = new AbortController().signal, seen = () => {} } = {}) {
   const { id } = await submit(pictures, fields, { signal });
   const path = `api/v1/jobs/${id}`;
   signal.addEventListener("abort", () => api.call(`${path}/cancel`, { method: "POST" }).catch(() => {}));
@@ -77,9 +77,11 @@ async function confirmed({ fields: { batch, name, ...fields }, parts }) {
   const [{ balance }, ...costs] = await Promise.all([api.call("api/v1/usage?limit=1"), ...parts.map((part) => estimate(part.pictures.length, fields))]);
   const [credits, calls, read, written, price] = ["credits", "modelCalls", "inputTokens", "outputTokens", "money"].map((of) => sum(costs, (cost) => cost[of]));
   const lack = credits - balance.available;
+  const tier = fields.tier === "economy" ? "standard" : "economy";
+  const other = sum(costs, (cost) => cost.moneyByTier[tier] ?? 0);
   const facts = {
     Jobs: parts.length > 1 ? `${number(parts.length)}, shown as one batch` : "1", "Model calls": number(calls), Tokens: `about ${number(read)} in, ${number(written)} out at most`,
-    Credits: `${number(credits)} of your ${number(balance.available)}`, "Money for the model": price ? `about ${money(price)}` : "none known", Limit: fields.maxMoney ? money(fields.maxMoney) : "none",
+    Credits: `${number(credits)} of your ${number(balance.available)}`, "Money for the model": price ? `about ${money(price)}${other ? `, or ${money(other)} in the tier ${tier}` : ""}` : "none known", Limit: fields.maxMoney ? money(fields.maxMoney) : "none",
   };
   const content = [h("dl.facts", Object.entries(facts).map(([label, value]) => [h("dt", label), h("dd", value)])),
     lack > 0 && notice("bad", `You lack ${number(lack)} credits. Remove pictures, or ask whoever runs the service for more.`),

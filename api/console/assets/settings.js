@@ -49,7 +49,7 @@ export function settings(able, changed) {
       models(able, model, put("model")),
       levels("detail", "More detail reads smaller print and costs more."),
       levels("thinking", "How long the model thinks before it answers."),
-      pick("Tier", "tier", [["standard", "Standard"], ["economy", "Economy: cheaper, within a day", can.tiers?.includes("economy") ? "" : `not with ${model.name}`]]),
+      pick("Tier", "tier", [["standard", "Standard"], ["economy", `Economy: ${model.price?.economy ? `${Math.round(model.price.economy * 100)} % of the price` : "cheaper"}, within four hours`, can.tiers?.includes("economy") ? "" : `not with ${model.name}`]]),
       pick("Keep the pictures", "keepInputsSeconds", KEEP.map(([seconds, label]) => [seconds, label, seconds > most ? "longer than the service keeps them" : ""]), "While they are kept, you see them beside their records from any tab, and can retry those that failed."),
       pick("Evidence", "evidence", [["", "No"], ["yes", "Look for each value in its picture"]], "OCR says where each value stands, or that it does not. Review opens with the records that need a look."),
       text("At most, in dollars", "maxMoney", model.price ? "The model is not asked for what this no longer covers." : "This model has no price in the settings, so a limit does nothing.", { type: "number", min: "0", step: "any", inputmode: "decimal", placeholder: "no limit" }));

@@ -40,7 +40,7 @@ def test_a_model_without_a_price_has_none_and_a_known_one_has_that_of_today(hous
     assert house.get(CAPABILITIES).json["models"][0]["price"] is None
     models = {"gemini-3.5-flash-lite": ENGINES["gemini"].models[0]}
     house.app = create_app(replace(house.web, models=models))
-    assert house.get(CAPABILITIES).json["models"][0]["price"] == {"input": 0.3, "output": 2.5}
+    assert house.get(CAPABILITIES).json["models"][0]["price"] == {"input": 0.3, "output": 2.5, "economy": 0.5}
 
 
 @pytest.mark.parametrize("kind", ENGINES.values(), ids=lambda kind: kind.name)

@@ -65,7 +65,7 @@ def test_an_estimate_keeps_and_charges_nothing_and_needs_no_credits(harness):
     _, key = harness.new_key(0)
     answer = estimate(harness, {"inputMethod": "base64", "images": [b64(b"img")] * 3, "prompt": "p"}, key=key)
     assert answer.status_code == 200
-    assert list(answer.json) == ["images", "modelCalls", "inputTokens", "outputTokens", "credits", "money"]
+    assert list(answer.json) == ["images", "modelCalls", "inputTokens", "outputTokens", "credits", "money", "moneyByTier"]
     assert (answer.json["images"], answer.json["modelCalls"], answer.json["credits"]) == (3, 1, 13)
     assert harness.count_rows("jobs") == harness.count_rows("steps") == 0
     assert harness.scratch.objects == {}

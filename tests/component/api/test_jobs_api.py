@@ -200,6 +200,7 @@ def test_items_say_what_became_of_each_image_page_by_page(house):
         "message": None,
         "attempts": 1,
         "note": None,
+        "tier": "standard",
         "result": "img1",
     }
     assert (after[4]["status"], after[4]["code"], after[4]["result"]) == ("failed", "fetch_failed", None)

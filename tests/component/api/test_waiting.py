@@ -78,6 +78,7 @@ def test_a_job_that_does_not_end_in_time_is_a_202_with_the_job_as_its_body(make_
     assert body == {
         "id": job,
         "status": "queued",
+        "tier": "standard",
         "progress": 0.0,
         "counts": {"total": 2, "succeeded": 0, "failed": 0},
         "usage": {
@@ -87,6 +88,7 @@ def test_a_job_that_does_not_end_in_time_is_a_202_with_the_job_as_its_body(make_
             "outputTokens": 0,
             "cacheHits": 0,
             "money": 0.0,
+            "moneyByTier": {"standard": 0.0, "economy": 0.0},
             "modelVersion": None,
         },
         "startedAt": None,
@@ -148,6 +150,7 @@ def test_an_open_job_asks_to_be_looked_at_again_and_an_ended_one_does_not(make_h
         "outputTokens": 2,
         "cacheHits": 0,
         "money": 0.0,
+        "moneyByTier": {"standard": 0.0, "economy": 0.0},
         "modelVersion": "fake-1.0",
     }
     assert ended.json["createdAt"] <= ended.json["startedAt"] <= ended.json["finishedAt"] < ended.json["expiresAt"]

@@ -17,12 +17,14 @@ import pytest
 from sqlalchemy import update
 
 from api.app import create_app
-from pipeline.types import Answer, Finish, ItemCode
+from pipeline.models import Model
+from pipeline.types import Answer, Finish, ItemCode, Tier
 from storage import schema
 from tests.fakes.crashing import Crash, Crashing, Wrapped, WrappedDatabase, WrappedScratch, crashing_parts
-from tests.fakes.engine import FakeEngine
+from tests.fakes.engine import FakeEngine, answer_text
 from tests.harness import CREDITS, Harness, b64, running
 from tests.rows import end_state, everything, quick_folder
+from workers.economy import LastMoment
 from workers.run import run_step
 from workers.supervisor import UNKNOWN_SECONDS, Supervisor
 from workers.wiring import WorkerParts
@@ -35,8 +37,9 @@ class Scenario:
     """A job that takes many turns."""
 
     body: Callable[[Harness], dict[str, Any]]
-    script: Callable[[Any, int], Answer | None] = lambda _call, _number: None
+    script: Callable[[Any, int], Answer | Exception | None] = lambda _call, _number: None
     settings: tuple[tuple[str, str], ...] = (("MERGED_PER_CALL", "2"), ("IMAGES_PER_CALL", "2"))
+    flex: float = 0.0  #: the price of the model in the tier economy
     waited: bool = False  #: a caller holds a connection for the job
 
 
@@ -47,6 +50,14 @@ def refuse_img1(call: Any, _number: int) -> Answer | None:
             finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail="SAFETY", input_tokens=3, model_version="fake-1.0"
         )
     return None
+
+
+def miss_img0_in_economy(call: Any, _number: int) -> Answer | Exception | None:
+    """A slow call that shows img0 gets no answer until its last moment. Others are served as they were asked."""
+    if call.tier is Tier.ECONOMY and any(picture.data == b"img0" for picture in call.pictures):
+        return LastMoment()
+    served = {"tier": call.tier, "nanodollars": 1_000_000 if call.tier is Tier.ECONOMY else 2_000_000}
+    return Answer(finish=Finish.COMPLETE, text=answer_text(call), model_version="fake-1.0", **served)
 
 
 SCENARIOS = {
@@ -76,6 +87,18 @@ SCENARIOS = {
     "records that are known, and kept": Scenario(
         lambda house: {"inputMethod": "url", "images": house.urls(3), "prompt": "p", "schema": {"type": "object"}, "cache": True},
         settings=(("IMAGES_PER_CALL", "2"), ("CACHE_TTL", "60")),
+    ),
+    "two chunks in the tier economy, one of which is hurried": Scenario(
+        lambda house: {
+            "inputMethod": "url",
+            "images": house.urls(4),
+            "prompt": "p",
+            "granularity": "perImage",
+            "tier": "economy",
+            "maxMoney": 1,
+        },
+        script=miss_img0_in_economy,
+        flex=0.5,
     ),
     "records that are looked for in their pictures, two of which are the same": Scenario(
         lambda _house: {
@@ -126,6 +149,7 @@ def work(house: Harness, parts: WorkerParts) -> None:
 def started(scenario: Scenario) -> Iterator[Harness]:
     engine = FakeEngine(script=scenario.script)
     with quick_folder() as folder, running(folder, workers_count=0, engine=engine, **dict(scenario.settings)) as house:
+        house.models["fake-1"] = Model(name="fake-1", price_in=1.0, price_out=1.0, flex=scenario.flex)
         yield house
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -106,6 +107,41 @@ def test_no_lease_is_kept_past_the_step_s_limit(database, ids):
         with database.write() as connection:
             assert steps.reclaim_expired(connection) == 1
     keeper.close()
+
+
+def test_the_time_of_a_slow_call_does_not_count_towards_the_step_s_limit(database, ids):
+    calm = threading.Event()
+    keeper = LeaseKeeper(database, lease_seconds=LEASE, step_seconds=1.0, on_stuck=calm.set)
+    lease = claimed(database, ids[0], lease_ms=0)
+    with keeper.holding(lease), keeper.in_slow_call(lease, seconds=600):
+        limit = time.monotonic() + 1.0
+        while time.monotonic() < limit:
+            renewed(database, ids[0])
+        renewed(database, ids[0])
+        assert not calm.is_set()
+    keeper.close()
+
+
+def test_a_slow_call_has_a_limit_of_its_own(database, ids):
+    reported = threading.Event()
+    keeper = LeaseKeeper(database, lease_seconds=LEASE, step_seconds=0.1, on_stuck=reported.set)
+    lease = claimed(database, ids[0])
+    with keeper.holding(lease), keeper.in_slow_call(lease, seconds=0.1):
+        assert reported.wait(20)
+        eventually(lambda: has_run_out(database, ids[0]))
+    keeper.close()
+
+
+def test_the_end_of_a_process_waits_for_no_slow_call_and_hands_its_step_back(database, ids, keeper):
+    lease = claimed(database, ids[0])
+    with keeper.holding(lease):
+        assert keeper.busy() == 1
+        assert not keeper.wait_until_free(0)
+        with keeper.in_slow_call(lease, seconds=600):
+            assert keeper.busy() == 0
+            assert keeper.wait_until_free(0)
+            assert keeper.held() == [lease]
+        assert keeper.busy() == 1
 
 
 def test_a_thread_that_is_stuck_in_a_step_is_reported_and_one_that_is_not_is_not(database, ids):

@@ -13,7 +13,7 @@ from config.chosen_engine import models_of
 from config.settings import SettingsFault, load_settings
 from pipeline.models import KNOWN, Model, most_pictures, parse_models
 from pipeline.request.check import RequestFault, check
-from pipeline.types import Detail, Question, Usage
+from pipeline.types import Detail, Question, Tier, Usage
 
 NAMES = ("small", "large")
 DAY = date(2026, 11, 26)
@@ -100,6 +100,40 @@ def test_a_price_holds_from_its_day_on_and_one_that_is_set_takes_the_place_of_wh
     days = (date(2026, 12, 31), date(2027, 1, 1))
     paid = [tuple(model.price(input_tokens=given, output_tokens=1 - given, day=day) / 1000 for given in (1, 0)) for day in days]
     assert paid == prices
+
+
+@pytest.mark.parametrize(
+    ("models", "fractions"),
+    [
+        ("gemini-3.8-flash", [0.5, 0.5]),
+        ("gemini-3.8-flash flex=0.25", [0.25, 0.25]),
+        ("gemini-3.8-flash flex=0", [None, None]),
+        ("gemini-3.8-flash flex@2027-01-01=0", [0.5, None]),
+        ("m flex=1 flex@2027-01-01=0.75", [1, 0.75]),
+        ("m flex@2027-01-01=0.75", [None, 0.75]),
+        ("m in=1", [None, None]),
+    ],
+)
+def test_an_economy_call_costs_a_fraction_of_the_standard_price_of_its_day_where_the_model_has_that_tier(models, fractions):
+    [model] = parse_models(f"{models} in=2 out=6")
+    for day, fraction in zip((date(2026, 12, 31), date(2027, 1, 1)), fractions, strict=True):
+        assert model.has_tier(Tier.ECONOMY, day) == (fraction is not None)
+        assert model.has_tier(Tier.STANDARD, day)
+        paid = {tier: model.price(input_tokens=1000, output_tokens=1000, day=day, tier=tier) for tier in Tier}
+        assert paid == {Tier.STANDARD: 8_000_000, Tier.ECONOMY: 8_000_000 * (fraction or 1)}
+
+
+def test_an_economy_call_may_cost_a_standard_price_at_most_because_it_may_be_served_so():
+    model = Model(name="m", price_in=1, price_out=2, flex=0.5)
+    size: dict[str, Any] = {"characters": 100, "pictures": 3, "detail": Detail.HIGH, "day": DAY}
+    economy, standard = model.call_price(**size, tier=Tier.ECONOMY), model.call_price(**size)
+    assert (economy.expected * 2, economy.highest) == (standard.expected, standard.highest)
+
+
+@pytest.mark.parametrize("trait", ["flex=1.1", "flex=-0.5", "flex=nan", "flex=", "flex@2027-01-01=2"])
+def test_an_economy_price_that_is_no_fraction_is_refused(trait):
+    with pytest.raises(ValueError, match="m: flex must be a number from 0 to 1"):
+        parse_models(f"m {trait}")
 
 
 @pytest.mark.parametrize("trait", ["in@=1", "in@2027=1", "in@2027-13-01=1", "rpm@2027-01-01=1", "in@2027-01-01=x"])

@@ -16,9 +16,10 @@ from pipeline.engines.call_queue import CallQueue
 from pipeline.engines.gemini import MOST_RAW_BYTES, GeminiEngine
 from pipeline.engines.governed import PATIENCE_SECONDS, SPARE_PATIENCE_SECONDS, TRIES, GovernedEngine
 from pipeline.engines.limiter import LocalLimiter
+from pipeline.engines.shedding import shed
 from pipeline.models import KNOWN, Model
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
-from pipeline.types import Answer, Call, Finish, Form, Picture
+from pipeline.types import Answer, Call, Finish, Form, Picture, Tier
 from tests.fakes.engine import FakeEngine
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import (
@@ -415,3 +416,31 @@ def test_who_is_told_of_a_place_and_is_sent_away_all_the_same_tells_the_next():
             first.wait(1)
             first.found = True
         assert not second.wait(1)
+
+
+def served(tier: Tier) -> Answer:
+    return Answer(finish=Finish.COMPLETE, text="t", input_tokens=10, output_tokens=1, tier=tier)
+
+
+@pytest.mark.parametrize(("tier", "price"), [(Tier.ECONOMY, 3_000), (Tier.STANDARD, 12_000)])
+def test_an_economy_call_is_paid_for_by_the_tier_in_which_it_was_served(govern, tier, price):
+    models = {"fake-1": Model(name="fake-1", price_in=1.0, price_out=2.0, flex=0.25)}
+    engine = FakeEngine(script=lambda _call, _number: served(tier))
+    answer = govern(engine, models).ask(replace(asked(), tier=Tier.ECONOMY))
+    assert (answer.nanodollars, engine.calls[0].tier) == (price, Tier.ECONOMY)
+
+
+def test_a_model_without_an_economy_tier_is_asked_in_the_standard_one(govern):
+    models = {"fake-1": Model(name="fake-1", flex=0.5), "fake-2": Model(name="fake-2")}
+    engine = of_models(fake_1=away(Cause.QUOTA))
+    govern(engine, models).ask(replace(asked("", "fake-2"), tier=Tier.ECONOMY))
+    assert [(call.model, call.tier) for call in engine.calls] == [("fake-1", Tier.ECONOMY), ("fake-2", Tier.STANDARD)]
+
+
+def test_a_call_that_is_shed_is_not_made_again_in_its_thread(govern, time):
+    engine = of_models(fake_1=shed("HTTP 503", status=503, retry_after=None))
+    with pytest.raises(ModelUnavailable) as raised:
+        govern(engine, {"fake-1": Model(name="fake-1", flex=0.5)}).ask(replace(asked(), tier=Tier.ECONOMY))
+    assert raised.value.cause is Cause.SHED
+    assert raised.value.retry_after > 0
+    assert len(engine.calls) == 1

@@ -93,6 +93,42 @@ def test_what_somebody_waits_for_goes_first_and_is_marked(database, account):
     assert not any(ring.waited for ring in rung[1:])
 
 
+def test_slow_steps_have_a_window_of_their_own_and_are_marked(database, account):
+    slow = step_ids(database, new_job(database, account, images=WINDOW + 5))
+    set_steps(database, *slow, priority=steps.SLOW)
+    usual = step_ids(database, new_job(database, account, images=WINDOW + 5))
+    rung = ring(database)
+    assert [each.step for each in rung if each.slow] == slow[:WINDOW]
+    assert [each.step for each in rung if not each.slow] == usual[:WINDOW]
+    claimed(database, slow[0])
+    assert ring(database) == [], "what is leased takes its place too"
+
+
+def test_slow_steps_that_are_hurried_are_rung_anew_as_usual_ones(database, account):
+    held, waiting, late = step_ids(database, new_job(database, account, images=3))
+    set_steps(database, held, waiting, late, priority=steps.SLOW)
+    ring(database)
+    lease = claimed(database, held)
+    assert lease.slow
+    set_steps(database, late, not_before=now(database) + 60_000)
+    with database.write() as connection:
+        assert steps.hurry_waiting(connection, [held, waiting, late]) == 2
+    assert [(each.step, each.slow) for each in ring(database)] == [(waiting, False), (late, False)]
+    with database.write() as connection:
+        steps.hurry(connection, lease)
+    assert [(each.step, each.slow) for each in ring(database)] == [(held, False)]
+
+
+def test_the_rings_of_slow_steps_are_forgotten_apart(database, account):
+    slow, usual = step_ids(database, new_job(database, account, images=2))
+    set_steps(database, slow, priority=steps.SLOW)
+    ring(database)
+    set_steps(database, slow, usual, rung_at=now(database) - 3_000)
+    with database.write() as connection:
+        ringing.forget_rings(connection, slow=True)
+    assert rung_now(database) == [slow]
+
+
 def test_a_step_whose_time_has_not_come_takes_no_place_in_the_window(database, account):
     ids = step_ids(database, new_job(database, account, images=WINDOW + 3))
     set_steps(database, *ids[:3], not_before=now(database) + 60_000)

@@ -1,0 +1,97 @@
+"""Shows that the tier economy keeps its promise: 3000 images a job, with a simulated model server and a clock that jumps.
+
+The steps, the limiter, the plan and the database are real (testbed/economy.py). Times are those of the simulated clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from bench.report import print_report
+from pipeline.types import Tier
+from testbed.economy import HOUR, PATTERNS, Ended, Town, town
+from tests.fakes.flex import FlexServer
+
+CALL = 20  #: images
+
+
+def prices(place: Town, images: int) -> dict[str, float]:
+    body = {"inputMethod": "url", "images": place.house.urls(images), "prompt": "p", "granularity": "perImage"}
+    found: dict[str, float] = place.house.ask("POST", "/api/v1/extract-image/estimate", json=body).json["moneyByTier"]
+    return found
+
+
+def measure(server: FlexServer, images: int, **fields: float) -> tuple[Ended, dict[str, float], str]:
+    """How a job ended, what it would have cost in each tier, and how its calls were asked."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, town(Path(folder), server, IMAGES_PER_CALL=str(CALL)) as place:
+        job = place.post(images, tier="economy", **fields)
+        place.run([job])
+        asked = place.engine.asked
+        text = (
+            f"{asked[Tier.ECONOMY]} economy calls ({place.engine.given_up} given up), {asked[Tier.STANDARD]} standard ones, "
+            f"{place.clock.now / 60:.0f} min, simulated in {time.monotonic() - began:.0f} s"
+        )
+        return place.ended(job), prices(place, images), text
+
+
+def saved(end: Ended, price: dict[str, float]) -> float:
+    """The fraction of what a job with economy calls alone would have saved."""
+    return (price["standard"] - end.money) / (price["standard"] - price["economy"])
+
+
+def row(name: str, server: FlexServer, images: int, goal: str, **fields: float) -> tuple[str, str, str]:
+    end, price, text = measure(server, images, **fields)
+    right = (
+        "all records right" if end.status == "succeeded" and not end.wrong else f"{end.status}, {end.wrong} wrong, {end.codes}"
+    )
+    money = f"${end.money:.4f} of ${price['standard']:.4f}, {100 * saved(end, price):.0f} % of what can be saved"
+    return name, f"{right}; {money}; {end.left / 60:.0f} min before the deadline; {text}", goal
+
+
+def beside(images: int, jobs: int) -> tuple[str, str, str]:
+    """How long requests of one image take beside many economy jobs, compared with an idle service."""
+    with tempfile.TemporaryDirectory() as folder, town(Path(folder), FlexServer(), IMAGES_PER_CALL=str(CALL)) as place:
+
+        def one() -> float:
+            began = place.clock.now
+            place.run([place.post(1)])
+            return place.clock.now - began
+
+        idle = one()
+        for _ in range(jobs):
+            place.post(images, tier="economy")
+        place.run_until(lambda: place.engine.asked[Tier.ECONOMY] >= 64)
+        taken = max(one() for _ in range(5))
+    return (
+        f"a request of one image beside {jobs} economy jobs",
+        f"{taken / idle:.2f} of its idle time of {idle:.0f} s",
+        "at most 1.2",
+    )
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--images", type=int, default=3000)
+    arguments.add_argument("--jobs", type=int, default=20)
+    given = arguments.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    never: Callable[[float], bool] = lambda _at: False  # noqa: E731
+    rows = [row("capacity throughout", FlexServer(seed=1), given.images, "all right, 100 %")]
+    rows.append(row("no capacity", FlexServer(has_capacity=never), given.images, "all right, before the deadline"))
+    for name, (has_capacity, shed) in PATTERNS.items():
+        server = FlexServer(seed=2, has_capacity=has_capacity, shed=shed)
+        rows.append(row(name, server, given.images, "all right, at least 90 %", deadlineSeconds=int(4 * HOUR)))
+    rows.append(beside(given.images, given.jobs))
+    print_report("Economy jobs", rows)
+
+
+if __name__ == "__main__":
+    main()
