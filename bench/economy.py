@@ -16,22 +16,21 @@ import structlog
 
 from bench.report import print_report
 from pipeline.types import Tier
-from testbed.economy import HOUR, PATTERNS, Ended, Town, town
-from tests.fakes.flex import FlexServer
+from testbed import economy
 
 CALL = 20  #: images
 
 
-def prices(place: Town, images: int) -> dict[str, float]:
+def prices(place: economy.Town, images: int) -> dict[str, float]:
     body = {"inputMethod": "url", "images": place.house.urls(images), "prompt": "p", "granularity": "perImage"}
     found: dict[str, float] = place.house.ask("POST", "/api/v1/extract-image/estimate", json=body).json["moneyByTier"]
     return found
 
 
-def measure(server: FlexServer, images: int, **fields: float) -> tuple[Ended, dict[str, float], str]:
+def measure(server: economy.FlexServer, images: int, **fields: float) -> tuple[economy.Ended, dict[str, float], str]:
     """How a job ended, what it would have cost in each tier, and how its calls were asked."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, town(Path(folder), server, IMAGES_PER_CALL=str(CALL)) as place:
+    with tempfile.TemporaryDirectory() as folder, economy.town(Path(folder), server, IMAGES_PER_CALL=str(CALL)) as place:
         job = place.post(images, tier="economy", **fields)
         place.run([job])
         asked = place.engine.asked
@@ -42,12 +41,12 @@ def measure(server: FlexServer, images: int, **fields: float) -> tuple[Ended, di
         return place.ended(job), prices(place, images), text
 
 
-def saved(end: Ended, price: dict[str, float]) -> float:
+def saved(end: economy.Ended, price: dict[str, float]) -> float:
     """The fraction of what a job with economy calls alone would have saved."""
     return (price["standard"] - end.money) / (price["standard"] - price["economy"])
 
 
-def row(name: str, server: FlexServer, images: int, goal: str, **fields: float) -> tuple[str, str, str]:
+def row(name: str, server: economy.FlexServer, images: int, goal: str, **fields: float) -> tuple[str, str, str]:
     end, price, text = measure(server, images, **fields)
     right = (
         "all records right" if end.status == "succeeded" and not end.wrong else f"{end.status}, {end.wrong} wrong, {end.codes}"
@@ -58,7 +57,10 @@ def row(name: str, server: FlexServer, images: int, goal: str, **fields: float) 
 
 def beside(images: int, jobs: int) -> tuple[str, str, str]:
     """How long requests of one image take beside many economy jobs, compared with an idle service."""
-    with tempfile.TemporaryDirectory() as folder, town(Path(folder), FlexServer(), IMAGES_PER_CALL=str(CALL)) as place:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        economy.town(Path(folder), economy.FlexServer(), IMAGES_PER_CALL=str(CALL)) as place,
+    ):
 
         def one() -> float:
             began = place.clock.now
@@ -84,11 +86,11 @@ def main() -> None:
     given = arguments.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     never: Callable[[float], bool] = lambda _at: False  # noqa: E731
-    rows = [row("capacity throughout", FlexServer(seed=1), given.images, "all right, 100 %")]
-    rows.append(row("no capacity", FlexServer(has_capacity=never), given.images, "all right, before the deadline"))
-    for name, (has_capacity, shed) in PATTERNS.items():
-        server = FlexServer(seed=2, has_capacity=has_capacity, shed=shed)
-        rows.append(row(name, server, given.images, "all right, at least 90 %", deadlineSeconds=int(4 * HOUR)))
+    rows = [row("capacity throughout", economy.FlexServer(seed=1), given.images, "all right, 100 %")]
+    rows.append(row("no capacity", economy.FlexServer(has_capacity=never), given.images, "all right, before the deadline"))
+    for name, (has_capacity, shed) in economy.PATTERNS.items():
+        server = economy.FlexServer(seed=2, has_capacity=has_capacity, shed=shed)
+        rows.append(row(name, server, given.images, "all right, at least 90 %", deadlineSeconds=int(4 * economy.HOUR)))
     rows.append(beside(given.images, given.jobs))
     print_report("Economy jobs", rows)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.types import Failure, JobStatus, Tier, Usage
 
@@ -63,17 +63,6 @@ class ResultView:
     failures: Sequence[Failure]
     custom_ids: Mapping[int, str]  #: by index: the customId of each failed image that has one
     evidence: Sequence[ItemEvidence] | None = None  #: of each image, in order; None: the job has no evidence
-
-
-class Ended(Protocol):
-    """What `result_json` needs of an ended job."""
-
-    @property
-    def status(self) -> JobStatus: ...
-    @property
-    def succeeded(self) -> int: ...
-    @property
-    def credits(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +125,7 @@ def by_tier_json(nanodollars: Mapping[Tier, int]) -> dict[str, float]:
     return {tier.value: round(money / 1e9, 6) for tier, money in nanodollars.items()}
 
 
-def result_json(job: Ended, result: ResultView) -> dict[str, Any]:
+def result_json(job: JobView | AnswerView, result: ResultView) -> dict[str, Any]:
     """The answer of the compatible endpoint: four keys, `evidence` if it was asked for, and `errors` if images failed."""
     body: dict[str, Any] = {
         "results": result.result,

@@ -35,6 +35,8 @@ from workers.economy import hurry_overdue
 from workers.run import run_step
 from workers.wiring import WorkerParts, threads_of
 
+__all__ = ["HOUR", "PATTERNS", "Ended", "FlexServer", "Town", "town"]
+
 MODEL = Model(name="fake-1", price_in=0.3, price_out=2.5, flex=0.5)
 STANDARD_SECONDS = 20.0  #: of an answer in the tier standard
 LOOK_SECONDS = 60.0  #: between two looks for steps whose last moment has come

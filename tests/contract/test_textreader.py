@@ -52,6 +52,7 @@ def test_bytes_that_are_no_picture_are_a_fault_of_this_picture_alone(reader):
 
 
 def test_a_folder_that_others_may_enter_is_a_fault_for_good(tmp_path):
-    (tmp_path / "ocr").mkdir(mode=0o755)
+    (tmp_path / "ocr").mkdir()
+    (tmp_path / "ocr").chmod(0o755)  # mkdir heeds the umask, which another test may have set
     with pytest.raises(Permanent):
         OcrTextReader(tmp_path / "ocr").read(b"", timeout=1)

@@ -12,6 +12,7 @@ def job(**changed):
     values = {
         "id": "job_1",
         "status": JobStatus.PARTIAL,
+        "tier": "standard",
         "total": 3,
         "succeeded": 2,
         "failed": 1,
