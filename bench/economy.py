@@ -70,7 +70,8 @@ def beside(images: int, jobs: int) -> tuple[str, str, str]:
         idle = one()
         for _ in range(jobs):
             place.post(images, tier="economy")
-        place.run_until(lambda: place.engine.asked[Tier.ECONOMY] >= 64)
+        in_flight = min(64, jobs * -(-images // CALL))
+        place.run_until(lambda: place.engine.asked[Tier.ECONOMY] >= in_flight)
         taken = max(one() for _ in range(5))
     return (
         f"a request of one image beside {jobs} economy jobs",
