@@ -58,6 +58,7 @@ def test_a_job_shows_what_its_calls_used_and_cost_and_which_versions_answered(ma
         "outputTokens": 14,
         "cacheHits": 0,
         "money": 0.003,
+        "moneyByTier": {"standard": 0.003, "economy": 0.0},
     }
 
 
