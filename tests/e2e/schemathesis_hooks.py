@@ -8,6 +8,8 @@ from typing import Any
 import schemathesis
 
 from config.settings import Settings
+from pipeline.request.fields import LONGEST_DEADLINE
+from pipeline.types import Tier
 
 URL = "https://images.example/receipt.jpg"
 PICTURE = base64.b64decode("R0lGODdhAQABAIAAAAAAAAAAACwAAAAAAQABAAACAkQBADs=")  # a GIF of one pixel
@@ -17,7 +19,7 @@ MODEL = Settings.model_fields["model"].default
 @schemathesis.hook
 def map_case(context: Any, case: Any) -> Any:
     """Mends requests that are meant to be right: a picture for the preview, no odd days, a correction that has something, a `customIds` for each image, URLs where `inputMethod` says so, `maxCredits` that
-    are enough, a `webhookUrl` that may be called, a `schema` that is one, models that the service has."""
+    are enough, a time that the tier allows, records for `evidence`, a `webhookUrl` that may be called, a `schema` that is one, models that the service has."""
     if case.meta and case.meta.generation.mode.is_positive:
         for name in ("from", "to"):
             (case.query or {}).pop(name, None)
@@ -38,8 +40,14 @@ def map_case(context: Any, case: Any) -> Any:
             case.body["customIds"] = [f"image {number}" for number in range(count)]
         if isinstance(case.body.get("maxCredits"), int | float):
             case.body["maxCredits"] = max(case.body["maxCredits"], 10 + count)
+        if isinstance(case.body.get("deadlineSeconds"), int | float) and case.body.get("tier") != Tier.ECONOMY:
+            case.body["deadlineSeconds"] = min(case.body["deadlineSeconds"], LONGEST_DEADLINE[Tier.STANDARD])
         if isinstance(case.body.get("webhookUrl"), str) and case.body["webhookUrl"].strip():
             case.body["webhookUrl"] = "https://hooks.example/"
+        if case.body.get("reviewWhen") is not None:
+            case.body["evidence"] = True
+        if case.body.get("evidence"):
+            case.body["schema"] = {}  # evidence needs a record for each image
         if case.body.get("schema") is not None:
             case.body["schema"] = {"type": "object"}
             case.body.pop("granularity", None)  # it can't be merged beside a schema
