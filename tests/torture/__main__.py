@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import signal
 import sys
@@ -14,6 +15,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from cli.logs import configure_logs
 from tests.torture.checker import Check, check, happened
 from tests.torture.disks import can_mount
 from tests.torture.house import NAMES
@@ -34,6 +36,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="put the record and the logs there, and leave them")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print the outcome as JSON")
     given = parser.parse_args()
+    # This process sweeps the scratch itself, and standard output is for the outcome alone.
+    configure_logs(json=False, level=logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = given.keep or Path(tempfile.mkdtemp(prefix="torture-"))
     folder.mkdir(parents=True, exist_ok=True)
