@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants fuzz pythons check audit screenshots clean
+.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants fuzz properties pythons check audit screenshots clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ mutants: install ## take about a hundred safeguards out, one at a time, and say 
 
 fuzz: install ## damage pictures at random for ten minutes and see that only decoders suffer
 	@FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/component/pipeline/decode/test_fuzz.py -s -q --timeout=1200
+
+properties: install ## look for examples that break a property and that `make test` does not try
+	@$(BIN)/python -m pytest -n $$(getconf _NPROCESSORS_ONLN) --dist loadgroup -m hypothesis --hypothesis-profile=search
 
 pythons: ## run the suite on each Python from 3.11 to 3.13 that is found
 	@for version in 3.11 3.12 3.13; do \

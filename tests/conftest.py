@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from storage.database import Database
 from storage.redis.embedded import EmbeddedRedis
@@ -24,6 +25,13 @@ def _drop(*_: object) -> dict[str, Any]:
 
 # Tests drop the logs of the code under test. A test that checks logs uses structlog's capture_logs, or starts a process.
 structlog.configure(processors=[_drop])
+
+# A slow machine must fail no property, so no example has a deadline. `make test` tries the same examples each time.
+# `make properties` looks for new ones.
+_UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("suite", **_UNTIMED, derandomize=True)
+settings.register_profile("search", **_UNTIMED)
+settings.load_profile("suite")
 
 
 @pytest.fixture

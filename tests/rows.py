@@ -133,8 +133,9 @@ def claimed(database: Database, step: int, **options: Any) -> Lease:
 
 def stolen(database: Database, lease: Lease) -> Lease:
     """Expires the lease and claims the step for a second worker. Returns the second worker's lease."""
-    set_steps(database, lease.step, lease_until=0)
+    # One transaction: a keeper could renew the lease between two.
     with database.write() as connection:
+        connection.execute(update(schema.steps_table).where(schema.steps_table.c.id == lease.step).values(lease_until=0))
         assert steps.reclaim_expired(connection) == 1
     return claimed(database, lease.step, owner="thief")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import fakeredis
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engines.limiter import CROWDED_MS, ECONOMY_CALLS, SHEDS, LocalLimiter
@@ -346,7 +346,7 @@ def test_an_overloaded_model_stops_nobody(bench):
 
 
 @pytest.mark.parametrize("kind", ["local", "fakeredis"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(rpm=st.integers(1, 150), gaps=st.lists(st.floats(0, 9), min_size=5, max_size=120), waited=st.randoms())
 def test_in_no_minute_more_requests_start_than_the_limit_allows(kind, rpm, gaps, waited):
     if kind == "local":

@@ -356,7 +356,7 @@ BODIES = st.one_of(
 def test_any_bytes_are_answered_and_what_is_refused_leaves_nothing(make_harness):
     harness = make_harness(RATE_LIMIT="1000000/minute")
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(body=BODIES)
     @example(body=b"")
     @example(body=b'{"\xff": 1}')

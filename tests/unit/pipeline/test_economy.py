@@ -202,7 +202,7 @@ def test_twenty_jobs_with_one_deadline_are_all_there_in_time(capacity):
     assert max(at for end in ends for at in end.at) < 1.5 * HOUR
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**32),
     shed=st.floats(0, 1),

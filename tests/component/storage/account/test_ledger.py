@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule, run_state_machine_as_test
 from sqlalchemy import select, update
@@ -239,12 +239,11 @@ class Money(RuleBasedStateMachine):
             )
 
 
+@pytest.mark.hypothesis
 def test_whatever_is_granted_accepted_and_closed_no_credit_is_made_lost_or_charged_twice(database):
     run_state_machine_as_test(
         lambda: Money(database),
-        settings=settings(
-            max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
-        ),
+        settings=settings(max_examples=20, stateful_step_count=25, database=None),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
@@ -306,10 +306,8 @@ def test_deletes_retries_and_work_at_once_end_with_the_job_gone(database_url: st
 
 @settings(
     max_examples=15,
-    deadline=None,
     database=None,
     phases=[Phase.generate],  # as in test_step_machine.py
-    suppress_health_check=[HealthCheck.too_slow],
 )
 @given(data=st.data(), images=st.integers(1, 5), each=st.booleans(), all_or_nothing=st.booleans())
 def test_over_any_rounds_what_is_paid_is_what_is_there(data, images, each, all_or_nothing):

@@ -105,11 +105,11 @@ class Jobs(RuleBasedStateMachine):
             self.stack.close()
 
 
+@pytest.mark.hypothesis
 def test_after_any_run_of_accept_close_cancel_retry_delete_and_expiry_the_totals_equal_the_counts():
     chosen = settings(
         max_examples=12,
         stateful_step_count=25,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=(Phase.explicit, Phase.generate),
         derandomize=True,

@@ -82,7 +82,7 @@ def expected(jobs, steps):
     ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(table=TABLES)
 def test_each_account_s_window_is_filled_in_order(database, jobs, table):
     steps = [step for step, count in table for _ in range(count)]
@@ -92,7 +92,7 @@ def test_each_account_s_window_is_filled_in_order(database, jobs, table):
         assert ringing.to_ring(connection, limit=NO_ACCOUNT_LIMIT) == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(table=TABLES)
 def test_beside_a_job_its_account_s_window_is(database, jobs, table):
     steps = [step for step, count in table for _ in range(count)]

@@ -6,6 +6,7 @@ import queue
 from contextlib import ExitStack, suppress
 from typing import IO, Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -332,13 +333,13 @@ class Queue(RuleBasedStateMachine):
         self.house.supervisor.reclaim()
 
 
+@pytest.mark.hypothesis
 def test_whatever_becomes_of_workers_and_messages_each_job_ends_once_and_is_paid_once():
     run_state_machine_as_test(
         Queue,
         settings=settings(
             max_examples=25,
             stateful_step_count=40,
-            deadline=None,
             database=None,
             phases=[Phase.generate],  # shrinking a story of real transactions takes minutes, and says little more
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

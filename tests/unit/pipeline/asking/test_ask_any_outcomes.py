@@ -139,7 +139,7 @@ def told(text: Any) -> Any:
     return text["saw"] if isinstance(text, dict) else text
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     count=st.integers(1, 50),
     pictures=st.integers(1, 50),
@@ -188,7 +188,7 @@ def test_for_any_outcomes_the_result_is_a_partition_into_right_records_and_coded
     assert calls <= 1.5 * planned + 2 * bad * max(2, ceil(log2(min(pictures, count))))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(count=st.integers(2, 50), bad=st.sets(st.integers(0, 49), max_size=5), kind=st.sampled_from(sorted(REFUSALS)))
 def test_refused_images_are_found_within_the_call_budget_to_the_letter(count, bad, kind):
     model = Model(culprits={index: kind for index in bad if index < count})

@@ -105,7 +105,7 @@ def test_nothing_that_was_paid_for_is_asked_again_when_it_is_gone_on_from():
 kinds = st.sampled_from(["ok", "ok", "truncate", "block", "fault", "refuse", "garbage"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(count=st.integers(0, 90), script=st.lists(kinds, max_size=40), question=st.sampled_from([TEXT, JSON]))
 def test_whatever_the_model_does_it_ends_with_every_image_in_order_and_a_string_that_parses(count, script, question):
     def misbehave(call, number):

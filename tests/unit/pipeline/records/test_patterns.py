@@ -98,7 +98,7 @@ def _composed(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     schema=st.recursive(LEAF, _composed, max_leaves=8),
     records=st.lists(

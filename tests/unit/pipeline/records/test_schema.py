@@ -193,7 +193,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(schema=st.dictionaries(st.sampled_from(NAMES), SCHEMAS, max_size=5), record=SCHEMAS)
 def test_whatever_the_schema_it_is_refused_or_can_be_shown_and_checked(schema, record):
     try:

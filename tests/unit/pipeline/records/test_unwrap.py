@@ -67,7 +67,7 @@ def read(text: str, labels: range, **options: Any) -> Any:
     return records_in(document_in(text, records=True), labels=labels, **options)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(results=st.lists(RESULTS, min_size=1, max_size=4), form=FORMS, wrapping=WRAPPINGS, said=PROSE, ascii_=st.booleans())
 def test_any_wrapping_of_a_good_answer_gives_the_same_records_as_none(results, form, wrapping, said, ascii_):
     records = [{"index": number, "result": result} for number, result in enumerate(results, start=1)]
@@ -76,7 +76,7 @@ def test_any_wrapping_of_a_good_answer_gives_the_same_records_as_none(results, f
     assert sorted(found, key=lambda record: record["index"]) == records
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     first=RESULTS, second=RESULTS, between=st.sampled_from(["\n", " and ", "\n```\n```json\n"]), wrapping=WRAPPINGS, said=PROSE
 )
@@ -86,7 +86,7 @@ def test_of_two_documents_in_a_text_neither_is_taken(first, second, between, wra
         document_in(wrapping(f"{json.dumps(one)}{between}{json.dumps(other)}", said), records=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(results=st.lists(RESULTS, min_size=1, max_size=3), cut=st.floats(0.01, 0.99), wrapping=WRAPPINGS, said=PROSE)
 def test_what_was_cut_off_is_never_repaired(results, cut, wrapping, said):
     whole = json.dumps({"records": [{"index": 1, "result": result} for result in results]})
@@ -96,7 +96,7 @@ def test_what_was_cut_off_is_never_repaired(results, cut, wrapping, said):
         document_in(wrapping(whole[max(int(len(whole) * cut), 1) :], said), records=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=st.text(alphabet='{}[]",:1aN \n`<>/think\\', max_size=60))
 def test_any_text_is_a_document_or_malformed(text):
     try:
