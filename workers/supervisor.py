@@ -23,6 +23,7 @@ from storage.database import Database
 from storage.job import closing, inputs, totals, upkeep
 from storage.job.upkeep import Owner
 from storage.queue import ringing, steps
+from storage.queue.steps import JobGone
 from storage.redis.signals import Signals
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,8 @@ LONGEST_REASON = 300  #: characters of a part's own words in the log
 UNKNOWN_SECONDS = 1800.0
 UNKNOWN_FULL_SECONDS = 600.0  #: the same while storage is full, because then these objects may keep everybody from working
 SWEEP_FULL_SECONDS = 60.0
+#: A sweep of a large and slow S3 takes minutes. An errand that lasts longer than this hangs, and only a new process goes on.
+HUNG_SECONDS = 1800.0
 UPLOAD_SECONDS = 86_400.0  #: an upload in parts that began so long ago was cut off
 
 
@@ -49,7 +52,7 @@ class Supervisor:
     database: Database
     scratch: Scratch
     signals: Signals
-    #: Called each second if steps were reclaimed and announced, and if the last errands for jobs did not fail.
+    #: Called each second if steps were reclaimed and announced, and if the last errands for jobs neither failed nor hang.
     show_alive: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic  #: seconds; tells when errands are due and how long scratch has been unknown
     _due: dict[str, float] = field(default_factory=dict)  # errand → when it is due, by the process's clock
@@ -57,6 +60,7 @@ class Supervisor:
     #: Scratch owner without a job → how many objects it had, and when it was first seen with so many.
     _unknown: dict[str, tuple[int, float]] = field(default_factory=dict)
     _jobs_went_well: bool = True  # whether the last errands for jobs did not fail
+    _errand_since: float | None = None  # since when an errand of `look_after_jobs` runs; None: none runs
 
     def run(self, stop: threading.Event) -> None:
         """Works until `stop` is set. An errand that fails is retried when it is next due."""
@@ -79,13 +83,13 @@ class Supervisor:
     def free_steps(self) -> None:
         """Reclaims the steps of dead workers and announces due steps."""
         went_well = [self._attempt(errand) for errand in (self.reclaim, self.ring)]
-        if all(went_well) and self._jobs_went_well:
+        if all(went_well) and self._jobs_went_well and not self._hangs():
             self.show_alive()
 
     def look_after_jobs(self) -> None:
         """Ends or continues jobs, and deletes what is not needed. This may take minutes."""
         errands = (self.end_overdue, self.finalize_stranded, self.expire_inputs)
-        went_well = [self._attempt(errand) for errand in errands]
+        went_well = [self._timed(errand) for errand in errands]
         self._jobs_went_well = all(went_well)
         self._every(PURGE_SECONDS, self.purge)
         self._every(SWEEP_SECONDS, self.sweep)
@@ -116,8 +120,13 @@ class Supervisor:
             self._attempt(self._end, job)
 
     def _end(self, job: str) -> None:
-        with self.database.write() as connection:
-            closing.close_overdue(connection, job)
+        try:
+            with self.database.write() as connection:
+                ended = closing.close_overdue(connection, job)
+        except JobGone:
+            ended = None
+        if ended is None:  # another process ended or deleted the job after it was found late
+            return
         JOBS_OVERDUE.add()
         log.info("job_overdue", job=job)
         self.signals.tell(job)
@@ -200,7 +209,18 @@ class Supervisor:
         now = self.clock()
         if now >= self._due.get(errand.__name__, 0.0):
             self._due[errand.__name__] = now + seconds
-            self._attempt(errand)
+            self._timed(errand)
+
+    def _timed(self, errand: Callable[[], None]) -> bool:
+        """Runs the errand as `_attempt` does, and notes meanwhile since when it runs."""
+        self._errand_since = self.clock()
+        went_well = self._attempt(errand)
+        self._errand_since = None
+        return went_well
+
+    def _hangs(self) -> bool:
+        since = self._errand_since  # another thread sets it
+        return since is not None and self.clock() - since > HUNG_SECONDS
 
     def _attempt(self, errand: Callable[..., None], *values: Any) -> bool:
         """Runs the errand and returns whether it succeeded. An errand that fails does not stop the others."""

@@ -33,11 +33,14 @@ def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[i
     return close_job(connection, job, verdict)
 
 
-def close_overdue(connection: Connection, job: str) -> list[int]:
-    """Ends a job past its deadline with the results so far. Returns the ids of the next steps."""
+def close_overdue(connection: Connection, job: str) -> list[int] | None:
+    """Ends a job past its deadline with the results so far. Returns the ids of the next steps, or None if it had ended before.
+
+    Raises JobGone.
+    """
     locked = lock_job(connection, job)
     if locked.status.ended:
-        return []
+        return None
     late = (ItemCode.DEADLINE_EXCEEDED, "The job's deadline came before this image's turn.")
     return close_job(connection, locked, None, unsettled=late)
 

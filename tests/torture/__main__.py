@@ -33,6 +33,9 @@ def main() -> int:
     parser.add_argument(
         "--without", choices=("fence", "ledger", "ring"), default="", help="take out a safeguard: the run must fail"
     )
+    parser.add_argument(
+        "--beside", default="", metavar="REVISION", help="run the second process of each role with the code of this git revision"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="put the record and the logs there, and leave them")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print the outcome as JSON")
     given = parser.parse_args()
@@ -55,7 +58,14 @@ def main() -> int:
             f"seed {given.seed}: {len(plan.jobs)} jobs, {sum(len(job.numbers) for job in plan.jobs)} images, {len(plan.faults)} faults"
         )
         record = torture(
-            plan, seed=given.seed, parts=given.parts, without=given.without, small_disks=disks, folder=folder, say=say
+            plan,
+            seed=given.seed,
+            parts=given.parts,
+            without=given.without,
+            small_disks=disks,
+            beside=given.beside,
+            folder=folder,
+            say=say,
         )
         (folder / "record.json").write_text(json.dumps(asdict(record), default=str))
         checks = check(record)

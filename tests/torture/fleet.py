@@ -31,7 +31,11 @@ Row = dict[str, Any]
 
 
 class Fleet:
-    """The service's processes. `settings(name)` are those of a process. `on_held(name, pid)` is called when one ends or is paused; its steps must be reclaimed soon."""
+    """The service's processes.
+
+    `settings(name)` are those of a process. `on_held(name, pid)` is called when one ends or is paused; its steps must be reclaimed
+    soon. `trees`: name of a process → the folder of the code that it runs; the others run the code of this folder.
+    """
 
     def __init__(
         self,
@@ -40,8 +44,10 @@ class Fleet:
         names: tuple[str, ...],
         *,
         on_held: Callable[[str, int], None],
+        trees: Mapping[str, Path] | None = None,
     ) -> None:
         self.folder = folder
+        self._trees = trees or {}
         self.ports = {name: free_port() for name in names if name.startswith("web")}
         self.stops: list[Row] = []
         self.deaths: list[Row] = []  #: of processes that ended unasked
@@ -62,6 +68,8 @@ class Fleet:
         given = environment(self.folder / "data" / (name or "cli"), **self._settings(name or "cli"))
         if name in self.ports:
             given |= {"PORT": str(self.ports[name])}
+        if name in self._trees:
+            given |= {"PYTHONPATH": str(self._trees[name])}
         return given | {"TORTURE_CLOCK": SKEW.get(name, "0")}
 
     def run(self, *arguments: str) -> str:
@@ -89,7 +97,7 @@ class Fleet:
         with (self.folder / f"{name}.log").open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.torture.entry", role],
-                cwd=ROOT,
+                cwd=self._trees.get(name, ROOT),
                 env=self.environment(name),
                 stdin=subprocess.PIPE,
                 stdout=out,

@@ -26,6 +26,7 @@ from tests.torture.plan import Plan
 from tests.torture.planned_faults import MIGRATION
 from tests.torture.planned_jobs import ACCOUNTS
 from tests.torture.receiver import Receiver
+from tests.torture.revision import tree_of
 from tests.torture.servers import Postgres, Proxies, Valkey, postgres
 
 CREDITS = 1_000_000
@@ -79,7 +80,9 @@ class House:
 
 
 @contextmanager
-def house(folder: Path, plan: Plan, *, seed: int, parts: str, without: str, small_disks: bool, say: Say) -> Iterator[House]:
+def house(
+    folder: Path, plan: Plan, *, seed: int, parts: str, without: str, small_disks: bool, beside: str, say: Say
+) -> Iterator[House]:
     with ExitStack() as stack:
         say("starting")
         fake = stack.enter_context(FakeGemini(blocked=plan.blocked))
@@ -133,7 +136,10 @@ def house(folder: Path, plan: Plan, *, seed: int, parts: str, without: str, smal
         own = Database(settings.database_url)
         stack.callback(own.close)
         watch = rows.Watch(own, redis_url, seed, lease_seconds=settings.lease_seconds)
-        fleet = Fleet(folder, settings_of, names, on_held=watch.held)
+        trees = (
+            dict.fromkeys((name for name in names if name.endswith("-2")), stack.enter_context(tree_of(beside))) if beside else {}
+        )
+        fleet = Fleet(folder, settings_of, names, on_held=watch.held, trees=trees)
         stack.callback(fleet.end)
         before = []
         if server and MIGRATION in plan.kinds:

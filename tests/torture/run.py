@@ -26,11 +26,11 @@ AFTER_SECONDS = 100.0  #: time after the last fault in which all jobs must end, 
 EVENT_SECONDS = 60.0  #: most time for the remaining steps, such as webhooks, after the load without faults
 
 
-def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: bool, folder: Path, say: Say) -> Record:
+def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: bool, beside: str, folder: Path, say: Say) -> Record:
     """Runs the plan in `folder`. All processes have ended when it returns."""
     with ExitStack() as stack:
         built = stack.enter_context(
-            house(folder, plan, seed=seed, parts=parts, without=without, small_disks=small_disks, say=say)
+            house(folder, plan, seed=seed, parts=parts, without=without, small_disks=small_disks, beside=beside, say=say)
         )
         say("the load without faults")
         baseline = _phase(built, plan, "base", folder, stack)

@@ -10,6 +10,7 @@ from sqlalchemy import delete, select, update
 
 from pipeline.errors import Transient
 from pipeline.merge import MalformedJson, parse_json
+from pipeline.metrics import JOBS_OVERDUE
 from pipeline.types import Answer, Finish, JobStatus
 from storage import schema
 from storage.job import accepting, closing
@@ -27,7 +28,7 @@ from tests.rows import (
     step_ids,
     step_row,
 )
-from workers.supervisor import SWEEP_FULL_SECONDS, UNKNOWN_FULL_SECONDS, UNKNOWN_SECONDS, Supervisor
+from workers.supervisor import HUNG_SECONDS, SWEEP_FULL_SECONDS, UNKNOWN_FULL_SECONDS, UNKNOWN_SECONDS, Supervisor
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -458,7 +459,31 @@ def test_a_dead_worker_s_step_does_not_wait_for_an_errand_that_takes_long(house,
     assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("seconds", [HUNG_SECONDS - 1, HUNG_SECONDS + 1])
+def test_a_supervisor_whose_errand_hangs_no_longer_shows_that_it_is_alive(house, clock, seconds):
+    slow = Waiting(house.scratch, "list")
+    shown = []
+    parts = {"database": house.database, "scratch": slow, "signals": house.signals, "clock": clock}
+    supervisor = Supervisor(**parts, show_alive=lambda: shown.append(1))
+    thread = threading.Thread(target=supervisor.look_after_jobs)
+    thread.start()
+    try:
+        assert slow.begun.wait(20)
+        clock.now += seconds
+        supervisor.free_steps()
+        assert bool(shown) is (seconds < HUNG_SECONDS)
+    finally:
+        slow.goes_on.set()
+        thread.join(timeout=20)
+    supervisor.free_steps()
+    assert shown
+
+
 # Two of them
+
+
+def overdue_count():
+    return sum(count for _, count in JOBS_OVERDUE.values())
 
 
 def test_two_supervisors_at_once_do_everything_once(house, clock):
@@ -469,7 +494,10 @@ def test_two_supervisors_at_once_do_everything_once(house, clock):
     with house.database.write() as connection:
         connection.execute(update(schema.jobs_table).where(schema.jobs_table.c.id == late).values(deadline_at=0))
     both = [Supervisor(database=house.database, scratch=house.scratch, signals=house.signals, clock=clock) for _ in range(2)]
-    at_once(*(supervisor.tick for supervisor in both))
+    counted = overdue_count()
+    # Each of them frees steps and looks after jobs in two threads, as in production.
+    at_once(*(errands for each in both for errands in (each.free_steps, each.look_after_jobs)))
+    assert overdue_count() == counted + 1
     assert step_row(house.database, step_ids(house.database, expired)[0]).expiries == 1
     assert len(finalize_steps(house, stranded)) == 1
     assert [kind for kind, _ in house.ledger(late)] == ["reserve", "charge", "release"]
