@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants fuzz properties pythons check audit screenshots clean
+.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ torture-checked: install ## see that the torture fails with a safeguard taken ou
 
 mutants: install ## take about a hundred safeguards out, one at a time, and say which tests notice: docs/reference/mutants.md
 	@nice -n 10 $(BIN)/python -m tools.mutants
+
+bench: install ## measure in about 15 minutes, and print one table with the goals: docs/reference/measured.json and .svg
+	@$(BIN)/python -m bench --json docs/reference/measured.json --svg docs/reference/measured.svg
 
 fuzz: install ## damage pictures at random for ten minutes and see that only decoders suffer
 	@FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/component/pipeline/decode/test_fuzz.py -s -q --timeout=1200

@@ -22,7 +22,7 @@ from typing import Any
 from bench.footprint import MB, cpu, worker
 from bench.front_door import front_door, memory
 from bench.large_job import others
-from bench.report import print_report, spread
+from bench.report import Row, print_report, spread
 from bench.web import web
 from testbed import Service, numbered_picture, serving
 
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", choices=TRIALS, action="append", help="only this control; may be given several times")
     options = parser.parse_args()
-    rows = []
+    rows: list[Row] = []
     for name in options.only or TRIALS:
         trial = TRIALS[name]
         pairs = []

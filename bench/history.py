@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.progress import Progress
 from sqlalchemy import Table, text
 
-from bench.report import print_report, spread
+from bench.report import Row, at_most, print_report, spread
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import conclude
 from pipeline.stage import StagedChunk
@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1_000_000, help="finished jobs in the full database")
     count = parser.parse_args().jobs
-    rows = []
+    rows: list[Row] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(postgres())
@@ -159,7 +159,7 @@ def main() -> None:
                 ("look", "a list, and the gauges"),
             ):
                 found, milliseconds = ratios(full, empty, run)
-                rows.append((f"{name}: {what} ({milliseconds:.1f} ms)", spread(found, "x"), "1.1 x"))
+                rows.append((f"{name}: {what} ({milliseconds:.1f} ms)", spread(found, "x"), at_most(1.1)))
             full.database.close()
             empty.database.close()
     print_report(f"With {count:,} finished jobs against none", rows)

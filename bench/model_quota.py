@@ -14,7 +14,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from bench.report import print_report, spread
+from bench.report import at_least, at_most, print_report, spread
 from storage.redis.embedded import EmbeddedRedis
 from testbed import Behaviour, FakeGemini, Production, SeenCall, numbered_picture, rate_limited
 
@@ -87,9 +87,9 @@ def main() -> None:
     print_report(
         f"A quota of {QUOTA} calls a minute, {PROCESSES} worker processes, model {LATENCY} s; each of {options.minutes} minutes",
         [
-            ("calls answered", spread(answered, "a minute", 0), f"at least {0.95 * QUOTA:.0f}"),
-            ("of the quota", spread([count / QUOTA for count in answered], "x"), "at least 0.95"),
-            ("429s", spread(refused, "a minute", 0), "at most 1"),
+            ("calls answered", spread(answered, "a minute", 0), at_least(0.95 * QUOTA)),
+            ("of the quota", spread([count / QUOTA for count in answered], "x"), at_least(0.95)),
+            ("429s", spread(refused, "a minute", 0), at_most(1)),
         ],
     )
 

@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageChops
 
-from bench.report import print_report, spread
+from bench.report import Row, at_most, print_report, spread
 from pipeline.decode.opening import prepare_libraries
 from pipeline.decode.picture import decode
 from pipeline.types import Prepared
@@ -54,7 +54,7 @@ def main() -> None:
     runs = parser.parse_args().runs
     prepare_libraries()
     picture = photo()
-    rows = []
+    rows: list[Row] = []
     for name, kind, options in (
         ("BMP", "BMP", {}),
         ("TIFF", "TIFF", {}),
@@ -77,14 +77,14 @@ def main() -> None:
             ratios.append((middle - started) / (time.process_time() - middle))
         rows += [
             (f"{name} to PNG, CPU", spread(taken, "s"), ""),
-            (f"{name}, ours / Pillow's", spread(ratios, "x"), f"{GOAL} x"),
+            (f"{name}, ours / Pillow's", spread(ratios, "x"), at_most(GOAL)),
             (f"{name}, size of the PNG, ours / Pillow's", f"{len(ours) / len(theirs):.2f} x", ""),
         ]
     rows += [turned(picture, name, subsampling, runs) for name, subsampling in (("4:2:0", 2), ("4:4:4", 0))]
     print_report(f"{SIZE[0]} x {SIZE[1]} pixels to PNG, and a photo on its side to an upright JPEG, {runs} runs", rows)
 
 
-def turned(picture: Image.Image, name: str, subsampling: int, runs: int) -> tuple[str, str, str]:
+def turned(picture: Image.Image, name: str, subsampling: int, runs: int) -> Row:
     """The CPU time for a JPEG that its orientation turns."""
     exif, body = Image.Exif(), BytesIO()
     exif[0x0112] = 6
@@ -96,7 +96,7 @@ def turned(picture: Image.Image, name: str, subsampling: int, runs: int) -> tupl
         taken.append(time.process_time() - started)
         assert isinstance(outcome, Prepared)
         assert (outcome.width, outcome.height) == SIZE[::-1]
-    return f"JPEG of {name}, {len(data) / 1e6:.1f} MB, turned, CPU", spread(taken, "s"), "0.18 s"
+    return f"JPEG of {name}, {len(data) / 1e6:.1f} MB, turned, CPU", spread(taken, "s"), at_most(0.18)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias
 
 from rich.console import Console
 from rich.table import Table
+
+#: The name of the environment variable that names a file. `print_report` adds the results to it, one JSON object a line.
+RESULTS = "BENCH_RESULTS"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """What was measured several times."""
+
+    median: float
+    least: float
+    most: float
+    unit: str
+    digits: int  #: digits after the point that are shown
+
+    def __str__(self) -> str:
+        return f"{self.median:.{self.digits}f} {self.unit} ({self.least:.{self.digits}f} to {self.most:.{self.digits}f})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Goal:
+    """A bound for the median, in the unit of the row."""
+
+    bound: float
+    at_least: bool
+
+    def __str__(self) -> str:
+        return f"{'at least' if self.at_least else 'at most'} {self.bound:g}"
+
+    def met(self, median: float) -> bool:
+        return median >= self.bound if self.at_least else median <= self.bound
+
+
+#: A description, what was measured, and the goal. A goal in words is for the reader, and "" is none.
+Row: TypeAlias = tuple[str, Spread | str, Goal | str]
+
+
+def at_most(bound: float) -> Goal:
+    return Goal(bound=bound, at_least=False)
+
+
+def at_least(bound: float) -> Goal:
+    return Goal(bound=bound, at_least=True)
 
 
 def machine() -> str:
@@ -17,16 +64,39 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-def spread(values: Sequence[float], unit: str, digits: int = 2) -> str:
-    """The median, the minimum and the maximum."""
-    return f"{statistics.median(values):.{digits}f} {unit} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+def spread(values: Sequence[float], unit: str, digits: int = 2) -> Spread:
+    return Spread(median=statistics.median(values), least=min(values), most=max(values), unit=unit, digits=digits)
 
 
-def print_report(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
-    """Prints a table. Each row has a description, the measured value and the goal."""
+def verdict(measured: Spread | str, goal: Goal | str) -> str:
+    """ "met", "missed", or "" where the goal is not a number."""
+    if not isinstance(measured, Spread) or not isinstance(goal, Goal):
+        return ""
+    return "met" if goal.met(measured.median) else "missed"
+
+
+def print_report(title: str, rows: Sequence[Row]) -> None:
+    """Prints a table, and adds the rows to the file that RESULTS names."""
+    command = f"python -m {sys.modules['__main__'].__spec__.name} {' '.join(sys.argv[1:])}".rstrip()
     console = Console(width=110)
-    console.print(f"{title}\n{machine()}\n$ python -m {sys.modules['__main__'].__spec__.name} {' '.join(sys.argv[1:])}".rstrip())
+    console.print(f"{title}\n{machine()}\n$ {command}")
     table = Table("what", "measured: median (least to most)", "goal")
-    for row in rows:
-        table.add_row(*row)
+    for what, measured, goal in rows:
+        missed = ", missed" if verdict(measured, goal) == "missed" else ""
+        table.add_row(what, str(measured), f"{goal}{missed}")
     console.print(table)
+    if path := os.environ.get(RESULTS):
+        with Path(path).open("a", encoding="utf-8") as file:
+            print(json.dumps({"title": title, "command": command, "rows": [_as_json(row) for row in rows]}), file=file)
+
+
+def _as_json(row: Row) -> dict[str, object]:
+    what, measured, goal = row
+    return {
+        "what": what,
+        "text": str(measured),
+        "goal": str(goal),
+        "verdict": verdict(measured, goal),
+        **(asdict(measured) if isinstance(measured, Spread) else {}),
+        **({"bound": goal.bound, "at_least": goal.at_least} if isinstance(goal, Goal) else {}),
+    }

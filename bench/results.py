@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import select, update
 
 from bench.front_door import front_door, memory
-from bench.report import print_report, spread
+from bench.report import Row, print_report, spread
 from storage import schema
 from storage.database import Database, now_ms
 from storage.job import accepting
@@ -57,7 +57,7 @@ def main() -> None:
         process = front_door(service)
         service.send("GET", f"/api/v1/jobs/{job}")
         at_rest = memory(process, "VmHWM")
-        rows = []
+        rows: list[Row] = []
         for wanted in ("jsonl", "csv"):
             measured = [read(service, job, wanted) for _ in range(runs)]
             rows.append((f"{wanted}: {measured[0][1] / 1e6:.0f} MB", spread([seconds for seconds, _ in measured], "s"), ""))

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
-from bench.report import print_report, spread
+from bench.report import Row, at_most, print_report, spread
 from bench.web import SIZE, beside
 from pipeline.fetch.fetcher import Fetcher
 from pipeline.outbound.addresses import parse_allow
@@ -149,7 +149,7 @@ def main() -> None:
     if options.serve:
         serve(options.serve)
         return
-    rows = []
+    rows: list[Row] = []
     for name, (_, _, images, numbers) in SERVERS.items():
         if options.only not in (None, name):
             continue
@@ -165,7 +165,7 @@ def main() -> None:
             (f"{name}: {images} images, lost", str(lost), "0"),
             (f"{name}: ours", spread(seconds, "s"), ""),
             (f"{name}: perfect client", spread(best, "s"), ""),
-            (f"{name}: ours / perfect client, run by run", spread(ratios, "x"), "1.3 x"),
+            (f"{name}: ours / perfect client, run by run", spread(ratios, "x"), at_most(1.3)),
         ]
     print_report(f"Small servers, images of {SIZE / 1000:.0f} KB, {options.runs} runs", rows)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.report import print_report, spread
+from bench.report import Row, at_least, at_most, print_report, spread
 from bench.web import IMAGES, LATENCY, SIZE, web
 from pipeline import stage as staging
 from pipeline.decode.once import SharedDecodes
@@ -137,12 +137,12 @@ def main() -> None:
             for name, measured in theirs.items() if not options.alone else ():
                 mode, _, output = name.partition(", ")
                 measured.append(IMAGES / rival(port, RIVAL_OPTIONS[mode], output))
-    rows = [("staging", spread(rates, "images/s", 0), ""), ("CPU a 1000 images", spread(costs, "s"), "1.0 s")]
+    rows: list[Row] = [("staging", spread(rates, "images/s", 0), ""), ("CPU a 1000 images", spread(costs, "s"), at_most(1.0))]
     for name, measured in theirs.items() if not options.alone else ():
         ratios = [mine / other for mine, other in zip(rates, measured, strict=True)]
         rows += [
             (f"img2dataset, {name}", spread(measured, "images/s", 0), ""),
-            ("ours / that, run by run", spread(ratios, "x"), "6 x" if name.startswith("defaults") else "1.5 x"),
+            ("ours / that, run by run", spread(ratios, "x"), at_least(6 if name.startswith("defaults") else 1.5)),
         ]
     print_report(f"{IMAGES} URLs of {SIZE / 1000:.0f} KB, latency {LATENCY * 1000:.0f} ms, {options.runs} runs", rows)
 
