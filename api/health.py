@@ -18,7 +18,7 @@ from api.errors import json_response
 from api.openapi.document import ResponseSpec, describe
 from api.wiring import WebParts
 from pipeline.errors import PartError
-from storage.database import schema_is_current
+from storage.database import schema_serves
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ def probes(parts: WebParts) -> dict[str, Probe]:
         with parts.database.read() as connection:
             connection.execute(select(1))
         if not migrated.is_set():  # a migrated schema stays migrated
-            if not schema_is_current(parts.database):
+            if not schema_serves(parts.database):
                 raise SchemaIsOld
             migrated.set()
 

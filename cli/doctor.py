@@ -32,7 +32,7 @@ from pipeline import sandbox
 from pipeline.errors import PartError
 from pipeline.ports import ProbeFailed, Scratch
 from pipeline.types import MB
-from storage.database import Database, now_ms, schema_is_current
+from storage.database import Database, now_ms, schema_is_current, schema_serves
 from storage.redis.signals import connect
 from storage.scratch.open import open_scratch
 from workers.alive import LATE_SECONDS, silent_for
@@ -135,8 +135,10 @@ class _Running:
 
 def _database(settings: Settings, _now: Callable[[], float]) -> str:
     with closing(Database(settings.database_url)) as database:
+        if not schema_serves(database):
+            raise Trouble("reachable, but its schema is older than this version", "Run `extract-image migrate`.")
         if not schema_is_current(database):
-            raise Trouble("reachable, but its schema is not the schema of this version", "Run `extract-image migrate`.")
+            return "reachable, its schema is a newer version's, which serves this one too"
     return "reachable, its schema is this version's"
 
 

@@ -15,7 +15,7 @@ from config.chosen_engine import model_of
 from config.settings import Settings
 from pipeline import sandbox
 from pipeline.errors import PartError
-from storage.database import Database, schema_is_current
+from storage.database import Database, schema_serves
 from storage.redis.errors import redis_errors
 from storage.redis.signals import connect
 
@@ -84,9 +84,9 @@ def _missing(settings: Settings) -> list[str]:
     try:
         database = Database(settings.database_url)
         try:
-            if not schema_is_current(database):
+            if not schema_serves(database):
                 texts.append(
-                    "The database's schema is not this version's. Run `extract-image migrate`; this process then goes on by itself."
+                    "The database's schema is older than this version. Run `extract-image migrate`; this process then goes on by itself."
                 )
         finally:
             database.close()

@@ -202,6 +202,17 @@ def schema_is_current(database: Database) -> bool:
         return _revision(connection) == newest_revision()
 
 
+def schema_serves(database: Database) -> bool:
+    """Whether this version can work with the schema: its own, or a newer version's.
+
+    While a fleet is updated, or after its processes were put back, the schema is newer than some processes. It serves them, because a
+    migration only adds: see docs/adr/0052-two-versions-side-by-side.md.
+    """
+    with database.read() as connection:
+        present = _revision(connection)
+    return present is not None and present >= newest_revision()
+
+
 def _revision(connection: Connection) -> str | None:
     """The revision of the last migration that ran; None if none has run."""
     if not inspect(connection).has_table("alembic_version"):

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from inspect import getsource as inspect_source
 
 import pytest
 from alembic import command
@@ -17,7 +18,16 @@ from sqlalchemy import event, func, insert, inspect, select, text, update
 
 from pipeline.numbers import read_json, write_json
 from storage import schema
-from storage.database import Database, NewerSchema, _alembic_config, migrate, newest_revision, now_ms, schema_is_current
+from storage.database import (
+    Database,
+    NewerSchema,
+    _alembic_config,
+    migrate,
+    newest_revision,
+    now_ms,
+    schema_is_current,
+    schema_serves,
+)
 from storage.job import totals
 from storage.sql_errors import ConstraintViolated
 from tests.rows import at_once, new_account
@@ -215,6 +225,30 @@ def test_what_a_newer_version_has_migrated_is_left_alone(database):
     assert not schema_is_current(database)
     with pytest.raises(NewerSchema, match="9999"):
         migrate(database)
+
+
+def test_a_schema_serves_the_version_that_made_it_and_those_before_it(empty):
+    assert not schema_serves(empty)
+    config = _alembic_config()
+    with empty.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    assert not schema_serves(empty)
+    migrate(empty)
+    assert schema_serves(empty)
+    with empty.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert schema_serves(empty)
+
+
+def test_a_migration_only_adds_so_that_processes_of_the_version_before_go_on():
+    script = ScriptDirectory.from_config(_alembic_config())
+    upgrades = {each.revision: inspect_source(each.module.upgrade) for each in script.walk_revisions()}
+    assert newest_revision() in upgrades
+    taken = {
+        revision: re.findall(r"drop_\w+|alter_column|rename_\w+|\bDROP\b|\bRENAME\b", text) for revision, text in upgrades.items()
+    }
+    assert {revision: found for revision, found in taken.items() if found} == {}
 
 
 def test_migrating_again_changes_nothing(database):
