@@ -71,6 +71,7 @@ def _ground(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int
             if place < len(work.images) and (is_over or len(found) == AT_ONCE):
                 with parts.database.write() as connection:
                     evidence.record_findings(connection, lease, found, stored=stored, last=False)
+                parts.signals.tell(lease.job, ended=False)
                 found, stored = {}, 0
                 if is_over:
                     raise StepPaused

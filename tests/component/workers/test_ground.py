@@ -130,6 +130,22 @@ def test_the_chunks_of_a_job_are_grounded_beside_the_model_calls_of_later_chunks
     assert job_of(house, job)["status"] == "succeeded"
 
 
+def test_the_progress_of_a_job_counts_what_the_ocr_has_yet_to_read(house, monkeypatch):
+    monkeypatch.setattr(ground, "TURN_SECONDS", -1.0)
+    job = sent(house, b"img0", b"img1")
+    assert job_of(house, job)["progress"] == 0
+    commit = worked_on(house.work, claimed(house.database, step_ids(house.database, job)[0]))
+    with house.database.write() as connection:
+        commit(connection)
+    assert job_of(house, job)["progress"] == pytest.approx(1 / 3, abs=0.001)
+    [step] = grounds(house, job)
+    shown = [job_of(house, job)["progress"]]
+    for _ in range(2):
+        run_step(house.work, step)
+        shown.append(job_of(house, job)["progress"])
+    assert shown == pytest.approx([2 / 3, 5 / 6, 1.0], abs=0.001)
+
+
 def test_a_picture_that_the_ocr_fails_on_keeps_its_record_and_says_why(house):
     def script(data: bytes, _: int) -> Exception | None:
         return ModelFault("The OCR engine died twice while it read the picture.") if data == b"img1" else None
