@@ -97,12 +97,16 @@ class _Turn:
         return look(image.record, reading, self.work.schema), stored
 
     def _reading(self, image: ToGround, pack: PackReader) -> tuple[Reading, int]:
-        """What the OCR reads in an image. An image that a job has twice is read once, as long as the job runs. Raises ModelFault."""
-        key = reading_key(self.lease.job, image.sha256)
-        with suppress(FileNotFoundError), self.parts.scratch.open(key) as kept:
-            known = unpacked(kept.read())
-            if known is not None:
-                return known, 0
+        """What the OCR reads in an image, and how many bytes were put to scratch. Raises ModelFault.
+
+        An image that several open jobs of an account have is read once. Each of them keeps what was read with its own objects, so
+        it is deleted with the last of them.
+        """
+        for job in image.read_by:
+            with suppress(FileNotFoundError), self.parts.scratch.open(reading_key(job, image.sha256)) as kept:
+                known = unpacked(kept.read())
+                if known is not None:
+                    return known, 0 if job == self.lease.job else self._keep(image, known)
         try:
             reading = self.parts.text_reader.read(
                 pack.read(image.index), timeout=call_seconds(self.parts.settings, self.job_ends)
@@ -111,9 +115,13 @@ class _Turn:
             if error.retry_after > LONGEST_WAIT:
                 raise OcrBroken(str(error)) from error
             raise
+        return reading, self._keep(image, reading)
+
+    def _keep(self, image: ToGround, reading: Reading) -> int:
+        """Puts a reading to scratch. Returns its bytes."""
         body = packed(reading)
-        self.parts.scratch.put(key, io.BytesIO(body))
-        return reading, len(body)
+        self.parts.scratch.put(reading_key(self.lease.job, image.sha256), io.BytesIO(body))
+        return len(body)
 
 
 def _later(connection: Connection, *, lease: Lease) -> list[int]:
