@@ -89,11 +89,14 @@ def _equal() -> Select[Any]:
     """
     images, mine = images_table.c, jobs_table.alias("mine")
     at_work = jobs_table.c.finished_at.is_(None), jobs_table.c.started_at.is_not(None), jobs_table.c.evidence.is_not(None)
+    # Each job has a deadline. With this condition SQLite uses the index of open jobs, however many jobs have ended.
+    by_index = jobs_table.c.deadline_at > 0
     joined = mine.join(jobs_table, jobs_table.c.account == mine.c.account).join(images_table, images.job == jobs_table.c.id)
     chosen = select(images.sha256, images.job, func.count()).select_from(joined)
     return chosen.where(
         mine.c.id == bindparam("job"),
         *at_work,
+        by_index,
         images.sha256.in_(bindparam("sha256s", expanding=True)),
         or_(images.job == mine.c.id, images.evidence.is_not(None)),
     ).group_by(images.sha256, images.job)
