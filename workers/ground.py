@@ -22,7 +22,6 @@ from storage.job import evidence
 from storage.job.evidence import GroundWork, ToGround
 from storage.queue import steps
 from storage.queue.steps import Lease
-from workers.ocr_places import BUSY_SECONDS
 from workers.time_slice import StepPaused, call_seconds, slice_seconds
 from workers.wiring import WorkerParts
 
@@ -45,7 +44,7 @@ def ground(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]
     If the account's places for the OCR are in use, the returned commit hands the step back.
     """
     if not parts.ocr_places.take(lease.account):
-        return partial(_later, lease=lease)
+        return partial(_later, lease=lease, seconds=parts.ocr_places.wait(lease.account))
     try:
         return _ground(parts, lease)
     finally:
@@ -124,7 +123,7 @@ class _Turn:
         return len(body)
 
 
-def _later(connection: Connection, *, lease: Lease) -> list[int]:
-    seconds = random.uniform(*BUSY_SECONDS)  # noqa: S311 - jitter
-    steps.hand_back(connection, lease, delay_ms=int(seconds * 1000), counts=False)
+def _later(connection: Connection, *, lease: Lease, seconds: float) -> list[int]:
+    delay = seconds * random.uniform(0.4, 1.6)  # noqa: S311 - jitter
+    steps.hand_back(connection, lease, delay_ms=int(delay * 1000), counts=False)
     return []

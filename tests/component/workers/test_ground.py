@@ -21,7 +21,7 @@ from tests.harness import Harness, b64, running
 from tests.rows import claimed, set_steps, step_ids, step_row, stolen, worked_on
 from workers import ground
 from workers.alone import Died
-from workers.ocr_places import OcrPlaces
+from workers.ocr_places import BUSY_SECONDS, MOST_BUSY_SECONDS, OcrPlaces
 from workers.run import run_lease, run_step
 
 JOB = {"prompt": "p", "granularity": "perImage", "jsonMode": True, "evidence": True, "reviewWhen": ["unsupported", "failed"]}
@@ -329,6 +329,20 @@ def test_an_account_leaves_a_place_to_others():
     assert [places.take("a"), places.take("a"), places.take("b"), places.take("c")] == [True, False, True, False]
     places.give_back("a")
     assert places.take("c")
+
+
+def test_the_more_steps_of_an_account_find_no_place_the_later_they_come_again():
+    places = OcrPlaces(2)
+    assert places.take("a")
+    waits = []
+    for _ in range(60):
+        assert not places.take("a")
+        waits.append(places.wait("a"))
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1], places.wait("b")) == (BUSY_SECONDS, MOST_BUSY_SECONDS, BUSY_SECONDS)
+    places.give_back("a")
+    assert places.take("a")
+    assert places.wait("a") == BUSY_SECONDS
 
 
 def test_a_step_that_kills_every_process_is_given_up_and_its_records_stand(house):
