@@ -19,7 +19,7 @@ class JobView:
     total: int
     succeeded: int
     failed: int
-    progress: float  #: 0 to 1; an image that is staged counts half
+    progress: float  #: 0 to 1; an image that is staged counts half, and with evidence a third
     credits: int  #: charged so far
     usage: Usage
     created_at: int  #: milliseconds since 1970, like the next three

@@ -22,7 +22,6 @@ from storage.job import evidence
 from storage.job.evidence import GroundWork, ToGround
 from storage.queue import steps
 from storage.queue.steps import Lease
-from workers.ocr_places import BUSY_SECONDS
 from workers.time_slice import StepPaused, call_seconds, slice_seconds
 from workers.wiring import WorkerParts
 
@@ -45,7 +44,7 @@ def ground(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int]
     If the account's places for the OCR are in use, the returned commit hands the step back.
     """
     if not parts.ocr_places.take(lease.account):
-        return partial(_later, lease=lease)
+        return partial(_later, lease=lease, seconds=parts.ocr_places.wait(lease.account))
     try:
         return _ground(parts, lease)
     finally:
@@ -71,6 +70,7 @@ def _ground(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[int
             if place < len(work.images) and (is_over or len(found) == AT_ONCE):
                 with parts.database.write() as connection:
                     evidence.record_findings(connection, lease, found, stored=stored, last=False)
+                parts.signals.tell(lease.job, ended=False)
                 found, stored = {}, 0
                 if is_over:
                     raise StepPaused
@@ -96,12 +96,16 @@ class _Turn:
         return look(image.record, reading, self.work.schema), stored
 
     def _reading(self, image: ToGround, pack: PackReader) -> tuple[Reading, int]:
-        """What the OCR reads in an image. An image that a job has twice is read once, as long as the job runs. Raises ModelFault."""
-        key = reading_key(self.lease.job, image.sha256)
-        with suppress(FileNotFoundError), self.parts.scratch.open(key) as kept:
-            known = unpacked(kept.read())
-            if known is not None:
-                return known, 0
+        """What the OCR reads in an image, and how many bytes were put to scratch. Raises ModelFault.
+
+        An image that several open jobs of an account have is read once. Each of them keeps what was read with its own objects, so
+        it is deleted with the last of them.
+        """
+        for job in image.read_by:
+            with suppress(FileNotFoundError), self.parts.scratch.open(reading_key(job, image.sha256)) as kept:
+                known = unpacked(kept.read())
+                if known is not None:
+                    return known, 0 if job == self.lease.job else self._keep(image, known)
         try:
             reading = self.parts.text_reader.read(
                 pack.read(image.index), timeout=call_seconds(self.parts.settings, self.job_ends)
@@ -110,12 +114,16 @@ class _Turn:
             if error.retry_after > LONGEST_WAIT:
                 raise OcrBroken(str(error)) from error
             raise
+        return reading, self._keep(image, reading)
+
+    def _keep(self, image: ToGround, reading: Reading) -> int:
+        """Puts a reading to scratch. Returns its bytes."""
         body = packed(reading)
-        self.parts.scratch.put(key, io.BytesIO(body))
-        return reading, len(body)
+        self.parts.scratch.put(reading_key(self.lease.job, image.sha256), io.BytesIO(body))
+        return len(body)
 
 
-def _later(connection: Connection, *, lease: Lease) -> list[int]:
-    seconds = random.uniform(*BUSY_SECONDS)  # noqa: S311 - jitter
-    steps.hand_back(connection, lease, delay_ms=int(seconds * 1000), counts=False)
+def _later(connection: Connection, *, lease: Lease, seconds: float) -> list[int]:
+    delay = seconds * random.uniform(0.4, 1.6)  # noqa: S311 - jitter
+    steps.hand_back(connection, lease, delay_ms=int(delay * 1000), counts=False)
     return []

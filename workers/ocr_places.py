@@ -7,7 +7,10 @@ from collections import Counter
 
 from pipeline.shares import may_take
 
-BUSY_SECONDS = (1.0, 4.0)  #: range of the random delay until a step that found no place is tried again
+BUSY_SECONDS = 2.5  #: mean delay until a step that found no place is tried again, if few others wait
+MOST_BUSY_SECONDS = 20.0  #: the same if many wait; a turn at the OCR takes about as long
+#: The delay grows by BUSY_SECONDS for so many steps that found no place. Otherwise the steps of a large job would ask 30 times a second.
+_A_DELAY = 4
 
 
 class OcrPlaces:
@@ -20,12 +23,15 @@ class OcrPlaces:
         self._lock = threading.Lock()
         self._free = places
         self._held: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()  # how often each account has found no place since it took one
 
     def take(self, account: str) -> bool:
         """Takes a place for the account. Returns whether there was one."""
         with self._lock:
             if not may_take(held=self._held[account], free=self._free):
+                self._refused[account] += 1
                 return False
+            self._refused.pop(account, None)
             self._free -= 1
             self._held[account] += 1
             return True
@@ -36,3 +42,8 @@ class OcrPlaces:
             self._held[account] -= 1
             if not self._held[account]:
                 del self._held[account]
+
+    def wait(self, account: str) -> float:
+        """Mean seconds until a step of the account that found no place should be tried again."""
+        with self._lock:
+            return min(BUSY_SECONDS * (1 + self._refused[account] // _A_DELAY), MOST_BUSY_SECONDS)

@@ -20,6 +20,9 @@ from pipeline.evidence.types import Match
 #: How often the choice is repeated with what the other values chose.
 _ROUNDS = 3
 _COST_OF_MATCH = {Match.EXACT: 0.0, Match.EQUIVALENT: 0.05, Match.FUZZY: 1.0}
+#: What a place costs where a text or a code is written otherwise than the record has it. It is more than distance from siblings costs, so
+#: a heading "Lumen & Loft" beats "lumen-loft" in a footer. It is less than a missing label costs, so a place beside the label beats both.
+_WRITTEN_OTHERWISE = 2.2
 #: The cost of a place that another value has.
 _TAKEN = 1.2
 #: The cost of a place at which no label is, and the most that labels, rows and columns cost.
@@ -136,7 +139,7 @@ class Chooser:
 
     def _whole_cost(self, leaf: Leaf, spot: Spot) -> float:
         area = self._areas[id(spot)]
-        cost = _COST_OF_MATCH[spot.match]
+        cost = _cost_of_match(leaf, spot.match)
         if area is None or not self._may_weigh(leaf):
             return cost
         others = {pointer for span in spot.spans for pointer in self._in_row[span.row.number]} - {leaf.pointer}
@@ -210,6 +213,17 @@ def _distance(label: Area, area: Area, *, column: bool) -> float:
     if column and down > 0:
         return min(_NO_LABEL, 0.8 + 0.01 * down + 0.4 * min(apart, aligned))
     return _NO_LABEL
+
+
+def _cost_of_match(leaf: Leaf, match: Match) -> float:
+    """The cost of how a value is written at a place.
+
+    A model copies texts and codes as they are written, but it writes numbers and dates as JSON wants them, so their spelling says nothing.
+    In an array, the row of the siblings says more than the spelling.
+    """
+    if match is Match.EQUIVALENT and not leaf.in_array and _kind(leaf.value) in ("words", "code"):
+        return _WRITTEN_OTHERWISE
+    return _COST_OF_MATCH[match]
 
 
 def _kind(value: Any) -> str:

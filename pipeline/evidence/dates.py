@@ -23,15 +23,19 @@ _NAME = r"([^\W\d_]{3,12})"
 _DAY = r"(\d{1,2})(?:st|nd|rd|th|er|[.ºª°])?"
 _YEAR = r"['’]?(\d{4}|\d{2})"  # noqa: RUF001
 _BETWEEN = r"[\s.,\-/]{0,3}(?:(?:de|del|of|den)\b)?[\s.,\-/]{0,3}"
-_DAY_FIRST = re.compile(rf"(?<!\d){_DAY}{_BETWEEN}{_NAME}{_BETWEEN}{_YEAR}(?!\d)", re.IGNORECASE)
-_MONTH_FIRST = re.compile(rf"{_NAME}{_BETWEEN}{_DAY}[\s,.]{{0,4}}{_YEAR}(?!\d)", re.IGNORECASE)
+#: The OCR loses the space between a year and a time that follows it.
+_YEAR_ENDS = r"(?:(?!\d)|(?<=(?:19|20)\d\d)(?=\d{1,2}:\d\d))"
+#: Between a day and its year. "juli 2023" is not 20 July 23, so nothing may be missing unless four digits follow.
+_BEFORE_YEAR = r"(?:[\s,.]{1,4}|(?=['’])|(?=(?:19|20)\d\d))"  # noqa: RUF001
+_DAY_FIRST = re.compile(rf"(?<!\d){_DAY}{_BETWEEN}{_NAME}{_BETWEEN}{_YEAR}{_YEAR_ENDS}", re.IGNORECASE)
+_MONTH_FIRST = re.compile(rf"{_NAME}{_BETWEEN}{_DAY}{_BEFORE_YEAR}{_YEAR}{_YEAR_ENDS}", re.IGNORECASE)
 _YEAR_FIRST = re.compile(rf"(?<!\d)(\d{{4}}){_BETWEEN}{_NAME}{_BETWEEN}{_DAY}(?!\d)", re.IGNORECASE)
 _MONTH_ONLY = re.compile(rf"{_NAME}{_BETWEEN}(\d{{4}})(?!\d)", re.IGNORECASE)
 _MONTH_AND_YEAR = re.compile(r"(?<![\d./-])(\d{1,2})\s?[/.-]\s?(\d{4})(?![\d])")
 _ISO = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?(?:[T ](\d{2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?\s?(?:Z|[+-]\d{2}:?\d{2})?)?")
 _CLOCK = re.compile(
     # The OCR loses the space between a date and a time.
-    r"(?:(?<![\d.,])(?<!\d:)|(?<=[./\-](?:19|20)\d\d))(\d{1,2})\s?(?:[:h.]|Uhr\s)\s?(\d{2})(?:[:.](\d{2}))?(?![\d])(?:\s?([AaPp])\.?\s?[Mm]\b\.?)?(?:\s?(?:Uhr|uur|h)\b)?"
+    r"(?:(?<![\d.,])(?<!\d:)|(?<=[./\-\s,](?:19|20)\d\d))(\d{1,2})\s?(?:[:h.]|Uhr\s)\s?(\d{2})(?:[:.](\d{2}))?(?![\d])(?:\s?([AaPp])\.?\s?[Mm]\b\.?)?(?:\s?(?:Uhr|uur|h)\b)?"
 )
 _HOUR = re.compile(r"(?<![\d.,:])(\d{1,2})\s?([AaPp])\.?\s?[Mm]\b\.?")
 

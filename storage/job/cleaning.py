@@ -21,7 +21,8 @@ def known_objects(connection: Connection, leases: Iterable[Lease]) -> dict[str, 
     """Job → all of its scratch keys, for those leases of cleanup steps whose job has no others. The other leases' jobs are missing.
 
     A job has no other objects if each of its steps was claimed once at most. Then nobody else has worked on it, and the keys that the
-    front door and the stage steps have recorded are all there are. Jobs with kept images or several rounds are missing too.
+    front door and the stage steps have recorded are all there are. Jobs with kept images or several rounds are missing too, and so are
+    jobs with evidence, because SQL does not record the keys of what the OCR read.
     """
     jobs = [lease.job for lease in leases if lease.part == AT_CLOSE and lease.round == 1]
     found: dict[str, list[str]] = {}
@@ -47,6 +48,7 @@ def _objects() -> Select[Any]:
             jobs_table.c.id.in_(bindparam("ids", expanding=True)),
             jobs_table.c.round == 1,
             jobs_table.c.keep_ms == 0,
+            jobs_table.c.evidence.is_(None),
             jobs_table.c.finished_at.is_not(None),
             ~again.exists(),
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, select, update
+from sqlalchemy import BigInteger, Connection, Select, Update, bindparam, func, or_, select, update
 
 from pipeline.evidence.finding import Finding, not_read
 from pipeline.types import StepState
@@ -30,6 +31,8 @@ class ToGround:
     index: int
     sha256: str  #: hex, of the image as received
     record: Any
+    #: Jobs of the same account whose scratch may have what the OCR read in this image. Empty: nobody has read it.
+    read_by: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,13 +51,55 @@ def work_of(connection: Connection, lease: Lease) -> GroundWork:
     if row is None:
         raise JobGone(f"there is no job {lease.job}")
     columns = images_table.c
-    rows = connection.execute(ungrounded(columns.index.label("at"), columns.sha256, columns.result), of_chunk(lease))
+    query = ungrounded(columns.index.label("at"), columns.sha256, columns.result)
+    rows = connection.execute(query, of_chunk(lease)).all()
+    readers = _readers(connection, lease, {image.sha256 for image in rows})
     return GroundWork(
         object=row.object,
         schema=question_of(row.prompt, row.options).schema,
         left=row.left / 1000,
-        images=[ToGround(index=image.at, sha256=image.sha256, record=image.result) for image in rows],
+        images=[
+            ToGround(index=image.at, sha256=image.sha256, record=image.result, read_by=readers[image.sha256]) for image in rows
+        ],
     )
+
+
+def _readers(connection: Connection, lease: Lease, sha256s: AbstractSet[str]) -> dict[str, list[str]]:
+    """The value of `read_by` for each sha256: the lease's own job, and one other open job.
+
+    A job has read an image before only if it has the image twice, or if a worker died between the reading and its commit.
+    """
+    own = dict.fromkeys(sha256s, lease.expiries > 0)
+    others: dict[str, str] = {}
+    for sha256, job, count in connection.execute(_equal(), {"job": lease.job, "sha256s": sorted(sha256s)}):
+        if job != lease.job:
+            others[sha256] = job
+        elif count > 1:
+            own[sha256] = True
+    return {
+        sha256: [*([lease.job] if own[sha256] else []), *([others[sha256]] if sha256 in others else [])] for sha256 in sha256s
+    }
+
+
+@cache
+def _equal() -> Select[Any]:
+    """The images with one of the `sha256s`, counted by job: all of the job's own, and those with evidence of its account's other jobs.
+
+    A job that has ended is left out, because its scratch is deleted. One that has not started has read nothing.
+    """
+    images, mine = images_table.c, jobs_table.alias("mine")
+    at_work = jobs_table.c.finished_at.is_(None), jobs_table.c.started_at.is_not(None), jobs_table.c.evidence.is_not(None)
+    # Each job has a deadline. With this condition SQLite uses the index of open jobs, however many jobs have ended.
+    by_index = jobs_table.c.deadline_at > 0
+    joined = mine.join(jobs_table, jobs_table.c.account == mine.c.account).join(images_table, images.job == jobs_table.c.id)
+    chosen = select(images.sha256, images.job, func.count()).select_from(joined)
+    return chosen.where(
+        mine.c.id == bindparam("job"),
+        *at_work,
+        by_index,
+        images.sha256.in_(bindparam("sha256s", expanding=True)),
+        or_(images.job == mine.c.id, images.evidence.is_not(None)),
+    ).group_by(images.sha256, images.job)
 
 
 @cache

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func,
 from pipeline.evidence.faults import MESSAGES, EvidenceFault
 from pipeline.job_object import ItemEvidence
 from pipeline.types import ImageState, Review
-from storage.schema import images_table
+from storage.schema import images_table, jobs_table
 
 #: The columns that `evidence_of` needs.
 COLUMNS = (images_table.c.evidence, images_table.c.needs_review)
@@ -44,6 +44,22 @@ def _counted() -> Select[Any]:
     columns = images_table.c
     grouped = columns.job, columns.state, columns.needs_review, columns.evidence.is_(None)
     return select(*grouped, func.count()).where(columns.job.in_(bindparam("ids", expanding=True))).group_by(*grouped)
+
+
+def count_ungrounded(connection: Connection, jobs: Sequence[str]) -> dict[str, int]:
+    """How many images of each job were answered in its round and wait until their evidence is found."""
+    counts = dict.fromkeys(jobs, 0)
+    if jobs:
+        counts |= {job: int(count) for job, count in connection.execute(_ungrounded(), {"ids": jobs})}
+    return counts
+
+
+@cache
+def _ungrounded() -> Select[Any]:
+    columns = images_table.c
+    waiting = columns.state == ImageState.DONE.value, columns.evidence.is_(None), columns.attempts == jobs_table.c.round
+    joined = select(columns.job, func.count()).join(jobs_table, jobs_table.c.id == columns.job)
+    return joined.where(columns.job.in_(bindparam("ids", expanding=True)), *waiting).group_by(columns.job)
 
 
 def evidence_of(row: Any, reviews: Sequence[str], *, kept: bool, shows: bool = True) -> ItemEvidence:

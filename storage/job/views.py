@@ -13,7 +13,7 @@ from pipeline.job_object import AnswerView, JobView, ResultView
 from pipeline.types import ImageState, JobStatus, Usage
 from storage.database import now_ms
 from storage.job.outcome import failures_of
-from storage.job.review import count_reviews, evidence_of_job
+from storage.job.review import count_reviews, count_ungrounded, evidence_of_job
 from storage.schema import chunks_table, images_table, jobs_table, merges_table
 
 _COLUMNS = tuple(attribute.name for attribute in fields(JobView) if attribute.name in jobs_table.c)
@@ -55,7 +55,17 @@ def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobView]:
             usages[job] = usages[job].plus(Usage(**usage))
     reviewed = {row.id: (row.evidence, _is_kept(row)) for row in rows if row.evidence is not None}
     reviews = count_reviews(connection, reviewed)
-    return [_view(row, states[row.id], usages[row.id], needs_review=reviews.get(row.id, 0)) for row in rows]
+    ungrounded = count_ungrounded(connection, [row.id for row in rows if row.id in reviewed and row.finished_at is None])
+    return [
+        _view(
+            row,
+            states[row.id],
+            usages[row.id],
+            needs_review=reviews.get(row.id, 0),
+            progress=_progress(row, states[row.id], ungrounded=ungrounded.get(row.id, 0)),
+        )
+        for row in rows
+    ]
 
 
 # Each statement is built once and cached, because building it takes longer than running it.
@@ -88,7 +98,19 @@ def _is_kept(row: Row[Any]) -> bool:
     return JobStatus(row.status).ended and row.expires_at is not None and row.expires_at > row.now
 
 
-def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage, *, needs_review: int) -> JobView:
+def _progress(row: Row[Any], states: dict[ImageState, int], *, ungrounded: int) -> float:
+    """How much of the job is done, from 0 to 1. An image is staged and asked about, and with evidence it is also read by the OCR.
+
+    Each of these counts the same. `ungrounded`: the images that were answered and that the OCR has yet to read.
+    """
+    if JobStatus(row.status).ended:
+        return 1.0
+    parts = 2 if row.evidence is None else 3
+    settled = states.get(ImageState.DONE, 0) + states.get(ImageState.FAILED, 0)
+    return float((settled + (states.get(ImageState.STAGED, 0) - ungrounded) / parts) / row.total)
+
+
+def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage, *, needs_review: int, progress: float) -> JobView:
     succeeded, failed = states.get(ImageState.DONE, 0), states.get(ImageState.FAILED, 0)
     status = JobStatus(row.status)
     expired = status.ended and not _is_kept(row)
@@ -99,7 +121,7 @@ def _view(row: Row[Any], states: dict[ImageState, int], usage: Usage, *, needs_r
         **{**columns, "status": status},
         succeeded=succeeded,
         failed=failed,
-        progress=1.0 if status.ended else (succeeded + failed + states.get(ImageState.STAGED, 0) / 2) / row.total,
+        progress=progress,
         usage=usage,
         needs_review=needs_review,
         expired=expired,

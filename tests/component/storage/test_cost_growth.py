@@ -63,6 +63,9 @@ def use_everything(harness: Harness, name: str) -> None:
     harness.drain()
     assert harness.ask("POST", f"/api/v1/jobs/{job}/retry").status_code == 202
     harness.drain()
+    looked_for = body | {"granularity": "perImage", "jsonMode": True, "evidence": True}
+    assert harness.post(looked_for, headers=ASYNC).status_code == 202
+    harness.drain()
     for path in (
         f"/api/v1/jobs/{job}",
         f"/api/v1/jobs/{job}/items",

@@ -97,6 +97,16 @@ def test_kept_images_stay(tmp_path):
         house.expire_inputs()
 
 
+def test_what_the_ocr_read_for_a_job_with_evidence_is_deleted_with_the_job(tmp_path):
+    with cleaned(tmp_path) as house:
+        [job] = accepted(house, 1, granularity="perImage", jsonMode=True, evidence=True)
+        house.drain()
+        assert [key for key in house.scratch.objects if key.startswith(f"{job}/ocr-")] != []
+        house.work.cleaning.close()
+        assert state_of(house, job) == "done"
+        assert house.scratch.objects == {}
+
+
 def failing_once(house: Harness, error: Exception) -> None:
     delete, failures = house.scratch.delete, iter([error])
 

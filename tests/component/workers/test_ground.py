@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from sqlalchemy import select, update
 
 from pipeline.errors import Permanent
 from pipeline.ports import ModelFault, ModelUnavailable
+from pipeline.scratch_key import owner_of, reading_key
 from storage import schema
 from storage.job import closing
 from storage.queue.steps import LostLease
@@ -19,7 +21,7 @@ from tests.harness import Harness, b64, running
 from tests.rows import claimed, set_steps, step_ids, step_row, stolen, worked_on
 from workers import ground
 from workers.alone import Died
-from workers.ocr_places import OcrPlaces
+from workers.ocr_places import BUSY_SECONDS, MOST_BUSY_SECONDS, OcrPlaces
 from workers.run import run_lease, run_step
 
 JOB = {"prompt": "p", "granularity": "perImage", "jsonMode": True, "evidence": True, "reviewWhen": ["unsupported", "failed"]}
@@ -107,6 +109,73 @@ def test_a_picture_that_a_job_has_twice_is_read_once(house):
     assert len(house.text_reader.pictures) == 3, "what was read is kept no longer than its job"
 
 
+def readings_asked_for(house: Harness) -> list[str]:
+    """The keys of readings that scratch is asked for from now on."""
+    asked: list[str] = []
+    opened = house.scratch.open
+
+    def opening(key: str):
+        if "/ocr-" in key:
+            asked.append(key)
+        return opened(key)
+
+    house.scratch.open = opening
+    return asked
+
+
+def test_scratch_is_asked_for_a_reading_only_where_a_job_has_the_picture_twice(house):
+    asked = readings_asked_for(house)
+    sent(house, b"img0", b"img1", b"img2")
+    house.drain()
+    assert asked == []
+    job = sent(house, b"img0", b"img1", b"img0")
+    house.drain()
+    assert asked == [reading_key(job, hashlib.sha256(b"img0").hexdigest())]
+
+
+def test_a_reading_of_a_worker_that_died_before_its_commit_is_not_made_again(house):
+    job = sent(house, b"img0", b"img1")
+    [step] = grounds(house, job)
+    worked_on(house.work, claimed(house.database, step))
+    set_steps(house.database, step, lease_until=0)
+    house.supervisor.reclaim()
+    house.drain()
+    assert job_of(house, job)["status"] == "succeeded"
+    assert house.text_reader.pictures == [b"img0", b"img1"]
+
+
+def test_a_picture_of_two_open_jobs_of_an_account_is_read_once(house):
+    first = sent(house, b"img0", b"img1", b"img2")
+    run_step(house.work, grounds(house, first)[0])
+    second = sent(house, b"img0", b"img3", b"img0")
+    begun, later = grounds(house, second)
+    run_step(house.work, begun)
+    assert house.text_reader.pictures == [b"img0", b"img1", b"img3"]
+    assert items(house, second)[0]["evidence"] == items(house, first)[0]["evidence"]
+    house.ask("POST", f"/api/v1/jobs/{first}/cancel")
+    for step in step_ids(house.database, first, "cleanup"):
+        run_step(house.work, step)
+    assert [key for key in house.scratch.objects if owner_of(key) == first] == []
+    run_step(house.work, later)
+    assert house.text_reader.pictures == [b"img0", b"img1", b"img3"], "the second job has the reading among its own objects"
+    assert job_of(house, second)["status"] == "succeeded"
+    house.drain()
+
+
+def test_what_the_ocr_read_for_one_account_is_never_used_for_another(house):
+    first = sent(house, b"img0", b"img1", b"img2")
+    run_step(house.work, grounds(house, first)[0])
+    asked = readings_asked_for(house)
+    _, key = house.new_key()
+    body = {**JOB, "inputMethod": "base64", "images": [b64(b"img0")]}
+    other = house.post(body, key=key, headers={"Prefer": "respond-async"}).json["id"]
+    [step] = grounds(house, other)
+    run_step(house.work, step)
+    assert house.text_reader.pictures == [b"img0", b"img1", b"img0"]
+    assert asked == []
+    house.drain()
+
+
 def test_a_job_without_evidence_has_no_ground_step_and_asks_no_ocr(house):
     job = sent(house, evidence=False, reviewWhen=None)
     house.drain()
@@ -128,6 +197,22 @@ def test_the_chunks_of_a_job_are_grounded_beside_the_model_calls_of_later_chunks
         assert commit(connection) == []
     house.drain()
     assert job_of(house, job)["status"] == "succeeded"
+
+
+def test_the_progress_of_a_job_counts_what_the_ocr_has_yet_to_read(house, monkeypatch):
+    monkeypatch.setattr(ground, "TURN_SECONDS", -1.0)
+    job = sent(house, b"img0", b"img1")
+    assert job_of(house, job)["progress"] == 0
+    commit = worked_on(house.work, claimed(house.database, step_ids(house.database, job)[0]))
+    with house.database.write() as connection:
+        commit(connection)
+    assert job_of(house, job)["progress"] == pytest.approx(1 / 3, abs=0.001)
+    [step] = grounds(house, job)
+    shown = [job_of(house, job)["progress"]]
+    for _ in range(2):
+        run_step(house.work, step)
+        shown.append(job_of(house, job)["progress"])
+    assert shown == pytest.approx([2 / 3, 5 / 6, 1.0], abs=0.001)
 
 
 def test_a_picture_that_the_ocr_fails_on_keeps_its_record_and_says_why(house):
@@ -244,6 +329,20 @@ def test_an_account_leaves_a_place_to_others():
     assert [places.take("a"), places.take("a"), places.take("b"), places.take("c")] == [True, False, True, False]
     places.give_back("a")
     assert places.take("c")
+
+
+def test_the_more_steps_of_an_account_find_no_place_the_later_they_come_again():
+    places = OcrPlaces(2)
+    assert places.take("a")
+    waits = []
+    for _ in range(60):
+        assert not places.take("a")
+        waits.append(places.wait("a"))
+    assert waits == sorted(waits)
+    assert (waits[0], waits[-1], places.wait("b")) == (BUSY_SECONDS, MOST_BUSY_SECONDS, BUSY_SECONDS)
+    places.give_back("a")
+    assert places.take("a")
+    assert places.wait("a") == BUSY_SECONDS
 
 
 def test_a_step_that_kills_every_process_is_given_up_and_its_records_stand(house):

@@ -61,6 +61,29 @@ def test_of_equal_values_the_one_in_the_row_of_its_siblings_is_told():
     assert rows == [0, 1, 2]
 
 
+def test_a_heading_that_is_written_as_the_record_has_it_beats_a_footer_that_is_written_otherwise():
+    rows = [
+        "Lumen & Loft",
+        "Lamps for quiet rooms",
+        *[f"Lamp {at} of brass" for at in range(30)],
+        "Phone 0000 4471 200 | lumen-loft",
+    ]
+    record = {"sender": "Lumen & Loft", "phone": "0000 4471 200"}
+    place = look(record, *rows).places["/sender"]
+    assert (place.match, place.text) == (Match.EXACT, "Lumen & Loft")
+
+
+def test_a_place_beside_the_label_beats_one_that_is_written_as_the_record_has_it():
+    place = look({"sender": "Lumen & Loft"}, "We are Lumen & Loft", "Lamps", "Sender: LUMEN & LOFT").places["/sender"]
+    assert (place.match, place.text) == (Match.EQUIVALENT, "LUMEN & LOFT")
+
+
+def test_the_row_of_the_siblings_beats_a_place_that_is_written_as_the_record_has_it():
+    record = {"items": [{"name": "Tea", "price": 3.5}, {"name": "Bun", "price": 4.0}]}
+    evidence = look(record, "Tea and more", "Cakes", "TEA | 3.50", "Bun | 4.00")
+    assert evidence.places["/items/0/name"].text == "TEA"
+
+
 def test_the_value_of_a_barcode_has_the_box_of_the_code():
     code = Code(text="4006381333931", box=((10, 10), (110, 10), (110, 60), (10, 60)))
     place = look({"ean": "4006381333931"}, "words", codes=(code,)).places["/ean"]
