@@ -405,7 +405,7 @@ def _write(parts: WebParts, new: accepting.NewJob, rings: list[ringing.Ring], st
             max_stored=limits.max_stored_bytes,
             stored_all=stored_all,
         )
-        rings[:] = ringing.to_ring(connection, beside=new.id)
+        rings[:] = ringing.to_ring(connection, beside=new.id, known=(new.account, new.tier))
 
 
 def _was_accepted(parts: WebParts, new: accepting.NewJob, broke: OutcomeUnknown) -> bool:
