@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    ScalarSelect,
     Select,
     and_,
     bindparam,
@@ -157,7 +158,7 @@ def _account_statement() -> Select[Any]:
 def _unrung_by_account() -> Select[Any]:
     columns = steps_table.c.account, _is_slow().label("slow"), steps_table.c.priority
     fresh = select(*columns).where(text(FRESH_STEP))
-    delayed = select(*columns).where(text(DELAYED_STEP), steps_table.c.not_before <= now_ms())
+    delayed = select(*columns).where(text(DELAYED_STEP), steps_table.c.not_before <= _once_now())
     due = union_all(fresh, delayed).subquery().c
     return select(due.account, due.slow, func.min(due.priority).label("first")).group_by(due.account, due.slow)
 
@@ -215,10 +216,15 @@ def _first_due(priority: int) -> Iterator[Select[Any]]:
     columns = steps_table.c
     of_account = columns.account == bindparam("account"), columns.priority == literal_column(str(priority))
     fresh = select(columns.id, columns.priority).where(*of_account, text(FRESH_STEP)).order_by(columns.id)
-    due = text(DELAYED_STEP), columns.not_before <= now_ms()
+    due = text(DELAYED_STEP), columns.not_before <= _once_now()
     delayed = select(columns.id, columns.priority).where(*of_account, *due).order_by(columns.not_before, columns.id)
     for each in (fresh, delayed):
         yield select(each.limit(WINDOW).subquery())
+
+
+def _once_now() -> ScalarSelect[int]:
+    """The time, read once for a statement. Postgres reads its clock again for each row otherwise, and can't search an index by it."""
+    return select(now_ms()).scalar_subquery()
 
 
 @cache
