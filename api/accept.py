@@ -66,8 +66,11 @@ class Accepted:
     replayed: bool = False  #: an earlier request with the same idempotency key made the job
 
 
-def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
-    """Checks the request and makes its job, or finds the job that it made before. If it raises ApiError, nothing is left behind."""
+def accept(parts: WebParts, account: str, *, waited: bool, made: Callable[[str], object] = lambda _job: None) -> Accepted:
+    """Checks the request and makes its job, or finds the job that it made before. If it raises ApiError, nothing is left behind.
+
+    `made`: called with the id of a new job before any worker is notified of it.
+    """
     key = _idempotency_key()
     try:
         with read_sent(parts, account, hashed=key is not None) as sent:
@@ -78,7 +81,10 @@ def accept(parts: WebParts, account: str, *, waited: bool) -> Accepted:
                     accepting.check_not_sent_before(connection, account, idempotency)
             wanted = wanted_of(parts, sent)
             warnings = _warnings(parts, wanted, sent)
-            return Accepted(job=_make_job(parts, account, wanted, sent.names, idempotency, waited=waited, warnings=warnings))
+            job, rings = _make_job(parts, account, wanted, sent.names, idempotency, waited=waited, warnings=warnings)
+        made(job)
+        parts.signals.ring(rings)
+        return Accepted(job=job)
     except RequestFault as fault:
         raise ApiError(400, fault.code, fault.message) from None
     except accepting.SentBefore as before:
@@ -197,8 +203,11 @@ def _make_job(
     *,
     waited: bool,
     warnings: Sequence[str],
-) -> str:
-    """Makes a job and returns its id. `names`: of the uploaded files. If it raises, nothing is left behind."""
+) -> tuple[str, list[ringing.Ring]]:
+    """Makes a job. Returns its id, and the steps to notify workers of. `names`: of the uploaded files.
+
+    If it raises, nothing is left behind.
+    """
     job = random_id("job_", 24)
     _check_credits(parts, account, len(wanted.images), wanted.max_credits)
     plan = plan_of(parts, wanted)
@@ -245,8 +254,7 @@ def _make_job(
         )
         rings = _commit(parts, new, putting)
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
-    parts.signals.ring(rings)
-    return job
+    return job, rings
 
 
 def _warnings(parts: WebParts, wanted: ExtractRequest, sent: Sent) -> tuple[str, ...]:
@@ -397,7 +405,7 @@ def _write(parts: WebParts, new: accepting.NewJob, rings: list[ringing.Ring], st
             max_stored=limits.max_stored_bytes,
             stored_all=stored_all,
         )
-        rings[:] = ringing.to_ring(connection, beside=new.id)
+        rings[:] = ringing.to_ring(connection, beside=new.id, known=(new.account, new.tier))
 
 
 def _was_accepted(parts: WebParts, new: accepting.NewJob, broke: OutcomeUnknown) -> bool:

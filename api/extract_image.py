@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 
 import structlog
 from flask import Blueprint, Response, request
+from sqlalchemy import Connection
 
 from api.accept import Accepted, accept, accepted_answer, unseen_answer
 from api.auth import authenticate, optional_account
@@ -22,9 +24,10 @@ from pipeline.credits import BASE, PER_IMAGE
 from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.errors import PartError
 from pipeline.finalize import is_input_fault
-from pipeline.job_object import result_json
+from pipeline.job_object import AnswerView, result_json
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
 from storage.job.views import answer_view, is_waited
+from storage.redis.watching import Watch
 
 log = structlog.get_logger(__name__)
 
@@ -75,14 +78,24 @@ def blueprint(parts: WebParts) -> Blueprint:
         prefer = preference(request.headers.get("Prefer"), parts.settings.sync_wait)
         applied = {"Preference-Applied": prefer.applied} if prefer.applied else {}
         seconds = 0.0 if is_upload(request) else prefer.seconds  # an upload is answered at once
-        with waiting_place(parts, account, needed=seconds > 0):
-            accepted = accept(parts, account, waited=seconds > 0)
+        with waiting_place(parts, account, needed=seconds > 0), ExitStack() as watching:
+            watches: list[Watch] = []
+
+            def watch(job: str) -> None:
+                if seconds > 0:
+                    watches.append(watching.enter_context(parts.signals.watch(job, end_only=True)))
+
+            accepted = accept(parts, account, waited=seconds > 0, made=watch)
             if accepted.replayed:
                 applied["Idempotent-Replayed"] = "true"
             try:
+                found = _Found(account)
+                watched = watches[0] if watches else None
                 gone = partial(hung_up, request.environ)
-                if seconds > 0 and wait_for_end(parts, accepted.job, seconds, gone, _held(parts, accepted)):
-                    return _answer(parts, account, accepted.job, applied)
+                if seconds > 0 and wait_for_end(
+                    parts, accepted.job, seconds, gone, _held(parts, accepted), watched=watched, read=found.read
+                ):
+                    return _answer(found.view, applied)
             except PartError:
                 log.warning("job_not_seen", job=accepted.job, exc_info=True)
                 return unseen_answer(accepted, applied)
@@ -103,10 +116,21 @@ def _held(parts: WebParts, accepted: Accepted) -> HeldJob | None:
     return HeldJob(parts, accepted.job)
 
 
-def _answer(parts: WebParts, account: str, job: str, headers: dict[str, str]) -> Response:
+class _Found:
+    """Reads the whole answer when the status is asked for, so that the end of a job is read in one statement."""
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+        self.view: AnswerView | None = None  #: as it was last read; None: the job is gone
+
+    def read(self, connection: Connection, job: str) -> JobStatus | None:
+        """The status of the job. None if it is gone."""
+        self.view = answer_view(connection, job, self._account)
+        return self.view.status if self.view else None
+
+
+def _answer(view: AnswerView | None, headers: dict[str, str]) -> Response:
     """Answers a finished job with the compatible body, or raises ApiError for a job without a result."""
-    with parts.database.read() as connection:
-        view = answer_view(connection, job, account)
     if view is None:
         raise ApiError(404, "not_found", "The job is gone.")
     if view.expired:

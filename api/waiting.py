@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+
+from sqlalchemy import Connection
 
 from api.errors import ApiError
 from api.held import HeldJob
@@ -14,6 +16,7 @@ from api.wiring import WebParts
 from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.types import JobStatus
 from storage.job.views import status_of
+from storage.redis.watching import Watch
 
 LISTEN_SECONDS = 1.0  #: how often a waiting request checks whether the process is stopping
 LOOK_SECONDS = 5.0  #: how often a waiting request reads the job's status, in case a signal was lost
@@ -68,21 +71,29 @@ def held_place(parts: WebParts, account: str, text: str) -> Iterator[None]:
 
 
 def wait_for_end(
-    parts: WebParts, job: str, seconds: float, gone: Callable[[], bool] = lambda: False, held: HeldJob | None = None
+    parts: WebParts,
+    job: str,
+    seconds: float,
+    gone: Callable[[], bool] = lambda: False,
+    held: HeldJob | None = None,
+    *,
+    watched: Watch | None = None,
+    read: Callable[[Connection, str], JobStatus | None] = status_of,
 ) -> bool:
     """Whether the job ended within `seconds`. False too if the process stops, the job is deleted or the client disconnects.
 
-    `held`: may end the job, on behalf of a request that holds it open.
+    `held`: may end the job, on behalf of a request that holds it open. `watched`: a watch that began before any worker knew of the
+    job. Nothing of the job has been missed then, so its status is not read before something happens. `read`: reads the status.
     """
     ends = time.monotonic() + seconds
-    look = 0.0
-    with parts.signals.watch(job, end_only=True) as watch:
+    look = time.monotonic() + LOOK_SECONDS if watched else 0.0
+    with nullcontext(watched) if watched else parts.signals.watch(job, end_only=True) as watch:
         while True:
             now = time.monotonic()
             if now >= look:
                 look = now + LOOK_SECONDS
                 with parts.database.read() as connection:
-                    status = status_of(connection, job)
+                    status = read(connection, job)
                 if status is None or JobStatus(status).ended:
                     return status is not None
                 if held and not gone():

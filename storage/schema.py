@@ -221,7 +221,9 @@ answers_table = Table(
 # Conditions of the partial indexes. A query must use the same text: with bound parameters for the states, SQLite can't tell that
 # the index applies.
 OPEN_STEP = f"state IN ('{StepState.READY}', '{StepState.LEASED}')"
-UNRUNG_STEP = f"state = '{StepState.READY}' AND rung_at IS NULL"
+FRESH_STEP = f"state = '{StepState.READY}' AND rung_at IS NULL AND not_before = 0"
+# Steps that were handed back, or added, for a later time. Many webhooks of an account may be among them, most of them not due yet.
+DELAYED_STEP = f"state = '{StepState.READY}' AND rung_at IS NULL AND not_before > 0"
 # Steps that count towards their account's window.
 TAKEN_STEP = f"state = '{StepState.LEASED}' OR (state = '{StepState.READY}' AND rung_at IS NOT NULL)"
 
@@ -263,13 +265,21 @@ steps_table = Table(
         postgresql_where=text(OPEN_STEP),
     ),
     Index(
-        "ix_steps_unrung",
+        "ix_steps_fresh",
         "account",
         "priority",
         "id",
+        sqlite_where=text(FRESH_STEP),
+        postgresql_where=text(FRESH_STEP),
+    ),
+    Index(
+        "ix_steps_delayed",
+        "account",
+        "priority",
         "not_before",
-        sqlite_where=text(UNRUNG_STEP),
-        postgresql_where=text(UNRUNG_STEP),
+        "id",
+        sqlite_where=text(DELAYED_STEP),
+        postgresql_where=text(DELAYED_STEP),
     ),
     Index(
         "ix_steps_taken",

@@ -17,7 +17,8 @@ from celery.worker import state
 from config.settings import Settings
 from storage.queue.steps import Lease
 from storage.redis.counts import Publisher
-from storage.redis.signals import QUEUE, SLOW_QUEUE, TASK, WAITED_QUEUE
+from storage.redis.messages import TASK
+from storage.redis.signals import QUEUE, SLOW_QUEUE, WAITED_QUEUE
 from workers import alone
 from workers.alive import touch
 from workers.economy import watch_deadlines

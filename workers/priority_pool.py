@@ -15,7 +15,8 @@ import structlog
 from celery import Celery
 
 from storage.redis.errors import AWAY
-from storage.redis.signals import WAITED_QUEUE, step_of
+from storage.redis.messages import step_of
+from storage.redis.signals import WAITED_QUEUE
 from workers.lending import LentPlaces
 
 log = structlog.get_logger(__name__)
@@ -63,16 +64,16 @@ class PriorityPool:
 
     def _take(self) -> None:
         """Takes messages until `stopping` is set. Raises one of AWAY if the connection breaks."""
-        with self._app.connection_for_read() as connection, connection.SimpleQueue(self._queue) as queue:
+        with self._app.connection_for_read() as connection, connection.SimpleQueue(self._queue, no_ack=True) as queue:
             while not self._stopping.is_set():
                 if not self._free.acquire(timeout=LOOK_SECONDS):
                     continue
                 taken = False
                 try:
                     with suppress(Empty):
+                        # The message is not acknowledged: Redis drops it when it is taken. A lost message is sent again, and two
+                        # trips to Redis for each message are saved.
                         message = queue.get(timeout=LOOK_SECONDS)
-                        # Acknowledge at once. A lost message is sent again, but an unacknowledged one would run twice.
-                        message.ack()
                         self._pool.submit(self._work, step_of(message.payload))
                         taken = True
                 finally:

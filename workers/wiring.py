@@ -119,7 +119,7 @@ def governed_engine(
 
 
 def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -> tuple[WorkerParts, Celery, Callable[[], None]]:
-    """The parts, the Celery app that sends their messages, and a function that closes all of them.
+    """The parts, the Celery app that takes their messages, and a function that closes all of them.
 
     `alone_command` starts a child that runs single steps (workers/alone.py).
     """
@@ -154,7 +154,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     engine = governed_engine(settings, limiter, decode.as_jpeg, spare, lessons)
     reader = text_reader(settings.data_dir)
     alone = Alone(alone_command)
-    signals = Signals(settings.redis_url, app)
+    signals = Signals(settings.redis_url)
     scratch = open_scratch(settings)
     cleaning = Cleaning(database, scratch, signals)
     parts = WorkerParts(

@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import BigInteger, BindParameter, Connection, Insert, Select, Update, bindparam, insert, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from storage.database import now_ms
-from storage.schema import accounts_table, ledger_table
+from storage.database import now_ms, sum_of
+from storage.schema import accounts_table, ledger_table, scratch_totals_table
 
 
 class InsufficientCredits(Exception):
@@ -39,11 +39,12 @@ def grant(connection: Connection, account: str, amount: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
-    """The totals of an account (storage/job/totals.py, storage/job/stored.py) after a reservation."""
+    """The totals (storage/job/totals.py, storage/job/stored.py) that a reservation is compared with."""
 
-    open_jobs: int
-    kept_bytes: int
-    stored_bytes: int
+    open_jobs: int  #: of the account, after the reservation
+    kept_bytes: int  #: as above
+    stored_bytes: int  #: as above
+    scratch_bytes: int  #: in scratch, of all jobs that were committed before
 
 
 def reserve(
@@ -59,7 +60,9 @@ def reserve(
         available = connection.scalar(select(accounts_table.c.available).where(accounts_table.c.id == account)) or 0
         raise InsufficientCredits(needed=amount, available=available)
     connection.execute(_record(), {"account": account, "job": job, "round": round_, "kind": "reserve", "amount": amount})
-    return Totals(open_jobs=row.open_jobs, kept_bytes=row.kept_bytes, stored_bytes=row.stored_bytes)
+    return Totals(
+        open_jobs=row.open_jobs, kept_bytes=row.kept_bytes, stored_bytes=row.stored_bytes, scratch_bytes=row.scratch_bytes
+    )
 
 
 def settle(
@@ -72,11 +75,13 @@ def settle(
     charge: int,
     money: int = 0,
     economy_money: int = 0,
+    stored_bytes: int = 0,
 ) -> None:
     """Ends a round's reservation. It spends `charge` credits, makes the rest available again, and counts the job no more as open.
 
     `reserved`: what `of_reserve` finds. `money`: what the round's model calls cost, in billionths of a dollar. It is recorded beside
-    the charge, for the account's usage. `economy_money`: the part of it that was paid for calls in the tier `economy`.
+    the charge, for the account's usage. `economy_money`: the part of it that was paid for calls in the tier `economy`. `stored_bytes`:
+    how many bytes more the job keeps in SQL since its size was counted last.
 
     It writes both ledger rows, even if one amount is zero. Raises ValueError if `charge` is more than the reservation.
     """
@@ -87,7 +92,7 @@ def settle(
     charged = {**same, "kind": "charge", "amount": charge, "money": money, "economy_money": economy_money}
     released = {**same, "kind": "release", "amount": release, "money": 0, "economy_money": 0}
     connection.execute(_record(), [charged, released])
-    connection.execute(_spend(), {"of": account, "charge": charge, "release": release})
+    connection.execute(_spend(), {"of": account, "charge": charge, "release": release, "stored": stored_bytes})
 
 
 # Each statement is built once and cached, because building it takes longer than running it.
@@ -108,6 +113,8 @@ def of_reserve() -> Select[int]:
 @cache
 def _hold() -> ReturningUpdate[Any]:
     amount, columns = _number("amount"), accounts_table.c
+    # The bytes in scratch are read here, to save a trip to the database.
+    in_scratch = select(sum_of(scratch_totals_table.c.bytes)).scalar_subquery()
     enough = accounts_table.c.id == bindparam("of"), accounts_table.c.available >= amount
     return (
         update(accounts_table)
@@ -119,7 +126,7 @@ def _hold() -> ReturningUpdate[Any]:
             kept_bytes=columns.kept_bytes + _number("kept"),
             stored_bytes=columns.stored_bytes + _number("stored"),
         )
-        .returning(columns.open_jobs, columns.kept_bytes, columns.stored_bytes)
+        .returning(columns.open_jobs, columns.kept_bytes, columns.stored_bytes, in_scratch.label("scratch_bytes"))
     )
 
 
@@ -134,6 +141,7 @@ def _spend() -> Update:
             available=accounts_table.c.available + release,
             charged=accounts_table.c.charged + charge,
             open_jobs=accounts_table.c.open_jobs - 1,
+            stored_bytes=accounts_table.c.stored_bytes + _number("stored"),
         )
     )
 

@@ -173,7 +173,7 @@ def accept(
     if counted.stored_bytes > max_stored:
         raise stored.StoredFull
     # Two requests at once may both find room and exceed the limit a little. That is fine: it only keeps the disk from filling up.
-    if totals.in_scratch(connection) + new.scratch_bytes > max_scratch:
+    if counted.scratch_bytes + new.scratch_bytes > max_scratch:
         raise ScratchFull
     if new.keep_ms and counted.kept_bytes - new.input_bytes > max_scratch * KEPT_SHARE:
         raise KeptFull

@@ -79,12 +79,14 @@ def close_job(
     verdict: Verdict | None,
     *,
     cancelled: bool = False,
+    settled: bool = False,
     unsettled: tuple[ItemCode, str] = (ItemCode.CANCELLED, "The job ended before this image's turn."),
 ) -> list[int]:
     """Ends a job: cancels its open steps, settles its credits, and adds the cleanup and webhook steps.
 
     `verdict`: the outcome of the job; None means that it follows from the outcomes of the images. `cancelled`: set the status to
-    cancelled, whatever the verdict is. `unsettled`: images without an outcome fail with this code and detail.
+    cancelled, whatever the verdict is. `settled`: this transaction has ended the round's last open step, and every image has an outcome,
+    so there is nothing to cancel and nothing to fail. `unsettled`: images without an outcome fail with this code and detail.
 
     Returns the ids of the next steps, none if the job had already ended.
     """
@@ -92,8 +94,10 @@ def close_job(
         return []
     # Cancel the steps before the images' rows are written. A step that records an outcome locks its own row and then its images,
     # so this order avoids a deadlock. After the cancel, no step can record an outcome any more.
-    lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
-    fail_open_images(connection, job.id, *unsettled)
+    lease_left = 0
+    if not settled:
+        lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
+        fail_open_images(connection, job.id, *unsettled)
     verdict = verdict or conclude(job_outcome(connection, job.id))
     if verdict.status is JobStatus.FAILED and job.credits:
         verdict = _without_this_round(connection, job, verdict)
@@ -102,9 +106,6 @@ def close_job(
     if cancelled:
         verdict = replace(verdict, status=JobStatus.CANCELLED)
     same = {"account": job.account, "job": job.id}
-    money, economy_money = max(int(found.money), 0), max(int(found.economy_money), 0)
-    cost: dict[str, int] = {"charge": charge, "money": money, "economy_money": economy_money}
-    ledger.settle(connection, account=job.account, job=job.id, round_=job.round, reserved=found.reserved, **cost)
     code, message = verdict.error or (None, None)
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
     ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
@@ -121,7 +122,18 @@ def close_job(
         steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP, parts=parts, delay_ms=delay)
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
-    stored.recount(connection, [job.id])
+    # The account's row is written once, and late, so that it is locked for a short time.
+    ledger.settle(
+        connection,
+        account=job.account,
+        job=job.id,
+        round_=job.round,
+        reserved=found.reserved,
+        charge=charge,
+        money=max(int(found.money), 0),
+        economy_money=max(int(found.economy_money), 0),
+        stored_bytes=stored.recount_job(connection, job.id) - row.stored_bytes,
+    )
     still_in_scratch = row.input_bytes if row.inputs_expire_at is not None else 0
     totals.count_scratch(connection, job.id, still_in_scratch - row.scratch_bytes)
     return follow
@@ -162,7 +174,7 @@ def _end_statement() -> ReturningUpdate[Any]:
             credits=jobs_table.c.credits + bindparam("charge", type_=BigInteger),
             **given,
         )
-        .returning(columns.scratch_bytes, columns.input_bytes, columns.inputs_expire_at)
+        .returning(columns.scratch_bytes, columns.input_bytes, columns.inputs_expire_at, columns.stored_bytes)
     )
 
 

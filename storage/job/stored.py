@@ -26,6 +26,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from storage.schema import accounts_table, chunks_table, deliveries_table, images_table, jobs_table, merges_table
 
@@ -54,6 +55,11 @@ def recount(connection: Connection, jobs: Sequence[str]) -> None:
         connection.execute(_account_statement(), {"of": account, "more": more[account]})
 
 
+def recount_job(connection: Connection, job: str) -> int:
+    """Counts again what a job keeps, and returns it. The caller has locked the job, and adds the difference to the account."""
+    return int(connection.execute(_recount(connection.dialect.name), {"job": job}).scalar_one())
+
+
 def forget(connection: Connection, job: str) -> None:
     """Counts a job that is about to be deleted no more. The caller has locked it."""
     row = connection.execute(select(jobs_table.c.account, jobs_table.c.stored_bytes).where(jobs_table.c.id == job)).one()
@@ -74,6 +80,20 @@ def _account_statement() -> Update:
 @cache
 def _measure(dialect: str) -> Select[Any]:
     """The account of a job, the bytes that were counted for it, and those that it keeps now."""
+    jobs = jobs_table.c
+    columns = jobs.account, jobs.stored_bytes.label("before"), _kept_now(dialect).label("now")
+    return select(*columns).where(jobs.id == bindparam("job"))
+
+
+@cache
+def _recount(dialect: str) -> ReturningUpdate[int]:
+    jobs = jobs_table.c
+    counted = update(jobs_table).where(jobs.id == bindparam("job")).values(stored_bytes=_kept_now(dialect))
+    return counted.returning(jobs.stored_bytes)
+
+
+def _kept_now(dialect: str) -> ColumnElement[int]:
+    """The bytes that a row of `jobs` keeps. Parameter: `job`, its id."""
 
     def size(*columns: ColumnElement[Any]) -> ColumnElement[int]:
         texts = (cast(column, Text) for column in columns)
@@ -102,5 +122,4 @@ def _measure(dialect: str) -> Select[Any]:
         + total(merges_table.c.job, merges_table.c.text)
         + total(deliveries_table.c.job, deliveries_table.c.body)
     )
-    columns = jobs.account, jobs.stored_bytes.label("before"), cast(now, BigInteger).label("now")
-    return select(*columns).where(jobs.id == bindparam("job"))
+    return cast(now, BigInteger)

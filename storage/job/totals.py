@@ -18,13 +18,11 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Connection,
     Select,
     Update,
     bindparam,
     case,
-    cast,
     func,
     literal,
     or_,
@@ -34,6 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from storage.database import sum_of
 from storage.schema import SHARDS, accounts_table, jobs_table, scratch_totals_table
 
 
@@ -96,7 +95,7 @@ def mend(connection: Connection, wrong: Wrong) -> None:
     if wrong.scratch:
         shards = scratch_totals_table.c
         connection.execute(select(shards.shard).order_by(shards.shard).with_for_update())
-        kept = connection.execute(select(_sum_of(shards.bytes)).where(shards.shard > 0)).scalar_one()
+        kept = connection.execute(select(sum_of(shards.bytes)).where(shards.shard > 0)).scalar_one()
         size = connection.execute(_counted_scratch()).scalar_one()
         connection.execute(update(scratch_totals_table).where(shards.shard == 0).values(bytes=size - kept))
 
@@ -124,7 +123,7 @@ def _of_shard() -> Update:
 
 @cache
 def _in_scratch() -> Select[int]:
-    return select(_sum_of(scratch_totals_table.c.bytes))
+    return select(sum_of(scratch_totals_table.c.bytes))
 
 
 @cache
@@ -138,16 +137,12 @@ def _counted_accounts() -> Select[Any]:
     of_open = select(columns.account, literal(1).label("jobs"), to_keep.label("kept")).where(columns.finished_at.is_(None))
     of_kept = select(columns.account, literal(0), columns.input_bytes).where(columns.inputs_expire_at.is_not(None))
     each = union_all(of_open, of_kept).subquery().c
-    return select(each.account, _sum_of(each.jobs).label("jobs"), _sum_of(each.kept).label("kept")).group_by(each.account)
+    return select(each.account, sum_of(each.jobs).label("jobs"), sum_of(each.kept).label("kept")).group_by(each.account)
 
 
 @cache
 def _counted_scratch() -> Select[Any]:
     columns = jobs_table.c
-    of_open = select(_sum_of(columns.scratch_bytes)).where(columns.finished_at.is_(None))
-    of_kept = select(_sum_of(columns.input_bytes)).where(columns.inputs_expire_at.is_not(None))
+    of_open = select(sum_of(columns.scratch_bytes)).where(columns.finished_at.is_(None))
+    of_kept = select(sum_of(columns.input_bytes)).where(columns.inputs_expire_at.is_not(None))
     return select(of_open.scalar_subquery() + of_kept.scalar_subquery())
-
-
-def _sum_of(column: ColumnElement[int]) -> ColumnElement[int]:
-    return cast(func.coalesce(func.sum(column), 0), BigInteger)  # Postgres sums BIGINT to NUMERIC

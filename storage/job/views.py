@@ -149,7 +149,10 @@ def _result_view(connection: Connection, job: str, row: Row[Any], *, failed: boo
 
 
 def answer_view(connection: Connection, job: str, account: str) -> AnswerView | None:
-    """An ended job, in one statement if no image of it has failed. None if it does not exist or belongs to another account."""
+    """A job as its answer needs it, in one statement if no image of it has failed. Its result is only that of an ended job.
+
+    None if it does not exist or belongs to another account.
+    """
     row = connection.execute(_answer(), {"job": job, "account": account}).one_or_none()
     if row is None:
         return None
@@ -161,7 +164,7 @@ def answer_view(connection: Connection, job: str, account: str) -> AnswerView | 
         expired=status.ended and (row.expires_at is None or row.expires_at <= row.now),
         error_code=row.error_code,
         error_message=row.error_message,
-        result=_result_view(connection, job, row, failed=row.succeeded < row.total),
+        result=_result_view(connection, job, row, failed=status.ended and row.succeeded < row.total),
     )
 
 

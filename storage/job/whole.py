@@ -35,7 +35,7 @@ def record_whole(
     set_chunk(connection, lease, replies=merged, usage=asdict(outcome.usage), open=False)
     said = [*warnings_of(image.note for image in chunk.staged if image.note), *warnings_of(outcome.notes.values())]
     warnings = list(dict.fromkeys([*job.warnings, *said]))
-    return close_job(connection, replace(job, warnings=warnings), verdict)
+    return close_job(connection, replace(job, warnings=warnings), verdict, settled=True)
 
 
 def _mark(connection: Connection, job: str, chunk: StagedChunk, outcome: ChunkOutcome) -> None:

@@ -5,6 +5,7 @@ An announcement (a ring) is only a hint and may be lost. A step that stays due i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    ScalarSelect,
     Select,
     and_,
     bindparam,
@@ -24,14 +26,15 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    union_all,
     update,
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.types import StepState, Tier
 from storage.database import now_ms
-from storage.queue.steps import SLOW, WAITED, free
-from storage.schema import OPEN_STEP, TAKEN_STEP, UNRUNG_STEP, jobs_table, steps_table
+from storage.queue.steps import SLOW, USUAL, WAITED, free
+from storage.schema import DELAYED_STEP, FRESH_STEP, OPEN_STEP, TAKEN_STEP, jobs_table, steps_table
 
 #: Most steps of one account that are announced or leased at a time. A job of 3000 images has 60 to 190 chunks, so the limit
 #: keeps room in the queue for the jobs of other accounts. Slow steps have a window of their own, because they stay in it for long.
@@ -50,19 +53,23 @@ class Ring:
     slow: bool = False  #: its calls are asked in the tier `economy`
 
 
-def to_ring(connection: Connection, *, beside: str | None = None, limit: int = 500) -> list[Ring]:
+def to_ring(
+    connection: Connection, *, beside: str | None = None, known: tuple[str, str] | None = None, limit: int = 500
+) -> list[Ring]:
     """Marks due steps as announced and returns them. Each account gets as many as its window has room for.
 
-    `beside`: a job; choose only steps of that job's account, and only steps that were not announced yet.
+    `beside`: a job; choose only steps of that job's account, and only steps that were not announced yet. `known`: the account and the
+    tier of that job, if the caller has them.
 
     Without `beside`, it also chooses steps that were announced but not claimed, even if the account's window is full. It does so
     after 30 s, and then after twice the time before, up to 16 minutes. The message of such a step may be lost, or may wait in a
     long queue.
     """
     if beside is not None:
-        row = connection.execute(_account_statement(), {"job": beside}).one_or_none()
-        windows = [(row.account, False)] if row else []
-        windows += [(row.account, True)] if row and row.tier == Tier.ECONOMY.value else []
+        row = known or connection.execute(_account_statement(), {"job": beside}).one_or_none()
+        account, tier = row or (None, None)
+        windows = [(account, False)] if account else []
+        windows += [(account, True)] if account and tier == Tier.ECONOMY.value else []
         due = []
     else:
         windows = _windows_with_room(connection)
@@ -149,9 +156,11 @@ def _account_statement() -> Select[Any]:
 
 @cache
 def _unrung_by_account() -> Select[Any]:
-    due = text(UNRUNG_STEP), steps_table.c.not_before <= now_ms()
-    columns = steps_table.c.account, _is_slow().label("slow"), func.min(steps_table.c.priority).label("first")
-    return select(*columns).where(*due).group_by(steps_table.c.account, _is_slow())
+    columns = steps_table.c.account, _is_slow().label("slow"), steps_table.c.priority
+    fresh = select(*columns).where(text(FRESH_STEP))
+    delayed = select(*columns).where(text(DELAYED_STEP), steps_table.c.not_before <= _once_now())
+    due = union_all(fresh, delayed).subquery().c
+    return select(due.account, due.slow, func.min(due.priority).label("first")).group_by(due.account, due.slow)
 
 
 @cache
@@ -182,20 +191,40 @@ def _unrung_statement(*, slow: bool) -> Select[Any]:
     `slow`: the slow steps and their window, instead of the others.
     """
     same = steps_table.alias("same")
-    of_window = steps_table.c.priority == SLOW if slow else steps_table.c.priority != SLOW
     others = same.c.priority == SLOW if slow else same.c.priority.not_in((WAITED, SLOW))
     taken = select(func.count()).select_from(same).where(same.c.account == bindparam("account"), text(f"({TAKEN_STEP})"))
+    priorities = (SLOW,) if slow else (WAITED, USUAL)
+    due = union_all(*(part for priority in priorities for part in _first_due(priority))).subquery().c
     return (
         select(
-            steps_table.c.id,
-            steps_table.c.priority,
+            due.id,
+            due.priority,
             taken.where(same.c.priority == WAITED).scalar_subquery().label("waited_taken"),
             taken.where(others).scalar_subquery().label("others_taken"),
         )
-        .where(steps_table.c.account == bindparam("account"), of_window, text(UNRUNG_STEP), steps_table.c.not_before <= now_ms())
-        .order_by(steps_table.c.priority, steps_table.c.id)
+        .order_by(due.priority, due.id)
         .limit(WINDOW)
     )
+
+
+def _first_due(priority: int) -> Iterator[Select[Any]]:
+    """An account's due steps of one priority, at most WINDOW that were never delayed, and as many of those that were.
+
+    Each query reads the rows that it gives, by its own index, and no step that is not due yet. Of the delayed steps it gives those
+    that are due for the longest time.
+    """
+    columns = steps_table.c
+    of_account = columns.account == bindparam("account"), columns.priority == literal_column(str(priority))
+    fresh = select(columns.id, columns.priority).where(*of_account, text(FRESH_STEP)).order_by(columns.id)
+    due = text(DELAYED_STEP), columns.not_before <= _once_now()
+    delayed = select(columns.id, columns.priority).where(*of_account, *due).order_by(columns.not_before, columns.id)
+    for each in (fresh, delayed):
+        yield select(each.limit(WINDOW).subquery())
+
+
+def _once_now() -> ScalarSelect[int]:
+    """The time, read once for a statement. Postgres reads its clock again for each row otherwise, and can't search an index by it."""
+    return select(now_ms()).scalar_subquery()
 
 
 @cache

@@ -119,11 +119,11 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
     The first claim of a job's step sets the job's status to running. `after`: the lease of the previous step of the same job,
     if there was one; it saves two statements.
     """
-    if after is None:
-        connection.execute(_running_statement(), {"step": step})
+    started = None if after else connection.execute(_running_statement(), {"step": step}).one_or_none()
     row = connection.execute(_claim_statement(), {"step": step, "by": owner, "for_ms": lease_ms}).one_or_none()
     if row is None:
         return None
+    known = after.request if after else started.request_id if started else None
     return Lease(
         step=step,
         job=row.job,
@@ -132,7 +132,7 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
         part=row.part,
         epoch=row.epoch,
         tries=row.tries,
-        request=after.request if after else connection.scalar(_request_statement(), {"job": row.job}),
+        request=known if after or started else connection.scalar(_request_statement(), {"job": row.job}),
         account=row.account,
         expiries=row.expiries,
         alone=row.expiries >= ALONE_AFTER,
@@ -142,10 +142,10 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
 
 
 @cache
-def _running_statement() -> Update:
+def _running_statement() -> ReturningUpdate[Any]:
     of_step = select(steps_table.c.job).where(steps_table.c.id == bindparam("step")).scalar_subquery()
     queued = update(jobs_table).where(jobs_table.c.id == of_step, jobs_table.c.status == JobStatus.QUEUED.value)
-    return queued.values(status=JobStatus.RUNNING.value, started_at=now_ms())
+    return queued.values(status=JobStatus.RUNNING.value, started_at=now_ms()).returning(jobs_table.c.request_id)
 
 
 @cache

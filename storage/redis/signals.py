@@ -13,26 +13,28 @@ import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import redis
 import structlog
-from celery import Celery
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from pipeline.ports import Cause
 from storage.queue.ringing import Ring
 from storage.redis.errors import AWAY, redis_errors
+from storage.redis.messages import message_of
 from storage.redis.watching import Watch, Watches
+
+if TYPE_CHECKING:  # Celery takes 20 MB of memory, and only workers need it
+    from celery import Celery
 
 log = structlog.get_logger(__name__)
 
 QUEUE = "steps"  #: Celery queue of steps
 WAITED_QUEUE = "steps-waited"  #: Celery queue of steps whose caller holds a connection; workers read it first
 SLOW_QUEUE = "steps-slow"  #: queue of steps whose calls take minutes; threads of their own read it
-TASK = "workers.run_step"
 CHANNEL = "extract-image:jobs"  #: channel for the ids of changed jobs
 GOING_ON = " goes on"  #: suffix of the id of a job that has changed but not ended
 TROUBLE = "extract-image:trouble"
@@ -44,6 +46,7 @@ AGAIN_SECONDS = 1.0  #: the listener checks this often whether it is closed, and
 PROCESSES = "extract-image:counts"
 COUNTS_SECONDS = 2.0  #: timeout of Redis for writing or reading counts
 COUNTS_TTL = 300  #: seconds for which the last counts of an ended process can be read
+SENDING_SECONDS = 30.0  #: timeout of Redis for taking messages; without it, a Redis that hangs would block senders for ever
 KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
 
 
@@ -69,11 +72,13 @@ def connect(url: str, *, seconds: float | None = None) -> redis.Redis:
 
 
 def celery_app(redis_url: str) -> Celery:
-    """The Celery app, for senders and workers.
+    """The Celery app of workers. What they and other processes send is written in storage/redis/messages.py.
 
     It has no result backend and accepts only JSON. It uses `acks_late` without `reject_on_worker_lost`: the supervisor announces
     a step again if its message is lost, and counts how often. Celery's own redelivery does not count.
     """
+    from celery import Celery
+
     app = Celery("extract-image", broker=_broker_url(redis_url), set_as_current=False)
     app.conf.update(
         accept_content=["json"],
@@ -115,11 +120,6 @@ def celery_app(redis_url: str) -> Celery:
     return app
 
 
-def step_of(payload: Any) -> int:
-    """The step id in a message's body. Celery's body is [args, kwargs, embed]."""
-    return int(payload[0][0])
-
-
 def _broker_url(redis_url: str) -> str:
     if not redis_url.startswith("unix://"):
         return redis_url.partition("?")[0] if redis_url.startswith("rediss://") else redis_url
@@ -129,11 +129,11 @@ def _broker_url(redis_url: str) -> str:
 class Signals:
     """Announces steps to workers, and notifies waiters of changed jobs. Thread-safe; a process makes one."""
 
-    def __init__(self, redis_url: str, app: Celery | None = None) -> None:
+    def __init__(self, redis_url: str) -> None:
         self.redis = connect(redis_url)
         # This client has a timeout, so that a Redis which hangs can't block a process's exit or a request for /metrics.
         self._counts = connect(redis_url, seconds=COUNTS_SECONDS)
-        self._celery = app or celery_app(redis_url)
+        self._sending = connect(redis_url, seconds=SENDING_SECONDS)
         self._watches = Watches()
         self._closed = threading.Event()
         self._starting = threading.Lock()
@@ -141,16 +141,15 @@ class Signals:
 
     def ring(self, rings: Iterable[Ring]) -> None:
         """Sends a message for each step. If Redis is unavailable, the supervisor announces the steps later."""
-        rings = list(rings)
-        if not rings:
-            return
+        messages: dict[str, list[bytes]] = {}
+        for ring in rings:
+            queue = SLOW_QUEUE if ring.slow else WAITED_QUEUE if ring.waited else QUEUE
+            messages.setdefault(queue, []).append(message_of(ring.step, queue))
         try:
-            with self._celery.producer_pool.acquire(block=True) as producer:
-                for ring in rings:
-                    queue = SLOW_QUEUE if ring.slow else WAITED_QUEUE if ring.waited else QUEUE
-                    self._celery.send_task(TASK, args=[ring.step], queue=queue, producer=producer, retry=False)
+            for queue, those in messages.items():
+                self._sending.lpush(queue, *those)
         except AWAY as error:
-            log.warning("not_rung", steps=len(rings), reason=repr(error))
+            log.warning("not_rung", steps=sum(map(len, messages.values())), reason=repr(error))
 
     @redis_errors()
     def check(self) -> None:
@@ -277,7 +276,7 @@ class Signals:
             self._listener.join()
         self.redis.close()
         self._counts.close()
-        self._celery.close()
+        self._sending.close()
 
 
 def _counts(process: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from pipeline.ports import Cause
 from storage.account.accounts import random_id
 from storage.queue.ringing import Ring
 from storage.redis.embedded import EmbeddedRedis
+from storage.redis.messages import TASK
 from storage.redis.signals import (
     CHANNEL,
     COUNTS_TTL,
@@ -24,7 +26,6 @@ from storage.redis.signals import (
     PROCESSES,
     QUEUE,
     SLOW_QUEUE,
-    TASK,
     WAITED_QUEUE,
     JobTrouble,
     Signals,
@@ -207,6 +208,22 @@ def test_a_ring_reaches_the_celery_queue_as_a_task_with_the_step_and_nothing_els
     assert [message.payload[:2] for message in messages] == [[[41], {}], [[42], {}]]
     assert {message.content_type for message in messages} == {"application/json"}
     assert redis_signals.queue_is_empty()
+
+
+def test_a_message_says_what_celery_would_have_written(redis_signals, redis_url):
+    """Only ids are other, and a part that says nothing may be missing."""
+    redis_signals.ring([Ring(41, waited=False)])
+    with celery_app(redis_url) as app:
+        app.send_task(TASK, args=[41], queue=QUEUE, ignore_result=True)
+    [theirs, ours] = [json.loads(message) for message in redis_signals.redis.lrange(QUEUE, 0, -1)]
+    for message in (ours, theirs):
+        ids = {message["headers"].pop(name) for name in ("id", "root_id")} | {message["properties"].pop("correlation_id")}
+        assert len(ids) == 1
+        assert message["properties"].pop("delivery_tag") not in ids
+        message["properties"].pop("reply_to")
+    says_nothing = {"shadow", "group_index", "origin", "replaced_task_nesting", "stamped_headers", "stamps"}
+    assert theirs["headers"].keys() - ours["headers"].keys() == says_nothing
+    assert ours == {**theirs, "headers": {name: theirs["headers"][name] for name in ours["headers"]}}
 
 
 def test_a_watch_is_woken_by_another_process_and_however_many_there_are_hold_one_connection(redis_signals, redis_url, job):

@@ -43,7 +43,8 @@ from pipeline.ports import Scratch
 from pipeline.types import Answer, Call, Finish, ItemCode
 from storage.database import Database
 from storage.queue.steps import Lease
-from storage.redis.signals import QUEUE, SLOW_QUEUE, WAITED_QUEUE, Signals, step_of
+from storage.redis.messages import step_of
+from storage.redis.signals import QUEUE, SLOW_QUEUE, WAITED_QUEUE, Signals
 from storage.scratch.open import open_scratch
 from tests.fakes.crashing import Crashing, Wrapped, WrappedDatabase, WrappedScratch, crashing_parts
 from tests.fakes.engine import FakeEngine

@@ -13,7 +13,8 @@ from sqlalchemy import func, inspect, select, text
 
 from storage.database import Database
 from storage.redis.errors import AWAY
-from storage.redis.signals import QUEUE, TASK, celery_app
+from storage.redis.messages import TASK
+from storage.redis.signals import QUEUE, celery_app
 from storage.schema import (
     OPEN_IMAGES,
     accounts_table,

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from threading import Event
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
+from api.app import create_app
 from api.waiting import wait_for_end, waiting_place
 from pipeline.job_object import links_json
+from pipeline.types import JobStatus
+from storage.job.views import status_of
+from storage.queue.ringing import Ring
+from storage.redis.watching import Watch
 from storage.schema import jobs_table
+from tests.fakes.signals import MemorySignals
 from tests.harness import Harness, b64
 
 ASYNC = {"Prefer": "respond-async"}
@@ -245,3 +254,46 @@ def test_the_wait_for_a_job_that_lasts_ends_when_the_caller_hangs_up_and_its_pla
         assert not wait_for_end(house.web, job, 1.0, gone)
     assert asked == [True]
     assert house.web.waiting_places.free == free
+
+
+def test_a_watch_that_began_before_the_job_was_announced_misses_no_end_and_the_job_is_read_once(make_harness):
+    house = make_harness(workers_count=0)
+    job = house.post(BODY, headers=ASYNC).json["id"]
+    reads: list[str] = []
+
+    def read(connection: Connection, of: str) -> JobStatus | None:
+        reads.append(of)
+        return status_of(connection, of)
+
+    with house.signals.watch(job, end_only=True) as watch:
+        house.drain()
+        assert wait_for_end(house.web, job, 60, watched=watch, read=read)
+    assert reads == [job]
+
+
+class OrderedSignals(MemorySignals):
+    """Notes what is done, and runs the steps as soon as they are announced."""
+
+    def __init__(self, house: Harness) -> None:
+        super().__init__()
+        self.done: list[str] = []
+        self._house = house
+
+    def watch(self, job: str, *, end_only: bool = False) -> AbstractContextManager[Watch]:
+        self.done.append("watch")
+        return super().watch(job, end_only=end_only)
+
+    def ring(self, rings: Iterable[Ring]) -> None:
+        self.done.append("ring")
+        self._house.signals.ring(rings)
+        self._house.drain()
+        self.tell(the_job(self._house))
+
+
+def test_a_job_that_ends_as_soon_as_it_is_announced_is_answered(make_harness):
+    house = make_harness(workers_count=0)
+    signals = OrderedSignals(house)
+    client = create_app(replace(house.web, signals=signals)).test_client()
+    answer = client.post("/api/v1/extract-image", json=BODY, headers={"Authorization": f"Bearer {house.key}"})
+    assert (answer.status_code, answer.json["imageCount"]) == (200, 2)
+    assert signals.done == ["watch", "ring"]

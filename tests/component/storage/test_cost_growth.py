@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from sqlalchemy import event
 
 from storage.database import Database, migrate
 from storage.queue import ringing
 from tests.harness import Harness
-from tests.rows import new_account, new_job
+from tests.rows import new_account, new_job, now, set_steps, step_ids
 
 ASYNC = {"Prefer": "respond-async"}
 #: The credits of each of the last days: it adds up what the account did in them.
@@ -97,6 +98,23 @@ def test_what_a_step_rings_as_it_ends_costs_the_same_however_much_is_queued(tmp_
     after = [cost_of_ringing(database, job) for job in (mine, others)]
     for few, many in zip(before, after, strict=True):
         assert many <= few * 1.1
+    database.close()
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_what_a_step_rings_as_it_ends_costs_the_same_however_many_webhooks_wait_to_be_sent_again(tmp_path, waited):
+    database = Database(f"sqlite:///{tmp_path / 'queue.db'}")
+    migrate(database)
+    account = new_account(database)
+    mine = new_job(database, account, images=10, chunk=1)
+    hooks = new_job(database, account, images=1000, chunk=1, waited=waited)
+    (first, *later) = step_ids(database, hooks)
+    set_steps(database, *later, state="done")
+    set_steps(database, first, not_before=now(database) + 3_600_000)
+    before = cost_of_ringing(database, mine)
+    set_steps(database, *step_ids(database, mine), rung_at=None)
+    set_steps(database, *later, state="ready", not_before=now(database) + 3_600_000)
+    assert cost_of_ringing(database, mine) <= before * 1.1
     database.close()
 
 

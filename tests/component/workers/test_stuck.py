@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from storage.queue import steps
-from storage.redis.signals import Signals, celery_app
+from storage.redis.signals import Signals
 from testbed import ROOT, environment
 from tests.rows import new_account, new_job, ring, step_ids, step_row
 from workers.wiring import EX_TEMPFAIL
@@ -18,7 +18,7 @@ from workers.wiring import EX_TEMPFAIL
 def test_a_worker_whose_thread_is_stuck_in_a_step_drains_and_is_to_be_started_again(database, database_url, redis_url, tmp_path):
     """Everything but the fetch is as in a real worker. Its exit code asks for a new process, and its step is free for that."""
     [step] = step_ids(database, new_job(database, new_account(database)))
-    signals = Signals(redis_url, celery_app(redis_url))
+    signals = Signals(redis_url)
     signals.ring(ring(database))
     signals.close()
     given = environment(tmp_path / "data", DATABASE_URL=database_url, REDIS_URL=redis_url, ENGINE="ocr")
