@@ -19,7 +19,6 @@ from pipeline.engines.limiter import (
     BURST_MS,
     CLAIM_MS,
     CROWDED_MS,
-    ECONOMY_CALLS,
     GRACE_MS,
     NARROWEST_MS,
     OPENS_ENGINE,
@@ -158,16 +157,16 @@ class RedisLimiter:
         client: redis.Redis,
         *,
         concurrency: int,
-        economy: int = ECONOMY_CALLS,
+        economy: int | None = None,
         owner: str = "",
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """`concurrency`, `economy`: most calls of one model at a time, in each tier. `owner`: a name for this process. `clock`: gives
-        milliseconds; None means the clock of Redis.
+        """`concurrency`, `economy`: most calls of one model at a time, in each tier; if `economy` is None, both tiers have the
+        same. `owner`: a name for this process. `clock`: gives milliseconds; None means the clock of Redis.
         """
         self._redis = client
         self._script = client.register_script(SCRIPT)
-        self._concurrency = {Tier.STANDARD: concurrency, Tier.ECONOMY: economy}
+        self._concurrency = {Tier.STANDARD: concurrency, Tier.ECONOMY: economy or concurrency}
         self._owner = owner or random_id("", 12)
         self._clock = clock
         self._local = LocalLimiter(concurrency=concurrency, economy=economy)
@@ -206,9 +205,9 @@ class RedisLimiter:
             self._note_away(error)
 
     @classmethod
-    def of(cls, url: str, *, concurrency: int) -> RedisLimiter:
+    def of(cls, url: str, *, concurrency: int, economy: int) -> RedisLimiter:
         """A limiter with its own client of the Redis at `url`."""
-        return cls(connect(url, seconds=ANSWER_SECONDS), concurrency=concurrency)
+        return cls(connect(url, seconds=ANSWER_SECONDS), concurrency=concurrency, economy=economy)
 
     @redis_errors()
     def notices(self, models: Iterable[Model]) -> dict[str, str]:

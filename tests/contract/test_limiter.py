@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engines.limiter import CROWDED_MS, ECONOMY_CALLS, SHEDS, LocalLimiter
+from pipeline.engines.limiter import CROWDED_MS, SHEDS, LocalLimiter
 from pipeline.models import Model
 from pipeline.ports import Cause, Limiter, ModelUnavailable, Permit
 from pipeline.types import Tier
@@ -24,6 +24,7 @@ SLOW = Model(name="slow", rpm=5)
 FAST = Model(name="fast", rpm=600)
 FREE = Model(name="free")
 OTHER = Model(name="other")
+ECONOMY_CALLS = 64
 KEY_NOTICE = "The key is wrong."
 
 
@@ -71,11 +72,19 @@ KINDS = ["local", "fakeredis", "valkey"]
 @pytest.fixture(params=KINDS)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "local":
-        yield (made := Bench(lambda concurrency=100: LocalLimiter(concurrency=concurrency, clock=lambda: made.now)))
+        yield (
+            made := Bench(
+                lambda concurrency=100: LocalLimiter(concurrency=concurrency, economy=ECONOMY_CALLS, clock=lambda: made.now)
+            )
+        )
         return
     client = fakeredis.FakeRedis() if request.param == "fakeredis" else connect(request.getfixturevalue("redis_url"))
     client.flushall()
-    yield (made := Bench(lambda concurrency=100: RedisLimiter(client, concurrency=concurrency, clock=lambda: made.now)))
+    yield (
+        made := Bench(
+            lambda concurrency=100: RedisLimiter(client, concurrency=concurrency, economy=ECONOMY_CALLS, clock=lambda: made.now)
+        )
+    )
     client.flushall()
     client.close()
 
