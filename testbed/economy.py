@@ -160,7 +160,7 @@ class Town:
             return seconds
 
         engine = GovernedEngine(self.engine, limiter=limiter, models=house.models, pause=self.clock.sleep, wait=wait)
-        parts: Any = {"engine": engine, "signals": self.signals, "clock": lambda: self.clock.now}
+        parts: Any = {"engine": engine, "signals": self.signals, "limiter": limiter, "clock": lambda: self.clock.now}
         self.work: WorkerParts = replace(house.work, **parts)
         every, _ = threads_of(house.settings.worker_concurrency)
         self._free = {False: every, True: slow}

@@ -172,6 +172,11 @@ class LocalLimiter:
                 held = self._state("") if trouble.cause in OPENS_ENGINE else lane
                 held.breaker = _Breaker(trouble.notice, trouble.cause, now + after, after)
 
+    def paused(self, model: Model, tier: Tier) -> float:
+        with self._lock:
+            until = max(self._state(model.name).paused_until, self._lane(model.name, tier).paused_until)
+            return max(until - self._clock(), 0.0) / 1000
+
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
         with self._lock:
             names = ["", *(model.name for model in models)]

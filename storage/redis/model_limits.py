@@ -63,6 +63,10 @@ local function set(key, name, value)
 end
 local function text(value) return string.format('%.3f', value) end
 
+if op == 'paused' then
+  return {{'ok', text(math.max(get(model, 'paused_until'), get(lane, 'paused_until'), now) - now)}}
+end
+
 if op == 'enter' then
   local id, owner, waited = ARGV[3], ARGV[4], ARGV[5] == '1'
   local lasts, request_ms, token_ms = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -203,6 +207,14 @@ class RedisLimiter:
             self._run(permit.model, permit.tier, "leave", permit.id, trued, cause or "", after, notice, opens, most)
         except AWAY as error:
             self._note_away(error)
+
+    def paused(self, model: Model, tier: Tier) -> float:
+        try:
+            _, milliseconds = self._run(model, tier, "paused")
+        except AWAY as error:
+            self._note_away(error)
+            return self._local.paused(model, tier)
+        return float(milliseconds) / 1000
 
     @classmethod
     def of(cls, url: str, *, concurrency: int, economy: int) -> RedisLimiter:

@@ -263,6 +263,19 @@ def test_after_several_sheds_in_a_row_the_economy_lane_alone_is_paused_and_each_
     assert [round(wait) for wait in waits] == [10, 20, 40, 80, 80, 80]
 
 
+def test_a_look_at_a_pause_says_how_long_it_lasts_and_takes_no_place(bench):
+    assert bench.limiter.paused(SLOW, Tier.ECONOMY) == 0
+    for _ in range(SHEDS):
+        bench.call(FREE, trouble(Cause.SHED, 10), tier=Tier.ECONOMY)
+    bench.pass_(4)
+    assert [round(bench.limiter.paused(FREE, tier)) for tier in Tier] == [0, 6]
+    bench.call(OTHER, trouble(Cause.RATE, 30))
+    assert [round(bench.limiter.paused(OTHER, tier)) for tier in Tier] == [30, 30]
+    bench.pass_(31)
+    assert [bench.limiter.paused(model, tier) for model in (FREE, OTHER) for tier in Tier] == [0] * 4
+    assert bench.enter(SLOW).delay == 0, "the look has reserved nothing"
+
+
 def test_an_answer_ends_the_pause_of_the_economy_lane(bench):
     under_way = bench.enter(FREE, tier=Tier.ECONOMY, seconds=960)
     for _ in range(SHEDS):
