@@ -1,23 +1,31 @@
 """Shows that the tier economy keeps its promise: 3000 images a job, with a simulated model server and a clock that jumps.
 
 The steps, the limiter, the plan and the database are real (testbed/economy.py). Times are those of the simulated clock.
+
+With --real, the processes of `serve` and a clock that does not jump: how long requests of one image take beside the jobs. A standard call
+is answered after 1.0 s, and a slow one after 2 to 30 s.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import statistics
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from bench.backlog import answered
+from bench.large_job import others
 from bench.report import print_report
+from bench.web import IMAGES
 from pipeline.types import Tier
-from testbed import economy
+from testbed import economy, serving
 
 CALL = 20  #: images
 
@@ -103,11 +111,52 @@ def beside(images: int, jobs: int) -> tuple[str, str, str]:
     )
 
 
+def real(jobs: int) -> list[tuple[str, str, str]]:
+    """How long requests of one image take beside jobs of 3000 URLs in the tier economy, with the processes of `serve`."""
+    with others() as place, tempfile.TemporaryDirectory() as folder:
+        settings = {"GEMINI_API_KEY": place["key"], "GEMINI_BASE_URL": place["model"], "FETCH_ALLOW": place["allow"]}
+        with serving(Path(folder) / "data", **settings) as service:
+            answered(service)
+            idle = answered(service)
+            images = [f"{place['web']}/{number}.jpg" for number in range(IMAGES)]
+            body = {
+                "inputMethod": "url",
+                "images": images,
+                "prompt": "Which number?",
+                "granularity": "perImage",
+                "tier": "economy",
+            }
+            begun = [service.extract(body, {"Prefer": "respond-async"})[2]["links"]["self"] for _ in range(jobs)]
+
+            def shown() -> list[dict[str, Any]]:
+                return [service.send("GET", link)[2] for link in begun]
+
+            service.wait_for(lambda: any(job["usage"]["modelCalls"] for job in shown()), seconds=60)
+            taken = answered(service)
+            calls = sum(job["usage"]["modelCalls"] for job in shown())
+            assert any(not job["finishedAt"] for job in shown()), "the jobs did not outlast the requests"
+            service.process.kill()  # the jobs would take minutes
+            service.process.wait()
+    usual = statistics.median(idle)
+    return [
+        ("a request of one image, idle, median", f"{usual:.2f} s", ""),
+        (f"beside {jobs} economy jobs of {IMAGES}, median", f"{statistics.median(taken) / usual:.2f} of it", "at most 1.2"),
+        ("the slowest", f"{max(taken) / usual:.2f} of it", ""),
+        ("economy calls that were answered meanwhile", f"{calls}", ""),
+    ]
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--images", type=int, default=3000)
     arguments.add_argument("--jobs", type=int, default=20)
+    arguments.add_argument(
+        "--real", action="store_true", help="measure requests beside the jobs with real processes, and nothing else"
+    )
     given = arguments.parse_args()
+    if given.real:
+        print_report("Requests of one image beside economy jobs, real processes", real(given.jobs))
+        return
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     never: Callable[[float], bool] = lambda _at: False  # noqa: E731
     rows = [row("capacity throughout", economy.FlexServer(seed=1), given.images, "all right, 100 %")]
