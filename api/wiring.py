@@ -83,7 +83,7 @@ def room_of(settings: Settings) -> Room:
 def build_parts(settings: Settings, room: Room, stopping: Callable[[], bool] = lambda: False) -> WebParts:
     engine, _, warnings = model_of(settings)
     models = models_of(settings)
-    limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
+    limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency, economy=settings.economy_calls)
     return WebParts(
         settings=settings,
         database=Database(settings.database_url),

@@ -21,14 +21,17 @@ from pathlib import Path
 from bench.report import at_most, print_report, spread
 from bench.web import IMAGES, beside, web
 from testbed import FakeGemini, numbered_picture, serving
+from tests.fakes.flex import FlexServer
 
 PER_CALL, AT_ONCE, LATENCY = 16, 32, 1.0
+FLEX_FACTOR = 1 / 30  #: so that calls in the tier economy are answered after 2 to 30 s
 IDEAL = ceil(ceil(IMAGES / PER_CALL) / AT_ONCE) * LATENCY
 
 
 def outside(latency: float) -> None:
     """Runs the fake model's process. It prints the model's address and key, and ends when standard input closes."""
     with FakeGemini(latency=latency) as fake:
+        fake.flex = FlexServer(factor=FLEX_FACTOR)
         print(json.dumps({"model": fake.base_url, "key": fake.key}), flush=True)
         sys.stdin.read()
 

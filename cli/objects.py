@@ -86,8 +86,13 @@ class Estimate:
     output_tokens: int
     credits: int
     money: float  #: dollars
-    economy: float | None  #: dollars in the tier economy; None: the model has no such tier
+    money_by_tier: Mapping[str, float]  #: dollars if all calls are served in that tier, for each tier that the model has
     warnings: tuple[str, ...]
+
+    @property
+    def economy(self) -> float | None:
+        """Dollars in the tier economy. None: the model has no such tier."""
+        return self.money_by_tier.get("economy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,7 +158,7 @@ def read_estimate(body: Mapping[str, Any]) -> Estimate:
         output_tokens=body["outputTokens"],
         credits=body["credits"],
         money=body["money"],
-        economy=(body.get("moneyByTier") or {}).get("economy"),
+        money_by_tier=body.get("moneyByTier") or {},
         warnings=tuple(body.get("warnings") or ()),
     )
 

@@ -134,6 +134,12 @@ class Limiter(Protocol):
     def leave(self, permit: Permit, *, tokens: int | None, trouble: ModelUnavailable | None) -> None:
         """Ends a request. Corrects its tokens if they are known, and pauses the model or opens its breaker if `trouble` asks so."""
 
+    def paused(self, model: Model, tier: Tier) -> float:
+        """For how many seconds the model takes no request of that tier, because it was asked too often or shed calls. 0: no pause.
+
+        Reserves nothing, so that a step can look before it reads its pictures.
+        """
+
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
         """What a person has to fix: the notice of each open breaker, by the model's name. The engine's own breaker has the name ""."""
 

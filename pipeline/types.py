@@ -285,6 +285,14 @@ class Usage:
             model_version=answer.model_version,
         )
 
+    @classmethod
+    def stored(cls, kept: Mapping[str, Any]) -> Usage:
+        """The usage that was stored as JSON, by this version or another one.
+
+        While processes are updated one after another, a value may be missing, or there may be one that this version does not know.
+        """
+        return cls(**{name: kept[name] for name in cls.__dataclass_fields__ if name in kept})
+
     def plus(self, other: Usage) -> Usage:
         return Usage(
             model_calls=self.model_calls + other.model_calls,

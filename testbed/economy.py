@@ -23,7 +23,7 @@ from pipeline.engines.governed import GovernedEngine
 from pipeline.engines.limiter import LocalLimiter
 from pipeline.models import Model, output_tokens
 from pipeline.ports import Cause, ModelUnavailable
-from pipeline.types import Answer, Call, Finish, Tier
+from pipeline.types import Answer, Call, Finish, ItemCode, Tier
 from storage import schema
 from storage.database import now_ms
 from storage.queue.ringing import Ring
@@ -81,6 +81,7 @@ class SimulatedEngine(FakeEngine):
     def __init__(self, server: FlexServer, clock: Clock) -> None:
         super().__init__()
         self.asked = dict.fromkeys(Tier, 0)
+        self.refused: frozenset[bytes] = frozenset()  #: pictures for which a call is refused
         self.given_up = 0  #: economy calls that would have been answered after their time
         self._server = server
         self._clock = clock
@@ -104,6 +105,8 @@ class SimulatedEngine(FakeEngine):
             self._clock.sleep(STANDARD_SECONDS)
         pictures = len(call.pictures)
         given = MODEL.input_tokens(characters=len(call.prompt) + 400, pictures=pictures, detail=call.detail)
+        if not self.refused.isdisjoint(picture.data for picture in call.pictures):
+            return Answer(finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail="SAFETY", input_tokens=given, tier=tier)
         return Answer(
             finish=Finish.COMPLETE,
             text=answer_text(call),
@@ -139,6 +142,7 @@ class Ended:
     economy: int  #: items that were served in the tier economy
     wrong: int  #: items whose record is not that of their image
     codes: tuple[str, ...]  #: of the failed items, without repetitions
+    partition: tuple[str, ...]  #: of each item: "right", "wrong", or the code with which it failed
     left: float  #: seconds until its deadline
 
 
@@ -160,15 +164,16 @@ class Town:
             return seconds
 
         engine = GovernedEngine(self.engine, limiter=limiter, models=house.models, pause=self.clock.sleep, wait=wait)
-        parts: Any = {"engine": engine, "signals": self.signals, "clock": lambda: self.clock.now}
+        parts: Any = {"engine": engine, "signals": self.signals, "limiter": limiter, "clock": lambda: self.clock.now}
         self.work: WorkerParts = replace(house.work, **parts)
         every, _ = threads_of(house.settings.worker_concurrency)
         self._free = {False: every, True: slow}
         self._looks_at = 0.0
 
-    def post(self, images: int, **fields: Any) -> str:
-        """Sends a job with a record for each image. Returns its id."""
-        asked = {"inputMethod": "url", "images": self.house.urls(images), "prompt": "p", "granularity": "perImage"}
+    def post(self, images: int | list[str], **fields: Any) -> str:
+        """Sends a job with a record for each image. `images`: their number, or their URLs. Returns its id."""
+        urls = self.house.urls(images) if isinstance(images, int) else images
+        asked = {"inputMethod": "url", "images": urls, "prompt": "p", "granularity": "perImage"}
         answer = self.house.ask("POST", "/api/v1/jobs", json={**asked, **fields})
         assert answer.status_code == 202, answer.json
         return str(answer.json["id"])
@@ -195,6 +200,7 @@ class Town:
     def ended(self, job: str) -> Ended:
         shown = self.house.get(f"/api/v1/jobs/{job}").json
         items = list(self._items(job))
+        partition = tuple(item["code"] or ("right" if item["result"] == f"img{item['index']}" else "wrong") for item in items)
         with self.house.database.read() as connection:
             columns = schema.jobs_table.c
             left = connection.scalar(select(columns.deadline_at - columns.finished_at).where(columns.id == job)) or 0
@@ -202,8 +208,9 @@ class Town:
             status=shown["status"],
             money=shown["usage"]["money"],
             economy=sum(item["tier"] == Tier.ECONOMY for item in items),
-            wrong=sum(item["status"] == "succeeded" and item["result"] != f"img{item['index']}" for item in items),
+            wrong=partition.count("wrong"),
             codes=tuple(sorted({item["code"] for item in items if item["code"]})),
+            partition=partition,
             left=left / 1000,
         )
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from math import ceil
+from tempfile import SpooledTemporaryFile
+from typing import IO
 
 import structlog
 
 from pipeline.economy import FLEX_SECONDS, Pace, next_ask, pace_of
-from pipeline.errors import PartError
+from pipeline.errors import PartError, os_errors
 from pipeline.metrics import ECONOMY_CALLS, ECONOMY_HURRIED
 from pipeline.models import Model
 from pipeline.ports import Cause, Engine, EngineLimits, ModelUnavailable
@@ -102,6 +104,35 @@ class EconomyEngine:
 
     def close(self) -> None:
         """Does nothing, because the engine is closed with the parts."""
+
+
+def look_before_reading(parts: WorkerParts, name: str) -> None:
+    """Raises ModelUnavailable if the model is paused in the tier `economy`. So a step that can't ask does not read its pictures.
+
+    `name`: the model's name; empty: the default model.
+    """
+    model = parts.models.get(name or parts.engine.model)
+    if model is None or parts.limiter is None:
+        return
+    seconds = parts.limiter.paused(model, Tier.ECONOMY)
+    if seconds > 0:
+        after = seconds + random.uniform(*AGAIN_SECONDS)  # noqa: S311 - jitter
+        raise ModelUnavailable(f"{model.name} is paused in the tier economy", retry_after=after, cause=Cause.SHED)
+
+
+def on_disk(source: IO[bytes]) -> IO[bytes]:
+    """The scratch object of a slow step, which is read for minutes: if it lies in memory, it is moved to disk.
+
+    Raises Transient or Permanent, and closes the object then.
+    """
+    if isinstance(source, SpooledTemporaryFile):
+        try:
+            with os_errors():
+                source.rollover()
+        except BaseException:
+            source.close()
+            raise
+    return source
 
 
 def _late(timeout: float) -> Exception:

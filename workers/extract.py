@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from time import monotonic
+from typing import IO
 
 from sqlalchemy import Connection
 
@@ -22,7 +23,7 @@ from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
 from workers.budgeted_engine import engine_of
-from workers.economy import EconomyEngine, pace_of_chunks
+from workers.economy import EconomyEngine, look_before_reading, on_disk, pace_of_chunks
 from workers.staged_object import StagedObject
 from workers.time_slice import StepPaused, call_seconds, slice_seconds
 from workers.wiring import WorkerParts
@@ -38,7 +39,9 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     slice_ends = monotonic() + slice_seconds(parts.settings)
-    with (in_hand and in_hand.opened(work.object)) or parts.scratch.open(work.object) as source:
+    if lease.slow:
+        look_before_reading(parts, work.question.model)
+    with (in_hand and in_hand.opened(work.object)) or _opened(parts, lease, work.object) as source:
         pack = PackReader(source)
         staged = [image for image in staged_in(pack) if image.index in work.pending]
         keys = keys_of(parts, work, staged)
@@ -58,6 +61,12 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
             if monotonic() > slice_ends:
                 raise StepPaused
     raise RuntimeError(f"chunk {lease.part} of job {lease.job} has images without an outcome: {sorted(unsettled)}")
+
+
+def _opened(parts: WorkerParts, lease: Lease, key: str) -> IO[bytes]:
+    """The chunk's object, which the caller closes."""
+    source = parts.scratch.open(key)
+    return on_disk(source) if lease.slow else source
 
 
 def _engine(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Engine:

@@ -134,7 +134,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     database = Database(settings.database_url)
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(2 * cores, thread_name_prefix="decoding")
-    limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency)
+    limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency, economy=settings.economy_calls)
     fetch = Fetcher(settings.fetch_allow, per_host=settings.fetch_per_host)
     drain = Drain()
     leases = LeaseKeeper(

@@ -60,6 +60,9 @@ class EstimateAnswer(BaseModel):
     output_tokens: int = Field(alias="outputTokens")
     credits: int = Field(description="Use it as maxCredits.")
     money: float = Field(description="Dollars for the model calls.")
+    money_by_tier: dict[str, float] = Field(
+        alias="moneyByTier", description="Dollars if all model calls are served in that tier, for each tier that the model has."
+    )
     warnings: list[str] = Field(default_factory=list)
 
 
@@ -123,6 +126,11 @@ def _merged(client: Client, job: Job) -> str:
 
 
 def _next_step(job: Job, more: list[Item], *, only_failed: bool) -> str:
+    if not job.ended and job.raw.get("tier") == "economy":
+        return (
+            f"The job is not done: answers in the tier economy may take until its deadline. Tell the user the jobId {job.id}, and call "
+            "get_job with it when the user asks for the results; do not call extract again."
+        )
     if not job.ended:
         return f"The job is not done. Call get_job with jobId {job.id} to wait for it; do not call extract again."
     if more:

@@ -47,6 +47,20 @@ Evidence = Annotated[
         "not stand there (unsupported), so that you can tell the user what to check. Not with granularity merged."
     ),
 ]
+EconomyTier = Annotated[
+    Literal["standard", "economy"],
+    Field(
+        description="economy costs about half the money (see moneyByTier of estimate), and its answers take minutes up to "
+        "deadlineSeconds. Use it only if the user can wait."
+    ),
+]
+Deadline = Annotated[
+    int | None,
+    Field(
+        description="Seconds from now until the job ends with what it has: 10 to 43200, in the tier economy to 86400. Left out: an hour, "
+        "in the tier economy four hours."
+    ),
+]
 Wait = Annotated[int, Field(ge=0, le=LONGEST_WAIT, description="Seconds to wait for the end of the job.")]
 JobId = Annotated[str, Field(description="The jobId that extract returned.")]
 First = Annotated[int, Field(ge=0, description="The index of the first image to show.")]
@@ -89,11 +103,13 @@ def build_server(client: Client, version: str = "") -> MCPServer[Any]:
         jsonMode: Annotated[bool, Field(description="Whether answers are JSON. Not needed with schema.")] = False,  # noqa: N803
         evidence: Evidence = False,
         model: Annotated[str | None, Field(description="Leave it out for the service's usual model.")] = None,
+        tier: EconomyTier = "standard",
+        deadlineSeconds: Deadline = None,  # noqa: N803
         maxMoney: Annotated[float | None, Field(gt=0, description="The most dollars that the model calls may cost.")] = None,  # noqa: N803
         waitSeconds: Wait = USUAL_WAIT,  # noqa: N803
     ) -> JobAnswer:
         """Extract what a prompt asks for from images. Give exactly one of urls, paths and inline. Costs credits."""
-        fields = _fields(prompt, schema, granularity, model, evidence=evidence)
+        fields = _fields(prompt, schema, granularity, model, evidence=evidence) | _times(tier, deadlineSeconds)
         fields |= {"jsonMode": jsonMode or None, "maxCredits": maxCredits, "maxMoney": maxMoney}
         with told_to_the_agent():
             job = _created(client, images_of(urls, paths, inline), _without_none(fields))
@@ -110,11 +126,13 @@ def build_server(client: Client, version: str = "") -> MCPServer[Any]:
         granularity: Granularity = "perImage",
         evidence: Evidence = False,
         model: Annotated[str | None, Field(description="Leave it out for the service's usual model.")] = None,
+        tier: EconomyTier = "standard",
+        deadlineSeconds: Deadline = None,  # noqa: N803
     ) -> EstimateAnswer:
         """Say what extract would cost for the same arguments. Costs nothing, and processes nothing."""
         with told_to_the_agent():
-            fields = _without_none(_fields(prompt, schema, granularity, model, evidence=evidence))
-            return _estimate_answer(client.estimate(images_of(urls, paths, inline), fields))
+            fields = _fields(prompt, schema, granularity, model, evidence=evidence) | _times(tier, deadlineSeconds)
+            return _estimate_answer(client.estimate(images_of(urls, paths, inline), _without_none(fields)))
 
     @server.tool(annotations=_READS)
     def get_job(jobId: JobId, waitSeconds: Wait = USUAL_WAIT, firstIndex: First = 0) -> JobAnswer:  # noqa: N803
@@ -158,6 +176,11 @@ def _fields(prompt: str, schema: dict[str, Any] | None, granularity: str, model:
     }
 
 
+def _times(tier: str, deadline_seconds: int | None) -> dict[str, Any]:
+    """The fields that say how long the job may take. The service checks them, so their faults are those of any request."""
+    return {"tier": None if tier == "standard" else tier, "deadlineSeconds": deadline_seconds}
+
+
 def _without_none(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -192,5 +215,6 @@ def _estimate_answer(reckoned: Estimate) -> EstimateAnswer:
         outputTokens=reckoned.output_tokens,
         credits=reckoned.credits,
         money=reckoned.money,
+        moneyByTier=dict(reckoned.money_by_tier),
         warnings=list(reckoned.warnings),
     )

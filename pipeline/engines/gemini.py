@@ -11,13 +11,12 @@ from __future__ import annotations
 import io
 import json
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from math import ceil
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
@@ -32,10 +31,10 @@ from pipeline.engines.manners import Manner, Manners
 from pipeline.engines.reaching import Server, elsewhere, interrupted, mounts, time_limits
 from pipeline.engines.reading import read_answer
 from pipeline.engines.refusals import REFUSING, Unreadable, Why, refusal
+from pipeline.engines.request_file import sent_from
 from pipeline.engines.setup_faults import Fault, fault_of
 from pipeline.engines.shedding import shed
 from pipeline.engines.wording import instruction
-from pipeline.errors import os_errors
 from pipeline.plan import RAW_BYTES
 from pipeline.ports import (
     WAITS,
@@ -155,7 +154,7 @@ class GeminiEngine:
 
     def _generate(self, call: Call, body: bytes) -> Response:
         model = call.model or self.model
-        sent = _on_disk(body) if call.tier is Tier.ECONOMY else nullcontext(body)
+        sent = sent_from(body, call.tier)
         del body  # so that a call that waits for minutes holds no copy of it
         path = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
         with sent as content, _translated(self._server):
@@ -304,16 +303,6 @@ def _translated(server: Server) -> Iterator[None]:
         raise _Garbled(f"{type(error).__name__} while reading the model's answer") from error
     except httpx2.HTTPError as error:
         raise interrupted(error, server) from error
-
-
-def _on_disk(body: bytes) -> AbstractContextManager[IO[bytes]]:
-    """A file with the request, from which it is sent. The file is deleted when it is closed. Raises Transient or Permanent."""
-    with os_errors(), ExitStack() as stack:
-        file = stack.enter_context(tempfile.TemporaryFile())
-        file.write(body)
-        file.seek(0)
-        stack.pop_all()
-    return file
 
 
 #: How to mend what stops the calls until a person acts.

@@ -33,7 +33,6 @@ CLAIM_MS = 2_500  #: how long a slot is reserved for a refused request whose cal
 CROWDED_MS = 500  #: until a request that found no free slot retries, unless a call of its own process ends before
 SPREAD_MS = 30_000  #: the retries of refused requests are spread over this time
 NARROWEST_MS = 50  #: the least time between two of these retries
-ECONOMY_CALLS = 64  #: most concurrent calls of a model in the tier economy
 SHEDS = 5  #: an economy lane is paused after this many calls in a row were shed
 SHED_DOUBLINGS = 3  #: how often that pause doubles while further calls are shed
 GRACE_MS = 5_000  #: how long after its time-out an unfinished call still counts; then its worker must be gone
@@ -100,10 +99,10 @@ class _State:
 class LocalLimiter:
     """Limits the calls of this process alone, to a `share` of the limits. Thread-safe."""
 
-    def __init__(self, *, concurrency: int, economy: int = ECONOMY_CALLS, clock: Clock = lambda: time.monotonic() * 1000) -> None:
-        """`concurrency`: most concurrent calls of a model in the tier `standard`; `economy`: the same for the tier `economy`."""
+    def __init__(self, *, concurrency: int, economy: int | None = None, clock: Clock = lambda: time.monotonic() * 1000) -> None:
+        """`concurrency`, `economy`: most concurrent calls of a model in each tier. If `economy` is None, both tiers have the same."""
         self.share = 1.0  #: the fraction of all limits that this process uses; other processes may use the rest
-        self._concurrency = {Tier.STANDARD: concurrency, Tier.ECONOMY: economy}
+        self._concurrency = {Tier.STANDARD: concurrency, Tier.ECONOMY: economy or concurrency}
         self._clock = clock
         self._ids = itertools.count()
         self._lock = threading.Lock()
@@ -172,6 +171,11 @@ class LocalLimiter:
             elif trouble.cause in OPENS_ENGINE | OPENS_MODEL:
                 held = self._state("") if trouble.cause in OPENS_ENGINE else lane
                 held.breaker = _Breaker(trouble.notice, trouble.cause, now + after, after)
+
+    def paused(self, model: Model, tier: Tier) -> float:
+        with self._lock:
+            until = max(self._state(model.name).paused_until, self._lane(model.name, tier).paused_until)
+            return max(until - self._clock(), 0.0) / 1000
 
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
         with self._lock:

@@ -21,6 +21,7 @@ from pipeline.engines.manners import OBJECT, SCHEMA, Manner, Manners
 from pipeline.engines.openai_answer import FLEX, read_completion, read_document
 from pipeline.engines.openai_errors import ADDRESS, PERSON_SECONDS, meaning
 from pipeline.engines.reaching import Server, elsewhere, interrupted, mounts, time_limits
+from pipeline.engines.request_file import sent_from
 from pipeline.engines.wording import in_words, instruction
 from pipeline.plan import RAW_BYTES
 from pipeline.ports import (
@@ -44,6 +45,10 @@ MOST_ANSWERED = 16 * MB  #: bytes of an answer
 DETAIL = {Detail.LOW: "low", Detail.MEDIUM: "auto", Detail.HIGH: "high", Detail.ULTRA: "high"}
 
 
+class _NotTaken(Exception):
+    """A picture can't be made one that such servers take. The text says why."""
+
+
 class OpenAiEngine:
     """Holds one HTTP client for the process. `reencode` makes a JPEG of a picture that such servers do not accept."""
 
@@ -62,21 +67,21 @@ class OpenAiEngine:
     def ask(self, call: Call) -> Answer:
         """Makes one request. If the server refuses its manner, makes further requests until one is accepted."""
         ends = time.monotonic() + call.timeout
-        pictures: list[Picture] = []
-        for picture in call.pictures:
-            taken = self._taken(picture)
-            if isinstance(taken, Refused):
-                return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=taken.detail)
-            pictures.append(taken)
-        reencoded = frozenset(before.number for before, after in zip(call.pictures, pictures, strict=True) if after is not before)
+        reencoded = frozenset(picture.number for picture in call.pictures if not _is_taken(picture))
         _, schema = instruction(call)
         model = call.model or self.model
 
         def attempt(manner: Manner) -> tuple[Answer, bool]:
-            document = self._send(_body(model, call, pictures, manner), ends, call.tier)
+            # Pictures are made anew for each request, so that a call that waits for minutes holds no second copy of them.
+            document = self._send(
+                _body(model, call, [self._taken(picture) for picture in call.pictures], manner), ends, call.tier
+            )
             return read_completion(call, document, schema=schema)
 
-        return replace(self._manners.ask(call, model, schema, attempt), reencoded=reencoded)
+        try:
+            return replace(self._manners.ask(call, model, schema, attempt), reencoded=reencoded)
+        except _NotTaken as refused:
+            return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=str(refused))
 
     def most_pictures(self, model: str) -> int:
         return self._manners.most_pictures(model or self.model, self.limits.pictures)
@@ -87,11 +92,14 @@ class OpenAiEngine:
     def close(self) -> None:
         self._client.close()
 
-    def _taken(self, picture: Picture) -> Picture | Refused:
-        if picture.mime in TAKEN and len(picture.data) <= MOST_RAW_BYTES:
+    def _taken(self, picture: Picture) -> Picture:
+        """The picture in a form that such servers take. Raises _NotTaken."""
+        if _is_taken(picture):
             return picture
         made = self._reencode(picture.data)
-        return made if isinstance(made, Refused) else replace(picture, data=made.data, mime=made.mime)
+        if isinstance(made, Refused):
+            raise _NotTaken(made.detail)
+        return replace(picture, data=made.data, mime=made.mime)
 
     def _send(self, body: bytes, ends: float, tier: Tier) -> Any:
         """The JSON document of the response.
@@ -100,10 +108,15 @@ class OpenAiEngine:
         """
         left = max(ends - time.monotonic(), 0.1)
         headers = {"Content-Type": "application/json"}
+        sent = sent_from(body, tier)
+        del body
         try:
-            with self._client.stream(
-                "POST", "chat/completions", content=body, headers=headers, timeout=time_limits(left)
-            ) as response:
+            with (
+                sent as content,
+                self._client.stream(
+                    "POST", "chat/completions", content=content, headers=headers, timeout=time_limits(left)
+                ) as response,
+            ):
                 text = _read(response, ends)
         except httpx2.HTTPError as error:
             raise interrupted(error, self._server) from error
@@ -162,6 +175,11 @@ def probe(config: EngineConfig, timeout: float) -> str:
         certain = error.cause is Cause.AWAY or error.status == 401
         raise ProbeFailed(str(error), todo, error if certain else None) from None
     return f"{config.model} is there, its server answers"
+
+
+def _is_taken(picture: Picture) -> bool:
+    """Whether a picture is sent as it is."""
+    return picture.mime in TAKEN and len(picture.data) <= MOST_RAW_BYTES
 
 
 def _client(base_url: str, api_key: str) -> httpx2.Client:

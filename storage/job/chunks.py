@@ -258,7 +258,7 @@ def _store_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, 
     )
     row = connection.execute(_answered(), {"job": lease.job, "no": lease.part}).one()
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
-    usage = Usage(**row.usage).plus(outcome.usage)
+    usage = Usage.stored(row.usage).plus(outcome.usage)
     kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
     set_chunk(connection, lease, **kept)
 

@@ -52,7 +52,7 @@ def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobView]:
     usages = dict.fromkeys(ids, Usage())
     for statement in (_usage_of_chunks(), _usage_of_merges()):
         for job, usage in connection.execute(statement, {"ids": ids}):
-            usages[job] = usages[job].plus(Usage(**usage))
+            usages[job] = usages[job].plus(Usage.stored(usage))
     reviewed = {row.id: (row.evidence, _is_kept(row)) for row in rows if row.evidence is not None}
     reviews = count_reviews(connection, reviewed)
     ungrounded = count_ungrounded(connection, [row.id for row in rows if row.id in reviewed and row.finished_at is None])

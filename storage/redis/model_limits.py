@@ -19,7 +19,6 @@ from pipeline.engines.limiter import (
     BURST_MS,
     CLAIM_MS,
     CROWDED_MS,
-    ECONOMY_CALLS,
     GRACE_MS,
     NARROWEST_MS,
     OPENS_ENGINE,
@@ -63,6 +62,10 @@ local function set(key, name, value)
   redis.call('EXPIRE', key, {KEPT_SECONDS})
 end
 local function text(value) return string.format('%.3f', value) end
+
+if op == 'paused' then
+  return {{'ok', text(math.max(get(model, 'paused_until'), get(lane, 'paused_until'), now) - now)}}
+end
 
 if op == 'enter' then
   local id, owner, waited = ARGV[3], ARGV[4], ARGV[5] == '1'
@@ -158,16 +161,16 @@ class RedisLimiter:
         client: redis.Redis,
         *,
         concurrency: int,
-        economy: int = ECONOMY_CALLS,
+        economy: int | None = None,
         owner: str = "",
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """`concurrency`, `economy`: most calls of one model at a time, in each tier. `owner`: a name for this process. `clock`: gives
-        milliseconds; None means the clock of Redis.
+        """`concurrency`, `economy`: most calls of one model at a time, in each tier; if `economy` is None, both tiers have the
+        same. `owner`: a name for this process. `clock`: gives milliseconds; None means the clock of Redis.
         """
         self._redis = client
         self._script = client.register_script(SCRIPT)
-        self._concurrency = {Tier.STANDARD: concurrency, Tier.ECONOMY: economy}
+        self._concurrency = {Tier.STANDARD: concurrency, Tier.ECONOMY: economy or concurrency}
         self._owner = owner or random_id("", 12)
         self._clock = clock
         self._local = LocalLimiter(concurrency=concurrency, economy=economy)
@@ -205,10 +208,18 @@ class RedisLimiter:
         except AWAY as error:
             self._note_away(error)
 
+    def paused(self, model: Model, tier: Tier) -> float:
+        try:
+            _, milliseconds = self._run(model, tier, "paused")
+        except AWAY as error:
+            self._note_away(error)
+            return self._local.paused(model, tier)
+        return float(milliseconds) / 1000
+
     @classmethod
-    def of(cls, url: str, *, concurrency: int) -> RedisLimiter:
+    def of(cls, url: str, *, concurrency: int, economy: int) -> RedisLimiter:
         """A limiter with its own client of the Redis at `url`."""
-        return cls(connect(url, seconds=ANSWER_SECONDS), concurrency=concurrency)
+        return cls(connect(url, seconds=ANSWER_SECONDS), concurrency=concurrency, economy=economy)
 
     @redis_errors()
     def notices(self, models: Iterable[Model]) -> dict[str, str]:

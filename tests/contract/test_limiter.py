@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.engines.limiter import CROWDED_MS, ECONOMY_CALLS, SHEDS, LocalLimiter
+from pipeline.engines.limiter import CROWDED_MS, SHEDS, LocalLimiter
 from pipeline.models import Model
 from pipeline.ports import Cause, Limiter, ModelUnavailable, Permit
 from pipeline.types import Tier
@@ -24,6 +24,7 @@ SLOW = Model(name="slow", rpm=5)
 FAST = Model(name="fast", rpm=600)
 FREE = Model(name="free")
 OTHER = Model(name="other")
+ECONOMY_CALLS = 64
 KEY_NOTICE = "The key is wrong."
 
 
@@ -71,11 +72,19 @@ KINDS = ["local", "fakeredis", "valkey"]
 @pytest.fixture(params=KINDS)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "local":
-        yield (made := Bench(lambda concurrency=100: LocalLimiter(concurrency=concurrency, clock=lambda: made.now)))
+        yield (
+            made := Bench(
+                lambda concurrency=100: LocalLimiter(concurrency=concurrency, economy=ECONOMY_CALLS, clock=lambda: made.now)
+            )
+        )
         return
     client = fakeredis.FakeRedis() if request.param == "fakeredis" else connect(request.getfixturevalue("redis_url"))
     client.flushall()
-    yield (made := Bench(lambda concurrency=100: RedisLimiter(client, concurrency=concurrency, clock=lambda: made.now)))
+    yield (
+        made := Bench(
+            lambda concurrency=100: RedisLimiter(client, concurrency=concurrency, economy=ECONOMY_CALLS, clock=lambda: made.now)
+        )
+    )
     client.flushall()
     client.close()
 
@@ -252,6 +261,19 @@ def test_after_several_sheds_in_a_row_the_economy_lane_alone_is_paused_and_each_
         waits.append(away.retry_after)
         bench.pass_(away.retry_after + 0.1)
     assert [round(wait) for wait in waits] == [10, 20, 40, 80, 80, 80]
+
+
+def test_a_look_at_a_pause_says_how_long_it_lasts_and_takes_no_place(bench):
+    assert bench.limiter.paused(SLOW, Tier.ECONOMY) == 0
+    for _ in range(SHEDS):
+        bench.call(FREE, trouble(Cause.SHED, 10), tier=Tier.ECONOMY)
+    bench.pass_(4)
+    assert [round(bench.limiter.paused(FREE, tier)) for tier in Tier] == [0, 6]
+    bench.call(OTHER, trouble(Cause.RATE, 30))
+    assert [round(bench.limiter.paused(OTHER, tier)) for tier in Tier] == [30, 30]
+    bench.pass_(31)
+    assert [bench.limiter.paused(model, tier) for model in (FREE, OTHER) for tier in Tier] == [0] * 4
+    assert bench.enter(SLOW).delay == 0, "the look has reserved nothing"
 
 
 def test_an_answer_ends_the_pause_of_the_economy_lane(bench):

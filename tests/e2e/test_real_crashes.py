@@ -21,9 +21,9 @@ from sqlalchemy import func, select, update
 
 from api.app import create_app
 from storage import schema
-from storage.redis.signals import QUEUE, WAITED_QUEUE, Signals
+from storage.redis.signals import QUEUE, SLOW_QUEUE, WAITED_QUEUE, Signals
 from storage.scratch.open import open_scratch
-from tests.fakes.lives import CRASHED, EFFECTS, POISON, POISONED, REFUSED, Life, Lived
+from tests.fakes.lives import CRASHED, EFFECTS, HURRIED, MODEL, POISON, POISONED, REFUSED, Life, Lived
 from tests.harness import CREDITS, Harness, b64
 from tests.rows import claimed, end_state, quick_folder, step_ids
 from workers.supervisor import UNKNOWN_SECONDS
@@ -58,9 +58,10 @@ class Town:
     def __init__(self, folder: Path, database_url: str, redis_url: str, live: Callable[[Life], Lived]) -> None:
         self.settings = {"DATA_DIR": str(folder), "DATABASE_URL": database_url, "IMAGES_PER_CALL": "2", "MERGED_PER_CALL": "2"}
         self.house = Harness(folder, workers_count=0, **self.settings)
+        self.house.models[MODEL.name] = MODEL
         self.scratch = open_scratch(self.house.settings)
         self.signals = Signals(redis_url)
-        self.signals.redis.delete(QUEUE, WAITED_QUEUE)
+        self.signals.redis.delete(QUEUE, SLOW_QUEUE, WAITED_QUEUE)
         signals: Any = self.signals
         self.house.web = replace(self.house.web, scratch=self.scratch, signals=signals)
         self.house.app = create_app(self.house.web)
@@ -170,6 +171,17 @@ SCENARIOS = {
     "URLs merged to a text, one of which fails": Scenario(
         {"inputMethod": "url", "images": [*PAGES, "https://gone.example/"], **HOOK}, writes=False
     ),
+    "two chunks in the tier economy, one of which is hurried": Scenario(
+        {
+            "inputMethod": "base64",
+            "images": [b64(b"img0"), b64(b"img1"), b64(HURRIED)],
+            "granularity": "perImage",
+            "tier": "economy",
+            "maxMoney": 1,
+        },
+        writes=False,
+        without=frozenset({"fetch", "deliver"}),
+    ),
     "one call that a caller waits for": Scenario(
         {"inputMethod": "base64", "images": [b64(b"img0"), b64(b"none")], "granularity": "perImage", **HOOK},
         without=frozenset({"fetch", "put", "write"}),
@@ -188,8 +200,18 @@ SCENARIOS = {
 }
 
 
-def run(town: Town, scenario: Scenario, at: int, when: str) -> tuple[dict[str, Any], list[str], bool]:
-    """The end state of a new account's job whose workers die at this effect, the effects there were, and whether one died."""
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What became of a job whose workers may have died."""
+
+    state: dict[str, Any]  #: its end state
+    effects: list[str]  #: the effects of its workers
+    crashed: bool  #: whether a worker died at the chosen effect
+    asked: int  #: model calls
+
+
+def run(town: Town, scenario: Scenario, at: int, when: str) -> Ran:
+    """Runs a job of a new account, whose worker dies at this effect; 0: at none."""
     asked, told = len(town.noted("asked")), len(town.noted("delivered"))
     job, key = town.post(scenario.body, waited=scenario.waited)
     effects, crashes, deaths = list[str](), 0, 0
@@ -211,7 +233,8 @@ def run(town: Town, scenario: Scenario, at: int, when: str) -> tuple[dict[str, A
     assert len({tuple(event) for event in events}) == ("webhookUrl" in scenario.body), (
         "told at least once, one id, the same bytes"
     )
-    return end_state(town.house.database, town.scratch, job), effects, bool(crashes)
+    state = end_state(town.house.database, town.scratch, job)
+    return Ran(state=state, effects=effects, crashed=bool(crashes), asked=len(town.noted("asked")) - asked)
 
 
 SQLITE, EACH = ["sqlite"], ["sqlite", "postgres"]
@@ -222,30 +245,30 @@ CASES = [(name, kind) for name, scenario in SCENARIOS.items() for kind in (EACH 
 @pytest.mark.parametrize(("name", "database_url"), CASES, indirect=["database_url"])
 def test_a_worker_that_ends_at_any_effect_and_a_fresh_one_give_the_same_end(town, name, when):
     scenario = SCENARIOS[name]
-    expected, effects, _ = run(town, scenario, 0, when)
+    alive = run(town, scenario, 0, when)
+    expected = alive.state
     assert [kind for kind, _ in expected["ledger"]] == ["reserve", "charge", "release"]
     assert expected["scratch"] == expected["open steps"] == expected["open chunks"] == []
-    assert set(effects) == EFFECTS - scenario.without
+    assert set(alive.effects) == EFFECTS - scenario.without
     for at in range(1, MOST_EFFECTS):
-        state, effects, crashed = run(town, scenario, at, when)
-        assert state == expected, f"after a crash {when} effect {at} of {effects}"
-        if at > len(effects):
+        ran = run(town, scenario, at, when)
+        assert ran.state == expected, f"after a crash {when} effect {at} of {ran.effects}"
+        assert scenario.deaths or ran.asked <= alive.asked + 1, "no call is made twice but the one that was in flight"
+        if at > len(ran.effects):
             break
-        assert crashed or scenario.deaths, "who dies of the picture never comes to the effect's end"
+        assert ran.crashed or scenario.deaths, "who dies of the picture never comes to the effect's end"
 
 
 def test_a_picture_that_kills_ends_no_more_workers_if_a_caller_waits_for_it(town):
     scenario = SCENARIOS["a picture that kills who shows it to the model"]
-    expected, _, _ = run(town, scenario, 0, "before")
-    waited, _, _ = run(town, replace(scenario, waited=True), 0, "before")
-    assert waited == expected
+    assert run(town, replace(scenario, waited=True), 0, "before").state == run(town, scenario, 0, "before").state
 
 
 @BOTH
 def test_workers_that_end_again_and_again_get_there(town, when):
     """Each life is one effect longer than the last."""
     scenario = SCENARIOS["base64 and records, one image refused and one none"]
-    expected, _, _ = run(town, scenario, 0, when)
+    expected = run(town, scenario, 0, when).state
     job, _ = town.post(scenario.body)
     lives = iter(range(1, MOST_EFFECTS))
     while town.live("worker", next(lives), when).code == CRASHED:

@@ -40,7 +40,7 @@ from config.settings import Settings, load_settings
 from pipeline.models import Model
 from pipeline.outbound.webhook import WebhookResponse
 from pipeline.ports import Scratch
-from pipeline.types import Answer, Call, Finish, ItemCode
+from pipeline.types import Answer, Call, Finish, ItemCode, Tier
 from storage.database import Database
 from storage.queue.steps import Lease
 from storage.redis.messages import step_of
@@ -53,12 +53,15 @@ from tests.fakes.text_reader import FakeTextReader
 from tests.harness import URL
 from workers.alone import Died, answers_apart
 from workers.cleaning import Cleaning
+from workers.economy import LastMoment
 from workers.leases import LeaseKeeper
 from workers.run import run_lease, run_step
 from workers.supervisor import Supervisor
 
 CRASHED, POISONED, FAULTY = 9, 11, 1  #: exit codes: died at the effect; of a picture; of a bug
 REFUSED, POISON = b"img refused", b"img poison"  #: a picture that the model refuses; one that kills the process that sends it
+HURRIED = b"img hurried"  #: a picture for which the tier economy has no answer until its last moment
+MODEL = Model(name="fake-1", price_in=1.0, price_out=1.0, flex=0.5)
 #: Effects of a process that others can see. Reads are left out: a death at a read looks like a death after the effect before it.
 #: Notifications of jobs are left out too, because they only make waiters read SQL, which they do anyway.
 EFFECTS = frozenset({"commit", "put", "write", "delete", "ring", "ask", "decode", "fetch", "deliver"})
@@ -107,11 +110,13 @@ class Alone:
 
 
 def _engine(folder: Path, die: Callable[[], None]) -> FakeEngine:
-    def answer(call: Call, _number: int) -> Answer | None:
+    def answer(call: Call, _number: int) -> Answer | Exception | None:
         pictures = [picture.data.decode() for picture in call.pictures]
         _note(folder / "asked", pictures)
         if POISON.decode() in pictures:
             die()
+        if HURRIED.decode() in pictures and call.tier is Tier.ECONOMY:
+            return LastMoment()
         if REFUSED.decode() in pictures:
             return Answer(finish=Finish.BLOCKED, code=ItemCode.SAFETY_BLOCKED, detail="SAFETY", model_version="fake-1.0")
         return None
@@ -176,7 +181,7 @@ def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Worke
         engine=_engine(settings.data_dir, lambda: os._exit(POISONED)),
         text_reader=FakeTextReader(),
         ocr_places=workers.wiring.ocr_places(settings),
-        models={},
+        models={MODEL.name: MODEL},
         deliver=deliver,
         secret_key=b"secret",
         webhook_places=workers.wiring.webhook_places(settings),
@@ -207,7 +212,7 @@ def answer_door(life: Life, settings: Settings, crashing: Crashing) -> str:
             rate=parse(settings.rate_limit),
             limiter=SlidingWindowCounterRateLimiter(MemoryStorage()),
             engine="fake",
-            models={"fake-1": Model(name="fake-1")},
+            models={MODEL.name: MODEL},
             warnings=(),
             kind=ENGINES["gemini"],
             waiting_places=Places(4),

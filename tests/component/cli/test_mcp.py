@@ -19,6 +19,7 @@ from werkzeug.serving import make_server
 
 from cli.agents.server import build_server
 from cli.client import Client
+from pipeline.models import Model
 from pipeline.types import Answer, Finish, ItemCode
 from tests.fakes.engine import FakeEngine
 from tests.fakes.picture_files import encoded, photo
@@ -183,6 +184,44 @@ def test_an_estimate_and_the_usage_cost_nothing(house, call):
 )
 def test_an_error_says_what_to_do_next(call, arguments, said):
     assert said in call("extract", prompt="p", **arguments)
+
+
+def test_a_job_of_the_tier_economy_is_named_to_the_user_and_not_waited_for(house, call):
+    house.models["fake-3"] = Model(name="fake-3", price_in=1.0, price_out=10.0, flex=0.5)
+    reckoned = call("estimate", prompt="p", urls=house.urls(1), tier="economy", model="fake-3")
+    assert (
+        reckoned["moneyByTier"]["economy"]
+        == reckoned["money"]
+        == pytest.approx(reckoned["moneyByTier"]["standard"] / 2, rel=0.01)
+    )
+    answer = call(
+        "extract",
+        prompt="p",
+        maxCredits=11,
+        urls=house.urls(1),
+        tier="economy",
+        deadlineSeconds=7200,
+        model="fake-3",
+        waitSeconds=0,
+    )
+    assert "may take until its deadline. Tell the user the jobId" in answer["nextStep"]
+    asked = house.get(f"/api/v1/jobs/{answer['jobId']}/request").json
+    assert (asked["tier"], asked["deadlineSeconds"]) == ("economy", 7200)
+    assert call("get_job", jobId=answer["jobId"])["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"tier": "economy"}, {"deadlineSeconds": 43_201}, {"deadlineSeconds": 9}, {"tier": "economy", "deadlineSeconds": 86_401}],
+)
+def test_a_tier_or_a_time_that_the_service_refuses_is_refused_with_the_same_words(house, call, asked):
+    body = {"inputMethod": "url", "images": house.urls(1), "prompt": "p", "granularity": "perImage", **asked}
+    refused = house.post(body)
+    assert refused.status_code == 400
+    code = refused.headers["X-Error-Code"]
+    assert code == ("invalid_deadline_seconds" if "deadlineSeconds" in asked else "invalid_tier")
+    for tool, limit in (("extract", {"maxCredits": 11}), ("estimate", {})):
+        assert f"{refused.json['error']} ({code}) Next:" in call(tool, prompt="p", urls=house.urls(1), **limit, **asked)
 
 
 def test_an_unknown_argument_is_named_with_the_known_ones_and_nothing_is_done(house, call):

@@ -153,8 +153,8 @@ def started(scenario: Scenario) -> Iterator[Harness]:
         yield house
 
 
-def run(house: Harness, scenario: Scenario, lives: Iterator[Crashing]) -> dict[str, Any]:
-    """The end state of a job of a new account's, whose worker has these lives and then one without an end."""
+def run(house: Harness, scenario: Scenario, lives: Iterator[Crashing]) -> tuple[dict[str, Any], int]:
+    """The end state of a job of a new account's, whose worker has these lives and then one without an end, and its model calls."""
     _, key = house.new_key(CREDITS)
     asked, told = len(house.engine.calls), len(house.deliver.calls)
     answer = house.post(scenario.body(house), key=key, headers={"Prefer": "respond-async"})
@@ -179,7 +179,7 @@ def run(house: Harness, scenario: Scenario, lives: Iterator[Crashing]) -> dict[s
     assert used["modelCalls"] <= len(house.engine.calls) - asked
     # So is a webhook that is sent again: the same event in the same bytes.
     assert len({(sent["webhook-id"], body) for _, sent, body in house.deliver.calls[told:]}) <= 1
-    return end_state(house.database, house.scratch, answer.json["id"])
+    return end_state(house.database, house.scratch, answer.json["id"]), len(house.engine.calls) - asked
 
 
 def mourn(house: Harness) -> None:
@@ -196,13 +196,14 @@ def mourn(house: Harness) -> None:
 def test_a_crash_at_any_call_then_a_rerun_gives_the_same_end(name, when):
     scenario = SCENARIOS[name]
     with started(scenario) as house:
-        expected = run(house, scenario, iter(()))
+        expected, calls = run(house, scenario, iter(()))
         assert expected["scratch"] == []
         assert expected["open chunks"] == expected["open steps"] == []
         for at in range(1, MOST_CALLS):
             crashing = Crashing(at, when)
-            state = run(house, scenario, iter([crashing]))
+            state, made = run(house, scenario, iter([crashing]))
             assert state == expected, f"after a crash {when} call {at} of {crashing.calls}"
+            assert made <= calls + 1, "no call is made twice but the one that was in flight"
             if not crashing.fired:
                 break
         assert not crashing.fired
@@ -237,9 +238,10 @@ def test_a_worker_that_crashes_again_and_again_gets_there(when):
     """Each life is one call longer than the last."""
     scenario = SCENARIOS["base64 and records, one image refused by the model"]
     with started(scenario) as house:
-        expected = run(house, scenario, iter(()))
+        expected, _ = run(house, scenario, iter(()))
         lives = [Crashing(at, when) for at in range(1, MOST_CALLS)]
-        assert run(house, scenario, iter(lives)) == expected
+        state, _ = run(house, scenario, iter(lives))
+        assert state == expected
         assert sum(life.fired for life in lives) > 5
 
 

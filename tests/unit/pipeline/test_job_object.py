@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from pipeline.job_object import JobView, ResultView, job_json, result_json, time_json
@@ -78,3 +80,10 @@ def test_a_failed_job_counts_no_images(status, count):
 def test_a_time_is_rfc_3339_in_utc_with_milliseconds():
     assert time_json(1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
     assert time_json(None) is None
+
+
+def test_a_usage_that_another_version_has_stored_is_read_as_far_as_it_is_known():
+    before = {"model_calls": 2, "input_tokens": 30, "nanodollars": 7, "model_version": "m-1"}
+    assert Usage.stored(before) == Usage(model_calls=2, input_tokens=30, nanodollars=7, model_version="m-1")
+    later = {**asdict(Usage(model_calls=3, economy_calls=1)), "priority_calls": 1}
+    assert Usage.stored(later) == Usage(model_calls=3, economy_calls=1)
