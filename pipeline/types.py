@@ -285,6 +285,11 @@ class Usage:
             model_version=answer.model_version,
         )
 
+    def to_store(self) -> dict[str, Any]:
+        """What is stored as JSON: `stored` reads it. Zeros are left out, so a version that does not know a value meets it only where it is used."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in values.items() if value}
+
     @classmethod
     def stored(cls, kept: Mapping[str, Any]) -> Usage:
         """The usage that was stored as JSON, by this version or another one.

@@ -7,7 +7,7 @@ only while the step's lease is held.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -259,7 +259,7 @@ def _store_outcome(connection: Connection, lease: Lease, outcome: ChunkOutcome, 
     row = connection.execute(_answered(), {"job": lease.job, "no": lease.part}).one()
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
     usage = Usage.stored(row.usage).plus(outcome.usage)
-    kept = {"replies": [*row.replies, *merged], "usage": asdict(usage), "progress": outcome.progress, "open": not last}
+    kept = {"replies": [*row.replies, *merged], "usage": usage.to_store(), "progress": outcome.progress, "open": not last}
     set_chunk(connection, lease, **kept)
 
 

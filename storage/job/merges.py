@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select
 
@@ -25,7 +25,7 @@ def record_merged(connection: Connection, lease: Lease, merged: Merged, *, limit
     if limited:
         money.spend(connection, lease, merged.usage.nanodollars)
     steps.check(connection, lease)
-    kept = {"job": lease.job, "key": merged.key, "text": merged.text, "usage": asdict(merged.usage)}
+    kept = {"job": lease.job, "key": merged.key, "text": merged.text, "usage": merged.usage.to_store()}
     connection.execute(insert(merges_table).values(**kept))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -32,7 +32,7 @@ def record_whole(
     steps.finish(connection, lease)
     _mark(connection, lease.job, chunk, outcome)
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
-    set_chunk(connection, lease, replies=merged, usage=asdict(outcome.usage), open=False)
+    set_chunk(connection, lease, replies=merged, usage=outcome.usage.to_store(), open=False)
     said = [*warnings_of(image.note for image in chunk.staged if image.note), *warnings_of(outcome.notes.values())]
     warnings = list(dict.fromkeys([*job.warnings, *said]))
     return close_job(connection, replace(job, warnings=warnings), verdict, settled=True)

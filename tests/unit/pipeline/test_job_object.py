@@ -87,3 +87,10 @@ def test_a_usage_that_another_version_has_stored_is_read_as_far_as_it_is_known()
     assert Usage.stored(before) == Usage(model_calls=2, input_tokens=30, nanodollars=7, model_version="m-1")
     later = {**asdict(Usage(model_calls=3, economy_calls=1)), "priority_calls": 1}
     assert Usage.stored(later) == Usage(model_calls=3, economy_calls=1)
+
+
+def test_a_stored_usage_has_only_what_is_used_so_that_an_older_version_meets_no_new_value_without_need():
+    usage = Usage(model_calls=2, input_tokens=30, model_version="m-1")
+    assert usage.to_store() == {"model_calls": 2, "input_tokens": 30, "model_version": "m-1"}
+    assert Usage.stored(usage.to_store()) == usage
+    assert Usage().to_store() == {}
