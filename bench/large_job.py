@@ -20,8 +20,7 @@ from pathlib import Path
 
 from bench.report import at_most, print_report, spread
 from bench.web import IMAGES, beside, web
-from testbed import FakeGemini, numbered_picture, serving
-from tests.fakes.flex import FlexServer
+from testbed import FakeGemini, FlexServer, numbered_picture, serving
 
 PER_CALL, AT_ONCE, LATENCY = 16, 32, 1.0
 FLEX_FACTOR = 1 / 30  #: so that calls in the tier economy are answered after 2 to 30 s

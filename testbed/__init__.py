@@ -7,6 +7,7 @@ from testbed.postgres import PostgresServer, postgres
 from testbed.production import Production, eventually, production, valkey
 from testbed.seaweedfs import S3Server, seaweedfs
 from testbed.service import ROOT, PictureServer, Service, environment, pictures, serving
+from tests.fakes.flex import FlexServer
 from tests.fakes.gemini import Behaviour, FakeGemini, SeenCall, numbered_picture
 from tests.fakes.gemini_behaviours import rate_limited
 from tests.rows import job_of, new_account, staged_images
@@ -15,6 +16,7 @@ __all__ = [
     "ROOT",
     "Behaviour",
     "FakeGemini",
+    "FlexServer",
     "PictureServer",
     "PostgresServer",
     "Production",
