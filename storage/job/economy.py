@@ -14,7 +14,7 @@ from pipeline.plan import RAW_BYTES
 from pipeline.types import Question, StepKind, StepState, Tier
 from storage.database import now_ms
 from storage.job.questions import question_of
-from storage.queue.steps import SLOW, JobGone, Lease
+from storage.queue.steps import AHEAD, SLOW, JobGone, Lease
 from storage.schema import OPEN_STATES, chunks_table, jobs_table, steps_table
 
 PaceOf = Callable[[str, Question, int], Pace]  #: of a model's chunks: the model, the question, and the images of a chunk
@@ -39,7 +39,7 @@ def standing_of(connection: Connection, lease: Lease) -> Standing:
 
 
 def overdue_steps(connection: Connection, pace_of: PaceOf) -> list[int]:
-    """The slow steps that nobody holds and whose last moment has come."""
+    """The steps that nobody holds and whose last moment has come: slow ones, and those that stage images for slow ones."""
     rows = connection.execute(_open_jobs(), {"part": -1}).all()
     found: list[int] = []
     for row in rows:
@@ -71,7 +71,7 @@ def _open_jobs() -> Select[Any]:
     """The open economy jobs with their open chunks: how many there are, how many come after `part`, and the images of the largest."""
     columns, chunk = jobs_table.c, chunks_table.c
     slow = select(steps_table.c.id).where(
-        steps_table.c.job == columns.id, steps_table.c.priority == SLOW, steps_table.c.state.in_(OPEN_STATES)
+        steps_table.c.job == columns.id, steps_table.c.priority.in_((SLOW, AHEAD)), steps_table.c.state.in_(OPEN_STATES)
     )
     return (
         select(
@@ -94,15 +94,15 @@ def _open_jobs() -> Select[Any]:
 
 @cache
 def _waiting() -> Select[Any]:
-    """The slow steps of a job that nobody holds, the first chunk first, each with the number of open chunks after its own."""
+    """The steps of a job that `overdue_steps` may give, the first chunk first, each with the number of open chunks after its own."""
     chunk = chunks_table.c
     after = select(func.count()).where(chunk.job == steps_table.c.job, chunk.open, chunk.no > steps_table.c.part)
     return (
         select(steps_table.c.id, after.correlate(steps_table).scalar_subquery().label("after"))
         .where(
             steps_table.c.job == bindparam("job"),
-            steps_table.c.kind == StepKind.EXTRACT.value,
-            steps_table.c.priority == SLOW,
+            steps_table.c.kind.in_((StepKind.STAGE.value, StepKind.EXTRACT.value)),
+            steps_table.c.priority.in_((SLOW, AHEAD)),
             steps_table.c.state == StepState.READY.value,
         )
         .order_by(steps_table.c.part)

@@ -33,12 +33,17 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.types import StepState, Tier
 from storage.database import now_ms
-from storage.queue.steps import SLOW, USUAL, WAITED, free
+from storage.queue.steps import AHEAD, SLOW, USUAL, WAITED, free
 from storage.schema import DELAYED_STEP, FRESH_STEP, OPEN_STEP, TAKEN_STEP, jobs_table, steps_table
 
 #: Most steps of one account that are announced or leased at a time. A job of 3000 images has 60 to 190 chunks, so the limit
 #: keeps room in the queue for the jobs of other accounts. Slow steps have a window of their own, because they stay in it for long.
 WINDOW = 64
+#: The same for the steps that stage images for slow steps. No model call slows them down, so as many as WINDOW would keep all cores busy
+#: until the last image is staged, and nobody needs it so soon.
+AHEAD_WINDOW = 4
+#: A window is named by the priority of its steps. That of USUAL has the WAITED steps too.
+_PLACES = {USUAL: WINDOW, SLOW: WINDOW, AHEAD: AHEAD_WINDOW}
 RING_AGAIN_MS = 30_000  #: a step that was announced but not claimed is announced again after this time, which doubles each time
 MOST_DOUBLINGS = 5
 IN_HAND_MS = 2_000
@@ -68,14 +73,14 @@ def to_ring(
     if beside is not None:
         row = known or connection.execute(_account_statement(), {"job": beside}).one_or_none()
         account, tier = row or (None, None)
-        windows = [(account, False)] if account else []
-        windows += [(account, True)] if account and tier == Tier.ECONOMY.value else []
+        windows = [(account, USUAL)] if account else []
+        windows += [(account, SLOW), (account, AHEAD)] if account and tier == Tier.ECONOMY.value else []
         due = []
     else:
         windows = _windows_with_room(connection)
         due = [_ring_of(row) for row in connection.execute(_rung_long_ago(), {"most": limit})]
-    for account, slow in windows:
-        due += _slow_in_the_window(connection, account) if slow else _in_the_window(connection, account)
+    for account, window in windows:
+        due += _in_the_window(connection, account) if window == USUAL else _in_the_other_window(connection, account, window)
     due = sorted(due, key=lambda ring: (not ring.waited, ring.slow, ring.step))[:limit]
     if not due:
         return []
@@ -87,17 +92,21 @@ def _ring_of(row: Row[Any]) -> Ring:
     return Ring(row.id, waited=row.priority == WAITED, slow=row.priority == SLOW)
 
 
-def _windows_with_room(connection: Connection) -> list[tuple[str, bool]]:
-    """Windows that have a due step which was not announced yet, and room for it: the account, and whether it is that of slow steps."""
-    taken = {(row.account, row.slow == 1): row.steps for row in connection.execute(_taken_statement())}
-    unrung = [(row.account, row.slow == 1, row.first) for row in connection.execute(_unrung_by_account())]
-    return [(account, slow) for account, slow, first in unrung if first == WAITED or taken.get((account, slow), 0) < WINDOW]
+def _windows_with_room(connection: Connection) -> list[tuple[str, int]]:
+    """Windows that have a due step which was not announced yet, and room for it: the account and the window's name."""
+    taken = {(row.account, row.window): row.steps for row in connection.execute(_taken_statement())}
+    unrung = [(row.account, row.window, row.first) for row in connection.execute(_unrung_by_account())]
+    return [
+        (account, window)
+        for account, window, first in unrung
+        if first == WAITED or taken.get((account, window), 0) < _PLACES[window]
+    ]
 
 
-def _slow_in_the_window(connection: Connection, account: str) -> list[Ring]:
-    """The account's due slow steps that were not announced yet, as many as their window has room for."""
-    rows = connection.execute(_unrung_statement(slow=True), {"account": account}).all()
-    left = max(WINDOW - rows[0].others_taken, 0) if rows else 0
+def _in_the_other_window(connection: Connection, account: str, window: int) -> list[Ring]:
+    """The account's due steps of a window without waited steps that were not announced yet, as many as it has room for."""
+    rows = connection.execute(_unrung_statement(window), {"account": account}).all()
+    left = max(_PLACES[window] - rows[0].others_taken, 0) if rows else 0
     return [_ring_of(row) for row in rows[:left]]
 
 
@@ -106,7 +115,7 @@ def _in_the_window(connection: Connection, account: str) -> list[Ring]:
 
     Steps of jobs with a waiting caller come first. Only steps of such jobs count against their places in the window.
     """
-    rows = connection.execute(_unrung_statement(slow=False), {"account": account}).all()
+    rows = connection.execute(_unrung_statement(USUAL), {"account": account}).all()
     if not rows:
         return []
     waited = [row.id for row in rows if row.priority == WAITED]
@@ -156,22 +165,23 @@ def _account_statement() -> Select[Any]:
 
 @cache
 def _unrung_by_account() -> Select[Any]:
-    columns = steps_table.c.account, _is_slow().label("slow"), steps_table.c.priority
+    columns = steps_table.c.account, _window().label("window"), steps_table.c.priority
     fresh = select(*columns).where(text(FRESH_STEP))
     delayed = select(*columns).where(text(DELAYED_STEP), steps_table.c.not_before <= _once_now())
     due = union_all(fresh, delayed).subquery().c
-    return select(due.account, due.slow, func.min(due.priority).label("first")).group_by(due.account, due.slow)
+    return select(due.account, due.window, func.min(due.priority).label("first")).group_by(due.account, due.window)
 
 
 @cache
 def _taken_statement() -> Select[Any]:
-    taken = select(steps_table.c.account, _is_slow().label("slow"), func.count().label("steps")).where(text(f"({TAKEN_STEP})"))
-    return taken.group_by(steps_table.c.account, _is_slow())
+    taken = select(steps_table.c.account, _window().label("window"), func.count().label("steps")).where(text(f"({TAKEN_STEP})"))
+    return taken.group_by(steps_table.c.account, _window())
 
 
-def _is_slow() -> ColumnElement[int]:
-    """1 for a slow step, 0 for the others. The number is written out, because Postgres must see that it groups by the same."""
-    return case((steps_table.c.priority == literal_column(str(SLOW)), literal_column("1")), else_=literal_column("0"))
+def _window() -> ColumnElement[int]:
+    """The name of a step's window. The numbers are written out, because Postgres must see that it groups by the same."""
+    usual = literal_column(str(USUAL))
+    return case((steps_table.c.priority == literal_column(str(WAITED)), usual), else_=steps_table.c.priority)
 
 
 @cache
@@ -185,15 +195,12 @@ def _rung_long_ago() -> Select[Any]:
 
 
 @cache
-def _unrung_statement(*, slow: bool) -> Select[Any]:
-    """An account's due steps that were not announced yet, in order. Each row also has the number of taken window places.
-
-    `slow`: the slow steps and their window, instead of the others.
-    """
+def _unrung_statement(window: int) -> Select[Any]:
+    """An account's due steps of a window that were not announced yet, in order. Each row also has the number of taken places."""
     same = steps_table.alias("same")
-    others = same.c.priority == SLOW if slow else same.c.priority.not_in((WAITED, SLOW))
+    others = same.c.priority == window
     taken = select(func.count()).select_from(same).where(same.c.account == bindparam("account"), text(f"({TAKEN_STEP})"))
-    priorities = (SLOW,) if slow else (WAITED, USUAL)
+    priorities = (WAITED, USUAL) if window == USUAL else (window,)
     due = union_all(*(part for priority in priorities for part in _first_due(priority))).subquery().c
     return (
         select(

@@ -42,7 +42,10 @@ Finished = Literal[StepState.DONE, StepState.DEAD, StepState.SPLIT]
 #: The kinds of step that a job's end cancels.
 _WORK = tuple(kind.value for kind in (StepKind.STAGE, StepKind.EXTRACT, StepKind.GROUND, StepKind.FINALIZE))
 
-WAITED, USUAL, SLOW = 0, 1, 2  #: the values of `priority`, in the order in which steps are announced
+#: The values of `priority`, in the order in which steps are announced. AHEAD: the step stages images for slow steps.
+WAITED, USUAL, SLOW, AHEAD = 0, 1, 2, 3
+#: The priority of the steps of an economy job, by their kind; USUAL for all other kinds.
+_IN_ECONOMY = {StepKind.STAGE: AHEAD, StepKind.EXTRACT: SLOW}
 ALONE_AFTER = 2  #: a step runs in its own process after this number of expired leases
 
 
@@ -88,7 +91,7 @@ def add(
     """
     same = {"job": job, "round": round_, "kind": kind.value, "state": StepState.READY.value, "not_before": 0}
     rows = connection.execute(
-        _add_statement(asks=kind is StepKind.EXTRACT),
+        _add_statement(in_economy=_IN_ECONOMY.get(kind, USUAL)),
         [{**same, "of": job, "part": part, "expiries": expiries} for part in parts],
     )
     ids = [int(row.id) for row in rows]
@@ -98,18 +101,18 @@ def add(
 
 
 @cache
-def _add_statement(*, asks: bool) -> ReturningInsert[tuple[int]]:
-    account, priority = _of_job(bindparam("of"), asks=asks)
+def _add_statement(*, in_economy: int) -> ReturningInsert[tuple[int]]:
+    account, priority = _of_job(bindparam("of"), in_economy=in_economy)
     added = insert(steps_table).values(added_at=now_ms(), account=account, priority=priority)
     return added.returning(steps_table.c.id, sort_by_parameter_order=True)
 
 
-def _of_job(job: ColumnElement[str], *, asks: bool) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
-    """The account and the priority that a step copies from its job. `asks`: the step asks the model, in the tier of the job."""
+def _of_job(job: ColumnElement[str], *, in_economy: int) -> tuple[ScalarSelect[str], ScalarSelect[int]]:
+    """The account and the priority that a step takes from its job. `in_economy`: its priority if the job's tier is `economy`."""
     row = jobs_table.c.id == job
     waited = (jobs_table.c.waited, WAITED)
-    slow = [(jobs_table.c.tier == Tier.ECONOMY.value, SLOW)] if asks else []
-    priority = select(case(waited, *slow, else_=USUAL)).where(row)
+    economy = [(jobs_table.c.tier == Tier.ECONOMY.value, in_economy)] if in_economy != USUAL else []
+    priority = select(case(waited, *economy, else_=USUAL)).where(row)
     return select(jobs_table.c.account).where(row).scalar_subquery(), priority.scalar_subquery()
 
 
@@ -232,8 +235,9 @@ def hurry(connection: Connection, lease: Lease) -> None:
 
 
 def hurry_waiting(connection: Connection, ids: Sequence[int]) -> int:
-    """As `hurry`, for slow steps that nobody holds. Returns how many of them there were."""
-    waiting = free(steps_table.c.id.in_(ids), steps_table.c.state == StepState.READY.value, steps_table.c.priority == SLOW)
+    """As `hurry`, for steps that nobody holds, also those that stage for slow steps. Returns how many of them there were."""
+    unhurried = steps_table.c.priority.in_((SLOW, AHEAD))
+    waiting = free(steps_table.c.id.in_(ids), steps_table.c.state == StepState.READY.value, unhurried)
     usual = {"priority": USUAL, "rung_at": None, "rings": 0, "not_before": 0}
     return connection.execute(update(steps_table).where(waiting).values(**usual)).rowcount
 

@@ -15,6 +15,7 @@ from pipeline.ports import Cause, ModelUnavailable
 from pipeline.types import Answer, Call, Finish, Tier
 from storage import schema
 from storage.database import now_ms
+from storage.queue import steps
 from tests.fakes.engine import FakeEngine, answer_text
 from tests.harness import Harness, running
 from workers.economy import hurry_overdue
@@ -151,6 +152,22 @@ def test_a_step_that_waits_for_capacity_is_hurried_when_its_last_moment_comes(ho
     assert job(house, name)["status"] == "running", "its last moment has not come"
     leave(house, 200)
     hurry_overdue(house.work)
+    house.drain()
+    assert job(house, name)["status"] == "succeeded"
+
+
+def test_images_are_fetched_ahead_of_slow_calls_until_there_is_no_time_for_that(house):
+    name = accepted(house)
+
+    def priorities():
+        columns = schema.steps_table.c
+        with house.database.read() as connection:
+            return set(connection.scalars(select(columns.priority).where(columns.kind == "stage", columns.job == name)))
+
+    assert priorities() == {steps.AHEAD}
+    leave(house, 200)
+    hurry_overdue(house.work)
+    assert priorities() == {steps.USUAL}
     house.drain()
     assert job(house, name)["status"] == "succeeded"
 

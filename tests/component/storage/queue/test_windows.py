@@ -13,7 +13,7 @@ from pipeline.types import StepKind
 from storage import schema
 from storage.job import chunks
 from storage.queue import ringing, steps
-from storage.queue.ringing import RING_AGAIN_MS, WINDOW
+from storage.queue.ringing import AHEAD_WINDOW, RING_AGAIN_MS, WINDOW
 from storage.sql_errors import ConstraintViolated
 from tests.rows import at_once, claimed, new_account, new_job, now, ring, rung_now, set_steps, step_ids, step_row
 from workers.run import _commit
@@ -102,6 +102,22 @@ def test_slow_steps_have_a_window_of_their_own_and_are_marked(database, account)
     assert [each.step for each in rung if not each.slow] == usual[:WINDOW]
     claimed(database, slow[0])
     assert ring(database) == [], "what is leased takes its place too"
+
+
+def test_few_steps_at_a_time_stage_images_for_slow_steps_and_keep_no_usual_step_waiting(database, account):
+    ahead = step_ids(database, new_job(database, account, images=WINDOW))
+    set_steps(database, *ahead, priority=steps.AHEAD)
+    usual = step_ids(database, new_job(database, account, images=WINDOW))
+    rung = ring(database)
+    assert [each.step for each in rung] == usual + ahead[:AHEAD_WINDOW]
+    assert not any(each.slow for each in rung)
+    lease = claimed(database, ahead[0])
+    assert ring(database) == [], "what is leased takes its place too"
+    with database.write() as connection:
+        steps.finish(connection, lease)
+        assert [each.step for each in ringing.to_ring(connection, beside=lease.job, known=(account, "economy"))] == [
+            ahead[AHEAD_WINDOW]
+        ]
 
 
 def test_slow_steps_that_are_hurried_are_rung_anew_as_usual_ones(database, account):
