@@ -6,7 +6,11 @@ import threading
 
 import pytest
 
+from pipeline.finalize import Verdict
+from pipeline.types import JobStatus
 from storage import schema
+from storage.job import closing
+from storage.job.locked import lock_job
 from tests.harness import CREDITS, b64, running
 from tests.rows import eventually, job_row
 from workers.run import run_step
@@ -106,6 +110,17 @@ def test_a_job_that_has_ended_is_not_cancelled(house):
     refused = cancel(house, job)
     assert (refused.status_code, refused.json["code"]) == (409, "already_ended")
     assert house.get(f"/api/v1/jobs/{job}").json["status"] == "succeeded"
+
+
+def test_whoever_ends_an_ended_job_changes_and_charges_nothing(house):
+    """Those who end a job look first whether it has ended. This holds if one of them forgets to."""
+    job = accepted(house)
+    house.drain()
+    before = house.ledger(job), house.balance(), job_row(house.database, job)
+    with house.database.write() as connection:
+        verdict = Verdict(status=JobStatus.FAILED, result=None, error=("internal_error", "d"))
+        assert closing.close_job(connection, lock_job(connection, job), verdict) == []
+    assert (house.ledger(job), house.balance(), job_row(house.database, job)) == before
 
 
 def test_somebody_else_s_job_looks_like_none(house):

@@ -109,7 +109,7 @@ def test_few_steps_at_a_time_stage_images_for_slow_steps_and_keep_no_usual_step_
     set_steps(database, *ahead, priority=steps.AHEAD)
     usual = step_ids(database, new_job(database, account, images=WINDOW))
     rung = ring(database)
-    assert [each.step for each in rung] == usual + ahead[:AHEAD_WINDOW]
+    assert [each.step for each in rung] == ahead[:AHEAD_WINDOW] + usual
     assert not any(each.slow for each in rung)
     lease = claimed(database, ahead[0])
     assert ring(database) == [], "what is leased takes its place too"
