@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
 import pytest
@@ -12,7 +13,7 @@ from storage import schema
 from storage.job import closing
 from storage.job.locked import lock_job
 from tests.harness import CREDITS, b64, running
-from tests.rows import eventually, job_row
+from tests.rows import claimed, eventually, job_row, step_ids
 from workers.run import run_step
 
 ASYNC = {"Prefer": "respond-async"}
@@ -79,6 +80,19 @@ def test_a_call_that_is_under_way_changes_nothing_when_it_comes_back(tmp_path):
         eventually(lambda: not house.scratch.objects)
         assert job_row(house.database, job) == ended
         assert house.balance() == (CREDITS, 0, 0)
+
+
+def test_what_a_worker_writes_after_the_cancel_is_deleted_when_its_lease_is_over(house):
+    job = accepted(house)
+    claimed(house.database, step_ids(house.database, job)[0])
+    cancel(house, job)
+    house.drain()
+    house.scratch.put(f"{job}/late", io.BytesIO(b"x"))
+    house.drain()
+    assert list(house.scratch.list(job)) == [f"{job}/late"], "the worker may still write"
+    house.skip_waits()
+    house.drain()
+    assert list(house.scratch.list(job)) == []
 
 
 def test_who_waits_for_it_is_told(tmp_path):

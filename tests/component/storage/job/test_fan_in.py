@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from sqlalchemy import update
 
 from pipeline.asking.ask import ChunkOutcome
+from pipeline.finalize import Verdict
 from pipeline.stage import StagedChunk
-from pipeline.types import Failure, ItemCode, Reply
+from pipeline.types import Failure, ItemCode, JobStatus, Reply
+from storage import schema
 from storage.job import chunks, closing
 from storage.queue.steps import LostLease
-from tests.rows import at_once, claimed, extract_lease, job_row, new_account, new_job, step_ids, step_row
+from tests.rows import at_once, claimed, extract_lease, job_row, new_account, new_job, step_ids, step_row, stolen
 
 
 @pytest.fixture
@@ -50,6 +53,29 @@ def test_two_chunks_closed_at_once_give_exactly_one_finalize_step(database, acco
         assert sorted(follow) == [[], finalize]
         assert len(finalize) == 1
         assert job_row(database, job).status == "finalizing"
+
+
+def test_a_finalize_step_that_lost_its_lease_does_not_end_the_job(database, account):
+    job = new_job(database, account, images=1)
+    answer(database, extract_lease(database, job, 0))
+    lost = claimed(database, step_ids(database, job, "finalize")[0])
+    successor = stolen(database, lost)
+    verdict = Verdict(status=JobStatus.SUCCEEDED, result="r", error=None)
+    with pytest.raises(LostLease), database.write() as connection:
+        closing.finish_job(connection, lost, verdict)
+    assert job_row(database, job).status == "finalizing"
+    with database.write() as connection:
+        closing.finish_job(connection, successor, verdict)
+    assert job_row(database, job).status == "succeeded"
+
+
+@pytest.mark.parametrize(("round_", "ends"), [(1, True), (2, False)])
+def test_only_a_job_in_its_first_round_ends_because_its_model_cannot_be_asked(database, account, round_, ends):
+    job = new_job(database, account, images=1)
+    with database.write() as connection:
+        connection.execute(update(schema.jobs_table).where(schema.jobs_table.c.id == job).values(round=round_))
+        assert closing.close_unavailable(connection, job, "no key") is ends
+    assert (job_row(database, job).status == "failed") is ends
 
 
 def test_chunks_that_close_in_different_ways_at_once_give_one_finalize_step_too(database, account):
