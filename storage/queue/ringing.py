@@ -14,6 +14,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Integer,
     Row,
     ScalarSelect,
     Select,
@@ -180,7 +181,7 @@ def _taken_statement() -> Select[Any]:
 
 def _window() -> ColumnElement[int]:
     """The name of a step's window. The numbers are written out, because Postgres must see that it groups by the same."""
-    usual = literal_column(str(USUAL))
+    usual: ColumnElement[int] = literal_column(str(USUAL), Integer)
     return case((steps_table.c.priority == literal_column(str(WAITED)), usual), else_=steps_table.c.priority)
 
 
