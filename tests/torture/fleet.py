@@ -187,12 +187,17 @@ class Fleet:
         return name
 
     def kill_decoder(self, place: int) -> str:
-        name, process = self._pick("worker", place)
-        with suppress(psutil.Error):
-            for child in reversed(psutil.Process(process.pid).children(recursive=True)):  # the decoder itself, not a parent of it
-                if any("decode_child" in word for word in child.cmdline()):
-                    child.kill()
-                    return f"a decoder of {name}"
+        """Kills a decoder of the worker at this place, or of another one if that has none."""
+        workers = self.running("worker")
+        for at in range(len(workers)):
+            name, process = workers[(place + at) % len(workers)]
+            with suppress(psutil.Error):
+                for child in reversed(
+                    psutil.Process(process.pid).children(recursive=True)
+                ):  # the decoder itself, not a parent of it
+                    if any("decode_child" in word for word in child.cmdline()):
+                        child.kill()
+                        return f"a decoder of {name}"
         return ""
 
     def deploy(self, role: str, place: int) -> str:
