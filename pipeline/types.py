@@ -286,7 +286,10 @@ class Usage:
         )
 
     def to_store(self) -> dict[str, Any]:
-        """What is stored as JSON: `stored` reads it. Zeros are left out, so a version that does not know a value meets it only where it is used."""
+        """What is stored as JSON: `stored` reads it.
+
+        Zeros are left out. So a version that does not know a value meets it only in jobs that use it.
+        """
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: value for name, value in values.items() if value}
 
