@@ -219,7 +219,10 @@ class Fleet:
             os.killpg(process.pid, signal.SIGKILL)
         if code == -signal.SIGKILL:
             return ""
-        self.stops.append({"process": name, "age": round(age, 2), "seconds": round(time.monotonic() - began, 2), "code": code})
+        seconds = time.monotonic() - began
+        self.stops.append(
+            {"process": name, "at": time.time() - seconds, "age": round(age, 2), "seconds": round(seconds, 2), "code": code}
+        )
         return name
 
     @contextmanager

@@ -20,6 +20,7 @@ from tests.torture.disks import small_disk
 from tests.torture.entry import OPENAI_MODEL
 from tests.torture.fleet import Fleet, free_port
 from tests.torture.load.bodies import OCR_MODEL
+from tests.torture.locked import Locked
 from tests.torture.migrating import kill_migration
 from tests.torture.model import Model
 from tests.torture.plan import Plan
@@ -70,6 +71,7 @@ class House:
     scratch: Any
     redis_url: str  #: without a proxy
     watch: rows.Watch
+    locked: Locked | None  #: when SQLite's write lock was held for long; None for Postgres, whose server frees locks
     keys: list[str]
     attacker: tuple[str, str]  #: account and key
     accounts: list[str]
@@ -158,6 +160,10 @@ def house(
         fleet.start()
         watch.start()
         stack.callback(watch.close)
+        locked = None if server else Locked(Path(settings.database_url.removeprefix("sqlite:///")))
+        if locked:
+            locked.start()
+            stack.callback(locked.close)
         fleet.wait_until_serving()
         yield House(
             fleet=fleet,
@@ -171,6 +177,7 @@ def house(
             scratch=open_scratch(settings),
             redis_url=redis_url,
             watch=watch,
+            locked=locked,
             keys=[each["key"] for each in made[:ACCOUNTS]],
             attacker=(made[ACCOUNTS]["account"], made[ACCOUNTS]["key"]),
             accounts=[each["account"] for each in made],

@@ -96,6 +96,7 @@ def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: boo
             planned=plan.kinds,
             faults=[*built.before, *faults.done],
             reclaims=built.watch.reclaims,
+            locked=built.locked.windows if built.locked else [],
             stops=built.fleet.stops,
             deaths=built.fleet.deaths,
             attacks=dict(attacker.did),

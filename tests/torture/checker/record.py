@@ -40,7 +40,9 @@ class Record:
     planned: dict[str, int]  #: kind of fault → how often it was planned
     faults: list[Row]  #: the faults that were injected: kind, at, ended, what, hits (how often it took effect)
     reclaims: list[Row]  #: the steps that a dead, paused or cut-off process held: step, process, since, seconds or None
-    stops: list[Row]  #: the processes that got SIGTERM: process, age (seconds since its start), seconds, code
+    #: When a process, paused meanwhile, held SQLite's write lock for long: start and end, epoch seconds.
+    locked: list[tuple[float, float]]
+    stops: list[Row]  #: the processes that got SIGTERM: process, at (epoch seconds), age (seconds since its start), seconds, code
     deaths: list[Row]  #: the processes that ended unasked: at, process, code, said (its last lines)
     attacks: dict[str, int]  #: what the misbehaving account did → how often; empty: there is none
     clocks: int  #: how often a process found that its clock differs from that of S3
@@ -49,6 +51,7 @@ class Record:
 
 def load(path: Path) -> Record:
     values = json.loads(path.read_text())
+    values["locked"] = [tuple(window) for window in values["locked"]]
     return Record(**{field.name: values[field.name] for field in fields(Record)})
 
 

@@ -70,8 +70,8 @@ def recovered(record: Record) -> Looked:
 
 
 def reclaimed(record: Record) -> Looked:
-    """The time in which no supervisor could work does not count."""
-    away = windows(record, *NOT_RECLAIMING)
+    """The time in which no supervisor could work or write does not count."""
+    away = [*windows(record, *NOT_RECLAIMING), *record.locked]
     took = []
     faults = []
     for row in record.reclaims:
@@ -93,13 +93,14 @@ def _overlap(since: float, seconds: float, away: list[tuple[float, float]]) -> f
 
 
 def stopped(record: Record) -> Looked:
+    """The time in which a process could not write its steps does not count."""
+    took = [max(stop["seconds"] - _overlap(stop["at"], stop["seconds"], record.locked), 0.0) for stop in record.stops]
     faults = [
-        f"{stop['process']} ended {stop['seconds']:.0f} s after SIGTERM with code {stop['code']}"
-        for stop in record.stops
-        if stop["seconds"] > STOP_SECONDS or stop["code"] not in ({0, -signal.SIGTERM} if stop["age"] < START_SECONDS else {0})
+        f"{stop['process']} ended {seconds:.0f} s after SIGTERM with code {stop['code']}"
+        for stop, seconds in zip(record.stops, took, strict=True)
+        if seconds > STOP_SECONDS or stop["code"] not in ({0, -signal.SIGTERM} if stop["age"] < START_SECONDS else {0})
     ]
-    slowest = max((stop["seconds"] for stop in record.stops), default=0)
-    return f"{len(record.stops)} deploys, the slowest in {slowest:.0f} s", faults
+    return f"{len(took)} deploys, the slowest in {max(took, default=0):.0f} s", faults
 
 
 def few_calls(record: Record) -> Looked:

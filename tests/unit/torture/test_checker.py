@@ -9,7 +9,7 @@ import pytest
 
 from tests.torture.checker import PROMISES, check
 from tests.torture.checker.record import Record, load
-from tests.unit.torture.histories import ENDS, HISTORIES, LIVED, RECOVERED, SAME, SHOWN, History
+from tests.unit.torture.histories import ENDS, HISTORIES, LIVED, RECLAIMED, RECOVERED, SAME, SHOWN, STOPPED, History
 from tests.unit.torture.made_up import NOW, legs, line, whole
 
 
@@ -85,6 +85,15 @@ def test_the_time_in_which_no_supervisor_could_reclaim_a_step_does_not_count():
     assert broken(record) != set()
     record.reclaims[0]["since"] = NOW - 50
     record.faults.insert(0, {**away, "at": NOW - 51, "ended": NOW - 15})
+    assert broken(record) == set()
+
+
+def test_the_time_in_which_a_paused_process_held_the_lock_of_sqlite_does_not_count():
+    record = whole()
+    record.reclaims[0] |= {"since": NOW - 50, "seconds": 30.0}
+    record.stops[0] |= {"at": NOW - 50, "seconds": 30.0}
+    assert broken(record) == {RECLAIMED, STOPPED}
+    record.locked.append((NOW - 48, NOW - 29))
     assert broken(record) == set()
 
 

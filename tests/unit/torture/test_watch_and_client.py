@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from testbed import pictures
 from tests.rows import claimed, eventually, new_account, new_job, now, set_steps, step_ids
 from tests.torture.load.client import Client
+from tests.torture.locked import Locked
 from tests.torture.plan import make_plan
 from tests.torture.planned_jobs import Job
 from tests.torture.rows import Watch
@@ -42,6 +45,26 @@ def test_a_step_whose_lease_is_renewed_is_not_measured_as_a_dead_process_s(datab
     finally:
         watch.close()
     assert [row["step"] for row in watch.reclaims] == [dead, later]
+
+
+def test_the_time_in_which_a_process_holds_the_lock_of_sqlite_is_noted(tmp_path):
+    file = tmp_path / "some.db"
+    driver = sqlite3.connect(file, isolation_level=None)
+    driver.execute("PRAGMA journal_mode=WAL")
+    locked = Locked(file, long_seconds=0.5)
+    locked.start()
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+        began = time.time()
+        eventually(lambda: locked._since is not None and time.time() - locked._since > 0.5)
+        driver.execute("ROLLBACK")
+        ended = time.time()
+        eventually(lambda: len(locked.windows) == 1)
+    finally:
+        locked.close()
+        driver.close()
+    [(start, end)] = locked.windows
+    assert began - 1 < start < ended <= end
 
 
 class Service(BaseHTTPRequestHandler):
