@@ -24,7 +24,7 @@ from workers.alive import touch
 from workers.economy import watch_deadlines
 from workers.engine_watch import watch_engine
 from workers.lending import LentPlaces, look_always
-from workers.listening import Listening, WatchedRequest, while_listening
+from workers.listening import Listening, while_listening
 from workers.priority_pool import PriorityPool
 from workers.run import run_lease, run_step
 from workers.wiring import WorkerParts, build_parts, threads_of
@@ -37,7 +37,7 @@ Build = Callable[[Settings], tuple[WorkerParts, Celery, Callable[[], None]]]
 def register(app: Celery, parts: WorkerParts) -> None:
     """Registers the task that runs a step with these parts."""
 
-    @app.task(name=TASK, ignore_result=True, Request=WatchedRequest)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run(step: int) -> None:
         run_step(parts, step)
 
@@ -70,14 +70,16 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     publisher = Publisher(parts.signals, "worker")
     threading.Thread(target=watch_engine, args=(parts,), name="engine-watch", daemon=True).start()
     every, waited = threads_of(settings.worker_concurrency)
-    reserved = PriorityPool(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
+    reserved = PriorityPool(parts.signals, partial(run_step, parts), threads=waited, stopping=parts.stopping)
     slow = PriorityPool(
-        app, partial(run_step, parts), threads=settings.economy_concurrency, stopping=parts.stopping, queue=SLOW_QUEUE
+        parts.signals, partial(run_step, parts), threads=settings.economy_concurrency, stopping=parts.stopping, queue=SLOW_QUEUE
     )
     threading.Thread(target=watch_deadlines, args=(parts,), name="deadlines", daemon=True).start()
     lent = LentPlaces()
     most = SPARES * settings.worker_concurrency
-    spares = PriorityPool(app, partial(run_step, parts), threads=most, stopping=parts.stopping, queue=QUEUE, places=lent)
+    spares = PriorityPool(
+        parts.signals, partial(run_step, parts), threads=most, stopping=parts.stopping, queue=QUEUE, places=lent
+    )
     parts.lending.lend_to(lent, places=most)
     threading.Thread(target=look_always, args=(parts.lending, parts.stopping), name="lending", daemon=True).start()
     collect_less()

@@ -17,7 +17,6 @@ import os
 import sys
 import threading
 import traceback
-from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -195,7 +194,7 @@ def _message(signals: Signals) -> int | None:
     for queue in (WAITED_QUEUE, QUEUE, SLOW_QUEUE):
         message: Any = signals.redis.rpop(queue)
         if message:
-            return step_of(json.loads(b64decode(json.loads(message)["body"])))
+            return step_of(message)
     return None
 
 
