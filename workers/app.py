@@ -18,7 +18,7 @@ from config.settings import Settings
 from storage.queue.steps import Lease
 from storage.redis.counts import Publisher
 from storage.redis.messages import TASK
-from storage.redis.signals import QUEUE, SLOW_QUEUE, WAITED_QUEUE
+from storage.redis.signals import QUEUE, SLOW_QUEUE
 from workers import alone
 from workers.alive import touch
 from workers.economy import watch_deadlines
@@ -87,7 +87,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
         app.Worker(
             pool="threads",
             concurrency=every,
-            queues=[WAITED_QUEUE, QUEUE],
+            queues=[QUEUE],
             loglevel="WARNING",
             quiet=True,
             without_gossip=True,

@@ -1,6 +1,6 @@
-"""Threads beside Celery's: those that serve only steps whose caller waits, and spare ones while other threads wait for servers.
+"""Threads beside Celery's: those for steps whose caller waits, those for slow steps, and spare ones while others wait for servers.
 
-Large jobs can keep all other threads busy, but not those that serve only steps whose caller waits.
+Large jobs can keep all of Celery's threads busy, but none of those that serve steps whose caller waits.
 """
 
 from __future__ import annotations

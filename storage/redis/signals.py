@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # Celery takes 20 MB of memory, and only workers need it
 log = structlog.get_logger(__name__)
 
 QUEUE = "steps"  #: Celery queue of steps
-WAITED_QUEUE = "steps-waited"  #: Celery queue of steps whose caller holds a connection; workers read it first
+WAITED_QUEUE = "steps-waited"  #: queue of steps whose caller holds a connection; threads of their own read it
 SLOW_QUEUE = "steps-slow"  #: queue of steps whose calls take minutes; threads of their own read it
 CHANNEL = "extract-image:jobs"  #: channel for the ids of changed jobs
 GOING_ON = " goes on"  #: suffix of the id of a job that has changed but not ended
@@ -102,7 +102,6 @@ def celery_app(redis_url: str) -> Celery:
         broker_transport_options={
             # The queue is in SQL, so Redis need not keep the messages that are worked on. To keep them took two trips a message.
             "ack_emulation": False,
-            "queue_order_strategy": "priority",  # kombu's default is round robin
             "max_connections": 1000,  # kombu's default is 10
             # Retry once, without a pause. kombu's default retries for 6 s, and would block an HTTP request for that time.
             "max_retries": 1,
