@@ -243,6 +243,19 @@ def test_a_head_may_come_in_pieces_and_two_requests_in_one(web):
     assert answer.count(b'{"status":"ok"}') == 2
 
 
+def test_large_bodies_may_follow_each_other_at_once_on_one_connection(web):
+    """The head comes with the first bytes of the body, and the last bytes of the body with the next request."""
+    body = json.dumps({"inputMethod": "base64", "images": [b64(bytes(900_000))] * 2, "prompt": "p"}).encode()
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {web.key}\r\nPrefer: respond-async\r\n"
+    request = head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    status, _, rest = asked(web, request * 3 + last)
+    assert status == 202
+    assert rest.count(b"HTTP/1.1 202 ") == 2
+    assert rest.endswith(b'{"status":"ok"}')
+    assert web.jobs() == 3
+
+
 def test_an_empty_line_before_a_request_is_ignored(web):
     refused = f"POST {URL} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345\r\n".encode()
     status, _, rest = asked(web, b"\r\n" + refused + b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
