@@ -32,6 +32,9 @@ class Scratch(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Yields every key that starts with `prefix`, in any order."""
 
+    def ages(self, prefix: str) -> Iterator[tuple[str, float]]:
+        """As `list`, each key with the seconds since its object was stored, by the clock of the store."""
+
     def abort_uploads(self, seconds: float) -> int:
         """Ends uploads in parts that began more than `seconds` ago and were never finished. Returns how many there were."""
 

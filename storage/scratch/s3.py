@@ -153,13 +153,17 @@ class S3Scratch:
             raise Transient(text) if any(code in _AGAIN_CODES for _, code in failed) else Permanent(text)
 
     def list(self, prefix: str) -> Iterator[str]:
+        return (key for key, _ in self.ages(prefix))
+
+    def ages(self, prefix: str) -> Iterator[tuple[str, float]]:
         with self._told("list"):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                now = parsedate_to_datetime(page["ResponseMetadata"]["HTTPHeaders"]["date"])
                 for found in page.get("Contents", ()):
                     key = found["Key"].removeprefix(self._prefix)
                     if SAFE_KEY.fullmatch(key):
-                        yield key
+                        yield key, (now - found["LastModified"]).total_seconds()
 
     def abort_uploads(self, seconds: float) -> int:
         """Ages are counted by the clock of S3, which is in its answers. Each upload is one more request, so few are expected."""
