@@ -10,7 +10,7 @@ import structlog
 from flask import Blueprint, Flask, Response, g, request
 
 from api.errors import UNAUTHORIZED
-from api.health import Probe, faults_of, may_see_details
+from api.health import Probe, faults_of, has_token, may_see_details
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.schemas import text
 from api.wiring import WebParts
@@ -105,7 +105,8 @@ def blueprint(parts: WebParts, looked_at: Mapping[str, Probe]) -> Blueprint:
     )
     def metrics() -> Response:
         """Answers with the metrics. If Redis or the database can't be read, its metrics are left out and `part_up` is 0."""
-        if not may_see_details(parts):
+        # A wrong token is refused on this machine too, so that a Prometheus here shows that its token is wrong.
+        if not may_see_details(parts) or has_token(parts) is False:
             raise UNAUTHORIZED
         counted = {own: counts()}
         redis, database = True, True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from api.app import create_app
+from api.health import has_token
 from pipeline.decode.pool import DecoderPool
 from pipeline.errors import Permanent, Transient
 from pipeline.metrics import BUCKETS, COUNTED, Metric, counts
@@ -342,6 +344,10 @@ def test_without_the_database_what_was_counted_is_still_shown(harness):
         (OUTSIDE, {"Host": "127.0.0.1"}, False),
         (OUTSIDE, {}, False),
         (OUTSIDE, {"Authorization": "Bearer wrong"}, False),
+        (OUTSIDE, {"Authorization": f"Bearer {TOKEN[:-1]}"}, False),
+        (OUTSIDE, {"Authorization": "Bearer "}, False),
+        ({}, {"Authorization": "Bearer wrong"}, False),
+        ({}, {"Authorization": "Bearer \xe9"}, False),
         (OUTSIDE, {"Authorization": f"Bearer {TOKEN}"}, True),
     ],
 )
@@ -350,6 +356,27 @@ def test_only_this_machine_and_who_has_the_token_may_see_it(make_harness, peer, 
     answer = house.client.get("/metrics", headers=headers, environ_base=peer)
     assert answer.status_code == (200 if seen else 401)
     assert ("extract_image_" in answer.text) is seen
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "seen"),
+    [
+        ({}, {}, True),
+        ({}, {"Authorization": "Bearer whatever"}, True),
+        ({}, {"X-Forwarded-For": "203.0.113.9"}, False),
+        (OUTSIDE, {}, False),
+        (OUTSIDE, {"Authorization": "Bearer "}, False),
+        (OUTSIDE, {"Authorization": "Bearer None"}, False),
+    ],
+)
+def test_without_the_setting_only_this_machine_may_see_it(make_harness, peer, headers, seen):
+    answer = make_harness(workers_count=0).client.get("/metrics", headers=headers, environ_base=peer)
+    assert answer.status_code == (200 if seen else 401)
+
+
+def test_the_token_is_compared_in_constant_time():
+    [comparison] = re.findall(r"return (.+)$", inspect.getsource(has_token), re.MULTILINE)[1:]
+    assert comparison.startswith("hmac.compare_digest(")
 
 
 def test_an_account_s_key_opens_it_for_nobody(make_harness):
