@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots clean
+.PHONY: help install pins schemathesis browser promtool generators demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 browser: ## install Debian's Chromium, which the tests in tests/browser need; they are skipped without it
 	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
+
+promtool: ## install Debian's Prometheus, whose promtool tests the alert rules; those tests are skipped without it
+	@command -v promtool > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus > /dev/null; }
 
 generators: ## install Java and TypeScript, which tests of generated clients need; they are skipped without them
 	@command -v java > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jre-headless > /dev/null; }

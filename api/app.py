@@ -67,7 +67,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     probes = health.probes(parts)
     app.register_blueprint(health.blueprint(parts, probes))
     app.register_blueprint(capabilities.blueprint(parts, probes))
-    app.register_blueprint(metrics.blueprint(parts))
+    app.register_blueprint(metrics.blueprint(parts, probes))
     app.register_blueprint(console.blueprint())
     if examples_url:
         app.register_blueprint(examples.blueprint(parts))

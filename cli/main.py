@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.check_command import check
 from cli.commands import Commands
 from cli.jobs_command import jobs, usage
 from cli.lifeline import PARENT, end_with_parent
@@ -122,7 +123,7 @@ def main(context: click.Context) -> None:
     make_private()
 
 
-for command in (run, mcp, jobs, usage, login, schema, completion):
+for command in (run, mcp, jobs, usage, login, schema, completion, check):
     main.add_command(command)
 
 

@@ -15,10 +15,12 @@ from typing import Any
 import structlog
 
 from pipeline.errors import PartError
-from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
+from pipeline.metrics import BOOKS_WRONG, JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
 from pipeline.scratch_key import is_input, owner_of
 from storage.account import answers
+from storage.books import credits  # noqa: A004 - the field's word
+from storage.books.snapshot import snapshot
 from storage.database import Database
 from storage.job import closing, inputs, totals, upkeep
 from storage.job.upkeep import Owner
@@ -33,6 +35,7 @@ STOP_SECONDS = 5.0  #: for an errand to end when the supervisor stops; a later s
 PURGE_SECONDS = 60.0
 SWEEP_SECONDS = 300.0
 CHECK_SECONDS = 300.0
+CREDITS_SECONDS = 3600.0  #: between two checks of the credits, because they read the whole ledger
 OWNERS_AT_ONCE = 500  #: databases take about 30,000 values in one query
 LONGEST_REASON = 300  #: characters of a part's own words in the log
 #: A request that is being accepted has objects but no job yet. So objects of no job stay until nothing was added to them for
@@ -96,6 +99,7 @@ class Supervisor:
         self._every(SWEEP_FULL_SECONDS, self.sweep_if_full)
         self._every(SWEEP_SECONDS, self.abort_uploads)
         self._every(CHECK_SECONDS, self.check_totals)
+        self._every(CREDITS_SECONDS, self.check_credits)
 
     def reclaim(self) -> None:
         with self.database.write() as connection:
@@ -162,6 +166,15 @@ class Supervisor:
         log.warning("totals_were_wrong", accounts=len(wrong.accounts), scratch_bytes=wrong.scratch)
         with self.database.write() as connection:
             totals.mend(connection, wrong)
+
+    def check_credits(self) -> None:
+        """Counts and logs where the credits differ from the ledger. Only a person can say which of them is right."""
+        with snapshot(self.database) as connection:
+            checked = [credits.ledger(connection), *credits.rounds(connection)]
+        for one in checked:
+            BOOKS_WRONG.set(one.found, check=one.check)
+            if one.found:
+                log.error("books_are_wrong", check=one.check, findings=one.found, examples=list(one.examples))
 
     def sweep_if_full(self) -> None:
         """While storage is full, sweeps more often, and what belongs to no job goes sooner."""

@@ -211,7 +211,11 @@ def check_production(line: re.Match[str] | None) -> None:
     for named in (line["copied"], line["script"]):
         assert named is None or (ROOT / named).is_file()
     assert line["secret"] is None or line["secret"] in COMPOSE["secrets"]
-    assert line["verb"] in {None, "build", "exec", "ps", "up"}
+    assert line["verb"] in {None, "build", "exec", "logs", "ps", "restart", "stats", "up"}
+    if line["verb"] in {"logs", "restart"}:
+        named = [word for word in line["rest"].partition("|")[0].split() if not word.startswith("-") and not word[0].isdigit()]
+        assert named
+        assert set(named) <= set(SERVICES)
     for service in re.findall(r"--scale (\w+)=\d", line["rest"] or ""):
         assert service in SERVICES
     if line["verb"] == "exec":
