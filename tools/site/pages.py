@@ -68,7 +68,8 @@ def for_site(text: str, name: str, places: dict[str, str], root: Path = ROOT) ->
     end = 0
     for fence in _FENCED.finditer(text):
         parts.append(_linked(text[end : fence.start()], name, places, root))
-        parts.append(re.sub(r"^( *```\w*)[^\n]*", r"\1", fence[0], count=1))
+        block = re.sub(r"^( *```\w*)[^\n]*", r"\1", fence[0], count=1)
+        parts.append(f'<div class="diagram" markdown>\n\n{block}\n\n</div>' if fence["language"] == "mermaid" else block)
         end = fence.end()
     parts.append(_linked(text[end:], name, places, root))
     return "".join(parts)
