@@ -18,7 +18,7 @@ pytestmark = BROWSER_TESTS
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002: the name is that of the class above
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name in the class above
         pass
 
 
@@ -34,7 +34,9 @@ class Reader:
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(60_000)
         self.page.route(lambda asked: not asked.startswith(f"{url}/"), self._stop)
-        self.page.on("response", lambda answer: self.faults.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+        self.page.on(
+            "response", lambda answer: self.faults.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
+        )
         self.page.on("pageerror", lambda error: self.faults.append(f"{self.page.url}: {error}"))
         self.page.on("console", self._note)
 

@@ -56,9 +56,13 @@ def a_project(folder, text):
 
 def test_each_document_is_a_page_of_the_site_and_each_page_is_in_the_navigation_once(site):
     places = pages()
-    assert {name for name in NAMES if name not in places} == set(), "These documents are no pages: see PLACES of tools/site/pages.py."
+    assert {name for name in NAMES if name not in places} == set(), (
+        "These documents are no pages: see PLACES of tools/site/pages.py."
+    )
     in_navigation = Counter(named(navigation()))
-    assert {place for place in places.values() if in_navigation[place] != 1} == set(), "These pages are not in the navigation once."
+    assert {place for place in places.values() if in_navigation[place] != 1} == set(), (
+        "These pages are not in the navigation once."
+    )
     built = {place.removesuffix(".md") + ".html" for place in places.values()}
     assert set(site.pages) == {*built, "404.html"}
 
@@ -123,7 +127,9 @@ def test_the_check_of_links_finds_each_kind_of_fault(html, fault, tmp_path):
 
 def test_a_style_sheet_may_not_load_from_another_host_either(tmp_path):
     (tmp_path / "a.css").write_text('@import "https://a.example/b.css"; p { background: url(data:image/png;base64,AA) }')
-    assert list(Site(tmp_path).faults()) == ["a.css: https://a.example/b.css is loaded from another host. Put the file into docs/."]
+    assert list(Site(tmp_path).faults()) == [
+        "a.css: https://a.example/b.css is loaded from another host. Put the file into docs/."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,9 @@ def main() -> int:
         print(*found, sep="\n")
         return 1
     site = Site(target)
-    print(f"{len(site.pages)} pages are in {target}. To read them: {sys.executable} -m http.server --bind 127.0.0.1 --directory {target}")
+    print(
+        f"{len(site.pages)} pages are in {target}. To read them: {sys.executable} -m http.server --bind 127.0.0.1 --directory {target}"
+    )
     return 0
 
 
