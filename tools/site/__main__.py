@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.resources import files
+from importlib.metadata import distribution
 from pathlib import Path
 
 from tools.site.links import Site
@@ -47,7 +47,8 @@ def _add_assets(folder: Path) -> None:
     """The style sheet, and Mermaid's own file for browsers out of the package that brings it."""
     folder.mkdir()
     shutil.copyfile(HERE / "extra.css", folder / "extra.css")
-    (folder / "mermaid.js").write_bytes((files("mermaidx") / "assets" / "mermaid.js").read_bytes())
+    # The package itself is not imported: it would start an engine for JavaScript.
+    shutil.copyfile(Path(str(distribution("mermaidx").locate_file("mermaidx/assets/mermaid.js"))), folder / "mermaid.js")
 
 
 def main() -> int:
