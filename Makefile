@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser promtool generators demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots clean
+.PHONY: help install pins schemathesis browser promtool generators demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots docs clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,5 +102,8 @@ audit: install ## say which locked packages have known faults, or that it could 
 screenshots: install browser ## write pictures of the console's screens into docs/images/console
 	@$(BIN)/python -m tests.browser.screenshots
 
+docs: install ## build the documents as a site with a search, into the folder site, and check all links
+	@$(BIN)/python -m tools.site
+
 clean: ## remove what was made here
-	rm -rf .venv .venv-* var .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* var site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
