@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -13,7 +14,7 @@ import structlog
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
@@ -36,12 +37,18 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 TODO = "Spans are dropped meanwhile, and nothing else is affected. See whether the collector at OTEL_EXPORTER_OTLP_ENDPOINT takes OTLP over HTTP."
 
 
-def open_tracer(role: str, version: str, environment: Mapping[str, str]) -> OtelTracer:
+def open_tracer(role: str, version: str) -> OtelTracer:
     """Starts the thread that sends spans. Call it after the process has forked."""
-    name = environment.get("OTEL_SERVICE_NAME") or f"extract-image-{role}"
-    facts = {"service.name": name, "service.version": version, "extract_image.role": role}
+    facts = {
+        "service.name": f"extract-image-{role}",
+        "service.version": version,
+        "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",  # as /metrics names the process
+        "extract_image.role": role,
+    }
+    given = OTELResourceDetector().detect().attributes  # from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
+    resource = Resource.create({name: value for name, value in facts.items() if name not in given})
     ids = _Ids()
-    provider = TracerProvider(resource=Resource.create(facts), id_generator=ids, shutdown_on_exit=False)
+    provider = TracerProvider(resource=resource, id_generator=ids, shutdown_on_exit=False)
     exporter = QuietExporter(OTLPSpanExporter())
     provider.add_span_processor(BatchSpanProcessor(exporter))
     # The SDK logs a line for every batch that fails. QuietExporter says it once.

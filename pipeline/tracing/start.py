@@ -33,7 +33,7 @@ def start(role: str, environment: Mapping[str, str]) -> None:
         log.warning("tracing_off", todo="Install the extra for it: pip install 'extract-image[otel]'.")
         return
     try:
-        spans.active = open_tracer(role, version("extract-image"), environment)
+        spans.active = open_tracer(role, version("extract-image"))
     except Exception as error:  # noqa: BLE001 - the SDK raises of every kind for values that it can't use
         todo = "OpenTelemetry can't use one of its variables (OTEL_…). Correct it, or unset it."
         log.warning("tracing_off", reason=type(error).__name__, todo=todo)

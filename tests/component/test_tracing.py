@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -218,7 +219,7 @@ def test_a_request_that_is_refused_is_recorded_by_its_code(house, tracing):
     found = {span.name: span for span in tracing()}
     refused = found["POST /api/v1/extract-image"]
     assert (refused.facts["http.response.status_code"], refused.failed) == (400, None)
-    assert found["accept.check"].failed == refused.facts["error.type"] == "images_empty"
+    assert found["accept.check"].failed == refused.facts["error.type"] == "invalid_image_count"
     assert found["GET /api/v1/jobs/<job>"].facts["error.type"] == "not_found"
 
 
@@ -443,3 +444,36 @@ def test_an_exception_is_named_by_its_code_and_never_by_its_message():
     odd.code = "https://secret"
     assert code_of(odd) == "ValueError"
     assert NOTHING.fail("x") is None
+
+
+def test_a_process_that_ends_waits_for_a_silent_collector_no_longer_than_it_may(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
+        start.start("test", os.environ)
+        tracer = spans.active
+        spans.active = None
+        with tracer.span("never sent", "internal", {}):
+            pass
+        tracer.flush(0.01)
+        tracer.close(0.01)
+        tracer.close(0.01)
+        assert tracer._closing.is_alive(), "the collector has not answered, and nobody waited for it"
+        # It takes the connection, and ends it. Then the threads end too.
+    tracer._closing.join(30)
+
+
+def test_names_of_the_operator_go_before_ours(collector, monkeypatch):
+    for name, value in {
+        **collector.settings,
+        "OTEL_RESOURCE_ATTRIBUTES": "service.name=shop,deployment.environment=test",
+    }.items():
+        monkeypatch.setenv(name, value)
+    start.start("web", os.environ)
+    with spans.span("x"):
+        pass
+    spans.close(20)
+    spans.active = None
+    [body] = collector.bodies
+    assert b"shop" in body
+    assert b"extract-image-web" not in body
