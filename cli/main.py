@@ -178,6 +178,8 @@ def worker(*, alone: bool) -> None:
 def supervisor() -> None:
     """Run the supervisor, which announces due steps and reclaims lost ones. One is enough; running two is safe."""
     _end_on_sigterm()
+    from pipeline.tracing import spans
+    from pipeline.tracing.start import FLUSH_SECONDS, start
     from storage.database import Database
     from storage.redis.counts import Publisher
     from storage.redis.signals import Signals
@@ -189,6 +191,7 @@ def supervisor() -> None:
     end_with_parent()
     settings = _running_settings("supervisor")
     _started(settings, "supervisor", by_serve=by_serve)
+    start("supervisor", os.environ)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -200,6 +203,7 @@ def supervisor() -> None:
     publisher.close()
     signals.close()
     database.close()
+    spans.close(FLUSH_SECONDS)
 
 
 @main.command(name="migrate")

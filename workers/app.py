@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import warnings
@@ -15,6 +16,8 @@ from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
 
 from config.settings import Settings
+from pipeline.tracing import spans
+from pipeline.tracing.start import FLUSH_SECONDS, start
 from storage.queue.steps import Lease
 from storage.redis.counts import Publisher
 from storage.redis.messages import TASK
@@ -56,6 +59,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     """Works until SIGTERM or SIGINT, then finishes its steps or hands them back: see workers/drain.py."""
     # Celery warns against running as root, because a pickled message can run code. Our messages are JSON and hold a number.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    start("worker", os.environ)
     parts, app, close = build(settings)
     register(app, parts)
     while_listening.append(partial(touch, settings.data_dir, "worker"))
@@ -101,6 +105,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
         publisher.close()
         slow.close()  # while calls are in flight, the drain ends the process here: it hands their steps back
         close()
+        spans.close(FLUSH_SECONDS)
 
 
 def _stop_taking() -> None:
@@ -112,12 +117,15 @@ def _stop_taking() -> None:
 def run_alone(settings: Settings, build: Build = build_parts) -> None:
     """Runs the child that works on single steps for a worker: see workers/alone.py."""
     answers = alone.answers_apart()
+    start("worker", os.environ)
     parts, _, _ = build(settings)
     parts = parts.for_one_step()
     Publisher(parts.signals, "alone")  # it is not closed, because it ends with the process
 
     def run(lease: Lease) -> None:
         run_lease(parts, lease)
+        if spans.active is not None:  # the process may be killed at any time after its answer
+            spans.active.flush(FLUSH_SECONDS)
 
     alone.serve(run, sys.stdin.buffer, answers)
 
