@@ -65,8 +65,8 @@ def test_a_redis_that_is_killed_half_way_is_replaced_and_the_job_ends(tmp_path, 
             assert service.balance()["held"] == 0
 
 
-@pytest.mark.parametrize("name", ["with spaces", "ünïcode ☃", "100%25 a%41b", "why?not", "a#b&c=d"])
-def test_the_data_may_lie_in_a_folder_of_any_name(fake, tmp_path, name):
+def test_the_data_may_lie_in_a_folder_of_any_name(fake, tmp_path):
+    name = "with spaces ünïcode ☃ 100%25 a%41b why?not a#b&c=d"
     with serving(tmp_path / name, GEMINI_API_KEY=fake.key, GEMINI_BASE_URL=fake.base_url) as service:
         assert service.extract(body(5))[0] == 200
     assert (tmp_path / name / "extract-image.db").is_file()
