@@ -11,7 +11,6 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from testbed import FakeGemini, Service, serving
 from tests.browser.console import ALONE, CHROMIUM, Console, new_console
 
-
 # The tests of this folder share a browser and a service, because each takes seconds to start. They end with the folder's last test,
 # because other tests in the same process can't run an event loop beside Playwright's.
 
