@@ -49,7 +49,7 @@ test: install ## run the whole suite
 real-servers: install $(SERVERS)/.installed ## ask llama-server and LiteLLM, real model servers, what the engine openai promises
 	@$(BIN)/python -m pytest -m real tests/contract
 
-# `make test` does the same on SQLite. On Postgres it takes minutes, so it is run by hand.
+# `make test` does the same on SQLite with fewer random requests. This takes minutes, so it is run by hand.
 schemathesis: install ## try the service on Postgres with schemathesis, all checks and two accounts
 	@$(BIN)/python -m pytest -m real tests/e2e/test_openapi_clients.py
 
