@@ -34,7 +34,19 @@ from tests.docs.terminal import session
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]
 
 #: `sh production` and `sh sqlite` are run by tests/e2e/test_backup.py and test_upgrade.py, each with the service that the page is about.
-KINDS = {"sh", "sh production", "sh sqlite", "python", "php", "json request", "json node", "json mcp", "text help", "text session", "mermaid"}
+KINDS = {
+    "sh",
+    "sh production",
+    "sh sqlite",
+    "python",
+    "php",
+    "json request",
+    "json node",
+    "json mcp",
+    "text help",
+    "text session",
+    "mermaid",
+}
 #: What stays up, or takes minutes: checked, and run by tests of its own (tests/e2e).
 LONG_RUNNING = re.compile(
     r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z-]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
