@@ -25,7 +25,7 @@ from tests.fakes.gemini_behaviours import with_number
 from tests.torture.receiver import Receiver
 from workers.run import LOST
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("production"), pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("production"), pytest.mark.timeout(1500)]
 
 PAGE = "docs/how-to/backup.md"
 COMMANDS = commands(PAGE)
