@@ -15,8 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
@@ -30,6 +31,8 @@ from testbed import Production, numbered_picture, postgres, production, seaweedf
 NAMES = ("web-1", "worker-1", "supervisor")
 PICTURE_BYTES = 100_000  #: of a picture that is sent by base64; those by URL have 33 KB
 LOOK_SECONDS = 0.5
+IDLE_SECONDS = 10.0
+CPU = "CPU of "
 TABLES = ("jobs", "images", "chunks", "steps", "ledger")
 
 
@@ -97,23 +100,41 @@ def send(client: Any, body: dict[str, Any]) -> None:
 
 
 def usage_of(cluster: Production, client: Any, body: dict[str, Any], times: int) -> dict[str, Any]:
-    """What one job of this body takes: CPU seconds by part, what the servers count, new rows, and the most at one moment."""
+    """What one job of this body takes: CPU seconds by part, what the servers count, new rows, and the most at one moment.
+
+    What the idle service takes in the same time is taken off, with what this bench asks meanwhile.
+    """
     quiet(cluster)
-    before, counted, rows = cpu(cluster), counters(cluster), table_rows(cluster)
+    idle = spent(cluster, lambda: time.sleep(IDLE_SECONDS))
+    rows = table_rows(cluster)
     most = Most(lambda: {"scratch bytes": scratch_bytes(cluster), "connections": connections(cluster)})
-    for _ in range(times):
-        send(client, body)
+    busy = spent(cluster, lambda: [send(client, body) for _ in range(times)] and quiet(cluster))
     peak = most.end()
-    quiet(cluster)
-    after = {part: seconds - before[part] for part, seconds in cpu(cluster).items()}
-    more = {name: value - counted[name] for name, value in counters(cluster).items()}
+    share = busy["seconds"] / idle["seconds"]
+    each = {name: max(0.0, value - idle[name] * share) / times for name, value in busy.items()}
     return {
         "images": len(body["images"]),
-        "cpu": {part: round(seconds / times, 6) for part, seconds in after.items()},
-        "counted": {name: round(value / times, 3) for name, value in more.items()},
+        "calls": client.send("GET", "/api/v1/jobs?limit=1")[2]["jobs"][0]["usage"]["modelCalls"],
+        "cpu": {name.removeprefix(CPU): round(value, 6) for name, value in each.items() if name.startswith(CPU)},
+        "counted": {name: round(value, 3) for name, value in each.items() if not name.startswith(CPU) and name != "seconds"},
         "rows": {name: (count - rows[name]) / times for name, count in table_rows(cluster).items()},
         "peak": peak,
     }
+
+
+def spent(cluster: Production, work: Callable[[], object]) -> dict[str, float]:
+    """By how much each counter rose while the work was done, and the seconds that it took."""
+
+    def look() -> dict[str, float]:
+        return (
+            {f"{CPU}{part}": seconds for part, seconds in cpu(cluster).items()}
+            | counters(cluster)
+            | {"seconds": time.monotonic()}
+        )
+
+    before = look()
+    work()
+    return {name: value - before[name] for name, value in look().items()}
 
 
 def quiet(cluster: Production) -> None:
@@ -175,10 +196,14 @@ def connections(cluster: Production) -> float:
     return float(one(cluster, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")) - 1
 
 
-def one(cluster: Production, query: str) -> Any:
-    """The only value that the query gives."""
-    with psycopg.connect(cluster.settings["DATABASE_URL"].replace("+psycopg", ""), autocommit=True) as connection:
-        row = connection.execute(query).fetchone()
+@cache
+def _connection(url: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+
+
+def one(cluster: Production, query: LiteralString) -> Any:
+    """The only value that the query gives. `Most` asks in a thread of its own, which psycopg allows."""
+    row = _connection(cluster.settings["DATABASE_URL"]).execute(query).fetchone()
     assert row is not None
     return row[0]
 
