@@ -262,7 +262,7 @@ def test_sqlite_is_backed_up_while_it_is_written_and_the_copy_serves(tmp_path):
         pytest.skip("the command sqlite3 is not installed")
     [block] = COMMANDS["Back up SQLite"]
     with serving(tmp_path / "var", ENGINE="ocr") as service:
-        # A key of its own, because each start of `serve --ready-key` revokes the ready key of the start before.
+        # A key of its own, because `serve --ready-key` in a folder without its kept key makes a new one, which revokes the one before.
         service.key = json.loads(service.cli("keys", "create", "old", "--credits", "1000", "--json"))["key"]
         for _ in range(3):
             assert service.send("POST", "/api/v1/jobs", upload())[0] == 202

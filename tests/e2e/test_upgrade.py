@@ -21,7 +21,7 @@ from tests.e2e.pages import commands, paste
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.torture.revision import tree_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("production"), pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("production"), pytest.mark.timeout(600)]
 
 COMMANDS = commands("docs/how-to/upgrade.md")
 WORKERS_FIRST = ("worker-1", "worker-2", "supervisor", "web-1", "web-2")
