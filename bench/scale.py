@@ -69,11 +69,11 @@ def main() -> None:
                 send(client, body)  # a first one, so that everything is connected and compiled
                 measured["kinds"][name] = usage_of(cluster, client, body, times)
             measured["memory"] = {role: memory(cluster, role) for role in NAMES}
+        keep(measured, options.json)
         with started("counted", "bench.counted") as (cluster, client):
             for name, (body, _) in kinds.items():
                 measured["kinds"][name]["trips"] = trips_of(cluster, client, body, 10 if name == "single" else 1)
-    if options.json:
-        options.json.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    keep(measured, options.json)
     rows = [
         (f"{kind}: {name}, {part}", f"{value:g}", "")
         for kind, figures in measured["kinds"].items()
@@ -81,6 +81,12 @@ def main() -> None:
         for part, value in (value_of.items() if isinstance(value_of, dict) else [("", value_of)])
     ]
     print_report("What a job takes of each part", rows)
+
+
+def keep(measured: dict[str, Any], path: Path | None) -> None:
+    """Writes what was measured so far, because a later part may fail on a busy machine."""
+    if path:
+        path.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
 
 
 class _Address:
