@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,9 @@ def test_the_service_answers_while_it_is_upgraded_and_rolled_back(tmp_path, post
     with (
         FakeGemini(latency=0.05) as fake,
         production(tmp_path, server=postgres_server, s3=s3, fake=fake, names=WORKERS_FIRST, code=before, **settings) as cluster,
+        closing(Database(cluster.settings["DATABASE_URL"])) as database,
     ):
         key = cluster.new_key(code=before)
-        database = Database(cluster.settings["DATABASE_URL"])
         for name in ("web-1", "web-2"):
             cluster.client(name, key)
         load = Load(lambda: list(cluster.ports.values()), key, [web.page(f"{n}.png", numbered_picture(n)) for n in range(3)])
@@ -143,7 +144,6 @@ def test_the_service_answers_while_it_is_upgraded_and_rolled_back(tmp_path, post
         ended = [client.follow(f"/api/v1/jobs/{job}") for job in load.jobs]
         assert [job["id"] for job in ended if job["status"] != "succeeded"] == []
         eventually(lambda: not books.faults(database) and not cluster.scratch(), 60)
-        database.close()
 
 
 def goes_on(load: Load, jobs: int = 4) -> None:
@@ -165,15 +165,14 @@ def test_the_commands_of_a_rollback_work_on_the_schema_of_a_later_version(tmp_pa
     with (
         FakeGemini() as fake,
         production(tmp_path, server=postgres_server, s3=s3, fake=fake, names=()) as cluster,
+        closing(Database(cluster.settings["DATABASE_URL"])) as database,
     ):
-        database = Database(cluster.settings["DATABASE_URL"])
         with database.write() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         [block] = COMMANDS["Roll back"]
         said = paste(block, tmp_path, cluster.settings)
         assert "The schema is a newer version's, which serves this one too." in said
         assert revision_of(database) == "9999"
-        database.close()
 
 
 def revision_of(database: Database) -> str:
