@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser promtool generators demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots docs clean
+.PHONY: help install pins schemathesis browser promtool generators demo serve test real-servers torture torture-beside torture-checked mutants bench fuzz properties pythons check audit screenshots docs clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ torture-checked: install ## see that the torture fails with a safeguard taken ou
 		broken=$$($(BIN)/python -m tests.torture --short --seed $(or $(SEED),1) --without $$safeguard 2> /dev/null | grep '^FAIL'); \
 		if test -z "$$broken"; then echo "without $$safeguard: no promise was seen to break"; exit 1; fi; \
 		echo "without $$safeguard these promises broke, as they must:"; echo "$$broken"; done
+
+torture-beside: install ## run the code of an earlier revision and this one side by side on one database: REVISION=HEAD~20 SEED=1
+	@$(BIN)/python -m tests.torture --short --seed $(or $(SEED),1) --beside $(or $(REVISION),HEAD~20)
 
 mutants: install ## take about a hundred safeguards out, one at a time, and say which tests notice: docs/reference/mutants.md
 	@nice -n 10 $(BIN)/python -m tools.mutants

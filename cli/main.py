@@ -86,20 +86,11 @@ def _end_on_sigterm() -> None:
 
 def _database(settings: Settings) -> Database:
     """Opens the database and migrates it, so that the commands below work before the first `serve` and while it runs."""
-    from storage.database import Database
+    from storage.database import Database, migrate
 
     database = Database(settings.database_url)
-    _migrate(database)
+    migrate(database)
     return database
-
-
-def _migrate(database: Database) -> None:
-    from storage.database import NewerSchema, migrate
-
-    try:
-        migrate(database)
-    except NewerSchema as newer:
-        raise click.ClickException(str(newer)) from None
 
 
 def _configure(settings: Settings) -> None:
@@ -208,11 +199,18 @@ def supervisor() -> None:
 
 @main.command(name="migrate")
 def migrate_command() -> None:
-    """Update the database's schema to this version. You can run it again safely."""
+    """Update the database's schema to this version. You can run it again safely.
+
+    The schema of a newer version stays as it is, because it serves this version too.
+    """
+    from storage.database import schema_is_current
+
     settings = _settings("migrate")
     _configure(settings)
-    _database(settings).close()
-    click.echo("The database is up to date.")
+    database = _database(settings)
+    current = schema_is_current(database)
+    database.close()
+    click.echo("The database is up to date." if current else "The schema is a newer version's, which serves this one too.")
 
 
 @main.command(name="doctor")

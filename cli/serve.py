@@ -34,7 +34,7 @@ from config.roles import Role, names_not_for
 from config.settings import Settings
 from pipeline.errors import PartError
 from storage.account.secret import secret_key
-from storage.database import Database, NewerSchema, migrate
+from storage.database import Database, migrate
 from storage.redis.embedded import EmbeddedRedis
 
 log = structlog.get_logger(__name__)
@@ -59,8 +59,6 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
         database = Database(settings.database_url)
         try:
             migrate(database)
-        except NewerSchema as newer:
-            raise click.ClickException(str(newer)) from None
         except PartError as error:
             raise click.ClickException(f"Can't use the database that DATABASE_URL or DATA_DIR names: {error}") from None
         secret_key(settings)

@@ -30,10 +30,6 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING = threading.Lock()  # Alembic keeps the running migration in a global variable
 
 
-class NewerSchema(Exception):
-    """A newer version has migrated the database."""
-
-
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
     """Milliseconds since 1970 by the database's clock. Leases and deadlines are compared with this clock only.
 
@@ -186,25 +182,24 @@ def _when_free(execute: Callable[[], object]) -> None:
 
 
 def migrate(database: Database) -> None:
-    """Upgrades the schema to this version. It may run again, and in two processes at once. Raises NewerSchema."""
-    if schema_is_current(database):
+    """Upgrades the schema to this version. It may run again, and in two processes at once.
+
+    A newer version's schema stays as it is, because it serves this version too: see `schema_serves`.
+    """
+    if schema_serves(database):
         return
     from alembic import command
 
     config = _alembic_config()
     with _MIGRATING, database.write() as connection:
-        present, newest = _revision(connection), newest_revision()
-        if present is not None and present > newest:
-            message = (
-                f"The database's schema is {present}, this version knows {newest}: use the newer version, or another database."
-            )
-            raise NewerSchema(message)
+        if _serves(connection):  # another process was first
+            return
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def schema_is_current(database: Database) -> bool:
-    """Whether `migrate` has nothing to do. Unlike `migrate`, this check does not import Alembic."""
+    """Whether the schema is this version's. Unlike `migrate`, this check does not import Alembic."""
     with database.read() as connection:
         return _revision(connection) == newest_revision()
 
@@ -216,7 +211,11 @@ def schema_serves(database: Database) -> bool:
     migration only adds: see docs/adr/0052-two-versions-side-by-side.md.
     """
     with database.read() as connection:
-        present = _revision(connection)
+        return _serves(connection)
+
+
+def _serves(connection: Connection) -> bool:
+    present = _revision(connection)
     return present is not None and present >= newest_revision()
 
 

@@ -22,12 +22,18 @@ RUNTIME = "python_PostgresServer"  #: the wheel's folder in XDG_RUNTIME_DIR; the
 class PostgresServer:
     """A running Postgres server."""
 
-    def __init__(self, socket_folder: Path) -> None:
+    def __init__(self, socket_folder: Path, programs: Path) -> None:
         self._folder = socket_folder
+        self._programs = programs
         self._admin = f"host={socket_folder} user=postgres dbname=postgres"
 
     def url(self, name: str = "postgres") -> str:
         return f"postgresql+psycopg://postgres@/{name}?host={self._folder}"
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which pg_dump and its like find the server, and the folder of these programs in front of PATH."""
+        path = f"{self._programs}:{os.environ.get('PATH', '')}"
+        return {"PGHOST": str(self._folder), "PGUSER": "postgres", "PATH": path}
 
     @contextmanager
     def database(self, *, template: str = "template1") -> Iterator[str]:
@@ -88,7 +94,7 @@ def postgres(*, fsync: bool = False) -> Iterator[PostgresServer]:
         server.stop()
         server.start()
     try:
-        yield PostgresServer(data)
+        yield PostgresServer(data, server.bin_path)
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)

@@ -39,23 +39,25 @@ class Production:
         self._logs: list[Path] = []
         folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, name: str) -> None:
-        """Starts a process. The name is its role and a number, such as `web-1` or `worker-2`."""
+    def start(self, name: str, code: Path = ROOT) -> None:
+        """Starts a process. The name is its role and a number, such as `web-1` or `worker-2`. `code`: the folder of the code that it runs."""
         role, _, _ = name.partition("-")
         given = {**environment(self.folder / "data"), **self.settings}
+        if code != ROOT:
+            given |= {"PYTHONPATH": str(code)}
         if role == "web":
             self.ports[name] = self.ports.get(name) or free_port()
             given |= {"HOST": "127.0.0.1", "PORT": str(self.ports[name])}
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", self.command, role], cwd=ROOT, env=given, stdout=out, stderr=out, start_new_session=True
+                [sys.executable, "-m", self.command, role], cwd=code, env=given, stdout=out, stderr=out, start_new_session=True
             )
 
-    def run(self, *arguments: str) -> str:
-        given = {**environment(self.folder / "data"), **self.settings}
+    def run(self, *arguments: str, code: Path = ROOT) -> str:
+        given = {**environment(self.folder / "data"), **self.settings} | ({"PYTHONPATH": str(code)} if code != ROOT else {})
         command = [sys.executable, "-m", "cli.main", *arguments]
-        done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, cwd=code, env=given, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -78,8 +80,8 @@ class Production:
         client.wait_for(answers, 60)
         return client
 
-    def new_key(self, amount: int = 100_000) -> str:
-        return str(json.loads(self.run("keys", "create", "test", "--credits", str(amount), "--json"))["key"])
+    def new_key(self, amount: int = 100_000, code: Path = ROOT) -> str:
+        return str(json.loads(self.run("keys", "create", "test", "--credits", str(amount), "--json", code=code))["key"])
 
     def balance(self) -> dict[str, int]:
         rows = json.loads(self.run("keys", "list", "--json"))
@@ -132,9 +134,10 @@ def production(
     fake: FakeGemini,
     names: tuple[str, ...] = ("web-1", "web-2", "worker-1", "worker-2", "supervisor"),
     command: str = "cli.main",
+    code: Path = ROOT,
     **settings: str,
 ) -> Iterator[Production]:
-    """Starts all processes after the migration, and stops everything at the end of the block."""
+    """Starts all processes after the migration, and stops everything at the end of the block. `code`: the folder of their code."""
     with ExitStack() as stack:
         database = stack.enter_context(server.database())
         given = {
@@ -151,9 +154,9 @@ def production(
         }
         cluster = Production(folder, given, command)
         stack.callback(cluster.end)
-        cluster.run("migrate")
+        cluster.run("migrate", code=code)
         for name in names:
-            cluster.start(name)
+            cluster.start(name, code)
         yield cluster
 
 

@@ -24,7 +24,7 @@ from pipeline.ports import Cause, ModelUnavailable
 from pipeline.tracing import spans
 from pipeline.turns import working_for
 from pipeline.types import ItemCode, JobStatus, StepKind
-from storage.job import chunks, closing, evidence
+from storage.job import chunks, closing, evidence, lost
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
 from workers.alone import Died, NoSlot
@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 MOST_TRIES = 3  #: a step is given up after this many failures that use up a try
 BACK_OFF_SECONDS = 2.0
 NO_SLOT_SECONDS = 2.0
+FAILED = "The service failed on this image's chunk."
+LOST = "The service has lost this image before it was read: send it again."
 
 Commit = Callable[[Connection], list[int]]
 #: The kinds of step that follow while their job runs.
@@ -168,10 +170,9 @@ def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
         _wait_for_model(parts, lease, error)
         return []
     except FileNotFoundError:
-        # The step's scratch object is gone. Waiting does not bring it back, so this failure uses up a try.
         _count(lease, "failed")
         log.exception("scratch_object_missing", tries=lease.tries + 1)
-        return _after_failure(parts, lease)
+        return _after_loss(parts, lease)
     except Transient as error:
         _interrupted(parts, lease, error)
         return []
@@ -237,10 +238,26 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
     return []
 
 
-def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
+def _after_loss(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
+    """Handles a step whose scratch object is gone. Waiting does not bring it back, so this uses up a try.
+
+    What was staged can be staged again, from its URLs or from the object that came with the request.
+    """
+    if lease.kind is StepKind.EXTRACT:
+        try:
+            return _commit(parts, lease, partial(lost.stage_again, lease=lease))
+        except lost.LostAgain:
+            log.warning("scratch_object_missing_again")
+        except (LostLease, PartError):
+            log.warning("not_staged_again", exc_info=True)  # its lease expires, and a worker tries again
+            return []
+    return _after_failure(parts, lease, detail=LOST)
+
+
+def _after_failure(parts: WorkerParts, lease: Lease, *, detail: str = FAILED) -> list[ClaimedStep]:
     """Handles a failure that uses up a try. The step is retried a few times and then given up.
 
-    A cleanup or a webhook is never given up. It is retried with growing waits.
+    `detail`: what is said then of each image. A cleanup or a webhook is never given up. It is retried with growing waits.
     """
     if lease.tries + 1 < MOST_TRIES or lease.kind in {StepKind.CLEANUP, StepKind.WEBHOOK}:
         seconds = BACK_OFF_SECONDS * 2.0 ** min(lease.tries, 8)
@@ -248,7 +265,7 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
         return []
     try:
         try:
-            return _commit(parts, lease, partial(_give_up, lease=lease))
+            return _commit(parts, lease, partial(_give_up, lease=lease, detail=detail))
         except Permanent:
             # The fault that stopped the step stops this write too. The job would wait for its deadline, so it fails as a whole.
             log.exception("step_not_given_up")
@@ -258,7 +275,7 @@ def _after_failure(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
         return []
 
 
-def _give_up(connection: Connection, lease: Lease) -> list[int]:
+def _give_up(connection: Connection, lease: Lease, *, detail: str) -> list[int]:
     """Fails the images of the step's chunk. A finalize step fails the whole job, so that its held credits are released.
 
     With a ground step nothing fails: the records stand, and their evidence says that the OCR failed.
@@ -267,7 +284,7 @@ def _give_up(connection: Connection, lease: Lease) -> list[int]:
         return evidence.give_up(connection, lease)
     if lease.kind is StepKind.FINALIZE:
         return _fail_job(connection, lease, "The service failed to put the answers of this job together.")
-    return chunks.record_dead(connection, lease, "The service failed on this image's chunk.")
+    return chunks.record_dead(connection, lease, detail)
 
 
 def _fail_job(connection: Connection, lease: Lease, message: str = "The service failed on this job.") -> list[int]:

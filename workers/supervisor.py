@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 1.0
 STOP_SECONDS = 5.0  #: for an errand to end when the supervisor stops; a later start does what is left
 PURGE_SECONDS = 60.0
+PURGED_AT_ONCE = 50  #: jobs; with one such transaction each minute, two million jobs a month would be the most
 SWEEP_SECONDS = 300.0
 CHECK_SECONDS = 300.0
 CREDITS_SECONDS = 3600.0  #: between two checks of the credits, because they read the whole ledger
@@ -165,11 +166,15 @@ class Supervisor:
         log.info("inputs_expired", jobs=len(late))
 
     def purge(self) -> None:
-        with self.database.write() as connection:
-            purged = upkeep.purge_expired(connection)
-            answers.forget_expired(connection)
+        """Deletes expired results, some jobs in each transaction, so that no lock is held for long."""
+        ends, purged, more = self.clock() + PURGE_SECONDS, 0, True
+        while more and self.clock() < ends:
+            with self.database.write() as connection:
+                found = len(upkeep.purge_expired(connection, PURGED_AT_ONCE))
+                answers.forget_expired(connection)
+            purged, more = purged + found, found == PURGED_AT_ONCE
         if purged:
-            log.info("results_expired", jobs=len(purged))
+            log.info("results_expired", jobs=purged)
 
     def check_totals(self) -> None:
         """Counts the totals again that differ from the rows, as they do after a process of an older version has changed jobs."""

@@ -140,7 +140,7 @@ ITEM_CODES: dict[str, str] = {
     "money_limit_reached": "what is left of the job's `maxMoney` does not suffice for the call",
     "cancelled": "the job ended before this image was processed",
     "worker_crashed": "two worker processes crashed while they processed only this image",
-    "internal_error": "the service failed on this image's chunk",
+    "internal_error": "the service failed on this image's chunk, or has lost the image before it was read",
 }
 
 #: The codes of requests for a job. pipeline/request, api/body.py and api/accept.py raise them.

@@ -16,6 +16,7 @@ from tests.docs.markdown import DOCUMENTS, NAMES, ROOT, anchors, inline_code, li
 OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY", "TMPDIR", "PUBLISH", "HTTP_PROXY", "NO_PROXY", "RES_OPTIONS"} | {
     "EXTRACT_IMAGE_URL",
     "EXTRACT_IMAGE_KEY",
+    *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD"),
 }
 PLACE = re.compile(
     r"(?:api|bench|cli|deploy|docs|examples|pipeline|storage|tests|workers|\.ci)/[\w./-]*|[A-Z][A-Za-z]+file|[\w.-]+\.(?:toml|lock|md)"

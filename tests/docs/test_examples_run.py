@@ -34,7 +34,20 @@ from tests.docs.terminal import session
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]
 
-KINDS = {"sh", "python", "php", "json request", "json node", "json mcp", "text help", "text session", "mermaid"}
+#: `sh production` and `sh sqlite` are run by tests/e2e/test_backup.py and test_upgrade.py, each with the service that the page is about.
+KINDS = {
+    "sh",
+    "sh production",
+    "sh sqlite",
+    "python",
+    "php",
+    "json request",
+    "json node",
+    "json mcp",
+    "text help",
+    "text session",
+    "mermaid",
+}
 #: What stays up, or takes minutes: checked, and run by tests of its own (tests/e2e).
 LONG_RUNNING = re.compile(
     r"(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make (?P<target>[a-z-]+)|extract-image (?P<command>serve|demo))(?P<rest>.*)"
@@ -194,7 +207,7 @@ def check_long_running(call: re.Match[str], answer: str | None, folder: Path) ->
     settings = load_settings({name: str(secret) if name.endswith("_FILE") else value for name, value in given.items()})
     if call["target"]:
         assert re.search(rf"^{call['target']}:", (ROOT / "Makefile").read_text(), re.MULTILINE), call["target"]
-        assert re.fullmatch(r"(?: SEED=\d)?(?: 2> service\.log)?", call["rest"])
+        assert re.fullmatch(r"(?: SEED=\d)?(?: REVISION=\S+)?(?: 2> service\.log)?", call["rest"])
     what = call["target"] or call["command"]
     if answer is None or what not in {"serve", "demo"}:
         return False

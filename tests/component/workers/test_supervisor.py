@@ -32,6 +32,7 @@ from tests.rows import (
 from workers.supervisor import (
     CREDITS_SECONDS,
     HUNG_SECONDS,
+    PURGED_AT_ONCE,
     SWEEP_FULL_SECONDS,
     UNKNOWN_FULL_SECONDS,
     UNKNOWN_SECONDS,
@@ -255,6 +256,13 @@ def test_the_result_of_each_image_is_forgotten_too(house, supervisor):
     supervisor.purge()
     with house.database.read() as connection:
         assert connection.scalars(select(schema.images_table.c.result)).all() == [None]
+
+
+def test_however_many_results_have_expired_one_purge_forgets_them_all(house, supervisor):
+    jobs = [new_job(house.database, house.account) for _ in range(2 * PURGED_AT_ONCE + 1)]
+    house.make_expired()
+    supervisor.purge()
+    assert [job for job in jobs if job_row(house.database, job).expires_at is not None] == []
 
 
 def test_results_are_forgotten_when_their_time_is_over_and_only_then(house, supervisor, clock):
