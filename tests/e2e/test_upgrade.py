@@ -67,6 +67,8 @@ class Load:
             status, answer = self._post(f"{name}{number}")
             if status == 202:
                 self.jobs.append(answer["id"])
+            elif answer.get("code") == "too_many_open_jobs":
+                self._stop.wait(0.1)
             else:
                 self.faults.append(f"{name}{number}: {status} {answer}")
 
@@ -115,7 +117,7 @@ def web() -> Iterator[PictureServer]:
 
 
 def test_the_service_answers_while_it_is_upgraded_and_rolled_back(tmp_path, postgres_server, s3, web, before):
-    settings = {"FETCH_ALLOW": web.allow, "LEASE_SECONDS": "4", "WORKER_CONCURRENCY": "4"}
+    settings = {"FETCH_ALLOW": web.allow, "LEASE_SECONDS": "4", "WORKER_CONCURRENCY": "4", "RATE_LIMIT": "100000/minute"}
     with (
         FakeGemini(latency=0.05) as fake,
         production(tmp_path, server=postgres_server, s3=s3, fake=fake, names=WORKERS_FIRST, code=before, **settings) as cluster,
