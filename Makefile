@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots clean
+.PHONY: help install pins schemathesis browser generators proxies demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ generators: ## install Java and TypeScript, which tests of generated clients nee
 	@command -v java > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jre-headless > /dev/null; }
 	@command -v npm > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends npm > /dev/null; }
 	@npm ci --prefix tests/e2e/clients --silent --no-audit --no-fund
+
+proxies: ## install Debian's PgBouncer and Caddy, which the tests of these ways to run need; they are skipped without them
+	@command -v pgbouncer > /dev/null || test -x /usr/sbin/pgbouncer || { apt-get update -qq && apt-get install -y -qq --no-install-recommends pgbouncer > /dev/null; }
+	@command -v caddy > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy > /dev/null; }
+	@command -v nginx > /dev/null || test -x /usr/sbin/nginx || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light > /dev/null; }
 
 demo: install ## send the pictures in examples/ through the real queue and show what they say
 	@$(BIN)/extract-image demo

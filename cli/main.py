@@ -85,9 +85,9 @@ def _end_on_sigterm() -> None:
 
 def _database(settings: Settings) -> Database:
     """Opens the database and migrates it, so that the commands below work before the first `serve` and while it runs."""
-    from storage.database import Database
+    from storage.database import open_database
 
-    database = Database(settings.database_url)
+    database = open_database(settings, "command")
     _migrate(database)
     return database
 
@@ -177,7 +177,7 @@ def worker(*, alone: bool) -> None:
 def supervisor() -> None:
     """Run the supervisor, which announces due steps and reclaims lost ones. One is enough; running two is safe."""
     _end_on_sigterm()
-    from storage.database import Database
+    from storage.database import open_database
     from storage.redis.counts import Publisher
     from storage.redis.signals import Signals
     from storage.scratch.open import open_scratch
@@ -191,7 +191,7 @@ def supervisor() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    database = Database(settings.database_url)
+    database = open_database(settings, "supervisor")
     signals = Signals(settings.redis_url)
     alive = partial(touch, settings.data_dir, "supervisor")
     publisher = Publisher(signals, "supervisor")

@@ -23,11 +23,11 @@ class PostgresServer:
     """A running Postgres server."""
 
     def __init__(self, socket_folder: Path) -> None:
-        self._folder = socket_folder
+        self.socket_folder = socket_folder
         self._admin = f"host={socket_folder} user=postgres dbname=postgres"
 
     def url(self, name: str = "postgres") -> str:
-        return f"postgresql+psycopg://postgres@/{name}?host={self._folder}"
+        return f"postgresql+psycopg://postgres@/{name}?host={self.socket_folder}"
 
     @contextmanager
     def database(self, *, template: str = "template1") -> Iterator[str]:
