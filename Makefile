@@ -92,7 +92,7 @@ check: install ## lint, types, import rules, licences
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tools.licences
 
-pins: ## write the digests that the images' tags have now into docker-compose.yml and the Dockerfile
+pins: ## write the digests that the images' tags have now into the Compose files and the Dockerfiles
 	@$(PYTHON) -m tools.pins
 
 # The code 3 means that packages could not be looked up. The output says so, and it is no fault of the packages.
