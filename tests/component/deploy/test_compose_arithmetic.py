@@ -23,7 +23,7 @@ GB = 1 << 30
 
 
 def replicas(name: str) -> int:
-    return int(SERVICES[name].get("deploy", {}).get("replicas", 1))
+    return int(merged(*OVERLAYS)["services"][name]["deploy"].get("replicas", 1))
 
 
 def most_connections(containers: dict[str, int], settings: Settings) -> int:
