@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import kubernetes_validate
@@ -28,6 +30,16 @@ def faults(resources: Sequence[Resource], keys: frozenset[str]) -> list[str]:
 
 
 def _of_schemas(resource: Resource) -> Iterator[str]:
+    yield from _schemas(json.dumps(resource))
+
+
+@cache
+def _schemas(text: str) -> list[str]:
+    """By the text of a resource, because a check takes about 0.1 s, and most resources are checked in many tests."""
+    return list(_validated(json.loads(text)))
+
+
+def _validated(resource: Resource) -> Iterator[str]:
     for version in VERSIONS:
         try:
             kubernetes_validate.validate(resource, version, strict=True)
