@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser generators proxies demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots clean
+.PHONY: help install pins schemathesis browser generators proxies image demo serve test real-servers torture torture-checked mutants bench fuzz properties pythons check audit screenshots clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ proxies: ## install Debian's PgBouncer and Caddy, which the tests of these ways 
 	@command -v pgbouncer > /dev/null || test -x /usr/sbin/pgbouncer || { apt-get update -qq && apt-get install -y -qq --no-install-recommends pgbouncer > /dev/null; }
 	@command -v caddy > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy > /dev/null; }
 	@command -v nginx > /dev/null || test -x /usr/sbin/nginx || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light > /dev/null; }
+
+# The image's labels say what it was built from.
+image: ## build the container image extract-image:VERSION with Docker
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && \
+		docker build --build-arg VERSION="$$version" --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+			--build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" --tag "extract-image:$$version" .
 
 demo: install ## send the pictures in examples/ through the real queue and show what they say
 	@$(BIN)/extract-image demo

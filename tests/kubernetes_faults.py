@@ -21,12 +21,20 @@ VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persiste
 
 
 def faults(resources: Sequence[Resource], keys: frozenset[str]) -> list[str]:
-    """Each fault as a sentence that begins with the resource. `keys`: those of the Secret that a user makes."""
-    return [
-        f"{resource['kind']}/{resource['metadata']['name']}: {fault}"
-        for resource in resources
-        for fault in (*_of_schemas(resource), *_of_pods(resource, keys), *_of_links(resource, resources), *_of_settings(resource, resources))
+    """Each fault as a sentence that begins with the resource. `keys`: those of the Secret that a user makes.
+
+    If a resource does not fit its schema, only faults of schemas are named, because the rest expects the fields to be there.
+    """
+    unsound = [f"{_name(each)}: {fault}" for each in resources for fault in _of_schemas(each)]
+    return unsound or [
+        f"{_name(each)}: {fault}"
+        for each in resources
+        for fault in (*_of_pods(each, keys), *_of_links(each, resources), *_of_settings(each, resources))
     ]
+
+
+def _name(resource: Resource) -> str:
+    return f"{resource['kind']}/{resource['metadata']['name']}"
 
 
 def _of_schemas(resource: Resource) -> Iterator[str]:

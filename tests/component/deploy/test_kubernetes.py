@@ -77,7 +77,7 @@ MISTAKES: dict[str, tuple[str, str, Callable[[Any], object]]] = {
     "a number as a word": _mistake("Deployment", "supervisor", lambda r: r["spec"].update(replicas="two")),
     "no selector": _mistake("Deployment", "worker", lambda r: r["spec"].pop("selector")),
     "a version of the API that is gone": _mistake("HorizontalPodAutoscaler", "worker", lambda r: r.update(apiVersion="autoscaling/v2beta2")),
-    "a probe of two kinds": _mistake(
+    "a probe without a port": _mistake(
         "Deployment", "web", _of_container(lambda c: c["livenessProbe"].update(httpGet={"path": "/healthz"}))
     ),
     "a port that there is not": _mistake("Service", "web", lambda r: r["spec"]["ports"][0].update(targetPort="https")),
