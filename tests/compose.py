@@ -27,7 +27,9 @@ def merged(*names: str) -> dict[str, Any]:
 
     def merge(before: Any, after: Any) -> Any:
         if isinstance(before, dict) and isinstance(after, dict):
-            return {key: merge(before.get(key), after.get(key)) for key in (*before, *(key for key in after if key not in before))}
+            return {
+                key: merge(before.get(key), after.get(key)) for key in (*before, *(key for key in after if key not in before))
+            }
         if isinstance(before, list) and isinstance(after, list):
             return [*before, *after]
         return before if after is None else after

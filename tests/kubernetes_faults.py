@@ -167,7 +167,9 @@ def _of_settings(resource: Resource, resources: Sequence[Resource]) -> Iterator[
             yield f"no settings: {sorted(set(given) - names)}"
         role: Any = container["args"][0] if "args" in container else "bucket"
         mounted = {
-            item["path"] for volume in pod_of(resource)["volumes"] for item in volume.get("secret", {}).get("items", [])  # type: ignore[index]
+            item["path"]
+            for volume in pod_of(resource)["volumes"]
+            for item in volume.get("secret", {}).get("items", [])  # type: ignore[index]
         }
         needed = {
             value.rpartition("/")[2]

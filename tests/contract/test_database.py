@@ -53,7 +53,9 @@ def pytest_generate_tests(metafunc):
     named = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "database_url" in metafunc.fixturenames and not named:
         # A mark, because pytest then leaves out the fixture's own kinds.
-        metafunc.definition.add_marker(pytest.mark.parametrize("database_url", ["sqlite", "postgres", "pgbouncer"], indirect=True))
+        metafunc.definition.add_marker(
+            pytest.mark.parametrize("database_url", ["sqlite", "postgres", "pgbouncer"], indirect=True)
+        )
 
 
 @pytest.fixture
@@ -245,7 +247,12 @@ def test_transactions_of_one_connection_run_on_any_connection_of_a_pooler_again_
 def test_a_process_opens_no_more_connections_than_its_kind_may(database_url):
     prepares = str(not through_pgbouncer(database_url)).lower()
     settings = load_settings({"DATABASE_URL": database_url, "DATABASE_CONNECTIONS": "3", "DATABASE_PREPARES": prepares})
-    for opener, most in (("web", 3), ("worker", 3), ("supervisor", CONNECTIONS["supervisor"]), ("command", CONNECTIONS["command"])):
+    for opener, most in (
+        ("web", 3),
+        ("worker", 3),
+        ("supervisor", CONNECTIONS["supervisor"]),
+        ("command", CONNECTIONS["command"]),
+    ):
         opened_one = open_database(settings, opener)
         pool = opened_one.engine.pool
         assert pool.size() + pool._max_overflow == most
@@ -316,7 +323,15 @@ def test_migrating_again_changes_nothing(database):
 
 
 def test_two_processes_may_migrate_at_once(empty, database_url):
-    command_line = [sys.executable, "-W", "error", "-c", MIGRATE, database_url, "" if through_pgbouncer(database_url) else "prepares"]
+    command_line = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        MIGRATE,
+        database_url,
+        "" if through_pgbouncer(database_url) else "prepares",
+    ]
     started = [
         subprocess.Popen(command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

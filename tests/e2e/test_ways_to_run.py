@@ -51,7 +51,9 @@ def test_honcho_runs_the_procfile(parts: dict[str, str], tmp_path: Path) -> None
     given["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = [sys.executable, "-m", "cli.main"]
     subprocess.run([*command, "migrate"], cwd=ROOT, env=given, check=True, capture_output=True)
-    made = subprocess.run([*command, "keys", "create", "a", "--credits", "99", "--json"], cwd=ROOT, env=given, check=True, capture_output=True)
+    made = subprocess.run(
+        [*command, "keys", "create", "a", "--credits", "99", "--json"], cwd=ROOT, env=given, check=True, capture_output=True
+    )
     log = tmp_path / "honcho.log"
     with log.open("wb") as out:
         honcho = [sys.executable, "-m", "honcho", "-f", str(ROOT / "Procfile"), "-d", str(ROOT), "start"]
@@ -82,7 +84,12 @@ def test_honcho_runs_the_procfile(parts: dict[str, str], tmp_path: Path) -> None
 def test_web_worker_and_supervisor_work_through_pgbouncer_with_two_connections_each(
     parts: dict[str, str], pooler: Pooler, tmp_path: Path
 ) -> None:
-    through = {**parts, "DATABASE_URL": pooler.url(parts["DATABASE_URL"]), "DATABASE_PREPARES": "false", "DATABASE_CONNECTIONS": "2"}
+    through = {
+        **parts,
+        "DATABASE_URL": pooler.url(parts["DATABASE_URL"]),
+        "DATABASE_PREPARES": "false",
+        "DATABASE_CONNECTIONS": "2",
+    }
     running = Production(tmp_path / "house", through)
     try:
         running.run("migrate")

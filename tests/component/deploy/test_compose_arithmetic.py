@@ -90,7 +90,8 @@ def test_postgres_has_memory_for_its_connections():
 def test_the_how_to_asks_for_as_much_memory_as_the_containers_may_take():
     [asked] = re.findall(r"and (\d+) GB of memory", HOW_TO)
     [summed, more_web, more_worker] = map(
-        int, re.findall(r"limits of the containers sum to (\d+) GB.*?web container (\d+) GB.*?worker (\d+) GB", HOW_TO, re.DOTALL)[0]
+        int,
+        re.findall(r"limits of the containers sum to (\d+) GB.*?web container (\d+) GB.*?worker (\d+) GB", HOW_TO, re.DOTALL)[0],
     )
     assert memory(SERVICES, {}, once=False) == summed * GB
     assert memory(SERVICES, {}, once=True) <= int(asked) * GB

@@ -85,9 +85,17 @@ def container(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     data = folder / "data"
     (data / "spool").mkdir(parents=True, exist_ok=True)
     moved = {name: value.replace("/data", str(data)) for name, value in pairs("ENV").items()}
-    given = {**moved, "PORT": str(port), "HOST": "127.0.0.1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": "/tmp"}
+    given = {
+        **moved,
+        "PORT": str(port),
+        "HOST": "127.0.0.1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": "/tmp",
+    }
     # The folder becomes a mount of its own, and then everything else is mounted read-only. Nobody outside of this process sees it.
-    shut = f"mount --make-rprivate / && mount --bind {shlex.quote(str(data))} {shlex.quote(str(data))} && mount -o remount,bind,ro /"
+    shut = (
+        f"mount --make-rprivate / && mount --bind {shlex.quote(str(data))} {shlex.quote(str(data))} && mount -o remount,bind,ro /"
+    )
     command = ["unshare", "--mount", "sh", "-c", f'{shut} && exec "$@"', "sh", *COMMAND]
     log = folder / "log"
     with log.open("ab") as out:

@@ -76,7 +76,9 @@ MISTAKES: dict[str, tuple[str, str, Callable[[Any], object]]] = {
     "a misspelt field of a container": _mistake("Deployment", "web", _of_container(lambda c: c.update(imagePullPolice="Always"))),
     "a number as a word": _mistake("Deployment", "supervisor", lambda r: r["spec"].update(replicas="two")),
     "no selector": _mistake("Deployment", "worker", lambda r: r["spec"].pop("selector")),
-    "a version of the API that is gone": _mistake("HorizontalPodAutoscaler", "worker", lambda r: r.update(apiVersion="autoscaling/v2beta2")),
+    "a version of the API that is gone": _mistake(
+        "HorizontalPodAutoscaler", "worker", lambda r: r.update(apiVersion="autoscaling/v2beta2")
+    ),
     "a probe without a port": _mistake(
         "Deployment", "web", _of_container(lambda c: c["livenessProbe"].update(httpGet={"path": "/healthz"}))
     ),
@@ -112,8 +114,12 @@ MISTAKES: dict[str, tuple[str, str, Callable[[Any], object]]] = {
     "a setting that there is not": _mistake("ConfigMap", "extract-image", lambda r: r["data"].update(WORKER_THREADS="4")),
     "a setting with a wrong value": _mistake("ConfigMap", "extract-image", lambda r: r["data"].update(SYNC_WAIT="long")),
     "an embedded part": _mistake("ConfigMap", "extract-image", lambda r: r["data"].update(SCRATCH_URL="file:/spool")),
-    "a budget for nothing": _mistake("PodDisruptionBudget", "worker", lambda r: r["spec"]["selector"]["matchLabels"].update(app="x")),
-    "a policy for nothing": _mistake("NetworkPolicy", "web-from-proxy", lambda r: r["spec"]["podSelector"]["matchLabels"].update(app="x")),
+    "a budget for nothing": _mistake(
+        "PodDisruptionBudget", "worker", lambda r: r["spec"]["selector"]["matchLabels"].update(app="x")
+    ),
+    "a policy for nothing": _mistake(
+        "NetworkPolicy", "web-from-proxy", lambda r: r["spec"]["podSelector"]["matchLabels"].update(app="x")
+    ),
     "an autoscaler of nothing": _mistake(
         "HorizontalPodAutoscaler", "worker", lambda r: r["spec"]["scaleTargetRef"].update(name="workers")
     ),
@@ -151,7 +157,10 @@ def test_each_process_has_a_deployment_with_probes_and_a_budget_that_lets_a_node
     checks = ours["livenessProbe"].get("exec", {}).get("command")
     assert checks is None or ["CMD", *checks] == SERVICES[process]["healthcheck"]["test"]
     limits = SERVICES[process]["deploy"]["resources"]["limits"]
-    assert ours["resources"]["limits"] == {"cpu": limits["cpus"], "memory": limits["memory"].replace("g", "Gi").replace("m", "Mi")}
+    assert ours["resources"]["limits"] == {
+        "cpu": limits["cpus"],
+        "memory": limits["memory"].replace("g", "Gi").replace("m", "Mi"),
+    }
 
 
 @pytest.mark.parametrize("name", RENDERED)
@@ -178,7 +187,7 @@ def test_the_network_is_closed_but_for_what_compose_allows(name):
         if pod_of(each) and each["spec"]["template"]["metadata"]["labels"].get("outside") == "yes"
     ]
     assert outside == ["worker"]
-    [world] = [rule for rule in policies["worker-to-outside"]["egress"]]
+    [world] = policies["worker-to-outside"]["egress"]
     for peer in world["to"]:
         assert peer["ipBlock"]["except"]  # no private network
 

@@ -86,7 +86,10 @@ def test_pgbouncer_serves_whoever_has_the_password_and_nobody_else(postgres_serv
         users = folder / "users.txt"
         ini = (COMPOSE / "pgbouncer.ini").read_text()
         for before, after in (
-            ("host=postgres port=5432 dbname=extract_image", f"host={postgres_server.socket_folder} dbname={database} user={role}"),
+            (
+                "host=postgres port=5432 dbname=extract_image",
+                f"host={postgres_server.socket_folder} dbname={database} user={role}",
+            ),
             ("listen_addr = 0.0.0.0", "listen_addr = 127.0.0.1"),
             ("listen_port = 6432", f"listen_port = {port}"),
             ("/tmp/users.txt", str(users)),
@@ -282,7 +285,9 @@ def test_plain_http_is_led_to_tls(door: Door) -> None:
 
 
 def test_a_body_with_a_known_key_arrives_whole_and_says_where_it_comes_from(door: Door) -> None:
-    status, body, _ = door.ask("POST", "/api/v1/extract-image", b"x" * (1 << 20), Authorization=f"Bearer {KEY}", X_Forwarded_For="9.9.9.9")
+    status, body, _ = door.ask(
+        "POST", "/api/v1/extract-image", b"x" * (1 << 20), Authorization=f"Bearer {KEY}", X_Forwarded_For="9.9.9.9"
+    )
     assert (status, json.loads(body)) == (200, {"results": "read"})
     (asked, _, none), (posted, headers, length) = door.web.seen
     assert (asked, none) == ("GET /api/v1/key", 0)
