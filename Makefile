@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser promtool generators demo serve test real-servers torture torture-beside torture-checked mutants bench fuzz properties pythons check audit screenshots docs clean
+.PHONY: help install pins schemathesis browser promtool generators proxies image demo serve test real-servers torture torture-beside torture-checked mutants bench fuzz properties pythons check audit screenshots docs clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,17 @@ generators: ## install Java and TypeScript, which tests of generated clients nee
 	@command -v java > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jre-headless > /dev/null; }
 	@command -v npm > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends npm > /dev/null; }
 	@npm ci --prefix tests/e2e/clients --silent --no-audit --no-fund
+
+proxies: ## install Debian's PgBouncer and Caddy, which the tests of these ways to run need; they are skipped without them
+	@command -v pgbouncer > /dev/null || test -x /usr/sbin/pgbouncer || { apt-get update -qq && apt-get install -y -qq --no-install-recommends pgbouncer > /dev/null; }
+	@command -v caddy > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends caddy > /dev/null; }
+	@command -v nginx > /dev/null || test -x /usr/sbin/nginx || { apt-get update -qq && apt-get install -y -qq --no-install-recommends nginx-light > /dev/null; }
+
+# The image's labels say what it was built from.
+image: ## build the container image extract-image:VERSION with Docker
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && \
+		docker build --build-arg VERSION="$$version" --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" \
+			--build-arg CREATED="$$(date -u +%Y-%m-%dT%H:%M:%SZ)" --tag "extract-image:$$version" .
 
 demo: install ## send the pictures in examples/ through the real queue and show what they say
 	@$(BIN)/extract-image demo
@@ -93,7 +104,7 @@ check: install ## lint, types, import rules, licences
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tools.licences
 
-pins: ## write the digests that the images' tags have now into docker-compose.yml and the Dockerfile
+pins: ## write the digests that the images' tags have now into the Compose files and the Dockerfiles
 	@$(PYTHON) -m tools.pins
 
 # The code 3 means that packages could not be looked up. The output says so, and it is no fault of the packages.

@@ -18,7 +18,7 @@ from config.settings import Settings
 from pipeline.models import Model
 from pipeline.ports import Scratch, Stop
 from storage.account.secret import secret_key
-from storage.database import Database
+from storage.database import Database, open_database
 from storage.redis.model_limits import RedisLimiter
 from storage.redis.signals import Signals
 from storage.scratch.open import open_scratch
@@ -87,7 +87,7 @@ def build_parts(settings: Settings, room: Room, stopping: Callable[[], bool] = l
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency, economy=settings.economy_calls)
     return WebParts(
         settings=settings,
-        database=Database(settings.database_url),
+        database=open_database(settings, "web"),
         scratch=open_scratch(settings),
         signals=Signals(settings.redis_url),
         secret_key=secret_key(settings),

@@ -76,7 +76,7 @@ def _database(settings: Settings) -> Database:
     """Opens the database and makes nothing: a missing file or folder of the embedded parts is a mistake in the settings."""
     from sqlalchemy import make_url
 
-    from storage.database import Database, schema_serves
+    from storage.database import open_database, schema_serves
 
     url = make_url(settings.database_url)
     if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
@@ -84,7 +84,7 @@ def _database(settings: Settings) -> Database:
     kind, _, folder = settings.scratch_url.partition(":")
     if kind == "file" and not Path(folder).is_dir():
         _could_not_look(f"There is no folder {folder} with scratch. Look at SCRATCH_URL and DATA_DIR.")
-    database = Database(settings.database_url)
+    database = open_database(settings, "command")
     if not schema_serves(database):
         database.close()
         _could_not_look("The database's schema is older than this version. Run `extract-image migrate`.")

@@ -32,7 +32,7 @@ from cli.ready import ready_url
 from config.chosen_engine import kind_of
 from config.settings import Settings, load_settings
 from storage.account.secret import secret_key
-from storage.database import Database
+from storage.database import open_database
 from storage.scratch.open import open_scratch
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -147,7 +147,7 @@ def _service(folder: Path, picture_port: int, console: Console) -> Iterator[tupl
         if not url:
             raise DemoFailure(f"The service did not start.\n{log.read_text(errors='replace')[-2000:]}")
         settings = load_settings(environment)
-        database = Database(settings.database_url)
+        database = open_database(settings, "command")
         key = ready_key(database, secret_key(settings))
         database.close()
         yield url, key, settings

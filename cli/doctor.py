@@ -32,7 +32,7 @@ from pipeline import sandbox
 from pipeline.errors import PartError
 from pipeline.ports import ProbeFailed, Scratch
 from pipeline.types import MB
-from storage.database import Database, now_ms, schema_is_current, schema_serves
+from storage.database import now_ms, open_database, schema_is_current, schema_serves
 from storage.redis.signals import connect
 from storage.scratch.open import open_scratch
 from workers.alive import LATE_SECONDS, silent_for
@@ -134,7 +134,7 @@ class _Running:
 
 
 def _database(settings: Settings, _now: Callable[[], float]) -> str:
-    with closing(Database(settings.database_url)) as database:
+    with closing(open_database(settings, "command")) as database:
         if not schema_serves(database):
             raise Trouble("reachable, but its schema is older than this version", "Run `extract-image migrate`.")
         if not schema_is_current(database):
@@ -144,7 +144,7 @@ def _database(settings: Settings, _now: Callable[[], float]) -> str:
 
 def _clock(settings: Settings, now: Callable[[], float]) -> str:
     try:
-        with closing(Database(settings.database_url)) as database, database.read() as connection:
+        with closing(open_database(settings, "command")) as database, database.read() as connection:
             before = now()
             theirs = float(connection.scalar(select(now_ms())) or 0) / 1000
             ahead = (before + now()) / 2 - theirs

@@ -86,9 +86,9 @@ def _end_on_sigterm() -> None:
 
 def _database(settings: Settings) -> Database:
     """Opens the database and migrates it, so that the commands below work before the first `serve` and while it runs."""
-    from storage.database import Database, migrate
+    from storage.database import migrate, open_database
 
-    database = Database(settings.database_url)
+    database = open_database(settings, "command")
     migrate(database)
     return database
 
@@ -171,7 +171,7 @@ def supervisor() -> None:
     _end_on_sigterm()
     from pipeline.tracing import spans
     from pipeline.tracing.start import FLUSH_SECONDS, start
-    from storage.database import Database
+    from storage.database import open_database
     from storage.redis.counts import Publisher
     from storage.redis.signals import Signals
     from storage.scratch.open import open_scratch
@@ -186,7 +186,7 @@ def supervisor() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    database = Database(settings.database_url)
+    database = open_database(settings, "supervisor")
     signals = Signals(settings.redis_url)
     alive = partial(touch, settings.data_dir, "supervisor")
     publisher = Publisher(signals, "supervisor")

@@ -34,7 +34,7 @@ from config.roles import Role, names_not_for
 from config.settings import Settings
 from pipeline.errors import PartError
 from storage.account.secret import secret_key
-from storage.database import Database, migrate
+from storage.database import migrate, open_database
 from storage.redis.embedded import EmbeddedRedis
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
         stack.enter_context(_only_one(settings.data_dir))
         listener = stack.enter_context(_listen(settings.host, settings.port))
         host, port = listener.getsockname()[:2]
-        database = Database(settings.database_url)
+        database = open_database(settings, "command")
         try:
             migrate(database)
         except PartError as error:

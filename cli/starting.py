@@ -15,7 +15,7 @@ from config.chosen_engine import model_of
 from config.settings import Settings
 from pipeline import sandbox
 from pipeline.errors import PartError
-from storage.database import Database, schema_serves
+from storage.database import open_database, schema_serves
 from storage.redis.errors import redis_errors
 from storage.redis.signals import connect
 
@@ -82,7 +82,7 @@ def say_what_is_missing(settings: Settings, *, keep_on: bool) -> threading.Threa
 def _missing(settings: Settings) -> list[str]:
     texts = []
     try:
-        database = Database(settings.database_url)
+        database = open_database(settings, "command")
         try:
             if not schema_serves(database):
                 texts.append(

@@ -10,6 +10,16 @@ from config.engines import ENGINES
 #: `command`: the commands that change keys, credits and webhook secrets. `check`: `extract-image check`. `bucket`: deploy/s3_init.py.
 Role = Literal["web", "worker", "supervisor", "migrate", "command", "check", "bucket"]
 
+#: What opens a database. `command`: everything else than the other three.
+Opener = Literal["web", "worker", "supervisor", "command"]
+
+#: Opener → the connections that one process of it opens at most. DATABASE_CONNECTIONS replaces the values of web and worker. A thread
+#: has a connection only for the milliseconds of a transaction, so a process needs far fewer connections than it has threads.
+CONNECTIONS: Mapping[Opener, int] = {"web": 20, "worker": 20, "supervisor": 4, "command": 2}
+#: The openers for which DATABASE_CONNECTIONS is.
+SIZED: frozenset[Opener] = frozenset(("web", "worker"))
+ALONE_CONNECTIONS = 4  #: the same of each child that runs single steps for a worker (workers/alone.py)
+
 #: The settings with the keys of models' servers.
 MODEL_KEYS = frozenset(kind.api_key for kind in ENGINES.values() if kind.api_key)
 _STORE = frozenset(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"))

@@ -68,6 +68,8 @@ class Settings(BaseModel):
     secret_key: SecretStr | None = None  #: hashes API keys and encrypts webhook secrets; None: created in data_dir
 
     database_url: str = Field(default="", repr=False)  #: see PARTS; empty: an SQLite file in data_dir
+    database_connections: int = Field(default=0, ge=0, le=1000)  #: of each web and worker process; 0: see config/roles.py
+    database_prepares: bool = True  #: whether connections keep prepared statements; a pooler like PgBouncer may not allow it
     scratch_url: str = ""  #: file:<folder> or s3://<bucket>/<prefix>; empty: a folder in data_dir
     s3_endpoint_url: str = ""  #: empty: Amazon's own server
     aws_access_key_id: SecretStr | None = None  #: None: boto3 finds the credentials itself, for example in the machine's role

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the secrets that docker-compose.yml mounts, in the folder secrets (or the one named). What is there stays.
+# Makes the secrets that docker-compose.yml and the files of deploy/compose mount, in the folder secrets (or the one named). What is there stays.
 set -eu
 folder=${1:-secrets}
 
@@ -18,6 +18,7 @@ keep() {
 keep secret_key "$(random)"
 keep database_password "$(random)"
 keep database_url "postgresql+psycopg://extract_image:$(cat "$folder/database_password")@postgres:5432/extract_image"
+keep database_url_pgbouncer "postgresql+psycopg://extract_image:$(cat "$folder/database_password")@pgbouncer:6432/extract_image"
 keep redis_password "$(random)"
 keep redis_url "redis://:$(cat "$folder/redis_password")@redis:6379/0"
 keep aws_secret_access_key "$(random)"

@@ -16,6 +16,8 @@ from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from config.roles import CONNECTIONS, SIZED, Opener
+from config.settings import Settings
 from pipeline.numbers import read_json, write_json
 from storage.sql_errors import sql_errors
 
@@ -26,6 +28,7 @@ BUSY_TIMEOUT_MS = 30_000
 READ_ONLY = "extract_image_read_only"
 #: A connection to Postgres that was used within this time is used again without asking the server whether it still is one.
 FRESH_SECONDS = 1.0
+KEPT = 16  #: connections that stay open when nothing uses them, at most
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING = threading.Lock()  # Alembic keeps the running migration in a global variable
 
@@ -64,20 +67,24 @@ class Database:
     A transaction raises the database's errors as Transient or Permanent.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, connections: int = 80, prepares: bool = True) -> None:
+        """`connections`: the most that are open at once; further threads wait for up to 30 s, and then get NoConnectionFree.
+
+        `prepares`: see open_database.
+        """
         parsed = make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         if sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine: Engine = create_engine(
             parsed,
-            pool_size=16,
-            max_overflow=64,
+            pool_size=min(connections, KEPT),
+            max_overflow=max(connections - KEPT, 0),
             pool_use_lifo=True,  # the connections that are used most keep the statements that they have prepared
             hide_parameters=True,  # error texts are logged, and must not contain prompts, URLs or results
             json_serializer=write_json,  # records keep the digits of their numbers
             json_deserializer=read_json,
-            connect_args=_sqlite_arguments() if sqlite else {},
+            connect_args=_sqlite_arguments() if sqlite else _postgres_arguments(prepares=prepares),
         )
         #: SQLite allows one writer at a time. SQLite's own wait sleeps up to 0.1 s at a time, and a later writer can take the
         #: lock meanwhile. So the threads of one process wait on this lock first.
@@ -111,6 +118,18 @@ class Database:
         self.engine.dispose()
 
 
+def open_database(settings: Settings, opener: Opener) -> Database:
+    """The database of DATABASE_URL, for the process that `opener` names. The caller closes it.
+
+    With `DATABASE_PREPARES=false` no statement is prepared on the server. Between this process and Postgres may then stand a pooler that
+    gives each transaction another connection to the server, such as PgBouncer with pool_mode = transaction. Nothing else here needs to
+    stay with one connection: there is no SET outside of a transaction, no LISTEN, no temporary table, and the only advisory lock ends
+    with its transaction.
+    """
+    sized = settings.database_connections if opener in SIZED else 0
+    return Database(settings.database_url, connections=sized or CONNECTIONS[opener], prepares=settings.database_prepares)
+
+
 def _ask_idle_connections(engine: Engine) -> None:
     """Has a connection that was idle for FRESH_SECONDS tested before its use, and all of them replaced if the server has closed it.
 
@@ -131,6 +150,10 @@ def _ask_idle_connections(engine: Engine) -> None:
     event.listen(engine, "connect", note_use)
     event.listen(engine, "checkin", note_use)
     event.listen(engine, "checkout", ask)
+
+
+def _postgres_arguments(*, prepares: bool) -> dict[str, Any]:
+    return {} if prepares else {"prepare_threshold": None}
 
 
 def _sqlite_arguments() -> dict[str, Any]:

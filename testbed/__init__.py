@@ -3,6 +3,7 @@
 `bench/` may import the tests' parts only from here. tests/unit/test_benches.py checks this.
 """
 
+from testbed.pgbouncer import Pooler, pgbouncer
 from testbed.postgres import PostgresServer, postgres
 from testbed.production import Production, eventually, production, valkey
 from testbed.seaweedfs import S3Server, seaweedfs
@@ -18,6 +19,7 @@ __all__ = [
     "FakeGemini",
     "FlexServer",
     "PictureServer",
+    "Pooler",
     "PostgresServer",
     "Production",
     "S3Server",
@@ -28,6 +30,7 @@ __all__ = [
     "job_of",
     "new_account",
     "numbered_picture",
+    "pgbouncer",
     "pictures",
     "postgres",
     "production",

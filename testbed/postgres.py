@@ -23,17 +23,17 @@ class PostgresServer:
     """A running Postgres server."""
 
     def __init__(self, socket_folder: Path, programs: Path) -> None:
-        self._folder = socket_folder
+        self.socket_folder = socket_folder
         self._programs = programs
         self._admin = f"host={socket_folder} user=postgres dbname=postgres"
 
     def url(self, name: str = "postgres") -> str:
-        return f"postgresql+psycopg://postgres@/{name}?host={self._folder}"
+        return f"postgresql+psycopg://postgres@/{name}?host={self.socket_folder}"
 
     def environment(self) -> dict[str, str]:
         """The variables with which pg_dump and its like find the server, and the folder of these programs in front of PATH."""
         path = f"{self._programs}:{os.environ.get('PATH', '')}"
-        return {"PGHOST": str(self._folder), "PGUSER": "postgres", "PATH": path}
+        return {"PGHOST": str(self.socket_folder), "PGUSER": "postgres", "PATH": path}
 
     @contextmanager
     def database(self, *, template: str = "template1") -> Iterator[str]:

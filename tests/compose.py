@@ -13,8 +13,31 @@ from config.roles import WITHOUT, Role, names_not_for
 ROOT = Path(__file__).resolve().parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+OVERLAYS = ["pgbouncer", "caddy"]  #: files of deploy/compose, each given to Compose after docker-compose.yml
 ONCE = ["migrate", "s3-init"]  #: services that run once and end
 EXAMPLE = (ROOT / "production.env.example").read_text()
+
+
+def overlay(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "deploy" / "compose" / f"{name}.yml").read_text()))
+
+
+def merged(*names: str) -> dict[str, Any]:
+    """What Compose makes of docker-compose.yml and the named overlays: mappings are merged, lists are joined, the rest is replaced."""
+
+    def merge(before: Any, after: Any) -> Any:
+        if isinstance(before, dict) and isinstance(after, dict):
+            return {
+                key: merge(before.get(key), after.get(key)) for key in (*before, *(key for key in after if key not in before))
+            }
+        if isinstance(before, list) and isinstance(after, list):
+            return [*before, *after]
+        return before if after is None else after
+
+    found: Any = COMPOSE
+    for name in names:
+        found = merge(found, {key: value for key, value in overlay(name).items() if not key.startswith("x-")})
+    return dict(found)
 
 
 def example() -> dict[str, str]:

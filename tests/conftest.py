@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 
 from storage.database import Database
 from storage.redis.embedded import EmbeddedRedis
-from testbed import PostgresServer, S3Server, postgres, seaweedfs
+from testbed import Pooler, PostgresServer, S3Server, pgbouncer, postgres, seaweedfs
+from testbed.pgbouncer import MISSING, PGBOUNCER
 from tests.harness import Harness, running
 from tests.migrated import migrated_database
 from tests.rows import quick_folder
@@ -78,14 +79,26 @@ def postgres_template(postgres_server: PostgresServer) -> str:
     return TEMPLATE
 
 
+@pytest.fixture(scope="session")
+def pooler(postgres_server: PostgresServer) -> Iterator[Pooler]:
+    """A real PgBouncer in transaction mode for this test session, before the Postgres server."""
+    if not PGBOUNCER:
+        pytest.skip(MISSING)
+    with pgbouncer(postgres_server) as running_one:
+        yield running_one
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an empty database, or of one with the schema in a test that uses `database`. The test runs for SQLite and Postgres."""
-    if request.param == "postgres":
+    """The URL of an empty database, or of one with the schema in a test that uses `database`. The test runs for SQLite and Postgres.
+
+    A module of tests may ask for "pgbouncer" too: Postgres through PgBouncer.
+    """
+    if request.param in {"postgres", "pgbouncer"}:
         server: PostgresServer = request.getfixturevalue("postgres_server")
         copied = {"template": request.getfixturevalue("postgres_template")} if "database" in request.fixturenames else {}
         with server.database(**copied) as url:
-            yield url
+            yield url if request.param == "postgres" else request.getfixturevalue("pooler").url(url)
         return
     with quick_folder() as folder:
         yield f"sqlite:///{folder / 'test.db'}"

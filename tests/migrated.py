@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from storage.database import Database, migrate
+from testbed.pgbouncer import through_pgbouncer
 
 
 def migrated_database(url: str) -> Database:
@@ -24,9 +25,14 @@ def migrated_database(url: str) -> Database:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(_empty_sqlite())
-    database = Database(url)
+    database = opened(url)
     migrate(database)  # it only looks, if the schema is there
     return database
+
+
+def opened(url: str) -> Database:
+    """The database of the URL, as it is. Through PgBouncer it prepares no statements, as with DATABASE_PREPARES=false."""
+    return Database(url, prepares=not through_pgbouncer(url))
 
 
 @cache

@@ -42,6 +42,7 @@ EXCEPTIONS = {
 #: Package whose metadata names no licence → the SPDX expression of the licence file in its wheel.
 IN_FILE = {
     "axe-playwright-python": "MIT AND MPL-2.0",  # MPL-2.0 is that of axe-core, which it brings
+    "kubernetes-validate": "Apache-2.0",  # its metadata says only "Apache"
     "quickjs-ng": "MIT",
 }
 #: Package → the libraries in its wheel that have a stricter licence than the package, for the list.

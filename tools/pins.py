@@ -1,4 +1,4 @@
-"""Writes the digest of each image's tag into docker-compose.yml and the Dockerfile: `python -m tools.pins [FILE …]`.
+"""Writes the digest of each image's tag into the Compose files and the Dockerfiles: `python -m tools.pins [FILE …]`.
 
 A tag may be moved to other bytes later; a digest names the bytes. Digests are looked up with `docker buildx imagetools inspect`, which
 asks the registry and downloads no image. The files are written only if every digest was found. A digest that a file already has is
@@ -14,8 +14,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = (ROOT / "docker-compose.yml", ROOT / "Dockerfile")
-OURS = "extract-image"  #: built from the Dockerfile, so no registry has it
+_MORE = ROOT / "deploy" / "compose"
+FILES = (
+    *(ROOT / "docker-compose.yml", ROOT / "Dockerfile"),
+    *(_MORE / name for name in ("pgbouncer.yml", "pgbouncer.Dockerfile", "caddy.yml", "caddy.Dockerfile")),
+)
+OURS = "extract-image"  #: what is built here begins with it, so no registry has it
 
 #: `image: name:tag` of Compose, and `FROM name:tag` of a Dockerfile, each with the digest that it may have.
 _IMAGE = re.compile(
@@ -30,14 +34,14 @@ class NotFound(Exception):
 
 def images(text: str) -> dict[str, str]:
     """Name → tag of each image in the text of a Compose file or a Dockerfile, without the image that is built here."""
-    return {found["name"]: found["tag"] for found in _IMAGE.finditer(text) if found["name"] != OURS}
+    return {found["name"]: found["tag"] for found in _IMAGE.finditer(text) if not found["name"].startswith(OURS)}
 
 
 def pinned(text: str, digest_of: Callable[[str], str]) -> str:
     """The text with the digest of each image. `digest_of` gives the digest of `name:tag`."""
 
     def pin(found: re.Match[str]) -> str:
-        if found["name"] == OURS:
+        if found["name"].startswith(OURS):
             return found[0]
         image = f"{found['name']}:{found['tag']}"
         return f"{found['before']}{image}@{digest_of(image)}"

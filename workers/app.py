@@ -15,6 +15,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
 
+from config.roles import ALONE_CONNECTIONS
 from config.settings import Settings
 from pipeline.tracing import spans
 from pipeline.tracing.start import FLUSH_SECONDS, start
@@ -118,7 +119,7 @@ def run_alone(settings: Settings, build: Build = build_parts) -> None:
     """Runs the child that works on single steps for a worker: see workers/alone.py."""
     answers = alone.answers_apart()
     start("worker", os.environ)
-    parts, _, _ = build(settings)
+    parts, _, _ = build(settings.model_copy(update={"database_connections": ALONE_CONNECTIONS}))
     parts = parts.for_one_step()
     Publisher(parts.signals, "alone")  # it is not closed, because it ends with the process
 

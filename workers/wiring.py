@@ -23,7 +23,7 @@ from pipeline.models import Model
 from pipeline.ports import Decode, Deliver, Engine, Fetch, Lessons, Limiter, Reencode, Scratch, TextReader
 from pipeline.types import MB
 from storage.account.secret import secret_key
-from storage.database import Database
+from storage.database import Database, open_database
 from storage.redis.lessons import RedisLessons
 from storage.redis.model_limits import RedisLimiter
 from storage.redis.signals import Signals, celery_app, owner_name
@@ -134,7 +134,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     shorten_lookups()
     cores = os.cpu_count() or 1
     app = celery_app(settings.redis_url)
-    database = Database(settings.database_url)
+    database = open_database(settings, "worker")
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(2 * cores, thread_name_prefix="decoding")
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency, economy=settings.economy_calls)

@@ -125,9 +125,9 @@ def _settings(environment: Mapping[str, str]) -> Settings:
 def _new_key(settings: Settings) -> str:
     from cli.local_key import ready_key
     from storage.account.secret import secret_key
-    from storage.database import Database
+    from storage.database import open_database
 
-    database = Database(settings.database_url)
+    database = open_database(settings, "command")
     try:
         return ready_key(database, secret_key(settings), credits_=CREDITS)
     finally:

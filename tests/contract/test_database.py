@@ -16,6 +16,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event, func, insert, inspect, select, text, update
 
+from config.roles import CONNECTIONS
+from config.settings import load_settings
 from pipeline.numbers import read_json, write_json
 from storage import schema
 from storage.database import (
@@ -24,17 +26,20 @@ from storage.database import (
     migrate,
     newest_revision,
     now_ms,
+    open_database,
     schema_is_current,
     schema_serves,
 )
 from storage.job import totals
-from storage.sql_errors import ConstraintViolated
+from storage.sql_errors import ConstraintViolated, NoConnectionFree
+from testbed.pgbouncer import through_pgbouncer
+from tests.migrated import opened
 from tests.rows import at_once, new_account
 
 MIGRATE = """
 import sys
 from storage.database import Database, migrate
-database = Database(sys.argv[1])
+database = Database(sys.argv[1], prepares=sys.argv[2] == "prepares")
 print("ready", flush=True)
 sys.stdin.readline()
 migrate(database)
@@ -42,9 +47,19 @@ print("done", flush=True)
 """
 
 
+def pytest_generate_tests(metafunc):
+    """Runs each test that names no database itself also through PgBouncer, where each transaction may get another connection."""
+    named = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database_url" in metafunc.fixturenames and not named:
+        # A mark, because pytest then leaves out the fixture's own kinds.
+        metafunc.definition.add_marker(
+            pytest.mark.parametrize("database_url", ["sqlite", "postgres", "pgbouncer"], indirect=True)
+        )
+
+
 @pytest.fixture
 def empty(database_url):
-    made = Database(database_url)
+    made = opened(database_url)
     yield made
     made.close()
 
@@ -170,7 +185,7 @@ def test_a_connection_that_the_server_closed_while_it_was_idle_is_replaced(datab
     monkeypatch.setattr("storage.database.FRESH_SECONDS", 0.0)
     with database.read() as connection:
         served = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-    other = Database(database_url)
+    other = opened(database_url)
     with other.read() as connection:
         assert connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": served}).scalar_one()
     other.close()
@@ -200,9 +215,56 @@ def test_a_reader_opens_no_transaction_on_postgres_and_a_writer_does(database):
 
 def test_a_second_database_object_sees_the_same_rows(database, database_url):
     new_account(database)
-    other = Database(database_url)
+    other = opened(database_url)
     assert count(other) == 1
     other.close()
+
+
+@pytest.mark.parametrize("database_url", ["pgbouncer"], indirect=True)
+def test_transactions_of_one_connection_run_on_any_connection_of_a_pooler_again_and_again(database):
+    """Far more often than the driver executes a statement before it would prepare it, with more threads than the pooler has connections."""
+    owner = new_account(database, 0)
+    row = schema.accounts_table.c
+
+    def add() -> set[int]:
+        served = set()
+        for _ in range(20):
+            with database.write() as connection:
+                served.add(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+                connection.execute(update(schema.accounts_table).where(row.id == owner).values(available=row.available + 1))
+            assert count(database) == 1
+        return served
+
+    backends = set().union(*at_once(*[add] * 12))
+    with database.read() as connection:
+        assert connection.scalar(select(row.available).where(row.id == owner)) == 240
+        assert connection.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar_one() == 0
+    assert 1 < len(backends) <= 8  # pgbouncer(connections=8)
+
+
+@pytest.mark.parametrize("database_url", ["postgres", "pgbouncer"], indirect=True)
+def test_a_process_opens_no_more_connections_than_its_kind_may(database_url):
+    prepares = str(not through_pgbouncer(database_url)).lower()
+    settings = load_settings({"DATABASE_URL": database_url, "DATABASE_CONNECTIONS": "3", "DATABASE_PREPARES": prepares})
+    for opener, most in (
+        ("web", 3),
+        ("worker", 3),
+        ("supervisor", CONNECTIONS["supervisor"]),
+        ("command", CONNECTIONS["command"]),
+    ):
+        opened_one = open_database(settings, opener)
+        pool = opened_one.engine.pool
+        assert pool.size() + pool._max_overflow == most
+        opened_one.close()
+    unsaid = open_database(settings.model_copy(update={"database_connections": 0}), "web")
+    held = [unsaid.engine.connect() for _ in range(CONNECTIONS["web"])]
+    assert unsaid.engine.pool.checkedout() == CONNECTIONS["web"]
+    unsaid.engine.pool._timeout = 0
+    with pytest.raises(NoConnectionFree), unsaid.read():
+        pass
+    for connection in held:
+        connection.close()
+    unsaid.close()
 
 
 # Migrations
@@ -261,7 +323,15 @@ def test_migrating_again_changes_nothing(database):
 
 
 def test_two_processes_may_migrate_at_once(empty, database_url):
-    command_line = [sys.executable, "-W", "error", "-c", MIGRATE, database_url]
+    command_line = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        MIGRATE,
+        database_url,
+        "" if through_pgbouncer(database_url) else "prepares",
+    ]
     started = [
         subprocess.Popen(command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -295,7 +365,7 @@ def test_a_sqlite_file_that_another_process_is_making_is_waited_for(tmp_path):
 
 def test_many_threads_may_open_and_migrate_one_database_at_once(database_url):
     def start() -> bool:
-        made = Database(database_url)
+        made = opened(database_url)
         migrate(made)
         made.close()
         return True

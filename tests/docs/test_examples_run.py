@@ -55,7 +55,7 @@ LONG_RUNNING = re.compile(
 #: What would change this checkout, or needs Docker: checked, and run by tests/component/deploy/test_compose_runs.py as far as may be.
 PRODUCTION = re.compile(
     r"cp (?P<copied>\S+) \S+|sh (?P<script>deploy/\S+)|printf %s \S+ > secrets/(?P<secret>\w+)"
-    r"|(?P<published>PUBLISH=[\d.:]+ )?docker compose (?P<verb>[a-z]+)(?P<rest>.*)"
+    r"|(?P<published>(?:PUBLISH=[\d.:]+|SITE=[\w.]+) )?docker compose (?P<files>(?:-f \S+ )*)(?P<verb>[a-z]+)(?P<rest>.*)"
 )
 EXPORT = re.compile(r"export (\w+=\S+ ?)+")
 
@@ -225,6 +225,8 @@ def check_production(line: re.Match[str] | None) -> None:
     assert line is not None
     for named in (line["copied"], line["script"]):
         assert named is None or (ROOT / named).is_file()
+    for file in re.findall(r"-f (\S+)", line["files"] or ""):
+        assert (ROOT / file).is_file()
     assert line["secret"] is None or line["secret"] in COMPOSE["secrets"]
     assert line["verb"] in {None, "build", "exec", "logs", "ps", "restart", "stats", "up"}
     if line["verb"] in {"logs", "restart"}:

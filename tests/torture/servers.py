@@ -176,7 +176,7 @@ def postgres() -> Iterator[Postgres]:
     import testbed
 
     with testbed.postgres() as started:
-        folder = started._folder
+        folder = started.socket_folder
         server = wheel_of_postgres().get_server(folder, start=False)
         with psycopg.connect(f"host={folder} user=postgres dbname=postgres", autocommit=True) as connection:
             connection.execute("CREATE DATABASE torture")

@@ -13,7 +13,21 @@ from annotated_types import Le
 from cli.main import main
 from config.roles import WITHOUT
 from config.settings import SECRETS, Settings, SettingsFault, load_settings
-from tests.compose import COMPOSE, EXAMPLE, ONCE, ROOT, SERVICES, environment, example, make_secrets, mounted, read_by, role
+from tests.compose import (
+    COMPOSE,
+    EXAMPLE,
+    ONCE,
+    OVERLAYS,
+    ROOT,
+    SERVICES,
+    environment,
+    example,
+    make_secrets,
+    merged,
+    mounted,
+    read_by,
+    role,
+)
 
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 LONG_RUNNING = [name for name in SERVICES if name not in ONCE]
@@ -105,7 +119,7 @@ def test_secrets_that_are_there_stay_and_only_their_owner_gets_at_them(secrets):
 
 
 def test_secrets_are_files_that_exist_and_are_mounted_where_they_are_read(secrets):
-    files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
+    files = {name: secret["file"] for name, secret in merged(*OVERLAYS)["secrets"].items()}
     assert files == {name: f"./secrets/{name}" for name in files}
     assert set(files) == {path.name for path in secrets.iterdir()}
     for name, service in SERVICES.items():
