@@ -7,6 +7,8 @@ import sys
 
 import structlog
 
+from config.settings import Settings
+
 #: Leaves out the values of local variables, which structlog logs by default, because they hold keys, prompts and images.
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
@@ -14,6 +16,10 @@ _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 def _with_context(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Adds what is bound to the context, in the order of the names. structlog's own order differs from process to process."""
     return {**dict(sorted(structlog.contextvars.get_contextvars().items())), **event}
+
+
+def logs_are_json(settings: Settings) -> bool:
+    return settings.env == "production" or not sys.stderr.isatty()
 
 
 def configure_logs(*, json: bool, level: int = logging.INFO) -> None:
