@@ -93,6 +93,8 @@ def run_lease(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
 def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     """Works on a claimed step, and closes its staged object. Returns the steps to go on with."""
     lease = step.lease
+    if lease.kind in {StepKind.STAGE, StepKind.EXTRACT}:
+        parts.load_engine()
     facts = structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, account=lease.account, step=lease.step, kind=lease.kind.value, part=lease.part
     )

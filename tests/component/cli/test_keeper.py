@@ -178,3 +178,5 @@ def test_it_shows_no_secret_in_its_command_or_environment_and_goes_on_without_a_
     wait_for(lambda: running.first[1] not in {child.pid for child in running.children()} and len(running.children()) == 3)
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(timeout=60) == 0
+    assert running.process.stdout
+    running.process.stdout.close()
