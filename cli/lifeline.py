@@ -13,16 +13,16 @@ PR_SET_PDEATHSIG = 1  #: from linux/prctl.h
 PARENT = "EXTRACT_IMAGE_PARENT"  #: the environment variable in which `serve` gives its process id to its children
 
 
-def end_with_parent() -> None:
-    """If PARENT is set, sends SIGTERM to this process as soon as the parent has ended."""
+def end_with_parent() -> bool:
+    """If PARENT is set, sends SIGTERM to this process as soon as the parent has ended. Returns whether that outlasts an exec."""
     parent = os.environ.pop(PARENT, "")
     if not parent:
-        return
+        return True
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != int(parent):  # the parent ended before the line above
             os.kill(os.getpid(), signal.SIGTERM)
-        return
+        return True
 
     def watch() -> None:
         while os.getppid() == int(parent):
@@ -30,3 +30,4 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    return False

@@ -7,6 +7,7 @@ import sys
 
 import structlog
 
+from config.settings import Settings
 from pipeline.tracing import spans
 
 #: Leaves out the values of local variables, which structlog logs by default, because they hold keys, prompts and images.
@@ -20,6 +21,10 @@ def _with_context(_logger: object, _method: str, event: structlog.typing.EventDi
     """
     traced = spans.active.log_ids() if spans.active is not None else {}
     return {**dict(sorted(structlog.contextvars.get_contextvars().items())), **traced, **event}
+
+
+def logs_are_json(settings: Settings) -> bool:
+    return settings.env == "production" or not sys.stderr.isatty()
 
 
 def configure_logs(*, json: bool, level: int = logging.INFO) -> None:

@@ -94,9 +94,9 @@ def _database(settings: Settings) -> Database:
 
 
 def _configure(settings: Settings) -> None:
-    from cli.logs import configure_logs
+    from cli.logs import configure_logs, logs_are_json
 
-    configure_logs(json=settings.env == "production" or not sys.stderr.isatty())
+    configure_logs(json=logs_are_json(settings))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -124,13 +124,13 @@ def serve(*, ready_key: bool) -> None:
     """Run the whole service: web, worker, supervisor, and the embedded parts. Ctrl-C ends it."""
     from cli.serve import serve as run_service
 
-    end_with_parent()  # `run` starts this command for its own time
+    may_exec = end_with_parent()  # `run` starts this command for its own time
     settings = _settings()
     _configure(settings)
     from cli.starting import refuse_root
 
     refuse_root(settings)
-    sys.exit(run_service(settings, with_key=ready_key, announce=sys.stdout))
+    sys.exit(run_service(settings, with_key=ready_key, announce=sys.stdout, may_exec=may_exec))
 
 
 @main.command()

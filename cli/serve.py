@@ -12,12 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 import click
@@ -25,9 +23,11 @@ import structlog
 from sqlalchemy import make_url
 
 from api.examples import FOLDER
+from cli.keeper import Kept, State, Stop
 from cli.lifeline import PARENT
 from cli.local_key import ready_key
 from cli.local_servers import local_servers
+from cli.logs import logs_are_json
 from cli.starting import say_protection
 from config.chosen_engine import kind_of, model_of
 from config.roles import Role, names_not_for
@@ -44,16 +44,16 @@ COMMAND = (sys.executable, "-P", "-m", "cli.main")
 
 EXAMPLE = "examples/01-till-receipt.png"  #: in a checkout
 ROLES: tuple[Role, ...] = ("web", "worker", "supervisor")
-END_SECONDS = 30  #: for running steps to end; then the worker is killed, and the next worker runs its steps
-LOOK_SECONDS = 0.25
 ENGINE_SECONDS = 6.0  #: for the check of the engine's key and model; then serve says that it is ready without it
-FAST_DEATHS = 5  #: serve gives up after one child has died this often, each time within a minute of its start
 
 
-def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> int:
-    """Runs until SIGINT or SIGTERM. Returns the exit code. When ready, it writes what it uses to `announce`."""
+def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None, may_exec: bool = True) -> int:
+    """Runs until SIGINT or SIGTERM. Returns the exit code. When ready, it writes what it uses to `announce`.
+
+    With `may_exec`, it goes on in cli/keeper.py then, and does not return.
+    """
     with ExitStack() as stack:
-        stack.enter_context(_only_one(settings.data_dir))
+        lock = stack.enter_context(_only_one(settings.data_dir))
         listener = stack.enter_context(_listen(settings.host, settings.port))
         host, port = listener.getsockname()[:2]
         database = open_database(settings, "command")
@@ -82,21 +82,24 @@ def serve(settings: Settings, *, with_key: bool, announce: IO[str] | None) -> in
             pictures = _open_examples(environment, host, port)
         database.close()
         # Set the signal handlers before the children start, so that no signal is lost.
-        stop = _StopSignals()
-        children = [_Child(role, environment, listener, pictures) for role in ROLES]
-        stack.callback(_end, children)
+        stop = Stop()
+        children = [child_of(role, environment, listener, pictures) for role in ROLES]
+        state = State([*children, *([_kept_redis(redis)] if redis else [])], "json" if logs_are_json(settings) else "text")
+        stack.callback(state.end, stop)
         for child in children:
             child.start()
         _wait_ready(f"http://{host}:{port}", children, stop)
         if not stop.received and announce:
             looking.join(ENGINE_SECONDS)
             _say(settings, f"http://{_display_host(host)}:{port}", key, announce, notes)
-        return _watch(children, redis, stop)
+        if may_exec:
+            state.become_small(stop, [lock])
+        return state.watch(stop)
 
 
 @contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """Locks DATA_DIR, because a second `serve` on it would use the same embedded parts."""
+def _only_one(directory: Path) -> Iterator[int]:
+    """Locks DATA_DIR, because a second `serve` on it would use the same embedded parts. Yields the descriptor of the lock."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / "serve.lock").open("w")
@@ -111,7 +114,7 @@ def _only_one(directory: Path) -> Iterator[None]:
         except OSError:
             text = f"Another `extract-image serve` uses {directory.resolve()}. End it, or set DATA_DIR to another folder."
             raise click.ClickException(text) from None
-        yield
+        yield file.fileno()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -124,7 +127,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         raise click.ClickException(f"Can't listen on {host}:{port}: {error.strerror or error}. Change HOST or PORT.") from None
-    listener.set_inheritable(True)
     return listener
 
 
@@ -142,56 +144,47 @@ def _open_examples(environment: dict[str, str], host: str, port: int) -> str:
     return f"http://{_display_host(loopback)}:{port}/examples"
 
 
-@dataclass
-class _StopSignals:
-    received: bool = False
+def child_of(role: Role, environment: Mapping[str, str], listener: socket.socket, pictures: str) -> Kept:
+    """A child process, which is given only the secrets that it needs of `environment`.
 
-    def __post_init__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
-
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.received = True
-
-
-@dataclass
-class _Child:
-    """One child process. It is started again if it ends by itself."""
-
-    role: Role
-    environment: dict[str, str]  #: with all secrets; the child gets those that it needs
-    listener: socket.socket
-    pictures: str  #: the address at which the web process serves `examples/`; empty: it does not
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    fast_deaths: int = field(default=0)
-
-    def start(self) -> None:
-        command = [*COMMAND, self.role]
-        descriptors: tuple[int, ...] = ()
-        if self.role == "web":
-            command += ["--fd", str(self.listener.fileno()), "--examples", self.pictures]
-            descriptors = (self.listener.fileno(),)
-        unneeded = names_not_for(self.role)
-        environment = {name: value for name, value in self.environment.items() if name not in unneeded}
-        # The child gets its own session, so that Ctrl-C reaches only `serve`, which then ends the children.
-        self.process = subprocess.Popen(command, env=environment, pass_fds=descriptors, start_new_session=True)
-        self.started = time.monotonic()
-
-    def restart(self) -> None:
-        self.fast_deaths = self.fast_deaths + 1 if time.monotonic() - self.started < 60 else 1
-        self.start()
+    `pictures`: the address at which the web process serves `examples/`; empty: it does not.
+    """
+    command = [*COMMAND, role]
+    descriptor = -1
+    if role == "web":
+        descriptor = listener.fileno()
+        command += ["--fd", str(descriptor), "--examples", pictures]
+    unneeded = names_not_for(role)
+    return Kept(
+        role,
+        _encoded(command),
+        _encoded_environment({n: value for n, value in environment.items() if n not in unneeded}),
+        descriptor,
+    )
 
 
-def _wait_ready(url: str, children: list[_Child], stop: _StopSignals) -> None:
+def _kept_redis(redis: EmbeddedRedis) -> Kept:
+    running = redis.hand_over()
+    kept = Kept("redis", _encoded(running.command), _encoded_environment(running.environment), lifeline=True)
+    kept.pid, kept.started, kept.pipe = running.pid, running.started, running.pipe
+    return kept
+
+
+def _encoded(command: Iterable[str]) -> list[bytes]:
+    return [os.fsencode(word) for word in command]
+
+
+def _encoded_environment(environment: Mapping[str, str]) -> dict[bytes, bytes]:
+    return {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+
+
+def _wait_ready(url: str, children: Sequence[Kept], stop: Stop) -> None:
     """Waits until the web process answers. Raises ClickException if a process ends before that."""
     host, port = url.removeprefix("http://").rsplit(":", 1)
     while not stop.received:
         for child in children:
-            if child.process and child.process.poll() is not None:
-                raise click.ClickException(
-                    f"The {child.role} process ended with code {child.process.returncode}; its log is above."
-                )
+            if child.poll() is not None:
+                raise click.ClickException(f"The {child.role} process ended with code {child.code}; its log is above.")
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as connection:
                 connection.sendall(b"GET /api/v1/extract-image HTTP/1.0\r\n\r\n")
@@ -202,35 +195,6 @@ def _wait_ready(url: str, children: list[_Child], stop: _StopSignals) -> None:
         time.sleep(0.05)
 
 
-def _watch(children: list[_Child], redis: EmbeddedRedis | None, stop: _StopSignals) -> int:
-    while not stop.received:
-        time.sleep(LOOK_SECONDS)
-        if redis and redis.revive():
-            log.error("process_ended", role="redis")
-        for child in children:
-            if child.process and child.process.poll() is not None:
-                log.error("process_ended", role=child.role, code=child.process.returncode)
-                if child.fast_deaths >= FAST_DEATHS:
-                    return 1
-                child.restart()
-    return 0
-
-
-def _end(children: list[_Child]) -> None:
-    """Sends SIGTERM to the web process first, so that no new request comes in. Kills every process that does not end in time."""
-    deadline = time.monotonic() + END_SECONDS
-    running = [child.process for child in children if child.process]
-    for process in running:
-        if process.poll() is None:
-            process.terminate()
-    for process in running:
-        try:
-            process.wait(timeout=max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 def _display_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -238,8 +202,10 @@ def _display_host(host: str) -> str:
 def _look_around(settings: Settings, port: int) -> list[str]:
     """What serve says about the engine: whether it can be used, and if it follows no prompts, which local servers would.
 
-    A process of its own asks the engine's server, because the package of a vendor would stay in this one with its 50 MB.
+    A process of its own asks the engine's server, because the package of a vendor takes long to import.
     """
+    # Only the main thread receives signals, because an exec would lose those that another thread has received.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     if not kind_of(settings).follows_prompts:
         return [server.advice for server in local_servers(without={port, settings.port})]
     command = [*COMMAND, "doctor", "--only", "engine", "--json"]

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import structlog
 
-from config.engine_check import EngineChecked, check_engine
+from config.engine_check import EngineChecked, check_engine, check_engine_apart
 from config.settings import Settings
 from pipeline.errors import PartError
 from pipeline.ports import Permit
@@ -21,16 +21,18 @@ AGAIN_SECONDS = 15.0  #: between two looks whether the calls are stopped
 def watch_engine(
     parts: WorkerParts,
     *,
+    first_check: Callable[[Settings], EngineChecked] = check_engine_apart,
     check: Callable[[Settings], EngineChecked] = check_engine,
     wait: Callable[[float], bool] | None = None,
 ) -> None:
     """Reports what a check at start finds. While the calls of the default model are stopped, checks again until the engine is usable.
 
     Without this, an idle service would stay stopped after its server has come back, because only a call would notice. Runs until
-    the process stops. Tests replace `wait`, which returns whether the process stops.
+    the process stops. The first check runs in a process of its own, so that an idle worker whose engine is usable does not import the
+    vendor's package. Tests replace `wait`, which returns whether the process stops.
     """
     wait = wait or parts.stopping.wait
-    _report(parts, check(parts.settings))
+    _report(parts, first_check(parts.settings))
     while not wait(AGAIN_SECONDS):
         with suppress(PartError):  # Redis is away
             if parts.limiter and parts.limiter.notices([parts.models[parts.engine.model]]):

@@ -19,6 +19,7 @@ from pipeline.shares import may_take
 
 SLOW_SECONDS = 0.2  #: a step that waits longer for its next image lends its place
 LOOK_SECONDS = 0.05  #: how often the waiting steps are looked at
+IDLE_SECONDS = 5.0  #: how often `stopping` is checked while no step waits
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class Lending:
         self._lock = threading.Lock()
         self._waits: dict[_Wait, None] = {}
         self._lent: Counter[str] = Counter()
+        self._some = threading.Event()  # set while a step waits
 
     def lend_to(self, spares: LentPlaces, *, places: int) -> None:
         """Lends places from now on. Nothing was lent before."""
@@ -91,6 +93,7 @@ class Lending:
                 wait = _Wait(account, self._clock())
                 with self._lock:
                     self._waits[wait] = None
+                    self._some.set()
                 try:
                     value = next(values)
                 except StopIteration:
@@ -114,9 +117,15 @@ class Lending:
                     self._lent[wait.account] += 1
                     self._spares.lend()
 
+    def wait_for_steps(self, seconds: float) -> bool:
+        """Sleeps until a step waits, but at most `seconds`. Returns whether one does."""
+        return self._some.wait(seconds)
+
     def _end(self, wait: _Wait) -> None:
         with self._lock:
             del self._waits[wait]
+            if not self._waits:
+                self._some.clear()
             if wait.lent and self._spares is not None:
                 self._left += 1
                 self._lent[wait.account] -= 1
@@ -125,5 +134,6 @@ class Lending:
 
 def look_always(lending: Lending, stopping: threading.Event) -> None:
     """Looks at the waiting steps until `stopping` is set. It runs in a thread of its own."""
-    while not stopping.wait(LOOK_SECONDS):
-        lending.look()
+    while not stopping.is_set():
+        if lending.wait_for_steps(IDLE_SECONDS) and not stopping.wait(LOOK_SECONDS):
+            lending.look()

@@ -101,6 +101,8 @@ def run_claimed(parts: WorkerParts, step: ClaimedStep, *, in_child: bool = False
     `in_child`: another process has claimed the step.
     """
     lease = step.lease
+    if lease.kind in {StepKind.STAGE, StepKind.EXTRACT}:
+        parts.load_engine()
     facts = structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, account=lease.account, step=lease.step, kind=lease.kind.value, part=lease.part
     )

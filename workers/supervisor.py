@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
 STOP_SECONDS = 5.0  #: for an errand to end when the supervisor stops; a later start does what is left
+EXPIRE_SECONDS = 10.0
 PURGE_SECONDS = 60.0
 PURGED_AT_ONCE = 50  #: jobs; with one such transaction each minute, two million jobs a month would be the most
 SWEEP_SECONDS = 300.0
@@ -95,9 +96,10 @@ class Supervisor:
 
     def look_after_jobs(self) -> None:
         """Ends or continues jobs, and deletes what is not needed. This may take minutes."""
-        errands = (self.end_overdue, self.finalize_stranded, self.expire_inputs)
+        errands = (self.end_overdue, self.finalize_stranded)
         went_well = [self._timed(errand) for errand in errands]
         self._jobs_went_well = all(went_well)
+        self._every(EXPIRE_SECONDS, self.expire_inputs)
         self._every(PURGE_SECONDS, self.purge)
         self._every(SWEEP_SECONDS, self.sweep)
         self._every(SWEEP_FULL_SECONDS, self.sweep_if_full)
@@ -106,6 +108,8 @@ class Supervisor:
         self._every(CREDITS_SECONDS, self.check_credits)
 
     def reclaim(self) -> None:
+        if self._is_idle():
+            return
         began = time.time_ns()
         with self.database.write() as connection:
             expired = steps.reclaim_expired(connection)
@@ -118,11 +122,17 @@ class Supervisor:
     def ring(self) -> None:
         """Notifies workers of all due steps. If a queue is empty, earlier messages may be lost, so all of them are sent again."""
         lost = [slow for slow in (False, True) if self.signals.queue_is_empty(slow=slow)]
+        if self._is_idle():
+            return
         with self.database.write() as connection:
             for slow in lost:
                 ringing.forget_rings(connection, slow=slow)
             rings = ringing.to_ring(connection)
         self.signals.ring(rings)
+
+    def _is_idle(self) -> bool:
+        with self.database.read() as connection:
+            return not steps.any_open(connection)
 
     def end_overdue(self) -> None:
         with self.database.read() as connection:

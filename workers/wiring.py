@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from functools import partial
 
 from celery import Celery
 
-from config.chosen_engine import build_engine, kind_of, models_of
+from config.chosen_engine import build_engine, kind_of, model_of, models_of
 from config.engines import text_reader
 from config.settings import Settings
 from pipeline.asking.memory_budget import MemoryBudget
@@ -32,6 +33,7 @@ from workers.alone import COMMAND, Alone
 from workers.cleaning import Cleaning
 from workers.drain import Drain
 from workers.handed_back import HandedBack
+from workers.late_engine import LateEngine
 from workers.leases import LeaseKeeper
 from workers.lending import Lending
 from workers.metered_engine import MeteredEngine
@@ -57,6 +59,7 @@ class WorkerParts:
     decode: Decode
     decoding: Executor  #: two threads per decoder child: while one waits for the child, the other prepares the next image
     engine: Engine
+    load_engine: Callable[[], None] = lambda: None  #: called when a step is claimed that will need the engine
     text_reader: TextReader  #: the OCR, whichever engine is chosen
     ocr_places: OcrPlaces  #: for threads that wait for the text reader
     models: Mapping[str, Model]  #: the models that a job may name
@@ -109,11 +112,21 @@ def ocr_places(settings: Settings) -> OcrPlaces:
     return OcrPlaces(max(settings.worker_concurrency // 4, 2))
 
 
-def governed_engine(
-    settings: Settings, limiter: Limiter, reencode: Reencode, spare: Callable[[], bool], lessons: Lessons | None = None
-) -> Engine:
-    """The engine that the settings choose. If its kind is governed, its calls obey the limits that all workers share."""
-    engine: Engine = MeteredEngine(build_engine(settings, reencode, lessons))
+def late_engine(settings: Settings, reencode: Reencode, lessons: Lessons | None = None) -> LateEngine:
+    """The engine that the settings choose. It is built when a step needs it."""
+
+    def build() -> Engine:
+        engine = build_engine(settings, reencode, lessons)
+        gc.freeze()  # as workers/app.py does for all that was imported at start
+        return engine
+
+    name, model, warnings = model_of(settings)
+    return LateEngine(build, name=name, model=model, warnings=warnings)
+
+
+def governed_engine(settings: Settings, engine: Engine, limiter: Limiter, spare: Callable[[], bool]) -> Engine:
+    """Counts the engine's calls. If its kind is governed, its calls obey the limits that all workers share."""
+    engine = MeteredEngine(engine)
     if not kind_of(settings).governed:
         return engine
     from pipeline.engines.governed import GovernedEngine
@@ -154,7 +167,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         return not drain.stopping.is_set() and leases.busy() < every and not memory_budget.is_wanted()
 
     lessons = RedisLessons.of(settings.redis_url)
-    engine = governed_engine(settings, limiter, decode.as_jpeg, spare, lessons)
+    late = late_engine(settings, decode.as_jpeg, lessons)
+    engine = governed_engine(settings, late, limiter, spare)
     reader = text_reader(settings.data_dir)
     alone = Alone(alone_command)
     signals = Signals(settings.redis_url)
@@ -170,6 +184,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         decode=decode,
         decoding=decoding,
         engine=engine,
+        load_engine=late.load_soon,
         text_reader=reader,
         ocr_places=ocr_places(settings),
         models=models_of(settings),

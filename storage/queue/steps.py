@@ -302,6 +302,11 @@ def _cancel_statement() -> ReturningUpdate[Any]:
     return update(steps_table).where(work).values(**cancelled).returning(steps_table.c.lease_until - now_ms())
 
 
+def any_open(connection: Connection) -> bool:
+    """Whether there is any step to work on, now or later. A read that finds none is much cheaper than a write that changes none."""
+    return connection.scalar(select(steps_table.c.id).where(text(OPEN_STEP)).limit(1)) is not None
+
+
 def reclaim_expired(connection: Connection) -> int:
     """Makes steps with an expired lease ready again. Returns their number."""
     return connection.execute(

@@ -12,19 +12,29 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from redis.exceptions import RedisError
 
+from storage.redis import embedded_server
 from storage.redis.embedded_server import START_SECONDS
 from storage.redis.signals import connect
 
 SOCKET = "redis.sock"
-REVIVE_SECONDS = 1.0
 LONGEST_SOCKET_PATH = 100  #: bytes; Linux allows 108, macOS 104
 #: The server's process gets only these environment variables, so it does not get keys and addresses of other services.
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")  #: characters that need no escape in a URL or in the server's configuration
+
+
+class RunningRedis(NamedTuple):
+    """A process that runs the server until the pipe on its standard input closes."""
+
+    command: list[str]
+    environment: dict[str, str]
+    pid: int
+    started: float  #: by time.monotonic()
+    pipe: int  #: the descriptor of the pipe's other end
 
 
 class EmbeddedRedis:
@@ -39,23 +49,19 @@ class EmbeddedRedis:
 
     def _start(self) -> None:
         self._started = time.monotonic()
-        # The server gets its own session, so that Ctrl-C in a terminal does not end it before the processes that use it. -P keeps
-        # the working directory out of the import path, because it may contain modules with the same names.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "storage.redis.embedded_server", str(self._socket), str(self._directory)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
-        )
+        # -P keeps the working directory out of the import path, because it may contain modules with the same names.
+        self._command = [sys.executable, "-P", embedded_server.__file__, str(self._socket), str(self._directory)]
+        self._environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        # The server gets its own session, so that Ctrl-C in a terminal does not end it before the processes that use it.
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True, env=self._environment)
 
-    def revive(self) -> bool:
-        """Restarts the server if its process has ended, without waiting until it answers. Returns whether it was restarted."""
-        if self._process.poll() is None or time.monotonic() - self._started < REVIVE_SECONDS:
-            return False
-        if self._process.stdin:
-            self._process.stdin.close()
-        self._start()
-        return True
+    def hand_over(self) -> RunningRedis:
+        """Leaves the process to the caller, who restarts it and ends it. `close` does nothing from now on."""
+        assert self._process.stdin
+        pipe = os.dup(self._process.stdin.fileno())
+        self._process.stdin.close()
+        self._process.returncode = 0  # the caller waits for it
+        return RunningRedis(self._command, self._environment, self._process.pid, self._started, pipe)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -49,7 +49,7 @@ def service(fake, tmp_path_factory):
         yield started
 
 
-@pytest.mark.parametrize("killed", ["unixsocket:", "storage.redis.embedded_server"])
+@pytest.mark.parametrize("killed", ["unixsocket:", "embedded_server.py"])
 def test_a_redis_that_is_killed_half_way_is_replaced_and_the_job_ends(tmp_path, killed):
     with FakeGemini(latency=0.2) as fake, pictures() as web:
         urls = [web.page(f"{n}.png", numbered_picture(n)) for n in range(100)]

@@ -114,7 +114,7 @@ def poisoned(settings: Any) -> Any:
     from config.chosen_engine import models_of
     from pipeline.decode.pool import DecoderPool
     from storage.redis.lessons import RedisLessons
-    from workers.wiring import build_parts, governed_engine
+    from workers.wiring import build_parts, governed_engine, late_engine
 
     parts, app, close = build_parts(settings, alone_command=ALONE)
     parts.decode.close()
@@ -126,7 +126,7 @@ def poisoned(settings: Any) -> Any:
             update={"engine": engine, "models": None, "model": OPENAI_MODEL if engine == "openai" else settings.model}
         )
         name = next(iter(models_of(own)))
-        others[name] = governed_engine(own, parts.limiter, decode.as_jpeg, lambda: False, lessons)
+        others[name] = governed_engine(own, late_engine(own, decode.as_jpeg, lessons), parts.limiter, lambda: False)
     return replace(parts, engine=TorturedEngine(parts.engine, others), decode=decode), app, close
 
 

@@ -1,5 +1,6 @@
 """What environment `serve` gives to its children."""
 
+import os
 import socket
 import sys
 
@@ -23,10 +24,9 @@ SHOW = "import os; open(os.environ['SHOWN'], 'w').write(' '.join(os.environ))"
 def test_a_child_is_given_no_secret_that_it_does_not_need(role, without, tmp_path, monkeypatch):
     monkeypatch.setattr(serve, "COMMAND", (sys.executable, "-c", SHOW))
     with socket.socket() as listener:
-        child = serve._Child(role, {**ENVIRONMENT, "SHOWN": str(tmp_path / "shown")}, listener, "")
+        child = serve.child_of(role, {**ENVIRONMENT, "SHOWN": str(tmp_path / "shown")}, listener, "")
         child.start()
-        assert child.process
-        assert child.process.wait(timeout=60) == 0
+        assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == 0
     shown = set((tmp_path / "shown").read_text().split())
     assert {*SECRETS, "PORT"} - shown == without
     assert {f"{name}_FILE" for name in SECRETS} - shown == {f"{name}_FILE" for name in without}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from structlog.testing import capture_logs
 
-from config.engine_check import EngineChecked, check_engine
+from config.engine_check import EngineChecked, check_engine, check_engine_apart
 from config.settings import load_settings
 from pipeline.engines.limiter import LocalLimiter
 from pipeline.ports import Cause, ModelUnavailable
@@ -34,7 +34,7 @@ def test_what_a_check_finds_is_logged_in_one_line_and_told_to_all_until_the_engi
         return len(noticed) == 4
 
     with capture_logs() as logs:
-        watch_engine(parts, check=lambda _settings: next(found), wait=wait)
+        watch_engine(parts, first_check=lambda _settings: next(found), check=lambda _settings: next(found), wait=wait)
     assert noticed == [{"": "Not there."}, {"": "Not there."}, {}, {}]
     assert [(line["event"], line["found"]) for line in logs] == [
         ("engine_not_usable", "Not there. Start it."),
@@ -55,3 +55,15 @@ def test_the_check_never_raises_and_names_what_to_mend():
     away = check_engine(load_settings(settings))
     assert (away.usable, away.trouble.cause) == (False, Cause.AWAY)
     assert check_engine(load_settings({"ENGINE": "ocr"})).usable
+
+
+def test_a_process_of_its_own_finds_the_same():
+    with FakeOpenAI() as fake:
+        settings = {"ENGINE": "openai", "OPENAI_BASE_URL": fake.base_url, "MODEL": "vision:7b", "OPENAI_API_KEY": fake.key}
+        for given in (settings, {**settings, "OPENAI_API_KEY": "no"}, {**settings, "MODEL": "gone"}):
+            here, apart = check_engine(load_settings(given)), check_engine_apart(load_settings(given))
+            assert (apart.usable, apart.text) == (here.usable, here.text)
+            if here.trouble is None:
+                assert apart.trouble is None
+            else:
+                assert (str(apart.trouble), vars(apart.trouble)) == (str(here.trouble), vars(here.trouble))

@@ -98,3 +98,14 @@ def test_without_spare_threads_the_images_come_as_they_are():
 @pytest.mark.parametrize(("threads", "every", "waited"), [(1, 1, 1), (2, 1, 2), (4, 3, 4), (8, 6, 8), (40, 30, 40)])
 def test_steps_whose_caller_waits_have_threads_of_their_own(threads, every, waited):
     assert threads_of(threads) == (every, waited)
+
+
+def test_nobody_looks_while_no_step_waits():
+    lending = Lending(LentPlaces(), places=1)
+    assert not lending.wait_for_steps(0)
+
+    def values() -> Generator[bool]:
+        yield lending.wait_for_steps(0)
+
+    assert list(lending.watched(values(), account="a")) == [True]
+    assert not lending.wait_for_steps(0)
