@@ -17,6 +17,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from pipeline.numbers import read_json, write_json
+from storage.silent_peers import LIBPQ, SESSION
 from storage.sql_errors import sql_errors
 
 if TYPE_CHECKING:  # Alembic takes 10 MB of memory, and most processes never migrate
@@ -27,6 +28,7 @@ READ_ONLY = "extract_image_read_only"
 #: A connection to Postgres that was used within this time is used again without asking the server whether it still is one.
 FRESH_SECONDS = 1.0
 MIGRATIONS = Path(__file__).parent / "migrations"
+_SESSION_STATEMENT = "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SESSION.items())
 _MIGRATING = threading.Lock()  # Alembic keeps the running migration in a global variable
 
 
@@ -81,7 +83,9 @@ class Database:
             hide_parameters=True,  # error texts are logged, and must not contain prompts, URLs or results
             json_serializer=write_json,  # records keep the digits of their numbers
             json_deserializer=read_json,
-            connect_args=_sqlite_arguments() if sqlite else {},
+            connect_args=_sqlite_arguments()
+            if sqlite
+            else {name: value for name, value in LIBPQ.items() if name not in parsed.query},
         )
         #: SQLite allows one writer at a time. SQLite's own wait sleeps up to 0.1 s at a time, and a later writer can take the
         #: lock meanwhile. So the threads of one process wait on this lock first.
@@ -90,6 +94,7 @@ class Database:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
+            event.listen(self.engine, "connect", _give_up_silent_clients)
             _ask_idle_connections(self.engine)
         self.many_writers = not sqlite  #: a transaction that waits holds up no other one
         #: For `read`. On Postgres each statement is then a transaction, which saves the trips for BEGIN and COMMIT. Its level READ
@@ -113,6 +118,13 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _give_up_silent_clients(connection: Any, _record: Any) -> None:
+    """Has the server end this session soon if its client has fallen silent, and with it the locks that it holds."""
+    connection.autocommit = True
+    connection.execute(_SESSION_STATEMENT)
+    connection.autocommit = False
 
 
 def _ask_idle_connections(engine: Engine) -> None:

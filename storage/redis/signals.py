@@ -26,6 +26,7 @@ from storage.queue.ringing import Ring
 from storage.redis.errors import AWAY, redis_errors
 from storage.redis.messages import message_of
 from storage.redis.watching import Watch, Watches
+from storage.silent_peers import tcp_options
 
 if TYPE_CHECKING:  # Celery takes 20 MB of memory, and only workers need it
     from celery import Celery
@@ -47,7 +48,7 @@ PROCESSES = "extract-image:counts"
 COUNTS_SECONDS = 2.0  #: timeout of Redis for writing or reading counts
 COUNTS_TTL = 300  #: seconds for which the last counts of an ended process can be read
 SENDING_SECONDS = 30.0  #: timeout of Redis for taking messages; without it, a Redis that hangs would block senders for ever
-KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
+KEEPALIVE = {"socket_keepalive": True, "socket_keepalive_options": tcp_options(), "health_check_interval": 30}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
