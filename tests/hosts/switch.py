@@ -55,7 +55,7 @@ class Switch:
         self._names: dict[int, str] = {}
         self._ports: dict[bytes, str] = {}  # MAC → name
         self._cut: set[str] = set()
-        self._waiting: deque[tuple[float, str, str, bytes]] = deque()  # due, from, to, frame
+        self._waiting: deque[tuple[float, str, bytes]] = deque()  # due, to, frame
         self._poll = select.epoll()
         self._home = os.open("/proc/self/ns/net", os.O_RDONLY)
 
@@ -81,6 +81,10 @@ class Switch:
         finally:
             _enter(self._home)
             os.close(there)
+        self.plug(name, tap, address)
+
+    def plug(self, name: str, tap: int, address: str) -> None:
+        """`tap`: a file descriptor, each read and write of which is one frame."""
         self._taps[name], self._names[tap], self._ports[mac_of(address)] = tap, name, name
         self._poll.register(tap, select.EPOLLIN)
 
@@ -106,33 +110,38 @@ class Switch:
                     print(json.dumps(self.seen), flush=True)  # noqa: T201
                 elif ready in self._names:
                     self._take(ready)
-            self._deliver()
+            self.deliver()
 
     def _take(self, tap: int) -> None:
         name = self._names[tap]
-        due = time.monotonic() + self._delay
         for _ in range(FRAMES_AT_ONCE):
             try:
                 frame = os.read(tap, FRAME)
             except OSError:  # nothing is left, or the host is gone
                 return
-            self.seen["frames"] += 1
-            to = self._ports.get(frame[:MAC_BYTES], "")
-            if name in self._cut or to in self._cut:
-                self.seen[f"cut {name if name in self._cut else to}"] += 1
-            elif random.random() < self._loss:
-                self.seen["lost"] += 1
-            elif len(self._waiting) >= MOST_WAITING:
-                self.seen["dropped"] += 1
-            elif to:
-                self._waiting.append((due, name, to, frame))
-            elif frame[:MAC_BYTES] == BROADCAST:
-                self._waiting.extend((due, name, each, frame) for each in self._taps if each not in {name, *self._cut})
+            self.take(name, frame)
 
-    def _deliver(self) -> None:
+    def take(self, name: str, frame: bytes) -> None:
+        """Takes a frame from a host."""
+        due = time.monotonic() + self._delay
+        self.seen["frames"] += 1
+        to = self._ports.get(frame[:MAC_BYTES], "")
+        if name in self._cut or to in self._cut:
+            self.seen[f"cut {name if name in self._cut else to}"] += 1
+        elif random.random() < self._loss:
+            self.seen["lost"] += 1
+        elif len(self._waiting) >= MOST_WAITING:
+            self.seen["dropped"] += 1
+        elif to:
+            self._waiting.append((due, to, frame))
+        elif frame[:MAC_BYTES] == BROADCAST:
+            self._waiting.extend((due, each, frame) for each in self._taps if each not in {name, *self._cut})
+
+    def deliver(self) -> None:
+        """Sends the frames whose time has come."""
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now:
-            due, _, to, frame = self._waiting.popleft()
+            due, to, frame = self._waiting.popleft()
             self.seen["late ms"] = max(self.seen["late ms"], round(1000 * (now - due)))
             tap = self._taps.get(to)
             if tap is not None and to not in self._cut:
