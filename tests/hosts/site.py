@@ -25,6 +25,7 @@ from storage.scratch.open import open_scratch
 from storage.scratch.s3 import s3_client
 from testbed import pictures
 from testbed.postgres import wheel_of_postgres
+from tests.compose import SERVICES
 from tests.fakes.gemini import FakeGemini
 from tests.fakes.openai import FakeOpenAI
 from tests.hosts.faults import Faults
@@ -170,7 +171,7 @@ class Services:
                 return Service(command=[weed, "mini", *(f"-{name}={value}" for name, value in WEED.items())], settings=keys)
             case "proxy":
                 return Service(
-                    command=["nginx", "-c", f"{DISK}/nginx.conf", "-g", "daemon off;"], settings={}, prepare=self._configure_proxy
+                    command=["nginx", "-c", f"{DISK}/nginx.conf", "-g", "daemon off;"], settings={}, prepare=self._prepare_proxy
                 )
         own = {"TORTURE_CLOCK": str(CLOCKS[label] * HOUR)}
         if label.startswith("web"):
@@ -189,6 +190,11 @@ class Services:
                 proxy.run(["nginx", "-c", f"{DISK}/nginx.conf", "-s", "reload"])
                 told = proxy is self.fleet.hosts["proxy"]
             time.sleep(0 if told else RETRY_SECONDS)
+
+    def _prepare_proxy(self, proxy: Host) -> None:
+        for name, value in SERVICES["proxy"]["sysctls"].items():
+            proxy.run(["sh", "-c", f"echo {value} > /proc/sys/{name.replace('.', '/')}"])
+        self._configure_proxy(proxy)
 
     def _configure_proxy(self, proxy: Host) -> None:
         servers = [f"{host.address}:{WEB_PORT}" for label, host in self.fleet.hosts.items() if label.startswith("web")]
