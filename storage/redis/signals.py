@@ -25,6 +25,7 @@ from pipeline.ports import Cause
 from storage.queue.ringing import Ring
 from storage.redis.errors import AWAY, redis_errors
 from storage.redis.messages import message_of
+from storage.redis.silent import remember_silence
 from storage.redis.watching import Watch, Watches
 from storage.silent_peers import tcp_options
 
@@ -69,7 +70,7 @@ def connect(url: str, *, seconds: float | None = None) -> redis.Redis:
     if seconds is not None:
         options |= {"socket_timeout": seconds, "retry": Retry(NoBackoff(), 1)}
     # With protocol 2, every server answers in the same format.
-    return redis.Redis.from_url(url, max_connections=10_000, socket_connect_timeout=5, protocol=2, **options)
+    return remember_silence(redis.Redis.from_url(url, max_connections=10_000, socket_connect_timeout=5, protocol=2, **options))
 
 
 def celery_app(redis_url: str) -> Celery:
