@@ -9,9 +9,10 @@ from tests.torture.plan import BLOCKED_EACH, POISONS, Plan
 from tests.torture.planned_faults import Fault
 from tests.torture.planned_jobs import Job, plan_jobs
 
-LOADS = 3  #: how many loads of a short torture the long form has
+LOADS = 2  #: how many loads of a short torture the long form has
 LASTING = {False: 270.0, True: 34.0}  #: seconds of faults; the key: a short run
 CALM_SECONDS = 8.0
+EARLY = 0.3  #: factor for their times, so that much is open when hosts are lost
 FEW = {4: 8, 40: 4}  #: the jobs of a short run: number of images → number of jobs
 
 #: kind → how often, and how long. `cut off`: nothing comes through, and the host works on. `lose`: the host ends without a word, and
@@ -70,7 +71,7 @@ def _short_load(rng: random.Random, seconds: float) -> tuple[list[Job], dict[int
     for job in sorted(planned, key=lambda job: not (job.missing or job.delete or job.streams or job.waits)):
         if job.engine == "gemini" and not job.cache and left.get(len(job.numbers), 0):
             left[len(job.numbers)] -= 1
-            jobs.append(job)
+            jobs.append(replace(job, at=EARLY * job.at))
     return jobs, {}
 
 

@@ -19,7 +19,7 @@ from tests.torture.plan import POISONS, Plan
 from workers.supervisor import UNKNOWN_SECONDS, Supervisor
 
 LATENCY = {"base": 0.02, "run": 1.0}  #: seconds of a model call
-BASELINE_SECONDS = 300.0
+BASELINE_SECONDS = 600.0
 AFTER_SECONDS = 100.0  #: time after the last fault in which all jobs must end, beside the time of their images without faults
 EVENT_SECONDS = 60.0  #: most time for the remaining steps, such as webhooks, after the load without faults
 
