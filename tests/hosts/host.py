@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
@@ -24,6 +24,7 @@ DISK = "/tmp"  #: where a host has its own file system; all else is read-only th
 DISK_MB = 1024
 NETWORK_BITS = 24
 READY_SECONDS = 20.0
+RUN_SECONDS = 120.0
 TOOLS = ("unshare", "nsenter", "ip", "mount", "nginx")
 SETTINGS = {"TMPDIR": f"{DISK}/tmp", "HOME": f"{DISK}/home", "DATA_DIR": f"{DISK}/data"}
 
@@ -157,36 +158,45 @@ class Host:
         self.pid = psutil.Process(self._first.pid).children()[0].pid
         network.join(label, self.pid, address)
 
-    def start(self, command: Sequence[str], *, settings: Mapping[str, str], log: Path, **options: Any) -> Process:
+    def start(self, command: Sequence[str], *, settings: Mapping[str, str], log: Path) -> Process:
         """Runs a command in the host, from the folder of the code."""
         with log.open("ab") as out:
             made = subprocess.Popen(
-                ["nsenter", "-t", str(self.pid), "-a", "sh", "-c", _IN_ROOT, str(ROOT), *command],
-                env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **SETTINGS, **settings},
+                self._inside(command),
+                env=_environment(settings),
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                **options,
             )
         return Process(made)
+
+    def open(self, command: Sequence[str]) -> subprocess.Popen[str]:
+        """The same, with pipes to it."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self._inside(command), env=_environment({}), stdin=pipe, stdout=pipe, text=True)
 
     def run(self, command: Sequence[str], *, settings: Mapping[str, str] | None = None) -> str:
         """Runs a command in the host to its end. Returns its output."""
         done = subprocess.run(
-            ["nsenter", "-t", str(self.pid), "-a", "sh", "-c", _IN_ROOT, str(ROOT), *command],
-            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **SETTINGS, **(settings or {})},
+            self._inside(command),
+            env=_environment(settings or {}),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=RUN_SECONDS,
             check=False,
         )
         if done.returncode:
             raise RuntimeError(f"{command[0]} on {self.label}: {done.stdout}{done.stderr}")
         return done.stdout
 
+    def _inside(self, command: Sequence[str]) -> list[str]:
+        return ["nsenter", "-t", str(self.pid), "-a", "sh", "-c", _IN_ROOT, str(ROOT), *command]
+
     def power_off(self) -> None:
         """Ends the host as a power cut does: nothing is said to anybody, and its connections stay half-open for the others."""
+        if self._first.returncode is not None:
+            return
         self._network.order("cut", self.label)
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
@@ -226,6 +236,10 @@ class Process:
         if pipe:
             pipe.close()
         return code
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **SETTINGS, **settings}
 
 
 def _own_pid(pid: int) -> int:
