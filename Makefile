@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser generators demo serve test real-servers torture hosts torture-checked mutants bench fuzz properties pythons check audit screenshots clean
+.PHONY: help install pins schemathesis browser promtool generators demo serve test real-servers torture hosts torture-checked mutants bench fuzz properties pythons check audit screenshots docs clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ $(STAMP): requirements.lock pyproject.toml
 
 browser: ## install Debian's Chromium, which the tests in tests/browser need; they are skipped without it
 	@test -x /usr/bin/chromium || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
+
+promtool: ## install Debian's Prometheus, whose promtool tests the alert rules; those tests are skipped without it
+	@command -v promtool > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus > /dev/null; }
 
 generators: ## install Java and TypeScript, which tests of generated clients need; they are skipped without them
 	@command -v java > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jre-headless > /dev/null; }
@@ -46,7 +49,7 @@ test: install ## run the whole suite
 real-servers: install $(SERVERS)/.installed ## ask llama-server and LiteLLM, real model servers, what the engine openai promises
 	@$(BIN)/python -m pytest -m real tests/contract
 
-# `make test` does the same on SQLite. On Postgres it takes minutes, so it is run by hand.
+# `make test` does the same on SQLite with fewer random requests. This takes minutes, so it is run by hand.
 schemathesis: install ## try the service on Postgres with schemathesis, all checks and two accounts
 	@$(BIN)/python -m pytest -m real tests/e2e/test_openapi_clients.py
 
@@ -102,5 +105,8 @@ audit: install ## say which locked packages have known faults, or that it could 
 screenshots: install browser ## write pictures of the console's screens into docs/images/console
 	@$(BIN)/python -m tests.browser.screenshots
 
+docs: install ## build the documents as a site with a search, into the folder site, and check all links
+	@$(BIN)/python -m tools.site
+
 clean: ## remove what was made here
-	rm -rf .venv .venv-* var .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-* var site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

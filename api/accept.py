@@ -16,6 +16,7 @@ from flask import Response, g, request
 from api.body import BodyRoom, Sent, read_json
 from api.errors import ApiError, json_response
 from api.putting import Putting, StillPutting
+from api.tracing import note_job
 from api.uploads import is_upload, read_upload
 from api.wiring import WebParts
 from pipeline.credits import reservation
@@ -32,6 +33,7 @@ from pipeline.request.check import RequestFault, check
 from pipeline.request.fields import ExtractRequest
 from pipeline.request.unknown import warning_of
 from pipeline.scratch_key import ScratchKey
+from pipeline.tracing.spans import span
 from pipeline.types import JobStatus, Question, Tier
 from storage.account.accounts import available_credits, random_id
 from storage.account.ledger import InsufficientCredits
@@ -73,15 +75,19 @@ def accept(parts: WebParts, account: str, *, waited: bool, made: Callable[[str],
     """
     key = _idempotency_key()
     try:
-        with read_sent(parts, account, hashed=key is not None) as sent:
+        with span("accept") as accepting_span, read_sent(parts, account, hashed=key is not None) as sent:
             idempotency = IdempotencyKey(key=key, body_hash=sent.body_hash) if key else None
             if idempotency:
                 # This check comes first, because a request that was accepted before needs no credits and no room now.
                 with parts.database.read() as connection:
                     accepting.check_not_sent_before(connection, account, idempotency)
-            wanted = wanted_of(parts, sent)
-            warnings = _warnings(parts, wanted, sent)
+            with span("accept.check") as checking:
+                wanted = wanted_of(parts, sent)
+                warnings = _warnings(parts, wanted, sent)
+                checking.set(images=len(wanted.images), input_method=wanted.input_method)
             job, rings = _make_job(parts, account, wanted, sent.names, idempotency, waited=waited, warnings=warnings)
+            accepting_span.set(job=job)
+        note_job(job)
         made(job)
         parts.signals.ring(rings)
         return Accepted(job=job)
@@ -91,6 +97,7 @@ def accept(parts: WebParts, account: str, *, waited: bool, made: Callable[[str],
         if not before.same_body:
             text = "This Idempotency-Key came with another body before. Use a new one for a new request."
             raise ApiError(409, "idempotency_key_reused", text) from None
+        note_job(before.job)
         return Accepted(job=before.job, replayed=True)
 
 
@@ -245,6 +252,7 @@ def _make_job(
             ttl_ms=int(parts.settings.result_ttl * 1000),
             webhook_url=wanted.webhook_url,
             request_id=g.request_id,
+            traceparent=g.get("traceparent"),
             metadata=wanted.metadata,
             name=wanted.name,
             batch=wanted.batch,
@@ -252,7 +260,8 @@ def _make_job(
             custom_ids=wanted.custom_ids or names,
             idempotency=idempotency,
         )
-        rings = _commit(parts, new, putting)
+        with span("accept.reserve"):
+            rings = _commit(parts, new, putting)
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     return job, rings
 
@@ -327,14 +336,15 @@ def _check_money(parts: WebParts, wanted: ExtractRequest, plan: list[ChunkPlan])
 def _put_images(parts: WebParts, job: str, wanted: ExtractRequest, plan: list[ChunkPlan]) -> None:
     """Puts base64 texts or files to scratch as they came, one object per chunk."""
     facts = {"raw": 1} if wanted.input_method == "upload" else {}
-    for chunk in plan:
-        key = str(ScratchKey.of_input(job, chunk=chunk.no))
-        with os_errors(), tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
-            pack = PackWriter(out)
-            for index in range(chunk.first, chunk.first + chunk.count):
-                pack.add(index, wanted.images[index], **facts)
-            pack.finish()
-            parts.scratch.put(key, out)
+    with span("accept.put", chunks=len(plan)):
+        for chunk in plan:
+            key = str(ScratchKey.of_input(job, chunk=chunk.no))
+            with os_errors(), tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as out:
+                pack = PackWriter(out)
+                for index in range(chunk.first, chunk.first + chunk.count):
+                    pack.add(index, wanted.images[index], **facts)
+                pack.finish()
+                parts.scratch.put(key, out)
 
 
 @contextmanager

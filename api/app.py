@@ -23,6 +23,7 @@ from api import (
     metrics,
     pictures,
     request_id,
+    tracing,
     usage,
 )
 from api.auth import add_rate_headers, optional_account
@@ -50,6 +51,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     app.url_map.strict_slashes = False  # an address with a slash at its end is the same; a redirect would lose a POST's body
     app.url_map.merge_slashes = False  # otherwise `//` in a path is answered with a redirect in HTML
     request_id.register(app)
+    tracing.register(app)
     metrics.count_requests(app)
     errors.register(app)
     app.register_blueprint(extract_image.blueprint(parts))
@@ -67,7 +69,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     probes = health.probes(parts)
     app.register_blueprint(health.blueprint(parts, probes))
     app.register_blueprint(capabilities.blueprint(parts, probes))
-    app.register_blueprint(metrics.blueprint(parts))
+    app.register_blueprint(metrics.blueprint(parts, probes))
     app.register_blueprint(console.blueprint())
     if examples_url:
         app.register_blueprint(examples.blueprint(parts))

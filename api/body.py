@@ -21,7 +21,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import COMPATIBLE, ApiError
 from api.not_json import LOOKED_AT, why_not_json
-from api.patience import body_is_here, expect_body
+from api.patience import body_is_here, expect_body, read_body_into
 from api.places import Places
 from api.wiring import LARGE_PLACES
 from pipeline.errors import os_errors
@@ -30,6 +30,7 @@ from pipeline.request.fields import FIELDS
 
 IN_MEMORY = 1 << 20  #: bytes; a larger body is written to a temporary file, which is mapped into memory
 PIECE = 1 << 18
+BUFFER = 1 << 20  #: bytes of a large body that are read at once
 #: Commas in a JSON body, of which each value takes one. A full request of 3000 images has some 10,000.
 MOST_COMMAS = 300_000
 PLACE_SECONDS = 30.0  #: how long a large body that has arrived waits for a place
@@ -143,10 +144,13 @@ def read_body(request: Request, max_body: int, room: BodyRoom) -> Iterator[bytes
             body = b"".join(pieces(request.stream, length))
         yield body
         return
-    with room.for_arriving(request.environ, length), os_errors(), tempfile.TemporaryFile() as file, ExitStack() as parsing:
-        for piece in pieces(request.stream, length):
-            file.write(piece)
-        file.flush()
+    with (
+        room.for_arriving(request.environ, length),
+        os_errors(),
+        tempfile.TemporaryFile(buffering=0) as file,
+        ExitStack() as parsing,
+    ):
+        _write_body(request, length, file)
         parsing.enter_context(room.for_parsing(length))
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
@@ -154,6 +158,24 @@ def read_body(request: Request, max_body: int, room: BodyRoom) -> Iterator[bytes
         finally:
             # Slices of it may still be referenced, for example by a traceback. The file is unmapped when the last one is freed.
             del mapped
+
+
+def _write_body(request: Request, length: int, file: IO[bytes]) -> None:
+    """Writes the body to a file without a buffer. Raises ApiError 400 as `pieces` does."""
+    buffer = memoryview(bytearray(BUFFER))
+    left = length
+    with suppress(ClientDisconnected, ConnectionError):
+        while left > 0 and (received := read_body_into(request.environ, request.stream, buffer[:left])):
+            piece = buffer[:received]
+            while piece:
+                piece = piece[file.write(piece) :]
+            left -= received
+    if left:
+        raise _cut_short(length - left, length)
+
+
+def _cut_short(received: int, length: int) -> ApiError:
+    return ApiError(400, "body_cut_short", f"The body ended after {received} of {length} bytes.")
 
 
 def expected_length(request: Request, max_body: int) -> int:
@@ -175,7 +197,7 @@ def pieces(source: IO[bytes], length: int, size: int = PIECE) -> Iterator[bytes]
             left -= len(piece)
             yield piece
     if left:
-        raise ApiError(400, "body_cut_short", f"The body ended after {length - left} of {length} bytes.")
+        raise _cut_short(length - left, length)
 
 
 @contextmanager

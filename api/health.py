@@ -175,12 +175,18 @@ def blueprint(parts: WebParts, looked_at: Mapping[str, Probe]) -> Blueprint:
 
 def may_see_details(parts: WebParts) -> bool:
     """Whether the caller runs the service. Others may not see the details, because they name hosts."""
-    token = parts.settings.metrics_token
-    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    if token and hmac.compare_digest(given.encode(), token.get_secret_value().encode()):
+    if has_token(parts):
         return True
     forwarded = any(name.lower().startswith(FORWARDING) for name, _ in request.headers)
     return _is_loopback(request.remote_addr or "") and not forwarded and _names_this_machine(request.headers.get("Host", ""))
+
+
+def has_token(parts: WebParts) -> bool | None:
+    """Whether the caller sent METRICS_TOKEN, compared in constant time. None: it sent nothing, or the setting is not set."""
+    token, given = parts.settings.metrics_token, request.headers.get("Authorization")
+    if token is None or given is None:
+        return None
+    return hmac.compare_digest(given.removeprefix("Bearer ").encode(), token.get_secret_value().encode())
 
 
 def _names_this_machine(host: str) -> bool:

@@ -115,7 +115,14 @@ def gone_is_404() -> Iterator[None]:
 def _begin_round(parts: WebParts, connection: Connection, job: str) -> None:
     size = partial(chunk_size, parts)
     try:
-        rounds.retry(connection, job, size=size, max_open=parts.settings.max_open_jobs, request_id=g.request_id)
+        rounds.retry(
+            connection,
+            job,
+            size=size,
+            max_open=parts.settings.max_open_jobs,
+            request_id=g.request_id,
+            traceparent=g.get("traceparent"),
+        )
     except rounds.NotEnded:
         raise ApiError(409, "not_finished", "The job has not ended; what fails can be tried again afterwards.") from None
     except rounds.Expired:

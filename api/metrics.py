@@ -10,12 +10,13 @@ import structlog
 from flask import Blueprint, Flask, Response, g, request
 
 from api.errors import UNAUTHORIZED
-from api.health import may_see_details
+from api.health import Probe, faults_of, has_token, may_see_details
 from api.openapi.document import ResponseSpec, describe
 from api.openapi.schemas import text
 from api.wiring import WebParts
 from pipeline.errors import PartError
 from pipeline.metrics import BUCKETS, COUNTED, PREFIX, REQUEST_SECONDS, REQUESTS, Counts, Metric, counts
+from pipeline.types import Tier
 from storage.gauges import Gauges, gauges
 from storage.redis.counts import counts_of_others, process_name
 
@@ -36,12 +37,33 @@ class Gauge:
 UP = Gauge("process_up", "Processes that have published their counts lately.", ("role", "process"))
 PART_UP = Gauge("part_up", "Whether what this page is made of could be read.", ("part",))
 QUEUE_STEPS = Gauge("queue_steps", "Open steps: due, waiting for their time, or leased.", ("kind", "state"))
-QUEUE_AGE = Gauge("queue_age_seconds", "For how long the step that is due longest has been due.", ("kind",))
+QUEUE_AGE = Gauge("queue_age_seconds", "For how long the step that is due longest has been due.", ("kind", "tier"))
 OPEN_JOBS = Gauge("open_jobs", "Jobs that have not ended.", ("status",))
+DEADLINE = Gauge("deadline_seconds", "Until the next deadline of an open job; negative: it has passed.", ("tier",))
+SCRATCH_LIMIT = Gauge("scratch_limit_bytes", "MAX_SCRATCH_BYTES. At this many bytes in scratch, requests are refused.")
+STORAGE_FULL = Gauge("storage_full", "Whether scratch or the database was full within the last 15 minutes.")
+READY = Gauge("ready", "Whether /readyz finds that it works: database, redis, scratch or model.", ("check",))
+STOPPED = Gauge(
+    "model_stopped", "Models whose calls are stopped, and why. An empty model: all models.", ("model", "tier", "cause")
+)
 SCRATCH_BYTES = Gauge("scratch_bytes", "Put into scratch for open jobs.")
 KEPT_BYTES = Gauge("kept_bytes", "Of uploaded images that are kept in scratch for retries of jobs that have ended.")
 CREDITS = Gauge("credits", "Of all accounts together.", ("state",))
-GAUGES = (UP, PART_UP, QUEUE_STEPS, QUEUE_AGE, OPEN_JOBS, SCRATCH_BYTES, KEPT_BYTES, CREDITS)
+GAUGES = (
+    UP,
+    PART_UP,
+    READY,
+    STOPPED,
+    QUEUE_STEPS,
+    QUEUE_AGE,
+    OPEN_JOBS,
+    DEADLINE,
+    SCRATCH_BYTES,
+    SCRATCH_LIMIT,
+    STORAGE_FULL,
+    KEPT_BYTES,
+    CREDITS,
+)
 
 Values = list[tuple[Sequence[str], float]]
 
@@ -62,7 +84,8 @@ def count_requests(app: Flask) -> None:
         return response
 
 
-def blueprint(parts: WebParts) -> Blueprint:
+def blueprint(parts: WebParts, looked_at: Mapping[str, Probe]) -> Blueprint:
+    """`looked_at`: as from `api.health.probes`."""
     routes = Blueprint("metrics", __name__)
     own = process_name("web")
 
@@ -82,24 +105,30 @@ def blueprint(parts: WebParts) -> Blueprint:
     )
     def metrics() -> Response:
         """Answers with the metrics. If Redis or the database can't be read, its metrics are left out and `part_up` is 0."""
-        if not may_see_details(parts):
+        # A wrong token is refused on this machine too, so that a Prometheus here shows that its token is wrong.
+        if not may_see_details(parts) or has_token(parts) is False:
             raise UNAUTHORIZED
         counted = {own: counts()}
         redis, database = True, True
+        looked_up: dict[str, Values] = {}
         try:
             counted |= counts_of_others(parts.signals, own)
+            stops = parts.stops()
+            looked_up[STOPPED.name] = [((stop.model, stop.tier.value, stop.cause.value), 1) for stop in stops]
+            looked_up[STORAGE_FULL.name] = [((), parts.signals.storage_is_full())]
         except PartError as error:
             log.warning("counts_not_read", reason=repr(error))
             redis = False
-        looked_up: dict[str, Values] = {}
         try:
             with parts.database.read() as connection:
-                looked_up = _values(gauges(connection))
+                looked_up |= _values(gauges(connection))
         except PartError:
             log.warning("gauges_not_read", exc_info=True)
             database = False
         looked_up[UP.name] = [(_names(process), 1) for process in counted]
         looked_up[PART_UP.name] = [(["redis"], redis), (["database"], database)]
+        looked_up[READY.name] = [((name,), not fault) for name, fault in faults_of(looked_at).items()]
+        looked_up[SCRATCH_LIMIT.name] = [((), parts.settings.max_scratch_bytes)]
         return Response("".join(render(counted, looked_up)), content_type=CONTENT_TYPE)
 
     return routes
@@ -112,7 +141,12 @@ def _values(found: Gauges) -> dict[str, Values]:
             for kind, queue in found.queues.items()
             for state in ("due", "waiting", "leased")
         ],
-        QUEUE_AGE.name: [((kind,), queue.age) for kind, queue in found.queues.items()],
+        QUEUE_AGE.name: [
+            ((kind, tier.value), age)
+            for kind, queue in found.queues.items()
+            for tier, age in ((Tier.STANDARD, queue.age), (Tier.ECONOMY, queue.slow_age))
+        ],
+        DEADLINE.name: [((tier,), left) for tier, left in found.deadlines.items()],
         OPEN_JOBS.name: [((status,), number) for status, number in found.open_jobs.items()],
         SCRATCH_BYTES.name: [((), found.scratch_bytes)],
         KEPT_BYTES.name: [((), found.kept_bytes)],

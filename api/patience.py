@@ -13,8 +13,10 @@ import struct
 import termios
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import ECONNRESET
-from typing import Any
+from typing import IO, Any
 
 from gunicorn.http.body import ChunkedReader, LengthReader
 
@@ -54,24 +56,48 @@ class PatientSocket(socket.socket):
         self._deadline, self._rate = time.monotonic() + IDLE_SECONDS, rate
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        before = self.gettimeout()
-        if before == 0:
+        if self.gettimeout() == 0:
             return super().recv(size, flags)
+        with self._patiently() as late:
+            if late:
+                return b""
+            data = super().recv(size, flags)
+            self._move_deadline(len(data))
+            return data
+        return b""
+
+    def recv_into(self, buffer: Any, size: int = 0, flags: int = 0, /) -> int:
+        """As `recv`, without a copy."""
+        if self.gettimeout() == 0:
+            return super().recv_into(buffer, size, flags)
+        with self._patiently() as late:
+            if late:
+                return 0
+            received = super().recv_into(buffer, size, flags)
+            self._move_deadline(received)
+            return received
+        return 0
+
+    @contextmanager
+    def _patiently(self) -> Iterator[bool]:
+        """Whether the client is late. Meanwhile the socket waits until the deadline; if it passes, the block ends and the client is late."""
+        before = self.gettimeout()
         left = min(IDLE_SECONDS if before is None else before, self._deadline - time.monotonic())
         if left <= 0 or self._late:
             self._late = True
-            return b""
+            yield True
+            return
         self.settimeout(left)
         try:
-            data = super().recv(size, flags)
+            yield False
         except TimeoutError:
             self._late = True
-            return b""
         finally:
             self.settimeout(before)
+
+    def _move_deadline(self, received: int) -> None:
         if self._rate:
-            self._deadline = min(self._deadline + len(data) / self._rate, time.monotonic() + IDLE_SECONDS)
-        return data
+            self._deadline = min(self._deadline + received / self._rate, time.monotonic() + IDLE_SECONDS)
 
     @property
     def unsent(self) -> int:
@@ -145,6 +171,31 @@ def expect_body(environ: dict[str, Any], length: int) -> None:
     connection = environ.get("gunicorn.socket")
     if isinstance(connection, PatientSocket):
         connection.expect(LARGE_RATE if length > LARGE_BODY else LEAST_RATE)
+
+
+def read_body_into(environ: dict[str, Any], stream: IO[bytes], buffer: memoryview) -> int:
+    """Reads the next bytes of the request's body to `buffer`, and returns how many. 0: it has ended, or the client is gone or late.
+
+    They come from the socket without a copy, because gunicorn's own reader copies each byte three times. `stream` is read instead if
+    the server is another one. A body must be read in one way only, because the stream does not learn what was read here.
+    """
+    connection = environ.get("gunicorn.socket")
+    reader = connection.request.body.reader if isinstance(connection, PatientSocket) and connection.request is not None else None
+    if not isinstance(connection, PatientSocket) or not isinstance(reader, LengthReader):
+        piece = stream.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+    buffer = buffer[: reader.length]
+    if _buffered(connection.request):
+        piece = reader.unreader.take_buffered()
+        received = min(len(piece), len(buffer))
+        buffer[:received] = piece[:received]
+        if len(piece) > received:
+            reader.unreader.unread(piece[received:])
+    else:
+        received = connection.recv_into(buffer) if buffer else 0
+    reader.length -= received
+    return received
 
 
 def body_is_here(environ: dict[str, Any]) -> bool:

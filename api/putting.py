@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextvars import copy_context
 
 #: How long a transaction is kept open for it. A connection to the database is not to wait for a slow S3.
 PUT_SECONDS = 0.05
@@ -19,7 +20,8 @@ class Putting:
 
     def __init__(self, put: Callable[[], object]) -> None:
         self._done: Future[None] = Future()
-        threading.Thread(target=self._run, args=(put,), name="putting", daemon=True).start()
+        # The context has the ids of the request, for log lines, and its span.
+        threading.Thread(target=copy_context().run, args=(self._run, put), name="putting", daemon=True).start()
 
     def _run(self, put: Callable[[], object]) -> None:
         try:

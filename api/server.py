@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from api.app import create_app
 from api.connections import Worker, most_connections
 from api.wiring import Room, build_parts, room_of
 from config.settings import Settings
+from pipeline.tracing import spans
+from pipeline.tracing.start import FLUSH_SECONDS, start
 from storage.redis.counts import Publisher
 
 SPARE_THREADS = 32  #: threads for requests that are answered at once, beside those that wait, send a body or show a picture
@@ -44,6 +47,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Builds the app in each worker after the fork, so that processes share no connection."""
+        start("web", os.environ)
         parts = build_parts(self._settings, self._room, lambda: self._worker is not None and not self._worker.alive)
         self._publisher = Publisher(parts.signals, "web")
         return create_app(parts, self._pictures)
@@ -54,6 +58,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def _publish_counts(self, _arbiter: Any, _worker: Any) -> None:
         if self._publisher:
             self._publisher.close()
+        spans.close(FLUSH_SECONDS)
 
 
 def listen_address(host: str, port: int) -> str:

@@ -14,6 +14,7 @@ from api.errors import ApiError
 from api.held import HeldJob
 from api.wiring import WebParts
 from pipeline.metrics import WAIT_SECONDS, WAITING
+from pipeline.tracing import spans
 from pipeline.types import JobStatus
 from storage.job.views import status_of
 from storage.redis.watching import Watch
@@ -87,7 +88,7 @@ def wait_for_end(
     """
     ends = time.monotonic() + seconds
     look = time.monotonic() + LOOK_SECONDS if watched else 0.0
-    with nullcontext(watched) if watched else parts.signals.watch(job, end_only=True) as watch:
+    with spans.span("wait"), nullcontext(watched) if watched else parts.signals.watch(job, end_only=True) as watch:
         while True:
             now = time.monotonic()
             if now >= look:

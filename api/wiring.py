@@ -16,7 +16,7 @@ from config.chosen_engine import kind_of, model_of, models_of
 from config.engines import EngineKind
 from config.settings import Settings
 from pipeline.models import Model
-from pipeline.ports import Scratch
+from pipeline.ports import Scratch, Stop
 from storage.account.secret import secret_key
 from storage.database import Database
 from storage.redis.model_limits import RedisLimiter
@@ -48,6 +48,7 @@ class WebParts:
     previews: Previews = field(default_factory=decoded_previews)
     key_uses: KeyUses = field(default_factory=KeyUses)
     notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
+    stops: Callable[[], list[Stop]] = field(default=list)  #: the models whose calls are stopped now
     #: For how long a model's server may be away before a job that somebody holds open ends; under 30 s with the time to notice it.
     held_seconds: float = 18.0
     stopping: Callable[[], bool] = field(default=lambda: False)  #: whether waiting requests should be answered now
@@ -102,6 +103,7 @@ def build_parts(settings: Settings, room: Room, stopping: Callable[[], bool] = l
         arriving=Places(room.arriving),
         previews=decoded_previews(room.previews),
         notices=lambda: limiter.notices(models.values()),
+        stops=lambda: limiter.stops(models.values()),
         stopping=stopping,
     )
 

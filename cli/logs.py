@@ -7,13 +7,19 @@ import sys
 
 import structlog
 
+from pipeline.tracing import spans
+
 #: Leaves out the values of local variables, which structlog logs by default, because they hold keys, prompts and images.
 _TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def _with_context(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Adds what is bound to the context, in the order of the names. structlog's own order differs from process to process."""
-    return {**dict(sorted(structlog.contextvars.get_contextvars().items())), **event}
+    """Adds what is bound to the context, in the order of the names. structlog's own order differs from process to process.
+
+    While tracing is on, it adds the ids of the current span too.
+    """
+    traced = spans.active.log_ids() if spans.active is not None else {}
+    return {**dict(sorted(structlog.contextvars.get_contextvars().items())), **traced, **event}
 
 
 def configure_logs(*, json: bool, level: int = logging.INFO) -> None:

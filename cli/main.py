@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.check_command import check
 from cli.commands import Commands
 from cli.jobs_command import jobs, usage
 from cli.lifeline import PARENT, end_with_parent
@@ -122,7 +123,7 @@ def main(context: click.Context) -> None:
     make_private()
 
 
-for command in (run, mcp, jobs, usage, login, schema, completion):
+for command in (run, mcp, jobs, usage, login, schema, completion, check):
     main.add_command(command)
 
 
@@ -177,6 +178,8 @@ def worker(*, alone: bool) -> None:
 def supervisor() -> None:
     """Run the supervisor, which announces due steps and reclaims lost ones. One is enough; running two is safe."""
     _end_on_sigterm()
+    from pipeline.tracing import spans
+    from pipeline.tracing.start import FLUSH_SECONDS, start
     from storage.database import Database
     from storage.redis.counts import Publisher
     from storage.redis.signals import Signals
@@ -188,6 +191,7 @@ def supervisor() -> None:
     end_with_parent()
     settings = _running_settings("supervisor")
     _started(settings, "supervisor", by_serve=by_serve)
+    start("supervisor", os.environ)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -199,6 +203,7 @@ def supervisor() -> None:
     publisher.close()
     signals.close()
     database.close()
+    spans.close(FLUSH_SECONDS)
 
 
 @main.command(name="migrate")

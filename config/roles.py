@@ -7,8 +7,8 @@ from typing import Literal
 
 from config.engines import ENGINES
 
-#: `command`: the commands that change keys, credits and webhook secrets. `bucket`: deploy/s3_init.py.
-Role = Literal["web", "worker", "supervisor", "migrate", "command", "bucket"]
+#: `command`: the commands that change keys, credits and webhook secrets. `check`: `extract-image check`. `bucket`: deploy/s3_init.py.
+Role = Literal["web", "worker", "supervisor", "migrate", "command", "check", "bucket"]
 
 #: The settings with the keys of models' servers.
 MODEL_KEYS = frozenset(kind.api_key for kind in ENGINES.values() if kind.api_key)
@@ -21,6 +21,7 @@ WITHOUT: Mapping[Role, frozenset[str]] = {
     "supervisor": MODEL_KEYS | {"METRICS_TOKEN", "SECRET_KEY"},
     "migrate": MODEL_KEYS | _STORE | {"METRICS_TOKEN", "REDIS_URL", "SECRET_KEY"},
     "command": MODEL_KEYS | _STORE | {"METRICS_TOKEN", "REDIS_URL"},
+    "check": MODEL_KEYS | {"METRICS_TOKEN", "REDIS_URL", "SECRET_KEY"},
     "bucket": MODEL_KEYS | {"DATABASE_URL", "METRICS_TOKEN", "REDIS_URL", "SECRET_KEY"},
 }
 

@@ -105,7 +105,8 @@ class Settings(BaseModel):
 
     images_per_call: int = Field(default=20, ge=1, le=50)
     merged_per_call: int = Field(default=50, ge=1, le=900)
-    worker_concurrency: int = Field(default=40, ge=1, le=512)  #: threads per worker process
+    #: Threads per worker process for steps whose caller waits. Three quarters as many run the other steps.
+    worker_concurrency: int = Field(default=40, ge=1, le=512)
     #: Further threads per worker process, for calls in the tier economy.
     economy_concurrency: int = Field(default=64, ge=1, le=512)
     economy_calls: int = Field(default=256, ge=1, le=10_000)  #: as model_concurrency, in the tier economy

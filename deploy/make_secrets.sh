@@ -21,5 +21,6 @@ keep database_url "postgresql+psycopg://extract_image:$(cat "$folder/database_pa
 keep redis_password "$(random)"
 keep redis_url "redis://:$(cat "$folder/redis_password")@redis:6379/0"
 keep aws_secret_access_key "$(random)"
+keep metrics_token "$(random)"
 keep gemini_api_key ''
 [ -s "$folder/gemini_api_key" ] || echo "Put your Gemini key in $folder/gemini_api_key, or set ENGINE=ocr in production.env."

@@ -28,13 +28,19 @@ class Metric:
         self.what = what
         self.labels = tuple(labels)
         self.kind = kind
-        self._values: dict[tuple[str, ...], Any] = {}
+        # A counter that has no labels shows its 0, because Prometheus sees no increase in a number that is there for the first time.
+        self._values: dict[tuple[str, ...], Any] = {(): 0} if kind == "counter" and not labels else {}
 
     def add(self, amount: float = 1, **labels: str) -> None:
         """Adds to the count. A gauge may go down too."""
         with _lock:
             place = self._place(labels)
             self._values[place] = self._values.get(place, 0) + amount
+
+    def set(self, value: float, **labels: str) -> None:
+        """Sets a gauge."""
+        with _lock:
+            self._values[self._place(labels)] = value
 
     def observe(self, value: float, **labels: str) -> None:
         """Adds a value to the histogram. It holds the count of each bucket (not cumulative), then the sum of the values."""
@@ -87,6 +93,13 @@ DECODER_RESTARTS = Metric(
 )
 WEBHOOKS = Metric("webhook_attempts_total", "Calls of webhooks: delivered, failed (to be tried again) or dead.", ("outcome",))
 
+BOOKS_WRONG = Metric(
+    "books_wrong",
+    "Findings of the supervisor's last check of the credits, by check: ledger, rounds or holds.",
+    ("check",),
+    "gauge",
+)
+
 COUNTED = (
     REQUESTS,
     REQUEST_SECONDS,
@@ -104,6 +117,7 @@ COUNTED = (
     ECONOMY_HURRIED,
     DECODER_RESTARTS,
     WEBHOOKS,
+    BOOKS_WRONG,
 )
 
 Counts = dict[str, list[tuple[list[str], Any]]]

@@ -32,6 +32,9 @@ class Scratch(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Yields every key that starts with `prefix`, in any order."""
 
+    def ages(self, prefix: str) -> Iterator[tuple[str, float]]:
+        """As `list`, each key with the seconds since its object was stored, by the clock of the store."""
+
     def abort_uploads(self, seconds: float) -> int:
         """Ends uploads in parts that began more than `seconds` ago and were never finished. Returns how many there were."""
 
@@ -119,6 +122,15 @@ class Permit:
     delay: float  #: seconds to wait before the request is sent
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stop:
+    """The calls of a model are stopped for a while, or until somebody has mended something."""
+
+    model: str  #: its name; empty: every model of the engine
+    tier: Tier
+    cause: Cause
+
+
 class Limiter(Protocol):
     """Rate limits, pauses and circuit breakers of the models, shared by all workers."""
 
@@ -142,6 +154,9 @@ class Limiter(Protocol):
 
     def notices(self, models: Iterable[Model]) -> dict[str, str]:
         """What a person has to fix: the notice of each open breaker, by the model's name. The engine's own breaker has the name ""."""
+
+    def stops(self, models: Iterable[Model]) -> list[Stop]:
+        """The open breakers and the pauses now, in the order of `models`, after those of the engine itself."""
 
 
 class Lessons(Protocol):

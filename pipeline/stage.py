@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, wait
@@ -18,6 +19,7 @@ from typing import IO
 from pipeline.decode.once import SharedDecodes
 from pipeline.packed import PackReader, PackWriter
 from pipeline.ports import Decode
+from pipeline.tracing import spans
 from pipeline.types import MB, Failure, Fetched, ItemCode, Prepared, Refused, Staged
 
 _TURN_BYTES = MB  # the most bytes in a batch of several images
@@ -58,6 +60,8 @@ def stage(
                 sizes[image.index] = len(image.data)
                 work.add(image)
         work.join()
+        if spans.active is not None:
+            work.record(spans.active)
     except BaseException:
         work.stop()  # no thread may write to `out` after this function has ended
         raise
@@ -82,6 +86,8 @@ class _Staging:
         self._failed = False  #: a batch has raised or was cancelled
         self._staged: list[Staged] = []
         self._failures: list[Failure] = []
+        self._began = 0  #: nanoseconds since 1970: when the first batch began; 0: none has, or tracing is off
+        self._decoded, self._seconds = 0, 0.0  #: images that a decoder was given, and how long the decoders took for them
         #: by SHA-256: the result, or the indexes of the images that wait for it
         self._known: dict[str, Staged | Refused | list[int]] = {}
 
@@ -132,7 +138,14 @@ class _Staging:
                 self._failed = True
                 self._lock.notify()
 
+    def record(self, tracer: spans.Tracer) -> None:
+        """Records one span for the decoding of the chunk, which took place while images came."""
+        if self._began:
+            tracer.record("decode", self._began, {"images": self._decoded, "decode_seconds": round(self._seconds, 6)})
+
     def _decode_batch(self) -> None:
+        if spans.active is not None:
+            self._began = self._began or time.time_ns()
         most = self._shared.batch_size(self._job)
         with self._lock:
             self._called = False
@@ -178,6 +191,9 @@ class _Staging:
                 self._record(image, digest, outcome)
         if fresh:
             self._shared.took(self._job, len(images), seconds)
+            with self._lock:
+                self._decoded += len(fresh)
+                self._seconds += seconds
 
     def _record(self, image: Fetched, digest: str, outcome: Prepared | Refused) -> None:
         """Stores the result of an image and settles all images with the same bytes."""

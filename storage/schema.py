@@ -75,6 +75,7 @@ jobs_table = Table(
     Column("total", Integer, nullable=False),  # number of images
     Column("request_source", Text),
     Column("request_id", Text),  # id of the HTTP request that started the round; each log line of the job carries it
+    Column("traceparent", Text),  # the trace of that request, if it was traced
     Column("webhook_url", Text),  # receives an event when the job ends
     Column("metadata", JSON),  # the caller's own values, returned unchanged
     Column("name", Text),  # what people call the job

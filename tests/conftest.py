@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,23 +36,30 @@ settings.load_profile("suite")
 TEMPLATE = "migrated"
 
 
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from looking through thousands of tests and all modules again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
-def harness(tmp_path: Path) -> Iterator[Harness]:
+def harness() -> Iterator[Harness]:
     """A running service. At the end of the test, it checks that no scratch objects and no held credits are left."""
-    with running(tmp_path) as started:
+    with quick_folder() as folder, running(folder) as started:
         yield started
 
 
 @pytest.fixture
-def make_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+def make_harness() -> Iterator[Callable[..., Harness]]:
     """Starts services with other settings or engines. Each one is checked at its end, like `harness`."""
     with ExitStack() as stack:
+        folder = stack.enter_context(quick_folder())
         count = 0
 
         def make(**options: Any) -> Harness:
             nonlocal count
             count += 1
-            return stack.enter_context(running(tmp_path / str(count), **options))
+            return stack.enter_context(running(folder / str(count), **options))
 
         yield make
 

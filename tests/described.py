@@ -16,6 +16,7 @@ from api.openapi.document import OF_KEYS, document
 from api.openapi.error_codes import ERRORS
 from api.openapi.schemas import COMPONENTS
 
+_documents: dict[frozenset[tuple[str, ...]], dict[str, Any]] = {}  #: by routes
 #: Error codes of requests that match no route (api/errors.py).
 OF_NO_ROUTE = {"not_found", "method_not_allowed", *OF_KEYS["optional"]}
 
@@ -69,9 +70,12 @@ def _path(rule: str) -> str:
     return rule.replace("<", "{").replace(">", "}")
 
 
-@cache
 def _described(app: Any) -> dict[str, Any]:
-    return document(app)
+    """The document of an app. It is the same for all apps with the same routes, and takes as long as a small test to make."""
+    routes = frozenset((rule.rule, rule.endpoint, *sorted(rule.methods or ())) for rule in app.url_map.iter_rules())
+    if routes not in _documents:
+        _documents[routes] = document(app)
+    return _documents[routes]
 
 
 @cache

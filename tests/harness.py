@@ -9,9 +9,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from limits import parse
 from limits.storage import MemoryStorage
@@ -48,6 +50,7 @@ from workers.supervisor import Supervisor
 
 URL = "/api/v1/extract-image"
 CREDITS = 100_000
+NONE = 0  #: is put where announced steps are, and is none
 
 
 class Harness:
@@ -115,8 +118,6 @@ class Harness:
         )
         self.supervisor = Supervisor(database=self.database, scratch=self.scratch, signals=self.signals)
         self.account, self.key = self.new_key(CREDITS)
-        self.app = create_app(self.web)
-        self.app.test_client_class = DescribedClient
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work) for _ in range(workers_count)]
         for thread in self._threads:
@@ -129,6 +130,13 @@ class Harness:
             if credits:
                 ledger.grant(connection, account, credits)
             return account, accounts.create_key(connection, account=account, name="test", secret_key=b"secret")
+
+    @cached_property
+    def app(self) -> Flask:
+        """The front door. Many tests of workers and of rows need none, and it takes 20 ms to make."""
+        app = create_app(self.web)
+        app.test_client_class = DescribedClient
+        return app
 
     @property
     def client(self) -> FlaskClient:
@@ -165,7 +173,8 @@ class Harness:
                 step = self.signals.rung.get_nowait()
             except queue.Empty:
                 return
-            run_step(self.work, step)
+            if step != NONE:
+                run_step(self.work, step)
 
     def balance(self, account: str | None = None) -> tuple[int, int, int]:
         """The account's available, held and charged credits."""
@@ -213,6 +222,8 @@ class Harness:
     def close(self) -> None:
         """Ends the threads, runs the remaining steps, and checks the invariants of every test."""
         self._stop.set()
+        for _ in self._threads:
+            self.signals.rung.put(NONE)  # wakes one that waits
         for thread in self._threads:
             thread.join()
         try:
@@ -227,11 +238,9 @@ class Harness:
 
     def _work(self) -> None:
         while not self._stop.is_set():
-            try:
-                step = self.signals.rung.get(timeout=0.05)
-            except queue.Empty:
-                continue
-            run_step(self.work, step)
+            step = self.signals.rung.get()
+            if step != NONE:
+                run_step(self.work, step)
 
     def _check_nothing_left(self) -> None:
         """Checks that finished jobs left no scratch object and hold no credits, that credits are conserved, and that no round was

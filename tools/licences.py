@@ -40,7 +40,10 @@ EXCEPTIONS = {
     "psycopg-binary": ("LGPL-3.0-only", "as psycopg"),
 }
 #: Package whose metadata names no licence → the SPDX expression of the licence file in its wheel.
-IN_FILE = {"axe-playwright-python": "MIT AND MPL-2.0"}  # MPL-2.0 is that of axe-core, which it brings
+IN_FILE = {
+    "axe-playwright-python": "MIT AND MPL-2.0",  # MPL-2.0 is that of axe-core, which it brings
+    "quickjs-ng": "MIT",
+}
 #: Package → the libraries in its wheel that have a stricter licence than the package, for the list.
 BROUGHT = {
     "pillow-heif": "libheif and libde265 (LGPL-3.0), libx265 (GPL-2.0-or-later), which only encodes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import warnings
@@ -15,16 +16,18 @@ from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
 
 from config.settings import Settings
+from pipeline.tracing import spans
+from pipeline.tracing.start import FLUSH_SECONDS, start
 from storage.queue.steps import Lease
 from storage.redis.counts import Publisher
 from storage.redis.messages import TASK
-from storage.redis.signals import QUEUE, SLOW_QUEUE, WAITED_QUEUE
+from storage.redis.signals import QUEUE, SLOW_QUEUE
 from workers import alone
 from workers.alive import touch
 from workers.economy import watch_deadlines
 from workers.engine_watch import watch_engine
 from workers.lending import LentPlaces, look_always
-from workers.listening import Listening, WatchedRequest, while_listening
+from workers.listening import Listening, while_listening
 from workers.priority_pool import PriorityPool
 from workers.run import run_lease, run_step
 from workers.wiring import WorkerParts, build_parts, threads_of
@@ -37,7 +40,7 @@ Build = Callable[[Settings], tuple[WorkerParts, Celery, Callable[[], None]]]
 def register(app: Celery, parts: WorkerParts) -> None:
     """Registers the task that runs a step with these parts."""
 
-    @app.task(name=TASK, ignore_result=True, Request=WatchedRequest)  # type: ignore[untyped-decorator]
+    @app.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
     def run(step: int) -> None:
         run_step(parts, step)
 
@@ -56,6 +59,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     """Works until SIGTERM or SIGINT, then finishes its steps or hands them back: see workers/drain.py."""
     # Celery warns against running as root, because a pickled message can run code. Our messages are JSON and hold a number.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    start("worker", os.environ)
     parts, app, close = build(settings)
     register(app, parts)
     while_listening.append(partial(touch, settings.data_dir, "worker"))
@@ -70,14 +74,16 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     publisher = Publisher(parts.signals, "worker")
     threading.Thread(target=watch_engine, args=(parts,), name="engine-watch", daemon=True).start()
     every, waited = threads_of(settings.worker_concurrency)
-    reserved = PriorityPool(app, partial(run_step, parts), threads=waited, stopping=parts.stopping)
+    reserved = PriorityPool(parts.signals, partial(run_step, parts), threads=waited, stopping=parts.stopping)
     slow = PriorityPool(
-        app, partial(run_step, parts), threads=settings.economy_concurrency, stopping=parts.stopping, queue=SLOW_QUEUE
+        parts.signals, partial(run_step, parts), threads=settings.economy_concurrency, stopping=parts.stopping, queue=SLOW_QUEUE
     )
     threading.Thread(target=watch_deadlines, args=(parts,), name="deadlines", daemon=True).start()
     lent = LentPlaces()
     most = SPARES * settings.worker_concurrency
-    spares = PriorityPool(app, partial(run_step, parts), threads=most, stopping=parts.stopping, queue=QUEUE, places=lent)
+    spares = PriorityPool(
+        parts.signals, partial(run_step, parts), threads=most, stopping=parts.stopping, queue=QUEUE, places=lent
+    )
     parts.lending.lend_to(lent, places=most)
     threading.Thread(target=look_always, args=(parts.lending, parts.stopping), name="lending", daemon=True).start()
     collect_less()
@@ -85,7 +91,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
         app.Worker(
             pool="threads",
             concurrency=every,
-            queues=[WAITED_QUEUE, QUEUE],
+            queues=[QUEUE],
             loglevel="WARNING",
             quiet=True,
             without_gossip=True,
@@ -99,6 +105,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
         publisher.close()
         slow.close()  # while calls are in flight, the drain ends the process here: it hands their steps back
         close()
+        spans.close(FLUSH_SECONDS)
 
 
 def _stop_taking() -> None:
@@ -110,12 +117,15 @@ def _stop_taking() -> None:
 def run_alone(settings: Settings, build: Build = build_parts) -> None:
     """Runs the child that works on single steps for a worker: see workers/alone.py."""
     answers = alone.answers_apart()
+    start("worker", os.environ)
     parts, _, _ = build(settings)
     parts = parts.for_one_step()
     Publisher(parts.signals, "alone")  # it is not closed, because it ends with the process
 
     def run(lease: Lease) -> None:
         run_lease(parts, lease)
+        if spans.active is not None:  # the process may be killed at any time after its answer
+            spans.active.flush(FLUSH_SECONDS)
 
     alone.serve(run, sys.stdin.buffer, answers)
 

@@ -21,6 +21,7 @@ from storage.job import cleaning
 from storage.queue import ringing
 from storage.queue.steps import Lease
 from storage.redis.signals import Signals
+from workers.step_spans import record_step
 
 log = structlog.get_logger(__name__)
 
@@ -105,6 +106,7 @@ class Cleaning:
 
     def _clean(self, group: list[_Waiting]) -> list[_Waiting]:
         """Cleans the jobs whose objects are known. Returns the other steps. Raises Transient and Permanent."""
+        began = time.time_ns()
         with self._database.read() as connection:
             known = cleaning.known_objects(connection, [one.lease for one in group])
         small = [one for one in group if len(known.get(one.lease.job, ())) <= MOST_OBJECTS and one.lease.job in known]
@@ -117,6 +119,8 @@ class Cleaning:
                 cleaning.finish_all(connection, [one.lease for one in small])
                 rings = [ring for _, job in sorted(accounts.items()) for ring in ringing.to_ring(connection, beside=job)]
             STEPS.add(len(small), kind="cleanup", outcome="done")
+            for one in small:
+                record_step(one.lease, began)
             self._signals.ring(rings)
             log.info("jobs_cleaned", jobs=len(small), objects=len(keys))
         cleaned = {id(one) for one in small}

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import structlog
 
+from pipeline.tracing import spans
+from pipeline.tracing.start import FLUSH_SECONDS
 from storage.database import Database
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
@@ -54,6 +56,7 @@ class Drain:
             handing = threading.Thread(target=hand_back, args=(database, signals, leases.held()), daemon=True)
             handing.start()
             handing.join(HAND_BACK_SECONDS)
+            spans.close(FLUSH_SECONDS)
             os._exit(self._code)
 
         threading.Thread(target=run, name="drain", daemon=True).start()

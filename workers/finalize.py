@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from pipeline.asking.synthesize import ask_for, grow
 from pipeline.finalize import JobOutcome, conclude, is_synthesized
+from pipeline.tracing.spans import span
 from pipeline.types import Reply
 from storage.job import closing, merges
 from storage.job.outcome import job_outcome
@@ -28,8 +29,10 @@ def finalize(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[in
     with parts.database.read() as connection:
         outcome = job_outcome(connection, lease.job)
     able = parts.engine.limits.without_pictures and lease.tries == 0
-    replies = _synthesized(parts, lease, outcome) if is_synthesized(outcome) and able else outcome.replies
-    return partial(closing.finish_job, lease=lease, verdict=conclude(outcome, replies))
+    with span("merge", images=outcome.total):
+        replies = _synthesized(parts, lease, outcome) if is_synthesized(outcome) and able else outcome.replies
+        verdict = conclude(outcome, replies)
+    return partial(closing.finish_job, lease=lease, verdict=verdict)
 
 
 def _synthesized(parts: WorkerParts, lease: Lease, outcome: JobOutcome) -> Sequence[Reply]:

@@ -18,6 +18,7 @@ from pipeline.evidence.types import Reading
 from pipeline.packed import PackReader
 from pipeline.ports import ModelFault, ModelUnavailable
 from pipeline.scratch_key import reading_key
+from pipeline.tracing.spans import span
 from storage.job import evidence
 from storage.job.evidence import GroundWork, ToGround
 from storage.queue import steps
@@ -107,9 +108,10 @@ class _Turn:
                 if known is not None:
                     return known, 0 if job == self.lease.job else self._keep(image, known)
         try:
-            reading = self.parts.text_reader.read(
-                pack.read(image.index), timeout=call_seconds(self.parts.settings, self.job_ends)
-            )
+            with span("ocr.read", index=image.index):
+                reading = self.parts.text_reader.read(
+                    pack.read(image.index), timeout=call_seconds(self.parts.settings, self.job_ends)
+                )
         except ModelUnavailable as error:
             if error.retry_after > LONGEST_WAIT:
                 raise OcrBroken(str(error)) from error

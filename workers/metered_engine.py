@@ -6,6 +6,7 @@ import time
 
 from pipeline.metrics import MODEL_CALLS, MODEL_SECONDS, MODEL_TOKENS
 from pipeline.ports import Cause, Engine, EngineLimits, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.tracing.spans import span
 from pipeline.types import Answer, Call
 
 
@@ -35,9 +36,13 @@ class MeteredEngine:
         """Asks the wrapped engine. An error that it raises is counted and raised again."""
         began = time.monotonic()
         outcome = "error"
+        facts = {"engine": self.name, "model": call.model or self.model, "tier": call.tier.value}
         try:
-            answer = self._engine.ask(call)
-            outcome = answer.finish.value
+            with span("model.call", "client", images=len(call.pictures), **facts) as calling:
+                answer = self._engine.ask(call)
+                outcome = answer.finish.value
+                tokens = {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
+                calling.set(finish=outcome, tier=answer.tier.value, **tokens)
         except ModelUnavailable as error:
             outcome = "unavailable"
             if error.cause is Cause.SHED:

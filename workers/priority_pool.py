@@ -1,6 +1,6 @@
-"""Threads beside Celery's: those that serve only steps whose caller waits, and spare ones while other threads wait for servers.
+"""Threads beside Celery's: those for steps whose caller waits, those for slow steps, and spare ones while others wait for servers.
 
-Large jobs can keep all other threads busy, but not those that serve only steps whose caller waits.
+Large jobs can keep all of Celery's threads busy, but none of those that serve steps whose caller waits.
 """
 
 from __future__ import annotations
@@ -8,15 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from queue import Empty
 
 import structlog
-from celery import Celery
 
 from storage.redis.errors import AWAY
-from storage.redis.messages import step_of
-from storage.redis.signals import WAITED_QUEUE
+from storage.redis.signals import WAITED_QUEUE, Signals
 from workers.lending import LentPlaces
 
 log = structlog.get_logger(__name__)
@@ -32,7 +28,7 @@ class PriorityPool:
 
     def __init__(
         self,
-        app: Celery,
+        signals: Signals,
         run: Callable[[int], None],
         *,
         threads: int,
@@ -40,7 +36,7 @@ class PriorityPool:
         queue: str = "",
         places: LentPlaces | None = None,
     ) -> None:
-        self._app = app
+        self._signals = signals
         self._queue = queue or WAITED_QUEUE
         self._run_step = run
         self._stopping = stopping
@@ -56,29 +52,24 @@ class PriorityPool:
 
     def _listen(self) -> None:
         while not self._stopping.is_set():
-            try:
-                self._take()
-            except AWAY as error:
-                log.warning("queue_not_read", queue=self._queue, reason=repr(error))
-                self._stopping.wait(LOOK_SECONDS)
+            if self._free.acquire(timeout=LOOK_SECONDS) and not self._take():
+                self._free.release()
 
-    def _take(self) -> None:
-        """Takes messages until `stopping` is set. Raises one of AWAY if the connection breaks."""
-        with self._app.connection_for_read() as connection, connection.SimpleQueue(self._queue, no_ack=True) as queue:
-            while not self._stopping.is_set():
-                if not self._free.acquire(timeout=LOOK_SECONDS):
-                    continue
-                taken = False
-                try:
-                    with suppress(Empty):
-                        # The message is not acknowledged: Redis drops it when it is taken. A lost message is sent again, and two
-                        # trips to Redis for each message are saved.
-                        message = queue.get(timeout=LOOK_SECONDS)
-                        self._pool.submit(self._work, step_of(message.payload))
-                        taken = True
-                finally:
-                    if not taken:
-                        self._free.release()
+    def _take(self) -> bool:
+        """Starts the step of the next message, if one comes soon. Returns whether it did.
+
+        Redis drops the message when it is taken. If it is lost then, the supervisor announces the step again.
+        """
+        try:
+            step = self._signals.take(self._queue, seconds=LOOK_SECONDS)
+        except AWAY as error:
+            log.warning("queue_not_read", queue=self._queue, reason=repr(error))
+            self._stopping.wait(LOOK_SECONDS)
+            return False
+        if step is None:
+            return False
+        self._pool.submit(self._work, step)
+        return True
 
     def _work(self, step: int) -> None:
         try:

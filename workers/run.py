@@ -7,6 +7,7 @@ own wait and notice. Every other exception uses up a try.
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from pipeline.errors import PartError, Permanent, StorageFull, Transient
 from pipeline.finalize import Verdict
 from pipeline.metrics import STEP_SECONDS, STEPS
 from pipeline.ports import Cause, ModelUnavailable
+from pipeline.tracing import spans
 from pipeline.turns import working_for
 from pipeline.types import ItemCode, JobStatus, StepKind
 from storage.job import chunks, closing, evidence
@@ -33,6 +35,7 @@ from workers.finalize import finalize
 from workers.ground import ground
 from workers.stage import stage, staged_key
 from workers.staged_object import StagedObject
+from workers.step_spans import note_outcome, step_span
 from workers.time_slice import StepPaused
 from workers.webhook import webhook
 from workers.wiring import WorkerParts
@@ -87,16 +90,19 @@ def run_step(parts: WorkerParts, step: int) -> None:
 
 def run_lease(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
     """Works on a step that another process has claimed. Returns the steps to go on with."""
-    return run_claimed(parts, ClaimedStep(lease=lease))
+    return run_claimed(parts, ClaimedStep(lease=lease), in_child=True)
 
 
-def run_claimed(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
-    """Works on a claimed step, and closes its staged object. Returns the steps to go on with."""
+def run_claimed(parts: WorkerParts, step: ClaimedStep, *, in_child: bool = False) -> list[ClaimedStep]:
+    """Works on a claimed step, and closes its staged object. Returns the steps to go on with.
+
+    `in_child`: another process has claimed the step.
+    """
     lease = step.lease
     facts = structlog.contextvars.bound_contextvars(
         request=lease.request, job=lease.job, account=lease.account, step=lease.step, kind=lease.kind.value, part=lease.part
     )
-    with facts, working_for(lease.account, lease.job):
+    with step_span(lease, in_child=in_child), facts, working_for(lease.account, lease.job):
         try:
             return _run_alone(parts, lease) if lease.alone and parts.alone else _run(parts, step)
         finally:
@@ -205,6 +211,7 @@ def _wait_for_model(parts: WorkerParts, lease: Lease, error: ModelUnavailable) -
 
 def _count(lease: Lease, outcome: str) -> None:
     STEPS.add(kind=lease.kind.value, outcome=outcome)
+    note_outcome(outcome, sys.exception())
 
 
 def _run_alone(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
@@ -213,7 +220,8 @@ def _run_alone(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
     try:
         with parts.leases.holding(lease):
             try:
-                parts.alone.run(lease, seconds=parts.settings.step_seconds * 0.9)  # it ends while the lease is still valid
+                given = replace(lease, traceparent=spans.traceparent() or lease.traceparent)
+                parts.alone.run(given, seconds=parts.settings.step_seconds * 0.9)  # it ends while the lease is still valid
             except Died as death:
                 _count(lease, "died")
                 log.warning("step_died_alone", reason=str(death))
@@ -270,7 +278,7 @@ def _fail_job(connection: Connection, lease: Lease, message: str = "The service 
 
 def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedStep]:
     """Ends the step, claims the steps that follow, and chooses the steps to notify workers of, all in one transaction."""
-    with parts.database.write() as connection:
+    with spans.span("commit"), parts.database.write() as connection:
         ids = commit(connection)
         follow = _claim(parts, connection, ids, after=lease)
         going_on = len(follow) == len(ids) and all(step.kind in GOES_ON for step in follow)

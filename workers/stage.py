@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from time import monotonic
+from time import monotonic, time_ns
 
 from sqlalchemy import Connection
 
@@ -17,6 +17,8 @@ from pipeline.packed import PackReader
 from pipeline.ports import TotalTooLarge
 from pipeline.request.base64_text import decode_texts
 from pipeline.scratch_key import ScratchKey
+from pipeline.tracing import spans
+from pipeline.tracing.spans import span
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched, ItemCode
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
@@ -49,7 +51,7 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
         out = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))
         try:
             chunk = staging.stage(
-                _received(parts, lease, work),
+                _received(parts, lease, work) if spans.active is None else _counted(_received(parts, lease, work)),
                 decode=parts.decode,
                 out=out,
                 executor=parts.decoding,
@@ -67,7 +69,8 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
                 return partial(commit_whole, parts, lease=lease, work=work, chunk=chunk, call=call, verdict=verdict), None
         key = staged_key(lease) if chunk.staged else None
         if key:
-            parts.scratch.put(key, out)
+            with span("scratch.put", bytes=size):
+                parts.scratch.put(key, out)
             if size <= IN_HAND:
                 stack.pop_all()
                 in_hand = StagedObject(key=key, file=out)
@@ -83,6 +86,23 @@ def staged_key(lease: Lease) -> str:
     winner's.
     """
     return str(ScratchKey.of_staged(lease.job, round_=lease.round, chunk=lease.part, epoch=lease.epoch))
+
+
+def _counted(received: Iterator[Fetched | Failure]) -> Iterator[Fetched | Failure]:
+    """Passes the images on. One span covers the time in which they came."""
+    parent = spans.traceparent()  # another thread may close this generator
+    began, images, failed, size = time_ns(), 0, 0, 0
+    try:
+        for image in received:
+            images += 1
+            if isinstance(image, Failure):
+                failed += 1
+            else:
+                size += len(image.data)
+            yield image
+    finally:
+        if spans.active is not None:
+            spans.active.record("fetch", began, {"images": images, "failed": failed, "bytes": size}, parent=parent)
 
 
 def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fetched | Failure]:

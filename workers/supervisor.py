@@ -15,12 +15,17 @@ from typing import Any
 import structlog
 
 from pipeline.errors import PartError
-from pipeline.metrics import JOBS_OVERDUE, LEASES_EXPIRED
+from pipeline.metrics import BOOKS_WRONG, JOBS_OVERDUE, LEASES_EXPIRED
 from pipeline.ports import Scratch
 from pipeline.scratch_key import is_input, owner_of
+from pipeline.tracing import spans
+from pipeline.tracing.spans import NOTHING, OpenSpan
 from storage.account import answers
+from storage.books import credits  # noqa: A004 - the field's word
+from storage.books.snapshot import snapshot
 from storage.database import Database
 from storage.job import closing, inputs, totals, upkeep
+from storage.job.traces import traceparent_of
 from storage.job.upkeep import Owner
 from storage.queue import ringing, steps
 from storage.queue.steps import JobGone
@@ -33,6 +38,7 @@ STOP_SECONDS = 5.0  #: for an errand to end when the supervisor stops; a later s
 PURGE_SECONDS = 60.0
 SWEEP_SECONDS = 300.0
 CHECK_SECONDS = 300.0
+CREDITS_SECONDS = 3600.0  #: between two checks of the credits, because they read the whole ledger
 OWNERS_AT_ONCE = 500  #: databases take about 30,000 values in one query
 LONGEST_REASON = 300  #: characters of a part's own words in the log
 #: A request that is being accepted has objects but no job yet. So objects of no job stay until nothing was added to them for
@@ -96,12 +102,16 @@ class Supervisor:
         self._every(SWEEP_FULL_SECONDS, self.sweep_if_full)
         self._every(SWEEP_SECONDS, self.abort_uploads)
         self._every(CHECK_SECONDS, self.check_totals)
+        self._every(CREDITS_SECONDS, self.check_credits)
 
     def reclaim(self) -> None:
+        began = time.time_ns()
         with self.database.write() as connection:
             expired = steps.reclaim_expired(connection)
         if expired:
             LEASES_EXPIRED.add(expired)
+            if spans.active is not None:
+                spans.active.record("supervisor.reclaim", began, {"steps": expired}, parent=None)
             log.warning("leases_expired", steps=expired)
 
     def ring(self) -> None:
@@ -121,7 +131,7 @@ class Supervisor:
 
     def _end(self, job: str) -> None:
         try:
-            with self.database.write() as connection:
+            with self._span_of(job), self.database.write() as connection:
                 ended = closing.close_overdue(connection, job)
         except JobGone:
             ended = None
@@ -130,6 +140,14 @@ class Supervisor:
         JOBS_OVERDUE.add()
         log.info("job_overdue", job=job)
         self.signals.tell(job)
+
+    def _span_of(self, job: str) -> OpenSpan:
+        """The span of what the supervisor does to a job, in the trace of its request."""
+        if spans.active is None:
+            return NOTHING
+        with self.database.read() as connection:
+            parent = traceparent_of(connection, job)
+        return spans.active.span("supervisor.end_overdue", "internal", {"job": job}, parent=parent)
 
     def finalize_stranded(self) -> None:
         with self.database.write() as connection:
@@ -162,6 +180,15 @@ class Supervisor:
         log.warning("totals_were_wrong", accounts=len(wrong.accounts), scratch_bytes=wrong.scratch)
         with self.database.write() as connection:
             totals.mend(connection, wrong)
+
+    def check_credits(self) -> None:
+        """Counts and logs where the credits differ from the ledger. Only a person can say which of them is right."""
+        with snapshot(self.database) as connection:
+            checked = [credits.ledger(connection), *credits.rounds(connection)]
+        for one in checked:
+            BOOKS_WRONG.set(one.found, check=one.check)
+            if one.found:
+                log.error("books_are_wrong", check=one.check, findings=one.found, examples=list(one.examples))
 
     def sweep_if_full(self) -> None:
         """While storage is full, sweeps more often, and what belongs to no job goes sooner."""
@@ -209,7 +236,8 @@ class Supervisor:
         now = self.clock()
         if now >= self._due.get(errand.__name__, 0.0):
             self._due[errand.__name__] = now + seconds
-            self._timed(errand)
+            with spans.span(f"supervisor.{errand.__name__}"):
+                self._timed(errand)
 
     def _timed(self, errand: Callable[[], None]) -> bool:
         """Runs the errand as `_attempt` does, and notes meanwhile since when it runs."""
@@ -228,12 +256,14 @@ class Supervisor:
         try:
             errand(*values)
         except PartError as error:
+            spans.current().fail(spans.code_of(error))
             # A part that is away fails every errand of every tick, so it is logged when that begins, without a traceback.
             if name not in self._interrupted:
                 log.warning("errand_interrupted", errand=name, reason=" ".join(str(error).split())[:LONGEST_REASON])
             self._interrupted.add(name)
             return False
-        except Exception:
+        except Exception as error:
+            spans.current().fail(spans.code_of(error))
             log.exception("errand_failed", errand=name)
             return False
         if name in self._interrupted:

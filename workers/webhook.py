@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -13,8 +13,10 @@ from sqlalchemy import Connection
 
 from pipeline.metrics import WEBHOOKS
 from pipeline.outbound.webhook import WebhookResponse, headers, next_try
+from pipeline.tracing.spans import span, traceparent
 from storage.account.webhook_secrets import signing_secrets
 from storage.job import deliveries
+from storage.job.deliveries import Delivery
 from storage.queue import steps
 from storage.queue.steps import Lease
 from workers.wiring import WorkerParts
@@ -49,7 +51,7 @@ def _attempt(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[in
     signed = headers(secrets, event_id=delivery.id, timestamp=delivery.now // 1000, body=delivery.body)
     began = time.monotonic()
     try:
-        answered = parts.deliver(delivery.url, {"Content-Type": "application/json", **signed}, delivery.body)
+        answered = _sent(parts, lease, delivery, signed)
     finally:
         places.give_back_host(lease.account, host, seconds=time.monotonic() - began)
     took = int((time.monotonic() - began) * 1000)
@@ -57,6 +59,18 @@ def _attempt(parts: WorkerParts, lease: Lease) -> Callable[[Connection], list[in
     again = next_try(answered, attempt=lease.tries, schedule=schedule, jitter=random.random())  # noqa: S311 - jitter
     _tell(answered, again)
     return partial(deliveries.record_attempt, lease=lease, answered=answered, ms=took, again=again)
+
+
+def _sent(parts: WorkerParts, lease: Lease, delivery: Delivery, signed: Mapping[str, str]) -> WebhookResponse:
+    """One call of the receiver. If the job is traced, the receiver may go on with its trace."""
+    with span("webhook.send", "client", method="POST", delivery=delivery.id, tries=lease.tries) as sending:
+        traced = {"traceparent": here} if (here := traceparent()) else {}
+        answered = parts.deliver(delivery.url, {"Content-Type": "application/json", **signed, **traced}, delivery.body)
+        if answered.status:
+            sending.set(status=answered.status)
+        if not answered.accepted:
+            sending.fail(str(answered.status) if answered.status else answered.error.replace(" ", "_"))
+        return answered
 
 
 def _later(connection: Connection, lease: Lease, *, seconds: float) -> list[int]:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.models import Model
-from pipeline.ports import Cause, ModelUnavailable, Permit
+from pipeline.ports import Cause, ModelUnavailable, Permit, Stop
 from pipeline.types import Tier
 
 MINUTE_MS = 60_000
@@ -42,6 +42,15 @@ Clock = Callable[[], float]  #: milliseconds, never going back
 #: Which circuit breaker a cause opens: the one of the whole engine, or the one of the model.
 OPENS_ENGINE = frozenset({Cause.ACCOUNT, Cause.ADDRESS, Cause.AWAY})
 OPENS_MODEL = frozenset({Cause.QUOTA, Cause.MODEL})
+
+
+#: Why a lane is paused.
+PAUSES = {Tier.STANDARD: Cause.RATE, Tier.ECONOMY: Cause.SHED}
+
+
+def places_of(models: Iterable[Model]) -> list[tuple[str, Tier]]:
+    """Where calls may be stopped: the engine, whose name is "", and each lane of each model."""
+    return [("", Tier.STANDARD), *((model.name, tier) for model in models for tier in Tier)]
 
 
 def lane_of(model: str, tier: Tier) -> str:
@@ -181,6 +190,16 @@ class LocalLimiter:
         with self._lock:
             names = ["", *(model.name for model in models)]
             return {name: held.notice for name in names if (held := self._state(name).breaker)}
+
+    def stops(self, models: Iterable[Model]) -> list[Stop]:
+        with self._lock:
+            now, found = self._clock(), []
+            for name, tier in places_of(models):
+                lane = self._lane(name, tier)
+                cause = lane.breaker.cause if lane.breaker else PAUSES[tier] if lane.paused_until > now else None
+                if cause:
+                    found.append(Stop(model=name, tier=tier, cause=cause))
+            return found
 
     def _state(self, name: str) -> _State:
         return self._lane(name, Tier.STANDARD)

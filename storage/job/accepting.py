@@ -82,6 +82,7 @@ class NewRow:
     batch: str | None = None  #: the caller's id of several jobs that belong together
     fail_on_error: bool = False  #: the job fails if any image fails
     request_id: str | None = None  #: id of the HTTP request that makes the job; each log line of the job carries it
+    traceparent: str | None = None  #: the trace of that request; None: it was not traced
 
 
 _GIVEN = tuple(column.name for column in fields(NewRow))

@@ -38,11 +38,18 @@ class InputsGone(Exception):
 
 
 def retry(
-    connection: Connection, job: str, *, size: Callable[[Question], int], max_open: int, request_id: str | None = None
+    connection: Connection,
+    job: str,
+    *,
+    size: Callable[[Question], int],
+    max_open: int,
+    request_id: str | None = None,
+    traceparent: str | None = None,
 ) -> None:
     """Starts the job's next round with its failed images.
 
-    `size`: how many of them make a chunk. `request_id`: id of the HTTP request that asks for the retry.
+    `size`: how many of them make a chunk. `request_id`: id of the HTTP request that asks for the retry. `traceparent`: its
+    trace, if it is traced.
 
     Raises NotEnded, Expired, NothingFailed, InputsGone, InsufficientCredits, TooManyOpenJobs, or JobGone if the job was deleted.
     The caller must then roll back.
@@ -89,6 +96,7 @@ def retry(
             status=JobStatus.QUEUED.value,
             waited=False,
             request_id=request_id,
+            traceparent=traceparent,
             started_at=None,
             finished_at=None,
             expires_at=None,

@@ -73,6 +73,7 @@ class Lease:
     expiries: int = 0  #: leases of the step that expired before
     alone: bool = False  #: run the step in its own process, because so many leases of it expired
     slow: bool = False  #: its calls are asked in the tier `economy`, which takes minutes
+    traceparent: str | None = None  #: the trace of the request that started the job's round; None: it was not traced
 
 
 def add(
@@ -126,7 +127,11 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
     row = connection.execute(_claim_statement(), {"step": step, "by": owner, "for_ms": lease_ms}).one_or_none()
     if row is None:
         return None
-    known = after.request if after else started.request_id if started else None
+    request, traceparent = (
+        (after.request, after.traceparent)
+        if after
+        else started or connection.execute(_request_statement(), {"job": row.job}).one()
+    )
     return Lease(
         step=step,
         job=row.job,
@@ -135,12 +140,13 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
         part=row.part,
         epoch=row.epoch,
         tries=row.tries,
-        request=known if after or started else connection.scalar(_request_statement(), {"job": row.job}),
+        request=request,
         account=row.account,
         expiries=row.expiries,
         alone=row.expiries >= ALONE_AFTER,
         # A step that runs alone is asked at the standard price, because its process may not take as long as a slow call.
         slow=row.priority == SLOW and row.expiries < ALONE_AFTER,
+        traceparent=traceparent,
     )
 
 
@@ -148,7 +154,7 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
 def _running_statement() -> ReturningUpdate[Any]:
     of_step = select(steps_table.c.job).where(steps_table.c.id == bindparam("step")).scalar_subquery()
     queued = update(jobs_table).where(jobs_table.c.id == of_step, jobs_table.c.status == JobStatus.QUEUED.value)
-    return queued.values(status=JobStatus.RUNNING.value, started_at=now_ms()).returning(jobs_table.c.request_id)
+    return queued.values(status=JobStatus.RUNNING.value, started_at=now_ms()).returning(*_of_request())
 
 
 @cache
@@ -176,9 +182,14 @@ def _claim_statement() -> ReturningUpdate[Any]:
 
 
 @cache
-def _request_statement() -> Select[str | None]:
+def _request_statement() -> Select[Any]:
     # This is its own statement, because SQLite does not use the index of jobs in a RETURNING clause.
-    return select(jobs_table.c.request_id).where(jobs_table.c.id == bindparam("job"))
+    return select(*_of_request()).where(jobs_table.c.id == bindparam("job"))
+
+
+def _of_request() -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """What a lease knows of the request that started the job's round."""
+    return jobs_table.c.request_id, jobs_table.c.traceparent
 
 
 def renew(connection: Connection, lease: Lease, *, lease_ms: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from typing import Any
 
 TASK = "workers.run_step"  #: Celery's name of the only task
 
@@ -51,6 +50,10 @@ def message_of(step: int, queue: str) -> bytes:
     ).encode()
 
 
-def step_of(payload: Any) -> int:
-    """The step id in a message's body. Celery's body is [args, kwargs, embed]."""
-    return int(payload[0][0])
+def step_of(message: bytes) -> int:
+    """The step that a message announces. Its body is [args, kwargs, embed]. Raises ValueError if it announces none."""
+    try:
+        args, _, _ = json.loads(base64.b64decode(json.loads(message)["body"]))
+        return int(args[0])
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"this message announces no step: {error!r}") from error

@@ -23,6 +23,7 @@ from pipeline.engines.limiter import (
     NARROWEST_MS,
     OPENS_ENGINE,
     OPENS_MODEL,
+    PAUSES,
     SHED_DOUBLINGS,
     SHEDS,
     SPREAD_MS,
@@ -30,10 +31,11 @@ from pipeline.engines.limiter import (
     ahead_of,
     away,
     lane_of,
+    places_of,
     spacings,
 )
 from pipeline.models import Model
-from pipeline.ports import Cause, ModelUnavailable, Permit
+from pipeline.ports import Cause, ModelUnavailable, Permit, Stop
 from pipeline.types import Tier
 from storage.account.accounts import random_id
 from storage.redis.errors import AWAY, redis_errors
@@ -230,6 +232,23 @@ class RedisLimiter:
             pipe.hget(_key(name), "notice")
         found: list[Any] = pipe.execute()
         return {name: notice.decode() for name, notice in zip(names, found, strict=True) if notice is not None}
+
+    @redis_errors()
+    def stops(self, models: Iterable[Model]) -> list[Stop]:
+        """Raises Transient and Permanent."""
+        places = places_of(models)
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        for name, tier in places:
+            pipe.hmget(_key(lane_of(name, tier)), "cause", "paused_until")
+        (seconds, micros), *found = pipe.execute()
+        now = seconds * 1000 + micros / 1000 if self._clock is None else self._clock()
+        stops = []
+        for (name, tier), (cause, until) in zip(places, found, strict=True):
+            why = Cause(cause.decode()) if cause else PAUSES[tier] if until and float(until) > now else None
+            if why:
+                stops.append(Stop(model=name, tier=tier, cause=why))
+        return stops
 
     def close(self) -> None:
         self._redis.close()

@@ -24,7 +24,7 @@ from redis.retry import Retry
 from pipeline.ports import Cause
 from storage.queue.ringing import Ring
 from storage.redis.errors import AWAY, redis_errors
-from storage.redis.messages import message_of
+from storage.redis.messages import message_of, step_of
 from storage.redis.silent import remember_silence
 from storage.redis.watching import Watch, Watches
 from storage.silent_peers import tcp_options
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # Celery takes 20 MB of memory, and only workers need it
 log = structlog.get_logger(__name__)
 
 QUEUE = "steps"  #: Celery queue of steps
-WAITED_QUEUE = "steps-waited"  #: Celery queue of steps whose caller holds a connection; workers read it first
+WAITED_QUEUE = "steps-waited"  #: queue of steps whose caller holds a connection; threads of their own read it
 SLOW_QUEUE = "steps-slow"  #: queue of steps whose calls take minutes; threads of their own read it
 CHANNEL = "extract-image:jobs"  #: channel for the ids of changed jobs
 GOING_ON = " goes on"  #: suffix of the id of a job that has changed but not ended
@@ -76,8 +76,8 @@ def connect(url: str, *, seconds: float | None = None) -> redis.Redis:
 def celery_app(redis_url: str) -> Celery:
     """The Celery app of workers. What they and other processes send is written in storage/redis/messages.py.
 
-    It has no result backend and accepts only JSON. It uses `acks_late` without `reject_on_worker_lost`: the supervisor announces
-    a step again if its message is lost, and counts how often. Celery's own redelivery does not count.
+    It has no result backend and accepts only JSON. A message is acknowledged when its step has ended, and only in the worker's memory:
+    this bounds how many messages a worker takes. The supervisor announces a step again if its message is lost, and counts how often.
     """
     from celery import Celery
 
@@ -102,11 +102,9 @@ def celery_app(redis_url: str) -> Celery:
         # Without it, a worker that connects again while Redis is full (OutOfMemoryError) ends, with code 0.
         broker_channel_error_retry=True,
         broker_transport_options={
-            "visibility_timeout": 3600,
-            "queue_order_strategy": "priority",  # kombu's default is round robin
+            # The queue is in SQL, so Redis need not keep the messages that are worked on. To keep them took two trips a message.
+            "ack_emulation": False,
             "max_connections": 1000,  # kombu's default is 10
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
             # Retry once, without a pause. kombu's default retries for 6 s, and would block an HTTP request for that time.
             "max_retries": 1,
             "interval_start": 0,
@@ -152,6 +150,20 @@ class Signals:
                 self._sending.lpush(queue, *those)
         except AWAY as error:
             log.warning("not_rung", steps=sum(map(len, messages.values())), reason=repr(error))
+
+    def take(self, queue: str, *, seconds: float) -> int | None:
+        """Takes a message off the queue, and returns the step that it announces. Waits for a message for `seconds` at most.
+
+        None: there was no message, or one that announces no step. Raises one of AWAY.
+        """
+        found: Any = self._sending.brpop([queue], timeout=seconds)
+        if found is None:
+            return None
+        try:
+            return step_of(found[1])
+        except ValueError as error:
+            log.warning("message_dropped", queue=queue, reason=str(error))
+            return None
 
     @redis_errors()
     def check(self) -> None:

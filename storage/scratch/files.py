@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -81,6 +82,11 @@ class FileScratch:
                 key = (Path(folder) / name).relative_to(self._root).as_posix()
                 if key.startswith(prefix):
                     yield key
+
+    def ages(self, prefix: str) -> Iterator[tuple[str, float]]:
+        for key in self.list(prefix):
+            with suppress(FileNotFoundError), os_errors():  # it was deleted meanwhile
+                yield key, time.time() - self._path(key).stat().st_mtime
 
     def abort_uploads(self, seconds: float) -> int:  # noqa: ARG002 - the port's
         """Returns 0. What a killed writer has left is a file that `list` gives."""

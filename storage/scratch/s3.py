@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import IO, Any
@@ -153,13 +154,23 @@ class S3Scratch:
             raise Transient(text) if any(code in _AGAIN_CODES for _, code in failed) else Permanent(text)
 
     def list(self, prefix: str) -> Iterator[str]:
+        for _, found in self._listed(prefix):
+            for key, _ in found:
+                yield key
+
+    def ages(self, prefix: str) -> Iterator[tuple[str, float]]:
+        for answer, found in self._listed(prefix):
+            now = parsedate_to_datetime(answer["HTTPHeaders"]["date"])
+            for key, stored in found:
+                yield key, (now - stored).total_seconds()
+
+    def _listed(self, prefix: str) -> Iterator[tuple[Any, Iterator[tuple[str, datetime]]]]:
+        """Of each page of the list: what S3 says of its answer, and each key with the time when its object was stored."""
         with self._told("list"):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for found in page.get("Contents", ()):
-                    key = found["Key"].removeprefix(self._prefix)
-                    if SAFE_KEY.fullmatch(key):
-                        yield key
+                found = ((each["Key"].removeprefix(self._prefix), each["LastModified"]) for each in page.get("Contents", ()))
+                yield page["ResponseMetadata"], ((key, stored) for key, stored in found if SAFE_KEY.fullmatch(key))
 
     def abort_uploads(self, seconds: float) -> int:
         """Ages are counted by the clock of S3, which is in its answers. Each upload is one more request, so few are expected."""

@@ -11,18 +11,12 @@ from playwright.sync_api import expect
 from api.console.routes import ASSETS
 from api.console.script_tokens import tokens
 from api.console.short_names import short_names
-from testbed import Service, serving
+from testbed import Service
 from tests.browser.console import BROWSER_TESTS, PHONE
 
 pytestmark = BROWSER_TESTS
 
 SCREENS = ("jobs", "usage", "webhooks", "keys", "health")
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("console") / "data") as running:
-        yield running
 
 
 def test_a_wrong_key_is_refused_in_words_and_the_right_one_signs_in(open_console, service: Service):
@@ -90,6 +84,7 @@ def test_two_accounts_see_each_their_own(open_console, service: Service):
     console.go("keys")
     expect(console.page.get_by_role("row")).to_have_count(2)
     expect(console.page.get_by_text("serve --ready-key")).to_have_count(0)
+    expect(console.page.get_by_text(__name__)).to_have_count(0)
     console.go("usage")
     expect(console.page.locator(".figure").first).to_have_text("77")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from testbed import FakeGemini, Service, numbered_picture, serving
+from testbed import FakeGemini, Service, numbered_picture
 from tests.browser.console import BROWSER_TESTS, PHONE, Console
 
 pytestmark = BROWSER_TESTS
@@ -37,9 +37,8 @@ Open = Callable[..., Console]
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    place = tmp_path_factory.mktemp("prepare")
-    folder = place / "folder"
+def house(tmp_path_factory: pytest.TempPathFactory, service: Service, fake: FakeGemini) -> House:
+    folder = tmp_path_factory.mktemp("prepare") / "folder"
     (folder / "inner").mkdir(parents=True)
     for number in (1, 2, 10):
         (folder / f"receipt {number}.jpg").write_bytes(numbered_picture(number, format="JPEG", size=(320, 240)))
@@ -48,11 +47,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "notes.txt").write_bytes(b"This is a text.")
     (folder / "letter.pdf").write_bytes(b"%PDF-1.7")
-    with (
-        FakeGemini() as fake,
-        serving(place / "data", GEMINI_API_KEY=fake.key, GEMINI_BASE_URL=fake.base_url) as service,
-    ):
-        yield House(service=service, fake=fake, folder=folder)
+    return House(service=service, fake=fake, folder=folder)
 
 
 def opened(open_console: Open, house: House, **options: object) -> Page:

@@ -21,7 +21,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from testbed import FakeGemini, Service, numbered_picture, serving
+from testbed import FakeGemini, Service, numbered_picture
 from tests.browser.console import BROWSER_TESTS, PHONE
 from tests.fakes.gemini_behaviours import held
 
@@ -38,19 +38,6 @@ SCHEMA = {
     "required": ["shop", "total"],
 }
 HURT = '<img src=x onerror="window.hurt=1">'
-
-
-@pytest.fixture(scope="module")
-def fake():
-    with FakeGemini() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory, fake):
-    folder = tmp_path_factory.mktemp("review") / "data"
-    with serving(folder, GEMINI_API_KEY=fake.key, GEMINI_BASE_URL=fake.base_url) as running:
-        yield running
 
 
 def send(service: Service, count: int, names: list[str] | None = None, **fields: Any) -> str:

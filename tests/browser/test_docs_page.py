@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from testbed import Service, serving
-from tests.browser.console import ALONE, BROWSER_TESTS, CHROMIUM, REPORT_VIOLATIONS
+from testbed import Service
+from tests.browser.console import BROWSER_TESTS, REPORT_VIOLATIONS
 
 pytestmark = BROWSER_TESTS
 
@@ -36,20 +37,12 @@ class Seen:
             self.faults.append(message.text)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("browser") / "data") as running:
-        yield running
-
-
 @pytest.fixture
-def page(tmp_path):
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch_persistent_context(tmp_path, executable_path=CHROMIUM, args=ALONE) as browser,
-    ):
-        browser.set_default_timeout(60_000)
-        yield browser.new_page()
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context()
+    context.set_default_timeout(60_000)
+    yield context.new_page()
+    context.close()
 
 
 def test_the_page_shows_every_operation_and_asks_no_other_host(service: Service, page: Page):

@@ -66,6 +66,8 @@ class Bench:
         self.leave(self.enter(model, **options), trouble)
 
 
+ECONOMY, STANDARD = Tier.ECONOMY, Tier.STANDARD
+
 KINDS = ["local", "fakeredis", "valkey"]
 
 
@@ -426,3 +428,40 @@ def test_redis_s_own_clock_is_used_where_no_other_is_given(redis_url):
     assert 5 < raised.value.retry_after <= 12.5
     client.flushall()
     client.close()
+
+
+def stops(bench: Bench) -> list[tuple[str, Tier, Cause]]:
+    return [(stop.model, stop.tier, stop.cause) for stop in bench.limiter.stops([FREE, OTHER])]
+
+
+def test_where_every_model_may_be_asked_nothing_is_stopped(bench):
+    assert stops(bench) == []
+    bench.call(FREE)
+    assert stops(bench) == []
+
+
+def test_a_refused_key_stops_the_engine_until_a_call_is_answered(bench):
+    bench.call(FREE, ModelUnavailable(KEY_NOTICE, retry_after=30, cause=Cause.ACCOUNT, notice=KEY_NOTICE))
+    assert stops(bench) == [("", STANDARD, Cause.ACCOUNT)]
+    bench.pass_(31)
+    assert stops(bench) == [("", STANDARD, Cause.ACCOUNT)]
+    bench.call(FREE)
+    assert stops(bench) == []
+
+
+def test_a_model_without_quota_is_stopped_and_the_others_are_not(bench):
+    bench.call(FREE, ModelUnavailable("Used up.", retry_after=30, cause=Cause.QUOTA, notice="Used up."))
+    assert stops(bench) == [(FREE.name, STANDARD, Cause.QUOTA)]
+
+
+def test_a_model_that_was_asked_too_often_is_stopped_while_its_pause_lasts(bench):
+    bench.call(OTHER, ModelUnavailable("429", retry_after=30, cause=Cause.RATE))
+    assert stops(bench) == [(OTHER.name, STANDARD, Cause.RATE)]
+    bench.pass_(31)
+    assert stops(bench) == []
+
+
+def test_a_tier_without_capacity_is_stopped_alone(bench):
+    for _ in range(SHEDS):
+        bench.call(FREE, ModelUnavailable("503", retry_after=30, cause=Cause.SHED), tier=ECONOMY)
+    assert stops(bench) == [(FREE.name, ECONOMY, Cause.SHED)]

@@ -148,6 +148,23 @@ def test_a_list_holds_what_begins_with_the_prefix_and_nothing_else(scratch):
     assert list(scratch.list("job_2/")) == []
 
 
+def test_the_ages_are_those_of_the_listed_objects(scratch):
+    for key in ("job_1/a", "job_1/b", "job_2/a"):
+        put(scratch, key)
+    found = dict(scratch.ages("job_1/"))
+    assert sorted(found) == ["job_1/a", "job_1/b"]
+    # S3 tells whole seconds. No test takes an hour.
+    assert all(-2 < age < 3600 for age in found.values())
+
+
+def test_what_was_listed_can_be_deleted_while_its_age_is_asked(scratch):
+    for number in range(20):
+        put(scratch, f"job_{number}/a")
+    for key, _ in scratch.ages(""):
+        scratch.delete([key])
+    assert list(scratch.ages("")) == []
+
+
 def test_what_was_listed_can_be_deleted_while_the_list_is_read(scratch):
     for number in range(20):
         put(scratch, f"job_{number}/a")

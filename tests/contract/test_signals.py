@@ -46,8 +46,11 @@ def signals(request: pytest.FixtureRequest) -> Iterator[Any]:
         return
     made = Signals(request.getfixturevalue("redis_url"))
     made.redis.delete(QUEUE, WAITED_QUEUE, SLOW_QUEUE)
-    with made.watch("job_first"):
+    with made.watch("job_first") as first:
+        # The start of a subscription wakes every watch, and must not wake those of the test. It is heard before what is told then.
         subscribed(made)
+        made.tell("job_first")
+        assert first.wait(LONG)
     yield made
     made.redis.delete(QUEUE, WAITED_QUEUE, SLOW_QUEUE)
     made.close()
@@ -208,6 +211,35 @@ def test_a_ring_reaches_the_celery_queue_as_a_task_with_the_step_and_nothing_els
     assert [message.payload[:2] for message in messages] == [[[41], {}], [[42], {}]]
     assert {message.content_type for message in messages} == {"application/json"}
     assert redis_signals.queue_is_empty()
+
+
+def test_the_message_that_was_rung_first_is_taken_first_and_once(redis_signals):
+    redis_signals.ring([Ring(41, waited=False), Ring(42, waited=False), Ring(43, waited=True)])
+    assert [redis_signals.take(QUEUE, seconds=10) for _ in range(2)] == [41, 42]
+    assert redis_signals.take(QUEUE, seconds=0.01) is None
+    assert redis_signals.take(WAITED_QUEUE, seconds=10) == 43
+    assert redis_signals.queue_is_empty()
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"hello", b"[]", b"{}", b'{"body": 3}', b'{"body": "W10="}', b'{"body": "W1tdLHt9LHt9XQ=="}']
+)
+def test_a_message_that_announces_no_step_is_dropped(redis_signals, message):
+    redis_signals.redis.lpush(QUEUE, message)
+    assert redis_signals.take(QUEUE, seconds=10) is None
+    assert redis_signals.queue_is_empty()
+
+
+def test_a_worker_leaves_nothing_in_redis_of_the_messages_that_it_takes(redis_signals, redis_url):
+    """SQL is the queue. What else Redis kept would cost two trips a message."""
+    with celery_app(redis_url) as app, app.connection_for_read() as connection:
+        before = set(redis_signals.redis.keys())
+        redis_signals.ring([Ring(41, waited=False)])
+        simple = connection.SimpleQueue(QUEUE)
+        message = simple.get(timeout=10)
+        assert set(redis_signals.redis.keys()) - before <= {b"_kombu.binding.steps"}
+        message.ack()
+        simple.close()
 
 
 def test_a_message_says_what_celery_would_have_written(redis_signals, redis_url):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from opentelemetry import environment_variables as otel
+from opentelemetry.sdk import environment_variables as otel_sdk
 
 from cli.main import main
 from config.settings import SECRETS, Settings
@@ -70,6 +72,7 @@ def test_every_command_that_is_named_exists(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_setting_that_is_named_exists(name):
     settings = {field.upper() for field in Settings.model_fields} | {f"{secret}_FILE" for secret in SECRETS} | OTHERS
+    settings |= {name for name in (*dir(otel), *dir(otel_sdk)) if name.startswith("OTEL_")}
     for code in inline_code(name):
         setting = code.partition("=")[0]
         if re.fullmatch(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+|[A-Z]{5,}", setting):

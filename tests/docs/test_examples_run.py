@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from mcp import Client as McpClient
 from mcp import StdioServerParameters
+from opentelemetry.sdk import environment_variables
 
 from cli.demo import MERGED
 from cli.main import main
@@ -186,7 +187,8 @@ def check_long_running(call: re.Match[str], answer: str | None, folder: Path) ->
     """Checks the command and its settings; whether it is one whose answer is compared."""
     given = dict(pair.split("=", 1) for pair in call["settings"].split())
     fields = {name.upper() for name in Settings.model_fields}
-    assert set(given) <= fields | {f"{name}_FILE" for name in SECRETS}
+    others = {name for name in dir(environment_variables) if name.startswith("OTEL_")}
+    assert set(given) <= fields | {f"{name}_FILE" for name in SECRETS} | others
     secret = folder / "secret"
     secret.write_text("the secret\n")
     settings = load_settings({name: str(secret) if name.endswith("_FILE") else value for name, value in given.items()})
@@ -211,7 +213,11 @@ def check_production(line: re.Match[str] | None) -> None:
     for named in (line["copied"], line["script"]):
         assert named is None or (ROOT / named).is_file()
     assert line["secret"] is None or line["secret"] in COMPOSE["secrets"]
-    assert line["verb"] in {None, "build", "exec", "ps", "up"}
+    assert line["verb"] in {None, "build", "exec", "logs", "ps", "restart", "stats", "up"}
+    if line["verb"] in {"logs", "restart"}:
+        named = [word for word in line["rest"].partition("|")[0].split() if not word.startswith("-") and not word[0].isdigit()]
+        assert named
+        assert set(named) <= set(SERVICES)
     for service in re.findall(r"--scale (\w+)=\d", line["rest"] or ""):
         assert service in SERVICES
     if line["verb"] == "exec":

@@ -38,6 +38,7 @@ from pipeline.types import (
     JobStatus,
     StepState,
 )
+from storage.books.table import CHECKS
 from storage.queue import steps
 from storage.schema import metadata
 from tests.docs.markdown import ROOT, blocks, prose, read, tables_with
@@ -109,6 +110,13 @@ def test_a_command_s_help_is_in_the_reference(path):
     printed = CliRunner().invoke(main, [*path, "--help"], prog_name="extract-image", terminal_width=100).output
     heading = f"\n## {' '.join(('extract-image', *path))}\n"
     assert f"```text help\n{printed.rstrip()}\n```" in read(CLI).partition(heading)[2].partition("\n## ")[0]
+
+
+def test_every_check_of_the_books_is_in_the_reference():
+    rows = tables_with(CLI, "check", "what holds if it finds nothing")
+    assert [(row["check"].strip("`"), row["what holds if it finds nothing"]) for row in rows] == [
+        (name, about.holds) for name, about in CHECKS.items()
+    ]
 
 
 def test_the_reference_of_commands_has_no_command_that_is_gone():

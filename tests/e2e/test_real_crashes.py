@@ -70,8 +70,9 @@ class Town:
         self.settings["REDIS_URL"] = redis_url
         self._live = live
 
-    def live(self, role: str, at: int = 0, when: str = "before", **more: Any) -> Lived:
-        lived = self._live(Life(role=role, settings=self.settings, at=at, when=when, **more))
+    def live(self, role: str, at: int = 0, when: str = "before", *, mortal: bool = False, **more: Any) -> Lived:
+        """Who dies at no effect needs no process of its own, but new parts. `mortal`: it may die of a picture."""
+        lived = self._live(Life(role=role, settings=self.settings, at=at, when=when, forked=at > 0 or mortal, **more))
         assert lived.code in {0, CRASHED, POISONED}
         if lived.code:
             self.mourn()
@@ -99,12 +100,12 @@ class Town:
     def work_through(self, **more: Any) -> None:
         """Workers that nothing told to die, until no step is left."""
         for _ in range(MOST_LIVES):
-            self.live("worker", **more)
             with self.house.database.read() as connection:
                 open_step = schema.steps_table.c.state.in_(("ready", "leased"))
                 if not connection.scalar(select(func.count()).select_from(schema.steps_table).where(open_step)):
                     return
             self.house.skip_waits()
+            self.live("worker", **more)
         raise AssertionError("it does not end")
 
     def sweep_an_hour_later(self) -> None:
@@ -129,7 +130,7 @@ def built(database_url: str, redis_url: str, live: Callable[[Life], Lived]) -> I
         town = Town(folder, database_url, redis_url, live)
         try:
             town.post({"inputMethod": "base64", "images": [b64(b"img0"), b64(b"none")], "granularity": "perImage", **HOOK})
-            town.live("worker", forked=False)
+            town.live("worker")
             yield town
         finally:
             town.close()
@@ -216,7 +217,8 @@ def run(town: Town, scenario: Scenario, at: int, when: str) -> Ran:
     job, key = town.post(scenario.body, waited=scenario.waited)
     effects, crashes, deaths = list[str](), 0, 0
     for _ in range(MOST_LIVES):
-        lived = town.live("worker", max(at - len(effects), 0) if not crashes else 0, when, pages=PAGES)
+        left = max(at - len(effects), 0) if not crashes else 0
+        lived = town.live("worker", left, when, mortal=bool(scenario.deaths), pages=PAGES)
         effects += lived.effects
         crashes += lived.code == CRASHED
         deaths += lived.code == POISONED
@@ -224,7 +226,7 @@ def run(town: Town, scenario: Scenario, at: int, when: str) -> Ran:
             break
     assert crashes <= 1
     assert crashes or deaths == scenario.deaths
-    town.work_through(pages=PAGES)
+    town.work_through(mortal=bool(scenario.deaths), pages=PAGES)
     town.house.supervisor.sweep()
     used = town.house.get(f"/api/v1/jobs/{job}", key=key).json["usage"]
     # What was asked is counted when its answer is kept: of a call that is made again, once or twice, but never more.

@@ -80,14 +80,12 @@ def test_one_page_shows_what_the_processes_have_counted_each_for_itself(service)
     assert re.search(r'model_calls_total{engine="gemini",outcome="complete",role="worker",[^}]*} [1-9]', page())
 
 
-def test_the_curl_line_that_serve_prints_works_when_pasted(tmp_path):
-    folder = tmp_path / "data"
-    with FakeGemini() as fake, serving(folder, GEMINI_API_KEY=fake.key, GEMINI_BASE_URL=fake.base_url) as service:
-        from cli.serve import curl_line
+def test_the_curl_line_that_serve_prints_works_when_pasted(service):
+    from cli.serve import curl_line
 
-        line = curl_line(service.url, service.key)
-        done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-        assert json.loads(done.stdout)["creditUsage"] == 11
+    line = curl_line(service.url, service.key)
+    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["creditUsage"] == 11
 
 
 def test_keys_and_credits_are_managed_beside_the_running_service(service):

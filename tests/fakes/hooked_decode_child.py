@@ -10,6 +10,8 @@
 !memory   allocates more memory than the limit
 !print    prints to standard output and standard error, also to their original file numbers
 !lie      answers with an impossible picture size
+!large    answers with a size of too many pixels, though each side is possible
+!notes    answers with longer notes than a picture can have
 !garbage  answers with bytes that are not a valid answer
 !twice    writes two refusals at once, and then a third one
 !linger   forks a process that writes answers after the decoder's death; the refusal's detail is that process's id
@@ -31,7 +33,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from pipeline.decode import child, picture
-from pipeline.decode.wire import REPLY, DecodeStatus
+from pipeline.decode.wire import MAX_NOTE, REPLY, DecodeStatus
 from pipeline.types import ItemCode, Prepared, Refused
 from tests.fakes import taken_over
 
@@ -72,6 +74,10 @@ def decode(kind: str, data: bytes) -> Prepared | Refused:
             sys.stdin.read()
         case b"lie" if isinstance(outcome, Prepared):
             return replace(outcome, width=1_000_000, height=1)
+        case b"large" if isinstance(outcome, Prepared):
+            return replace(outcome, width=20_000, height=20_000)
+        case b"notes" if isinstance(outcome, Prepared):
+            return replace(outcome, note="x" * (MAX_NOTE + 1))
         case b"garbage":
             os.write(_replies(), b"\xff" * 1000)
         case b"twice":

@@ -12,12 +12,12 @@ line each: `asked` (the pictures of a model call) and `delivered` (id and body o
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import sys
 import threading
 import traceback
-from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -58,6 +58,7 @@ from workers.leases import LeaseKeeper
 from workers.run import run_lease, run_step
 from workers.supervisor import Supervisor
 
+_lives = itertools.count()
 CRASHED, POISONED, FAULTY = 9, 11, 1  #: exit codes: died at the effect; of a picture; of a bug
 REFUSED, POISON = b"img refused", b"img poison"  #: a picture that the model refuses; one that kills the process that sends it
 HURRIED = b"img hurried"  #: a picture for which the tier economy has no answer until its last moment
@@ -73,7 +74,7 @@ class Life:
 
     role: str  #: worker, door or supervisor
     settings: dict[str, str]
-    forked: bool = True  #: False: run it in the parent process, which compiles the SQL for all later forks
+    forked: bool = True  #: False: run it in the parent process, which takes half the time, and compiles the SQL for later forks
     at: int = 0  #: number of the effect to die at, from 1; 0 means never
     when: str = "before"  #: die before or after the effect
     pages: dict[str, str] = field(default_factory=dict)  #: URL → picture
@@ -185,7 +186,7 @@ def _worker(life: Life, settings: Settings, **town: Any) -> workers.wiring.Worke
         deliver=deliver,
         secret_key=b"secret",
         webhook_places=workers.wiring.webhook_places(settings),
-        owner=f"life {os.getpid()}",
+        owner=f"life {next(_lives)} of {os.getpid()}",
         **town,
     )
 
@@ -195,7 +196,7 @@ def _message(signals: Signals) -> int | None:
     for queue in (WAITED_QUEUE, QUEUE, SLOW_QUEUE):
         message: Any = signals.redis.rpop(queue)
         if message:
-            return step_of(json.loads(b64decode(json.loads(message)["body"])))
+            return step_of(message)
     return None
 
 
@@ -292,6 +293,7 @@ def main() -> None:
     answers = answers_apart()
     for line in sys.stdin:
         assert threading.active_count() == 1, "what has threads can't fork"
+        gc.collect()  # what lives in this process have left, which would stay for good
         gc.freeze()  # keeps the garbage collector from touching, and so copying, pages that are shared with forks
         answers.write(json.dumps(asdict(live(Life(**json.loads(line))))).encode() + b"\n")
         answers.flush()

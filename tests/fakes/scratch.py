@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import IO
 
@@ -16,6 +17,8 @@ class MemoryScratch:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.stored: dict[str, float] = {}  # key → when its object was stored, by `clock`
+        self.clock = time.monotonic
         self._lock = threading.Lock()
 
     def put(self, key: str, body: IO[bytes]) -> None:
@@ -24,6 +27,7 @@ class MemoryScratch:
         data = body.read()
         with self._lock:
             self.objects[key] = data
+            self.stored[key] = self.clock()
 
     def open(self, key: str) -> IO[bytes]:
         _check(key)
@@ -42,6 +46,10 @@ class MemoryScratch:
         with self._lock:
             found = [key for key in self.objects if key.startswith(prefix)]
         yield from found
+
+    def ages(self, prefix: str) -> Iterator[tuple[str, float]]:
+        for key in self.list(prefix):
+            yield key, self.clock() - self.stored.get(key, 0.0)
 
     def abort_uploads(self, seconds: float) -> int:
         """Returns 0, because an object is put at once."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from testbed import ROOT, environment
 from tests.harness import URL, b64
 from tests.rows import eventually
 
+#: All tests run in one process, because a web process takes as long to start as they all take.
+pytestmark = pytest.mark.xdist_group("sockets")
+
 BODY = json.dumps({"inputMethod": "base64", "images": [b64(b"img")], "prompt": "p"}).encode()
 
 
@@ -37,6 +40,7 @@ class Web:
     address: tuple[str, int]
     database: Database
     key: str
+    log: Path  #: of its standard error
 
     def exchange(self, *pieces: bytes, authorization: str | None = None, half_close: bool = False) -> tuple[int, dict, bytes]:
         """Sends a POST in pieces (the first: its headers, without the key's); status, headers and body of the answer."""
@@ -66,37 +70,50 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield redis.url
 
 
+@contextmanager
+def started(folder: Path, redis: str, module: str = "cli.main", **settings: str) -> Iterator[Web]:
+    """A web process with its data in the folder."""
+    with ExitStack() as stack:
+        loaded = load_settings({"DATA_DIR": str(folder)})
+        database = Database(loaded.database_url)
+        stack.callback(database.close)
+        migrate(database)
+        with database.write() as connection:
+            account = accounts.create_account(connection, "test")
+            ledger.grant(connection, account, 1000)
+            key = accounts.create_key(connection, account=account, name="test", secret_key=secret_key(loaded))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        log = folder / "web.log"
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "web", "--fd", str(listener.fileno())],
+            cwd=ROOT,
+            env=environment(folder, REDIS_URL=redis, **settings),
+            pass_fds=(listener.fileno(),),
+            stderr=stack.enter_context(log.open("wb")),
+        )
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        yield Web(process, listener.getsockname(), database, key, log)
+
+
 @pytest.fixture
 def start_web(tmp_path: Path, own_redis: str) -> Iterator[Callable[..., Web]]:
     with ExitStack() as stack:
-
-        def start(module: str = "cli.main", **settings: str) -> Web:
-            loaded = load_settings({"DATA_DIR": str(tmp_path)})
-            database = Database(loaded.database_url)
-            stack.callback(database.close)
-            migrate(database)
-            with database.write() as connection:
-                account = accounts.create_account(connection, "test")
-                ledger.grant(connection, account, 1000)
-                key = accounts.create_key(connection, account=account, name="test", secret_key=secret_key(loaded))
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, "web", "--fd", str(listener.fileno())],
-                cwd=ROOT,
-                env=environment(tmp_path, REDIS_URL=own_redis, **settings),
-                pass_fds=(listener.fileno(),),
-                stderr=stack.enter_context((tmp_path / "web.log").open("wb")),
-            )
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            return Web(process, listener.getsockname(), database, key)
-
-        yield start
+        yield lambda *module, **settings: stack.enter_context(started(tmp_path, own_redis, *module, **settings))
 
 
-@pytest.fixture
-def web(start_web: Callable[..., Web]) -> Web:
-    return start_web(MAX_BODY="3000000")
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory, own_redis: str) -> Iterator[Web]:
+    """One for all tests that change nothing in it. None of them may leave a job."""
+    with started(tmp_path_factory.mktemp("web"), own_redis, MAX_BODY="3000000") as web:
+        yield web
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_job(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "web" in request.fixturenames:
+        assert request.getfixturevalue("web").jobs() == 0
 
 
 def test_a_connection_that_is_closed_in_the_middle_of_a_body_gets_a_400_and_leaves_nothing(web):
@@ -196,7 +213,7 @@ def asked(web: Web, data: bytes) -> tuple[int, dict, bytes]:
     return int(status.split()[1]), {name.lower(): value for name, value in named}, body
 
 
-def test_a_request_that_is_no_http_is_refused_in_json_and_its_bytes_are_not_logged(web, tmp_path):
+def test_a_request_that_is_no_http_is_refused_in_json_and_its_bytes_are_not_logged(web):
     refusals = {
         b"secret-garbage\r\n\r\n": (400, "bad_request"),
         b"secret \n": (400, "bad_request"),
@@ -217,7 +234,7 @@ def test_a_request_that_is_no_http_is_refused_in_json_and_its_bytes_are_not_logg
         assert headers["x-request-id"].startswith("req_")
     _, _, body = asked(web, f"POST {URL} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: secret\r\n\r\n".encode())
     assert list(json.loads(body)) == ["error"]
-    assert "secret" not in (tmp_path / "web.log").read_text()
+    assert "secret" not in web.log.read_text()
 
 
 def test_a_connection_goes_on_after_a_refusal_whose_body_has_arrived_and_is_closed_after_another(web):
@@ -241,6 +258,19 @@ def test_a_head_may_come_in_pieces_and_two_requests_in_one(web):
         connection.sendall(b"\nGET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     assert answer.count(b'{"status":"ok"}') == 2
+
+
+def test_large_bodies_may_follow_each_other_at_once_on_one_connection(web):
+    """The head comes with the first bytes of the body, and the last bytes of the body with the next request."""
+    body = json.dumps({"inputMethod": "base64", "images": [b64(bytes(900_000))] * 2, "prompt": "p"}).encode()
+    head = f"POST {URL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {web.key}\r\nPrefer: respond-async\r\n"
+    request = head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    status, _, rest = asked(web, request * 3 + last)
+    assert status == 202
+    assert rest.count(b"HTTP/1.1 202 ") == 2
+    assert rest.endswith(b'{"status":"ok"}')
+    assert web.jobs() == 3
 
 
 def test_an_empty_line_before_a_request_is_ignored(web):

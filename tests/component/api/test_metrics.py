@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
 
 from api.app import create_app
+from api.health import has_token
 from pipeline.decode.pool import DecoderPool
-from pipeline.errors import Transient
+from pipeline.errors import Permanent, Transient
 from pipeline.metrics import BUCKETS, COUNTED, Metric, counts
 from pipeline.outbound.webhook import WebhookResponse
-from pipeline.ports import ModelFault, ModelRefused, ModelUnavailable
-from pipeline.types import Call, Form
+from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable, Stop
+from pipeline.types import Call, Form, Tier
+from storage import schema
 from storage.gauges import gauges
+from storage.queue.steps import SLOW
 from storage.redis.counts import Publisher
 from tests.docs.markdown import ROOT
 from tests.fakes.engine import FakeEngine
@@ -176,8 +181,64 @@ def test_the_queue_is_shown_by_kind_with_how_long_it_has_been_due(database):
         found = gauges(connection)
     stage = found.queues["stage"]
     assert (stage.due, stage.waiting, stage.leased) == (1, 1, 1)
-    assert stage.age > 1e9
+    assert (stage.age > 1e9, stage.slow_age) == (True, 0)
     assert (found.queues["webhook"].due, found.queues["webhook"].age) == (0, 0)
+
+
+def test_steps_of_the_tier_economy_wait_by_design_and_have_an_age_of_their_own(database):
+    job = new_job(database, new_account(database), images=2, tier="economy")
+    first, second = step_ids(database, job)
+    set_steps(database, first, added_at=0)
+    set_steps(database, second, priority=SLOW)
+    with database.read() as connection:
+        stage = gauges(connection).queues["stage"]
+    assert (stage.due, stage.age, stage.slow_age > 1e9) == (2, 0, True)
+
+
+def test_the_next_deadline_of_each_tier_is_shown(database):
+    account = new_account(database)
+    with database.read() as connection:
+        assert gauges(connection).deadlines == {}
+    new_job(database, account)
+    new_job(database, account, tier="economy")
+    late = new_job(database, account, tier="economy")
+    with database.write() as connection:
+        connection.execute(update(schema.jobs_table).where(schema.jobs_table.c.id == late).values(deadline_at=1))
+    with database.read() as connection:
+        left = gauges(connection).deadlines
+    assert set(left) == {"standard", "economy"}
+    assert 3000 < left["standard"] <= 3600
+    assert left["economy"] < -1e9
+
+
+def test_a_counter_without_labels_is_there_from_the_start(harness):
+    page = harness.client.get("/metrics").text
+    for name in ("leases_expired", "jobs_overdue", "money_limited", "economy_hurried"):
+        assert f"\nextract_image_{name}_total{{" in page
+
+
+def test_what_readyz_checks_is_shown(harness):
+    class ReadOnly(MemorySignals):
+        def check(self):
+            raise Permanent("READONLY")
+
+    checks = ("database", "redis", "scratch", "model")
+    assert [of(shown(harness), "ready", check=check) for check in checks] == [1, 1, 1, 1]
+    now = shown(harness, create_app(dataclasses.replace(harness.web, signals=ReadOnly())))
+    assert [of(now, "ready", check=check) for check in checks] == [1, 0, 1, 1]
+    assert of(now, "part_up", part="redis") == 1
+
+
+def test_stopped_models_full_storage_and_the_limit_of_scratch_are_shown(harness):
+    before = shown(harness)
+    assert of(before, "storage_full") == 0
+    assert not [name for name, _ in before if name == "model_stopped"]
+    harness.signals.note_full_storage()
+    stop = Stop(model="fake-1", tier=Tier.STANDARD, cause=Cause.QUOTA)
+    after = shown(harness, create_app(dataclasses.replace(harness.web, stops=lambda: [stop])))
+    assert of(after, "storage_full") == 1
+    assert of(after, "model_stopped", model="fake-1", tier="standard", cause="quota") == 1
+    assert of(after, "scratch_limit_bytes") == harness.settings.max_scratch_bytes
 
 
 def test_open_jobs_scratch_and_credits_are_shown(make_harness):
@@ -283,6 +344,10 @@ def test_without_the_database_what_was_counted_is_still_shown(harness):
         (OUTSIDE, {"Host": "127.0.0.1"}, False),
         (OUTSIDE, {}, False),
         (OUTSIDE, {"Authorization": "Bearer wrong"}, False),
+        (OUTSIDE, {"Authorization": f"Bearer {TOKEN[:-1]}"}, False),
+        (OUTSIDE, {"Authorization": "Bearer "}, False),
+        ({}, {"Authorization": "Bearer wrong"}, False),
+        ({}, {"Authorization": "Bearer \xe9"}, False),
         (OUTSIDE, {"Authorization": f"Bearer {TOKEN}"}, True),
     ],
 )
@@ -291,6 +356,27 @@ def test_only_this_machine_and_who_has_the_token_may_see_it(make_harness, peer, 
     answer = house.client.get("/metrics", headers=headers, environ_base=peer)
     assert answer.status_code == (200 if seen else 401)
     assert ("extract_image_" in answer.text) is seen
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "seen"),
+    [
+        ({}, {}, True),
+        ({}, {"Authorization": "Bearer whatever"}, True),
+        ({}, {"X-Forwarded-For": "203.0.113.9"}, False),
+        (OUTSIDE, {}, False),
+        (OUTSIDE, {"Authorization": "Bearer "}, False),
+        (OUTSIDE, {"Authorization": "Bearer None"}, False),
+    ],
+)
+def test_without_the_setting_only_this_machine_may_see_it(make_harness, peer, headers, seen):
+    answer = make_harness(workers_count=0).client.get("/metrics", headers=headers, environ_base=peer)
+    assert answer.status_code == (200 if seen else 401)
+
+
+def test_the_token_is_compared_in_constant_time():
+    [comparison] = re.findall(r"return (.+)$", inspect.getsource(has_token), re.MULTILINE)[1:]
+    assert comparison.startswith("hmac.compare_digest(")
 
 
 def test_an_account_s_key_opens_it_for_nobody(make_harness):

@@ -7,10 +7,11 @@ import threading
 
 import pytest
 from sqlalchemy import delete, select, update
+from structlog.testing import capture_logs
 
 from pipeline.errors import Transient
 from pipeline.merge import MalformedJson, parse_json
-from pipeline.metrics import JOBS_OVERDUE
+from pipeline.metrics import BOOKS_WRONG, JOBS_OVERDUE
 from pipeline.types import Answer, Finish, JobStatus
 from storage import schema
 from storage.job import accepting, closing
@@ -28,7 +29,14 @@ from tests.rows import (
     step_ids,
     step_row,
 )
-from workers.supervisor import HUNG_SECONDS, SWEEP_FULL_SECONDS, UNKNOWN_FULL_SECONDS, UNKNOWN_SECONDS, Supervisor
+from workers.supervisor import (
+    CREDITS_SECONDS,
+    HUNG_SECONDS,
+    SWEEP_FULL_SECONDS,
+    UNKNOWN_FULL_SECONDS,
+    UNKNOWN_SECONDS,
+    Supervisor,
+)
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -520,3 +528,26 @@ def test_it_ticks_until_it_is_told_to_stop(house):
     house.make_overdue()
     supervisor.end_overdue()
     assert JobStatus(job_row(house.database, job).status).ended
+
+
+def test_credits_that_differ_from_the_ledger_are_counted_and_logged_and_nobody_changes_them(house, supervisor, clock):
+    def wrong():
+        return {place[0]: found for place, found in BOOKS_WRONG.values()}
+
+    supervisor.tick()
+    assert wrong() == {"ledger": 0, "rounds": 0, "holds": 0}
+    columns = schema.accounts_table.c
+    with house.database.write() as connection:
+        connection.execute(update(schema.accounts_table).values(available=columns.available + 1))
+    supervisor.tick()
+    assert wrong()["ledger"] == 0  # the whole ledger is not read each second
+    clock.now += CREDITS_SECONDS + 1
+    with capture_logs() as logs:
+        supervisor.tick()
+    assert wrong() == {"ledger": 1, "rounds": 0, "holds": 0}
+    [line] = [line for line in logs if line["event"] == "books_are_wrong"]
+    assert (line["log_level"], line["check"], line["findings"]) == ("error", "ledger", 1)
+    with house.database.write() as connection:
+        connection.execute(update(schema.accounts_table).values(available=columns.available - 1))
+    supervisor.check_credits()
+    assert wrong()["ledger"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ from sqlalchemy import text
 
 from pipeline.decode.pool import DecoderPool
 from pipeline.errors import NOT_ALLOWED, Permanent, Transient, not_allowed
+from pipeline.ports import ModelUnavailable
 from storage.scratch.files import FileScratch
+from tests.fakes.engine import FakeEngine
 from tests.fakes.picture_files import native
 from tests.harness import b64
 from tests.rows import disk_fails
@@ -114,6 +117,20 @@ def test_what_heals_is_waited_for_and_no_try_is_used(make_harness):
     assert house.get(path).json["status"] == "succeeded"
 
 
+def test_a_model_that_is_away_is_waited_for_and_no_try_is_used(make_harness):
+    away = threading.Event()
+    away.set()
+    engine = FakeEngine(script=lambda *_: ModelUnavailable("429", retry_after=10) if away.is_set() else None)
+    house = make_harness(engine=engine, workers_count=0)
+    path = house.post(BODY, headers=ASYNC).headers["Location"]
+    work_often(house)
+    assert len(engine.calls) == MANY
+    assert tries_of_open_steps(house) == [0]
+    away.clear()
+    house.drain()
+    assert house.get(path).json["status"] == "succeeded"
+
+
 def test_what_a_person_has_to_mend_is_waited_for_and_the_job_says_so(make_harness):
     house = make_harness(workers_count=0)
     path, opened = house.post(BODY, headers=ASYNC).headers["Location"], house.scratch.open
@@ -162,12 +179,12 @@ def test_a_stage_step_whose_job_has_ended_meanwhile_deletes_the_object_that_it_p
     path, put = house.post(BODY, headers=ASYNC).headers["Location"], house.scratch.put
     staged = []
 
-    def put_and_cancel(key, body):
+    def cancel_and_put(key, body):
+        assert house.ask("DELETE", path).status_code == 204  # it deletes what lies there now
         put(key, body)
         staged.append(key)
-        assert house.ask("DELETE", path).status_code in {200, 202}
 
-    house.scratch.put = put_and_cancel  # type: ignore[method-assign]
+    house.scratch.put = cancel_and_put  # type: ignore[method-assign]
     step = house.signals.rung.get_nowait()
     run_step(house.work, step)
     [key] = staged

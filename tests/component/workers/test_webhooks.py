@@ -125,6 +125,22 @@ def test_a_receiver_that_never_takes_it_is_given_up_after_the_schedule(house):
     assert step_row(house.database, step_ids(house.database, job, "webhook")[0]).state == "done"
 
 
+def test_a_webhook_whose_step_fails_often_is_not_given_up(house):
+    """The fault may be ours, and then it says nothing about the receiver."""
+    deliver = house.work.deliver
+    house.work = replace(house.work, deliver=fails)
+    job = accepted(house)
+    work_through(house)
+    assert delivery(house, job).state == "pending"
+    house.work = replace(house.work, deliver=deliver)
+    work_through(house)
+    assert delivery(house, job).state == "delivered"
+
+
+def fails(*_, **__):
+    raise RuntimeError("a bug")
+
+
 def test_a_receiver_that_is_gone_is_told_once(house):
     house.deliver.script = lambda _: GONE
     job = accepted(house)

@@ -19,44 +19,61 @@ def ends():
         yield server, client
 
 
-def test_what_has_arrived_is_read(ends):
+def received(server, size):
+    return server.recv(size)
+
+
+def received_into(server, size):
+    buffer = bytearray(size)
+    return bytes(buffer[: server.recv_into(buffer)])
+
+
+either_way = pytest.mark.parametrize("receive", [received, received_into])
+
+
+@either_way
+def test_what_has_arrived_is_read(ends, receive):
     server, client = ends
     server.allow(5)
     client.sendall(b"a request")
-    assert server.recv(100) == b"a request"
+    assert receive(server, 100) == b"a request"
 
 
-def test_a_client_that_sends_nothing_in_its_time_reads_as_one_that_hung_up(ends):
+@either_way
+def test_a_client_that_sends_nothing_in_its_time_reads_as_one_that_hung_up(ends, receive):
     server, _ = ends
     server.allow(0.05)
-    assert server.recv(100) == b""
+    assert receive(server, 100) == b""
 
 
-def test_a_client_that_was_too_slow_once_is_not_listened_to_again(ends):
+@either_way
+def test_a_client_that_was_too_slow_once_is_not_listened_to_again(ends, receive):
     server, client = ends
     server.allow(0)
-    assert server.recv(100) == b""
+    assert receive(server, 100) == b""
     client.sendall(b"too late")
     server.allow(5)
-    assert server.recv(100) == b""
+    assert receive(server, 100) == b""
 
 
-def test_a_socket_that_does_not_block_keeps_its_own_rules(ends):
+@either_way
+def test_a_socket_that_does_not_block_keeps_its_own_rules(ends, receive):
     server, client = ends
     server.allow(0)
     server.setblocking(False)
     with pytest.raises(BlockingIOError):
-        server.recv(100)
+        receive(server, 100)
     client.sendall(b"x")
-    assert server.recv(100) == b"x"
+    assert receive(server, 100) == b"x"
 
 
-def test_the_time_for_a_body_begins_when_it_is_expected(ends):
+@either_way
+def test_the_time_for_a_body_begins_when_it_is_expected(ends, receive):
     server, client = ends
     server.allow(0)
     expect_body({"gunicorn.socket": server}, 1000)
     client.sendall(b"the body")
-    assert server.recv(100) == b"the body"
+    assert receive(server, 100) == b"the body"
 
 
 def test_an_answer_that_is_read_is_sent_whole(ends):
@@ -96,7 +113,8 @@ def test_where_there_is_no_socket_nobody_hangs_up():
     assert not hung_up({})
 
 
-def test_the_time_for_a_body_grows_with_what_arrives_and_not_with_what_was_announced(ends, monkeypatch):
+@either_way
+def test_the_time_for_a_body_grows_with_what_arrives_and_not_with_what_was_announced(ends, monkeypatch, receive):
     server, client = ends
     now = [1000.0]
     monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
@@ -104,27 +122,28 @@ def test_the_time_for_a_body_grows_with_what_arrives_and_not_with_what_was_annou
     for _ in range(10):  # as fast as it must be
         now[0] += 1.0
         client.sendall(bytes(patience.LEAST_RATE))
-        assert len(server.recv(patience.LEAST_RATE)) == patience.LEAST_RATE
+        assert len(receive(server, patience.LEAST_RATE)) == patience.LEAST_RATE
     for _ in range(int(patience.IDLE_SECONDS) - 1):  # a byte a second
         now[0] += 1.0
         client.sendall(b"x")
-        assert server.recv(100) == b"x"
+        assert receive(server, 100) == b"x"
     now[0] += 1.5
     client.sendall(b"x")
-    assert server.recv(100) == b""
+    assert receive(server, 100) == b""
 
 
-def test_what_came_fast_is_no_credit_for_later(ends, monkeypatch):
+@either_way
+def test_what_came_fast_is_no_credit_for_later(ends, monkeypatch, receive):
     server, client = ends
     now = [1000.0]
     monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
     expect_body({"gunicorn.socket": server}, 150_000_000)
     for _ in range(100):
         client.sendall(bytes(100_000))
-        assert server.recv(100_000)
+        assert receive(server, 100_000)
     now[0] += patience.IDLE_SECONDS + 0.1
     client.sendall(b"x")
-    assert server.recv(100) == b""
+    assert receive(server, 100) == b""
 
 
 def test_an_answer_that_is_not_read_is_left_to_the_loop_and_comes_out_whole(ends, monkeypatch):

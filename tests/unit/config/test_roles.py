@@ -56,6 +56,6 @@ def test_a_web_process_of_production_that_is_told_no_engine_is_refused():
 
 def test_the_table_of_secrets_is_the_code_s():
     rows = tables_with("docs/reference/settings.md", "process", "secrets")
-    roles = ("web", "worker", "supervisor", "migrate", "command")
+    roles = ("web", "worker", "supervisor", "migrate", "command", "check")
     shown = [set(re.findall(r"[A-Z_]{5,}", row["secrets"])) for row in rows]
     assert shown == [set(SECRETS) - WITHOUT[role] for role in roles]

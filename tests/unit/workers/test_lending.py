@@ -95,6 +95,6 @@ def test_without_spare_threads_the_images_come_as_they_are():
     assert list(Lending().watched((number for number in range(3)), account="a")) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("threads", "every", "waited"), [(1, 1, 1), (2, 1, 1), (4, 3, 1), (8, 6, 2), (16, 12, 4)])
-def test_a_quarter_of_the_threads_serves_only_steps_whose_caller_waits(threads, every, waited):
+@pytest.mark.parametrize(("threads", "every", "waited"), [(1, 1, 1), (2, 1, 2), (4, 3, 4), (8, 6, 8), (40, 30, 40)])
+def test_steps_whose_caller_waits_have_threads_of_their_own(threads, every, waited):
     assert threads_of(threads) == (every, waited)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from pipeline.decode.pool import DecoderPool
-from pipeline.decode.process import DecoderNotStarted
+from pipeline.decode.process import DecoderDied, DecoderNotStarted, DecoderProcess
 from pipeline.decode.wire import REQUEST
 from pipeline.ports import Decode
 from pipeline.types import ItemCode, Prepared, Refused
@@ -76,7 +76,7 @@ def gone(pid: int, within: int = 20) -> None:
     raise AssertionError(f"{pid} runs on")
 
 
-@pytest.mark.parametrize("end", [b"!crash", b"!exit", b"!lie", b"!garbage"])
+@pytest.mark.parametrize("end", [b"!crash", b"!exit", b"!lie", b"!large", b"!notes", b"!garbage"])
 def test_a_picture_that_kills_its_decoder_is_named_and_the_next_succeeds(hooked, end):
     assert prepared(hooked, GOOD)
     outcome = refused(hooked, GOOD + end)
@@ -122,6 +122,18 @@ def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_picture_s(hooked):
     assert prepared(hooked, GOOD)
     assert len(list(hooked([GOOD, GOOD + b"!twice", GOOD]))) == 3
     assert prepared(hooked, GOOD)
+
+
+def test_an_answer_nobody_asked_for_is_not_taken_even_if_it_comes_after_the_child_was_given_back():
+    """The pool looks too, but before the child waits for its next picture."""
+    child = DecoderProcess((*HOOKED, "20", str(10**9)))
+    try:
+        [outcome] = child.ask([("JPEG", GOOD + b"!twice")], seconds=20)
+        assert isinstance(outcome, Refused)
+        with pytest.raises(DecoderDied):
+            list(child.ask([("JPEG", GOOD)], seconds=20))
+    finally:
+        child.end()
 
 
 def test_another_caller_s_picture_comes_between_those_that_are_asked_about_one_by_one(hooked):

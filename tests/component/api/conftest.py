@@ -1,0 +1,7 @@
+"""Fixtures for the tests of the front door."""
+
+from __future__ import annotations
+
+from tests.in_memory import tmp_path
+
+__all__ = ["tmp_path"]
