@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install pins schemathesis browser promtool generators proxies image demo serve test real-servers torture torture-beside torture-checked mutants bench fuzz properties pythons check audit screenshots docs clean
+.PHONY: help install pins schemathesis browser promtool generators proxies image demo serve test real-servers torture hosts torture-beside torture-checked mutants bench fuzz properties pythons check audit screenshots docs clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ $(SERVERS)/.installed: testbed/install_model_servers.sh
 
 torture: install ## run the service under a hundred faults, and check what it promises: SEED=1
 	@$(BIN)/python -m tests.torture --seed $(or $(SEED),1)
+
+hosts: install ## run the service over twelve hosts that are cut off, lost and replaced, and check what it promises: SEED=1 (needs root)
+	@$(BIN)/python -m tests.hosts --seed $(or $(SEED),1)
 
 torture-checked: install ## see that the torture fails with a safeguard taken out: the fence, the ledger's key, the second ring
 	@for safeguard in fence ledger ring; do \

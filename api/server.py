@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ class TooFewFiles(Exception):
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    def __init__(self, settings: Settings, room: Room, options: dict[str, Any], pictures: str) -> None:
+    def __init__(
+        self, settings: Settings, room: Room, options: dict[str, Any], pictures: str, on_start: Callable[[], object]
+    ) -> None:
         self._pictures = pictures
+        self._on_start = on_start
         self._settings = settings
         self._room = room
         self._options = options
@@ -54,6 +58,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def _keep_worker(self, worker: Any) -> None:
         self._worker = worker
+        if worker.age == 1:
+            self._on_start()
 
     def _publish_counts(self, _arbiter: Any, _worker: Any) -> None:
         if self._publisher:
@@ -93,9 +99,10 @@ def room_and_connections(settings: Settings) -> tuple[Room, int]:
     return room, connections
 
 
-def run_web(settings: Settings, *, bind: str = "", pictures: str = "") -> None:
+def run_web(settings: Settings, *, bind: str = "", pictures: str = "", on_start: Callable[[], object] | None = None) -> None:
     """Serves until SIGTERM or SIGINT. `bind` is an address in gunicorn's spelling; if empty, HOST and PORT are used.
-    `pictures` is as in `create_app`.
+    `pictures` is as in `create_app`. `on_start` is called once, in the first process that serves, because threads that it starts would
+    not go on after a fork.
 
     Raises TooFewFiles. gunicorn itself reads the number of processes from WEB_CONCURRENCY.
     """
@@ -118,4 +125,9 @@ def run_web(settings: Settings, *, bind: str = "", pictures: str = "") -> None:
             "control_socket_disable": True,
         },
         pictures,
+        on_start or _nothing,
     ).run()
+
+
+def _nothing() -> None:
+    """What is done at the start if nothing else was asked for."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from limits import RateLimitItem, parse
-from limits.storage import storage_from_string
+from limits.storage import Storage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from api.key_uses import KeyUses
@@ -20,7 +20,7 @@ from pipeline.ports import Scratch, Stop
 from storage.account.secret import secret_key
 from storage.database import Database, open_database
 from storage.redis.model_limits import RedisLimiter
-from storage.redis.signals import Signals
+from storage.redis.signals import COUNTS_SECONDS, Signals, connect
 from storage.scratch.open import open_scratch
 
 LARGE_PLACES = 8  #: how many places a body over 1 MB takes while it arrives, because it takes room on the disk
@@ -93,7 +93,7 @@ def build_parts(settings: Settings, room: Room, stopping: Callable[[], bool] = l
         secret_key=secret_key(settings),
         rate=parse(settings.rate_limit),
         # Of the library's strategies, this one counts by the clock of Redis. So web machines whose clocks differ agree.
-        limiter=SlidingWindowCounterRateLimiter(storage_from_string(limits_url(settings.redis_url))),
+        limiter=SlidingWindowCounterRateLimiter(rate_storage(settings.redis_url)),
         engine=engine,
         models=models,
         warnings=warnings,
@@ -106,6 +106,12 @@ def build_parts(settings: Settings, room: Room, stopping: Callable[[], bool] = l
         stops=lambda: limiter.stops(models.values()),
         stopping=stopping,
     )
+
+
+def rate_storage(redis_url: str) -> Storage:
+    """Where the requests of each key are counted. Like our own clients, it does not wait again and again for a Redis that is silent."""
+    pool = connect(redis_url, seconds=COUNTS_SECONDS).connection_pool
+    return storage_from_string(limits_url(redis_url), connection_pool=pool)  # type: ignore[arg-type, return-value]
 
 
 def limits_url(redis_url: str) -> str:

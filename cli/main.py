@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 # Each command imports what it needs when it runs, so that `--help` and shell completion answer at once.
 
-LOOK_SECONDS = 6.0  #: the longest time that a look at the parts holds up a web process
-
 
 def _settings(role: Role | None = None) -> Settings:
     """The settings of a process of `role`, without the secrets that it does not need. None: all of them."""
@@ -71,9 +69,8 @@ def _started(settings: Settings, role: str, *, by_serve: bool) -> None:
 
     say_protection(settings, decodes=role in {"web", "worker"})
     say_start(settings, role)
-    looking = say_what_is_missing(settings, keep_on=role != "web")
-    if role == "web":  # it forks next, which should not happen while a thread is in the middle of a look
-        looking.join(LOOK_SECONDS)
+    if role != "web":  # it forks next, and a thread that looks would leave locks behind that nobody opens
+        say_what_is_missing(settings)
 
 
 def _end_on_sigterm() -> None:
@@ -140,13 +137,19 @@ def web(fd: int | None, examples: str) -> None:
     """Run a web process, which serves the HTTP API on HOST and PORT."""
     _end_on_sigterm()
     from api.server import TooFewFiles, run_web
+    from cli.starting import say_what_is_missing
 
     by_serve = PARENT in os.environ
     end_with_parent()
     settings = _running_settings("web")
     _started(settings, "web", by_serve=by_serve)
     try:
-        run_web(settings, bind=f"fd://{fd}" if fd is not None else "", pictures=examples)
+        run_web(
+            settings,
+            bind=f"fd://{fd}" if fd is not None else "",
+            pictures=examples,
+            on_start=None if by_serve else partial(say_what_is_missing, settings),
+        )
     except TooFewFiles as fault:
         raise click.ClickException(str(fault)) from None
 

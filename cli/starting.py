@@ -60,23 +60,19 @@ def say_protection(settings: Settings, *, decodes: bool) -> None:
         log.warning("sandbox_incomplete", lacks=lacks, todo=SANDBOX)
 
 
-def say_what_is_missing(settings: Settings, *, keep_on: bool) -> threading.Thread:
+def say_what_is_missing(settings: Settings) -> None:
     """Looks in a thread whether the database and Redis can be used, and logs for each that can't what to do, in one line.
 
-    The process starts all the same, and works as soon as the parts are there. `keep_on`: look again until all are.
+    The process starts all the same, and works as soon as the parts are there. The thread looks again until all are.
     """
 
     def look() -> None:
         while missing := _missing(settings):
             for text in missing:
                 log.error("cannot_work_yet", todo=text)
-            if not keep_on:
-                return
             threading.Event().wait(AGAIN_SECONDS)
 
-    thread = threading.Thread(target=look, name="missing-parts", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=look, name="missing-parts", daemon=True).start()
 
 
 def _missing(settings: Settings) -> list[str]:

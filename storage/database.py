@@ -11,7 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, cast, create_engine, event, func, inspect, make_url, text
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    cast,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -19,6 +32,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from config.roles import CONNECTIONS, SIZED, Opener
 from config.settings import Settings
 from pipeline.numbers import read_json, write_json
+from storage.silent_peers import LIBPQ, SESSION
 from storage.sql_errors import sql_errors
 
 if TYPE_CHECKING:  # Alembic takes 10 MB of memory, and most processes never migrate
@@ -30,6 +44,7 @@ READ_ONLY = "extract_image_read_only"
 FRESH_SECONDS = 1.0
 KEPT = 16  #: connections that stay open when nothing uses them, at most
 MIGRATIONS = Path(__file__).parent / "migrations"
+_SESSION_STATEMENT = "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SESSION.items())
 _MIGRATING = threading.Lock()  # Alembic keeps the running migration in a global variable
 
 
@@ -84,7 +99,7 @@ class Database:
             hide_parameters=True,  # error texts are logged, and must not contain prompts, URLs or results
             json_serializer=write_json,  # records keep the digits of their numbers
             json_deserializer=read_json,
-            connect_args=_sqlite_arguments() if sqlite else _postgres_arguments(prepares=prepares),
+            connect_args=_sqlite_arguments() if sqlite else _postgres_arguments(parsed, prepares=prepares),
         )
         #: SQLite allows one writer at a time. SQLite's own wait sleeps up to 0.1 s at a time, and a later writer can take the
         #: lock meanwhile. So the threads of one process wait on this lock first.
@@ -93,6 +108,8 @@ class Database:
             event.listen(self.engine, "connect", _configure_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
+            if prepares:  # else the session is a pooler's, which has settings of its own: deploy/compose/pgbouncer.ini
+                event.listen(self.engine, "connect", _give_up_silent_clients)
             _ask_idle_connections(self.engine)
         self.many_writers = not sqlite  #: a transaction that waits holds up no other one
         #: For `read`. On Postgres each statement is then a transaction, which saves the trips for BEGIN and COMMIT. Its level READ
@@ -130,6 +147,13 @@ def open_database(settings: Settings, opener: Opener) -> Database:
     return Database(settings.database_url, connections=sized or CONNECTIONS[opener], prepares=settings.database_prepares)
 
 
+def _give_up_silent_clients(connection: Any, _record: Any) -> None:
+    """Has the server end this session soon if its client has fallen silent, and with it the locks that it holds."""
+    connection.autocommit = True
+    connection.execute(_SESSION_STATEMENT)
+    connection.autocommit = False
+
+
 def _ask_idle_connections(engine: Engine) -> None:
     """Has a connection that was idle for FRESH_SECONDS tested before its use, and all of them replaced if the server has closed it.
 
@@ -152,8 +176,9 @@ def _ask_idle_connections(engine: Engine) -> None:
     event.listen(engine, "checkout", ask)
 
 
-def _postgres_arguments(*, prepares: bool) -> dict[str, Any]:
-    return {} if prepares else {"prepare_threshold": None}
+def _postgres_arguments(url: URL, *, prepares: bool) -> dict[str, Any]:
+    given: dict[str, Any] = {name: value for name, value in LIBPQ.items() if name not in url.query}
+    return given if prepares else {**given, "prepare_threshold": None}
 
 
 def _sqlite_arguments() -> dict[str, Any]:

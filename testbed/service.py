@@ -153,12 +153,12 @@ class PictureServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Page)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Page)
         self.pages: dict[str, bytes] = {}
         self.asked: Counter[str] = Counter()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.allow = f"127.0.0.1/32:{self.server_port}"
+        self.url = f"http://{host}:{self.server_port}"
+        self.allow = f"{host}/32:{self.server_port}"
 
     def page(self, name: str, data: bytes) -> str:
         self.pages[f"/{name}"] = data
@@ -183,8 +183,8 @@ class _Page(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def pictures() -> Iterator[PictureServer]:
-    server = PictureServer()
+def pictures(host: str = "127.0.0.1") -> Iterator[PictureServer]:
+    server = PictureServer(host)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

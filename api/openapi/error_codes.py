@@ -108,7 +108,7 @@ ERRORS: dict[str, ErrorCode] = {
     ),
     "maybe_accepted": ErrorCode(
         503,
-        "the connection to the database broke while the job was written, so the job may exist. "
+        "a connection within the service broke while the job was written, so the job may exist. "
         "With an `Idempotency-Key`, send the request again; without one, look at `GET /api/v1/jobs` first",
         _LATER,
     ),

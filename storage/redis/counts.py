@@ -6,6 +6,7 @@ Processes publish totals, not differences. So a total may be sent twice, and aft
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from storage.redis.signals import owner_name
 log = structlog.get_logger(__name__)
 
 PUBLISH_SECONDS = 5.0
+_MARK = secrets.token_hex(4)
 END_SECONDS = 2.0  #: time that the last publish may take
 
 
@@ -29,8 +31,8 @@ class Board(Protocol):
 
 
 def process_name(role: str) -> str:
-    """A name that no other running process has."""
-    return f"{role}@{owner_name()}"
+    """A name that no other running process has. Two hosts may have the same name, and containers often have the same process ids."""
+    return f"{role}@{owner_name()}-{_MARK}"
 
 
 def counts_of_others(board: Board, own: str) -> dict[str, Counts]:

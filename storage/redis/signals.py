@@ -25,7 +25,9 @@ from pipeline.ports import Cause
 from storage.queue.ringing import Ring
 from storage.redis.errors import AWAY, redis_errors
 from storage.redis.messages import message_of, step_of
+from storage.redis.silent import remember_silence
 from storage.redis.watching import Watch, Watches
+from storage.silent_peers import tcp_options
 
 if TYPE_CHECKING:  # Celery takes 20 MB of memory, and only workers need it
     from celery import Celery
@@ -47,7 +49,7 @@ PROCESSES = "extract-image:counts"
 COUNTS_SECONDS = 2.0  #: timeout of Redis for writing or reading counts
 COUNTS_TTL = 300  #: seconds for which the last counts of an ended process can be read
 SENDING_SECONDS = 30.0  #: timeout of Redis for taking messages; without it, a Redis that hangs would block senders for ever
-KEEPALIVE = {"socket_keepalive": True, "health_check_interval": 30}
+KEEPALIVE = {"socket_keepalive": True, "socket_keepalive_options": tcp_options(), "health_check_interval": 30}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +70,7 @@ def connect(url: str, *, seconds: float | None = None) -> redis.Redis:
     if seconds is not None:
         options |= {"socket_timeout": seconds, "retry": Retry(NoBackoff(), 1)}
     # With protocol 2, every server answers in the same format.
-    return redis.Redis.from_url(url, max_connections=10_000, socket_connect_timeout=5, protocol=2, **options)
+    return remember_silence(redis.Redis.from_url(url, max_connections=10_000, socket_connect_timeout=5, protocol=2, **options))
 
 
 def celery_app(redis_url: str) -> Celery:

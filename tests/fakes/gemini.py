@@ -52,6 +52,7 @@ class FakeGemini:
         max_pictures_output: int | None = None,
         models: Iterable[str] = LIVE_MODELS,
         key: str = "fake-key",
+        host: str = "127.0.0.1",
     ) -> None:
         self.key = key  #: the only valid API key
         self.models = tuple(models)  #: the models that exist
@@ -83,8 +84,8 @@ class FakeGemini:
         self._lock = Condition()  # notified of each change of the records
         self._closing = Event()
         self._shown: dict[tuple[str, str], Shown] = {}  # by sha256 and declared type, so that a picture is decoded once
-        self._server = Server(self)
-        self.base_url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = Server(self, host)
+        self.base_url = f"http://{host}:{self._server.server_port}"
         self.files = FileStore(self.base_url)
 
     def __enter__(self) -> Self:

@@ -35,8 +35,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, fake: FakeGemini) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, fake: FakeGemini, host: str) -> None:
+        super().__init__((host, 0), Handler)
         self.fake = fake
         self._open: set[socket.socket] = set()
         self._changed = Condition()

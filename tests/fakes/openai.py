@@ -73,6 +73,7 @@ class FakeOpenAI:
         odd: Odd | None = None,
         models: Iterable[str] = ("vision:7b",),
         key: str = "sk-fake-key-of-the-fake",
+        host: str = "127.0.0.1",
     ) -> None:
         self.key = key
         self.models = tuple(models)
@@ -86,11 +87,11 @@ class FakeOpenAI:
         self.faults: list[str] = []  #: violations of the packing protocol, and errors of the fake itself
         self.refused: list[str] = []  #: messages of the answers to requests that violated the document
         self._lock = Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = ThreadingHTTPServer((host, 0), _Handler)
         self._server.fake = self  # type: ignore[attr-defined]
         self._server.daemon_threads = True
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        self.base_url = f"http://{host}:{self._server.server_port}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()

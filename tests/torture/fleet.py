@@ -33,7 +33,7 @@ Row = dict[str, Any]
 class Fleet:
     """The service's processes.
 
-    `settings(name)` are those of a process. `on_held(name, pid)` is called when one ends or is paused; its steps must be reclaimed
+    `settings(name)` are those of a process. `on_held(name, owner)` is called when one ends or is paused; its steps must be reclaimed
     soon. `trees`: name of a process → the folder of the code that it runs; the others run the code of this folder.
     """
 
@@ -43,7 +43,7 @@ class Fleet:
         settings: Callable[[str], Mapping[str, str]],
         names: tuple[str, ...],
         *,
-        on_held: Callable[[str, int], None],
+        on_held: Callable[[str, str], None],
         trees: Mapping[str, Path] | None = None,
     ) -> None:
         self.folder = folder
@@ -115,7 +115,7 @@ class Fleet:
                     continue
                 if name not in self._since:
                     self._since[name] = time.monotonic()
-                    self._on_held(name, process.pid)
+                    self._on_held(name, owner_of(process))
                     self._ended(name, process)
                 elif time.monotonic() >= max(self._since[name] + RESTART_SECONDS, self._away.get(name.partition("-")[0], 0.0)):
                     del self._since[name]
@@ -230,7 +230,7 @@ class Fleet:
         """A process that is neither stopped nor paused meanwhile, "" if there is none. Its steps count as those of a dead one."""
         with self._taking(role, place) as taken:
             if taken:
-                self._on_held(taken[0], taken[1].pid)
+                self._on_held(taken[0], owner_of(taken[1]))
             yield taken[0] if taken else ""
 
     def pause(self, role: str, place: int) -> str:
@@ -240,7 +240,7 @@ class Fleet:
             name, process = taken
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGSTOP)
-                self._on_held(name, process.pid)
+                self._on_held(name, owner_of(process))
                 self._stop.wait(PAUSE_SECONDS)
                 os.kill(process.pid, signal.SIGCONT)
             return name
@@ -264,6 +264,11 @@ class Fleet:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             finish(process)
+
+
+def owner_of(process: subprocess.Popen[bytes]) -> str:
+    """Its name in a lease, as storage.redis.signals.owner_name gives it."""
+    return f"{socket.gethostname()}:{process.pid}"
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:

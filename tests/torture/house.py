@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from config.settings import load_settings
 from storage.database import Database
@@ -18,17 +18,20 @@ from tests.fakes.openai import FakeOpenAI
 from tests.torture import rows
 from tests.torture.disks import small_disk
 from tests.torture.entry import OPENAI_MODEL
+from tests.torture.faults import Faults
 from tests.torture.fleet import Fleet, free_port
 from tests.torture.load.bodies import OCR_MODEL
+from tests.torture.load.client import Door
+from tests.torture.load.misbehaving import Misbehaving
 from tests.torture.locked import Locked
 from tests.torture.migrating import kill_migration
 from tests.torture.model import Model
 from tests.torture.plan import Plan
-from tests.torture.planned_faults import MIGRATION
+from tests.torture.planned_faults import MIGRATION, Fault
 from tests.torture.planned_jobs import ACCOUNTS
 from tests.torture.receiver import Receiver
 from tests.torture.revision import tree_of
-from tests.torture.servers import Postgres, Proxies, Valkey, postgres
+from tests.torture.servers import Proxies, Valkey, postgres
 
 CREDITS = 1_000_000
 SETTINGS = {
@@ -56,24 +59,40 @@ DISK_MB = {"database": 400, "scratch": 400, "tmp": 64}
 Say = Callable[[str], None]
 
 
+class Processes(Protocol):
+    """The service's processes."""
+
+    stops: list[dict[str, Any]]  #: see checker/record.py
+    deaths: list[dict[str, Any]]
+
+
+class Injected(Protocol):
+    """The faults of a plan."""
+
+    done: list[dict[str, Any]]  #: see checker/record.py
+
+    def start(self, faults: tuple[Fault, ...]) -> None: ...
+    def wait(self, seconds: float) -> None: ...
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class House:
     """All running parts of the torture."""
 
-    fleet: Fleet
+    fleet: Processes
+    doors: list[Door]  #: where the client sends its requests
+    faults: Injected
+    attack: Misbehaving | None
     model: Model
     receiver: Receiver
-    proxies: Proxies
-    valkey: Valkey
-    postgres: Postgres | None
-    disks: Mapping[str, Path]  #: the small disks, by what they hold
     database: Database  #: the torture's own connection, without a proxy
     scratch: Any
     redis_url: str  #: without a proxy
     watch: rows.Watch
     locked: Locked | None  #: when SQLite's write lock was held for long; None for Postgres, whose server frees locks
     keys: list[str]
-    attacker: tuple[str, str]  #: account and key
+    attacker: str  #: the account that misbehaves, "" if there is none
     accounts: list[str]
     secrets: dict[str, list[str]]
     hook: str
@@ -165,21 +184,23 @@ def house(
             locked.start()
             stack.callback(locked.close)
         fleet.wait_until_serving()
+        model = Model(fake, other)
         yield House(
             fleet=fleet,
-            model=Model(fake, other),
+            doors=[("127.0.0.1", port) for port in fleet.ports.values()],
+            faults=Faults(
+                fleet=fleet, model=model, receiver=receiver, proxies=proxies, valkey=valkey, postgres=server, disks=disks
+            ),
+            attack=Misbehaving(ports=list(fleet.ports.values()), key=made[ACCOUNTS]["key"], web=web),
+            model=model,
             receiver=receiver,
-            proxies=proxies,
-            valkey=valkey,
-            postgres=server,
-            disks=disks,
             database=own,
             scratch=open_scratch(settings),
             redis_url=redis_url,
             watch=watch,
             locked=locked,
             keys=[each["key"] for each in made[:ACCOUNTS]],
-            attacker=(made[ACCOUNTS]["account"], made[ACCOUNTS]["key"]),
+            attacker=made[ACCOUNTS]["account"],
             accounts=[each["account"] for each in made],
             secrets=secrets,
             hook=f"http://127.0.0.1:{proxies.ports['hook/receiver']}/hook",

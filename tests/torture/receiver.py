@@ -12,8 +12,8 @@ class Receiver(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Hook)
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Hook)
         self.hits = 0  #: calls that were not answered with 204
         self.mode = "up"  #: up, down (answers 500) or lost (sends no answer)
         self.got: list[dict[str, Any]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import random
-import socket
 import threading
 import time
 from typing import Any
@@ -47,7 +46,7 @@ class Watch:
         self._app = celery_app(redis_url)
         self._rng = random.Random(seed)
         self._lease_seconds = lease_seconds
-        self._held: queue.SimpleQueue[tuple[str, int, float]] = queue.SimpleQueue()
+        self._held: queue.SimpleQueue[tuple[str, str, float]] = queue.SimpleQueue()
         self._watched: list[Row] = []
         self._last = 0
         self.again = False  #: whether messages are published again
@@ -63,9 +62,9 @@ class Watch:
         self.reclaims += [{**row, "seconds": None} for row in self._watched if time.time() - row["since"] > LEAVE_SECONDS]
         self._app.close()
 
-    def held(self, process: str, pid: int) -> None:
-        """Starts measuring the steps of a process that has just ended or paused."""
-        self._held.put((process, pid, time.time()))
+    def held(self, process: str, owner: str) -> None:
+        """Starts measuring the steps of a process that has just ended or paused. `owner`: its name in a lease."""
+        self._held.put((process, owner, time.time()))
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
@@ -77,15 +76,15 @@ class Watch:
     def _look(self) -> None:
         with self._database.read() as connection:
             while not self._held.empty():
-                process, pid, since = self._held.get()
+                process, owner, since = self._held.get()
                 try:
                     owned = connection.execute(
                         select(steps_table.c.id, steps_table.c.epoch).where(
-                            steps_table.c.owner == f"{socket.gethostname()}:{pid}", steps_table.c.state == "leased"
+                            steps_table.c.owner == owner, steps_table.c.state == "leased"
                         )
                     ).all()
                 except Exception:
-                    self._held.put((process, pid, since))
+                    self._held.put((process, owner, since))
                     raise
                 self._watched += [{"step": row.id, "epoch": row.epoch, "process": process, "since": since} for row in owned]
             ids = [row["step"] for row in self._watched]

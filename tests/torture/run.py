@@ -13,15 +13,13 @@ from storage.redis.signals import Signals
 from tests.torture import rows
 from tests.torture.checker.record import Record
 from tests.torture.checker.times import QUIET_SECONDS, allowance
-from tests.torture.faults import Faults
-from tests.torture.house import CREDITS, House, Say, house
+from tests.torture.house import CREDITS, House, Injected, Say, house
 from tests.torture.load.client import Client
-from tests.torture.load.misbehaving import Misbehaving
 from tests.torture.plan import POISONS, Plan
 from workers.supervisor import UNKNOWN_SECONDS, Supervisor
 
 LATENCY = {"base": 0.02, "run": 1.0}  #: seconds of a model call
-BASELINE_SECONDS = 300.0
+BASELINE_SECONDS = 600.0
 AFTER_SECONDS = 100.0  #: time after the last fault in which all jobs must end, beside the time of their images without faults
 EVENT_SECONDS = 60.0  #: most time for the remaining steps, such as webhooks, after the load without faults
 
@@ -32,6 +30,12 @@ def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: boo
         built = stack.enter_context(
             house(folder, plan, seed=seed, parts=parts, without=without, small_disks=small_disks, beside=beside, say=say)
         )
+        return follow(built, plan, folder, say)
+
+
+def follow(built: House, plan: Plan, folder: Path, say: Say) -> Record:
+    """Sends the load to what was built, and injects the faults of the plan."""
+    with ExitStack() as stack:
         say("the load without faults")
         baseline = _phase(built, plan, "base", folder, stack)
         base_began = time.monotonic()
@@ -42,33 +46,25 @@ def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: boo
         base_calls = built.model.calls()
         say(f"  {len(baseline.seen)} jobs, {len(base_calls)} model calls; now under faults")
         built.watch.again = True
-        faults = Faults(
-            fleet=built.fleet,
-            model=built.model,
-            receiver=built.receiver,
-            proxies=built.proxies,
-            valkey=built.valkey,
-            postgres=built.postgres,
-            disks=built.disks,
-        )
+        faults, attack = built.faults, built.attack
         stack.callback(faults.close)
-        account, key = built.attacker
-        attacker = Misbehaving(ports=list(built.fleet.ports.values()), key=key, web=built.web)
-        stack.callback(attacker.close)
         began = time.monotonic()
-        attacker.start()
+        if attack:
+            stack.callback(attack.close)
+            attack.start()
         client = _phase(built, plan, "run", folder, stack)
         faults.start(plan.faults)
         _report(client, faults, plan, say)
         faults.wait(90)
-        pace["left"] = rows.images_left(built.database, without=built.attacker[0])
+        pace["left"] = rows.images_left(built.database, without=built.attacker)
         after = AFTER_SECONDS + allowance(pace)
         client.until = max(fault["ended"] for fault in faults.done) - time.time() + time.monotonic() + after
         say(f"  the last fault is over; {client.open()} jobs with {pace['left']} images are followed for {after:.0f} s")
         client.wait(client.until + 5)
         client.until = time.monotonic() + AFTER_SECONDS
-        attacker.close()
-        attacker.cancel_all()
+        if attack:
+            attack.close()
+            attack.cancel_all()
         built.watch.again = False
         say("quiet")
         scratch = _quiet(built)
@@ -99,9 +95,9 @@ def torture(plan: Plan, *, seed: int, parts: str, without: str, small_disks: boo
             locked=built.locked.windows if built.locked else [],
             stops=built.fleet.stops,
             deaths=built.fleet.deaths,
-            attacks=dict(attacker.did),
+            attacks=dict(attack.did) if attack else {},
             clocks=sum(log.read_text(errors="replace").count("clock_differs") for log in folder.glob("*.log")),
-            attacker=account,
+            attacker=built.attacker,
         )
 
 
@@ -117,7 +113,7 @@ def _phase(built: House, plan: Plan, phase: str, folder: Path, stack: ExitStack)
     client = Client(
         plan,
         phase=phase,
-        ports=list(built.fleet.ports.values()),
+        doors=built.doors,
         keys=built.keys,
         web=built.web,
         hook=built.hook,
@@ -128,7 +124,7 @@ def _phase(built: House, plan: Plan, phase: str, folder: Path, stack: ExitStack)
     return client
 
 
-def _report(client: Client, faults: Faults, plan: Plan, say: Say) -> None:
+def _report(client: Client, faults: Injected, plan: Plan, say: Say) -> None:
     """Reports the progress until the time of the faults is over."""
     ends = time.monotonic() + plan.seconds
     while (left := ends - time.monotonic()) > 0:
@@ -153,7 +149,7 @@ def _quiet(built: House) -> dict[str, Any]:
     while True:
         left, passed = list(built.scratch.list("")), time.monotonic() - began
         after = passed if left else after
-        if passed > QUIET_SECONDS or (not left and not rows.restless(built.database, without=built.attacker[0])):
+        if passed > QUIET_SECONDS or (not left and not rows.restless(built.database, without=built.attacker)):
             break
         time.sleep(0.5)
     known = {row["job"] for row in rows.dump(built.database)["steps"]}

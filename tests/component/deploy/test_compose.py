@@ -13,6 +13,7 @@ from annotated_types import Le
 from cli.main import main
 from config.roles import WITHOUT
 from config.settings import SECRETS, Settings, SettingsFault, load_settings
+from storage import silent_peers
 from tests.compose import (
     COMPOSE,
     EXAMPLE,
@@ -227,6 +228,17 @@ def test_large_bodies_go_to_a_volume_and_not_to_memory():
     assert "install -d -o 10001 -g 10001 /spool" in (ROOT / "Dockerfile").read_text()
     assert directive("client_body_temp_path").startswith("/var/cache/nginx/")
     assert "bodies:/var/cache/nginx" in SERVICES["proxy"]["volumes"]
+
+
+def test_the_proxy_gives_up_a_silent_web_process_as_soon_as_the_service_gives_up_its_servers():
+    """It may wait an hour for an answer, so only the kernel can tell it that nobody is there."""
+    given = {name.removeprefix("net.ipv4."): int(value) for name, value in SERVICES["proxy"]["sysctls"].items()}
+    assert directive("proxy_socket_keepalive") == "on"
+    assert given["tcp_keepalive_time"] == silent_peers.IDLE_SECONDS
+    assert given["tcp_keepalive_intvl"] == silent_peers.INTERVAL_SECONDS
+    assert given["tcp_keepalive_probes"] == silent_peers.QUESTIONS
+    # Linux waits 0.2 s for the first acknowledgement, and each time twice as long.
+    assert 0.2 * (2 ** (given["tcp_retries2"] + 1) - 1) == pytest.approx(silent_peers.UNACKNOWLEDGED_SECONDS, rel=0.3)
 
 
 def directive(name: str) -> str:

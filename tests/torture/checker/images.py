@@ -8,7 +8,7 @@ from tests.torture.checker.record import Looked, Record, Row, outcomes, windows
 
 OUT_OF_REACH = "model_unavailable"  #: how the images of a request that waits fail while the model can't be asked (ADR 0027)
 #: The faults in which a worker can't reach its model. A request that waits then ends, instead of waiting with the job.
-AWAY = ("outage model", "partition worker", "cut model", "refuse model")
+AWAY = ("outage model", "partition worker", "cut model", "refuse model", "cut off worker")
 AWAY_SECONDS = 40.0  #: a request that waits is ended within 30 s
 
 

@@ -15,7 +15,15 @@ QUIET_SECONDS = 60.0
 MOST_CALLS = 1.5  #: largest ratio of model calls, with faults to without faults
 REJECTED = {"http 429", "http 500", "http 503", "hung"}  #: outcomes of calls that the model did not process
 #: While these last, no supervisor can reclaim a step: there is none, or it does not reach the database.
-NOT_RECLAIMING = ("away supervisor", "outage postgres", "full database", "stall postgres", "partition supervisor")
+NOT_RECLAIMING = (
+    "away supervisor",
+    "outage postgres",
+    "full database",
+    "stall postgres",
+    "partition supervisor",
+    "cut off postgres",
+    "reboot postgres",
+)
 BACK_SECONDS = 5.0  #: after them, a supervisor starts or connects again
 
 

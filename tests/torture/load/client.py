@@ -35,6 +35,7 @@ FIND_SECONDS = 3.0  #: how long a job may take to appear whose answer was lost
 WAIT = "wait=20"
 GONE = (OSError, http.client.HTTPException, json.JSONDecodeError, UnicodeDecodeError)
 MADE_AND_FAILED = {400, 409, 500}  #: answers to a request that waited, after its job has ended without a result
+Door = tuple[str, int]  #: host and port of a web process, or of the proxy before them
 MAYBE = {"maybe_accepted", "internal_error"}
 
 
@@ -42,14 +43,14 @@ class Client:
     """One phase of the load. All waiting ends at the time `until`, by time.monotonic()."""
 
     def __init__(
-        self, plan: Plan, *, phase: str, ports: list[int], keys: list[str], web: PictureServer, hook: str, folder: Path
+        self, plan: Plan, *, phase: str, doors: list[Door], keys: list[str], web: PictureServer, hook: str, folder: Path
     ) -> None:
         self.lines: list[Row] = []
         self.seen: dict[str, Row] = {}
         self.until = float("inf")
         self._plan = plan
         self._phase = phase
-        self._ports = ports
+        self._doors = doors
         self._keys = keys
         self._web = web
         self._hook = hook
@@ -296,7 +297,7 @@ class Client:
         return found
 
     def _connected(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", random.choice(self._ports), timeout=CLIENT_SECONDS)
+        return http.client.HTTPConnection(*random.choice(self._doors), timeout=CLIENT_SECONDS)
 
     def _headers(self, job: Job) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._keys[job.account]}"}

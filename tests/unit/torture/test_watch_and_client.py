@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sqlite3
 import threading
 import time
@@ -28,11 +26,11 @@ LEASE_SECONDS = 15.0
 def test_a_step_whose_lease_is_renewed_is_not_measured_as_a_dead_process_s(database):
     """A process that was paused comes back before its step was reclaimed, and works on it."""
     renewed, dead, later = step_ids(database, new_job(database, new_account(database), images=3))
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    owner = "worker-1:7"
     for step in (renewed, dead, later):
         claimed(database, step, owner=owner, lease_ms=int(LEASE_SECONDS * 1000))
     watch = Watch(database, "redis://127.0.0.1:9/0", 1, lease_seconds=LEASE_SECONDS)
-    watch.held("worker-1", os.getpid())
+    watch.held("worker-1", owner)
     watch.start()
     try:
         eventually(lambda: len(watch._watched) == 3)
@@ -108,7 +106,9 @@ def test_a_stream_that_breaks_off_is_read_again_until_it_shows_the_end(tmp_path)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with pictures() as web:
-        client = Client(plan, phase="run", ports=[server.server_port], keys=["k"], web=web, hook="", folder=tmp_path)
+        client = Client(
+            plan, phase="run", doors=[("127.0.0.1", server.server_port)], keys=["k"], web=web, hook="", folder=tmp_path
+        )
         assert client._follow(job, "/api/v1/jobs/job_1") == "succeeded"
         client.close()
     server.shutdown()

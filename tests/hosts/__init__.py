@@ -1,0 +1,1 @@
+"""The load of the torture over several hosts: network namespaces with own addresses, clocks, disks and host names."""
