@@ -1,7 +1,7 @@
 """Runs the benches in about 15 minutes on a quiet machine, and prints one table: `make bench`.
 
 Each bench can also be run alone, with more runs: `python -m bench.one_image --help`. Not in the list are those that take longer:
-history, folder, admission, pictures, evidence_job, and evidence, which has a table of its own.
+history, folder, admission, pictures, evidence_job, and scale, queueing and evidence, which have tables of their own.
 """
 
 from __future__ import annotations

@@ -5,12 +5,13 @@ While it is on, the spans go to a collector on loopback.
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from collections.abc import Callable
 
 from pipeline.tracing import spans, start
-from tests.fakes.collector import collecting
+from testbed import collecting
 
 CALLS = 1_000
 ROUNDS = 100
@@ -48,6 +49,7 @@ def report(name: str) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m bench.tracing", description=__doc__).parse_args()
     print(f"off: the look at `active` {nanoseconds(check) - nanoseconds(nothing):.0f} ns")
     report("off")
     with collecting() as collector:

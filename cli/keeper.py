@@ -17,6 +17,8 @@ END_SECONDS = 30  #: for running steps to end; then the worker is killed, and th
 REDIS_SECONDS = 10  #: for the embedded Redis to end, after the processes that use it
 REVIVE_SECONDS = 1.0  #: the embedded Redis is started at most this often, for as long as it takes
 
+ENDED = "process_ended"  #: the event of a child that ended by itself, at the level error
+
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -128,11 +130,11 @@ class State:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
         if self.form == "json":
             line = (
-                f'{{"role": "{child.role}", "code": {child.code}, "event": "process_ended", "logger": "cli.serve", '
+                f'{{"role": "{child.role}", "code": {child.code}, "event": "{ENDED}", "logger": "cli.serve", '
                 f'"level": "error", "timestamp": "{stamp}"}}'
             )
         else:
-            line = f"{stamp} [error    ] process_ended                  [cli.serve] code={child.code} role={child.role}"
+            line = f"{stamp} [error    ] {ENDED:<30} [cli.serve] code={child.code} role={child.role}"
         try:
             os.write(2, f"{line}\n".encode())
         except OSError:

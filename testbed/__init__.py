@@ -3,6 +3,7 @@
 `bench/` may import the tests' parts only from here. tests/unit/test_benches.py checks this.
 """
 
+from testbed.collector import collecting
 from testbed.pgbouncer import Pooler, pgbouncer
 from testbed.postgres import PostgresServer, postgres
 from testbed.production import Production, eventually, production, valkey
@@ -25,6 +26,7 @@ __all__ = [
     "S3Server",
     "SeenCall",
     "Service",
+    "collecting",
     "environment",
     "eventually",
     "job_of",

@@ -63,6 +63,7 @@ server_login_retry = 1
 query_wait_timeout = {START_SECONDS:.0f}
 """
     )
+    ini.chmod(0o644)  # whatever the umask is: commands of ours that tests run in this process set it
     user = server.socket_folder.stat().st_uid if os.geteuid() == 0 else None
     with log.open("wb") as out:
         process = subprocess.Popen([PGBOUNCER, str(ini)], stdout=out, stderr=out, user=user, start_new_session=True)

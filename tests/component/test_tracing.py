@@ -1,4 +1,7 @@
-"""What a trace shows of a request: its parents, its links, its faults, and no secret."""
+"""What a trace shows of a request: its parents, its links, its faults, and no secret.
+
+The part is OtelTracer, of the ports Tracer, OpenSpan and Span.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ from pipeline.tracing import spans, start
 from pipeline.tracing.spans import ATTRIBUTES, NOTHING, code_of
 from storage import schema
 from storage.queue import steps
+from testbed.collector import collecting
 from tests.docs.markdown import ROOT
-from tests.fakes.collector import collecting
 from tests.fakes.deliver import ACCEPTED, FAILED
 from tests.fakes.engine import FakeEngine
 from tests.harness import Harness, b64

@@ -12,8 +12,8 @@ from threading import Thread
 import pytest
 
 from testbed import Production, eventually, pictures, serving, valkey
+from testbed.collector import collecting
 from testbed.production import free_port
-from tests.fakes.collector import collecting
 from tests.fakes.gemini import FakeGemini, numbered_picture
 
 pytestmark = pytest.mark.xdist_group("serve")
