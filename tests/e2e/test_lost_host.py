@@ -14,7 +14,7 @@ from tests.hosts.host import Host, Network, disk, why_not
 from tests.hosts.site import DATABASE_URL, Services
 
 WHY_NOT = why_not()
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200), pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(200), pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
 #: Far above the 15 to 30 s that are promised, and far below the 15 minutes and 2 hours of Linux.
 MOST_SECONDS = 100
 

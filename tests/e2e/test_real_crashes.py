@@ -71,8 +71,12 @@ class Town:
         self._live = live
 
     def live(self, role: str, at: int = 0, when: str = "before", *, mortal: bool = False, **more: Any) -> Lived:
-        """Who dies at no effect needs no process of its own, but new parts. `mortal`: it may die of a picture."""
-        lived = self._live(Life(role=role, settings=self.settings, at=at, when=when, forked=at > 0 or mortal, **more))
+        """A worker that dies at no effect needs no process of its own, but new parts. `mortal`: it may die of a picture.
+
+        Others have a process of their own, because they leave threads behind, with which the next one can't be forked.
+        """
+        forked = at > 0 or mortal or role != "worker"
+        lived = self._live(Life(role=role, settings=self.settings, at=at, when=when, forked=forked, **more))
         assert lived.code in {0, CRASHED, POISONED}
         if lived.code:
             self.mourn()

@@ -72,7 +72,7 @@ def test_one_page_shows_what_the_processes_have_counted_each_for_itself(service)
     service.extract({"inputMethod": "base64", "images": [picture(1)], "prompt": "p"})
     service.wait_for(lambda: all(f'process_up{{role="{role}"' in page() for role in ("web", "worker", "supervisor")))
     service.wait_for(
-        lambda: re.search(r'steps_total{kind="stage",outcome="done",role="worker",process="[^"]+:\d+"} [1-9]', page())
+        lambda: re.search(r'steps_total{kind="stage",outcome="done",role="worker",process="[^"]+:\d+-[0-9a-f]+"} [1-9]', page())
     )
     assert re.search(
         r'http_requests_total{method="POST",route="/api/v1/extract-image",status="200",role="web",[^}]*} [1-9]', page()

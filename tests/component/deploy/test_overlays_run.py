@@ -98,6 +98,7 @@ def test_pgbouncer_serves_whoever_has_the_password_and_nobody_else(postgres_serv
             assert before in ini
             ini = ini.replace(before, after)
         (folder / "pgbouncer.ini").write_text(ini)
+        (folder / "pgbouncer.ini").chmod(0o644)  # whatever the umask is: commands of ours that tests run in this process set it
         # As the service does it: the command of pgbouncer.yml writes the file of users.
         [script] = overlay("pgbouncer")["services"]["pgbouncer"]["command"]
         writes = script.replace("$$", "$").replace("/run/secrets", str(secrets)).replace("/tmp/users.txt", str(users))
