@@ -21,7 +21,8 @@ from testbed import ROOT
 from testbed.postgres import wheel_of_postgres
 
 START_SECONDS = 20.0
-STARTS = 5  #: how often Postgres is started before the run gives up
+RECOVERY_SECONDS = 60.0  #: for Postgres to start again
+AGAIN_SECONDS = 1.0
 
 
 class Valkey:
@@ -138,15 +139,16 @@ class Postgres:
     def restart(self) -> None:
         """Restarts the server at once, as after a power cut. Its clients are not asked to end.
 
-        Raises RuntimeError with the end of the server's log if it does not start, because no promise holds without it. On a busy
-        machine, processes of the server before may be left for a moment, and then the start is refused.
+        While its disk is full, it can't recover and does not start. It is started again until it does, as containers are. Raises
+        RuntimeError with the end of the server's log if that takes RECOVERY_SECONDS, because no promise holds without it.
         """
-        what = "restart"
-        for _ in range(STARTS):
+        what, ends = "restart", time.monotonic() + RECOVERY_SECONDS
+        while time.monotonic() < ends:
             try:
                 self._control(what)
             except subprocess.CalledProcessError:
                 what = "start"
+                time.sleep(AGAIN_SECONDS)
             else:
                 return
         log = (self._server.pgdata / "log").read_text(errors="replace")
