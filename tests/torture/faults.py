@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from redis.exceptions import RedisError
 
 from tests.torture import disks
 from tests.torture.fleet import Fleet
+from tests.torture.injector import Injector
 from tests.torture.model import Model
 from tests.torture.planned_faults import LAST, Fault
 from tests.torture.receiver import Receiver
@@ -25,7 +25,7 @@ OF_MODEL = {fault.kind for fault in LAST}
 
 
 @dataclass(kw_only=True)
-class Faults:
+class Faults(Injector):
     fleet: Fleet
     model: Model
     receiver: Receiver
@@ -33,37 +33,6 @@ class Faults:
     valkey: Valkey
     postgres: Postgres | None
     disks: Mapping[str, Path]  #: database, scratch and tmp, where they are small
-    done: list[dict[str, Any]] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
-
-    def start(self, faults: tuple[Fault, ...]) -> None:
-        began = time.monotonic()
-        for fault in faults:
-            if fault.at < 0:
-                continue  # it happens before the load: see migrating.py
-            thread = threading.Thread(target=self._one, args=(fault, began + fault.at), name=fault.kind, daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0.01))
-
-    def close(self) -> None:
-        self._stop.set()
-        self.wait(60)
-
-    def _one(self, fault: Fault, at: float) -> None:
-        if self._stop.wait(max(at - time.monotonic(), 0)):
-            return
-        began = time.time()
-        try:
-            what, hits = self._act(fault)
-        except Exception as error:
-            what, hits = f"not done: {error!r}", 0  # recorded, so that the run's report shows it
-        self.done.append({"kind": fault.kind, "at": began, "ended": time.time(), "what": what, "hits": hits})
 
     def _act(self, fault: Fault) -> tuple[str, int]:
         """Injects the fault until it is over. Returns what it met, and how often."""
