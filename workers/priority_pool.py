@@ -66,6 +66,10 @@ class PriorityPool:
             log.warning("queue_not_read", queue=self._queue, reason=repr(error))
             self._stopping.wait(LOOK_SECONDS)
             return False
+        except Exception:  # the thread must survive any error, because nothing else reads this queue here
+            log.exception("queue_not_read", queue=self._queue)
+            self._stopping.wait(LOOK_SECONDS)
+            return False
         if step is None:
             return False
         self._pool.submit(self._work, step)
