@@ -39,10 +39,20 @@ def test_a_change_is_noticed_only_if_a_test_failed(code, said, outcome, by):
 
 
 def test_the_page_counts_the_outcomes_and_explains_what_survived():
-    mutant = Mutant(name="n", safeguard="It holds.", file="f.py", old="a", new="b", tests=("t",), equivalent="A second net.")
-    results = [
-        Result(mutant=mutant, outcome=outcome, by="test_it", seconds=1.0) for outcome in (Outcome.NOTICED, Outcome.SURVIVED)
-    ]
-    text = page(results)
+    same = {"safeguard": "It holds.", "file": "f.py", "old": "a", "new": "b", "tests": ("t",), "equivalent": "A second net."}
+    outcomes = {"one": Outcome.NOTICED, "two": Outcome.SURVIVED}
+    mutants_tried = [(Mutant(name=name, **same), outcome) for name, outcome in outcomes.items()]
+    text = page([Result(mutant=mutant, outcome=outcome, by="test_it", seconds=1.0) for mutant, outcome in mutants_tried])
     assert "2 changes: 1 noticed, 1 survived." in text
     assert "**survived** A second net." in text
+
+
+def test_a_run_of_single_changes_replaces_their_rows_only_and_the_page_counts_again():
+    first, second = (Mutant(name=name, safeguard="It | holds.", file="f.py", old="a", new="b", tests=("t",)) for name in ("one", "two"))
+    before = page([Result(mutant=each, outcome=Outcome.SURVIVED, by="", seconds=1.0) for each in (first, second)])
+    again = Result(mutant=second, outcome=Outcome.NOTICED, by="tests/a.py::test_it[::1]", seconds=2.0)
+    after = page([again], before)
+    assert "2 changes: 1 noticed, 1 survived." in after
+    assert "| `two` in `f.py` | `test_it[::1]` | 2 s |" in after
+    assert [line for line in after.splitlines() if "`one`" in line] == [line for line in before.splitlines() if "`one`" in line]
+    assert page([again], after) == after

@@ -1,6 +1,6 @@
 """Takes safeguards out of the code, one at a time, and says which tests notice: `python -m tools.mutants [NAME ...]`.
 
-Each change is made in a copy of the tree, so an interrupted run leaves nothing behind. A run of all changes writes
+Each change is made in a copy of the tree, so an interrupted run leaves nothing behind. A run writes
 docs/reference/mutants.md. The exit code is 1 if a change is stale, broken, or survived without being explained.
 """
 
@@ -107,7 +107,7 @@ def unless_failing_anyway(results: Sequence[Result], tree: Path) -> list[Result]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("names", nargs="*", help="only these changes; then the page is not written")
+    parser.add_argument("names", nargs="*", help="only these changes; then only their rows are written")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin no further change after this time")
     options = parser.parse_args()
     wanted, ends = options.names, time.monotonic() + options.minutes * 60
@@ -129,8 +129,7 @@ def main() -> int:
             return result
 
         results = unless_failing_anyway(list(pool.map(attempt, chosen)), one)
-    if not wanted:
-        write(results)
+    write(results, whole=not wanted)
     unexplained = [
         each
         for each in results
