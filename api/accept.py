@@ -407,15 +407,15 @@ def _write(parts: WebParts, new: accepting.NewJob, rings: list[ringing.Ring], st
     """The transaction of `_commit`. It fills `rings` before its commit, because the answer to the commit may be lost."""
     limits = parts.settings
     with parts.database.write() as connection:
-        accepting.accept(
+        rings[:] = accepting.accept(
             connection,
             new,
             max_open=limits.max_open_jobs,
             max_scratch=limits.max_scratch_bytes,
             max_stored=limits.max_stored_bytes,
             stored_all=stored_all,
+            announces=True,
         )
-        rings[:] = ringing.to_ring(connection, beside=new.id, known=(new.account, new.tier))
 
 
 def _was_accepted(parts: WebParts, new: accepting.NewJob, broke: OutcomeUnknown) -> bool:

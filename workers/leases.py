@@ -32,15 +32,24 @@ class LeaseKeeper:
     """Renews its leases every quarter of `lease_seconds`, but never past the step's hard limit of `step_seconds`.
 
     The time of a slow call does not count towards that limit, because the call has a limit of its own. After each round of renewals, `on_stuck` is called if a thread is stuck in a step: see STUCK_AFTER.
+    `on_rest` is called once no lease is held any more, if some were held since it was called last.
     """
 
     def __init__(
-        self, database: Database, *, lease_seconds: float, step_seconds: float, on_stuck: Callable[[], None] = lambda: None
+        self,
+        database: Database,
+        *,
+        lease_seconds: float,
+        step_seconds: float,
+        on_stuck: Callable[[], None] = lambda: None,
+        on_rest: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._lease_seconds = lease_seconds
         self._step_seconds = step_seconds
         self._on_stuck = on_stuck
+        self._on_rest = on_rest
+        self._worked = False  # whether a lease was held since on_rest was called last
         # The key is not the step, because a thread that lost a step must not drop the newer lease.
         self._held: dict[Lease, _Held] = {}
         self._lost: set[Lease] = set()  # held leases that are lost and not renewed any more
@@ -54,6 +63,7 @@ class LeaseKeeper:
         """Renews the lease while the block runs."""
         with self._changed:
             self._held[lease] = _Held(time.monotonic())
+            self._worked = True
         try:
             yield
         finally:
@@ -112,6 +122,7 @@ class LeaseKeeper:
                 except Exception:  # the thread must survive any error
                     log.exception("lease_not_renewed", job=lease.job, step=lease.step)
             self._look_for_stuck()
+            self._look_for_rest()
 
     def _renew(self, lease: Lease) -> None:
         """Renews one lease in its own transaction.
@@ -144,3 +155,11 @@ class LeaseKeeper:
             log.error("step_stuck", job=lease.job, step=lease.step, kind=lease.kind.value)
         if stuck:
             self._on_stuck()
+
+    def _look_for_rest(self) -> None:
+        with self._changed:
+            rests = self._worked and not self._held
+            if rests:
+                self._worked = False
+        if rests:
+            self._on_rest()

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from pipeline.shares import may_take
 
-SLOW_SECONDS = 0.2  #: a step that waits longer for its next image lends its place
+SLOW_SECONDS = 0.2  #: a step that waits longer for its next image lends its place, and passes its turn to stage on
 LOOK_SECONDS = 0.05  #: how often the waiting steps are looked at
 IDLE_SECONDS = 5.0  #: how often `stopping` is checked while no step waits
 
@@ -59,6 +59,7 @@ class LentPlaces:
 class _Wait:
     account: str
     since: float
+    on_wait: Callable[[], None]
     lent: bool = False
 
 
@@ -83,14 +84,17 @@ class Lending:
         with self._lock:
             self._spares, self._left = spares, places
 
-    def watched(self, values: Generator[T], *, account: str) -> Iterator[T]:
-        """Yields the values. While the next one does not come, the step's place is lent."""
+    def watched(self, values: Generator[T], *, account: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[T]:
+        """Yields the values. While the next one does not come, the step's place is lent.
+
+        `on_wait`: called if the next one has not come for SLOW_SECONDS, perhaps several times. It must not wait for anything.
+        """
         if self._spares is None:
             yield from values
             return
         with closing(values):
             while True:
-                wait = _Wait(account, self._clock())
+                wait = _Wait(account, self._clock(), on_wait)
                 with self._lock:
                     self._waits[wait] = None
                     self._some.set()
@@ -109,6 +113,7 @@ class Lending:
             for wait in self._waits:
                 if now - wait.since < SLOW_SECONDS:
                     break  # the others have waited for less
+                wait.on_wait()
                 if self._spares is None or wait.lent:
                     continue
                 if may_take(held=self._lent[wait.account], free=self._left):

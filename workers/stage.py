@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time_ns
@@ -50,14 +50,16 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
     with ExitStack() as stack:
         out = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))
         try:
-            chunk = staging.stage(
-                _received(parts, lease, work) if spans.active is None else _counted(_received(parts, lease, work)),
-                decode=parts.decode,
-                out=out,
-                executor=parts.decoding,
-                shared=parts.shared_decodes,
-                job=lease.job,
-            )
+            with nullcontext(_keep_turn) if work.waited else parts.staging_turns.turn(lease.account) as pass_on:
+                received = _received(parts, lease, work, pass_on)
+                chunk = staging.stage(
+                    received if spans.active is None else _counted(received),
+                    decode=parts.decode,
+                    out=out,
+                    executor=parts.decoding,
+                    shared=parts.shared_decodes,
+                    job=lease.job,
+                )
         except TotalTooLarge:
             return partial(chunks.fail_too_large, lease=lease), None
         size, seconds = out.seek(0, 2), monotonic() - began
@@ -105,7 +107,12 @@ def _counted(received: Iterator[Fetched | Failure]) -> Iterator[Fetched | Failur
             spans.active.record("fetch", began, {"images": images, "failed": failed, "bytes": size}, parent=parent)
 
 
-def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fetched | Failure]:
+def _keep_turn() -> None:
+    """A chunk whose caller waits needs no turn, so it has none to pass on."""
+
+
+def _received(parts: WorkerParts, lease: Lease, work: ChunkWork, on_wait: Callable[[], None]) -> Iterator[Fetched | Failure]:
+    """The images of the chunk. `on_wait`: called if they are slow to come."""
     if work.input is None:
         urls = {index: url for index, url in work.pending.items() if url}
         for index in work.pending.keys() - urls.keys():
@@ -120,7 +127,7 @@ def _received(parts: WorkerParts, lease: Lease, work: ChunkWork) -> Iterator[Fet
         fetched = parts.shared_fetches.fetch_once(
             parts.fetch, urls, scope=scope, elsewhere=elsewhere, total=most, timeout=max(work.left, 1.0)
         )
-        yield from parts.lending.watched(fetched, account=lease.account)
+        yield from parts.lending.watched(fetched, account=lease.account, on_wait=on_wait)
         return
     with parts.scratch.open(work.input) as source:
         yield from decode_texts(PackReader(source), work.pending)

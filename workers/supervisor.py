@@ -67,6 +67,7 @@ class Supervisor:
     _interrupted: set[str] = field(default_factory=set)  # errands that failed last because a part is away
     #: Scratch owner without a job → how many objects it had, and when it was first seen with so many.
     _unknown: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _any_open: bool = True  # whether there was any step to work on, now or later, when it was last looked for
     _jobs_went_well: bool = True  # whether the last errands for jobs did not fail
     _errand_since: float | None = None  # since when an errand of `look_after_jobs` runs; None: none runs
 
@@ -90,7 +91,9 @@ class Supervisor:
 
     def free_steps(self) -> None:
         """Reclaims the steps of dead workers and announces due steps."""
-        went_well = [self._attempt(errand) for errand in (self.reclaim, self.ring)]
+        went_well = [self._attempt(self.look_for_open_steps)]
+        if self._any_open:
+            went_well += [self._attempt(errand) for errand in (self.reclaim, self.ring)]
         if all(went_well) and self._jobs_went_well and not self._hangs():
             self.show_alive()
 
@@ -107,9 +110,12 @@ class Supervisor:
         self._every(CHECK_SECONDS, self.check_totals)
         self._every(CREDITS_SECONDS, self.check_credits)
 
+    def look_for_open_steps(self) -> None:
+        """Finds out whether there is any step to reclaim or announce, because most of the time there is none."""
+        with self.database.read() as connection:
+            self._any_open = steps.any_open(connection)
+
     def reclaim(self) -> None:
-        if self._is_idle():
-            return
         began = time.time_ns()
         with self.database.write() as connection:
             expired = steps.reclaim_expired(connection)
@@ -122,17 +128,11 @@ class Supervisor:
     def ring(self) -> None:
         """Notifies workers of all due steps. If a queue is empty, earlier messages may be lost, so all of them are sent again."""
         lost = [slow for slow in (False, True) if self.signals.queue_is_empty(slow=slow)]
-        if self._is_idle():
-            return
         with self.database.write() as connection:
             for slow in lost:
                 ringing.forget_rings(connection, slow=slow)
             rings = ringing.to_ring(connection)
         self.signals.ring(rings)
-
-    def _is_idle(self) -> bool:
-        with self.database.read() as connection:
-            return not steps.any_open(connection)
 
     def end_overdue(self) -> None:
         with self.database.read() as connection:
@@ -161,6 +161,9 @@ class Supervisor:
         return spans.active.span("supervisor.end_overdue", "internal", {"job": job}, parent=parent)
 
     def finalize_stranded(self) -> None:
+        with self.database.read() as connection:
+            if not upkeep.any_stranded(connection):
+                return
         with self.database.write() as connection:
             stranded = upkeep.finalize_stranded(connection)
         for job in stranded:

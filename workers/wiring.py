@@ -36,8 +36,10 @@ from workers.handed_back import HandedBack
 from workers.late_engine import LateEngine
 from workers.leases import LeaseKeeper
 from workers.lending import Lending
+from workers.memory import give_back
 from workers.metered_engine import MeteredEngine
 from workers.ocr_places import OcrPlaces
+from workers.staging_turns import AT_ONCE, StagingTurns
 from workers.webhook_places import WebhookPlaces
 
 CALL_BYTES = 64 * MB  #: of pictures in concurrent model calls; the calls need 4 to 5 times as much memory
@@ -74,6 +76,7 @@ class WorkerParts:
     drain: Drain = field(default_factory=Drain)
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     lending: Lending = field(default_factory=Lending)  #: the places of steps that wait for slow image servers
+    staging_turns: StagingTurns = field(default_factory=StagingTurns)  #: for the chunks of each account
     shared_decodes: SharedDecodes = field(default_factory=SharedDecodes)
     handed_back: HandedBack | None = None  #: announces steps that were handed back; None: only a supervisor does
     clock: Callable[[], float] = time.monotonic  #: seconds; times the slow calls
@@ -158,6 +161,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         lease_seconds=settings.lease_seconds,
         step_seconds=settings.step_seconds,
         on_stuck=partial(drain.begin, EX_TEMPFAIL),
+        on_rest=give_back,
     )
     memory_budget = MemoryBudget(CALL_BYTES)
     every, _ = threads_of(settings.worker_concurrency)
@@ -195,6 +199,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         webhook_places=webhook_places(settings),
         owner=owner_name(),
         drain=drain,
+        staging_turns=StagingTurns(AT_ONCE),
         handed_back=HandedBack(database, signals, drain.stopping),
         cleaning=cleaning,
         alone=alone,

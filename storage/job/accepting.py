@@ -16,7 +16,8 @@ from storage.account import ledger
 from storage.database import now_ms
 from storage.job import stored, totals
 from storage.job.questions import options_of
-from storage.queue import steps
+from storage.queue import ringing, steps
+from storage.queue.ringing import Ring
 from storage.schema import accounts_table, chunks_table, idempotency_keys_table, images_table, jobs_table
 
 #: The part of MAX_SCRATCH_BYTES that one account's kept images may fill, because they stay for up to a day and would shut the door
@@ -108,10 +109,12 @@ def accept(
     max_scratch: int,
     max_stored: int = NO_LIMIT,
     stored_all: Callable[[], None] = lambda: None,
-) -> None:
+    announces: bool = False,
+) -> list[Ring]:
     """Reserves the credits and creates the job, its images, chunks and first steps, in the caller's transaction.
 
-    `stored_all`: called before the account's row is locked; returns when the job's images are in scratch, or raises.
+    `stored_all`: called before the account's row is locked; returns when the job's images are in scratch, or raises. `announces`: also
+    choose the steps to notify workers of. Returns these.
 
     Raises SentBefore, InsufficientCredits, TooManyOpenJobs, StoredFull, ScratchFull or KeptFull. The caller must then roll back.
     """
@@ -157,7 +160,14 @@ def accept(
             for index, (source, custom_id) in enumerate(zip(new.sources, custom_ids, strict=True))
         ],
     )
-    add_chunks(connection, new.id, round_=round_, plan=new.plan, inputs=new.inputs)
+    _add_chunk_rows(connection, new.id, plan=new.plan, inputs=new.inputs)
+    rings: list[Ring] | None = None
+    if announces and new.waited and len(new.plan) == 1:
+        rings = ringing.add_waited(
+            connection, job=new.id, account=new.account, round_=round_, kind=StepKind.STAGE, part=new.plan[0].no
+        )
+    else:
+        _add_stage_steps(connection, new.id, round_=round_, plan=new.plan)
     stored_all()
     # The account's row is locked last, so that requests of one account do not wait for each other's scratch.
     counted = ledger.reserve(
@@ -178,11 +188,23 @@ def accept(
         raise ScratchFull
     if new.keep_ms and counted.kept_bytes - new.input_bytes > max_scratch * KEPT_SHARE:
         raise KeptFull
+    if announces and rings is None:
+        rings = ringing.to_ring(connection, beside=new.id, known=(new.account, new.tier))
     totals.count_scratch(connection, new.id, new.scratch_bytes)
+    return rings or []
 
 
 def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[ChunkPlan], inputs: Mapping[int, str]) -> None:
     """Adds the chunks of a round and a stage step for each."""
+    _add_chunk_rows(connection, job, plan=plan, inputs=inputs)
+    _add_stage_steps(connection, job, round_=round_, plan=plan)
+
+
+def _add_stage_steps(connection: Connection, job: str, *, round_: int, plan: Sequence[ChunkPlan]) -> None:
+    steps.add(connection, job=job, round_=round_, kind=StepKind.STAGE, parts=[chunk.no for chunk in plan])
+
+
+def _add_chunk_rows(connection: Connection, job: str, *, plan: Sequence[ChunkPlan], inputs: Mapping[int, str]) -> None:
     connection.execute(
         insert(chunks_table),
         [
@@ -199,7 +221,6 @@ def add_chunks(connection: Connection, job: str, *, round_: int, plan: Sequence[
             for chunk in plan
         ],
     )
-    steps.add(connection, job=job, round_=round_, kind=StepKind.STAGE, parts=[chunk.no for chunk in plan])
 
 
 # Each statement is built once and cached, because building it takes longer than running it.

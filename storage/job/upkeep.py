@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Select, select, update
 
 from pipeline.types import StepKind
 from storage.database import now_ms
@@ -20,23 +21,29 @@ def overdue(connection: Connection, limit: int = 50) -> list[str]:
     return list(connection.execute(late).scalars())
 
 
+def any_stranded(connection: Connection) -> bool:
+    """Whether there is a job for `finalize_stranded`. Most of the time there is none, and a read costs less than a write."""
+    return connection.scalar(_stranded().limit(1)) is not None
+
+
 def finalize_stranded(connection: Connection) -> list[str]:
     """Adds a finalize step to each open job that has neither an open chunk nor a finalize step. Returns these jobs."""
+    rows = connection.execute(_stranded().with_for_update(skip_locked=True)).all()
+    for row in rows:
+        finalize_next(connection, job=row.id, round_=row.round)
+    return [row.id for row in rows]
+
+
+def _stranded() -> Select[Any]:
     open_chunk = select(chunks_table.c.no).where(chunks_table.c.job == jobs_table.c.id, chunks_table.c.open).exists()
     finalizing = select(steps_table.c.id).where(
         steps_table.c.job == jobs_table.c.id,
         steps_table.c.round == jobs_table.c.round,
         steps_table.c.kind == StepKind.FINALIZE.value,
     )
-    stranded = (
-        select(jobs_table.c.id, jobs_table.c.round)
-        .where(jobs_table.c.finished_at.is_(None), ~open_chunk, ~finalizing.exists())
-        .with_for_update(skip_locked=True)
+    return select(jobs_table.c.id, jobs_table.c.round).where(
+        jobs_table.c.finished_at.is_(None), ~open_chunk, ~finalizing.exists()
     )
-    rows = connection.execute(stranded).all()
-    for row in rows:
-        finalize_next(connection, job=row.id, round_=row.round)
-    return [row.id for row in rows]
 
 
 def purge_expired(connection: Connection, limit: int = 50) -> list[str]:

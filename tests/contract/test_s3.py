@@ -22,7 +22,7 @@ from pipeline.errors import NOT_ALLOWED, PartError, Transient
 from pipeline.types import MB
 from storage.account.accounts import random_id
 from storage.scratch.open import open_scratch
-from storage.scratch.s3 import S3Scratch, s3_client
+from storage.scratch.s3 import AT_ONCE, S3Scratch, s3_client
 from storage.scratch.s3_clock import SKEWED, _Clock
 from testbed import S3Server
 from tests.fakes.odd_s3 import Answer, Asked, fault, odd_s3
@@ -182,6 +182,19 @@ def test_a_put_sends_no_checksum_that_only_amazon_knows():
             scratch.put("job_1/a", io.BytesIO(bytes(size)))
         assert [name for asked in server.asked for name in asked.headers if name.startswith("x-amz-checksum-")] == []
         assert all("aws-chunked" not in asked.headers.get("content-encoding", "") for asked in server.asked)
+
+
+def test_only_a_large_body_waits_for_the_server_to_agree_to_it():
+    with odd_s3(lambda _: Answer()) as server:
+        scratch = open_scratch(server.settings())
+        for size in (0, AT_ONCE, AT_ONCE + 1, 9 * MB):
+            scratch.put("job_1/a", io.BytesIO(bytes(size)))
+        assert [("expect" in asked.headers, len(asked.body)) for asked in server.asked] == [
+            (False, 0),
+            (False, AT_ONCE),
+            (True, AT_ONCE + 1),
+            (True, 9 * MB),
+        ]
 
 
 def test_all_threads_share_one_client_that_keeps_its_connections():

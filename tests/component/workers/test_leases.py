@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -218,3 +221,39 @@ def test_a_keeper_that_is_closed_renews_no_more(database, ids):
         renewed(database, ids[0])
         keeper.close()
         eventually(lambda: has_run_out(database, ids[0]))
+
+
+def test_a_process_is_told_once_that_it_rests_after_each_time_in_which_it_worked(database, ids):
+    rests = []
+    keeper = LeaseKeeper(database, lease_seconds=LEASE, step_seconds=600, on_rest=lambda: rests.append(keeper.held()))
+    with keeper.holding(claimed(database, ids[0], lease_ms=0)):
+        renewed(database, ids[0])
+        assert rests == [], "it works"
+    eventually(lambda: rests == [[]])
+    with keeper.holding(claimed(database, ids[1], lease_ms=0)), keeper.holding(claimed(database, ids[2], lease_ms=0)):
+        renewed(database, ids[1])
+        assert rests == [[]], "nothing was done since"
+    eventually(lambda: rests == [[], []])
+    keeper.close()
+
+
+def test_a_worker_that_rests_gives_the_memory_that_it_has_freed_back_to_the_system():
+    """In a process of its own, because the heaps of this one hold what other tests have made."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc keeps what was freed")
+    program = """
+from pathlib import Path
+from workers.memory import give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+kept = [bytes(100_000) for _ in range(600)]
+between = [bytearray(1) for _ in range(600)]
+del kept[::2], kept[:-1]
+before = resident()
+give_back()
+print(before - resident())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 20_000_000

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from typing import IO
 
 import pytest
+from sqlalchemy import update
 
+from storage.schema import jobs_table
 from tests.harness import running
-from tests.rows import claimed, job_row, step_ids, stolen
+from tests.rows import claimed, eventually, job_row, step_ids, stolen
 from workers.run import ClaimedStep, run_claimed, run_lease
+from workers.staging_turns import StagingTurns
 
 
 @pytest.fixture
@@ -53,6 +58,25 @@ def accepted(house):
 def stage_lease(house, job):
     [step] = step_ids(house.database, job)
     return claimed(house.database, step)
+
+
+def test_a_chunk_waits_for_its_account_s_turn_to_be_staged_unless_a_caller_waits_for_it(house):
+    house.work = replace(house.work, staging_turns=StagingTurns(1))
+    job = accepted(house)
+    lease = stage_lease(house, job)
+    with house.work.staging_turns.turn(lease.account):
+        staging = threading.Thread(target=go_on, args=(house, [ClaimedStep(lease=lease)]), daemon=True)
+        staging.start()
+        eventually(lambda: house.work.staging_turns.waiting(lease.account) == 1)
+        waited = accepted(house)
+        with house.database.write() as connection:
+            connection.execute(update(jobs_table).where(jobs_table.c.id == waited).values(waited=True))
+        go_on(house, [ClaimedStep(lease=stage_lease(house, waited))])
+        assert job_row(house.database, waited).status == "succeeded"
+        assert house.work.staging_turns.waiting(lease.account) == 1
+    staging.join(20)
+    house.drain()
+    assert job_row(house.database, job).status == "succeeded"
 
 
 def go_on(house, turns):

@@ -76,6 +76,14 @@ def test_a_step_whose_images_come_soon_lends_nothing():
     assert seen == [0, 0, 0]
 
 
+def test_a_step_that_waits_for_long_says_so_also_when_no_place_can_be_lent():
+    house, said = House(most=0), []
+    assert list(house.lending.watched(house.images(SLOW_SECONDS / 2), account="a", on_wait=lambda: said.append(1))) == [0, 1, 2]
+    assert said == []
+    list(house.lending.watched(house.images(SLOW_SECONDS + 1), account="a", on_wait=lambda: said.append(1)))
+    assert said == [1, 1, 1]
+
+
 def test_an_account_lends_half_of_the_places_and_the_next_one_still_finds_some():
     assert within(House(most=8), ["a"] * 6 + ["b"] * 3) == [1, 2, 3, 4, 4, 4, 5, 6, 6]
 

@@ -11,11 +11,11 @@ from sqlalchemy import func, select
 
 from pipeline.types import StepKind
 from storage import schema
-from storage.job import chunks
+from storage.job import accepting, chunks
 from storage.queue import ringing, steps
 from storage.queue.ringing import AHEAD_WINDOW, RING_AGAIN_MS, WINDOW
 from storage.sql_errors import ConstraintViolated
-from tests.rows import at_once, claimed, new_account, new_job, now, ring, rung_now, set_steps, step_ids, step_row
+from tests.rows import at_once, claimed, job_of, new_account, new_job, now, ring, rung_now, set_steps, step_ids, step_row
 from workers.run import _commit
 
 
@@ -91,6 +91,49 @@ def test_what_somebody_waits_for_goes_first_and_is_marked(database, account):
     assert (rung[0].step, rung[0].waited) == (fast, True)
     assert [ring.step for ring in rung[1:]] == slow[: WINDOW - 1]
     assert not any(ring.waited for ring in rung[1:])
+
+
+def accepted_and_rung(database, account, **options) -> tuple[list[int], list[ringing.Ring]]:
+    """The stage steps of a new job, and which of them its own transaction announces."""
+    new = job_of(account, **options)
+    with database.write() as connection:
+        rings = accepting.accept(connection, new, max_open=1000, max_scratch=10**12, announces=True)
+    return step_ids(database, new.id), rings
+
+
+def test_a_job_of_one_chunk_that_somebody_waits_for_is_announced_as_it_is_accepted(database, account):
+    (fast,), rings = accepted_and_rung(database, account, waited=True)
+    assert rings == [ringing.Ring(fast, waited=True)]
+    assert ring(database) == [], "it takes its place"
+    row, other = step_row(database, fast), step_row(database, *step_ids(database, new_job(database, account, waited=True)))
+    assert (row.rings, other.rings) == (1, 0)
+    same = ("account", "kind", "state", "priority", "epoch", "tries", "expiries", "not_before", "part", "round")
+    assert [getattr(row, name) for name in same] == [getattr(other, name) for name in same]
+    set_steps(database, fast, rung_at=now(database) - RING_AGAIN_MS - 1)
+    assert fast in rung_now(database), "its message may be lost"
+
+
+def test_what_is_accepted_while_the_window_is_full_of_waited_steps_is_announced_when_one_ends(database, account):
+    for _ in range(WINDOW - 1):
+        accepted_and_rung(database, account, waited=True)
+    (last,), rings = accepted_and_rung(database, account, waited=True)
+    assert [each.step for each in rings] == [last]
+    (late,), rings = accepted_and_rung(database, account, waited=True)
+    assert rings == []
+    assert ring(database) == []
+    (strange,), rings = accepted_and_rung(database, new_account(database), waited=True)
+    assert [each.step for each in rings] == [strange]
+    lease = claimed(database, last)
+    with database.write() as connection:
+        steps.finish(connection, lease)
+    assert rung_now(database) == [late]
+
+
+def test_usual_steps_that_are_announced_take_no_place_from_one_that_somebody_waits_for(database, account):
+    slow, rings = accepted_and_rung(database, account, images=WINDOW + 1)
+    assert [(each.step, each.waited) for each in rings] == [(step, False) for step in slow[:WINDOW]]
+    (fast,), rings = accepted_and_rung(database, account, waited=True)
+    assert [each.step for each in rings] == [fast]
 
 
 def test_slow_steps_have_a_window_of_their_own_and_are_marked(database, account):

@@ -1,0 +1,22 @@
+"""Gives memory that the process no longer needs back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from contextlib import suppress
+
+
+def give_back() -> None:
+    """Returns free memory of the C library's heaps to the system.
+
+    glibc keeps what was freed for later, in a heap for every few threads. After a large job this was more than half of a worker's
+    memory. Other C libraries return it by themselves, and have no such function.
+    """
+    with suppress(OSError, AttributeError):
+        _trim()(0)
+
+
+def _trim() -> Callable[[int], int]:
+    trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    return trim
