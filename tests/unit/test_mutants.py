@@ -48,7 +48,9 @@ def test_the_page_counts_the_outcomes_and_explains_what_survived():
 
 
 def test_a_run_of_single_changes_replaces_their_rows_only_and_the_page_counts_again():
-    first, second = (Mutant(name=name, safeguard="It | holds.", file="f.py", old="a", new="b", tests=("t",)) for name in ("one", "two"))
+    first, second = (
+        Mutant(name=name, safeguard="It | holds.", file="f.py", old="a", new="b", tests=("t",)) for name in ("one", "two")
+    )
     before = page([Result(mutant=each, outcome=Outcome.SURVIVED, by="", seconds=1.0) for each in (first, second)])
     again = Result(mutant=second, outcome=Outcome.NOTICED, by="tests/a.py::test_it[::1]", seconds=2.0)
     after = page([again], before)

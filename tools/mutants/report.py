@@ -39,11 +39,7 @@ class Result:
 
 def _row(result: Result) -> str:
     mutant = result.mutant
-    said = (
-        f"`{_name(result.by)}`"
-        if result.outcome is Outcome.NOTICED
-        else f"**{result.outcome}** {mutant.equivalent}".rstrip()
-    )
+    said = f"`{_name(result.by)}`" if result.outcome is Outcome.NOTICED else f"**{result.outcome}** {mutant.equivalent}".rstrip()
     return f"| {mutant.safeguard} | `{mutant.name}` in `{mutant.file}` | {said} | {result.seconds:.0f} s |"
 
 
