@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import http.client
+import io
 import json
 import statistics
 import tempfile
@@ -21,6 +22,7 @@ from rich.table import Table
 from bench.counted import trips
 from bench.profile import COUNTED, Times, profile, rows
 from bench.report import at_least, at_most, print_report, spread
+from storage.scratch.open import open_scratch
 from testbed import FakeGemini, Service, numbered_picture, postgres, production, seaweedfs, serving
 
 CLIENTS, LATENCY = 32, 1.0
@@ -95,6 +97,19 @@ def profiled(service: Service, body: bytes, fake: FakeGemini, requests: int, *, 
             console.print(f"{count} x {name}")
 
 
+def scratch_alone(folder: Path, size: int) -> list[float]:
+    """Milliseconds of a put and a get of so many bytes, one after the other, in a SeaweedFS that does nothing else."""
+    taken = []
+    with seaweedfs(folder) as s3:
+        scratch = open_scratch(s3.settings("alone"))
+        for number in range(REQUESTS + WARM):
+            started = time.perf_counter()
+            scratch.put(f"job_{number}/a", io.BytesIO(bytes(size)))
+            scratch.open(f"job_{number}/a").close()
+            taken.append((time.perf_counter() - started) * 1000)
+    return taken[WARM:]
+
+
 @contextmanager
 def parts(name: str, folder: Path, fake: FakeGemini, command: str = "cli.main") -> Iterator[Service]:
     """Runs the service with `embedded` or `production` parts. `command`: the module that has its commands."""
@@ -146,12 +161,15 @@ def main() -> None:
             burst, rate = crowd(service, body)
             bursts.append(burst)
             rates.append(rate)
+        alone = scratch_alone(Path(folder) / "alone", len(image)) if options.parts == "production" else []
     most = CLIENTS / LATENCY
     median, tail = GOALS[options.parts]
+    of_scratch = "of that, a put and a get in SeaweedFS, which the request can't do without"
     print_report(
         f"One image of 100 KB a request, {options.parts} parts, {options.runs} runs of {REQUESTS}",
         [
             ("POST to 200, median", spread(medians, "ms", 1), median),
+            *([(of_scratch, spread([statistics.median(alone)], "ms", 1), "")] if alone else []),
             ("POST to 200, 99th percentile", spread(tails, "ms", 1), tail),
             (f"{CLIENTS} clients at the same moment, until all are answered", spread(bursts, "s", 2), ""),
             (
