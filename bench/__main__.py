@@ -57,6 +57,7 @@ SUITE = (
     Bench(module="waiters"),
     Bench(module="results", arguments="--runs 3"),
     Bench(module="open_jobs"),
+    Bench(module="waiting_webhooks"),
     Bench(module="small_servers", arguments="--runs 1 --only python"),
     Bench(module="png", arguments="--runs 3"),
     Bench(module="economy", arguments="--images 1000 --jobs 10"),
