@@ -69,7 +69,9 @@ SUITE = (
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", action="append", metavar="BENCH", help="only this bench; may be given several times")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the results to this file; with --only, replace those in it"
+    )
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the results and their goals in this file")
     options = parser.parse_args()
     chosen = [bench for bench in SUITE if not options.only or bench.module in options.only]
@@ -85,11 +87,24 @@ def main() -> int:
             reports.append({**report, "limit": bench.limit})
     results = {"machine": machine(), "seconds": round(time.monotonic() - began), "reports": reports, "failed": failed}
     show(results)
+    if options.only and options.json and options.json.exists():
+        results = merged(json.loads(options.json.read_text(encoding="utf-8")), results)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.svg:
-        options.svg.write_text(chart(reports, machine()), encoding="utf-8")
+        options.svg.write_text(chart(results["reports"], machine()), encoding="utf-8")
     return 1 if failed else 0
+
+
+def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """An earlier run in which the reports of single benches are replaced, in the order of SUITE."""
+    found = {report["command"]: report for report in (*before["reports"], *now["reports"])}
+    places = {f"python -m {bench.command}": place for place, bench in enumerate(SUITE)}
+    reports = sorted(found.values(), key=lambda report: places.get(report["command"], len(places)))
+    again = {report["command"].removeprefix("python -m ") for report in now["reports"]}
+    failed = [command for command in before["failed"] if command not in again]
+    seconds = before["seconds"] + now["seconds"]
+    return {"machine": now["machine"], "seconds": seconds, "reports": reports, "failed": [*failed, *now["failed"]]}
 
 
 def run(bench: Bench) -> dict[str, Any] | None:

@@ -18,6 +18,8 @@ from bench.report import at_most, print_report, spread
 from testbed import Service, numbered_picture, serving
 
 CLIENTS = 500
+PLACES = 666  #: waiting places, of which one account gets three quarters: as many as there are clients
+FULL_SECONDS = 60.0  #: until all clients wait
 JOBS = 50  #: jobs that the clients wait for
 BODY = {"inputMethod": "base64", "images": [base64.b64encode(numbered_picture(1, format="PNG")).decode()], "prompt": "p"}
 #: The model is unreachable, so no job ends.
@@ -25,7 +27,8 @@ SETTINGS = {
     "GEMINI_API_KEY": "none",
     "GEMINI_BASE_URL": "http://127.0.0.1:9",
     "RATE_LIMIT": "1000000/minute",
-    "MAX_WAITERS": "1000",  # one account gets three quarters of them
+    "MAX_WAITERS": str(PLACES),
+    "MAX_OPEN_JOBS": "10000",
 }
 
 
@@ -74,15 +77,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--posts", type=int, default=40)
     posts = parser.parse_args().posts
-    settings = {**SETTINGS, "MAX_WAITERS": str(CLIENTS), "MAX_OPEN_JOBS": "10000"}
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), **settings) as service:
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), **SETTINGS) as service:
         jobs = [service.extract(BODY, {"Prefer": "respond-async"})[2]["id"] for _ in range(JOBS)]
         alone = [post_seconds(service) for _ in range(posts)]
         process = front_door(service)
         at_rest = memory(process, "VmRSS")
         opened = [wait_for(service, jobs[place % JOBS], events=place % 2 == 0) for place in range(CLIENTS)]
         waiting = [connection for connection in opened if connection]
+        ends = time.monotonic() + FULL_SECONDS
         while process.num_threads() < CLIENTS:  # each waiter has a thread
+            assert time.monotonic() < ends, f"only {process.num_threads()} threads wait"
             time.sleep(0.1)
         time.sleep(2.0)  # let the last clients get their places, because the check below could take one
         assert is_full(service, jobs[0]), "the clients do not hold all places"

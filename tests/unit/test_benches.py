@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.__main__ import SUITE, merged
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem not in {"__init__", "__main__"})
 #: These measure nothing: the others use them.
@@ -47,3 +49,22 @@ def test_a_bench_takes_from_the_tests_only_what_testbed_offers(name):
 def test_contributing_lists_every_bench():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     assert set(re.findall(r"python -m bench\.(\w+)", text)) == set(BENCHES)
+
+
+def test_a_run_of_single_benches_replaces_their_reports_and_leaves_the_others():
+    first, second, third = (f"python -m {bench.command}" for bench in SUITE[:3])
+    before = {
+        "machine": "m",
+        "seconds": 100,
+        "reports": [{"command": third, "rows": [1]}, {"command": first, "rows": [1]}],
+        "failed": [second.removeprefix("python -m "), "bench.gone"],
+    }
+    now = {
+        "machine": "m",
+        "seconds": 10,
+        "reports": [{"command": second, "rows": [2]}, {"command": first, "rows": [2]}],
+        "failed": [],
+    }
+    after = merged(before, now)
+    assert [(report["command"], report["rows"]) for report in after["reports"]] == [(first, [2]), (second, [2]), (third, [1])]
+    assert (after["failed"], after["seconds"]) == (["bench.gone"], 110)
