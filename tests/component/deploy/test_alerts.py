@@ -24,8 +24,8 @@ from storage.books.credits import HOLDS, LEDGER, ROUNDS
 from storage.database import Database, migrate
 from storage.redis.counts import PUBLISH_SECONDS
 from storage.schema import accounts_table, ledger_table
-from tests.compose import COMPOSE, ROOT, SERVICES
-from tests.docs.markdown import anchors, blocks, read
+from tests.compose import COMPOSE, OVERLAYS, ROOT, SERVICES, merged
+from tests.docs.markdown import anchors, blocks, inline_code, read
 from tests.docs.test_reference import source_trees
 from tests.rows import new_account
 
@@ -182,6 +182,23 @@ def test_each_section_says_when_its_alert_fires(alert):
             elif float(number):
                 wanted.append(f"{float(number) * 100:g} %" if float(number) < 1 else in_words(float(number)))
         assert [words for words in wanted if words not in fires] == []
+
+
+def test_the_page_names_only_processes_that_there_are_for_each_way_to_run():
+    codes = inline_code(PAGE)
+    units = {
+        name
+        for code in codes
+        for name in re.findall(r"extract-image-(\w+@?)", code)
+        if code.startswith(("systemctl", "journalctl"))
+    }
+    kept = {path.stem.removeprefix("extract-image-") for path in (ROOT / "deploy" / "systemd").glob("*.service")}
+    assert {"web", "supervisor", "worker@"} <= units <= kept | {"NAME"}
+    deployments = {name for code in codes for name in re.findall(r"deployment/(\w+)", code)}
+    assert deployments == {"web", "worker", "supervisor", "NAME"}
+    assert all((ROOT / "deploy" / "kubernetes" / "base" / f"{name}.yaml").is_file() for name in deployments - {"NAME"})
+    composed = {name for code in codes for name in re.findall(r"docker compose (?:exec|restart|run --rm --no-deps) (\w+)", code)}
+    assert composed <= {*merged(*OVERLAYS)["services"], "NAME"}
 
 
 def in_words(seconds: float) -> str:
