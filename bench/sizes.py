@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.queueing import Fleet, Outcome, Traffic, simulate
-from config.roles import CONNECTIONS
+from config.roles import ALONE_CONNECTIONS, CONNECTIONS
 from testbed import ROOT
+from workers.alone import SEATS
 
 FIGURES = ROOT / "docs" / "reference" / "scale.json"
 PAGE = ROOT / "docs" / "reference" / "sizes.md"
@@ -25,6 +26,9 @@ PEAK = 4.0  #: the busiest minutes of a month, times the average
 BUSY = 0.6  #: fraction of a core or of the threads that is used at the peak; the rest is for what comes at random
 CALL_SECONDS = 5.0  #: of a model call
 THREADS = 40  #: WORKER_CONCURRENCY's default
+SUPERVISORS = 2
+#: the most connections of one process to the database
+POOL = {**CONNECTIONS, "worker": CONNECTIONS["worker"] + SEATS * ALONE_CONNECTIONS}
 MACHINE_CORES = 4
 DEADLINE = 600.0  #: seconds; of the simulated jobs
 KINDS = {"single": "requests of one image", "batch": "jobs of 300 images"}
@@ -53,7 +57,7 @@ def fleet_of(kind: Mapping[str, Any], month: float) -> dict[str, int]:
         "machines": max(2, math.ceil(ours / MACHINE_CORES)),
         "postgres cores": math.ceil(cores["postgres"]),
         "s3 cores": math.ceil(cores["s3"]),
-        "connections": web * CONNECTIONS["web"] + worker * CONNECTIONS["worker"] + 2 * CONNECTIONS["supervisor"],
+        "connections": web * POOL["web"] + worker * POOL["worker"] + SUPERVISORS * POOL["supervisor"],
     }
 
 

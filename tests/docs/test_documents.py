@@ -13,7 +13,22 @@ from config.settings import SECRETS, Settings
 from tests.docs.markdown import DOCUMENTS, NAMES, ROOT, anchors, inline_code, links, read
 
 #: Names in capitals that are no settings of the service.
-OTHERS = {"URL", "KEY", "PYTHON", "WEB_CONCURRENCY", "TMPDIR", "PUBLISH", "SITE", "HTTP_PROXY", "NO_PROXY", "RES_OPTIONS"} | {
+OTHERS = {
+    "URL",
+    "KEY",
+    "PYTHON",
+    "WEB_CONCURRENCY",
+    "TMPDIR",
+    "PUBLISH",
+    "SITE",
+    "WEB_REPLICAS",
+    "WORKER_REPLICAS",
+    "COMPOSE_FILE",
+    "TOKEN",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "RES_OPTIONS",
+} | {
     "EXTRACT_IMAGE_URL",
     "EXTRACT_IMAGE_KEY",
     *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD"),

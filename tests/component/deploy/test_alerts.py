@@ -12,20 +12,22 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text
+from sqlalchemy import delete, insert, select, text, update
 
 from api.health import FRESH_SECONDS
-from cli import keeper
 from config.settings import load_settings
 from pipeline.economy import RESERVE_SECONDS
 from pipeline.ports import Cause
 from pipeline.types import StepKind, Tier
+from storage.books import credits as books
 from storage.books.credits import HOLDS, LEDGER, ROUNDS
 from storage.database import Database, migrate
 from storage.redis.counts import PUBLISH_SECONDS
-from tests.compose import COMPOSE, ROOT, SERVICES
-from tests.docs.markdown import anchors, blocks, read
+from storage.schema import accounts_table, ledger_table
+from tests.compose import COMPOSE, OVERLAYS, ROOT, SERVICES, merged
+from tests.docs.markdown import anchors, blocks, inline_code, read
 from tests.docs.test_reference import source_trees
+from tests.rows import new_account
 
 FOLDER = ROOT / "deploy" / "prometheus"
 PAGE = "docs/how-to/bad-night.md"
@@ -149,13 +151,91 @@ def test_the_events_that_the_page_looks_for_are_logged():
         for block in blocks(PAGE)
         for line in re.findall(r"grep (.*)", block.text)
         for event in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", line)
+        if not event.startswith("extract_image_")  # a metric
     }
     logged = {
         value
         for tree in source_trees("api", "cli", "pipeline", "storage", "workers")
         for value in re.findall(r"log\.\w+\('(\w+)'", ast.unparse(tree))
     }
-    assert named - logged == {keeper.ENDED}  # cli/keeper.py writes its lines without a logger
+    assert named - logged == set()
+    table = {
+        event
+        for line in read("docs/how-to/read-the-logs.md").splitlines()
+        for event in re.findall(r"`(\w+)`", line.split("|")[1] if line[:1] == "|" else "")
+    }
+    assert named & logged - table == set()
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_each_section_says_when_its_alert_fires(alert):
+    """Its thresholds and times in words are those of the rules."""
+    section = re.search(rf"^## {alert}\n(.*?)(?=^## )", read(PAGE), re.MULTILINE | re.DOTALL)
+    assert section is not None
+    [fires] = re.findall(r"^\*\*Fires\*\* (.*)$", section[1], re.MULTILINE)
+    for rule in (rule for rule in RULES if rule["alert"] == alert):
+        times = [rule["for"]] if "for" in rule else []
+        wanted = [f"for {in_words(int(time[:-1]) * {'m': 60, 'h': 3600}[time[-1]])}" for time in times] or ["at once"]
+        for number, day in re.findall(r"[<>]=? ([\d.]+)( \* 86400)?", rule["expr"]):
+            if day:
+                wanted.append(f"{number} days")
+            elif float(number):
+                wanted.append(f"{float(number) * 100:g} %" if float(number) < 1 else in_words(float(number)))
+        assert [words for words in wanted if words not in fires] == []
+
+
+def test_the_page_names_only_processes_that_there_are_for_each_way_to_run():
+    codes = inline_code(PAGE)
+    units = {
+        name
+        for code in codes
+        for name in re.findall(r"extract-image-(\w+@?)", code)
+        if code.startswith(("systemctl", "journalctl"))
+    }
+    kept = {path.stem.removeprefix("extract-image-") for path in (ROOT / "deploy" / "systemd").glob("*.service")}
+    assert {"web", "supervisor", "worker@"} <= units <= kept | {"NAME"}
+    deployments = {name for code in codes for name in re.findall(r"deployment/(\w+)", code)}
+    assert deployments == {"web", "worker", "supervisor", "NAME"}
+    assert all((ROOT / "deploy" / "kubernetes" / "base" / f"{name}.yaml").is_file() for name in deployments - {"NAME"})
+    composed = {name for code in codes for name in re.findall(r"docker compose (?:exec|restart|run --rm --no-deps) (\w+)", code)}
+    assert composed <= {*merged(*OVERLAYS)["services"], "NAME"}
+
+
+def in_words(seconds: float) -> str:
+    number, unit = (seconds / 3600, "hour") if seconds % 3600 == 0 else (seconds / 60, "minute")
+    return f"{number:g} {unit}" + ("s" if number != 1 else "")
+
+
+@pytest.mark.parametrize(("wrong", "right"), [((7, 7, 7), (970, 20, 10)), ((970, 20, 10), (970, 20, 10))])
+def test_the_statement_of_the_page_makes_an_account_what_its_ledger_says(postgres_server, wrong, right):
+    [block] = [block for block in blocks(PAGE) if block.kind == "sh production"]
+    sql = block.text.partition("<<'SQL'\n")[2].partition("SQL\n")[0]
+    with postgres_server.database() as url:
+        database = Database(url)
+        migrate(database)
+        other, account = new_account(database), new_account(database)
+        with database.write() as connection:
+            connection.execute(delete(ledger_table))
+            rows = [("grant", None, 1000), ("reserve", "a", 15), ("charge", "a", 10), ("release", "a", 5), ("reserve", "b", 20)]
+            for kind, job, amount in rows:
+                row = {"account": account, "job": job, "round": 0, "kind": kind, "amount": amount, "created_at": 0}
+                connection.execute(insert(ledger_table).values(**row))
+            available, held, charged = wrong
+            row = {"available": available, "held": held, "charged": charged}
+            connection.execute(update(accounts_table).values(**row))
+        with database.write() as connection:
+            for statement in sql.replace("acc_…", account).split(";"):
+                if statement.strip() not in {"", "BEGIN", "COMMIT"}:
+                    connection.execute(text(statement))
+        with database.read() as connection:
+            columns = accounts_table.c
+            found = {
+                row.id: tuple(row)[1:]
+                for row in connection.execute(select(columns.id, columns.available, columns.held, columns.charged))
+            }
+            assert found == {account: right, other: wrong}
+            assert account not in str(books.ledger(connection))
+        database.close()
 
 
 def test_prometheus_reads_the_published_port_with_the_token_and_not_more_often_than_counts_are_published(tmp_path):

@@ -37,6 +37,8 @@ NGINX = re.sub(r"#.*", "", (ROOT / "deploy" / "nginx.conf").read_text())
 RUNTIME = {"TMPDIR", "WEB_CONCURRENCY"}
 NAMES = {name.upper() for name in Settings.model_fields} | {f"{name}_FILE" for name in SECRETS} | RUNTIME
 MB = 1 << 20
+COMPOSE_FILE = ROOT / "docker-compose.yml"
+FOLDER = ROOT / "deploy" / "compose"
 
 
 @pytest.fixture
@@ -196,10 +198,25 @@ def test_what_is_waited_for_exists_and_can_be_waited_for():
 
 
 def test_two_workers_run_and_nothing_hinders_more_of_them_or_of_web():
-    assert SERVICES["worker"]["deploy"]["replicas"] == 2
+    assert [SERVICES[name]["deploy"]["replicas"] for name in ("web", "worker")] == ["${WEB_REPLICAS:-1}", "${WORKER_REPLICAS:-2}"]
     for name in ("web", "worker"):
         assert "ports" not in SERVICES[name]
         assert "container_name" not in SERVICES[name]
+
+
+def test_what_compose_reads_itself_is_what_the_page_has_people_keep():
+    files = (COMPOSE_FILE, *(FOLDER / f"{name}.yml" for name in OVERLAYS))
+    read = {name for file in files for name in re.findall(r"(?<!\$)\$\{(\w+)", re.sub(r"#.*", "", file.read_text()))}
+    page = (ROOT / "docs" / "how-to" / "run-in-production.md").read_text()
+    kept = page.partition("## What Compose must know each time")[2].partition("\n## ")[0]
+    assert read == {"PUBLISH", "WEB_REPLICAS", "WORKER_REPLICAS", "SITE"}
+    for name in read - {"SITE"}:  # tls.md has it
+        assert f"| `{name}` |" in kept
+    assert "| `PUBLISH` | the address and port at which the service is published | `127.0.0.1:8080` |" in kept
+    for page in ("run-in-production", "tls", "pgbouncer", "bad-night", "upgrade", "backup"):
+        for line in re.findall(r"docker compose .*", (ROOT / "docs" / "how-to" / f"{page}.md").read_text()):
+            assert not re.search(r"compose -f|up .*--scale", line), f"{page}: the next `up` would take back {line}"
+    assert "/.env" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_only_the_proxy_is_published_and_only_workers_may_go_out():

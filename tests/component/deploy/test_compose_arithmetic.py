@@ -14,7 +14,14 @@ from tests.compose import COMPOSE, ONCE, OVERLAYS, ROOT, SERVICES, environment, 
 from workers.alone import SEATS
 
 HOW_TO = (ROOT / "docs" / "how-to" / "run-in-production.md").read_text()
-SCALED = {name: int(count) for name, count in re.findall(r"--scale (\w+)=(\d+)", HOW_TO)}
+
+
+def scale(page: str) -> dict[str, int]:
+    """The numbers of containers that a page has people write into .env."""
+    return {name.lower(): int(count) for name, count in re.findall(r"^    (WEB|WORKER)_REPLICAS=(\d+)$", page, re.MULTILINE)}
+
+
+SCALED = scale(HOW_TO)
 RESERVED = 3  #: connections that Postgres keeps for its superuser
 BY_HAND = 5  #: commands that somebody may run beside the service at once
 POOLER = configparser.ConfigParser(inline_comment_prefixes=None)
@@ -23,7 +30,8 @@ GB = 1 << 30
 
 
 def replicas(name: str) -> int:
-    return int(merged(*OVERLAYS)["services"][name]["deploy"].get("replicas", 1))
+    """How many containers there are where .env does not say."""
+    return int(re.sub(r"^\$\{\w+:-(\d+)\}$", r"\1", str(merged(*OVERLAYS)["services"][name]["deploy"].get("replicas", 1))))
 
 
 def most_connections(containers: dict[str, int], settings: Settings) -> int:
@@ -71,6 +79,13 @@ def test_postgres_takes_all_connections_that_the_service_opens_at_the_scale_of_t
     assert f"opens up to {opened} connections" in " ".join(HOW_TO.split())
     assert f"= {opened}." in (ROOT / "docs" / "reference" / "settings.md").read_text()
     assert f"the service opens up to {opened}" in (ROOT / "docker-compose.yml").read_text()
+    sizes = (ROOT / "docs" / "reference" / "sizes.md").read_text()
+    [allowed, web, workers] = map(
+        int, re.findall(r"allows (\d+) \(`max_connections`\), which is (\d+) web.*?and (\d+)\s+workers", sizes)[0]
+    )
+    assert allowed == max_connections()
+    most = most_connections({"web": web, "worker": workers, "supervisor": 1}, settings("web", tmp_path))
+    assert allowed - 28 < most + BY_HAND * CONNECTIONS["command"] + RESERVED <= allowed
 
 
 def test_with_eighty_connections_a_process_as_before_it_would_not(tmp_path):
@@ -164,7 +179,7 @@ def test_with_pgbouncer_every_process_that_works_reaches_postgres_through_it_and
 
 def test_pgbouncer_takes_all_clients_at_the_scale_of_its_how_to_and_postgres_all_its_connections(tmp_path):
     page = (ROOT / "docs" / "how-to" / "pgbouncer.md").read_text()
-    scaled = {name: int(count) for name, count in re.findall(r"--scale (\w+)=(\d+)", page)}
+    scaled = scale(page)
     clients = most_connections({**scaled, "supervisor": 1}, settings("web", tmp_path))
     numbers = POOLER["pgbouncer"]
     assert clients > max_connections()  # it would not do without

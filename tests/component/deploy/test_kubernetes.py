@@ -217,6 +217,24 @@ def test_production_has_no_store_of_its_own_and_scales_workers_by_a_metric_that_
     assert metric in PAGE
 
 
+@pytest.mark.parametrize("name", RENDERED)
+def test_prometheus_can_read_the_metrics_with_the_token_of_the_secrets(name):
+    """It asks from another pod, and /metrics is shown to nobody else without a token."""
+    given = the(RENDERED[name], "ConfigMap", "extract-image")["data"]
+    assert given["METRICS_TOKEN_FILE"] == "/run/secrets/metrics_token"
+    mounted = {
+        process: {
+            item["key"]
+            for volume in pod_of(the(RENDERED[name], "Deployment", process))["volumes"]
+            if "secret" in volume
+            for item in volume["secret"]["items"]
+        }
+        for process in OURS
+    }
+    assert [process for process in OURS if "metrics_token" in mounted[process]] == ["web"]
+    assert "`secrets/metrics_token`" in PAGE
+
+
 def test_the_page_says_how_many_connections_production_opens_at_most():
     production = RENDERED["production"]
     web = the(production, "Deployment", "web")["spec"]["replicas"] + 1  # one more while they are updated

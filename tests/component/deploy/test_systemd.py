@@ -51,8 +51,38 @@ def unit_environment(role: Role) -> dict[str, str]:
     return dict(word.split("=", 1) for value in values(role, "Environment") for word in value.split())
 
 
+RUN = FOLDER / "run.sh"
+
+
 def test_every_unit_is_one_of_these():
-    assert set(FOLDER.iterdir()) == set(UNITS.values())
+    assert set(FOLDER.iterdir()) == {*UNITS.values(), RUN}
+
+
+def test_a_command_gets_the_secrets_of_all_units_and_its_own_words(tmp_path):
+    """With a systemd-run that keeps what it is asked, and runs the command as systemd does: without the caller's environment."""
+    secrets, home = make_secrets(tmp_path / "secrets"), tmp_path / "home"
+    (home / ".venv" / "bin").mkdir(parents=True)
+    (home / ".venv" / "bin" / "extract-image").write_text('#!/bin/sh\nenv\nprintf "word %s\\n" "$@"\n')
+    (home / ".venv" / "bin" / "extract-image").chmod(0o755)
+    (tmp_path / "systemd-run").write_text(
+        f"#!/bin/sh\n"
+        f'while [ "${{1#-}}" != "$1" ]; do if [ "$1" = -p ]; then echo "property $2"; shift; fi; shift; done\n'
+        f'cd {home} && exec env -i PATH="$PATH" CREDENTIALS_DIRECTORY={secrets} "$@"\n'
+    )
+    (tmp_path / "systemd-run").chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = subprocess.run(["sh", RUN, "keys", "create", "a shop"], env={"PATH": path}, capture_output=True, text=True, check=True)
+    said = done.stdout.splitlines()
+    assert [line.removeprefix("word ") for line in said if line.startswith("word ")] == ["keys", "create", "a shop"]
+    properties = [line.removeprefix("property ") for line in said if line.startswith("property ")]
+    loaded = {value.partition("=")[2] for value in properties if value.startswith("LoadCredential=")}
+    roles: list[Role] = ["worker", "supervisor", "migrate"]
+    assert loaded == {value for role in roles for value in values(role, "LoadCredential")}
+    assert "EnvironmentFile=/etc/extract-image/production.env" in properties
+    given = dict(line.split("=", 1) for line in said if re.match(r"[A-Z_]+_FILE=", line))
+    assert given == {f"{file.name.upper()}_FILE": str(file) for file in secrets.iterdir() if f"{file.name}:" in str(loaded)}
+    plain = {name: value for name, value in example().items() if not name.endswith("_FILE")}
+    assert load_settings({**plain, **given}, without=WITHOUT["worker"]).env == "production"
 
 
 @pytest.mark.parametrize("role", UNITS)
