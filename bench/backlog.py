@@ -71,8 +71,8 @@ def main() -> None:
         f"A request of one image while {JOBS} jobs of {IMAGES} are queued, model 1.0 s, {REQUESTS} requests of each",
         [
             ("idle", spread(rows["idle"], "s"), ""),
-            ("behind one's own jobs / idle", spread(rows["own"], "x"), at_most(2)),
-            ("behind a stranger's / idle", spread(rows["stranger"], "x"), at_most(2)),
+            ("behind one's own jobs / idle", spread(rows["own"], "x"), at_most(1.2)),
+            ("behind a stranger's / idle", spread(rows["stranger"], "x"), at_most(1.2)),
             ("the slowest of all / idle", spread(rows["slowest"], "x"), ""),
         ],
     )
