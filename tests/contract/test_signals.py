@@ -238,7 +238,9 @@ def test_a_worker_leaves_nothing_in_redis_of_the_messages_that_it_takes(redis_si
         simple = connection.SimpleQueue(QUEUE)
         message = simple.get(timeout=10)
         kept = set(redis_signals.redis.keys()) - before
-        assert kept <= {b"_kombu.binding.steps", b"_kombu.binding_permanent.steps"}, "that there is a queue, once for all messages"
+        assert kept <= {b"_kombu.binding.steps", b"_kombu.binding_permanent.steps"}, (
+            "that there is a queue, once for all messages"
+        )
         message.ack()
         simple.close()
 
