@@ -68,9 +68,8 @@ def row(
     end, price, text = measure(server, images, most=most, **fields)
     right = "all records right" if set(end.partition) == {"right"} else f"{end.status}: {dict(Counter(end.partition))}"
     if most is not None:
-        within = round(end.money * 1e9) <= round(
-            most * price["standard"] * 1e9
-        )  # the service counts whole billionths of a dollar
+        # The service counts whole billionths of a dollar.
+        within = round(end.money * 1e9) <= round(most * price["standard"] * 1e9)
         right += ", within maxMoney" if within else ", OVER maxMoney"
     money = f"${end.money:.4f} of ${price['standard']:.4f}, {100 * saved(end, price):.0f} % of what can be saved"
     return name, f"{right}; {money}; {end.left / 60:.0f} min before the deadline; {text}", goal

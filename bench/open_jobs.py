@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
-import tempfile
 import time
-from contextlib import ExitStack
-from pathlib import Path
 
-import structlog
 from sqlalchemy import text
 
 from bench.report import print_report
-from storage.database import Database, migrate
+from bench.sides import Side, on_both
 from storage.job import accepting, closing
 from storage.queue import ringing
-from testbed import job_of, new_account, postgres
+from testbed import job_of, new_account
 
 OPEN_JOBS = 20_000
 OF_ACCOUNT = 100  #: open jobs of an account, as many as MAX_OPEN_JOBS allows
@@ -31,13 +26,8 @@ COUNTED = (
 )
 
 
-class Side:
-    """One of the two databases, with an account that posts."""
-
-    def __init__(self, url: str) -> None:
-        self.database = Database(url)
-        migrate(self.database)
-        self.account = new_account(self.database, 10**9)
+class Posts(Side):
+    """A database in which an account posts."""
 
     def fill(self) -> None:
         for _ in range(OPEN_JOBS // OF_ACCOUNT):
@@ -45,9 +35,7 @@ class Side:
             with self.database.write() as connection:
                 for _ in range(OF_ACCOUNT):
                     accepting.accept(connection, job_of(account, waited=False), max_open=OF_ACCOUNT, max_scratch=10**12)
-        if self.database.engine.dialect.name == "postgresql":
-            with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("VACUUM ANALYZE"))
+        self.settle()
 
     def post(self, *, count: bool) -> float:
         """Seconds that a POST's transaction takes. `count`: it also runs the queries of before."""
@@ -66,7 +54,7 @@ class Side:
 
 
 def measure(name: str, empty_url: str, full_url: str) -> list[tuple[str, str, str]]:
-    none, many = Side(empty_url), Side(full_url)
+    none, many = Posts(empty_url), Posts(full_url)
     many.fill()
     took: dict[str, list[float]] = {"none": [], "many": [], "before": []}
     for _ in range(POSTS):
@@ -86,14 +74,7 @@ def measure(name: str, empty_url: str, full_url: str) -> list[tuple[str, str, st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = measure("SQLite", f"sqlite:///{folder / 'empty.db'}", f"sqlite:///{folder / 'full.db'}")
-        server = stack.enter_context(postgres())
-        urls = [stack.enter_context(server.database()) for _ in range(2)]
-        rows += measure("Postgres", *urls)
-    print_report(f"The transaction of a POST beside {OPEN_JOBS:,} open jobs, {POSTS} posts each", rows)
+    print_report(f"The transaction of a POST beside {OPEN_JOBS:,} open jobs, {POSTS} posts each", on_both(measure))
 
 
 if __name__ == "__main__":

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
-import tempfile
 import time
-from contextlib import ExitStack
-from pathlib import Path
 
-import structlog
 from sqlalchemy import insert, text
 
 from bench.report import Row, at_most, print_report, spread
+from bench.sides import Side, on_both
 from pipeline.types import StepKind, StepState
 from storage import schema
-from storage.database import Database, migrate, now_ms
+from storage.database import now_ms
 from storage.job import accepting
 from storage.queue import ringing, steps
 from storage.queue.steps import USUAL
-from testbed import job_of, new_account, postgres
+from testbed import job_of
 
 WEBHOOKS = 20_000
 OF_JOB = 100  #: waiting webhooks of a job; what costs time is how many the account has
@@ -28,13 +24,8 @@ ENDS, ROUNDS = 100, 5  #: steps that end beside the webhooks and beside none, in
 HOUR = 3_600_000
 
 
-class Side:
-    """One of the two databases, with an account whose steps end."""
-
-    def __init__(self, url: str) -> None:
-        self.database = Database(url)
-        migrate(self.database)
-        self.account = new_account(self.database, 10**9)
+class Ends(Side):
+    """A database in which steps of an account end."""
 
     def fill(self) -> None:
         """Has the webhooks of jobs of the account wait for an hour, as after a failed attempt."""
@@ -54,9 +45,7 @@ class Side:
                 connection.execute(
                     insert(schema.steps_table).values(added_at=now_ms(), not_before=now_ms() + HOUR, tries=1), rows
                 )
-        if self.database.engine.dialect.name == "postgresql":
-            with self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(text("VACUUM ANALYZE"))
+        self.settle()
 
     def end(self) -> float:
         """Milliseconds of the transaction that ends a step and announces the account's next ones."""
@@ -77,7 +66,7 @@ class Side:
 
 
 def measure(name: str, empty_url: str, full_url: str) -> list[Row]:
-    none, many = Side(empty_url), Side(full_url)
+    none, many = Ends(empty_url), Ends(full_url)
     many.fill()
     alone, beside = [], []
     for _ in range(ROUNDS):
@@ -95,14 +84,7 @@ def measure(name: str, empty_url: str, full_url: str) -> list[Row]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = measure("SQLite", f"sqlite:///{folder / 'empty.db'}", f"sqlite:///{folder / 'full.db'}")
-        server = stack.enter_context(postgres())
-        urls = [stack.enter_context(server.database()) for _ in range(2)]
-        rows += measure("Postgres", *urls)
-    print_report(f"The end of a step beside {WEBHOOKS:,} waiting webhooks, {ROUNDS} times {ENDS} ends", rows)
+    print_report(f"The end of a step beside {WEBHOOKS:,} waiting webhooks, {ROUNDS} times {ENDS} ends", on_both(measure))
 
 
 if __name__ == "__main__":

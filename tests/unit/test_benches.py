@@ -16,7 +16,19 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem not in {"__init__", "__main__"})
 #: These measure nothing: the others use them.
 HELPERS = {
-    *("chart", "evidence_pages", "evidence_sheet", "evidence_words", "report", "web", "without", "counted", "profile", "sizes"),
+    *(
+        "chart",
+        "evidence_pages",
+        "evidence_sheet",
+        "evidence_words",
+        "report",
+        "web",
+        "without",
+        "counted",
+        "profile",
+        "sides",
+        "sizes",
+    ),
     *("pictures_compare", "pictures_decoders", "pictures_explained", "pictures_report", "pictures_sources"),
 }
 BENCHES = sorted(set(MODULES) - HELPERS)
