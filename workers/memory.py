@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from contextlib import suppress
 
 
@@ -14,9 +13,4 @@ def give_back() -> None:
     memory. Other C libraries return it by themselves, and have no such function.
     """
     with suppress(OSError, AttributeError):
-        _trim()(0)
-
-
-def _trim() -> Callable[[int], int]:
-    trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    return trim
+        ctypes.CDLL(None).malloc_trim(0)
