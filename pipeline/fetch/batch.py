@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import deque
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 #: If more bytes than this wait for the caller, no further fetch is started for it. Fetches that have started still finish.
 _MOST_WAITING = 32 * MB
+_NUMBERS = itertools.count()
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -50,7 +52,8 @@ class FetchBatch:
         self, urls: Iterable[tuple[int, str]], *, allow: Sequence[Allowed], total: int, parallel: int, timeout: float
     ) -> None:
         self.context = copy_context()  #: of the caller's log lines: they name the request, the job and the account
-        self.asker = Asker(current_account(), current_job())  #: in whose turn names are looked up
+        self.asker = Asker(current_account(), current_job())  #: in whose turn names are looked up and fetches start
+        self.number = next(_NUMBERS)  #: batches count up as they are made
         self.budget = Budget(total)
         self.timeout = timeout
         self.ends = time.monotonic() + timeout

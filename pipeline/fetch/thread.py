@@ -20,6 +20,7 @@ from functools import partial
 from pipeline.fetch.batch import FetchBatch, FetchTask
 from pipeline.fetch.faults import Fault, timed_out, unconnected, unreachable
 from pipeline.fetch.hosts import HostSlots, server_of
+from pipeline.fetch.line import Line
 from pipeline.fetch.loop import Loop
 from pipeline.fetch.redirects import Redirect, after_redirect, judge
 from pipeline.fetch.transfer import Transfer
@@ -52,7 +53,7 @@ class FetchThread:
         self._stopped = False
         self._gone = False
         self._batches: set[FetchBatch] = set()
-        self._waiting: dict[FetchBatch, None] = {}  # batches that may have something to start, in the order of their turns
+        self._line = Line()  # batches that may have something to start
         self._touched: set[FetchBatch] = set()  # batches to which something happened in this round of the loop
         self._asking: dict[Transfer, FetchTask] = {}
         self._connecting: dict[Transfer, FetchTask] = {}  # those in _asking that had no connection at the last check
@@ -136,16 +137,16 @@ class FetchThread:
 
     def _begin(self, batch: FetchBatch) -> None:
         self._batches.add(batch)
-        self._waiting[batch] = None
+        self._line.add(batch)
         self._touched.add(batch)  # failures of URLs that were refused by their text alone are ready
 
     def _look_again(self, batch: FetchBatch) -> None:
         batch.paused = False
         if batch in self._batches:
-            self._waiting[batch] = None
+            self._line.add(batch)
 
     def _start_what_fits(self) -> None:
-        for batch in list(self._waiting):
+        for batch in self._line.in_turn():
             started = False
             for task in batch.startable(self._slots):
                 started = True
@@ -155,13 +156,13 @@ class FetchThread:
             if batch.is_full():
                 batch.paused = True
                 if batch.is_full():  # it is still full, so its caller sees `paused` when it takes the next value
-                    self._waiting.pop(batch, None)
+                    self._line.discard(batch)
                     continue
                 batch.paused = False
-            if started or not batch.waits():
-                self._waiting.pop(batch, None)
-            if started and batch.waits():
-                self._waiting[batch] = None  # it goes behind the other batches, so that they get the host's next free slot
+            if not batch.waits():
+                self._line.discard(batch)
+            if started:
+                self._line.had_turn(batch)  # other accounts, and the account's other jobs, get the host's next free slot
 
     def _start(self, task: FetchTask) -> None:
         """Begins a request for the present hop. The task has already taken a slot for it."""
@@ -287,7 +288,7 @@ class FetchThread:
 
     def _enqueue(self, task: FetchTask) -> None:
         task.batch.enqueue(task)
-        self._waiting[task.batch] = None
+        self._line.add(task.batch)
 
     def _wait(self) -> float:
         """Seconds until something is due."""
@@ -365,7 +366,7 @@ class FetchThread:
             task.ended = True
         batch.forget()
         self._batches.discard(batch)
-        self._waiting.pop(batch, None)
+        self._line.discard(batch)
 
 
 def _out_of_time(task: FetchTask, seconds: float) -> Fault:

@@ -15,6 +15,7 @@ from pipeline.fetch.thread import FetchThread
 from pipeline.outbound.addresses import Target
 from pipeline.outbound.guard import NameRefused, Names
 from pipeline.ports import TotalTooLarge
+from pipeline.turns import working_for
 from pipeline.types import MB, Fetched
 from tests.fakes import loopback_web
 from tests.fakes.loopback_web import ALLOW, BODY, answer, one, run
@@ -73,28 +74,58 @@ def test_what_a_call_has_brought_goes_with_it(serve, make_fetcher):
     assert sum(isinstance(held, FetchBatch) for held in gc.get_objects()) <= before + 1, "without a search for cycles"
 
 
-def test_places_at_a_host_go_to_calls_in_turn(serve, make_fetcher):
+@pytest.mark.parametrize("other", [("acc_b", "job_2"), ("acc_a", "job_2")], ids=["another account", "another job"])
+def test_places_at_a_host_go_to_accounts_and_their_jobs_in_turn(serve, make_fetcher, other):
     both = threading.Event()
 
-    def answer_when_both_are_there(connection):
-        while not both.is_set() and len(fetcher._thread._batches) < 2:
+    def answer_when_all_are_there(connection):
+        while not both.is_set() and len(fetcher._thread._batches) < 4:
             time.sleep(0.001)
         both.set()
         connection.sendall(answer())
 
-    server = serve({"*": answer_when_both_are_there})
+    server = serve({"*": answer_when_all_are_there})
     fetcher = make_fetcher(per_host=4, parallel=4)
 
-    def call(name, count):
-        return run(fetcher, *[f"http://a.test:{server.port}/{name}{n}" for n in range(count)])
+    def call(name, count, asker):
+        with working_for(*asker):
+            run(fetcher, *[f"http://a.test:{server.port}/{name}{n}" for n in range(count)])
 
-    with ThreadPoolExecutor(1) as threads:
-        large = threads.submit(call, "large", 200)
+    with ThreadPoolExecutor(3) as threads:
+        large = [threads.submit(call, f"large{n}-", 70, ("acc_a", "job_1")) for n in range(3)]
         while len(server.requests) < 4:
             time.sleep(0.001)
-        call("small", 4)
-        large.result(timeout=20)
+        call("small", 4, other)
+        for each in large:
+            each.result(timeout=20)
     assert max(place for place, request in enumerate(server.requests) if "/small" in request) < 20
+
+
+def test_the_calls_of_a_job_are_served_in_their_order(serve, make_fetcher):
+    all_there = threading.Event()
+
+    def answer_when_all_are_there(connection):
+        all_there.wait(20)
+        connection.sendall(answer())
+
+    server = serve({"*": answer_when_all_are_there})
+    fetcher = make_fetcher(per_host=4, parallel=4)
+
+    def call(number):
+        with working_for("acc_a", "job_1"):
+            return run(fetcher, *[f"http://a.test:{server.port}/{number}-{n}" for n in range(20)])
+
+    with ThreadPoolExecutor(3) as threads:
+        calls = []
+        for number in range(3):
+            calls.append(threads.submit(call, number))
+            while not fetcher._thread or len(fetcher._thread._batches) <= number:
+                time.sleep(0.001)
+        all_there.set()
+        for each in calls:
+            each.result(timeout=20)
+    asked = [int(request.split("/")[1][0]) for request in server.requests]
+    assert all(earlier <= later for earlier, later in zip(asked, asked[4:], strict=False)), "four are asked at once"
 
 
 def test_a_fault_of_the_fetching_thread_reaches_every_caller_and_the_next_call_works(serve, make_fetcher, monkeypatch):
