@@ -34,6 +34,7 @@ from storage.redis.signals import Signals
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
+IDLE_SECONDS = 5.0  #: between two looks for jobs to end or to go on with, while there is no step to work on
 STOP_SECONDS = 5.0  #: for an errand to end when the supervisor stops; a later start does what is left
 EXPIRE_SECONDS = 10.0
 PURGE_SECONDS = 60.0
@@ -68,6 +69,7 @@ class Supervisor:
     #: Scratch owner without a job → how many objects it had, and when it was first seen with so many.
     _unknown: dict[str, tuple[int, float]] = field(default_factory=dict)
     _any_open: bool = True  # whether there was any step to work on, now or later, when it was last looked for
+    _idle_until: float = 0.0  # until when jobs are not looked at while there is no step to work on
     _jobs_went_well: bool = True  # whether the last errands for jobs did not fail
     _errand_since: float | None = None  # since when an errand of `look_after_jobs` runs; None: none runs
 
@@ -86,6 +88,7 @@ class Supervisor:
 
     def tick(self) -> None:
         """Runs all errands once, in this thread."""
+        self._any_open = True
         self.look_after_jobs()
         self.free_steps()
 
@@ -99,9 +102,10 @@ class Supervisor:
 
     def look_after_jobs(self) -> None:
         """Ends or continues jobs, and deletes what is not needed. This may take minutes."""
-        errands = (self.end_overdue, self.finalize_stranded)
-        went_well = [self._timed(errand) for errand in errands]
-        self._jobs_went_well = all(went_well)
+        if self._any_open or self.clock() >= self._idle_until:
+            self._idle_until = self.clock() + IDLE_SECONDS
+            went_well = [self._timed(errand) for errand in (self.end_overdue, self.finalize_stranded)]
+            self._jobs_went_well = all(went_well)
         self._every(EXPIRE_SECONDS, self.expire_inputs)
         self._every(PURGE_SECONDS, self.purge)
         self._every(SWEEP_SECONDS, self.sweep)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Select, bindparam, select, update
 
 from pipeline.types import StepKind
 from storage.database import now_ms
@@ -17,13 +18,18 @@ from storage.schema import OPEN_STATES, chunks_table, deliveries_table, images_t
 
 def overdue(connection: Connection, limit: int = 50) -> list[str]:
     """Open jobs past their deadline."""
-    late = select(jobs_table.c.id).where(jobs_table.c.finished_at.is_(None), jobs_table.c.deadline_at < now_ms()).limit(limit)
-    return list(connection.execute(late).scalars())
+    return list(connection.execute(_overdue(), {"most": limit}).scalars())
+
+
+@cache
+def _overdue() -> Select[str]:
+    late = (jobs_table.c.finished_at.is_(None), jobs_table.c.deadline_at < now_ms())
+    return select(jobs_table.c.id).where(*late).limit(bindparam("most"))
 
 
 def any_stranded(connection: Connection) -> bool:
     """Whether there is a job for `finalize_stranded`. Most of the time there is none, and a read costs less than a write."""
-    return connection.scalar(_stranded().limit(1)) is not None
+    return connection.scalar(_first_stranded()) is not None
 
 
 def finalize_stranded(connection: Connection) -> list[str]:
@@ -32,6 +38,11 @@ def finalize_stranded(connection: Connection) -> list[str]:
     for row in rows:
         finalize_next(connection, job=row.id, round_=row.round)
     return [row.id for row in rows]
+
+
+@cache
+def _first_stranded() -> Select[Any]:
+    return _stranded().limit(1)
 
 
 def _stranded() -> Select[Any]:

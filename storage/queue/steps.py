@@ -304,7 +304,12 @@ def _cancel_statement() -> ReturningUpdate[Any]:
 
 def any_open(connection: Connection) -> bool:
     """Whether there is any step to work on, now or later. A read that finds none is much cheaper than a write that changes none."""
-    return connection.scalar(select(steps_table.c.id).where(text(OPEN_STEP)).limit(1)) is not None
+    return connection.scalar(_an_open_step()) is not None
+
+
+@cache
+def _an_open_step() -> Select[int]:
+    return select(steps_table.c.id).where(text(OPEN_STEP)).limit(1)
 
 
 def reclaim_expired(connection: Connection) -> int:

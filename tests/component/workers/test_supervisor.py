@@ -32,6 +32,7 @@ from tests.rows import (
 from workers.supervisor import (
     CREDITS_SECONDS,
     HUNG_SECONDS,
+    IDLE_SECONDS,
     PURGED_AT_ONCE,
     SWEEP_FULL_SECONDS,
     UNKNOWN_FULL_SECONDS,
@@ -122,6 +123,31 @@ def test_an_ended_job_is_not_finalized_again(house, supervisor):
         connection.execute(delete(schema.steps_table).where(schema.steps_table.c.job == job))
     supervisor.finalize_stranded()
     assert finalize_steps(house, job) == []
+
+
+def test_an_idle_supervisor_looks_for_stranded_jobs_less_often(house, supervisor, clock):
+    supervisor.free_steps()
+    supervisor.look_after_jobs()
+    job = accepted(house)
+    strand(house, job)
+    clock.now += IDLE_SECONDS - 1
+    supervisor.free_steps()
+    supervisor.look_after_jobs()
+    assert finalize_steps(house, job) == []
+    clock.now += 1
+    supervisor.look_after_jobs()
+    assert len(finalize_steps(house, job)) == 1
+
+
+def test_a_supervisor_with_open_steps_ends_overdue_jobs_each_second(house, supervisor, clock):
+    supervisor.free_steps()
+    supervisor.look_after_jobs()
+    job = accepted(house)
+    house.make_overdue()
+    clock.now += 1
+    supervisor.free_steps()
+    supervisor.look_after_jobs()
+    assert JobStatus(job_row(house.database, job).status).ended
 
 
 # Leases and rings
