@@ -13,9 +13,9 @@ from api.auth import authenticate
 from api.errors import ApiError, json_response
 from api.job_actions import gone_is_404
 from api.json_body import read_object
+from api.openapi.building import text
 from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.error_codes import OF_BODIES
-from api.openapi.schemas import text
 from api.paging import asked_item, own_job
 from api.render import item_json
 from api.wiring import WebParts

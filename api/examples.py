@@ -9,8 +9,8 @@ from flask import Blueprint, Response
 
 from api.errors import ApiError
 from api.health import may_see_details
+from api.openapi.building import text
 from api.openapi.document import ResponseSpec, describe
-from api.openapi.schemas import text
 from api.wiring import WebParts
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"

@@ -13,8 +13,8 @@ import structlog
 from flask import Blueprint, Response, request
 
 from api.auth import authenticate
+from api.openapi.building import ref, text
 from api.openapi.document import Parameter, ResponseSpec, describe
-from api.openapi.schemas import ref, text
 from api.paging import own_job
 from api.patience import hung_up
 from api.waiting import LISTEN_SECONDS, waiting_place

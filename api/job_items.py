@@ -12,8 +12,8 @@ from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, encode_json, json_response
+from api.openapi.building import text
 from api.openapi.document import Parameter, ResponseSpec, describe
-from api.openapi.schemas import text
 from api.paging import asked, asked_limit, asked_place, asked_status, cursor_of, list_parameters, own_job
 from api.render import ITEM_STATUSES, as_corrected, corrections_json, item_json
 from api.spreadsheet import BOM, Sheet, merged_rows, merged_table

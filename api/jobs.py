@@ -9,9 +9,9 @@ from flask import Blueprint, Response, request
 from api.accept import accept, accepted_answer
 from api.auth import authenticate
 from api.errors import ApiError, json_response
+from api.openapi.building import text
 from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.error_codes import OF_REQUESTS
-from api.openapi.schemas import text
 from api.openapi.shared import ACCEPTED, BODIES, IDEMPOTENCY_KEY, REQUEST_SOURCE, WAIT
 from api.paging import (
     asked,

@@ -11,8 +11,8 @@ from flask import Blueprint, Flask, Response, g, request
 
 from api.errors import UNAUTHORIZED
 from api.health import Probe, faults_of, has_token, may_see_details
+from api.openapi.building import text
 from api.openapi.document import ResponseSpec, describe
-from api.openapi.schemas import text
 from api.wiring import WebParts
 from pipeline.errors import PartError
 from pipeline.metrics import BUCKETS, COUNTED, PREFIX, REQUEST_SECONDS, REQUESTS, Counts, Metric, counts

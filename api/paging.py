@@ -10,8 +10,8 @@ from typing import Any
 from flask import request
 
 from api.errors import ApiError
+from api.openapi.building import number, text
 from api.openapi.document import Parameter
-from api.openapi.schemas import number, text
 from api.wiring import WebParts
 from pipeline.job_object import JobView
 from pipeline.request.fields import is_storable

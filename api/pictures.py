@@ -11,9 +11,9 @@ from flask import Blueprint, Response, request
 from api.auth import authenticate
 from api.body import BodyRoom, expected_length, pieces
 from api.errors import ApiError
+from api.openapi.building import number, text
 from api.openapi.document import Parameter, ResponseSpec, describe
 from api.openapi.error_codes import OF_BODIES, OF_PICTURES
-from api.openapi.schemas import number, text
 from api.paging import asked, asked_item, own_job, whole_between
 from api.wiring import WebParts
 from pipeline.errors import os_errors

@@ -6,8 +6,8 @@ from flask import Blueprint, Response
 
 from api.auth import authenticate
 from api.errors import ApiError, json_response
+from api.openapi.building import number, text
 from api.openapi.document import Parameter, ResponseSpec, describe
-from api.openapi.schemas import number, text
 from api.paging import asked, asked_limit, asked_place, cursor_of, whole_between
 from api.wiring import WebParts
 from pipeline.job_object import money_by_tier, time_json

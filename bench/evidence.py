@@ -270,7 +270,7 @@ class Kept:
         if kept and kept.exists():
             return reading_of(msgspec.json.decode(kept.read_bytes(), type=OcrReply))
         if self._reader is None:
-            from pipeline.engines.ocr.server import Reader
+            from pipeline.engines.ocr.reader import Reader
 
             self._reader = Reader()
         reply: OcrReply = self._reader.read(data, lambda: True)

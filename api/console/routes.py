@@ -13,8 +13,8 @@ from flask import Blueprint, Response, request
 
 from api.console import minify
 from api.errors import ApiError
+from api.openapi.building import text
 from api.openapi.document import ResponseSpec, describe
-from api.openapi.schemas import text
 
 ASSETS = Path(__file__).with_name("assets")
 TYPES = {

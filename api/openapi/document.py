@@ -16,9 +16,10 @@ from typing import Any, Literal, TypeVar
 from flask import Flask
 
 from api.errors import COMPATIBLE, PROBLEM, UNAUTHORIZED
+from api.openapi.building import Schema, ref
 from api.openapi.error_codes import ERRORS, ITEM_CODES
 from api.openapi.examples import ANSWERS, NO_PICTURES, OF_MEDIA, OF_STATUS, REQUESTS, with_pictures
-from api.openapi.schemas import COMPONENTS, EVERY_ANSWER, HEADERS, PATH_PARAMETERS, Schema, ref
+from api.openapi.schemas import COMPONENTS, EVERY_ANSWER, HEADERS, PATH_PARAMETERS
 from api.openapi.webhooks import webhooks
 from pipeline.request.fields import FIELDS
 

@@ -8,9 +8,9 @@ import msgspec
 from flask import Blueprint, Flask, Response, request
 
 from api.errors import ApiError
+from api.openapi.building import text
 from api.openapi.docs_page import CONTENT_SECURITY_POLICY, SCRIPT, compressed_script, page, script
 from api.openapi.document import TITLE, ResponseSpec, describe, document
-from api.openapi.schemas import text
 
 NOSNIFF = {"X-Content-Type-Options": "nosniff"}
 KEPT_FOR_GOOD = "public, max-age=31536000, immutable"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from api.openapi.building import Schema, number, text
 from api.openapi.document import Parameter, ResponseSpec
-from api.openapi.schemas import Schema, number, text
 
 #: Headers of an answer to a POST that made a job or that repeats an earlier one.
 REPLAYED = ("Preference-Applied", "Idempotent-Replayed")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.openapi.building import EVENTS, ref, text
 from api.openapi.examples import DELIVERY_ID, JOB, RESULT
-from api.openapi.schemas import EVENTS, ref, text
 
 #: Event → when it is sent.
 WHEN = {

@@ -22,7 +22,7 @@ from pipeline.sandbox.libraries import library_paths
 from pipeline.types import MB
 
 if TYPE_CHECKING:  # loaded in the sandbox only
-    from pipeline.engines.ocr.server import Reader
+    from pipeline.engines.ocr.reader import Reader
 
 #: The packages that the server loads, with their models, and those that these load.
 _PACKAGES = ("PIL", "cv2", "msgspec", "numpy", "onnxruntime", "pillow_heif", "rapidocr", "yaml", "zxingcpp")
@@ -34,7 +34,7 @@ _MAX_LOG = 16 * MB
 
 
 def _load() -> Reader:
-    from pipeline.engines.ocr.server import Reader
+    from pipeline.engines.ocr.reader import Reader
 
     return Reader()
 

@@ -13,10 +13,11 @@ import pytest
 from flask import Flask
 
 from api.app import create_app
+from api.openapi.building import EVENTS
 from api.openapi.docs_page import SCRIPT, script
 from api.openapi.document import NotDescribed, document, operations
 from api.openapi.error_codes import ERRORS
-from api.openapi.schemas import COMPONENTS, EVENTS, HEADERS
+from api.openapi.schemas import COMPONENTS, HEADERS
 from pipeline.request.fields import FIELDS
 from tests.described import _validator
 from tests.docs.markdown import ROOT

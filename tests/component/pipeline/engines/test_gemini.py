@@ -13,7 +13,6 @@ from config.settings import load_settings
 from pipeline.engines.gemini import MOST_RAW_BYTES, GeminiEngine
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
 from pipeline.types import Call, Detail, Finish, Form, ItemCode, Picture, Thinking, Tier
-from tests.fakes.flex import FlexServer
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import (
     CUT_OFF,
@@ -158,24 +157,6 @@ def test_an_account_that_is_answered_no_more_stops_the_calls_and_the_job_says_so
         engine.ask(call(1))
     assert caught.value.cause is Cause.ACCOUNT
     assert reason in caught.value.notice
-
-
-def test_an_economy_call_is_sent_as_flex_and_its_answer_says_how_it_was_served(fake, engine):
-    answers = [engine.ask(call(7)), engine.ask(replace(call(8), tier=Tier.ECONOMY))]
-    fake.flex.standard = 1.0
-    answers.append(engine.ask(replace(call(9), tier=Tier.ECONOMY)))
-    assert [sent.tier for sent in fake.calls] == ["standard", "flex", "flex"]
-    assert [answer.tier for answer in answers] == [Tier.STANDARD, Tier.ECONOMY, Tier.STANDARD]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_an_economy_call_that_is_shed_is_neither_an_overload_nor_a_limit(fake, engine, seed):
-    fake.flex = FlexServer(seed=seed, shed=1.0, seconds=(0, 0))
-    with pytest.raises(ModelUnavailable) as raised:
-        engine.ask(replace(call(7), tier=Tier.ECONOMY))
-    assert (raised.value.cause, raised.value.notice) == (Cause.SHED, "")
-    assert raised.value.status in {429, 503}
-    assert len(fake.calls) == 1
 
 
 @pytest.mark.parametrize(

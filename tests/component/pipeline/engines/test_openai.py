@@ -14,7 +14,6 @@ from pipeline.engines.openai import OpenAiEngine, check_model
 from pipeline.engines.openai_errors import BadRequest, Unreadable, meaning
 from pipeline.ports import Cause, ModelFault, ModelRefused, ModelUnavailable
 from pipeline.types import MAX_OUTPUT_TOKENS, Call, Detail, Finish, Form, ItemCode, Picture, Tier
-from tests.fakes.flex import FlexServer
 from tests.fakes.gemini import numbered_picture
 from tests.fakes.gemini_behaviours import (
     CUT_OFF,
@@ -73,22 +72,6 @@ def test_each_picture_goes_under_its_own_label_after_the_prompt(fake, engine):
     assert fake.calls[0].max_output_tokens == MAX_OUTPUT_TOKENS
     assert min(answer.input_tokens, answer.output_tokens) > 0
     assert answer.model_version == "vision:7b-q4"
-
-
-def test_an_economy_call_is_sent_as_flex_and_its_answer_says_how_it_was_served(fake, engine):
-    answers = [engine.ask(call(7)), engine.ask(replace(call(8), tier=Tier.ECONOMY))]
-    fake.flex.standard = 1.0
-    answers.append(engine.ask(replace(call(9), tier=Tier.ECONOMY)))
-    assert [sent.tier for sent in fake.calls] == ["auto", "flex", "flex"]
-    assert [answer.tier for answer in answers] == [Tier.STANDARD, Tier.ECONOMY, Tier.STANDARD]
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_an_economy_call_that_is_shed_is_neither_an_overload_nor_a_limit(fake, engine, seed):
-    fake.flex = FlexServer(seed=seed, shed=1.0, seconds=(0, 0))
-    with pytest.raises(ModelUnavailable) as raised:
-        engine.ask(replace(call(7), tier=Tier.ECONOMY))
-    assert (raised.value.cause, raised.value.notice) == (Cause.SHED, "")
 
 
 @pytest.mark.parametrize(

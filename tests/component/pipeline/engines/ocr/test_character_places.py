@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.engines.ocr.server import _places
+from pipeline.engines.ocr.reader import _places
 
 
 def columns(*words, length):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.engines.ocr.engine import OcrEngine
-from pipeline.engines.ocr.server import _Found, _is_doubtful
+from pipeline.engines.ocr.reader import _Found, _is_doubtful
 from pipeline.types import Call, Form, Picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ocr")]
