@@ -6,6 +6,8 @@ bodies at the front door (api/places.py), for lookups of names, for webhooks and
 
 from __future__ import annotations
 
+from collections import Counter
+
 
 def may_take(*, held: int, free: int, count: int = 1, times: int = 1) -> bool:
     """Whether an account that holds `held` places may take `count` more of the `free` ones.
@@ -15,3 +17,29 @@ def may_take(*, held: int, free: int, count: int = 1, times: int = 1) -> bool:
     """
     left = free - count
     return left >= 0 and (held == 0 or held + count <= times * left)
+
+
+class SharedPlaces:
+    """A number of places, shared by the rule. The caller holds a lock."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._held: Counter[str] = Counter()
+
+    def take(self, account: str) -> bool:
+        """Takes a place for the account. Returns whether there was one."""
+        if not may_take(held=self._held.get(account, 0), free=self._free):
+            return False
+        self._free -= 1
+        self._held[account] += 1
+        return True
+
+    def give_back(self, account: str) -> None:
+        self._free += 1
+        self._held[account] -= 1
+        if not self._held[account]:
+            del self._held[account]
+
+    def holds(self, account: str) -> bool:
+        """Whether the account holds a place."""
+        return account in self._held

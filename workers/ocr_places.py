@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from pipeline.shares import may_take
+from pipeline.shares import SharedPlaces
 
 BUSY_SECONDS = 2.5  #: mean delay until a step that found no place is tried again, if few others wait
 MOST_BUSY_SECONDS = 20.0  #: the same if many wait; a turn at the OCR takes about as long
@@ -21,27 +21,21 @@ class OcrPlaces:
 
     def __init__(self, places: int) -> None:
         self._lock = threading.Lock()
-        self._free = places
-        self._held: Counter[str] = Counter()
+        self._places = SharedPlaces(places)
         self._refused: Counter[str] = Counter()  # how often each account has found no place since it took one
 
     def take(self, account: str) -> bool:
         """Takes a place for the account. Returns whether there was one."""
         with self._lock:
-            if not may_take(held=self._held[account], free=self._free):
+            if not self._places.take(account):
                 self._refused[account] += 1
                 return False
             self._refused.pop(account, None)
-            self._free -= 1
-            self._held[account] += 1
             return True
 
     def give_back(self, account: str) -> None:
         with self._lock:
-            self._free += 1
-            self._held[account] -= 1
-            if not self._held[account]:
-                del self._held[account]
+            self._places.give_back(account)
 
     def wait(self, account: str) -> float:
         """Mean seconds until a step of the account that found no place should be tried again."""

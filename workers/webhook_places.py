@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from pipeline.shares import may_take
+from pipeline.shares import SharedPlaces
 
 BUSY_SECONDS = 1.0  #: until a delivery that found no place is tried again
 MOST_BUSY_SECONDS = 4.0  #: the same for an account whose receivers take long
@@ -24,9 +24,8 @@ class WebhookPlaces:
     def __init__(self, places: int, *, of_host: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._free = places
+        self._places = SharedPlaces(places)
         self._of_host = of_host
-        self._held: Counter[str] = Counter()
         self._to: Counter[tuple[str, str]] = Counter()  # by account and receiver
         # For each account that holds places: the seconds of its last call, and when it ended.
         self._last: dict[str, tuple[float, float]] = {}
@@ -34,10 +33,8 @@ class WebhookPlaces:
     def take(self, account: str) -> bool:
         """Takes a place for the account. Returns whether there was one."""
         with self._lock:
-            if not may_take(held=self._held[account], free=self._free):
+            if not self._places.take(account):
                 return False
-            self._free -= 1
-            self._held[account] += 1
             self._last.setdefault(account, (0.0, self._clock()))
             return True
 
@@ -51,10 +48,8 @@ class WebhookPlaces:
 
     def give_back(self, account: str) -> None:
         with self._lock:
-            self._free += 1
-            self._held[account] -= 1
-            if not self._held[account]:
-                del self._held[account]
+            self._places.give_back(account)
+            if not self._places.holds(account):
                 self._last.pop(account, None)
 
     def give_back_host(self, account: str, host: str, *, seconds: float) -> None:

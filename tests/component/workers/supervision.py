@@ -8,12 +8,8 @@ import pytest
 from sqlalchemy import delete, update
 
 from storage import schema
-from tests.rows import (
-    step_ids,
-)
-from workers.supervisor import (
-    Supervisor,
-)
+from tests.rows import step_ids
+from workers.supervisor import Supervisor
 
 ASYNC = {"Prefer": "respond-async"}
 

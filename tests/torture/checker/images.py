@@ -60,17 +60,23 @@ def as_without_faults(record: Record) -> Looked:
     for name, job in record.jobs.items():
         if job["cancel_after"] is not None or job["delete"] == "running":
             continue
-        was, now = outcomes(record.baseline.get(name, _NOTHING)), outcomes(record.seen.get(name, _NOTHING))
+        seen = record.seen.get(name, _NOTHING)
+        was, now = outcomes(record.baseline.get(name, _NOTHING)), outcomes(seen)
         for index, number in enumerate(job["numbers"]):
             if number in odd:
                 continue
             count += 1
             if (index not in was or was[index] != now.get(index)) and not _excused(record, name, now.get(index)):
-                faults.append(f"{name}: image {index} was {was.get(index)}, and is {now.get(index)}")
+                faults.append(f"{name}: image {index} was {was.get(index)}, and is {now.get(index)}{_said(seen, index)}")
     return f"{count - len(faults)} of {count} images", faults
 
 
 _NOTHING: Row = {"results": [], "errors": []}
+
+
+def _said(seen: Row, index: int) -> str:
+    """The messages of the image's failures, for whoever reads the fault."""
+    return "".join(f" ({message})" for of, message in seen.get("messages", []) if of == index)
 
 
 def _excused(record: Record, name: str, now: list[object] | None) -> bool:

@@ -26,7 +26,7 @@ class Record:
     baseline_calls: list[Row]  #: each model call without faults: at, numbers, outcome
     #: The client's lines under faults: at, job, what, and what goes with it. See load/client.py.
     client: list[Row]
-    seen: dict[str, Row]  #: the same as `baseline`, under faults
+    seen: dict[str, Row]  #: the same as `baseline`, under faults, and messages [[index, message]]
     shown_balances: dict[str, Row]  #: account → available, held and charged, as the API shows them at the end
     #: Rows of the tables at the end: jobs (with phase, name, try and done), ledger, accounts, deliveries, steps.
     rows: dict[str, list[Row]]

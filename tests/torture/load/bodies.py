@@ -77,17 +77,22 @@ def _form(fields: Mapping[str, Any], datas: list[bytes], job: Job) -> Body:
 
 
 def read(job: Job, answer: Row) -> Row:
-    """Reads the compatible body: the picture number in each image's record, and the code of each failed image."""
-    said = answer["results"] or ""
+    """Reads the compatible body: the picture number in each image's record, and the code and the message of each failed image."""
+    text = answer["results"] or ""
     if job.form == "text":
-        found = [[int(label) - 1, int(number)] for label, number in TEXT.findall(said)]
-    elif not said:
+        found = [[int(label) - 1, int(number)] for label, number in TEXT.findall(text)]
+    elif not text:
         found = []
     elif job.form == "json":
-        found = [[picture["label"] - 1, picture["number"]] for picture in json.loads(said)["pictures"]]
+        found = [[picture["label"] - 1, picture["number"]] for picture in json.loads(text)["pictures"]]
     else:
-        found = [[record["index"], _number(record["result"])] for record in json.loads(said)]
-    return {"results": found, "errors": [[error["index"], error["code"]] for error in answer.get("errors", [])]}
+        found = [[record["index"], _number(record["result"])] for record in json.loads(text)]
+    failed = answer.get("errors", [])
+    return {
+        "results": found,
+        "errors": [[error["index"], error["code"]] for error in failed],
+        "messages": [[error["index"], error["message"]] for error in failed],
+    }
 
 
 def _number(said: str) -> int | str:
