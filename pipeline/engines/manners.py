@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from pipeline.engines.refusals import FINAL, OF_MANNER, Refusal, Unreadable, Why, most_pictures, room
-from pipeline.ports import Lessons, ModelFault, ModelRefused
+from pipeline.ports import Lessons, ModelFault, ModelRefused, ModelUnavailable
 from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Finish, Form, ItemCode
 
 SCHEMA, OBJECT, WORDS = "json_schema", "json_object", ""
@@ -95,12 +95,36 @@ class Manners:
                 if not asking.faulted():
                     raise
             else:
+                if asking.usual is not None:
+                    return self._unless_it_passed(asking, asking.usual, answer, attempt)
                 asking.answered()
                 if answer.finish is Finish.TRUNCATED and asking.cut_short():
                     continue
-                if manner.format == SCHEMA and not manner.told and not fits:
-                    asking.ignored_schema()
+                asking.note_fit(manner, fits=fits)
                 return answer
+
+    def _unless_it_passed(
+        self, asking: Asking, usual: Manner, answer: Answer, attempt: Callable[[Manner], tuple[Answer, bool]]
+    ) -> Answer:
+        """The answer to a call that was answered in another manner after the usual one had faulted.
+
+        The fault may have passed meanwhile, as an overload does. So the usual manner is asked once more, and only if it fails again,
+        the other one is learnt.
+        """
+        try:
+            again, fits = attempt(usual)
+        except (ModelFault, Refusal):
+            asking.answered()
+            return answer
+        except ModelUnavailable:
+            return answer
+        self.note_answer(asking.about, asking.kind)
+        asking.note_fit(usual, fits=fits)
+        return replace(
+            again,
+            input_tokens=answer.input_tokens + again.input_tokens,
+            output_tokens=answer.output_tokens + again.output_tokens,
+        )
 
     def asking(self, call: Call, model: str, schema: Any) -> Asking:
         """Begins a call. `schema`: the JSON Schema of its answer, if it has one."""
@@ -185,6 +209,7 @@ class Asking:
     of_server: dict[str, Any] = field(default_factory=dict)  #: lessons that the next answer confirms
     of_kind: dict[str, Any] = field(default_factory=dict)  #: the same, for this kind of call alone
     doubted: bool = False  #: whether other manners are being tried without a word that they are needed
+    usual: Manner | None = None  #: the manner before that, if it was because of faults
     guessed: bool = False  #: whether the output limit was lowered by what earlier calls left of the context
     lowered: int = 0  #: how often the output limit was lowered
     at_most: int | None = None  #: pictures that a call may have, if there were too many
@@ -208,9 +233,10 @@ class Asking:
             return Answer(finish=Finish.UNREADABLE, code=ItemCode.MODEL_REFUSED, detail=str(refusal), at_most=self.at_most)
         raise ModelRefused(str(refusal)) from refusal
 
-    def ignored_schema(self) -> None:
-        """The server has taken the schema, and its answer does not fit it."""
-        self.manners.learn(self.about, {"told": True})
+    def note_fit(self, manner: Manner, *, fits: bool) -> None:
+        """Learns to tell the schema in words, if the server has taken the schema and its answer does not fit it."""
+        if manner.format == SCHEMA and not manner.told and not fits:
+            self.manners.learn(self.about, {"told": True})
 
     def refused(self, refusal: Refusal) -> bool:
         """Changes the manner after a refusal. Returns whether the request is to be sent again."""
@@ -238,7 +264,12 @@ class Asking:
         """Another manner is tried after a second HTTP 500 for a kind of call that was never answered."""
         if self.manner.format == WORDS or self.manners.was_answered(self.kind):
             return False
-        return (self.doubted or self.manners.count_fault(self.kind) > 1) and self._doubt()
+        if self.doubted:
+            return self._doubt()
+        usual = self.manner
+        doubts = self.manners.count_fault(self.kind) > 1 and self._doubt()
+        self.usual = usual if doubts else None
+        return doubts
 
     def cut_short(self) -> bool:
         """After an answer that reached the output limit: whether the request is to be sent again with the usual limit.

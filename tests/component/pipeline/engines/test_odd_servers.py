@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from math import ceil, log2
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.ports import Lessons
 from pipeline.records.validate import compile_schema
 from pipeline.types import Question, Staged
 from tests.fakes.gemini import numbered_picture
+from tests.fakes.gemini_behaviours import failing
 from tests.fakes.openai import FakeOpenAI, Odd
 from tests.fakes.reencode import fake_reencode
 
@@ -59,7 +61,7 @@ def failed(outcomes: list[ChunkOutcome]) -> set[int]:
         ((), Odd(only_streams=True), 0),
         ((), Odd(ignores_schema=True), 1),
         ((), Odd(grammar_fails="failed to parse grammar"), 1),
-        ((), Odd(grammar_fails="Internal Server Error"), 2),
+        ((), Odd(grammar_fails="Internal Server Error"), 3),
         ((), Odd(context=16_384), 1),
         (("system", "json_schema"), Odd(context=12_000, ignores_schema=True), 3),
     ],
@@ -162,3 +164,33 @@ def test_the_answers_of_a_server_that_wraps_them_are_the_same():
         assert numbers(run(engine, 4)) == {number: number for number in range(4)}
         assert json.dumps(fake.faults) == "[]"
         engine.close()
+
+
+@pytest.mark.parametrize("question", [QUESTION, Question(prompt="Which number?", json_mode=True)], ids=["records", "JSON"])
+def test_a_fault_that_passes_is_not_taken_for_the_server_s_manner(question):
+    faults = iter([failing(500)] * 2)
+    with FakeOpenAI(script=lambda _call: next(faults, None)) as fake, closing(engine_of(fake)) as engine:
+        outcomes = run(engine, 8, question)
+        usual, *_, confirmed = [sent.format for sent in fake.sent]
+        assert (failed(outcomes), confirmed) == (set(), usual)
+        before = fake.requests
+        assert failed(run(engine, 8, question)) == set()
+        assert [sent.format for sent in fake.sent[before:]] == [usual]
+
+
+def test_what_was_asked_in_another_manner_is_paid_too():
+    def tokens(faults):
+        left = iter([failing(500)] * faults)
+        with FakeOpenAI(script=lambda _call: next(left, None)) as fake, closing(engine_of(fake)) as engine:
+            return sum(outcome.usage.output_tokens for outcome in run(engine, 8))
+
+    assert tokens(2) > 1.5 * tokens(0)
+
+
+def test_a_server_that_is_away_while_the_usual_manner_is_asked_again_costs_no_answer_and_teaches_nothing():
+    answers = iter([failing(500), failing(500), None, failing(503)])
+    with FakeOpenAI(script=lambda _call: next(answers, None)) as fake, closing(engine_of(fake)) as engine:
+        assert numbers(run(engine, 8)) == {number: number for number in range(8)}
+        before = fake.requests
+        assert numbers(run(engine, 8)) == {number: number for number in range(8)}
+        assert [sent.format for sent in fake.sent[before:]] == ["json_schema"]
