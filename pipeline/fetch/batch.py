@@ -63,7 +63,6 @@ class FetchBatch:
         self._parallel = parallel
         self._placed = 0  # tasks that hold a slot
         self._queues: dict[Server, deque[FetchTask]] = {}  # the tasks that may start, by server
-        self._servers: deque[Server] = deque()  # the servers of _queues, in the order of their turns
         self._ready: list[Fetched | Failure] = []
         self._over: BaseException | None = None
         self._given = 0  # bytes handed to the caller
@@ -109,38 +108,35 @@ class FetchBatch:
 
     def enqueue(self, task: FetchTask) -> None:
         """Queues the task, so that it starts when its server has a free slot."""
-        server = server_of(task.target)
-        if server not in self._queues:
-            self._queues[server] = deque()
-            self._servers.append(server)
+        queue = self._queues.setdefault(server_of(task.target), deque())
         if task.deadline:
-            self._queues[server].appendleft(task)  # it goes first, because its deadline is running
+            queue.appendleft(task)  # it goes first, because its deadline is running
         else:
-            self._queues[server].append(task)
+            queue.append(task)
 
-    def startable(self, slots: HostSlots) -> Iterator[FetchTask]:
-        """Yields the tasks that may start now, one server after the other. Each task has already taken a slot of its server."""
-        full: list[Server] = []
-        while self._servers and self._placed < self._parallel and not self.is_full():
-            server = self._servers.popleft()
-            queue = self._queues[server]
-            while queue and queue[0].ended:
-                queue.popleft()
-            if not queue:
-                del self._queues[server]
-            elif slots.take(server):
-                self._servers.append(server)
-                task = queue.popleft()
-                task.placed = True
-                self._placed += 1
-                yield task
-            else:
-                full.append(server)
-        self._servers.extend(full)
+    def servers(self) -> list[Server]:
+        """The servers that tasks wait for."""
+        return list(self._queues)
 
-    def waits(self) -> bool:
-        """Whether a task may be waiting for a slot."""
-        return bool(self._servers)
+    def waits_at(self, server: Server) -> bool:
+        """Whether a task waits for a slot of the server."""
+        queue = self._queues.get(server)
+        while queue and queue[0].ended:
+            queue.popleft()
+        if not queue:
+            self._queues.pop(server, None)
+        return bool(queue)
+
+    def may_start(self) -> bool:
+        """Whether one more task may be under way."""
+        return self._placed < self._parallel and not self.is_full()
+
+    def take(self, server: Server) -> FetchTask:
+        """The next task for the server, which `waits_at` has found. The caller has taken a slot for it."""
+        task = self._queues[server].popleft()
+        task.placed = True
+        self._placed += 1
+        return task
 
     def displace(self, task: FetchTask, slots: HostSlots) -> None:
         """Gives the task's slot back, if it has one."""
@@ -159,7 +155,6 @@ class FetchBatch:
         """Drops the tasks. They refer to the batch, so keeping them would make a reference cycle."""
         self.tasks.clear()
         self._queues.clear()
-        self._servers.clear()
 
     def fail(self, error: BaseException) -> None:
         """Fails the whole batch: `results` raises this error, and results that were not handed over are dropped."""

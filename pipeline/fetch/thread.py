@@ -19,7 +19,7 @@ from functools import partial
 
 from pipeline.fetch.batch import FetchBatch, FetchTask
 from pipeline.fetch.faults import Fault, timed_out, unconnected, unreachable
-from pipeline.fetch.hosts import HostSlots, server_of
+from pipeline.fetch.hosts import HostSlots, Server, server_of
 from pipeline.fetch.line import Line
 from pipeline.fetch.loop import Loop
 from pipeline.fetch.redirects import Redirect, after_redirect, judge
@@ -146,23 +146,34 @@ class FetchThread:
             self._line.add(batch)
 
     def _start_what_fits(self) -> None:
-        for batch in self._line.in_turn():
-            started = False
-            for task in batch.startable(self._slots):
-                started = True
-                self._start(task)
-            if batch not in self._batches:  # starting one of its tasks has failed the batch
-                continue
-            if batch.is_full():
-                batch.paused = True
-                if batch.is_full():  # it is still full, so its caller sees `paused` when it takes the next value
-                    self._line.discard(batch)
-                    continue
-                batch.paused = False
-            if not batch.waits():
-                self._line.discard(batch)
-            if started:
-                self._line.had_turn(batch)  # other accounts, and the account's other jobs, get the host's next free slot
+        servers = self._line.servers()
+        while servers:  # one after the other, because a batch has a number of fetches for all of its servers
+            servers = [server for server in servers if self._start_one(server)]
+
+    def _start_one(self, server: Server) -> bool:
+        """Starts the next fetch from the server, if it has a free slot. Returns whether it did."""
+        batch = self._line.next_at(server, partial(self._may_start, server))
+        if batch is None or not self._slots.take(server):
+            return False
+        task = batch.take(server)
+        self._line.had_turn(batch, server)
+        if not batch.waits_at(server):
+            self._line.discard(batch, server)
+        self._start(task)
+        return True
+
+    def _may_start(self, server: Server, batch: FetchBatch) -> bool:
+        """Whether the batch has a task for the server that may start now. A batch that starts nothing for long leaves the line."""
+        if not batch.waits_at(server):
+            self._line.discard(batch, server)
+            return False
+        if batch.is_full():
+            batch.paused = True
+            if batch.is_full():  # it is still full, so its caller sees `paused` when it takes the next value
+                self._line.forget(batch)
+                return False
+            batch.paused = False
+        return batch.may_start()
 
     def _start(self, task: FetchTask) -> None:
         """Begins a request for the present hop. The task has already taken a slot for it."""
@@ -364,9 +375,9 @@ class FetchThread:
         for task in batch.tasks:
             self._release(task)
             task.ended = True
+        self._line.forget(batch)
         batch.forget()
         self._batches.discard(batch)
-        self._line.discard(batch)
 
 
 def _out_of_time(task: FetchTask, seconds: float) -> Fault:

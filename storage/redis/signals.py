@@ -104,8 +104,6 @@ def celery_app(redis_url: str) -> Celery:
         broker_transport_options={
             # The queue is in SQL, so Redis need not keep the messages that are worked on. To keep them took two trips a message.
             "ack_emulation": False,
-            # Seconds for which an idle worker's BRPOP waits. A message ends it at once, so kombu's default of 1 only wakes the worker.
-            "polling_interval": 5,
             "max_connections": 1000,  # kombu's default is 10
             # Retry once, without a pause. kombu's default retries for 6 s, and would block an HTTP request for that time.
             "max_retries": 1,
