@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from pipeline.engines.refusals import FINAL, OF_MANNER, Refusal, Unreadable, Why, most_pictures, room
-from pipeline.ports import Lessons, ModelFault, ModelRefused, ModelUnavailable
+from pipeline.ports import Lessons, ModelFault, ModelRefused
 from pipeline.types import MAX_OUTPUT_TOKENS, Answer, Call, Finish, Form, ItemCode
 
 SCHEMA, OBJECT, WORDS = "json_schema", "json_object", ""
@@ -25,6 +25,10 @@ LEAST_OUTPUT = 256  #: output tokens; a call that leaves fewer has too many pict
 ENOUGH_OUTPUT = 1_024  #: output tokens that are left when a call is cut to fit the context
 MOST_LOWERED = 3  #: how often a call's output limit is lowered, before it is left out
 MOST_KNOWN = 1_024  #: kinds of calls that this process remembers as answered or tried
+
+
+#: Refusals that agree with the suspicion that a model does not take the schema.
+OF_SCHEMA = frozenset({Why.SCHEMA, Why.FORMAT, Why.OPEN})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +50,10 @@ class Manner:
     def plainest(self) -> Manner:
         """Only what no server can refuse."""
         return replace(self, formats=(WORDS,), limit="", system=False, detail=False, stream=None)
+
+
+#: Makes one request in a manner. See `Manners.ask`.
+Attempt = Callable[[Manner], tuple[Answer, bool]]
 
 
 def _formats(call: Call) -> tuple[str, ...]:
@@ -74,7 +82,7 @@ class Manners:
     def learn_pictures(self, model: str, most: int) -> None:
         self.learn(self._topic(model), {"pictures": most})
 
-    def ask(self, call: Call, model: str, schema: Any, attempt: Callable[[Manner], tuple[Answer, bool]]) -> Answer:
+    def ask(self, call: Call, model: str, schema: Any, attempt: Attempt) -> Answer:
         """The answer to a call, in the first manner that the model accepts.
 
         `attempt` makes one request. It returns the answer, and whether its records fit `schema`. It raises Refusal if the request
@@ -95,33 +103,46 @@ class Manners:
                 if not asking.faulted():
                     raise
             else:
-                if asking.usual is not None:
-                    return self._unless_it_passed(asking, asking.usual, answer, attempt)
-                asking.answered()
-                if answer.finish is Finish.TRUNCATED and asking.cut_short():
-                    continue
-                asking.note_fit(manner, fits=fits)
-                return answer
+                accepted = self._accepted(asking, answer, attempt, fits=fits)
+                if accepted is not None:
+                    return accepted
 
-    def _unless_it_passed(
-        self, asking: Asking, usual: Manner, answer: Answer, attempt: Callable[[Manner], tuple[Answer, bool]]
-    ) -> Answer:
+    def _accepted(self, asking: Asking, answer: Answer, attempt: Attempt, *, fits: bool) -> Answer | None:
+        """What an answer comes to. None: the request is to be sent again."""
+        if asking.usual is None:
+            asking.answered()
+        if answer.finish is Finish.TRUNCATED and asking.cut_short():
+            return None
+        if asking.usual is not None:
+            return self._unless_it_passed(asking, asking.usual_again(asking.usual), answer, attempt, fits=fits)
+        asking.note_fit(asking.manner, fits=fits)
+        return answer
+
+    def _unless_it_passed(self, asking: Asking, usual: Manner, answer: Answer, attempt: Attempt, *, fits: bool) -> Answer:
         """The answer to a call that was answered in another manner after the usual one had faulted.
 
         The fault may have passed meanwhile, as an overload does. So the usual manner is asked once more, and only if it fails again,
         the other one is learnt.
         """
         try:
-            again, fits = attempt(usual)
-        except (ModelFault, Refusal):
+            again, again_fits = attempt(usual)
+        except ModelFault:
             asking.answered()
             return answer
-        except ModelUnavailable:
+        except Refusal as refused:
+            if refused.why in OF_SCHEMA:
+                asking.answered()
+            else:
+                self.may_doubt_again(asking.kind)
+            return answer
+        except Exception:  # noqa: BLE001 - the call has its answer, and the next call meets what is wrong now
+            self.may_doubt_again(asking.kind)
             return answer
         self.note_answer(asking.about, asking.kind)
-        asking.note_fit(usual, fits=fits)
+        asking.note_fit(usual, fits=again_fits)
+        worse = answer.finish is Finish.COMPLETE and fits and not (again.finish is Finish.COMPLETE and again_fits)
         return replace(
-            again,
+            answer if worse else again,
             input_tokens=answer.input_tokens + again.input_tokens,
             output_tokens=answer.output_tokens + again.output_tokens,
         )
@@ -176,6 +197,11 @@ class Manners:
             first = kind not in self._tried
             self._tried.add(kind)
             return first or pictures <= 1
+
+    def may_doubt_again(self, kind: str) -> None:
+        """Other manners may be tried once more, because nothing came of it."""
+        with self._lock:
+            self._tried.discard(kind)
 
     def count_fault(self, kind: str) -> int:
         with self._lock:
@@ -270,6 +296,13 @@ class Asking:
         doubts = self.manners.count_fault(self.kind) > 1 and self._doubt()
         self.usual = usual if doubts else None
         return doubts
+
+    def usual_again(self, usual: Manner) -> Manner:
+        """The usual manner, with what the server has said by words since."""
+        if self.manner == self.manner.plainest():
+            return usual
+        output = MAX_OUTPUT_TOKENS if self.guessed else self.manner.output
+        return replace(self.manner, formats=usual.formats, output=output)
 
     def cut_short(self) -> bool:
         """After an answer that reached the output limit: whether the request is to be sent again with the usual limit.

@@ -26,9 +26,13 @@ class Line:
     def add(self, batch: FetchBatch) -> None:
         """Puts the batch in the line of each server that it has tasks for, if it is not there."""
         for server in batch.servers():
-            line = self._servers.setdefault(server, {}).setdefault(batch.asker.account, {}).setdefault(batch.asker, [])
-            if batch not in line:
-                insort(line, batch, key=attrgetter("number"))
+            self.add_at(server, batch)
+
+    def add_at(self, server: Server, batch: FetchBatch) -> None:
+        """Puts the batch in the line of this server, if it is not there."""
+        line = self._servers.setdefault(server, {}).setdefault(batch.asker.account, {}).setdefault(batch.asker, [])
+        if batch not in line:
+            insort(line, batch, key=attrgetter("number"))
 
     def discard(self, batch: FetchBatch, server: Server) -> None:
         """Takes the batch out of the server's line, if it is there."""
@@ -50,7 +54,7 @@ class Line:
             self.discard(batch, server)
 
     def servers(self) -> list[Server]:
-        """The servers at which somebody waits."""
+        """The servers at which somebody waits. The one at which a fetch was started last comes last."""
         return list(self._servers)
 
     def next_at(self, server: Server, may_start: Callable[[FetchBatch], bool]) -> FetchBatch | None:
@@ -68,6 +72,7 @@ class Line:
         jobs = accounts.pop(batch.asker.account, None)
         if jobs is None:
             return
+        self._servers[server] = self._servers.pop(server)  # a batch's own limit is shared by its servers in turns
         accounts[batch.asker.account] = jobs
         if (line := jobs.pop(batch.asker, None)) is not None:
             jobs[batch.asker] = line

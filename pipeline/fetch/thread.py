@@ -299,7 +299,7 @@ class FetchThread:
 
     def _enqueue(self, task: FetchTask) -> None:
         task.batch.enqueue(task)
-        self._line.add(task.batch)
+        self._line.add_at(server_of(task.target), task.batch)
 
     def _wait(self) -> float:
         """Seconds until something is due."""

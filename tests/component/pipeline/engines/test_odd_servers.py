@@ -16,7 +16,7 @@ from pipeline.ports import Lessons
 from pipeline.records.validate import compile_schema
 from pipeline.types import Question, Staged
 from tests.fakes.gemini import numbered_picture
-from tests.fakes.gemini_behaviours import failing
+from tests.fakes.gemini_behaviours import OUT_OF_TOKENS, failing
 from tests.fakes.openai import FakeOpenAI, Odd
 from tests.fakes.reencode import fake_reencode
 
@@ -187,10 +187,32 @@ def test_what_was_asked_in_another_manner_is_paid_too():
     assert tokens(2) > 1.5 * tokens(0)
 
 
-def test_a_server_that_is_away_while_the_usual_manner_is_asked_again_costs_no_answer_and_teaches_nothing():
-    answers = iter([failing(500), failing(500), None, failing(503)])
+@pytest.mark.parametrize("passing", [failing(503), failing(429), failing(409)], ids=["503", "429", "409"])
+def test_whatever_the_second_look_meets_the_answer_is_kept_and_nothing_is_learnt(passing):
+    answers = iter([failing(500), failing(500), None, passing])
     with FakeOpenAI(script=lambda _call: next(answers, None)) as fake, closing(engine_of(fake)) as engine:
         assert numbers(run(engine, 8)) == {number: number for number in range(8)}
         before = fake.requests
         assert numbers(run(engine, 8)) == {number: number for number in range(8)}
         assert [sent.format for sent in fake.sent[before:]] == ["json_schema"]
+
+
+def test_a_server_that_was_away_at_the_second_look_is_found_out_by_the_next_call():
+    def script(_call):
+        if len(fake.sent) == 4:
+            return failing(503)
+        return failing(500) if fake.sent[-1].format == "json_schema" else None
+
+    with FakeOpenAI(script=script) as fake, closing(engine_of(fake)) as engine:
+        assert numbers(run(engine, 8)) == {number: number for number in range(8)}
+        assert numbers(run(engine, 8)) == {number: number for number in range(8)}
+        before = fake.requests
+        assert numbers(run(engine, 8)) == {number: number for number in range(8)}
+        assert fake.requests - before == 1, "the other manner is learnt"
+
+
+def test_an_answer_that_is_cut_short_at_the_second_look_does_not_replace_a_whole_one():
+    answers = iter([failing(500), failing(500), None, OUT_OF_TOKENS])
+    with FakeOpenAI(script=lambda _call: next(answers, None)) as fake, closing(engine_of(fake)) as engine:
+        assert numbers(run(engine, 8)) == {number: number for number in range(8)}
+        assert fake.requests == 4

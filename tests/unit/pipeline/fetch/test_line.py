@@ -57,6 +57,15 @@ def test_a_turn_at_one_server_costs_none_at_another():
     assert order_at(line, Y) == [other, waits, busy]
 
 
+def test_servers_take_turns():
+    both = batch("a", "1", "http://x.test/", "http://y.test/")
+    line = line_of(both)
+    line.had_turn(both, X)
+    assert line.servers() == [Y, X]
+    line.had_turn(batch("b", "2"), Y)
+    assert line.servers() == [Y, X]
+
+
 def test_a_batch_waits_once_at_a_server_and_goes_without_a_trace():
     one, two = batch("a", "1", "http://x.test/", "http://y.test/"), batch("a", "2")
     line = line_of(one, one, two)
