@@ -30,7 +30,7 @@ class Trip:
     at: float  #: time.monotonic() when it began, for commits when it ended
     role: str  #: web, worker or supervisor
     kind: str  #: transaction, statement, commit, ping, s3, redis
-    name: str  #: of the statement with its table, of the operation, or of the command
+    name: str  #: of the statement with its table, of the method of HTTP, or of the command
 
 
 class _Book:
@@ -96,15 +96,15 @@ def _count_sql(book: _Book) -> None:
 
 
 def _count_s3(book: _Book) -> None:
-    from botocore.client import BaseClient
+    from botocore.httpsession import URLLib3Session
 
-    real = BaseClient._make_api_call
+    real = URLLib3Session.send
 
-    def call(self: Any, operation: str, *values: Any) -> Any:
-        book.note("s3", operation)
-        return real(self, operation, *values)
+    def send(self: Any, request: Any) -> Any:
+        book.note("s3", f"{request.method}{' ?delete' if request.url.endswith('?delete') else ''}")
+        return real(self, request)
 
-    BaseClient._make_api_call = call
+    URLLib3Session.send = send
 
 
 def _count_redis(book: _Book) -> None:

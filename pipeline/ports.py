@@ -165,8 +165,11 @@ class Lessons(Protocol):
     A topic is a model of one server, or a kind of call of such a model. A lesson is a JSON object, and is forgotten after an hour.
     """
 
-    def known(self, *topics: str) -> list[Mapping[str, Any]]:
-        """The lesson of each topic, in the order of `topics`. Empty if there is none."""
+    def known(self, *topics: str, fresh: bool = False) -> list[Mapping[str, Any]]:
+        """The lesson of each topic, in the order of `topics`. Empty if there is none.
+
+        What another worker has learnt may be missed for a second. `fresh`: it is not to be missed.
+        """
 
     def learn(self, topic: str, lesson: Mapping[str, Any]) -> None:
         """Replaces the lesson of a topic."""

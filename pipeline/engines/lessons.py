@@ -20,7 +20,7 @@ class LocalLessons:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, Mapping[str, Any]]] = {}  # when it is forgotten, and what was learnt
 
-    def known(self, *topics: str) -> list[Mapping[str, Any]]:
+    def known(self, *topics: str, fresh: bool = False) -> list[Mapping[str, Any]]:  # noqa: ARG002 - nobody else learns here
         now = self._clock()
         with self._lock:
             found = [self._known.get(topic) for topic in topics]

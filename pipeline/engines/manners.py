@@ -172,7 +172,7 @@ class Manners:
     def learn(self, topic: str, lesson: Mapping[str, Any]) -> None:
         """Adds to what is known of a topic. Lists are joined, and any other value replaces the one before."""
         with self._lock:
-            [known] = self._lessons.known(topic)
+            [known] = self._lessons.known(topic, fresh=True)  # else what another worker has just learnt would be lost
             joined = {
                 name: sorted({*known.get(name, ()), *value}) if isinstance(value, list) else value
                 for name, value in lesson.items()

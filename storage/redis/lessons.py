@@ -14,7 +14,7 @@ from typing import Any
 import redis
 import structlog
 
-from pipeline.engines.lessons import KEPT_SECONDS, LocalLessons
+from pipeline.engines.lessons import KEPT_SECONDS, MOST_TOPICS, LocalLessons
 from storage.redis.errors import AWAY
 from storage.redis.signals import connect
 
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 PREFIX = "extract-image:lesson"
 ANSWER_SECONDS = 2.0  #: timeout for an answer of Redis
 AWAY_SECONDS = 5.0  #: pause before an unavailable Redis is tried again
+FRESH_SECONDS = 1.0  #: a lesson that was read within this time is not read again; each call of a model needs several
 
 
 class RedisLessons:
@@ -33,6 +34,7 @@ class RedisLessons:
         self._redis = client
         self._clock = clock
         self._here = LocalLessons(clock=clock)
+        self._read: dict[str, tuple[float, Mapping[str, Any]]] = {}  # topic → until when its lesson is fresh, and the lesson
         self._away_until = float("-inf")  # by the clock; until then, an unavailable Redis is not tried
 
     @classmethod
@@ -40,19 +42,27 @@ class RedisLessons:
         """Lessons with their own client of the Redis at `url`."""
         return cls(connect(url, seconds=ANSWER_SECONDS))
 
-    def known(self, *topics: str) -> list[Mapping[str, Any]]:
+    def known(self, *topics: str, fresh: bool = False) -> list[Mapping[str, Any]]:
+        now = self._clock()
+        read = [] if fresh else [kept[1] for topic in topics if (kept := self._read.get(topic)) and now < kept[0]]
+        if len(read) == len(topics):
+            return read
         here = self._here.known(*topics)
-        if self._clock() < self._away_until:
+        if now < self._away_until:
             return here
         try:
             texts: Any = self._redis.mget([_key(topic) for topic in topics])
         except AWAY as error:
             self._note_away(error)
             return here
-        return [json.loads(text) if text is not None else own for text, own in zip(texts, here, strict=True)]
+        found = [json.loads(text) if text is not None else own for text, own in zip(texts, here, strict=True)]
+        for topic, lesson in zip(topics, found, strict=True):
+            self._note(topic, lesson)
+        return found
 
     def learn(self, topic: str, lesson: Mapping[str, Any]) -> None:
         self._here.learn(topic, lesson)
+        self._note(topic, lesson)
         if self._clock() < self._away_until:
             return
         try:
@@ -62,6 +72,11 @@ class RedisLessons:
 
     def close(self) -> None:
         self._redis.close()
+
+    def _note(self, topic: str, lesson: Mapping[str, Any]) -> None:
+        if len(self._read) >= MOST_TOPICS:
+            self._read = {}
+        self._read[topic] = (self._clock() + FRESH_SECONDS, lesson)
 
     def _note_away(self, error: Exception) -> None:
         log.warning("lessons_not_shared", reason=repr(error))

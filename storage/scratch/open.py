@@ -18,4 +18,4 @@ def open_scratch(settings: Settings) -> Scratch:
     from storage.scratch.s3 import S3Scratch, s3_client
 
     bucket, _, prefix = place.strip("/").partition("/")
-    return S3Scratch(partial(s3_client, settings), bucket=bucket, prefix=prefix)
+    return S3Scratch(partial(s3_client, settings), bucket=bucket, prefix=prefix, own_endpoint=bool(settings.s3_endpoint_url))

@@ -22,11 +22,11 @@ from config.settings import Settings
 from pipeline.errors import PartError, Permanent, StorageFull, Transient, not_allowed, os_errors
 from pipeline.scratch_key import SAFE_KEY
 from pipeline.types import MB
+from storage.scratch.s3_quick import CONTENT_TYPE, PIECE, QuickRequests
 
 WHOLE = 8 * MB  #: bytes; smaller objects are held in memory when they are sent or read
 IN_PARTS = 64 * MB  #: bytes; larger objects are uploaded in parts, so that a failure repeats only one part
 PART = 16 * MB  #: bytes of one part
-PIECE = 1 * MB  #: bytes read at a time
 AT_ONCE = 1 * MB  #: bytes; a larger body is sent once S3 has agreed to take it
 BULK = 1000  #: most objects that one request may delete
 POOL = 512  #: idle connections that are kept: the largest WORKER_CONCURRENCY
@@ -116,38 +116,47 @@ class S3Scratch:
     check. An operator can fix keys, buckets and regions while jobs wait. So errors caused by them are Transient, with a notice.
     """
 
-    def __init__(self, connect: Callable[[], Any], *, bucket: str, prefix: str = "") -> None:
+    def __init__(self, connect: Callable[[], Any], *, bucket: str, prefix: str = "", own_endpoint: bool = False) -> None:
+        """`connect`: makes the boto3 client. `own_endpoint`: its endpoint was given, so an object's URL is the endpoint, bucket and key."""
         self._connect = connect
+        self._own_endpoint = own_endpoint
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self._lock = threading.Lock()
         self._made: Any = None
+        self._quick: QuickRequests | None = None
         self._with_md5 = False
 
     def put(self, key: str, body: IO[bytes]) -> None:
         place = {"Bucket": self._bucket, "Key": self._name(key)}
+        typed = {**place, "ContentType": CONTENT_TYPE}
         size = body.seek(0, 2)
         body.seek(0)
         with self._told("put"):
+            client = self._client
             if size <= WHOLE:
-                self._client.put_object(**place, Body=body.read())
+                data = body.read()
+                if not (self._quick and size <= AT_ONCE and self._quick.put(place["Key"], data)):
+                    client.put_object(**typed, Body=data)
             elif size <= IN_PARTS:
-                self._client.put_object(**place, Body=body)
+                client.put_object(**typed, Body=body)
             else:
                 from boto3.s3.transfer import TransferConfig
 
                 # Without threads, only one part at a time is in memory.
                 parts = TransferConfig(multipart_threshold=IN_PARTS, multipart_chunksize=PART, use_threads=False)
-                self._client.upload_fileobj(body, **place, Config=parts)
+                client.upload_fileobj(body, **place, ExtraArgs={"ContentType": CONTENT_TYPE}, Config=parts)
 
     def open(self, key: str) -> IO[bytes]:
         name = self._name(key)
         file = tempfile.SpooledTemporaryFile(max_size=WHOLE)  # noqa: SIM115 - the caller's to close
         try:
             with self._told("open", key):
-                answer = self._client.get_object(Bucket=self._bucket, Key=name)
-                with closing(answer["Body"]) as body:
-                    shutil.copyfileobj(body, file, PIECE)
+                client = self._client
+                if not (self._quick and self._quick.get(name, file)):
+                    answer = client.get_object(Bucket=self._bucket, Key=name)
+                    with closing(answer["Body"]) as body:
+                        shutil.copyfileobj(body, file, PIECE)
             file.seek(0)
         except BaseException:
             file.close()
@@ -234,6 +243,8 @@ class S3Scratch:
             if self._made is None:
                 self._made = self._connect()
                 self._made.meta.events.register("before-sign.s3.DeleteObjects", self._checksum)
+                if self._own_endpoint:
+                    self._quick = QuickRequests(self._made, bucket=self._bucket)
             return self._made
 
     def _checksum(self, request: Any, **_: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.engines.lessons import KEPT_SECONDS, LocalLessons
 from pipeline.ports import Lessons
-from storage.redis.lessons import AWAY_SECONDS, RedisLessons
+from storage.redis.lessons import AWAY_SECONDS, FRESH_SECONDS, RedisLessons
 from storage.redis.signals import connect
 
 
@@ -55,6 +55,31 @@ def test_what_one_process_learns_another_one_knows():
     first, second = (RedisLessons(fakeredis.FakeRedis(server=server)) for _ in range(2))
     first.learn("one", {"pictures": 1})
     assert second.known("one") == [{"pictures": 1}]
+
+
+def test_what_another_process_learns_is_known_after_a_second_or_when_it_is_asked_for_anew():
+    server, now = fakeredis.FakeServer(), [0.0]
+    first = RedisLessons(fakeredis.FakeRedis(server=server))
+    second = RedisLessons(fakeredis.FakeRedis(server=server), clock=lambda: now[0])
+    first.learn("one", {"pictures": 4})
+    assert second.known("one") == [{"pictures": 4}]
+    first.learn("one", {"pictures": 1})
+    now[0] = FRESH_SECONDS - 0.01
+    assert second.known("one") == [{"pictures": 4}]
+    now[0] = FRESH_SECONDS
+    assert second.known("one") == [{"pictures": 1}]
+    first.learn("one", {"pictures": 2})
+    assert second.known("one", fresh=True) == [{"pictures": 2}]
+
+
+def test_a_lesson_that_was_just_read_is_not_read_again_and_what_one_learns_oneself_is_known_at_once():
+    server = fakeredis.FakeServer()
+    lessons = RedisLessons(fakeredis.FakeRedis(server=server), clock=lambda: 0.0)
+    assert lessons.known("one", "other") == [{}, {}]
+    lessons.learn("one", {"pictures": 1})
+    server.connected = False
+    assert lessons.known("other") == [{}]
+    assert lessons.known("one", "other") == [{"pictures": 1}, {}]
 
 
 def test_while_redis_is_away_a_process_remembers_by_itself_and_tries_redis_again_later():
