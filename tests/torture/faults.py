@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.torture import disks
 from tests.torture.fleet import Fleet
 from tests.torture.injector import Injector
 from tests.torture.model import Model
-from tests.torture.planned_faults import LAST, Fault
+from tests.torture.planned_faults import LAST, PAUSE_SECONDS, Fault
 from tests.torture.receiver import Receiver
 from tests.torture.servers import Postgres, Proxies, Valkey
 
@@ -33,6 +34,7 @@ class Faults(Injector):
     valkey: Valkey
     postgres: Postgres | None
     disks: Mapping[str, Path]  #: database, scratch and tmp, where they are small
+    _turns: dict[int, threading.Lock] = field(default_factory=dict)  # of the model and of the receiver
 
     def _act(self, fault: Fault) -> tuple[str, int]:
         """Injects the fault until it is over. Returns what it met, and how often."""
@@ -72,7 +74,7 @@ class Faults(Injector):
             "deploy": lambda: self.fleet.deploy(place, number),
             "pause": lambda: self.fleet.pause(place, number),
         }
-        deadline = time.monotonic() + MORE_SECONDS
+        deadline = time.monotonic() + PAUSE_SECONDS + MORE_SECONDS  # all of them may be paused
         while not (found := acts[verb]()) and time.monotonic() < deadline and not self._stop.wait(LOOK_SECONDS):
             continue
         return found or "nobody was there", bool(found)
@@ -114,14 +116,26 @@ class Faults(Injector):
     def _while_set(
         self, part: Any, mode: str, normal: str, hits: Callable[[], int], fault: Fault, *, more: bool
     ) -> tuple[str, int]:
-        before = hits()
-        part.mode = mode
+        with self._turn(part, waits=more):
+            before = hits()
+            part.mode = mode
+            try:
+                self._last(fault.seconds, lambda: hits() > before, more=more)
+            finally:
+                if part.mode == mode:  # otherwise a later fault of this part has begun
+                    part.mode = normal
+            return mode, hits() - before
+
+    @contextmanager
+    def _turn(self, part: Any, *, waits: bool) -> Iterator[None]:
+        """Has the faults of a part follow each other, because a later one ends an earlier one, which then may have met nothing."""
+        lock = self._turns.setdefault(id(part), threading.Lock())
+        taken = waits and lock.acquire(timeout=MORE_SECONDS)
         try:
-            self._last(fault.seconds, lambda: hits() > before, more=more)
+            yield
         finally:
-            if part.mode == mode:  # otherwise a later fault of this part has begun
-                part.mode = normal
-        return mode, hits() - before
+            if taken:
+                lock.release()
 
     def _last(self, seconds: float, met: Callable[[], bool], *, more: bool = True) -> None:
         self._stop.wait(seconds)
