@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,6 +35,7 @@ class RedisLessons:
         self._redis = client
         self._clock = clock
         self._here = LocalLessons(clock=clock)
+        self._lock = threading.Lock()
         self._read: dict[str, tuple[float, Mapping[str, Any]]] = {}  # topic → until when its lesson is fresh, and the lesson
         self._away_until = float("-inf")  # by the clock; until then, an unavailable Redis is not tried
 
@@ -57,12 +59,12 @@ class RedisLessons:
             return here
         found = [json.loads(text) if text is not None else own for text, own in zip(texts, here, strict=True)]
         for topic, lesson in zip(topics, found, strict=True):
-            self._note(topic, lesson)
+            self._note(topic, lesson, now)
         return found
 
     def learn(self, topic: str, lesson: Mapping[str, Any]) -> None:
         self._here.learn(topic, lesson)
-        self._note(topic, lesson)
+        self._note(topic, lesson, self._clock())
         if self._clock() < self._away_until:
             return
         try:
@@ -73,10 +75,15 @@ class RedisLessons:
     def close(self) -> None:
         self._redis.close()
 
-    def _note(self, topic: str, lesson: Mapping[str, Any]) -> None:
-        if len(self._read) >= MOST_TOPICS:
-            self._read = {}
-        self._read[topic] = (self._clock() + FRESH_SECONDS, lesson)
+    def _note(self, topic: str, lesson: Mapping[str, Any], at: float) -> None:
+        """Keeps a lesson as it was at this time, unless it was learnt here since, while Redis was being read."""
+        fresh_until = at + FRESH_SECONDS
+        with self._lock:
+            if len(self._read) >= MOST_TOPICS:
+                self._read = {}
+            kept = self._read.get(topic)
+            if kept is None or kept[0] <= fresh_until:
+                self._read[topic] = (fresh_until, lesson)
 
     def _note_away(self, error: Exception) -> None:
         log.warning("lessons_not_shared", reason=repr(error))

@@ -22,7 +22,7 @@ from config.settings import Settings
 from pipeline.errors import PartError, Permanent, StorageFull, Transient, not_allowed, os_errors
 from pipeline.scratch_key import SAFE_KEY
 from pipeline.types import MB
-from storage.scratch.s3_quick import CONTENT_TYPE, PIECE, QuickRequests
+from storage.scratch.s3_quick import CONTENT_TYPE, PIECE, QuickRequests, quick_requests
 
 WHOLE = 8 * MB  #: bytes; smaller objects are held in memory when they are sent or read
 IN_PARTS = 64 * MB  #: bytes; larger objects are uploaded in parts, so that a failure repeats only one part
@@ -136,8 +136,11 @@ class S3Scratch:
             client = self._client
             if size <= WHOLE:
                 data = body.read()
-                if not (self._quick and size <= AT_ONCE and self._quick.put(place["Key"], data)):
+                quick = self._quick if size <= AT_ONCE else None
+                if not (quick and quick.put(place["Key"], data)):
                     client.put_object(**typed, Body=data)
+                    if quick:
+                        quick.missed()
             elif size <= IN_PARTS:
                 client.put_object(**typed, Body=body)
             else:
@@ -152,11 +155,13 @@ class S3Scratch:
         file = tempfile.SpooledTemporaryFile(max_size=WHOLE)  # noqa: SIM115 - the caller's to close
         try:
             with self._told("open", key):
-                client = self._client
-                if not (self._quick and self._quick.get(name, file)):
+                client, quick = self._client, self._quick
+                if not (quick and quick.get(name, file)):
                     answer = client.get_object(Bucket=self._bucket, Key=name)
                     with closing(answer["Body"]) as body:
                         shutil.copyfileobj(body, file, PIECE)
+                    if quick:
+                        quick.missed()
             file.seek(0)
         except BaseException:
             file.close()
@@ -241,10 +246,10 @@ class S3Scratch:
         """The client. It is made at the first use, because forked processes must not share connections."""
         with self._lock:
             if self._made is None:
-                self._made = self._connect()
-                self._made.meta.events.register("before-sign.s3.DeleteObjects", self._checksum)
-                if self._own_endpoint:
-                    self._quick = QuickRequests(self._made, bucket=self._bucket)
+                made = self._connect()
+                made.meta.events.register("before-sign.s3.DeleteObjects", self._checksum)
+                self._quick = quick_requests(made, bucket=self._bucket) if self._own_endpoint else None
+                self._made = made
             return self._made
 
     def _checksum(self, request: Any, **_: Any) -> None:

@@ -82,6 +82,21 @@ def test_a_lesson_that_was_just_read_is_not_read_again_and_what_one_learns_onese
     assert lessons.known("one", "other") == [{"pictures": 1}, {}]
 
 
+def test_what_is_learnt_while_redis_is_read_is_known_afterwards():
+    now = [0.0]
+
+    class Slow(fakeredis.FakeRedis):
+        def mget(self, *keys):
+            found = super().mget(*keys)
+            now[0] += 0.1
+            lessons.learn("one", {"pictures": 1})
+            return found
+
+    lessons = RedisLessons(Slow(), clock=lambda: now[0])
+    assert lessons.known("one") == [{}]
+    assert lessons.known("one") == [{"pictures": 1}]
+
+
 def test_while_redis_is_away_a_process_remembers_by_itself_and_tries_redis_again_later():
     server, now = fakeredis.FakeServer(), [0.0]
     clock: Callable[[], float] = lambda: now[0]  # noqa: E731

@@ -6,16 +6,16 @@ import io
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+from structlog.testing import capture_logs
 
 from config.settings import load_settings
 from pipeline.errors import Transient
 from storage.account.accounts import random_id
 from storage.scratch.open import open_scratch
 from storage.scratch.s3 import AT_ONCE, S3Scratch, s3_client
+from storage.scratch.s3_quick import MOST_MISSES, PAUSE_SECONDS, QuickRequests, quick_requests
 from tests.fakes.odd_s3 import Answer, Asked, fault, odd_s3
 
 
@@ -34,9 +34,7 @@ def test_an_object_of_usual_size_is_put_and_read_without_boto3_s_own_calls(s3):
         assert file.read() == b"x" * AT_ONCE
     assert called == []
     scratch.put("job_1/a", io.BytesIO(b"x" * (AT_ONCE + 1)))
-    with pytest.raises(FileNotFoundError):
-        scratch.open("job_1/b")
-    assert called == ["PutObject", "GetObject"]
+    assert called == ["PutObject"]
 
 
 @pytest.mark.parametrize("path", ["", "/", "/behind/a/path", "/behind/a/path/"])
@@ -56,27 +54,6 @@ def test_both_ways_ask_for_the_same_url_and_sign_what_they_send(path):
 
 def test_the_endpoint_of_amazon_is_left_to_boto3():
     assert not open_scratch(load_settings({"SCRATCH_URL": "s3://bucket"}))._own_endpoint
-
-
-@pytest.mark.parametrize("trouble", [ConnectTimeoutError, ReadTimeoutError])
-def test_a_server_that_does_not_answer_in_time_is_not_asked_again_at_once(trouble):
-    asked: list[Any] = []
-
-    def send(request: Any) -> None:
-        asked.append(request)
-        raise trouble(endpoint_url=request.url)
-
-    client = SimpleNamespace(
-        meta=SimpleNamespace(endpoint_url="http://127.0.0.1:9", events=SimpleNamespace(register=lambda *_: None)),
-        _request_signer=SimpleNamespace(sign=lambda *_: None),
-        _endpoint=SimpleNamespace(http_session=SimpleNamespace(send=send)),
-    )
-    scratch = S3Scratch(lambda: client, bucket="bucket", own_endpoint=True)
-    with pytest.raises(Transient, match=r"http://127\.0\.0\.1:9"):
-        scratch.put("job_1/a", io.BytesIO(b"x"))
-    with pytest.raises(Transient):
-        scratch.open("job_1/a")
-    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("refused", [fault(503, "SlowDown"), fault(403, "AccessDenied"), Answer(status=307), Answer(status=204)])
@@ -107,3 +84,69 @@ def test_a_kept_connection_that_the_server_has_closed_is_no_failure():
             scratch.put("job_1/a", io.BytesIO(b"x"))
             with scratch.open("job_1/a") as file:
                 assert file.read() == b"stored"
+
+
+def test_a_missing_object_takes_one_request_and_keeps_its_connection():
+    with odd_s3(lambda one: fault(404, "NoSuchKey") if one.path.endswith("b") else stored(one)) as server:
+        scratch = open_scratch(server.settings())
+        for _ in range(3):
+            with pytest.raises(FileNotFoundError):
+                scratch.open("job_1/b")
+        scratch.open("job_1/a").close()
+        assert (len(server.asked), server.connections) == (4, 1)
+
+
+def test_successes_give_boto3_its_retries_back():
+    with odd_s3(lambda one: stored(one) if one.path.endswith("a") else fault(500, "InternalError")) as server:
+        client = s3_client(server.settings())
+        scratch = S3Scratch(lambda: client, bucket="bucket", own_endpoint=True)
+
+        def attempts() -> int:
+            before = len(server.asked)
+            with pytest.raises(Transient):
+                scratch.delete(["job_1/b"])
+            return len(server.asked) - before
+
+        while attempts() == 3:
+            continue
+        for _ in range(60):
+            scratch.put("job_1/a", io.BytesIO(b"x"))
+        assert attempts() == 3
+
+
+def test_a_server_with_ways_of_its_own_is_left_to_boto3_for_a_while():
+    with odd_s3(stored) as server:
+        now = [0.0]
+        client = s3_client(server.settings())
+        quick = QuickRequests(client, bucket="bucket", clock=lambda: now[0])
+        for _ in range(MOST_MISSES - 1):
+            quick.missed()
+        assert quick.put("job_1/a", b"x")
+        for _ in range(MOST_MISSES):
+            quick.missed()
+        assert not quick.put("job_1/a", b"x")
+        for _ in range(MOST_MISSES):
+            quick.missed()  # boto3 was asked because of the pause, which says nothing new
+        now[0] = PAUSE_SECONDS
+        assert quick.put("job_1/a", b"x")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://s3.eu-central-1.amazonaws.com",
+        "https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com",
+        "http://localhost/p/../q",
+        "http://localhost/a%20b",
+        "http://localhost/ä",
+    ],
+)
+def test_an_endpoint_with_rules_of_its_own_is_left_to_boto3(endpoint):
+    assert quick_requests(SimpleNamespace(meta=SimpleNamespace(endpoint_url=endpoint)), bucket="bucket") is None
+
+
+def test_a_client_with_other_parts_is_asked_as_usual():
+    with odd_s3(stored) as server, capture_logs() as logs:
+        client = s3_client(server.settings())
+        assert quick_requests(SimpleNamespace(meta=client.meta), bucket="bucket") is None
+    assert [log["event"] for log in logs] == ["no_quick_requests"]

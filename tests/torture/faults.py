@@ -35,6 +35,11 @@ class Faults(Injector):
     postgres: Postgres | None
     disks: Mapping[str, Path]  #: database, scratch and tmp, where they are small
     _turns: dict[int, threading.Lock] = field(default_factory=dict)  # of the model and of the receiver
+    _recovers_at: float = float("inf")  # by time.monotonic(): when the last faults begin, from which recovery is measured
+
+    def start(self, faults: tuple[Fault, ...]) -> None:
+        self._recovers_at = time.monotonic() + min((fault.at for fault in faults if self._exact(fault)), default=float("inf"))
+        super().start(faults)
 
     def _act(self, fault: Fault) -> tuple[str, int]:
         """Injects the fault until it is over. Returns what it met, and how often."""
@@ -74,7 +79,8 @@ class Faults(Injector):
             "deploy": lambda: self.fleet.deploy(place, number),
             "pause": lambda: self.fleet.pause(place, number),
         }
-        deadline = time.monotonic() + PAUSE_SECONDS + MORE_SECONDS  # all of them may be paused
+        more = MORE_SECONDS + (PAUSE_SECONDS if place == "worker" else 0)  # all workers may be paused
+        deadline = min(time.monotonic() + more, self._recovers_at)
         while not (found := acts[verb]()) and time.monotonic() < deadline and not self._stop.wait(LOOK_SECONDS):
             continue
         return found or "nobody was there", bool(found)
@@ -117,6 +123,8 @@ class Faults(Injector):
         self, part: Any, mode: str, normal: str, hits: Callable[[], int], fault: Fault, *, more: bool
     ) -> tuple[str, int]:
         with self._turn(part, waits=more):
+            if more and time.monotonic() + fault.seconds > self._recovers_at:
+                return "it was too late", 0
             before = hits()
             part.mode = mode
             try:
@@ -130,7 +138,7 @@ class Faults(Injector):
     def _turn(self, part: Any, *, waits: bool) -> Iterator[None]:
         """Has the faults of a part follow each other, because a later one ends an earlier one, which then may have met nothing."""
         lock = self._turns.setdefault(id(part), threading.Lock())
-        taken = waits and lock.acquire(timeout=MORE_SECONDS)
+        taken = waits and lock.acquire(timeout=max(min(MORE_SECONDS, self._recovers_at - time.monotonic()), 0.0))
         try:
             yield
         finally:
@@ -139,7 +147,7 @@ class Faults(Injector):
 
     def _last(self, seconds: float, met: Callable[[], bool], *, more: bool = True) -> None:
         self._stop.wait(seconds)
-        deadline = time.monotonic() + (MORE_SECONDS if more else 0)
+        deadline = min(time.monotonic() + MORE_SECONDS, self._recovers_at) if more else 0.0
         while not met() and time.monotonic() < deadline and not self._stop.wait(LOOK_SECONDS):
             continue
 
