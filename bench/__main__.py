@@ -135,6 +135,9 @@ def show(results: dict[str, Any]) -> None:
             name = report["command"].removeprefix("python -m bench.") if at == 0 else ""
             table.add_row(name, row["what"], row["text"], row["goal"], row["verdict"], end_section=row is report["rows"][-1])
     console.print(table)
+    work = [report["fixed_work_ms"] for report in results["reports"] if "fixed_work_ms" in report]
+    if work:
+        console.print(f"After each bench a fixed piece of Python took {min(work):.1f} to {max(work):.1f} ms.")
     for report in results["reports"]:
         if report["limit"]:
             console.print(f"{report['command'].removeprefix('python -m bench.')}: {report['limit']}", soft_wrap=True)

@@ -19,7 +19,7 @@ from bench.front_door import memory
 from bench.large_job import others
 from bench.report import at_most, print_report, spread
 from bench.web import IMAGES
-from testbed import Service, serving
+from testbed import Service, command_of, serving
 
 MB = 1_000_000
 SETTLE_SECONDS, REST_SECONDS = 10, 30  #: time until the service is idle; time over which the idle service is measured
@@ -37,7 +37,7 @@ def cpu(service: Service) -> float:
 
 
 def worker(service: Service) -> psutil.Process:
-    return next(process for process in family(service) if process.cmdline()[-1:] == ["worker"])
+    return next(process for process in family(service) if command_of(process)[-1:] == ["worker"])
 
 
 def at_rest(service: Service) -> tuple[float, float]:

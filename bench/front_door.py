@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.report import at_most, print_report, spread
-from testbed import FakeGemini, Service, numbered_picture, serving
+from testbed import FakeGemini, Service, command_of, numbered_picture, serving
 
 IMAGES = 3000
 
@@ -20,7 +20,8 @@ IMAGES = 3000
 def front_door(service: Service) -> psutil.Process:
     """The gunicorn worker. It reads the body; its parent process only monitors it."""
     family = psutil.Process(service.process.pid).children(recursive=True)
-    return next(process for process in family if "web" in process.cmdline() and process.parent().cmdline() == process.cmdline())
+    web = [(process, command_of(process)) for process in family if "web" in command_of(process)]
+    return next(process for process, command in web if any(process.ppid() == other.pid and command == its for other, its in web))
 
 
 def memory(process: psutil.Process, field: str) -> int:

@@ -34,7 +34,7 @@ from pipeline.outbound.addresses import parse_allow
 from pipeline.plan import ChunkPlan, cut
 from pipeline.types import MAX_TOTAL_BYTES
 from storage.scratch.files import FileScratch
-from testbed import ROOT
+from testbed import ROOT, command_of
 from workers.app import collect_less
 from workers.stage import IN_MEMORY
 
@@ -57,7 +57,7 @@ if __name__ == "__main__":
 def cpu() -> float:
     """CPU seconds of this process and its children, including decoders that were replaced. The web server is left out."""
     me = psutil.Process()
-    ours = [me, *(process for child in me.children() if "bench.web" not in child.cmdline() for process in family(child))]
+    ours = [me, *(process for child in me.children() if "bench.web" not in command_of(child) for process in family(child))]
     times = [process.cpu_times() for process in ours]
     return sum(spent.user + spent.system + spent.children_user + spent.children_system for spent in times)
 

@@ -8,7 +8,7 @@ from testbed.pgbouncer import Pooler, pgbouncer
 from testbed.postgres import PostgresServer, postgres
 from testbed.production import Production, eventually, production, valkey
 from testbed.seaweedfs import S3Server, seaweedfs
-from testbed.service import ROOT, PictureServer, Service, environment, pictures, serving
+from testbed.service import ROOT, PictureServer, Service, command_of, environment, pictures, serving
 from tests.fakes.flex import FlexServer
 from tests.fakes.gemini import Behaviour, FakeGemini, SeenCall, numbered_picture
 from tests.fakes.gemini_behaviours import rate_limited
@@ -27,6 +27,7 @@ __all__ = [
     "SeenCall",
     "Service",
     "collecting",
+    "command_of",
     "environment",
     "eventually",
     "job_of",

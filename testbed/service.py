@@ -19,8 +19,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The command line of a process, [] if it has ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
 
 
 class Service:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from testbed import ROOT, environment, pictures, serving
+from testbed import ROOT, command_of, environment, pictures, serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import Behaviour, always
 from tests.rows import quick_folder
@@ -31,7 +31,7 @@ def body(*numbers: int) -> dict[str, object]:
 
 def running(service, word: str) -> psutil.Process:
     family = psutil.Process(service.process.pid).children(recursive=True)
-    [found] = [process for process in family if process.status() != "zombie" and any(word in part for part in process.cmdline())]
+    [found] = [process for process in family if any(word in part for part in command_of(process))]
     return found
 
 

@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from testbed import ROOT, Service, environment, pictures, serving
+from testbed import ROOT, Service, command_of, environment, pictures, serving
 from tests.fakes.gemini import FakeGemini, numbered_picture
 from tests.fakes.gemini_behaviours import in_turn, rate_limited
 
@@ -229,7 +229,7 @@ def test_a_worker_that_is_killed_half_way_is_replaced_and_the_job_ends(tmp_path)
             )
             assert status == 202
             fake.wait_for(lambda: len(fake.seen) >= 50, timeout=30)
-            [worker] = [process for process in family(service.process) if process.cmdline()[-1] == "worker"]
+            [worker] = [process for process in family(service.process) if command_of(process)[-1:] == ["worker"]]
             worker.kill()
             job = service.follow(headers["location"])
             assert job["counts"] == {"total": 300, "succeeded": 300, "failed": 0}
