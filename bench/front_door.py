@@ -20,7 +20,7 @@ IMAGES = 3000
 def front_door(service: Service) -> psutil.Process:
     """The gunicorn worker. It reads the body; its parent process only monitors it."""
     family = psutil.Process(service.process.pid).children(recursive=True)
-    web = [(process, command_of(process)) for process in family if "web" in command_of(process)]
+    web = [(process, command) for process in family if "web" in (command := command_of(process))]
     return next(process for process, command in web if any(process.ppid() == other.pid and command == its for other, its in web))
 
 

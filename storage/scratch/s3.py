@@ -22,7 +22,7 @@ from config.settings import Settings
 from pipeline.errors import PartError, Permanent, StorageFull, Transient, not_allowed, os_errors
 from pipeline.scratch_key import SAFE_KEY
 from pipeline.types import MB
-from storage.scratch.s3_quick import CONTENT_TYPE, PIECE, QuickRequests, quick_requests
+from storage.scratch.s3_quick import CONTENT_TYPE, PIECE, USER_AGENT, QuickRequests, quick_requests
 
 WHOLE = 8 * MB  #: bytes; smaller objects are held in memory when they are sent or read
 IN_PARTS = 64 * MB  #: bytes; larger objects are uploaded in parts, so that a failure repeats only one part
@@ -89,7 +89,7 @@ def s3_client(settings: Settings) -> Any:
         read_timeout=60,
         max_pool_connections=POOL,
         tcp_keepalive=True,
-        user_agent="extract-image",  # boto3 puts its own together anew for each request, which took a tenth of its time
+        user_agent=USER_AGENT,  # boto3 puts its own together anew for each request, which took a tenth of its time
         # Some S3-compatible servers do not support Amazon's newer checksums.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -129,7 +129,6 @@ class S3Scratch:
 
     def put(self, key: str, body: IO[bytes]) -> None:
         place = {"Bucket": self._bucket, "Key": self._name(key)}
-        typed = {**place, "ContentType": CONTENT_TYPE}
         size = body.seek(0, 2)
         body.seek(0)
         with self._told("put"):
@@ -138,11 +137,11 @@ class S3Scratch:
                 data = body.read()
                 quick = self._quick if size <= AT_ONCE else None
                 if not (quick and quick.put(place["Key"], data)):
-                    client.put_object(**typed, Body=data)
+                    client.put_object(**place, ContentType=CONTENT_TYPE, Body=data)
                     if quick:
                         quick.missed()
             elif size <= IN_PARTS:
-                client.put_object(**typed, Body=body)
+                client.put_object(**place, ContentType=CONTENT_TYPE, Body=body)
             else:
                 from boto3.s3.transfer import TransferConfig
 

@@ -5,7 +5,8 @@ takes more of a small request's time than signing and sending. Here an object's 
 a server with its own S3_ENDPOINT_URL allows. botocore's signer and its session of HTTP do the rest, with the client's credentials, clock,
 certificates, proxies and connections.
 
-Only success is handled here. Whatever else S3 answers, the caller asks again with boto3, which repeats, and knows all errors.
+Only success and a missing object are handled here. After every other answer, the caller asks again with boto3. boto3 repeats requests and
+knows all errors.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pipeline.types import MB
 
 log = structlog.get_logger(__name__)
 
+USER_AGENT = "extract-image"
 PIECE = 1 * MB  #: bytes read at a time
 #: SeaweedFS tries whether an object of an unknown type gets smaller when it is compressed, which takes time and is in vain for images.
 CONTENT_TYPE = "image/x-pack"
@@ -114,7 +116,7 @@ class QuickRequests:
         request = AWSRequest(
             method=method,
             url=self._objects + quote(name, safe="/~"),
-            headers={"User-Agent": "extract-image", **({} if data is None else {"Content-Type": CONTENT_TYPE})},
+            headers={"User-Agent": USER_AGENT, **({} if data is None else {"Content-Type": CONTENT_TYPE})},
             data=data,
             stream_output=data is None,
         )
