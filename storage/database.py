@@ -32,6 +32,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from config.roles import CONNECTIONS, SIZED, Opener
 from config.settings import Settings
 from pipeline.numbers import read_json, write_json
+from storage.prepared import QuickConnection
 from storage.silent_peers import LIBPQ, SESSION
 from storage.sql_errors import sql_errors
 
@@ -119,7 +120,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction. It commits at the end of the block, and rolls back if the block raises."""
-        with self._writer, sql_errors(), self.engine.connect() as connection, connection.begin():
+        with self._writer, sql_errors(), QuickConnection(self.engine) as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -128,7 +129,7 @@ class Database:
 
         On Postgres each of its statements sees what was committed before it.
         """
-        with sql_errors(), self.engine.connect().execution_options(**self._reading) as connection, connection.begin():
+        with sql_errors(), QuickConnection(self.engine).execution_options(**self._reading) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:

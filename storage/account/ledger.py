@@ -87,11 +87,9 @@ def settle(
     """
     if not 0 <= charge <= reserved:
         raise ValueError(f"job {job} holds {reserved} credits, {charge} can't be charged")
-    same = {"account": account, "job": job, "round": round_}
     release = reserved - charge
-    charged = {**same, "kind": "charge", "amount": charge, "money": money, "economy_money": economy_money}
-    released = {**same, "kind": "release", "amount": release, "money": 0, "economy_money": 0}
-    connection.execute(_record(), [charged, released])
+    amounts = {"charge": charge, "release": release, "money": money, "economy_money": economy_money}
+    connection.execute(_settled(), {"of": account, "job_id": job, "in_round": round_, **amounts})
     connection.execute(_spend(), {"of": account, "charge": charge, "release": release, "stored": stored_bytes})
 
 
@@ -104,9 +102,19 @@ def _record() -> Insert:
 
 
 @cache
-def of_reserve() -> Select[int]:
-    """Finds the credits that a round has reserved. Parameters: `job` and `round`."""
-    of_round = ledger_table.c.job == bindparam("job"), ledger_table.c.round == bindparam("round")
+def _settled() -> Insert:
+    """Records the charge and the release of a round."""
+    same = {"account": bindparam("of"), "job": bindparam("job_id"), "round": bindparam("in_round"), "created_at": now_ms()}
+    of_charge = {"money": _number("money"), "economy_money": _number("economy_money")}
+    charged = {**same, "kind": "charge", "amount": _number("charge"), **of_charge}
+    released = {**same, "kind": "release", "amount": _number("release"), "money": 0, "economy_money": 0}
+    return insert(ledger_table).values([charged, released])
+
+
+@cache
+def of_reserve(*, round_: int | None = None) -> Select[int]:
+    """Finds the credits that a round has reserved. Parameters: `job`, and `round` if it is not given."""
+    of_round = ledger_table.c.job == bindparam("job"), ledger_table.c.round == (round_ or bindparam("round"))
     return select(ledger_table.c.amount).where(*of_round, ledger_table.c.kind == "reserve")
 
 

@@ -154,7 +154,7 @@ def accept(
         )
     custom_ids: Sequence[str | None] = new.custom_ids or [None] * len(new.sources)
     connection.execute(
-        insert(images_table),
+        _new_images(),
         [
             {"job": new.id, "index": index, "source": source, "custom_id": custom_id, "state": ImageState.WAITING.value}
             for index, (source, custom_id) in enumerate(zip(new.sources, custom_ids, strict=True))
@@ -163,9 +163,8 @@ def accept(
     _add_chunk_rows(connection, new.id, plan=new.plan, inputs=new.inputs)
     rings: list[Ring] | None = None
     if announces and new.waited and len(new.plan) == 1:
-        rings = ringing.add_waited(
-            connection, job=new.id, account=new.account, round_=round_, kind=StepKind.STAGE, part=new.plan[0].no
-        )
+        part = new.plan[0].no
+        rings = ringing.add_waited(connection, job=new.id, account=new.account, round_=round_, kind=StepKind.STAGE, part=part)
     else:
         _add_stage_steps(connection, new.id, round_=round_, plan=new.plan)
     stored_all()
@@ -206,7 +205,7 @@ def _add_stage_steps(connection: Connection, job: str, *, round_: int, plan: Seq
 
 def _add_chunk_rows(connection: Connection, job: str, *, plan: Sequence[ChunkPlan], inputs: Mapping[int, str]) -> None:
     connection.execute(
-        insert(chunks_table),
+        _new_chunks(),
         [
             {
                 "job": job,
@@ -230,6 +229,16 @@ def _add_chunk_rows(connection: Connection, job: str, *, plan: Sequence[ChunkPla
 def _new_job() -> Insert:
     deadline = now_ms() + bindparam("until_deadline", type_=BigInteger)
     return insert(jobs_table).values(created_at=now_ms(), deadline_at=deadline)
+
+
+@cache
+def _new_images() -> Insert:
+    return insert(images_table)
+
+
+@cache
+def _new_chunks() -> Insert:
+    return insert(chunks_table)
 
 
 def check_not_sent_before(connection: Connection, account: str, key: IdempotencyKey) -> None:

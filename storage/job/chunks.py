@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Select, Update, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, Update, bindparam, func, insert, or_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.asking.ask import ChunkOutcome
@@ -76,8 +76,6 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
     row = connection.execute(_chunk(), {"job": lease.job, "no": lease.part}).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {lease.job}")
-    between = {"least": row.first, "most": row.first + row.size - 1}
-    pending = connection.execute(_pending(), {"job": lease.job, **between})
     return ChunkWork(
         job=lease.job,
         account=row.account,
@@ -94,8 +92,15 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
         tier=Tier(row.tier),
         evidence=row.evidence is not None,
         fail_on_error=row.fail_on_error,
-        pending={image.at: image.source for image in pending},
+        pending=_pending_of(connection, lease.job, row),
     )
+
+
+def _pending_of(connection: Connection, job: str, row: Row[Any]) -> dict[int, str | None]:
+    if row.total == 1:  # the job ends with the outcome of its only image, so that image has none
+        return {row.first: row.first_source}
+    between = {"least": row.first, "most": row.first + row.size - 1}
+    return {image.at: image.source for image in connection.execute(_pending(), {"job": job, **between})}
 
 
 # Each statement is built once and cached, because building it takes longer than running it.
@@ -103,6 +108,7 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
 
 @cache
 def _chunk() -> Select[Any]:
+    is_first = images_table.c.job == chunks_table.c.job, images_table.c.index == chunks_table.c.first
     return (
         select(
             jobs_table.c.account,
@@ -120,6 +126,7 @@ def _chunk() -> Select[Any]:
             chunks_table.c.input,
             chunks_table.c.object,
             chunks_table.c.progress,
+            select(images_table.c.source).where(*is_first).scalar_subquery().label("first_source"),
         )
         .join(chunks_table, chunks_table.c.job == jobs_table.c.id)
         .where(jobs_table.c.id == bindparam("job"), chunks_table.c.no == bindparam("no"))
@@ -131,7 +138,7 @@ def _pending() -> Select[tuple[int, str | None]]:
     return select(images_table.c.index.label("at"), images_table.c.source).where(
         images_table.c.job == bindparam("job"),
         images_table.c.index.between(bindparam("least"), bindparam("most")),
-        images_table.c.state.in_(OPEN_IMAGES),
+        or_(*(images_table.c.state == state for state in OPEN_IMAGES)),  # IN would make its text anew for each run
     )
 
 

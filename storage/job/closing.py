@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,16 @@ from storage.queue.steps import Lease
 from storage.schema import OPEN_IMAGES, chunks_table, images_table, jobs_table, steps_table
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What a round's credits are settled by."""
+
+    processed: int  #: images of the job that are done
+    reserved: int  #: credits that the round has reserved
+    money: int  #: cost of the round's model calls, in billionths of a dollar
+    economy_money: int  #: the part of it that was paid for calls in the tier `economy`
 
 
 def finish_job(connection: Connection, lease: Lease, verdict: Verdict) -> list[int]:
@@ -79,14 +89,14 @@ def close_job(
     verdict: Verdict | None,
     *,
     cancelled: bool = False,
-    settled: bool = False,
+    settled: Figures | None = None,
     unsettled: tuple[ItemCode, str] = (ItemCode.CANCELLED, "The job ended before this image's turn."),
 ) -> list[int]:
     """Ends a job: cancels its open steps, settles its credits, and adds the cleanup and webhook steps.
 
     `verdict`: the outcome of the job; None means that it follows from the outcomes of the images. `cancelled`: set the status to
-    cancelled, whatever the verdict is. `settled`: this transaction has ended the round's last open step, and every image has an outcome,
-    so there is nothing to cancel and nothing to fail. `unsettled`: images without an outcome fail with this code and detail.
+    cancelled, whatever the verdict is. `settled`: the figures of a round whose last open step this transaction has ended, and whose images
+    all have an outcome, so there is nothing to cancel and nothing to fail. `unsettled`: images without an outcome fail with this code and detail.
 
     Returns the ids of the next steps, none if the job had already ended.
     """
@@ -95,21 +105,22 @@ def close_job(
     # Cancel the steps before the images' rows are written. A step that records an outcome locks its own row and then its images,
     # so this order avoids a deadlock. After the cancel, no step can record an outcome any more.
     lease_left = 0
-    if not settled:
+    if settled is None:
         lease_left = steps.cancel_open(connection, job=job.id, round_=job.round)
         fail_open_images(connection, job.id, *unsettled)
     verdict = verdict or conclude(job_outcome(connection, job.id))
     if verdict.status is JobStatus.FAILED and job.credits:
         verdict = _without_this_round(connection, job, verdict)
-    found = connection.execute(_figures(), {"job": job.id, "round": job.round}).one()
+    found = settled or _figures_of(connection, job)
     charge = price(verdict.status, found.processed, fail_on_error=job.fail_on_error, charged=job.credits)
     if cancelled:
         verdict = replace(verdict, status=JobStatus.CANCELLED)
     same = {"account": job.account, "job": job.id}
     code, message = verdict.error or (None, None)
     warnings = [*job.warnings, *(text for text in verdict.warnings if text not in job.warnings)]
-    ended = {"status": verdict.status.value, "result": verdict.result, "error_code": code, "error_message": message}
-    row = connection.execute(_end_statement(), {"of": job.id, "charge": charge, "warnings": warnings, **ended}).one()
+    ended = {"status": verdict.status.value, "error_code": code, "error_message": message}
+    said = {stored.RESULT: verdict.result, stored.WARNINGS: warnings}
+    row = connection.execute(_end_statement(connection.dialect.name), {"job": job.id, "charge": charge, **ended, **said}).one()
     facts = {**same, "request": job.request, "code": code, "credits": charge}
     if verdict.status is JobStatus.FAILED:
         log.warning("job_failed", **facts)
@@ -120,8 +131,10 @@ def close_job(
         # A worker with a cancelled step may still write to scratch until its lease expires. So clean up a second time after that.
         parts, delay = [inputs.AFTER_LEASES], lease_left + 1000
         steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP, parts=parts, delay_ms=delay)
+    kept = row.stored_bytes
     if job.webhook_url:
         follow += deliveries.announce(connection, job)
+        kept = stored.recount_job(connection, job.id)  # the delivery counts too
     # The account's row is written once, and late, so that it is locked for a short time.
     ledger.settle(
         connection,
@@ -130,9 +143,9 @@ def close_job(
         round_=job.round,
         reserved=found.reserved,
         charge=charge,
-        money=max(int(found.money), 0),
-        economy_money=max(int(found.economy_money), 0),
-        stored_bytes=stored.recount_job(connection, job.id) - row.stored_bytes,
+        money=found.money,
+        economy_money=found.economy_money,
+        stored_bytes=kept - job.stored_bytes,
     )
     still_in_scratch = row.input_bytes if row.inputs_expire_at is not None else 0
     totals.count_scratch(connection, job.id, still_in_scratch - row.scratch_bytes)
@@ -148,9 +161,19 @@ def _processed() -> Select[int]:
     )
 
 
+def _figures_of(connection: Connection, job: LockedJob) -> Figures:
+    row = connection.execute(_figures(), {"job": job.id, "round": job.round}).one()
+    return Figures(
+        processed=row.processed,
+        reserved=row.reserved,
+        money=max(int(row.money), 0),
+        economy_money=max(int(row.economy_money), 0),
+    )
+
+
 @cache
 def _figures() -> Select[Any]:
-    """What a round's credits are settled by. It is one statement, to save two trips to the database."""
+    """It is one statement, to save three trips to the database."""
     return select(
         _processed().scalar_subquery().label("processed"),
         ledger.of_reserve().scalar_subquery().label("reserved"),
@@ -160,19 +183,23 @@ def _figures() -> Select[Any]:
 
 
 @cache
-def _end_statement() -> ReturningUpdate[Any]:
+def _end_statement(dialect: str) -> ReturningUpdate[Any]:
+    """Ends the job, and counts again what it keeps."""
     columns = jobs_table.c
-    given: dict[str, Any] = {name: bindparam(name) for name in ("status", "result", "error_code", "error_message", "warnings")}
+    given: dict[str, Any] = {name: bindparam(name) for name in ("status", "error_code", "error_message")}
+    said = {"result": stored.new_result(), "warnings": stored.new_warnings()}
     return (
         update(jobs_table)
-        .where(jobs_table.c.id == bindparam("of"))
+        .where(columns.id == bindparam("job"))
         .values(
-            started_at=func.coalesce(jobs_table.c.started_at, now_ms()),
+            started_at=func.coalesce(columns.started_at, now_ms()),
             finished_at=now_ms(),
-            expires_at=now_ms() + jobs_table.c.ttl_ms,
+            expires_at=now_ms() + columns.ttl_ms,
             inputs_expire_at=inputs.expiry(),
-            credits=jobs_table.c.credits + bindparam("charge", type_=BigInteger),
+            credits=columns.credits + bindparam("charge", type_=BigInteger),
+            stored_bytes=stored.kept(dialect, ending=True),
             **given,
+            **said,
         )
         .returning(columns.scratch_bytes, columns.input_bytes, columns.inputs_expire_at, columns.stored_bytes)
     )

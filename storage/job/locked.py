@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 
 from pipeline.types import JobStatus, Tier
+from storage.account.ledger import of_reserve
 from storage.queue.steps import JobGone
 from storage.schema import jobs_table
 
@@ -29,12 +30,22 @@ class LockedJob:
     request: str | None  #: id of the HTTP request that started the round, for the log
     result: str | None  #: result of the previous round, if there was one
     tier: Tier
+    stored_bytes: int  #: what it keeps, as it was counted last
     evidence: Sequence[str] | None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
 
 
 def lock_job(connection: Connection, job: str) -> LockedJob:
     """Locks the job's row until the transaction ends, and returns its values. Raises JobGone."""
-    row = locked_row(connection, _locked_job(), job)
+    return _locked(locked_row(connection, _locked_job(), job))
+
+
+def lock_first_round(connection: Connection, job: str) -> tuple[LockedJob, int]:
+    """As `lock_job`, for a job in its first round. Returns the credits that the round has reserved too."""
+    row = locked_row(connection, _locked_job(reserve=True), job)
+    return _locked(row), row.reserved
+
+
+def _locked(row: Row[Any]) -> LockedJob:
     return LockedJob(
         id=row.id,
         account=row.account,
@@ -47,6 +58,7 @@ def lock_job(connection: Connection, job: str) -> LockedJob:
         request=row.request_id,
         result=row.result,
         tier=Tier(row.tier),
+        stored_bytes=row.stored_bytes,
         evidence=row.evidence,
     )
 
@@ -70,8 +82,9 @@ def locking(*columns: ColumnElement[Any]) -> Select[Any]:
 
 
 @cache
-def _locked_job() -> Select[Any]:
+def _locked_job(*, reserve: bool = False) -> Select[Any]:
     columns = jobs_table.c
+    reserved = [of_reserve(round_=1).scalar_subquery().label("reserved")] if reserve else []
     return locking(
         columns.id,
         columns.account,
@@ -84,5 +97,7 @@ def _locked_job() -> Select[Any]:
         columns.request_id,
         columns.result,
         columns.tier,
+        columns.stored_bytes,
         columns.evidence,
+        *reserved,
     )

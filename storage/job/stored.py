@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     ColumnElement,
     Connection,
@@ -30,6 +31,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from storage.schema import accounts_table, chunks_table, deliveries_table, images_table, jobs_table, merges_table
 
+RESULT, WARNINGS = "new_result", "new_warnings"  #: parameters of a statement that ends a job
 IMAGE_BYTES = 100  #: counted for the row of each image, beside its texts
 
 
@@ -81,19 +83,32 @@ def _account_statement() -> Update:
 def _measure(dialect: str) -> Select[Any]:
     """The account of a job, the bytes that were counted for it, and those that it keeps now."""
     jobs = jobs_table.c
-    columns = jobs.account, jobs.stored_bytes.label("before"), _kept_now(dialect).label("now")
+    columns = jobs.account, jobs.stored_bytes.label("before"), kept(dialect).label("now")
     return select(*columns).where(jobs.id == bindparam("job"))
 
 
 @cache
 def _recount(dialect: str) -> ReturningUpdate[int]:
     jobs = jobs_table.c
-    counted = update(jobs_table).where(jobs.id == bindparam("job")).values(stored_bytes=_kept_now(dialect))
+    counted = update(jobs_table).where(jobs.id == bindparam("job")).values(stored_bytes=kept(dialect))
     return counted.returning(jobs.stored_bytes)
 
 
-def _kept_now(dialect: str) -> ColumnElement[int]:
-    """The bytes that a row of `jobs` keeps. Parameter: `job`, its id."""
+def new_result() -> ColumnElement[str]:
+    """The result that a statement gives a job. Parameter: RESULT."""
+    return bindparam(RESULT, type_=Text)
+
+
+def new_warnings() -> ColumnElement[Any]:
+    """The warnings that a statement gives a job. Parameter: WARNINGS."""
+    return bindparam(WARNINGS, type_=JSON)
+
+
+def kept(dialect: str, *, ending: bool = False) -> ColumnElement[int]:
+    """The bytes that a row of `jobs` keeps. Parameter: `job`, its id.
+
+    `ending`: the statement sets `new_result` and `new_warnings`, which count in place of those that the row has before.
+    """
 
     def size(*columns: ColumnElement[Any]) -> ColumnElement[int]:
         texts = (cast(column, Text) for column in columns)
@@ -105,7 +120,8 @@ def _kept_now(dialect: str) -> ColumnElement[int]:
         return summed.scalar_subquery()
 
     jobs, images, chunks = jobs_table.c, images_table.c, chunks_table.c
-    own = size(jobs.prompt, jobs.options, jobs.metadata, jobs.name, jobs.batch, jobs.webhook_url, jobs.result, jobs.warnings)
+    said = (new_result(), new_warnings()) if ending else (jobs.result, jobs.warnings)
+    own = size(jobs.prompt, jobs.options, jobs.metadata, jobs.name, jobs.batch, jobs.webhook_url, *said)
     now = (
         own
         + total(

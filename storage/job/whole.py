@@ -15,8 +15,8 @@ from pipeline.notes import SEPARATOR, NoteCode, warnings_of
 from pipeline.stage import StagedChunk
 from pipeline.types import ImageState
 from storage.job.chunks import mark_images, set_chunk
-from storage.job.closing import close_job
-from storage.job.locked import lock_job
+from storage.job.closing import Figures, close_job
+from storage.job.locked import lock_first_round
 from storage.queue import steps
 from storage.queue.steps import Lease
 
@@ -28,14 +28,20 @@ def record_whole(
 
     It writes what the stage, extract and finalize steps would have written. Returns the ids of the next steps. Raises LostLease.
     """
-    job = lock_job(connection, lease.job)
+    job, reserved = lock_first_round(connection, lease.job)
     steps.finish(connection, lease)
     _mark(connection, lease.job, chunk, outcome)
     merged = [{"indexes": list(reply.indexes), "text": reply.text} for reply in outcome.replies if reply.result is None]
     set_chunk(connection, lease, replies=merged, usage=outcome.usage.to_store(), open=False)
     said = [*warnings_of(image.note for image in chunk.staged if image.note), *warnings_of(outcome.notes.values())]
     warnings = list(dict.fromkeys([*job.warnings, *said]))
-    return close_job(connection, replace(job, warnings=warnings), verdict, settled=True)
+    figures = Figures(
+        processed=sum(len(reply.indexes) for reply in outcome.replies),
+        reserved=reserved,
+        money=outcome.usage.nanodollars,
+        economy_money=outcome.usage.economy_nanodollars,
+    )
+    return close_job(connection, replace(job, warnings=warnings), verdict, settled=figures)
 
 
 def _mark(connection: Connection, job: str, chunk: StagedChunk, outcome: ChunkOutcome) -> None:

@@ -1,0 +1,333 @@
+"""Statements that run again and again do what they do in SQLAlchemy's own way."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Executable,
+    Float,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    bindparam,
+    delete,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipeline.errors import Transient
+from pipeline.types import StepKind, StepState
+from storage import prepared
+from storage.account import accounts, ledger
+from storage.database import Database, now_ms
+from storage.job import accepting, chunks, closing, locked, stored, totals, views
+from storage.prepared import QuickConnection
+from storage.queue import ringing, steps
+from storage.sql_errors import ConstraintViolated
+
+metadata = MetaData()
+things = Table(
+    "things",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text),
+    Column("size", BigInteger, nullable=False, default=7),
+    Column("share", Float),
+    Column("good", Boolean, nullable=False, default=False),
+    Column("value", JSON),
+    UniqueConstraint("name"),
+)
+
+
+@pytest.fixture
+def base(database: Database) -> Database:
+    metadata.create_all(database.engine)
+    return database
+
+
+def fewer_steps(statement: Executable, keys: tuple[str, ...], connection: Connection) -> bool:
+    """Whether such a run takes few of SQLAlchemy's steps, once the statement has run before."""
+    return prepared._prepare(statement, keys, connection.dialect) is not None
+
+
+ROWS = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.none() | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=20),
+        "size": st.integers(-(2**63), 2**63 - 1),
+        "share": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        "good": st.booleans(),
+        "value": st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="ascii"), max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
+            max_leaves=5,
+        ),
+    },
+)
+
+
+@given(rows=st.lists(ROWS, min_size=1, max_size=6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_and_read_is_the_same(base, rows):
+    """Each row is written twice in each way. From the second time on, the quick connection takes fewer steps."""
+    add, read = insert(things), select(things).order_by(things.c.id)
+    rows = [{**row, "name": None if row.get("name") is None else f"{row['name']} {number}"} for number, row in enumerate(rows)]
+    found = []
+    for kind in (QuickConnection, Connection):
+        with kind(base.engine) as connection, connection.begin():
+            connection.execute(delete(things))
+            for number, row in enumerate(rows):
+                for again in (0, 1):
+                    more = {"name": row["name"] and row["name"] + str(again), "id": 2 * number + again}
+                    connection.execute(add, {**row, **more})
+            found.append([[tuple(row) for row in connection.execute(read)] for _ in range(2)])
+    assert found[0][0] == found[0][1] == found[1][0] == found[1][1]
+
+
+def add_three(connection: Connection) -> None:
+    connection.execute(insert(things), [{"id": number, "name": name, "value": [number]} for number, name in enumerate("abc")])
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda found: found.all(),
+        lambda found: found.first(),
+        lambda found: [row.name for row in found],
+        lambda found: [row[1] for row in found],
+        lambda found: found.mappings().all(),
+        lambda found: found.scalars().all(),
+        lambda found: found.scalars().first(),
+        lambda found: [row._mapping["value"] for row in found],
+        lambda found: found.rowcount,
+    ],
+)
+def test_a_result_is_asked_in_all_the_usual_ways(base, ask: Callable[[Any], Any]):
+    statement = select(things.c.id, things.c.name, things.c.value).where(things.c.id < bindparam("end")).order_by(things.c.id)
+    with base.write() as connection:
+        add_three(connection)
+        assert fewer_steps(statement, ("end",), connection)
+        first, *others = [ask(connection.execute(statement, {"end": 2})) for _ in range(3)]
+    assert others == [first, first]
+
+
+def test_one_row_is_asked_for_in_all_the_usual_ways(base):
+    statement = select(things.c.name).where(things.c.id == bindparam("of"))
+    with base.write() as connection:
+        add_three(connection)
+        for _ in range(3):
+            assert connection.execute(statement, {"of": 1}).one() == ("b",)
+            assert connection.execute(statement, {"of": 9}).one_or_none() is None
+            assert connection.execute(statement, {"of": 1}).scalar_one() == "b"
+            assert connection.scalar(statement, {"of": 9}) is None
+            assert connection.scalars(statement, {"of": 2}).all() == ["c"]
+
+
+def test_the_number_of_changed_rows_is_told(base):
+    statement = update(things).where(things.c.id < bindparam("end")).values(size=things.c.size + bindparam("more"))
+    with base.write() as connection:
+        add_three(connection)
+        assert fewer_steps(statement, ("end", "more"), connection)
+        assert [connection.execute(statement, {"end": end, "more": 1}).rowcount for end in (2, 2, 0, 9)] == [2, 2, 0, 3]
+        assert connection.scalars(select(things.c.size).order_by(things.c.id)).all() == [10, 10, 8]
+
+
+def test_a_statement_returns_rows_of_what_it_writes(base):
+    statement = insert(things).returning(things.c.size, things.c.value)
+    with base.write() as connection:
+        assert fewer_steps(statement, ("value", "name"), connection)
+        for name in "abc":
+            assert connection.execute(statement, {"value": {"of": name}, "name": name}).one() == (7, {"of": name})
+
+
+def test_several_rows_and_one_row_in_a_list_are_written(base):
+    statement = insert(things)
+    with base.write() as connection:
+        for first, count in ((0, 1), (1, 1), (2, 3), (5, 1)):
+            connection.execute(statement, [{"id": first + more, "name": f"n{first + more}"} for more in range(count)])
+        assert connection.scalars(select(things.c.name).order_by(things.c.id)).all() == [f"n{number}" for number in range(6)]
+
+
+def test_a_list_of_values_may_have_any_length(base):
+    """Its text depends on its values, so SQLAlchemy runs it each time."""
+    statement = select(things.c.id).where(things.c.id.in_(bindparam("ids", expanding=True))).order_by(things.c.id)
+    with base.write() as connection:
+        add_three(connection)
+        assert not fewer_steps(statement, ("ids",), connection)
+        asked: list[list[int]] = [[0], [0, 2], [], [0, 1, 2]]
+        assert [connection.scalars(statement, {"ids": ids}).all() for ids in asked] == asked
+
+
+def test_a_text_is_run(base):
+    statement = text("SELECT name FROM things WHERE id = :of")
+    with base.write() as connection:
+        add_three(connection)
+        assert [connection.scalar(statement, {"of": of}) for of in (0, 1, 2)] == ["a", "b", "c"]
+
+
+def test_a_value_in_the_statement_can_be_given_anew(base):
+    statement = select(things.c.name).where(things.c.id == bindparam("of", 1))
+    with base.write() as connection:
+        add_three(connection)
+        assert [connection.scalar(statement) for _ in range(2)] == ["b", "b"]
+        assert [connection.scalar(statement, {"of": 2}) for _ in range(2)] == ["c", "c"]
+
+
+def test_a_missing_value_is_an_error_each_time(base):
+    statement = select(things.c.name).where(things.c.id == bindparam("of"))
+    with base.write() as connection:
+        add_three(connection)
+        for _ in range(2):
+            with pytest.raises(SQLAlchemyError, match="of"):
+                connection.execute(statement)
+        assert [connection.scalar(statement, {"of": 2}) for _ in range(2)] == ["c", "c"]
+
+
+def test_a_default_that_is_computed_is_computed_each_time(base):
+    numbers = iter(range(100))
+    counted = Table(
+        "counted", MetaData(), Column("id", Integer, primary_key=True, default=lambda: next(numbers)), Column("name", Text)
+    )
+    statement = insert(counted)
+    with base.write() as connection:
+        counted.create(connection)
+        for name in "abc":
+            connection.execute(statement, {"name": name})
+        assert connection.execute(select(counted)).all() == [(0, "a"), (1, "b"), (2, "c")]
+
+
+def add_names(database: Database, statement: Executable, names: str) -> None:
+    with database.write() as connection:
+        for name in names:
+            connection.execute(statement, {"name": name})
+
+
+def test_an_error_is_that_of_every_statement_and_the_next_transaction_goes_on(base):
+    statement = insert(things)
+    add_names(base, statement, "ab")
+    for _ in range(2):
+        with pytest.raises(ConstraintViolated):
+            add_names(base, statement, "ca")
+    add_names(base, statement, "c")
+    with base.read() as connection:
+        assert connection.scalars(select(things.c.name).order_by(things.c.id)).all() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_connection_that_has_broken_is_replaced(base):
+    statement = select(things.c.name).where(things.c.id == bindparam("of"))
+    with base.write() as connection:
+        add_three(connection)
+        pid = connection.scalar(text("SELECT pg_backend_pid()"))
+        assert [connection.scalar(statement, {"of": 1}) for _ in range(2)] == ["b", "b"]
+
+    def broken() -> None:
+        other = Database(base.engine.url.render_as_string(hide_password=False))
+        with base.write() as connection:
+            with other.write() as killer:
+                killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            other.close()
+            connection.scalar(statement, {"of": 1})
+
+    with pytest.raises(Transient):
+        broken()
+    with base.write() as connection:
+        assert [connection.scalar(statement, {"of": 1}) for _ in range(2)] == ["b", "b"]
+
+
+def test_who_listens_hears_of_every_statement(base):
+    statement = select(things.c.name).where(things.c.id == bindparam("of"))
+    with base.write() as connection:
+        add_three(connection)
+        connection.scalar(statement, {"of": 1})
+        connection.scalar(statement, {"of": 1})
+    heard: list[str] = []
+    event.listen(base.engine, "after_cursor_execute", lambda *heard_of: heard.append(heard_of[2]))
+    with base.write() as connection:
+        connection.scalar(statement, {"of": 1})
+    assert len(heard) == 1
+
+
+def test_a_statement_that_is_gone_leaves_nothing(base):
+    gc.collect()
+    before = len(prepared._KNOWN)
+    with base.write() as connection:
+        for number in range(50):
+            statement = select(things.c.name).where(things.c.id == number)
+            connection.scalar(statement)
+            connection.scalar(statement)
+    del statement
+    gc.collect()
+    assert len(prepared._KNOWN) <= before + 1
+
+
+LEASE = {"step": 1, "of_epoch": 1}
+HOT = {
+    "a key's account": (accounts._live_key, ("public",)),
+    "a new job": (
+        accepting._new_job,
+        (*accepting._GIVEN, "round", "status", "prompt", "options", "stored_bytes", "total", "until_deadline"),
+    ),
+    "its images": (accepting._new_images, ("job", "index", "source", "custom_id", "state")),
+    "its chunks": (accepting._new_chunks, ("job", "no", "first", "count", "open", "input", "replies", "usage")),
+    "its first step": (ringing._add_waited_statement, ("job", "of", "round", "kind", "part")),
+    "its reservation": (ledger._hold, ("of", "amount", "kept", "stored")),
+    "a movement of credits": (ledger._record, ("account", "job", "round", "kind", "amount")),
+    "a settled round": (ledger._settled, ("of", "job_id", "in_round", "charge", "release", "money", "economy_money")),
+    "an account's spending": (ledger._spend, ("of", "charge", "release", "stored")),
+    "bytes in scratch": (totals._of_shard, ("of", "more")),
+    "a job that begins": (steps._running_statement, ("step",)),
+    "a claim": (steps._claim_statement, ("step", "by", "for_ms")),
+    "a step's end": (lambda: steps._end_statement(StepState.DONE), tuple(LEASE)),
+    "a new step": (
+        lambda: steps._add_statement(in_economy=steps._IN_ECONOMY.get(StepKind.CLEANUP, steps.USUAL)),
+        ("job", "round", "kind", "state", "not_before", "of", "part", "expiries"),
+    ),
+    "a step's work": (chunks._chunk, ("job", "no")),
+    "its images that are open": (chunks._pending, ("job", "least", "most")),
+    "a locked job": (lambda: locked._locked_job(reserve=True), ("job",)),
+    "an image's outcome": (
+        lambda: chunks._marking(("at", "state", "result", "tier", "sha256", "bytes", "note")),
+        ("of", "at", "state", "result", "tier", "sha256", "bytes", "note"),
+    ),
+    "a chunk's outcome": (lambda: chunks._setting(("replies", "usage", "open")), ("of", "part", "replies", "usage", "open")),
+    "a job's figures": (closing._figures, ("job", "round")),
+    "an answer": (views._answer, ("job", "account")),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_the_statements_of_every_small_request_take_few_steps(database, name):
+    build, keys = HOT[name]
+    with database.read() as connection:
+        assert fewer_steps(build(), keys, connection)
+
+
+def test_the_statement_that_ends_a_job_takes_few_steps(database):
+    keys = ("job", "charge", "status", "error_code", "error_message", stored.RESULT, stored.WARNINGS)
+    with database.read() as connection:
+        assert fewer_steps(closing._end_statement(connection.dialect.name), keys, connection)
+
+
+def test_the_clock_is_read_each_time(database):
+    statement = select(now_ms())
+    with database.write() as connection:
+        found = [connection.scalar(statement) for _ in range(200)]
+    assert found == sorted(found)
