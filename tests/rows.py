@@ -24,7 +24,7 @@ from storage.database import Database, now_ms
 from storage.job import accepting, chunks
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease
-from workers.run import Commit, work_on
+from workers.run import ClaimedStep, Commit, work_on
 from workers.wiring import WorkerParts
 
 
@@ -142,7 +142,7 @@ def stolen(database: Database, lease: Lease) -> Lease:
 
 def worked_on(parts: WorkerParts, lease: Lease) -> Commit:
     """Does the work of a step without committing it. Returns the commit. It does not claim the next step."""
-    commit, in_hand = work_on(parts, lease)
+    commit, in_hand = work_on(parts, ClaimedStep(lease=lease))
     if in_hand:
         in_hand.close()
     return commit

@@ -30,7 +30,7 @@ from workers.engine_watch import watch_engine
 from workers.lending import LentPlaces, look_always
 from workers.listening import Listening, while_listening
 from workers.priority_pool import PriorityPool
-from workers.run import run_lease, run_step
+from workers.run import run_lease, run_message, run_step
 from workers.wiring import WorkerParts, build_parts, threads_of
 
 SPARES = 4  #: spare threads for each thread of WORKER_CONCURRENCY; they start when places are lent: see workers/lending.py
@@ -75,15 +75,19 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     publisher = Publisher(parts.signals, "worker")
     threading.Thread(target=watch_engine, args=(parts,), name="engine-watch", daemon=True).start()
     every, waited = threads_of(settings.worker_concurrency)
-    reserved = PriorityPool(parts.signals, partial(run_step, parts), threads=waited, stopping=parts.stopping)
+    reserved = PriorityPool(parts.signals, partial(run_message, parts), threads=waited, stopping=parts.stopping)
     slow = PriorityPool(
-        parts.signals, partial(run_step, parts), threads=settings.economy_concurrency, stopping=parts.stopping, queue=SLOW_QUEUE
+        parts.signals,
+        partial(run_message, parts),
+        threads=settings.economy_concurrency,
+        stopping=parts.stopping,
+        queue=SLOW_QUEUE,
     )
     threading.Thread(target=watch_deadlines, args=(parts,), name="deadlines", daemon=True).start()
     lent = LentPlaces()
     most = SPARES * settings.worker_concurrency
     spares = PriorityPool(
-        parts.signals, partial(run_step, parts), threads=most, stopping=parts.stopping, queue=QUEUE, places=lent
+        parts.signals, partial(run_message, parts), threads=most, stopping=parts.stopping, queue=QUEUE, places=lent
     )
     parts.lending.lend_to(lent, places=most)
     threading.Thread(target=look_always, args=(parts.lending, parts.stopping), name="lending", daemon=True).start()

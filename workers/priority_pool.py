@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from storage.redis.errors import AWAY
+from storage.redis.messages import Message
 from storage.redis.signals import WAITED_QUEUE, Signals
 from workers.lending import LentPlaces
 
@@ -29,7 +30,7 @@ class PriorityPool:
     def __init__(
         self,
         signals: Signals,
-        run: Callable[[int], None],
+        run: Callable[[Message], None],
         *,
         threads: int,
         stopping: threading.Event,
@@ -61,7 +62,7 @@ class PriorityPool:
         Redis drops the message when it is taken. If it is lost then, the supervisor announces the step again.
         """
         try:
-            step = self._signals.take(self._queue, seconds=LOOK_SECONDS)
+            message = self._signals.take(self._queue, seconds=LOOK_SECONDS)
         except AWAY as error:
             log.warning("queue_not_read", queue=self._queue, reason=repr(error))
             self._stopping.wait(LOOK_SECONDS)
@@ -70,15 +71,15 @@ class PriorityPool:
             log.exception("queue_not_read", queue=self._queue)
             self._stopping.wait(LOOK_SECONDS)
             return False
-        if step is None:
+        if message is None:
             return False
-        self._pool.submit(self._work, step)
+        self._pool.submit(self._work, message)
         return True
 
-    def _work(self, step: int) -> None:
+    def _work(self, message: Message) -> None:
         try:
-            self._run_step(step)
+            self._run_step(message)
         except Exception:
-            log.exception("step_crashed", step=step)
+            log.exception("step_crashed", step=message.step)
         finally:
             self._free.release()

@@ -27,6 +27,8 @@ from pipeline.types import ItemCode, JobStatus, StepKind
 from storage.job import chunks, closing, evidence, lost
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
+from storage.redis.messages import Message
+from workers.ahead import Ahead, stage_ahead
 from workers.alone import Died, NoSlot
 from workers.cleanup import cleanup
 from workers.economy import LastMoment, hurry_step
@@ -66,10 +68,17 @@ class ClaimedStep:
 
     lease: Lease
     in_hand: StagedObject | None = None  #: the object that the thread staged in its step before this one
+    ahead: Ahead | None = None  #: what is staged for the step since its message came
 
 
-def run_step(parts: WorkerParts, step: int) -> None:
-    """Works on the step if it is due, then on the steps that follow it."""
+def run_message(parts: WorkerParts, message: Message) -> None:
+    """Works on the step that a message announces, as `run_step`. Stages the message's images while the step is claimed."""
+    with stage_ahead(parts, message) as ahead:
+        run_step(parts, message.step, ahead)
+
+
+def run_step(parts: WorkerParts, step: int, ahead: Ahead | None = None) -> None:
+    """Works on the step if it is due, then on the steps that follow it. `ahead`: what is staged for it."""
     try:
         with parts.database.write() as connection:
             if parts.stopping.is_set():
@@ -79,7 +88,7 @@ def run_step(parts: WorkerParts, step: int) -> None:
     except PartError:
         log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor notifies a worker again
         return
-    waiting = [ClaimedStep(lease=lease) for lease in claimed]
+    waiting = [ClaimedStep(lease=lease, ahead=ahead) for lease in claimed]
     while waiting:
         first, *others = waiting
         if parts.cleaning and first.lease.kind is StepKind.CLEANUP and not first.lease.alone:
@@ -122,18 +131,19 @@ def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after:
     return [lease for lease in claimed if lease]
 
 
-def work_on(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = None) -> tuple[Commit, StagedObject | None]:
+def work_on(parts: WorkerParts, step: ClaimedStep) -> tuple[Commit, StagedObject | None]:
     """Does the step's work. Returns what its transaction writes, and a staged object for the next step, which the caller closes."""
+    lease = step.lease
     if lease.kind is StepKind.STAGE:
-        return stage(parts, lease)
+        return stage(parts, lease, step.ahead)
     if lease.kind is StepKind.EXTRACT:
-        return extract(parts, lease, in_hand), None
+        return extract(parts, lease, step.in_hand), None
     return OTHER_WORK[lease.kind](parts, lease), None
 
 
 def _work_and_commit(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     """Returns the steps to go on with. The first of them gets the object that this step has staged."""
-    commit, in_hand = work_on(parts, step.lease, step.in_hand)
+    commit, in_hand = work_on(parts, step)
     follow: list[ClaimedStep] = []
     try:
         follow = _commit(parts, step.lease, commit)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time_ns
+from typing import IO
 
 from sqlalchemy import Connection
 
@@ -17,17 +18,18 @@ from pipeline.packed import PackReader
 from pipeline.ports import TotalTooLarge
 from pipeline.request.base64_text import decode_texts
 from pipeline.scratch_key import ScratchKey
+from pipeline.stage import StagedChunk
 from pipeline.tracing import spans
 from pipeline.tracing.spans import span
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched, ItemCode
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
+from workers.ahead import IN_MEMORY, Ahead
 from workers.one_lease import FirstCall, commit_begun, commit_whole, deaths_of_a_call, first_call, may_carry, verdict_of
 from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
 
-IN_MEMORY = 8 * MB  #: bytes; a larger object of a chunk is written to disk
 IN_HAND = 1 * MB  #: bytes; an object up to this size is not fetched back, because that would slow a small request
 
 
@@ -35,7 +37,9 @@ NO_URL = "This is an empty string: send the image's http or https URL."
 
 
 @os_errors()  # from the temporary file behind `out`
-def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list[int]], StagedObject | None]:
+def stage(
+    parts: WorkerParts, lease: Lease, ahead: Ahead | None = None
+) -> tuple[Callable[[Connection], list[int]], StagedObject | None]:
     """Fetches or decodes the images, converts them, and puts the object. The returned commit records the outcome of each image.
 
     A small object is returned with the commit, so that the extract step need not fetch it back. The caller closes it.
@@ -48,20 +52,15 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
     with parts.database.read() as connection:
         work = chunks.work_of(connection, lease)
     with ExitStack() as stack:
-        out = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))
-        try:
-            with nullcontext(_keep_turn) if work.waited else parts.staging_turns.turn(lease.account) as pass_on:
-                received = _received(parts, lease, work, pass_on)
-                chunk = staging.stage(
-                    received if spans.active is None else _counted(received),
-                    decode=parts.decode,
-                    out=out,
-                    executor=parts.decoding,
-                    shared=parts.shared_decodes,
-                    job=lease.job,
-                )
-        except TotalTooLarge:
-            return partial(chunks.fail_too_large, lease=lease), None
+        early = ahead.of(work.input, work.pending) if ahead and lease.epoch == 1 and work.input else None
+        if early:
+            chunk, out = early
+        else:
+            out = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))
+            try:
+                chunk = _staged(parts, lease, work, out)
+            except TotalTooLarge:
+                return partial(chunks.fail_too_large, lease=lease), None
         size, seconds = out.seek(0, 2), monotonic() - began
         if may_carry(parts, lease, work, chunk, size=size, seconds=seconds):
             work = replace(work, left=work.left - seconds)
@@ -79,6 +78,20 @@ def stage(parts: WorkerParts, lease: Lease) -> tuple[Callable[[Connection], list
     if call and key:
         return partial(commit_begun, parts, lease=lease, work=work, chunk=chunk, call=call, key=key), in_hand
     return partial(chunks.record_staged, lease=lease, key=key, chunk=chunk, expiries=deaths_of_a_call(lease, work)), in_hand
+
+
+def _staged(parts: WorkerParts, lease: Lease, work: ChunkWork, out: IO[bytes]) -> StagedChunk:
+    """Stages the images of the chunk to `out`. Raises TotalTooLarge."""
+    with nullcontext(_keep_turn) if work.waited else parts.staging_turns.turn(lease.account) as pass_on:
+        received = _received(parts, lease, work, pass_on)
+        return staging.stage(
+            received if spans.active is None else _counted(received),
+            decode=parts.decode,
+            out=out,
+            executor=parts.decoding,
+            shared=parts.shared_decodes,
+            job=lease.job,
+        )
 
 
 def staged_key(lease: Lease) -> str:

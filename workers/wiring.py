@@ -74,6 +74,7 @@ class WorkerParts:
     webhook_places: WebhookPlaces  #: for concurrent webhook calls
     owner: str
     drain: Drain = field(default_factory=Drain)
+    ahead: Executor | None = None  #: stages images of small requests while their steps are claimed; None: nothing does
     shared_fetches: SharedFetches = field(default_factory=SharedFetches)
     lending: Lending = field(default_factory=Lending)  #: the places of steps that wait for slow image servers
     staging_turns: StagingTurns = field(default_factory=StagingTurns)  #: for the chunks of each account
@@ -90,7 +91,7 @@ class WorkerParts:
 
     def for_one_step(self) -> WorkerParts:
         """The parts of a process that works only on the steps it is given and claims none that follow."""
-        alone = replace(self, alone=None, handed_back=None, cleaning=None, drain=Drain())
+        alone = replace(self, alone=None, ahead=None, handed_back=None, cleaning=None, drain=Drain())
         alone.stopping.set()
         return alone
 
@@ -153,6 +154,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     database = open_database(settings, "worker")
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(2 * cores, thread_name_prefix="decoding")
+    every, waited = threads_of(settings.worker_concurrency)
+    ahead = ThreadPoolExecutor(waited, thread_name_prefix="ahead")
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency, economy=settings.economy_calls)
     fetch = Fetcher(settings.fetch_allow, per_host=settings.fetch_per_host)
     drain = Drain()
@@ -164,7 +167,6 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         on_rest=give_back,
     )
     memory_budget = MemoryBudget(CALL_BYTES)
-    every, _ = threads_of(settings.worker_concurrency)
 
     def spare() -> bool:
         """Whether a thread may wait with its pictures in memory without delaying other work."""
@@ -199,6 +201,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         webhook_places=webhook_places(settings),
         owner=owner_name(),
         drain=drain,
+        ahead=ahead,
         staging_turns=StagingTurns(AT_ONCE),
         handed_back=HandedBack(database, signals, drain.stopping),
         cleaning=cleaning,
@@ -209,6 +212,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         cleaning.close()
         alone.close()
         leases.close()
+        ahead.shutdown(wait=False, cancel_futures=True)
         decoding.shutdown(wait=False, cancel_futures=True)
         decode.close()
         fetch.close()

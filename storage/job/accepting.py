@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Connection, Insert, Select, bindparam, insert
 
 from pipeline.credits import reservation
 from pipeline.plan import ChunkPlan
-from pipeline.types import ImageState, JobStatus, Question, StepKind, Tier
+from pipeline.types import MB, ImageState, JobStatus, Question, StepKind, Tier
 from storage.account import ledger
 from storage.database import now_ms
 from storage.job import stored, totals
@@ -26,6 +26,8 @@ KEPT_SHARE = 0.5
 
 
 NO_LIMIT = (1 << 63) - 1
+#: Bytes. Images that a request brought are staged before their step is claimed, if they are no more: see workers/ahead.py.
+STAGED_AHEAD = 1 * MB
 
 
 class TooManyOpenJobs(Exception):
@@ -165,6 +167,8 @@ def accept(
     if announces and new.waited and len(new.plan) == 1:
         part = new.plan[0].no
         rings = ringing.add_waited(connection, job=new.id, account=new.account, round_=round_, kind=StepKind.STAGE, part=part)
+        if new.scratch_bytes <= STAGED_AHEAD:
+            rings = [replace(ring, input=new.inputs.get(part), traceparent=new.traceparent) for ring in rings]
     else:
         _add_stage_steps(connection, new.id, round_=round_, plan=new.plan)
     stored_all()

@@ -59,6 +59,8 @@ class Ring:
     step: int
     waited: bool  #: a caller holds a connection for the step's job
     slow: bool = False  #: its calls are asked in the tier `economy`
+    input: str | None = None  #: scratch key of the images that came with the request, if the worker should stage them at once
+    traceparent: str | None = None  #: of the request, for what the worker does before it has claimed the step
 
 
 def to_ring(

@@ -9,12 +9,24 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+from dataclasses import dataclass
 
 TASK = "workers.run_step"  #: Celery's name of the only task
 
 
-def message_of(step: int, queue: str) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a message says."""
+
+    step: int
+    input: str | None = None  #: scratch key of images that may be staged before the step is claimed
+    traceparent: str | None = None  #: of the request
+
+
+def message_of(message: Message, queue: str) -> bytes:
     """The message that announces a step, as it lies in Celery's queue."""
+    step = message.step
+    early = {} if message.input is None else {"input": message.input, "traceparent": message.traceparent}
     name = str(uuid.uuid4())
     body = json.dumps([[step], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     return json.dumps(
@@ -36,6 +48,7 @@ def message_of(step: int, queue: str) -> bytes:
                 "expires": None,
                 "group": None,
                 "ignore_result": True,
+                **early,
             },
             "properties": {
                 "correlation_id": name,
@@ -50,10 +63,12 @@ def message_of(step: int, queue: str) -> bytes:
     ).encode()
 
 
-def step_of(message: bytes) -> int:
-    """The step that a message announces. Its body is [args, kwargs, embed]. Raises ValueError if it announces none."""
+def read_message(text: bytes) -> Message:
+    """What a message says. Its body is [args, kwargs, embed]. Raises ValueError if it announces no step."""
     try:
-        args, _, _ = json.loads(base64.b64decode(json.loads(message)["body"]))
-        return int(args[0])
-    except (LookupError, TypeError, ValueError) as error:
+        message = json.loads(text)
+        args, _, _ = json.loads(base64.b64decode(message["body"]))
+        headers = message.get("headers") or {}
+        return Message(int(args[0]), input=headers.get("input"), traceparent=headers.get("traceparent"))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"this message announces no step: {error!r}") from error

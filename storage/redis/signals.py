@@ -24,7 +24,7 @@ from redis.retry import Retry
 from pipeline.ports import Cause
 from storage.queue.ringing import Ring
 from storage.redis.errors import AWAY, redis_errors
-from storage.redis.messages import message_of, step_of
+from storage.redis.messages import Message, message_of, read_message
 from storage.redis.silent import remember_silence
 from storage.redis.watching import Watch, Watches
 from storage.silent_peers import tcp_options
@@ -144,15 +144,15 @@ class Signals:
         messages: dict[str, list[bytes]] = {}
         for ring in rings:
             queue = SLOW_QUEUE if ring.slow else WAITED_QUEUE if ring.waited else QUEUE
-            messages.setdefault(queue, []).append(message_of(ring.step, queue))
+            messages.setdefault(queue, []).append(message_of(Message(ring.step, ring.input, ring.traceparent), queue))
         try:
             for queue, those in messages.items():
                 self._sending.lpush(queue, *those)
         except AWAY as error:
             log.warning("not_rung", steps=sum(map(len, messages.values())), reason=repr(error))
 
-    def take(self, queue: str, *, seconds: float) -> int | None:
-        """Takes a message off the queue, and returns the step that it announces. Waits for a message for `seconds` at most.
+    def take(self, queue: str, *, seconds: float) -> Message | None:
+        """Takes a message off the queue. Waits for one for `seconds` at most.
 
         None: there was no message, or one that announces no step. Raises one of AWAY.
         """
@@ -160,7 +160,7 @@ class Signals:
         if found is None:
             return None
         try:
-            return step_of(found[1])
+            return read_message(found[1])
         except ValueError as error:
             log.warning("message_dropped", queue=queue, reason=str(error))
             return None

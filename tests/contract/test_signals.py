@@ -17,7 +17,7 @@ from pipeline.ports import Cause
 from storage.account.accounts import random_id
 from storage.queue.ringing import Ring
 from storage.redis.embedded import EmbeddedRedis
-from storage.redis.messages import TASK
+from storage.redis.messages import TASK, Message
 from storage.redis.signals import (
     CHANNEL,
     COUNTS_TTL,
@@ -215,10 +215,28 @@ def test_a_ring_reaches_the_celery_queue_as_a_task_with_the_step_and_nothing_els
 
 def test_the_message_that_was_rung_first_is_taken_first_and_once(redis_signals):
     redis_signals.ring([Ring(41, waited=False), Ring(42, waited=False), Ring(43, waited=True)])
-    assert [redis_signals.take(QUEUE, seconds=10) for _ in range(2)] == [41, 42]
+    assert [redis_signals.take(QUEUE, seconds=10) for _ in range(2)] == [Message(41), Message(42)]
     assert redis_signals.take(QUEUE, seconds=0.01) is None
-    assert redis_signals.take(WAITED_QUEUE, seconds=10) == 43
+    assert redis_signals.take(WAITED_QUEUE, seconds=10) == Message(43)
     assert redis_signals.queue_is_empty()
+
+
+def test_a_message_names_the_images_that_may_be_staged_at_once(redis_signals):
+    early = {"input": "job_1/in-c0", "traceparent": "00-1-2-01"}
+    redis_signals.ring([Ring(41, waited=True, **early), Ring(42, waited=True)])
+    assert redis_signals.take(WAITED_QUEUE, seconds=10) == Message(41, **early)
+    assert redis_signals.take(WAITED_QUEUE, seconds=10) == Message(42)
+
+
+def test_a_worker_of_the_version_before_takes_such_a_message(redis_signals, redis_url):
+    """It reads the body, as Celery does."""
+    redis_signals.ring([Ring(41, waited=True, input="job_1/in-c0")])
+    with celery_app(redis_url) as app, app.connection_for_read() as connection:
+        simple = connection.SimpleQueue(WAITED_QUEUE)
+        message = simple.get(timeout=10)
+        message.ack()
+        simple.close()
+    assert message.payload[:2] == [[41], {}]
 
 
 @pytest.mark.parametrize(

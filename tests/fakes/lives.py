@@ -43,7 +43,7 @@ from pipeline.ports import Scratch
 from pipeline.types import Answer, Call, Finish, ItemCode, Tier
 from storage.database import Database
 from storage.queue.steps import Lease
-from storage.redis.messages import step_of
+from storage.redis.messages import read_message
 from storage.redis.signals import QUEUE, SLOW_QUEUE, WAITED_QUEUE, Signals
 from storage.scratch.open import open_scratch
 from tests.fakes.crashing import Crashing, Wrapped, WrappedDatabase, WrappedScratch, crashing_parts
@@ -196,7 +196,7 @@ def _message(signals: Signals) -> int | None:
     for queue in (WAITED_QUEUE, QUEUE, SLOW_QUEUE):
         message: Any = signals.redis.rpop(queue)
         if message:
-            return step_of(message)
+            return read_message(message).step
     return None
 
 
