@@ -209,6 +209,8 @@ def _begin_sqlite(connection: Connection) -> None:
     driver.execute("PRAGMA busy_timeout=0")
     try:
         _when_free(partial(driver.execute, "BEGIN IMMEDIATE"))
+    except sqlite3.OperationalError as error:
+        raise OperationalError("BEGIN IMMEDIATE", None, error) from error  # as SQLAlchemy does for its own statements
     finally:
         driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 

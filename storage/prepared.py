@@ -6,6 +6,9 @@ here are built once and kept (`@cache`). From its second run on, such a statemen
 
 SQLAlchemy runs all others: those that are built for each use, those whose text depends on their values, and those with several rows of
 values. It also translates every error.
+
+A result has its rows and their number. It finds a column by its name or its place, not by the table's column, and knows no primary key
+of what was inserted.
 """
 
 from __future__ import annotations
@@ -18,6 +21,14 @@ from sqlalchemy import Connection, Executable
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.selectable import SelectBase
+
+_KINDS = (SelectBase, UpdateBase)  #: SELECT, and INSERT, UPDATE and DELETE
+#: Options of a connection with which SQLAlchemy reads results or compiles in ways of its own.
+_OWN_WAYS = frozenset(
+    {"yield_per", "stream_results", "max_row_buffer", "schema_translate_map", "compiled_cache", "preserve_rowcount"}
+)
 
 Process = Callable[[Any], Any]
 Values = dict[str, Any] | list[Any]  #: as the driver takes them: by name, or in order
@@ -85,40 +96,47 @@ class Prepared:
 class QuickConnection(Connection):
     """Runs statements as SQLAlchemy's own connection, those that it has run before in fewer steps."""
 
-    def execute(  # its result has what is used of SQLAlchemy's
-        self, statement: Executable, parameters: Any = None, *, execution_options: Any = None
-    ) -> Any:
+    def execute(self, statement: Executable, parameters: Any = None, *, execution_options: Any = None) -> Any:
         given = parameters or {}
         if type(given) is list and len(given) == 1:
             given = given[0]
-        if execution_options is None and type(given) is dict and self._is_plain():
+        if execution_options is None and type(given) is dict and isinstance(statement, _KINDS) and self._is_plain():
             prepared = _prepared(statement, tuple(given), self.dialect)
             if prepared is not None:
-                return self._run(prepared, prepared.values(given))
+                return self._run(prepared, given)
         return super().execute(statement, parameters, execution_options=execution_options)
 
     def scalar(self, statement: Executable, parameters: Any = None, *, execution_options: Any = None) -> Any:
         return self.execute(statement, parameters, execution_options=execution_options).scalar()
 
     def _is_plain(self) -> bool:
-        """Whether a transaction is open, and nobody listens to the statements."""
+        """Whether a transaction is open, and nobody wants to hear of the statements or to have their results in another way."""
         transaction = self.get_transaction()
         if transaction is None or not transaction.is_active or self.in_nested_transaction():
+            return False
+        if self._echo or not _OWN_WAYS.isdisjoint(self.get_execution_options()):
             return False
         if not (self._has_events or self.engine._has_events):  # noqa: SLF001 - asking each event by itself takes longer
             return True
         heard = self.dispatch
         return not (heard.before_execute or heard.before_cursor_execute or heard.after_cursor_execute or heard.after_execute)
 
-    def _run(self, prepared: Prepared, values: Values) -> Rows:
+    def _run(self, prepared: Prepared, given: Mapping[str, Any]) -> Rows:
+        """Raises what SQLAlchemy raises."""
         cursor: Any = None
+        try:
+            values = prepared.values(given)
+        except Exception as error:  # noqa: BLE001 - it is raised as SQLAlchemy's
+            self._handle_dbapi_exception(error, prepared.text, None, None, None)
         try:
             cursor = self.connection.cursor()
             cursor.execute(prepared.text, values)
             rows = prepared.rows(cursor)
             cursor.close()
-        except BaseException as error:  # noqa: BLE001 - raised as SQLAlchemy's. A broken connection leaves the pool
-            self._handle_dbapi_exception(error, prepared.text, None, cursor, None)
+        except BaseException as error:  # noqa: BLE001 - a broken connection leaves the pool
+            # SQLAlchemy makes its own error of the driver's, and of any other one if it is told the statement.
+            text = prepared.text if isinstance(error, self.dialect.loaded_dbapi.Error) else None
+            self._handle_dbapi_exception(error, text, None, cursor, None)
         return rows
 
 
@@ -138,9 +156,12 @@ def _prepare(statement: Any, keys: tuple[str, ...], dialect: Dialect) -> Prepare
     if statement._execution_options:  # noqa: SLF001
         return None
     compiled = statement.compile(dialect=dialect, column_keys=sorted(keys))
-    if not isinstance(compiled, SQLCompiler) or compiled.isplaintext or compiled.update_prefetch:
+    if not isinstance(compiled, SQLCompiler) or compiled.update_prefetch:
         return None
     if compiled.literal_execute_params or compiled.post_compile_params or compiled.escaped_bind_names:
+        return None
+    names = [column.keyname for column in compiled._result_columns]  # noqa: SLF001
+    if len(set(names)) < len(names):
         return None
     if not all(column.default is not None and column.default.is_scalar for column in compiled.insert_prefetch):
         return None

@@ -43,7 +43,7 @@ class Ahead:
 
         None if they could not be staged. The step then stages them itself, and meets what went wrong.
         """
-        if key != self._key:
+        if key != self._key or self._staged.cancel():  # it has not begun, as all threads are busy with others
             return None
         try:
             found, chunk = self._staged.result()
@@ -61,7 +61,12 @@ def stage_ahead(parts: WorkerParts, message: Message) -> Iterator[Ahead | None]:
         yield None
         return
     out = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed below
-    staged = parts.ahead.submit(_stage, parts, key, out, message.traceparent)
+    try:
+        staged = parts.ahead.submit(_stage, parts, key, out, message.traceparent)
+    except RuntimeError:  # the worker ends
+        out.close()
+        yield None
+        return
     try:
         yield Ahead(key, out, staged)
     finally:

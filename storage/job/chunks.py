@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, Update, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from pipeline.asking.ask import ChunkOutcome
@@ -97,8 +111,8 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
 
 
 def _pending_of(connection: Connection, job: str, row: Row[Any]) -> dict[int, str | None]:
-    if row.total == 1:  # the job ends with the outcome of its only image, so that image has none
-        return {row.first: row.first_source}
+    if row.total == 1:  # a trip less for the jobs that somebody waits for
+        return {row.first: row.first_source} if row.first_state in OPEN_IMAGES else {}
     between = {"least": row.first, "most": row.first + row.size - 1}
     return {image.at: image.source for image in connection.execute(_pending(), {"job": job, **between})}
 
@@ -108,7 +122,7 @@ def _pending_of(connection: Connection, job: str, row: Row[Any]) -> dict[int, st
 
 @cache
 def _chunk() -> Select[Any]:
-    is_first = images_table.c.job == chunks_table.c.job, images_table.c.index == chunks_table.c.first
+    first = and_(images_table.c.job == chunks_table.c.job, images_table.c.index == chunks_table.c.first)
     return (
         select(
             jobs_table.c.account,
@@ -126,9 +140,11 @@ def _chunk() -> Select[Any]:
             chunks_table.c.input,
             chunks_table.c.object,
             chunks_table.c.progress,
-            select(images_table.c.source).where(*is_first).scalar_subquery().label("first_source"),
+            images_table.c.source.label("first_source"),
+            images_table.c.state.label("first_state"),
         )
         .join(chunks_table, chunks_table.c.job == jobs_table.c.id)
+        .join(images_table, first)
         .where(jobs_table.c.id == bindparam("job"), chunks_table.c.no == bindparam("no"))
     )
 

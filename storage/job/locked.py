@@ -17,7 +17,7 @@ from storage.schema import jobs_table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedJob:
-    """The columns that are needed to end a chunk or a job. They can't change until the transaction ends."""
+    """The columns that are needed to end a chunk or a job. No other transaction can change them until this one ends."""
 
     id: str
     account: str
@@ -30,7 +30,7 @@ class LockedJob:
     request: str | None  #: id of the HTTP request that started the round, for the log
     result: str | None  #: result of the previous round, if there was one
     tier: Tier
-    stored_bytes: int  #: what it keeps, as it was counted last
+    stored_bytes: int  #: what it keeps, as it was counted when the row was locked
     evidence: Sequence[str] | None  #: when its images need a review (pipeline.types.Review); None: it has no evidence
 
 

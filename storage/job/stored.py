@@ -107,7 +107,8 @@ def new_warnings() -> ColumnElement[Any]:
 def kept(dialect: str, *, ending: bool = False) -> ColumnElement[int]:
     """The bytes that a row of `jobs` keeps. Parameter: `job`, its id.
 
-    `ending`: the statement sets `new_result` and `new_warnings`, which count in place of those that the row has before.
+    `ending`: the statement gives the job `new_result` and `new_warnings`, which count in place of those that it had. Their parameters
+    are RESULT and WARNINGS.
     """
 
     def size(*columns: ColumnElement[Any]) -> ColumnElement[int]:

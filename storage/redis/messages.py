@@ -68,7 +68,7 @@ def read_message(text: bytes) -> Message:
     try:
         message = json.loads(text)
         args, _, _ = json.loads(base64.b64decode(message["body"]))
-        headers = message.get("headers") or {}
-        return Message(int(args[0]), input=headers.get("input"), traceparent=headers.get("traceparent"))
+        texts = {name: text for name, text in (message.get("headers") or {}).items() if isinstance(text, str)}
+        return Message(int(args[0]), input=texts.get("input"), traceparent=texts.get("traceparent"))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"this message announces no step: {error!r}") from error

@@ -18,6 +18,7 @@ from sqlalchemy import event, func, insert, inspect, select, text, update
 
 from config.roles import CONNECTIONS
 from config.settings import load_settings
+from pipeline.errors import Transient
 from pipeline.numbers import read_json, write_json
 from storage import schema
 from storage.database import (
@@ -460,3 +461,18 @@ def test_a_migration_counts_the_open_jobs_and_the_scratch_of_the_jobs_that_are_t
         assert totals.in_scratch(connection) == 2 * 500 + 70
         counted = connection.execute(text("SELECT id, open_jobs, kept_bytes FROM accounts ORDER BY id")).all()
     assert counted == [("acc_1", 2, 3 * 70), ("acc_2", 0, 0)]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_lock_that_stays_taken_is_a_trouble_that_passes(database, monkeypatch):
+    monkeypatch.setattr("storage.database.BUSY_TIMEOUT_MS", 50)
+    other = sqlite3.connect(database.engine.url.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(Transient), database.write():
+            pass
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    with database.write():
+        pass

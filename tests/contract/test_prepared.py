@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     event,
+    func,
     insert,
     select,
     text,
@@ -33,14 +35,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import Transient
-from pipeline.types import StepKind, StepState
 from storage import prepared
-from storage.account import accounts, ledger
 from storage.database import Database, now_ms
-from storage.job import accepting, chunks, closing, locked, stored, totals, views
 from storage.prepared import QuickConnection
-from storage.queue import ringing, steps
+from storage.queue.steps import Lease
 from storage.sql_errors import ConstraintViolated
+from tests.harness import b64, running
+from tests.rows import at_once, eventually
 
 metadata = MetaData()
 things = Table(
@@ -54,6 +55,15 @@ things = Table(
     Column("value", JSON),
     UniqueConstraint("name"),
 )
+
+
+def pytest_generate_tests(metafunc):
+    """Runs each test that names no database itself also through PgBouncer, where each transaction may get another connection."""
+    named = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database_url" in metafunc.fixturenames and not named:
+        metafunc.definition.add_marker(
+            pytest.mark.parametrize("database_url", ["sqlite", "postgres", "pgbouncer"], indirect=True)
+        )
 
 
 @pytest.fixture
@@ -278,56 +288,98 @@ def test_a_statement_that_is_gone_leaves_nothing(base):
     assert len(prepared._KNOWN) <= before + 1
 
 
-LEASE = {"step": 1, "of_epoch": 1}
-HOT = {
-    "a key's account": (accounts._live_key, ("public",)),
-    "a new job": (
-        accepting._new_job,
-        (*accepting._GIVEN, "round", "status", "prompt", "options", "stored_bytes", "total", "until_deadline"),
-    ),
-    "its images": (accepting._new_images, ("job", "index", "source", "custom_id", "state")),
-    "its chunks": (accepting._new_chunks, ("job", "no", "first", "count", "open", "input", "replies", "usage")),
-    "its first step": (ringing._add_waited_statement, ("job", "of", "round", "kind", "part")),
-    "its reservation": (ledger._hold, ("of", "amount", "kept", "stored")),
-    "a movement of credits": (ledger._record, ("account", "job", "round", "kind", "amount")),
-    "a settled round": (ledger._settled, ("of", "job_id", "in_round", "charge", "release", "money", "economy_money")),
-    "an account's spending": (ledger._spend, ("of", "charge", "release", "stored")),
-    "bytes in scratch": (totals._of_shard, ("of", "more")),
-    "a job that begins": (steps._running_statement, ("step",)),
-    "a claim": (steps._claim_statement, ("step", "by", "for_ms")),
-    "a step's end": (lambda: steps._end_statement(StepState.DONE), tuple(LEASE)),
-    "a new step": (
-        lambda: steps._add_statement(in_economy=steps._IN_ECONOMY.get(StepKind.CLEANUP, steps.USUAL)),
-        ("job", "round", "kind", "state", "not_before", "of", "part", "expiries"),
-    ),
-    "a step's work": (chunks._chunk, ("job", "no")),
-    "its images that are open": (chunks._pending, ("job", "least", "most")),
-    "a locked job": (lambda: locked._locked_job(reserve=True), ("job",)),
-    "an image's outcome": (
-        lambda: chunks._marking(("at", "state", "result", "tier", "sha256", "bytes", "note")),
-        ("of", "at", "state", "result", "tier", "sha256", "bytes", "note"),
-    ),
-    "a chunk's outcome": (lambda: chunks._setting(("replies", "usage", "open")), ("of", "part", "replies", "usage", "open")),
-    "a job's figures": (closing._figures, ("job", "round")),
-    "an answer": (views._answer, ("job", "account")),
-}
+class Later:
+    """Takes cleanup steps, and runs them when it is told."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], object]] = []
+
+    def add(self, _lease: Lease, run: Callable[[], object], _interrupted: object) -> None:
+        self.waiting.append(run)
 
 
-@pytest.mark.parametrize("name", HOT)
-def test_the_statements_of_every_small_request_take_few_steps(database, name):
-    build, keys = HOT[name]
-    with database.read() as connection:
-        assert fewer_steps(build(), keys, connection)
+def test_every_statement_of_a_small_request_takes_few_steps(tmp_path, database_url, monkeypatch):
+    body = {"inputMethod": "base64", "images": [b64(b"img0")], "prompt": "p"}
+    cleaning: Any = Later()
+    own = Connection.execute
+    long_way: list[Any] = []
 
+    def noted(connection: Connection, statement: Any, *values: Any, **options: Any) -> Any:
+        long_way.append(statement)
+        return own(connection, statement, *values, **options)
 
-def test_the_statement_that_ends_a_job_takes_few_steps(database):
-    keys = ("job", "charge", "status", "error_code", "error_message", stored.RESULT, stored.WARNINGS)
-    with database.read() as connection:
-        assert fewer_steps(closing._end_statement(connection.dialect.name), keys, connection)
+    with running(tmp_path, workers_count=1, DATABASE_URL=database_url) as house:
+        house.work = replace(house.work, cleaning=cleaning)
+        for _ in range(3):
+            assert house.post(body).status_code == 200
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "execute", noted)
+            assert house.post(body).status_code == 200
+        assert long_way == []
+        assert len(cleaning.waiting) == 4
+        for run in cleaning.waiting:
+            run()
 
 
 def test_the_clock_is_read_each_time(database):
     statement = select(now_ms())
     with database.write() as connection:
-        found = [connection.scalar(statement) for _ in range(200)]
-    assert found == sorted(found)
+        first = connection.scalar(statement)
+        eventually(lambda: connection.scalar(statement) > first)
+
+
+def test_only_statements_are_prepared(base):
+    with base.write() as connection:
+        for _ in range(3):
+            assert connection.scalar(lowered := func.lower("A")) == "a"
+            assert connection.scalar(lowered) == "a"
+            with pytest.raises(SQLAlchemyError):
+                connection.execute("SELECT 1")  # type: ignore[call-overload]
+
+
+def test_columns_of_one_name_are_told_apart_by_their_place(base):
+    statement = select(things.c.id, things.c.size.label("id")).where(things.c.id == bindparam("of"))
+    with base.write() as connection:
+        add_three(connection)
+        for _ in range(3):
+            row = connection.execute(statement, {"of": 1}).one()
+            assert tuple(row) == (1, 7)
+            with pytest.raises(SQLAlchemyError, match="Ambiguous"):
+                row._mapping["id"]
+
+
+BAD = {
+    "half a character": {"name": "\ud800"},
+    "too large a number": {"size": 2**70},
+    "no JSON": {"value": {1, 2}},
+    "no number": {"size": "many"},
+    "a character of code 0": {"name": "a\x00b"},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_value_that_the_database_does_not_take_is_the_same_error_each_time(base, name):
+    statement = insert(things)
+    errors = []
+    for _ in range(4):
+        try:
+            with base.write() as connection:
+                connection.execute(delete(things))
+                connection.execute(statement, {"value": 1, "size": 1, "name": None, **BAD[name]})
+        except Exception as error:
+            errors.append((type(error), type(error.__cause__), str(error).partition("\n")[0]))
+        else:
+            errors.append((type(None), type(None), ""))
+    assert len(set(errors)) == 1
+
+
+def test_a_statement_is_run_anew_in_many_threads(base):
+    statement = select(things.c.name).where(things.c.id == bindparam("of"))
+    with base.write() as connection:
+        add_three(connection)
+
+    def ask() -> list[str]:
+        with base.read() as connection:
+            return [connection.scalar(statement, {"of": number % 3}) for number in range(30)]
+
+    assert at_once(*[ask] * 8) == [list("abc") * 10] * 8

@@ -17,7 +17,7 @@ from pipeline.ports import Cause
 from storage.account.accounts import random_id
 from storage.queue.ringing import Ring
 from storage.redis.embedded import EmbeddedRedis
-from storage.redis.messages import TASK, Message
+from storage.redis.messages import TASK, Message, message_of
 from storage.redis.signals import (
     CHANNEL,
     COUNTS_TTL,
@@ -226,6 +226,14 @@ def test_a_message_names_the_images_that_may_be_staged_at_once(redis_signals):
     redis_signals.ring([Ring(41, waited=True, **early), Ring(42, waited=True)])
     assert redis_signals.take(WAITED_QUEUE, seconds=10) == Message(41, **early)
     assert redis_signals.take(WAITED_QUEUE, seconds=10) == Message(42)
+
+
+@pytest.mark.parametrize("strange", [3, ["job_1/in-c0"], {"a": 1}, None])
+def test_a_header_that_is_no_text_is_not_read(redis_signals, strange):
+    text = json.loads(message_of(Message(41), WAITED_QUEUE))
+    text["headers"]["input"] = text["headers"]["traceparent"] = strange
+    redis_signals.redis.lpush(WAITED_QUEUE, json.dumps(text))
+    assert redis_signals.take(WAITED_QUEUE, seconds=10) == Message(41)
 
 
 def test_a_worker_of_the_version_before_takes_such_a_message(redis_signals, redis_url):

@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from pipeline.errors import Transient
 from storage import schema
+from storage.job import closing
 from storage.job.accepting import STAGED_AHEAD
 from storage.queue import steps
 from storage.queue.ringing import Ring
@@ -111,6 +112,56 @@ def test_a_message_that_names_other_images_changes_nothing(house, key):
     job, message = accepted(house)
     run_message(house.work, Message(message.step, input=key))
     assert job_row(house.database, job).status == "partial"
+    house.drain()
+
+
+def test_a_message_that_names_the_images_of_another_job_changes_nothing(house, opened):
+    """The other job has an image of the same place, and could be taken for it."""
+    other, _ = accepted(house, images=[b64(b"img7")])
+    job, message = accepted(house, images=[b64(b"img0")])
+    run_message(house.work, Message(message.step, input=f"{other}/in-c0"))
+    assert set(opened) == {f"{other}/in-c0", f"{job}/in-c0"}
+    assert [picture.data for call in house.engine.calls for picture in call.pictures] == [b"img0"]
+    assert job_row(house.database, job).status == "succeeded"
+    house.drain()
+
+
+def test_a_step_does_not_wait_for_what_another_message_began(house, opened):
+    """All threads are busy with the images of others, for whatever reason."""
+    held, begun = threading.Event(), threading.Semaphore(0)
+
+    def busy() -> None:
+        begun.release()
+        held.wait(20)
+
+    others = [house.work.ahead.submit(busy) for _ in range(2)]
+    assert all(begun.acquire(timeout=20) for _ in others)
+    job, message = accepted(house)
+    run_message(house.work, message)
+    assert job_row(house.database, job).status == "partial"
+    held.set()
+    house.drain()
+
+
+def test_a_worker_whose_threads_have_ended_stages_in_its_step(house):
+    job, message = accepted(house)
+    house.work.ahead.shutdown()
+    run_message(house.work, message)
+    assert job_row(house.database, job).status == "partial"
+    house.drain()
+
+
+def test_a_job_that_ends_between_claim_and_reading_asks_no_model(house):
+    job, message = accepted(house, images=[b64(b"img0")])
+
+    def cancelled() -> None:
+        with house.database.write() as connection:
+            closing.cancel(connection, job)
+
+    house.work = replace(house.work, load_engine=cancelled)
+    run_message(house.work, message)
+    assert house.engine.calls == []
+    assert job_row(house.database, job).status == "cancelled"
     house.drain()
 
 
