@@ -155,7 +155,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(2 * cores, thread_name_prefix="decoding")
     every, waited = threads_of(settings.worker_concurrency)
-    ahead = ThreadPoolExecutor(waited, thread_name_prefix="ahead")
+    # SQLite and a folder answer at once, so there is nothing to wait for beside each other.
+    ahead = ThreadPoolExecutor(waited, thread_name_prefix="ahead") if database.many_writers else None
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency, economy=settings.economy_calls)
     fetch = Fetcher(settings.fetch_allow, per_host=settings.fetch_per_host)
     drain = Drain()
@@ -212,7 +213,8 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
         cleaning.close()
         alone.close()
         leases.close()
-        ahead.shutdown(wait=False, cancel_futures=True)
+        if ahead:
+            ahead.shutdown(wait=False, cancel_futures=True)
         decoding.shutdown(wait=False, cancel_futures=True)
         decode.close()
         fetch.close()

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,7 @@ from pipeline.tracing import spans, start
 from pipeline.tracing.spans import ATTRIBUTES, NOTHING, code_of
 from storage import schema
 from storage.queue import steps
+from storage.redis.messages import Message
 from testbed.collector import collecting
 from tests.docs.markdown import ROOT
 from tests.fakes.deliver import ACCEPTED, FAILED
@@ -30,6 +32,7 @@ from tests.harness import Harness, b64
 from tests.rows import step_ids
 from workers.cleaning import Cleaning
 from workers.metered_engine import MeteredEngine
+from workers.run import run_message
 
 HOOK = "https://receiver.example/hook"
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -140,6 +143,19 @@ def test_a_small_job_that_is_waited_for_is_one_trace_too(make_harness, tracing):
     parents = above([span for span in tracing() if span.trace == TRACE])
     assert parents["wait"] == parents["step.stage"] == {"POST /api/v1/extract-image"}
     assert parents["accept.put"] == {"accept"}
+
+
+def test_images_that_are_staged_while_their_step_is_claimed_are_in_the_trace(house, tracing):
+    with ThreadPoolExecutor(1) as ahead:
+        house.work = replace(house.work, ahead=ahead)
+        job = post(house, headers={"traceparent": SAMPLED}, inputMethod="base64", images=[b64(b"img")])
+        [step] = step_ids(house.database, job)
+        run_message(house.work, Message(step, input=f"{job}/in-c0", traceparent=SAMPLED))
+        house.drain()
+    found = [span for span in tracing() if span.trace == TRACE]
+    assert (above(found)["stage.ahead"], above(found)["decode"]) == ({"caller"}, {"stage.ahead"})
+    [early] = [span for span in found if span.name == "stage.ahead"]
+    assert early.facts == {"extract_image.job": job}
 
 
 def test_a_trace_that_the_caller_does_not_sample_is_not_sent_and_goes_on_in_the_webhook(house, tracing):

@@ -82,7 +82,7 @@ def check_one_trace(found, job):
     assert [span.name for span in found if span.parent == CALLER] == [REQUEST]
     assert [span.name for span in found if span.parent != CALLER and span.parent not in ids] == []
     [request] = [span for span in found if span.name == REQUEST]
-    assert {span.parent for span in found if span.name.startswith(("step.", "stage.ahead"))} == {request.id}
+    assert {span.parent for span in found if span.name.startswith("step.")} == {request.id}
     [sent] = [span for span in found if span.name == "webhook.send"]
     assert ids[sent.parent].name == "step.webhook"
     return sent
@@ -103,7 +103,7 @@ def test_serve_sends_one_request_from_the_door_to_the_webhook_as_one_trace(tmp_p
     assert header == f"00-{TRACE}-{sent.id}-01"
     names = {span.name for span in found}
     assert names >= {REQUEST, "accept", "accept.check", "accept.reserve", "wait", "step.stage", "step.webhook", "step.cleanup"}
-    assert names >= {"stage.ahead", "decode", "model.call", "commit", "accept.put"}
+    assert names >= {"decode", "model.call", "commit", "accept.put"}
     assert {span.role for span in found} == {"web", "worker"}
     assert "supervisor" in {span.role for span in collector.spans()}
     assert all("x-collector-key: abc" in header for header in collector.headers)
