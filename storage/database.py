@@ -132,6 +132,10 @@ class Database:
         with sql_errors(), QuickConnection(self.engine).execution_options(**self._reading) as connection, connection.begin():
             yield connection
 
+    def statements(self) -> AbstractContextManager[Connection]:
+        """A block whose statements may write. On Postgres each of them is a transaction, which saves the trips for BEGIN and COMMIT."""
+        return self.read() if self.many_writers else self.write()
+
     def close(self) -> None:
         self.engine.dispose()
 

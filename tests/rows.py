@@ -121,7 +121,7 @@ def set_steps(database: Database, *ids: int, **values: Any) -> None:
 
 
 def claim(database: Database, step: int, *, owner: str = "test", lease_ms: int = 60_000) -> Lease | None:
-    with database.write() as connection:
+    with database.statements() as connection:
         return steps.claim(connection, step, owner=owner, lease_ms=lease_ms)
 
 

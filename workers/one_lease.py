@@ -102,9 +102,17 @@ def commit_whole(
     chunk: StagedChunk,
     call: FirstCall,
     verdict: Verdict,
-) -> list[int]:
-    """Ends the job. Returns the ids of the next steps. Raises LostLease."""
-    follow = record_whole(connection, lease, chunk=chunk, outcome=call.outcome, verdict=verdict)
+) -> list[int | Lease]:
+    """Ends the job. Returns the lease of its cleanup step, and the ids of the other next steps. Raises LostLease."""
+    follow = record_whole(
+        connection,
+        lease,
+        chunk=chunk,
+        outcome=call.outcome,
+        verdict=verdict,
+        owner=parts.owner,
+        lease_ms=int(parts.settings.lease_seconds * 1000),
+    )
     _keep(parts, connection, work, call)
     return follow
 

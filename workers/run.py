@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -50,7 +50,8 @@ NO_SLOT_SECONDS = 2.0
 FAILED = "The service failed on this image's chunk."
 LOST = "The service has lost this image before it was read: send it again."
 
-Commit = Callable[[Connection], list[int]]
+#: Writes what a step has done. Returns the next steps: their ids, or the leases of those that are claimed already.
+Commit = Callable[[Connection], Sequence[int | Lease]]
 #: The kinds of step that follow while their job runs.
 GOES_ON = frozenset({StepKind.EXTRACT, StepKind.GROUND, StepKind.FINALIZE})
 #: The kinds of step that neither return a staged object nor take one.
@@ -80,7 +81,7 @@ def run_message(parts: WorkerParts, message: Message) -> None:
 def run_step(parts: WorkerParts, step: int, ahead: Ahead | None = None) -> None:
     """Works on the step if it is due, then on the steps that follow it. `ahead`: what is staged for it."""
     try:
-        with parts.database.write() as connection:
+        with parts.database.statements() as connection:
             if parts.stopping.is_set():
                 ringing.forget_ring(connection, step)
                 return
@@ -123,12 +124,17 @@ def run_claimed(parts: WorkerParts, step: ClaimedStep, *, in_child: bool = False
                 step.in_hand.close()
 
 
-def _claim(parts: WorkerParts, connection: Connection, ids: list[int], *, after: Lease | None = None) -> list[Lease]:
+def _claim(
+    parts: WorkerParts, connection: Connection, following: Sequence[int | Lease], *, after: Lease | None = None
+) -> list[Lease]:
+    """Leases of the steps, also of those that are claimed already."""
+    held = [step for step in following if isinstance(step, Lease)]
     if parts.stopping.is_set():
-        return []  # the steps stay ready, and another worker is notified
+        return held  # the others stay ready, and another worker is notified
     lease_ms = int(parts.settings.lease_seconds * 1000)
+    ids = (step for step in following if not isinstance(step, Lease))
     claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms, after=after) for step in ids)
-    return [lease for lease in claimed if lease]
+    return [*held, *(lease for lease in claimed if lease)]
 
 
 def work_on(parts: WorkerParts, step: ClaimedStep) -> tuple[Commit, StagedObject | None]:
@@ -308,13 +314,13 @@ def _fail_job(connection: Connection, lease: Lease, message: str = "The service 
 def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedStep]:
     """Ends the step, claims the steps that follow, and chooses the steps to notify workers of, all in one transaction."""
     with spans.span("commit"), parts.database.write() as connection:
-        ids = commit(connection)
-        follow = _claim(parts, connection, ids, after=lease)
-        going_on = len(follow) == len(ids) and all(step.kind in GOES_ON for step in follow)
+        following = commit(connection)
+        follow = _claim(parts, connection, following, after=lease)
+        going_on = len(follow) == len(following) and all(step.kind in GOES_ON for step in follow)
         # If the next step reuses the place of the step that ended, the account's share does not change.
         # So it is with a cleanup step that goes to its group, after which the account's steps are announced.
         grouped = parts.cleaning is not None and all(step.kind is StepKind.CLEANUP for step in follow)
-        same_place = len(follow) == len(ids) == 1 and (going_on or grouped or lease.kind is StepKind.FINALIZE)
+        same_place = len(follow) == len(following) == 1 and (going_on or grouped or lease.kind is StepKind.FINALIZE)
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
     parts.signals.tell(lease.job, ended=not going_on, answered=lease.kind is StepKind.EXTRACT)

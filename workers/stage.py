@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -39,7 +39,7 @@ NO_URL = "This is an empty string: send the image's http or https URL."
 @os_errors()  # from the temporary file behind `out`
 def stage(
     parts: WorkerParts, lease: Lease, ahead: Ahead | None = None
-) -> tuple[Callable[[Connection], list[int]], StagedObject | None]:
+) -> tuple[Callable[[Connection], Sequence[int | Lease]], StagedObject | None]:
     """Fetches or decodes the images, converts them, and puts the object. The returned commit records the outcome of each image.
 
     A small object is returned with the commit, so that the extract step need not fetch it back. The caller closes it.

@@ -96,7 +96,7 @@ def close_job(
 
     `verdict`: the outcome of the job; None means that it follows from the outcomes of the images. `cancelled`: set the status to
     cancelled, whatever the verdict is. `settled`: the figures of a round whose last open step this transaction has ended, and all of
-    whose images have an outcome. So there is nothing to cancel and nothing to fail. `unsettled`: images without an outcome fail with this
+    whose images have an outcome. So there is nothing to cancel and nothing to fail, and the caller adds the cleanup step. `unsettled`: images without an outcome fail with this
     code and detail.
 
     Returns the ids of the next steps, none if the job had already ended.
@@ -127,7 +127,7 @@ def close_job(
         log.warning("job_failed", **facts)
     else:
         log.info("job_ended", status=verdict.status.value, **facts)
-    follow = steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
+    follow = [] if settled else steps.add(connection, job=job.id, round_=job.round, kind=StepKind.CLEANUP)
     if lease_left:
         # A worker with a cancelled step may still write to scratch until its lease expires. So clean up a second time after that.
         parts, delay = [inputs.AFTER_LEASES], lease_left + 1000

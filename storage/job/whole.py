@@ -13,7 +13,7 @@ from pipeline.asking.ask import ChunkOutcome
 from pipeline.finalize import Verdict
 from pipeline.notes import SEPARATOR, NoteCode, warnings_of
 from pipeline.stage import StagedChunk
-from pipeline.types import ImageState
+from pipeline.types import ImageState, StepKind
 from storage.job.chunks import mark_images, set_chunk
 from storage.job.closing import Figures, close_job
 from storage.job.locked import lock_first_round
@@ -22,11 +22,19 @@ from storage.queue.steps import Lease
 
 
 def record_whole(
-    connection: Connection, lease: Lease, *, chunk: StagedChunk, outcome: ChunkOutcome, verdict: Verdict
-) -> list[int]:
+    connection: Connection,
+    lease: Lease,
+    *,
+    chunk: StagedChunk,
+    outcome: ChunkOutcome,
+    verdict: Verdict,
+    owner: str,
+    lease_ms: int,
+) -> list[int | Lease]:
     """Ends a stage step and its job. Every image of the job is of this chunk, and has its outcome in `chunk` or `outcome`.
 
-    It writes what the stage, extract and finalize steps would have written. Returns the ids of the next steps. Raises LostLease.
+    It writes what the stage, extract and finalize steps would have written. Returns the lease of the cleanup step, which `owner`
+    holds for `lease_ms`, and the ids of the other next steps. Raises LostLease.
     """
     job, reserved = lock_first_round(connection, lease.job)
     steps.finish(connection, lease)
@@ -41,7 +49,8 @@ def record_whole(
         money=outcome.usage.nanodollars,
         economy_money=outcome.usage.economy_nanodollars,
     )
-    return close_job(connection, replace(job, warnings=warnings), verdict, settled=figures)
+    cleanup = steps.add_claimed(connection, lease, kind=StepKind.CLEANUP, owner=owner, lease_ms=lease_ms)
+    return [cleanup, *close_job(connection, replace(job, warnings=warnings), verdict, settled=figures)]
 
 
 def _mark(connection: Connection, job: str, chunk: StagedChunk, outcome: ChunkOutcome) -> None:

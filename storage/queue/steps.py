@@ -18,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Row,
     ScalarSelect,
     Select,
     TextClause,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    func,
     insert,
     select,
     text,
@@ -101,6 +103,23 @@ def add(
     return ids
 
 
+def add_claimed(connection: Connection, after: Lease, *, kind: StepKind, owner: str, lease_ms: int) -> Lease:
+    """Adds a step to the job of the lease `after`, and claims it in the same statement."""
+    given = {"of": after.job, "in": after.round, "kind": kind.value, "by": owner, "for_ms": lease_ms}
+    row = connection.execute(_add_claimed_statement(), given).one()
+    return _lease(row.id, row, after.request, after.traceparent)
+
+
+@cache
+def _add_claimed_statement() -> ReturningInsert[Any]:
+    account, priority = _of_job(bindparam("of"), in_economy=USUAL)
+    until = now_ms() + bindparam("for_ms", type_=BigInteger)
+    claimed = {"state": StepState.LEASED.value, "owner": bindparam("by"), "epoch": 1, "lease_until": until}
+    of_round = {"job": bindparam("of"), "round": bindparam("in"), "kind": bindparam("kind"), "part": 0}
+    added = insert(steps_table).values(**of_round, **claimed, added_at=now_ms(), not_before=0, account=account, priority=priority)
+    return added.returning(steps_table.c.id, *_of_lease())
+
+
 @cache
 def _add_statement(*, in_economy: int) -> ReturningInsert[tuple[int]]:
     account, priority = _of_job(bindparam("of"), in_economy=in_economy)
@@ -121,17 +140,22 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
     """Claims the step if it is due. Returns None if it is not: it has ended, is leased, or is not due yet.
 
     The first claim of a job's step sets the job's status to running. `after`: the lease of the previous step of the same job,
-    if there was one; it saves two statements.
+    if there was one; it saves two statements. Without it, Postgres does all of it in one statement.
     """
+    given = {"step": step, "by": owner, "for_ms": lease_ms}
+    if after is None and connection.dialect.name == "postgresql":
+        whole = connection.execute(_first_claim(), given).one_or_none()
+        return _lease(step, whole, whole.request_id, whole.traceparent) if whole else None
     started = None if after else connection.execute(_running_statement(), {"step": step}).one_or_none()
-    row = connection.execute(_claim_statement(), {"step": step, "by": owner, "for_ms": lease_ms}).one_or_none()
+    row = connection.execute(_claim_statement(), given).one_or_none()
     if row is None:
         return None
-    request, traceparent = (
-        (after.request, after.traceparent)
-        if after
-        else started or connection.execute(_request_statement(), {"job": row.job}).one()
-    )
+    if after:
+        return _lease(step, row, after.request, after.traceparent)
+    return _lease(step, row, *(started or connection.execute(_request_statement(), {"job": row.job}).one()))
+
+
+def _lease(step: int, row: Row[Any], request: str | None, traceparent: str | None) -> Lease:
     return Lease(
         step=step,
         job=row.job,
@@ -158,27 +182,36 @@ def _running_statement() -> ReturningUpdate[Any]:
 
 
 @cache
+def _first_claim() -> Select[Any]:
+    """What `_running_statement` and `_claim_statement` do. The job is locked first, because the claim counts the jobs that began."""
+    begun = _running_statement().cte("begun")
+    claimed = _claiming(select(func.count()).select_from(begun).scalar_subquery() >= 0).cte("claimed")
+    return select(claimed, *_of_request()).join(jobs_table, jobs_table.c.id == claimed.c.job)
+
+
+@cache
 def _claim_statement() -> ReturningUpdate[Any]:
+    return _claiming()
+
+
+def _claiming(*more: ColumnElement[bool]) -> ReturningUpdate[Any]:
+    """`more`: further conditions."""
     until = now_ms() + bindparam("for_ms", type_=BigInteger)
     is_due = steps_table.c.state == StepState.READY.value, steps_table.c.not_before <= now_ms()
     return (
         update(steps_table)
-        .where(steps_table.c.id == bindparam("step"), *is_due)
+        .where(steps_table.c.id == bindparam("step"), *is_due, *more)
         .values(
             state=StepState.LEASED.value, owner=bindparam("by"), epoch=steps_table.c.epoch + 1, lease_until=until, held_money=0
         )
-        .returning(
-            steps_table.c.job,
-            steps_table.c.account,
-            steps_table.c.round,
-            steps_table.c.kind,
-            steps_table.c.part,
-            steps_table.c.epoch,
-            steps_table.c.tries,
-            steps_table.c.expiries,
-            steps_table.c.priority,
-        )
+        .returning(*_of_lease())
     )
+
+
+def _of_lease() -> tuple[ColumnElement[Any], ...]:
+    """What a lease knows of its step."""
+    names = ("job", "account", "round", "kind", "part", "epoch", "tries", "expiries", "priority")
+    return tuple(steps_table.c[name] for name in names)
 
 
 @cache

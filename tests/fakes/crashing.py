@@ -111,6 +111,15 @@ class WrappedDatabase:
                     pass
 
     @contextmanager
+    def statements(self) -> Iterator[Any]:
+        if not self.many_writers:
+            with self.write() as connection:
+                yield connection
+            return
+        with self._crashing.point("commit"), self._database.statements() as connection:
+            yield connection
+
+    @contextmanager
     def read(self) -> Iterator[Any]:
         with self._crashing.point("read"), self._database.read() as connection:
             yield connection

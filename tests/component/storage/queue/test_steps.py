@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.evidence.finding import not_read
@@ -12,12 +14,14 @@ from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, JobStatus, Reply, StepKind
 from storage import schema
 from storage.job import chunks, closing, evidence
+from storage.job.locked import lock_job
 from storage.queue import steps
 from storage.queue.steps import LostLease
 from tests.rows import (
     at_once,
     claim,
     claimed,
+    eventually,
     everything,
     extract_lease,
     job_row,
@@ -109,6 +113,47 @@ def test_of_threads_that_claim_at_once_one_gets_the_lease(database, account):
         (step,) = step_ids(database, new_job(database, account))
         leases = at_once(*[lambda step=step: claim(database, step)] * 4)
         assert [lease.epoch for lease in leases if lease is not None] == [1]
+
+
+def test_a_claim_waits_for_the_job_before_it_locks_the_step(database, job, step):
+    """Whoever changes a job locks it first, and then its steps. A claim that held the step meanwhile would deadlock."""
+
+    def somebody_waits() -> bool:
+        if not database.many_writers:
+            return True
+        with database.read() as connection:
+            return bool(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as connection:
+            lock_job(connection, job)
+            claiming = pool.submit(claim, database, step)
+            eventually(somebody_waits)
+            steps.cancel_open(connection, job=job, round_=1)
+        assert claiming.result(20) is None
+    assert (step_row(database, step).state, step_row(database, step).owner) == ("cancelled", None)
+
+
+def test_a_step_can_be_added_with_its_lease(database, job, step):
+    first = claimed(database, step)
+    before = now(database)
+    with database.write() as connection:
+        lease = steps.add_claimed(connection, first, kind=StepKind.CLEANUP, owner="me", lease_ms=5_000)
+    row = step_row(database, lease.step)
+    assert (lease.job, lease.kind, lease.round, lease.part, lease.epoch, lease.account) == (
+        job,
+        "cleanup",
+        1,
+        0,
+        1,
+        first.account,
+    )
+    assert (row.state, row.owner, row.epoch, row.rings, row.not_before) == ("leased", "me", 1, 0, 0)
+    assert before + 5_000 <= row.lease_until <= now(database) + 5_000
+    assert claim(database, lease.step) is None
+    with database.write() as connection:
+        steps.finish(connection, lease)
+    assert step_row(database, lease.step).state == "done"
 
 
 def test_each_claim_has_an_epoch_of_its_own(database, step):
