@@ -127,10 +127,12 @@ def run_claimed(parts: WorkerParts, step: ClaimedStep, *, in_child: bool = False
 def _claim(
     parts: WorkerParts, connection: Connection, following: Sequence[int | Lease], *, after: Lease | None = None
 ) -> list[Lease]:
-    """Leases of the steps, also of those that are claimed already."""
+    """Leases of the steps, also of those that are claimed already. While the worker stops there are none: others take the steps."""
     held = [step for step in following if isinstance(step, Lease)]
     if parts.stopping.is_set():
-        return held  # the others stay ready, and another worker is notified
+        for lease in held:
+            steps.hand_back(connection, lease, delay_ms=0, counts=False)
+        return []
     lease_ms = int(parts.settings.lease_seconds * 1000)
     ids = (step for step in following if not isinstance(step, Lease))
     claimed = (steps.claim(connection, step, owner=parts.owner, lease_ms=lease_ms, after=after) for step in ids)

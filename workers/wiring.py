@@ -155,7 +155,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     decode = DecoderPool(children=cores)
     decoding = ThreadPoolExecutor(2 * cores, thread_name_prefix="decoding")
     every, waited = threads_of(settings.worker_concurrency)
-    # SQLite and a folder answer at once, so there is nothing to wait for beside each other.
+    # With SQLite a claim takes no time, so there is nothing to gain beside it.
     ahead = ThreadPoolExecutor(waited, thread_name_prefix="ahead") if database.many_writers else None
     limiter = RedisLimiter.of(settings.redis_url, concurrency=settings.model_concurrency, economy=settings.economy_calls)
     fetch = Fetcher(settings.fetch_allow, per_host=settings.fetch_per_host)

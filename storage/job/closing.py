@@ -95,9 +95,9 @@ def close_job(
     """Ends a job: cancels its open steps, settles its credits, and adds the cleanup and webhook steps.
 
     `verdict`: the outcome of the job; None means that it follows from the outcomes of the images. `cancelled`: set the status to
-    cancelled, whatever the verdict is. `settled`: the figures of a round whose last open step this transaction has ended, and all of
-    whose images have an outcome. So there is nothing to cancel and nothing to fail, and the caller adds the cleanup step. `unsettled`: images without an outcome fail with this
-    code and detail.
+    cancelled, whatever the verdict is. `settled`: the figures of a round whose last open step this transaction has ended, and all of whose
+    images have an outcome. So there is nothing to cancel and nothing to fail, and the caller has added the cleanup step itself.
+    `unsettled`: images without an outcome fail with this code and detail.
 
     Returns the ids of the next steps, none if the job had already ended.
     """

@@ -28,6 +28,7 @@ from sqlalchemy import (
     case,
     func,
     insert,
+    or_,
     select,
     text,
     update,
@@ -137,7 +138,7 @@ def _of_job(job: ColumnElement[str], *, in_economy: int) -> tuple[ScalarSelect[s
 
 
 def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after: Lease | None = None) -> Lease | None:
-    """Claims the step if it is due. Returns None if it is not: it has ended, is leased, or is not due yet.
+    """Claims the step if it is due. Returns None if it is not: it has ended, is leased, is not due yet, or is of an unknown kind.
 
     The first claim of a job's step sets the job's status to running. `after`: the lease of the previous step of the same job,
     if there was one; it saves two statements. Without it, Postgres does all of it in one statement.
@@ -198,9 +199,10 @@ def _claiming(*more: ColumnElement[bool]) -> ReturningUpdate[Any]:
     """`more`: further conditions."""
     until = now_ms() + bindparam("for_ms", type_=BigInteger)
     is_due = steps_table.c.state == StepState.READY.value, steps_table.c.not_before <= now_ms()
+    is_known = or_(*(steps_table.c.kind == kind.value for kind in StepKind))  # others wait for the workers of a newer version
     return (
         update(steps_table)
-        .where(steps_table.c.id == bindparam("step"), *is_due, *more)
+        .where(steps_table.c.id == bindparam("step"), *is_due, is_known, *more)
         .values(
             state=StepState.LEASED.value, owner=bindparam("by"), epoch=steps_table.c.epoch + 1, lease_until=until, held_money=0
         )

@@ -257,3 +257,24 @@ def test_notes_of_staging_and_of_the_call_stand_once_each():
             ends.append((notes(house, job), row.warnings))
     assert ends[0] == ends[1]
     assert ends[0][0] == [f"{SEVERAL}; reencoded", f"{SEVERAL}; {BLANK}"]
+
+
+def test_a_worker_that_stops_meanwhile_leaves_the_cleanup_to_others(house):
+    job = accepted(house, REQUESTS["one image"].body)
+    [step] = step_ids(house.database, job)
+    ask = house.engine.ask
+
+    def stop(call: Any) -> Answer:
+        house.work.stopping.set()
+        return ask(call)
+
+    house.engine.ask = stop
+    run_step(house.work, step)
+    house.work.stopping.clear()
+    columns = schema.steps_table.c
+    with house.database.read() as connection:
+        cleanup = connection.execute(select(columns).where(columns.job == job, columns.kind == "cleanup")).one()
+    assert (cleanup.state, cleanup.tries, cleanup.expiries) == ("ready", 0, 0)
+    assert cleanup.rung_at is not None
+    house.drain()
+    assert kinds(house, job) == WHOLE

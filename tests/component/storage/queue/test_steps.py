@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text, update
@@ -117,43 +118,52 @@ def test_of_threads_that_claim_at_once_one_gets_the_lease(database, account):
 
 def test_a_claim_waits_for_the_job_before_it_locks_the_step(database, job, step):
     """Whoever changes a job locks it first, and then its steps. A claim that held the step meanwhile would deadlock."""
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
-    def somebody_waits() -> bool:
+    def claim_waits() -> bool:
         if not database.many_writers:
             return True
         with database.read() as connection:
-            return bool(connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+            return bool(connection.scalar(waiting))
 
     with ThreadPoolExecutor(1) as pool:
         with database.write() as connection:
             lock_job(connection, job)
             claiming = pool.submit(claim, database, step)
-            eventually(somebody_waits)
+            eventually(claim_waits)
             steps.cancel_open(connection, job=job, round_=1)
         assert claiming.result(20) is None
     assert (step_row(database, step).state, step_row(database, step).owner) == ("cancelled", None)
 
 
-def test_a_step_can_be_added_with_its_lease(database, job, step):
-    first = claimed(database, step)
-    before = now(database)
-    with database.write() as connection:
-        lease = steps.add_claimed(connection, first, kind=StepKind.CLEANUP, owner="me", lease_ms=5_000)
-    row = step_row(database, lease.step)
-    assert (lease.job, lease.kind, lease.round, lease.part, lease.epoch, lease.account) == (
-        job,
-        "cleanup",
-        1,
-        0,
-        1,
-        first.account,
-    )
-    assert (row.state, row.owner, row.epoch, row.rings, row.not_before) == ("leased", "me", 1, 0, 0)
-    assert before + 5_000 <= row.lease_until <= now(database) + 5_000
-    assert claim(database, lease.step) is None
-    with database.write() as connection:
-        steps.finish(connection, lease)
-    assert step_row(database, lease.step).state == "done"
+def test_a_step_of_a_kind_that_only_a_newer_version_knows_is_left_to_its_workers(database, step):
+    set_steps(database, kind="unheard")
+    before = step_row(database, step)
+    assert claim(database, step) is None
+    assert step_row(database, step) == before
+
+
+@pytest.mark.parametrize("more", [{"waited": False}, {"waited": True}, {"tier": "economy"}])
+def test_a_step_that_is_added_with_its_lease_is_as_if_it_was_claimed(database, account, more):
+    rows = []
+    for at_once_ in (True, False):
+        job = new_job(database, account)
+        with database.write() as connection:
+            connection.execute(update(schema.jobs_table).where(schema.jobs_table.c.id == job).values(**more))
+        first = claimed(database, step_ids(database, job)[0])
+        how = {"owner": "me", "lease_ms": 5_000}
+        before = now(database)
+        with database.write() as connection:
+            if at_once_:
+                lease = steps.add_claimed(connection, first, kind=StepKind.CLEANUP, **how)
+            else:
+                [added] = steps.add(connection, job=job, round_=1, kind=StepKind.CLEANUP)
+                lease = steps.claim(connection, added, after=first, **how)
+        row = step_row(database, lease.step)._mapping
+        assert before + 5_000 <= row["lease_until"] <= now(database) + 5_000
+        own = {"id": 0, "job": "", "added_at": 0, "lease_until": 0}
+        rows.append(({**row, **own}, replace(lease, step=0, job="")))
+    assert rows[0] == rows[1]
 
 
 def test_each_claim_has_an_epoch_of_its_own(database, step):
