@@ -21,7 +21,7 @@ from pipeline.scratch_key import is_input, owner_of
 from pipeline.stage import StagedChunk
 from pipeline.tracing import spans
 from pipeline.tracing.spans import NOTHING
-from pipeline.types import MB
+from pipeline.types import MB, Failure, Fetched
 from storage.redis.messages import Message
 from workers.wiring import WorkerParts
 
@@ -78,12 +78,10 @@ def _stage(parts: WorkerParts, key: str, out: IO[bytes], traceparent: str | None
     span = spans.active.span("stage.ahead", "internal", {"job": owner_of(key)}, parent=traceparent) if spans.active else NOTHING
     with span, parts.scratch.open(key) as source:
         pack = PackReader(source)
-        chunk = staging.stage(
-            decode_texts(pack, sorted(pack.entries)),
-            decode=parts.decode,
-            out=out,
-            executor=parts.decoding,
-            shared=parts.shared_decodes,
-            job=owner_of(key),
-        )
+        chunk = stage_images(parts, decode_texts(pack, sorted(pack.entries)), out=out, job=owner_of(key))
     return frozenset(pack.entries), chunk
+
+
+def stage_images(parts: WorkerParts, received: Iterator[Fetched | Failure], *, out: IO[bytes], job: str) -> StagedChunk:
+    """Decodes the images and packs them to `out`, with the decoders of this process."""
+    return staging.stage(received, decode=parts.decode, out=out, executor=parts.decoding, shared=parts.shared_decodes, job=job)

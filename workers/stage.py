@@ -12,7 +12,6 @@ from typing import IO
 
 from sqlalchemy import Connection
 
-from pipeline import stage as staging
 from pipeline.errors import os_errors
 from pipeline.packed import PackReader
 from pipeline.ports import TotalTooLarge
@@ -25,7 +24,7 @@ from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetche
 from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
-from workers.ahead import IN_MEMORY, Ahead
+from workers.ahead import IN_MEMORY, Ahead, stage_images
 from workers.one_lease import FirstCall, commit_begun, commit_whole, deaths_of_a_call, first_call, may_carry, verdict_of
 from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
@@ -84,14 +83,7 @@ def _staged(parts: WorkerParts, lease: Lease, work: ChunkWork, out: IO[bytes]) -
     """Stages the images of the chunk to `out`. Raises TotalTooLarge."""
     with nullcontext(_keep_turn) if work.waited else parts.staging_turns.turn(lease.account) as pass_on:
         received = _received(parts, lease, work, pass_on)
-        return staging.stage(
-            received if spans.active is None else _counted(received),
-            decode=parts.decode,
-            out=out,
-            executor=parts.decoding,
-            shared=parts.shared_decodes,
-            job=lease.job,
-        )
+        return stage_images(parts, received if spans.active is None else _counted(received), out=out, job=lease.job)
 
 
 def staged_key(lease: Lease) -> str:

@@ -34,20 +34,6 @@ def house(tmp_path) -> Iterator[Harness]:
         yield made
 
 
-@pytest.fixture
-def opened(house) -> list[str]:
-    """The keys that were read from scratch, each time."""
-    keys: list[str] = []
-    real = house.scratch.open
-
-    def watched(key: str) -> IO[bytes]:
-        keys.append(key)
-        return real(key)
-
-    house.scratch.open = watched
-    return keys
-
-
 def accepted(house: Harness, **body: Any) -> tuple[str, Message]:
     """A job that a caller waits for, as far as SQL knows, and its message."""
     job: str = house.post({**BODY, **body}, headers={"Prefer": "respond-async"}).json["id"]
@@ -172,17 +158,22 @@ def test_a_message_without_images_runs_its_step(house):
     house.drain()
 
 
-def test_what_went_wrong_is_met_by_the_step(house):
-    """Once the store is back, the job ends."""
-    job, message = accepted(house)
-    real, answers = house.scratch.open, iter([Transient("away"), Transient("away")])
+def away(house: Harness, *, times: int) -> None:
+    """Scratch can't be read so many times."""
+    real, errors = house.scratch.open, iter([Transient("away")] * times)
 
-    def away(key: str) -> IO[bytes]:
-        for error in answers:
+    def read(key: str) -> IO[bytes]:
+        for error in errors:
             raise error
         return real(key)
 
-    house.scratch.open = away
+    house.scratch.open = read
+
+
+def test_what_went_wrong_is_met_by_the_step(house):
+    """Once the store is back, the job ends."""
+    job, message = accepted(house)
+    away(house, times=2)
     run_message(house.work, message)
     row = step_row(house.database, message.step)
     assert (row.state, row.tries) == ("ready", 0)
@@ -194,14 +185,7 @@ def test_what_went_wrong_is_met_by_the_step(house):
 
 def test_if_only_the_early_reading_fails_the_step_reads_again(house, opened):
     job, message = accepted(house)
-    watched, answers = house.scratch.open, iter([Transient("away")])
-
-    def away(key: str) -> IO[bytes]:
-        for error in answers:
-            raise error
-        return watched(key)
-
-    house.scratch.open = away
+    away(house, times=1)
     run_message(house.work, message)
     assert job_row(house.database, job).status == "partial"
     assert opened == [f"{job}/in-c0"]

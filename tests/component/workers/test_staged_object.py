@@ -36,20 +36,6 @@ def put(house):
     return files
 
 
-@pytest.fixture
-def opened(house):
-    """The keys that were fetched from scratch."""
-    keys: list[str] = []
-    real = house.scratch.open
-
-    def watched(key: str) -> IO[bytes]:
-        keys.append(key)
-        return real(key)
-
-    house.scratch.open = watched
-    return keys
-
-
 def accepted(house):
     body = {"inputMethod": "url", "images": house.urls(3), "prompt": "p"}
     return house.post(body, headers={"Prefer": "respond-async"}).json["id"]
