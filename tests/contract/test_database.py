@@ -34,6 +34,7 @@ from storage.database import (
 from storage.job import totals
 from storage.sql_errors import ConstraintViolated, NoConnectionFree
 from testbed.pgbouncer import through_pgbouncer
+from tests.contract.databases import also_through_pgbouncer
 from tests.migrated import opened
 from tests.rows import at_once, new_account
 
@@ -48,14 +49,7 @@ print("done", flush=True)
 """
 
 
-def pytest_generate_tests(metafunc):
-    """Runs each test that names no database itself also through PgBouncer, where each transaction may get another connection."""
-    named = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
-    if "database_url" in metafunc.fixturenames and not named:
-        # A mark, because pytest then leaves out the fixture's own kinds.
-        metafunc.definition.add_marker(
-            pytest.mark.parametrize("database_url", ["sqlite", "postgres", "pgbouncer"], indirect=True)
-        )
+pytest_generate_tests = also_through_pgbouncer
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from storage.database import Database, now_ms
 from storage.prepared import QuickConnection
 from storage.queue.steps import Lease
 from storage.sql_errors import ConstraintViolated
+from tests.contract.databases import also_through_pgbouncer
 from tests.harness import b64, running
 from tests.rows import at_once, eventually
 
@@ -57,13 +58,7 @@ things = Table(
 )
 
 
-def pytest_generate_tests(metafunc):
-    """Runs each test that names no database itself also through PgBouncer, where each transaction may get another connection."""
-    named = any("database_url" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
-    if "database_url" in metafunc.fixturenames and not named:
-        metafunc.definition.add_marker(
-            pytest.mark.parametrize("database_url", ["sqlite", "postgres", "pgbouncer"], indirect=True)
-        )
+pytest_generate_tests = also_through_pgbouncer
 
 
 @pytest.fixture
