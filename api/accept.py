@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 from flask import Response, g, request
 
+from api.announcing import Announcement
 from api.body import BodyRoom, Sent, read_json
 from api.errors import ApiError, json_response
 from api.putting import Putting, StillPutting
@@ -74,6 +75,7 @@ def accept(parts: WebParts, account: str, *, waited: bool, made: Callable[[str],
     `made`: called with the id of a new job before any worker is notified of it.
     """
     key = _idempotency_key()
+    announcement = Announcement(parts, made)
     try:
         with span("accept") as accepting_span, read_sent(parts, account, hashed=key is not None) as sent:
             idempotency = IdempotencyKey(key=key, body_hash=sent.body_hash) if key else None
@@ -85,11 +87,12 @@ def accept(parts: WebParts, account: str, *, waited: bool, made: Callable[[str],
                 wanted = wanted_of(parts, sent)
                 warnings = _warnings(parts, wanted, sent)
                 checking.set(images=len(wanted.images), input_method=wanted.input_method)
-            job, rings = _make_job(parts, account, wanted, sent.names, idempotency, waited=waited, warnings=warnings)
+            job, rings = _make_job(
+                parts, account, wanted, sent.names, idempotency, waited=waited, warnings=warnings, announcement=announcement
+            )
             accepting_span.set(job=job)
         note_job(job)
-        made(job)
-        parts.signals.ring(rings)
+        announcement.after_commit(job, rings)
         return Accepted(job=job)
     except RequestFault as fault:
         raise ApiError(400, fault.code, fault.message) from None
@@ -210,6 +213,7 @@ def _make_job(
     *,
     waited: bool,
     warnings: Sequence[str],
+    announcement: Announcement,
 ) -> tuple[str, list[ringing.Ring]]:
     """Makes a job. Returns its id, and the steps to notify workers of. `names`: of the uploaded files.
 
@@ -261,7 +265,7 @@ def _make_job(
             idempotency=idempotency,
         )
         with span("accept.reserve"):
-            rings = _commit(parts, new, putting)
+            rings = _commit(parts, new, putting, announcement)
     log.info("job_accepted", job=job, images=len(wanted.images), input_method=wanted.input_method, waited=waited)
     return job, rings
 
@@ -363,21 +367,14 @@ def _nothing_left(parts: WebParts, job: str, putting: Putting | None = None) -> 
         raise
 
 
-def _commit(parts: WebParts, new: accepting.NewJob, putting: Putting | None) -> list[ringing.Ring]:
+def _commit(parts: WebParts, new: accepting.NewJob, putting: Putting | None, announcement: Announcement) -> list[ringing.Ring]:
     """Writes the reservation, the job, its images, chunks and steps in one transaction. Returns the steps to notify workers of.
-
-    `putting`: the put of the images, if it is under way. The transaction waits for it a little, and is made anew if that was not enough.
 
     Raises ApiError. Raises PartError if the database failed and the job does not exist.
     """
     rings: list[ringing.Ring] = []
     try:
-        try:
-            _write(parts, new, rings, putting.ended_soon if putting else _stored)
-        except StillPutting:
-            assert putting
-            putting.end()
-            _write(parts, new, rings, _stored)
+        _write_stored(parts, new, rings, putting, announcement)
     except InsufficientCredits as error:
         raise too_few_credits(error.needed, error.available) from None
     except accepting.TooManyOpenJobs:
@@ -399,12 +396,31 @@ def _commit(parts: WebParts, new: accepting.NewJob, putting: Putting | None) -> 
     return rings
 
 
-def _stored() -> None:
-    """All images are in scratch."""
+def _write_stored(
+    parts: WebParts, new: accepting.NewJob, rings: list[ringing.Ring], putting: Putting | None, announcement: Announcement
+) -> None:
+    """The transaction of `_commit`, which ends after the put of the images.
+
+    `putting`: the put, if it is under way. The transaction waits for it a little, and is made anew if that was not enough.
+    """
+
+    def stored_all(found: Sequence[ringing.Ring]) -> None:
+        if putting:
+            putting.ended_soon()
+        announcement.before_commit(new.id, found)
+
+    try:
+        _write(parts, new, rings, stored_all)
+    except StillPutting:
+        assert putting
+        putting.end()
+        _write(parts, new, rings, stored_all)
 
 
-def _write(parts: WebParts, new: accepting.NewJob, rings: list[ringing.Ring], stored_all: Callable[[], None]) -> None:
-    """The transaction of `_commit`. It fills `rings` before its commit, because the answer to the commit may be lost."""
+def _write(
+    parts: WebParts, new: accepting.NewJob, rings: list[ringing.Ring], stored_all: Callable[[Sequence[ringing.Ring]], None]
+) -> None:
+    """Accepts the job in one transaction. It fills `rings` before its commit, because the answer to the commit may be lost."""
     limits = parts.settings
     with parts.database.write() as connection:
         rings[:] = accepting.accept(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Flask, Response, g, request
 from werkzeug.routing import UnicodeConverter
 
@@ -74,7 +76,7 @@ def create_app(parts: WebParts, examples_url: str = "") -> Flask:
     if examples_url:
         app.register_blueprint(examples.blueprint(parts))
     app.register_blueprint(routes.blueprint(app, examples_url or NO_PICTURES))
-    app.after_request(add_rate_headers)
+    app.after_request(partial(add_rate_headers, parts))
 
     @app.before_request
     def count_strays() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from flask import Response, g, request
@@ -101,29 +101,46 @@ def owner_of_key(parts: WebParts) -> tuple[KeyOwner | None, str]:
 
 def _count(parts: WebParts, key: str) -> None:
     """Counts one request against the key's rate. If Redis is away, the request is not counted and is served."""
-    limit, seconds = parts.rate.amount, parts.rate.get_expiry()
-    g.rate = Rate(limit=limit, window=seconds, remaining=limit, seconds=None)
+    g.rate = Rate(limit=parts.rate.amount, window=parts.rate.get_expiry(), remaining=parts.rate.amount, seconds=None)
     try:
         allowed = parts.limiter.hit(parts.rate, key)
-        window = parts.limiter.get_window_stats(parts.rate, key)
     except (*AWAY, StorageError) as error:
         log.warning("rate_not_counted", reason=repr(error))
         return
-    # The two readings of this machine's clock cancel out: the counts age by the clock of Redis. If the request was refused, the
-    # first place comes free one share of the window after that time.
-    wait = window.reset_time - time.time() + (0 if allowed else seconds / limit)
-    left = max(1, math.ceil(wait))
-    g.rate = Rate(limit=limit, window=seconds, remaining=max(window.remaining, 0), seconds=left)
+    g.counted = key
     if not allowed:
+        # The first place comes free one share of the window after the time that the counts say.
+        left = _read_rate(parts, more=parts.rate.get_expiry() / parts.rate.amount)
         text = f"This key may send {parts.rate}; try again in {left} s."
         raise ApiError(429, "rate_limited", text, {"Retry-After": str(left)})
 
 
-def add_rate_headers(response: Response) -> Response:
+def read_rate(parts: WebParts) -> None:
+    """Reads what is left of the key's rate, for the answer's headers. A request that waits does it while it waits."""
+    if g.get("counted"):
+        _read_rate(parts)
+
+
+def _read_rate(parts: WebParts, *, more: float = 0.0) -> int:
+    """Returns the seconds until more requests are allowed, with these `more`. At least 1, as when Redis is away."""
+    key = g.pop("counted")
+    try:
+        window = parts.limiter.get_window_stats(parts.rate, key)
+    except (*AWAY, StorageError) as error:
+        log.warning("rate_not_read", reason=repr(error))
+        return max(1, math.ceil(more))
+    # The two readings of this machine's clock cancel out: the counts age by the clock of Redis.
+    left = max(1, math.ceil(window.reset_time - time.time() + more))
+    g.rate = replace(g.rate, remaining=max(window.remaining, 0), seconds=left)
+    return left
+
+
+def add_rate_headers(parts: WebParts, response: Response) -> Response:
     """Adds rate headers to every answer to a valid key, refusals too.
 
     X-RateLimit-* are in common use; RateLimit and RateLimit-Policy follow draft-ietf-httpapi-ratelimit-headers-10.
     """
+    read_rate(parts)
     rate: Rate | None = g.get("rate")
     if rate:
         response.headers["X-RateLimit-Limit"] = str(rate.limit)

@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 from sqlalchemy import Connection
 
 from api.accept import Accepted, accept, accepted_answer, unseen_answer
-from api.auth import authenticate, optional_account
+from api.auth import authenticate, optional_account, read_rate
 from api.errors import ApiError, json_response
 from api.held import HeldJob
 from api.openapi.document import ResponseSpec, describe
@@ -86,6 +86,7 @@ def blueprint(parts: WebParts) -> Blueprint:
                     watches.append(watching.enter_context(parts.signals.watch(job, end_only=True)))
 
             accepted = accept(parts, account, waited=seconds > 0, made=watch)
+            read_rate(parts)
             if accepted.replayed:
                 applied["Idempotent-Replayed"] = "true"
             try:
@@ -93,7 +94,7 @@ def blueprint(parts: WebParts) -> Blueprint:
                 watched = watches[0] if watches else None
                 gone = partial(hung_up, request.environ)
                 if seconds > 0 and wait_for_end(
-                    parts, accepted.job, seconds, gone, _held(parts, accepted), watched=watched, read=found.read
+                    parts, accepted.job, seconds, gone, _held(parts, accepted), watched=watched, read=found.read, take=found.take
                 ):
                     return _answer(found.view, applied)
             except PartError:
@@ -117,11 +118,14 @@ def _held(parts: WebParts, accepted: Accepted) -> HeldJob | None:
 
 
 class _Found:
-    """Reads the whole answer when the status is asked for, so that the end of a job is read in one statement."""
+    """Takes the answer that the job's worker sends, or reads it with the status, so that the end of a job is read in one statement."""
 
     def __init__(self, account: str) -> None:
         self._account = account
         self.view: AnswerView | None = None  #: as it was last read; None: the job is gone
+
+    def take(self, view: AnswerView) -> None:
+        self.view = view
 
     def read(self, connection: Connection, job: str) -> JobStatus | None:
         """The status of the job. None if it is gone."""

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from api.errors import ApiError
 from api.held import HeldJob
 from api.wiring import WebParts
+from pipeline.job_object import AnswerView
 from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.tracing import spans
 from pipeline.types import JobStatus
@@ -80,11 +81,13 @@ def wait_for_end(
     *,
     watched: Watch | None = None,
     read: Callable[[Connection, str], JobStatus | None] = status_of,
+    take: Callable[[AnswerView], object] | None = None,
 ) -> bool:
     """Whether the job ended within `seconds`. False too if the process stops, the job is deleted or the client disconnects.
 
     `held`: may end the job, on behalf of a request that holds it open. `watched`: a watch that began before any worker knew of the
-    job. Nothing of the job has been missed then, so its status is not read before something happens. `read`: reads the status.
+    job. Nothing of the job has been missed then, so its status is not read before something happens. `read`: reads the status. `take`:
+    takes the answer of the ended job, if its worker has sent it.
     """
     ends = time.monotonic() + seconds
     look = time.monotonic() + LOOK_SECONDS if watched else 0.0
@@ -106,3 +109,6 @@ def wait_for_end(
                 return False
             if watch.wait(min(LISTEN_SECONDS, ends - now, max(look - now, 0.0))):
                 look = 0.0
+                if take and watch.answer:
+                    take(watch.answer)
+                    return True

@@ -64,12 +64,13 @@ class Harness:
         workers_count: int = 2,
         held_seconds: float = 0.3,
         kind: EngineKind = ENGINES["gemini"],
+        signals: MemorySignals | None = None,
         **settings: str,
     ) -> None:
         self.settings: Settings = load_settings({"DATA_DIR": str(folder), **settings})
         self.database = migrated_database(self.settings.database_url)
         self.scratch = MemoryScratch()
-        self.signals = MemorySignals()
+        self.signals = signals or MemorySignals()
         self.engine = engine or FakeEngine()
         self.models = {name: known(name) for name in (self.engine.model, "fake-2", "fake-3")}
         self.text_reader = FakeTextReader()
@@ -226,6 +227,7 @@ class Harness:
             self.signals.rung.put(NONE)  # wakes one that waits
         for thread in self._threads:
             thread.join()
+        self.signals.close()
         try:
             self.drain()
             self.supervisor.expire_inputs()

@@ -24,8 +24,9 @@ from storage.database import Database, now_ms
 from storage.job import accepting, chunks
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease
-from workers.run import ClaimedStep, Commit, work_on
+from workers.run import ClaimedStep, work_on
 from workers.wiring import WorkerParts
+from workers.work_done import Commit
 
 
 @contextmanager
@@ -142,10 +143,10 @@ def stolen(database: Database, lease: Lease) -> Lease:
 
 def worked_on(parts: WorkerParts, lease: Lease) -> Commit:
     """Does the work of a step without committing it. Returns the commit. It does not claim the next step."""
-    commit, in_hand = work_on(parts, ClaimedStep(lease=lease))
-    if in_hand:
-        in_hand.close()
-    return commit
+    done = work_on(parts, ClaimedStep(lease=lease))
+    if done.in_hand:
+        done.in_hand.close()
+    return done.commit
 
 
 def staged_images(first: int, count: int) -> list[Staged]:

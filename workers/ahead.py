@@ -7,6 +7,7 @@ process could see, so it needs no lease. If the step is not claimed here, the re
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -33,10 +34,17 @@ IN_MEMORY = 8 * MB  #: bytes; a larger staged object is written to disk
 class Ahead:
     """What a thread of its own stages of a request's images."""
 
-    def __init__(self, key: str, out: IO[bytes], staged: Future[tuple[frozenset[int], StagedChunk]]) -> None:
+    def __init__(
+        self, key: str, out: IO[bytes], staged: Future[tuple[frozenset[int], StagedChunk]], fetched: threading.Event
+    ) -> None:
         self._key = key
         self._out = out
         self._staged = staged
+        self._fetched = fetched
+
+    def wait_until_fetched(self, seconds: float) -> None:
+        """Waits until the images are here, at most so long."""
+        self._fetched.wait(seconds)
 
     def of(self, key: str, indexes: Collection[int]) -> tuple[StagedChunk, IO[bytes]] | None:
         """The staged images and their object, if the input of `key` has these images. Waits for the thread.
@@ -61,22 +69,26 @@ def stage_ahead(parts: WorkerParts, message: Message) -> Iterator[Ahead | None]:
         yield None
         return
     out = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed below
+    fetched = threading.Event()
     try:
-        staged = parts.ahead.submit(_stage, parts, key, out, message.traceparent)
+        staged = parts.ahead.submit(_stage, parts, key, out, message.traceparent, fetched)
     except RuntimeError:  # the worker ends
         out.close()
         yield None
         return
     try:
-        yield Ahead(key, out, staged)
+        yield Ahead(key, out, staged, fetched)
     finally:
         staged.cancel()
         staged.add_done_callback(lambda _staged: out.close())
 
 
-def _stage(parts: WorkerParts, key: str, out: IO[bytes], traceparent: str | None) -> tuple[frozenset[int], StagedChunk]:
+def _stage(
+    parts: WorkerParts, key: str, out: IO[bytes], traceparent: str | None, fetched: threading.Event
+) -> tuple[frozenset[int], StagedChunk]:
     span = spans.active.span("stage.ahead", "internal", {"job": owner_of(key)}, parent=traceparent) if spans.active else NOTHING
     with span, parts.scratch.open(key) as source:
+        fetched.set()
         pack = PackReader(source)
         chunk = stage_images(parts, decode_texts(pack, sorted(pack.entries)), out=out, job=owner_of(key))
     return frozenset(pack.entries), chunk

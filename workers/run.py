@@ -25,8 +25,10 @@ from pipeline.tracing import spans
 from pipeline.turns import working_for
 from pipeline.types import ItemCode, JobStatus, StepKind
 from storage.job import chunks, closing, evidence, lost
+from storage.job.chunks import ChunkWork
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
+from storage.redis.answers import AnswerTo
 from storage.redis.messages import Message
 from workers.ahead import Ahead, stage_ahead
 from workers.alone import Died, NoSlot
@@ -41,17 +43,20 @@ from workers.step_spans import note_outcome, step_span
 from workers.time_slice import StepPaused
 from workers.webhook import webhook
 from workers.wiring import WorkerParts
+from workers.work_done import Commit, WorkDone
 
 log = structlog.get_logger(__name__)
 
+#: How long the worker waits for a small request's images before it claims the step, if the step was announced before its commit.
+FETCH_SECONDS = 0.005
+#: The pauses between two looks for such a step. Together they are longer than EARLY_SECONDS, after which it is announced again.
+EARLY_NAPS = (0.002, 0.004, 0.008, 0.016, 0.032)
 MOST_TRIES = 3  #: a step is given up after this many failures that use up a try
 BACK_OFF_SECONDS = 2.0
 NO_SLOT_SECONDS = 2.0
 FAILED = "The service failed on this image's chunk."
 LOST = "The service has lost this image before it was read: send it again."
 
-#: Writes what a step has done. Returns the next steps: their ids, or the leases of those that are claimed already.
-Commit = Callable[[Connection], Sequence[int | Lease]]
 #: The kinds of step that follow while their job runs.
 GOES_ON = frozenset({StepKind.EXTRACT, StepKind.GROUND, StepKind.FINALIZE})
 #: The kinds of step that neither return a staged object nor take one.
@@ -70,26 +75,41 @@ class ClaimedStep:
     lease: Lease
     in_hand: StagedObject | None = None  #: the object that the thread staged in its step before this one
     ahead: Ahead | None = None  #: what is staged for the step since its message came
+    work: ChunkWork | None = None  #: the step's work, if it was read with the claim
+    answer_to: str | None = None  #: the channel on which the job's answer is sent, if the job ends with this step
 
 
 def run_message(parts: WorkerParts, message: Message) -> None:
-    """Works on the step that a message announces, as `run_step`. Stages the message's images while the step is claimed."""
+    """Works on the step that a message announces, as `run_step`. Stages the message's images before the step is claimed, or meanwhile.
+
+    A step that may not be committed yet is looked for several times.
+    """
     with stage_ahead(parts, message) as ahead:
-        run_step(parts, message.step, ahead)
+        if message.early and ahead:
+            ahead.wait_until_fetched(FETCH_SECONDS)  # the commit ends meanwhile
+        for nap in EARLY_NAPS if message.early else ():
+            if _run_announced(parts, message, ahead):
+                return
+            time.sleep(nap)
+        _run_announced(parts, message, ahead)
 
 
-def run_step(parts: WorkerParts, step: int, ahead: Ahead | None = None) -> None:
-    """Works on the step if it is due, then on the steps that follow it. `ahead`: what is staged for it."""
+def run_step(parts: WorkerParts, step: int) -> None:
+    """Works on the step if it is due, then on the steps that follow it."""
+    _run_announced(parts, Message(step), None)
+
+
+def _run_announced(parts: WorkerParts, message: Message, ahead: Ahead | None) -> bool:
+    """Whether the step was there. If so, it was worked on with all that follow it, or other workers will hear of it."""
     try:
         with parts.database.statements() as connection:
             if parts.stopping.is_set():
-                ringing.forget_ring(connection, step)
-                return
-            claimed = _claim(parts, connection, [step])
+                return ringing.forget_ring(connection, message.step)
+            waiting = _claim_announced(parts, connection, message, ahead)
     except PartError:
-        log.warning("step_not_claimed", step=step, exc_info=True)  # the supervisor notifies a worker again
-        return
-    waiting = [ClaimedStep(lease=lease, ahead=ahead) for lease in claimed]
+        log.warning("step_not_claimed", step=message.step, exc_info=True)  # the supervisor notifies a worker again
+        return True
+    found = bool(waiting)
     while waiting:
         first, *others = waiting
         if parts.cleaning and first.lease.kind is StepKind.CLEANUP and not first.lease.alone:
@@ -98,6 +118,15 @@ def run_step(parts: WorkerParts, step: int, ahead: Ahead | None = None) -> None:
             continue
         # The steps that follow this one go first, so that a thread holds at most one staged object.
         waiting = run_claimed(parts, first) + others
+    return found
+
+
+def _claim_announced(parts: WorkerParts, connection: Connection, message: Message, ahead: Ahead | None) -> list[ClaimedStep]:
+    """The step, if it is due. With `ahead` its work is read too, because then it is certain to be the work of a chunk."""
+    if ahead is None:
+        return [ClaimedStep(lease=lease, answer_to=message.answer_to) for lease in _claim(parts, connection, [message.step])]
+    claimed = chunks.claim_chunk(connection, message.step, owner=parts.owner, lease_ms=int(parts.settings.lease_seconds * 1000))
+    return [ClaimedStep(lease=claimed[0], ahead=ahead, work=claimed[1], answer_to=message.answer_to)] if claimed else []
 
 
 def run_lease(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
@@ -139,26 +168,27 @@ def _claim(
     return [*held, *(lease for lease in claimed if lease)]
 
 
-def work_on(parts: WorkerParts, step: ClaimedStep) -> tuple[Commit, StagedObject | None]:
-    """Does the step's work. Returns what its transaction writes, and a staged object for the next step, which the caller closes."""
+def work_on(parts: WorkerParts, step: ClaimedStep) -> WorkDone:
+    """Does the step's work. The caller closes the object that it may have staged."""
     lease = step.lease
     if lease.kind is StepKind.STAGE:
-        return stage(parts, lease, step.ahead)
+        return stage(parts, lease, step.ahead, step.work)
     if lease.kind is StepKind.EXTRACT:
-        return extract(parts, lease, step.in_hand), None
-    return OTHER_WORK[lease.kind](parts, lease), None
+        return WorkDone(commit=extract(parts, lease, step.in_hand))
+    return WorkDone(commit=OTHER_WORK[lease.kind](parts, lease))
 
 
 def _work_and_commit(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
     """Returns the steps to go on with. The first of them gets the object that this step has staged."""
-    commit, in_hand = work_on(parts, step)
+    done = work_on(parts, step)
+    answer = AnswerTo(step.answer_to, done.answer) if step.answer_to and done.answer else None
     follow: list[ClaimedStep] = []
     try:
-        follow = _commit(parts, step.lease, commit)
+        follow = _commit(parts, step.lease, done.commit, answer)
     finally:
-        if in_hand and not follow:
-            in_hand.close()
-    return [replace(follow[0], in_hand=in_hand), *follow[1:]] if follow else []
+        if done.in_hand and not follow:
+            done.in_hand.close()
+    return [replace(follow[0], in_hand=done.in_hand), *follow[1:]] if follow else []
 
 
 def _run(parts: WorkerParts, step: ClaimedStep) -> list[ClaimedStep]:
@@ -313,8 +343,11 @@ def _fail_job(connection: Connection, lease: Lease, message: str = "The service 
     return closing.finish_job(connection, lease, Verdict(status=JobStatus.FAILED, result=None, error=error))
 
 
-def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedStep]:
-    """Ends the step, claims the steps that follow, and chooses the steps to notify workers of, all in one transaction."""
+def _commit(parts: WorkerParts, lease: Lease, commit: Commit, answer: AnswerTo | None = None) -> list[ClaimedStep]:
+    """Ends the step, claims the steps that follow, and chooses the steps to notify workers of, all in one transaction.
+
+    `answer`: what the job is answered with, and where to; it is sent after the commit.
+    """
     with spans.span("commit"), parts.database.write() as connection:
         following = commit(connection)
         follow = _claim(parts, connection, following, after=lease)
@@ -325,7 +358,7 @@ def _commit(parts: WorkerParts, lease: Lease, commit: Commit) -> list[ClaimedSte
         same_place = len(follow) == len(following) == 1 and (going_on or grouped or lease.kind is StepKind.FINALIZE)
         rings = [] if same_place else ringing.to_ring(connection, beside=lease.job)
     parts.signals.ring(rings)
-    parts.signals.tell(lease.job, ended=not going_on, answered=lease.kind is StepKind.EXTRACT)
+    parts.signals.tell(lease.job, ended=not going_on, answered=lease.kind is StepKind.EXTRACT, answer=answer)
     return [ClaimedStep(lease=step) for step in follow]
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time_ns
 from typing import IO
-
-from sqlalchemy import Connection
 
 from pipeline.errors import os_errors
 from pipeline.packed import PackReader
@@ -25,9 +23,19 @@ from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.queue.steps import Lease
 from workers.ahead import IN_MEMORY, Ahead, stage_images
-from workers.one_lease import FirstCall, commit_begun, commit_whole, deaths_of_a_call, first_call, may_carry, verdict_of
+from workers.one_lease import (
+    FirstCall,
+    answer_of,
+    commit_begun,
+    commit_whole,
+    deaths_of_a_call,
+    first_call,
+    may_carry,
+    verdict_of,
+)
 from workers.staged_object import StagedObject
 from workers.wiring import WorkerParts
+from workers.work_done import WorkDone
 
 IN_HAND = 1 * MB  #: bytes; an object up to this size is not fetched back, because that would slow a small request
 
@@ -36,20 +44,20 @@ NO_URL = "This is an empty string: send the image's http or https URL."
 
 
 @os_errors()  # from the temporary file behind `out`
-def stage(
-    parts: WorkerParts, lease: Lease, ahead: Ahead | None = None
-) -> tuple[Callable[[Connection], Sequence[int | Lease]], StagedObject | None]:
+def stage(parts: WorkerParts, lease: Lease, ahead: Ahead | None = None, work: ChunkWork | None = None) -> WorkDone:
     """Fetches or decodes the images, converts them, and puts the object. The returned commit records the outcome of each image.
 
-    A small object is returned with the commit, so that the extract step need not fetch it back. The caller closes it.
+    `ahead`, `work`: what was staged and read before. A small object is returned with the commit, so that the extract step need not fetch
+    it back.
 
     A small job that somebody waits for is carried to its end here. Its object is put only if that takes more than one model call.
     """
     in_hand: StagedObject | None = None
     call: FirstCall | None = None
     began = monotonic()
-    with parts.database.read() as connection:
-        work = chunks.work_of(connection, lease)
+    if work is None:
+        with parts.database.read() as connection:
+            work = chunks.work_of(connection, lease)
     with ExitStack() as stack:
         early = ahead.of(work.input, work.pending) if ahead and lease.epoch == 1 and work.input else None
         if early:
@@ -59,14 +67,15 @@ def stage(
             try:
                 chunk = _staged(parts, lease, work, out)
             except TotalTooLarge:
-                return partial(chunks.fail_too_large, lease=lease), None
+                return WorkDone(commit=partial(chunks.fail_too_large, lease=lease))
         size, seconds = out.seek(0, 2), monotonic() - began
         if may_carry(parts, lease, work, chunk, size=size, seconds=seconds):
             work = replace(work, left=work.left - seconds)
             call = first_call(parts, work, chunk, out)
             if call.settled:
                 verdict = verdict_of(work, chunk, call.outcome)
-                return partial(commit_whole, parts, lease=lease, work=work, chunk=chunk, call=call, verdict=verdict), None
+                whole = partial(commit_whole, parts, lease=lease, work=work, chunk=chunk, call=call, verdict=verdict)
+                return WorkDone(commit=whole, answer=answer_of(work, call, verdict))
         key = staged_key(lease) if chunk.staged else None
         if key:
             with span("scratch.put", bytes=size):
@@ -75,8 +84,10 @@ def stage(
                 stack.pop_all()
                 in_hand = StagedObject(key=key, file=out)
     if call and key:
-        return partial(commit_begun, parts, lease=lease, work=work, chunk=chunk, call=call, key=key), in_hand
-    return partial(chunks.record_staged, lease=lease, key=key, chunk=chunk, expiries=deaths_of_a_call(lease, work)), in_hand
+        begun = partial(commit_begun, parts, lease=lease, work=work, chunk=chunk, call=call, key=key)
+        return WorkDone(commit=begun, in_hand=in_hand)
+    staged = partial(chunks.record_staged, lease=lease, key=key, chunk=chunk, expiries=deaths_of_a_call(lease, work))
+    return WorkDone(commit=staged, in_hand=in_hand)
 
 
 def _staged(parts: WorkerParts, lease: Lease, work: ChunkWork, out: IO[bytes]) -> StagedChunk:

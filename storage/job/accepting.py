@@ -110,13 +110,13 @@ def accept(
     max_open: int,
     max_scratch: int,
     max_stored: int = NO_LIMIT,
-    stored_all: Callable[[], None] = lambda: None,
+    stored_all: Callable[[Sequence[Ring]], None] = lambda _rings: None,
     announces: bool = False,
 ) -> list[Ring]:
     """Reserves the credits and creates the job, its images, chunks and first steps, in the caller's transaction.
 
-    `stored_all`: called before the account's row is locked; returns when the job's images are in scratch, or raises. `announces`: also
-    choose the steps to notify workers of. Returns these.
+    `stored_all`: called before the account's row is locked, with the steps to notify workers of that are known by then; returns when the
+    job's images are in scratch, or raises. `announces`: also choose the steps to notify workers of. Returns these.
 
     Raises SentBefore, InsufficientCredits, TooManyOpenJobs, StoredFull, ScratchFull or KeptFull. The caller must then roll back.
     """
@@ -171,7 +171,7 @@ def accept(
             rings = [replace(ring, input=new.inputs.get(part), traceparent=new.traceparent) for ring in rings]
     else:
         _add_stage_steps(connection, new.id, round_=round_, plan=new.plan)
-    stored_all()
+    stored_all(rings or ())
     # The account's row is locked last, so that requests of one account do not wait for each other's scratch.
     counted = ledger.reserve(
         connection,

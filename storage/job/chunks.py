@@ -90,9 +90,30 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
     row = connection.execute(_chunk(), {"job": lease.job, "no": lease.part}).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {lease.job}")
+    return _work_of(connection, lease, row)
+
+
+def claim_chunk(connection: Connection, step: int, *, owner: str, lease_ms: int) -> tuple[Lease, ChunkWork | None] | None:
+    """As `steps.claim`, with the work of the step's chunk, if the step is claimed for the first time.
+
+    Postgres does it in one statement. Elsewhere the work is not read: None.
+    """
+    if connection.dialect.name != "postgresql":
+        lease = steps.claim(connection, step, owner=owner, lease_ms=lease_ms)
+        return (lease, None) if lease else None
+    row = connection.execute(_claimed_chunk(), {"step": step, "by": owner, "for_ms": lease_ms}).one_or_none()
+    if row is None:
+        return None
+    lease = steps.lease_of(step, row)
+    # The statement may have waited for another one that claimed the step, and then sees the chunk as it was before.
+    first = lease.epoch == 1 and row.no is not None
+    return lease, _work_of(connection, lease, row) if first else None
+
+
+def _work_of(connection: Connection, lease: Lease, row: Row[Any]) -> ChunkWork:
     return ChunkWork(
         job=lease.job,
-        account=row.account,
+        account=lease.account,
         question=question_of(row.prompt, row.options),
         waited=row.waited,
         total=row.total,
@@ -122,30 +143,39 @@ def _pending_of(connection: Connection, job: str, row: Row[Any]) -> dict[int, st
 
 @cache
 def _chunk() -> Select[Any]:
-    first = and_(images_table.c.job == chunks_table.c.job, images_table.c.index == chunks_table.c.first)
     return (
-        select(
-            jobs_table.c.account,
-            jobs_table.c.prompt,
-            jobs_table.c.options,
-            jobs_table.c.waited,
-            jobs_table.c.total,
-            jobs_table.c.max_money,
-            jobs_table.c.tier,
-            jobs_table.c.evidence,
-            jobs_table.c.fail_on_error,
-            (jobs_table.c.deadline_at - now_ms()).label("left"),
-            chunks_table.c.first,
-            chunks_table.c.count.label("size"),
-            chunks_table.c.input,
-            chunks_table.c.object,
-            chunks_table.c.progress,
-            images_table.c.source.label("first_source"),
-            images_table.c.state.label("first_state"),
-        )
+        select(*_of_chunk())
         .join(chunks_table, chunks_table.c.job == jobs_table.c.id)
-        .join(images_table, first)
+        .join(images_table, _first_image())
         .where(jobs_table.c.id == bindparam("job"), chunks_table.c.no == bindparam("no"))
+    )
+
+
+@cache
+def _claimed_chunk() -> Select[Any]:
+    statement, claimed = steps.first_claim()
+    chunk = and_(chunks_table.c.job == claimed.c.job, chunks_table.c.no == claimed.c.part)
+    return statement.add_columns(*_of_chunk()).outerjoin(chunks_table, chunk).outerjoin(images_table, _first_image())
+
+
+def _first_image() -> ColumnElement[bool]:
+    return and_(images_table.c.job == chunks_table.c.job, images_table.c.index == chunks_table.c.first)
+
+
+def _of_chunk() -> tuple[ColumnElement[Any], ...]:
+    """What a step knows of its job and its chunk."""
+    names = ("prompt", "options", "waited", "total", "max_money", "tier", "evidence", "fail_on_error")
+    return (
+        *(jobs_table.c[name] for name in names),
+        (jobs_table.c.deadline_at - now_ms()).label("left"),
+        chunks_table.c.no,
+        chunks_table.c.first,
+        chunks_table.c.count.label("size"),
+        chunks_table.c.input,
+        chunks_table.c.object,
+        chunks_table.c.progress,
+        images_table.c.source.label("first_source"),
+        images_table.c.state.label("first_state"),
     )
 
 

@@ -140,13 +140,10 @@ def _in_the_window(connection: Connection, account: str) -> list[Ring]:
     return [Ring(step, waited=True) for step in waited[:left]] + [Ring(step, waited=False) for step in others[:left_for_others]]
 
 
-def forget_ring(connection: Connection, step: int) -> None:
-    """Has the step announced again, because a process that accepts no more steps received its message."""
-    connection.execute(
-        update(steps_table)
-        .where(free(steps_table.c.id == step, steps_table.c.state == StepState.READY.value))
-        .values(rung_at=None)
-    )
+def forget_ring(connection: Connection, step: int) -> bool:
+    """Has the step announced again, because a process that accepts no more steps received its message. Whether it was there."""
+    ready = free(steps_table.c.id == step, steps_table.c.state == StepState.READY.value)
+    return connection.execute(update(steps_table).where(ready).values(rung_at=None)).rowcount > 0
 
 
 def forget_rings(connection: Connection, *, slow: bool = False) -> None:

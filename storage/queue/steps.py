@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Literal
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     Connection,
@@ -146,7 +147,7 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
     given = {"step": step, "by": owner, "for_ms": lease_ms}
     if after is None and connection.dialect.name == "postgresql":
         whole = connection.execute(_first_claim(), given).one_or_none()
-        return _lease(step, whole, whole.request_id, whole.traceparent) if whole else None
+        return lease_of(step, whole) if whole else None
     started = None if after else connection.execute(_running_statement(), {"step": step}).one_or_none()
     row = connection.execute(_claim_statement(), given).one_or_none()
     if row is None:
@@ -154,6 +155,11 @@ def claim(connection: Connection, step: int, *, owner: str, lease_ms: int, after
     if after:
         return _lease(step, row, after.request, after.traceparent)
     return _lease(step, row, *(started or connection.execute(_request_statement(), {"job": row.job}).one()))
+
+
+def lease_of(step: int, row: Row[Any]) -> Lease:
+    """The lease, from a row of `first_claim`."""
+    return _lease(step, row, row.request_id, row.traceparent)
 
 
 def _lease(step: int, row: Row[Any], request: str | None, traceparent: str | None) -> Lease:
@@ -184,10 +190,17 @@ def _running_statement() -> ReturningUpdate[Any]:
 
 @cache
 def _first_claim() -> Select[Any]:
-    """What `_running_statement` and `_claim_statement` do. The job is locked first, because the claim counts the jobs that began."""
+    return first_claim()[0]
+
+
+def first_claim() -> tuple[Select[Any], CTE]:
+    """What `_running_statement` and `_claim_statement` do, for Postgres; and the claimed step, to which more can be joined.
+
+    The job is locked first, because the claim counts the jobs that began. The statement takes the values `step`, `by` and `for_ms`.
+    """
     begun = _running_statement().cte("begun")
     claimed = _claiming(select(func.count()).select_from(begun).scalar_subquery() >= 0).cte("claimed")
-    return select(claimed, *_of_request()).join(jobs_table, jobs_table.c.id == claimed.c.job)
+    return select(claimed, *_of_request()).join(jobs_table, jobs_table.c.id == claimed.c.job), claimed
 
 
 @cache

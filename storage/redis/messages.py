@@ -12,6 +12,9 @@ import uuid
 from dataclasses import dataclass
 
 TASK = "workers.run_step"  #: Celery's name of the only task
+#: A step that is announced before its commit is announced again unless the commit ends within this time. Its worker looks for the step
+#: for longer.
+EARLY_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +24,18 @@ class Message:
     step: int
     input: str | None = None  #: scratch key of images that may be staged before the step is claimed
     traceparent: str | None = None  #: of the request
+    early: bool = False  #: the step may not be committed yet
+    answer_to: str | None = None  #: the channel of the process in which a request waits for the job
 
 
 def message_of(message: Message, queue: str) -> bytes:
     """The message that announces a step, as it lies in Celery's queue."""
     step = message.step
-    early = {} if message.input is None else {"input": message.input, "traceparent": message.traceparent}
+    more: dict[str, object] = {} if message.input is None else {"input": message.input, "traceparent": message.traceparent}
+    if message.answer_to is not None:
+        more["answer_to"] = message.answer_to
+    if message.early:
+        more["early"] = True
     name = str(uuid.uuid4())
     body = json.dumps([[step], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
     return json.dumps(
@@ -48,7 +57,7 @@ def message_of(message: Message, queue: str) -> bytes:
                 "expires": None,
                 "group": None,
                 "ignore_result": True,
-                **early,
+                **more,
             },
             "properties": {
                 "correlation_id": name,
@@ -68,7 +77,14 @@ def read_message(text: bytes) -> Message:
     try:
         message = json.loads(text)
         args, _, _ = json.loads(base64.b64decode(message["body"]))
-        texts = {name: text for name, text in (message.get("headers") or {}).items() if isinstance(text, str)}
-        return Message(int(args[0]), input=texts.get("input"), traceparent=texts.get("traceparent"))
+        headers = message.get("headers") or {}
+        texts = {name: text for name, text in headers.items() if isinstance(text, str)}
+        return Message(
+            int(args[0]),
+            input=texts.get("input"),
+            traceparent=texts.get("traceparent"),
+            early=headers.get("early") is True,
+            answer_to=texts.get("answer_to"),
+        )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"this message announces no step: {error!r}") from error

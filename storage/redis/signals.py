@@ -7,12 +7,14 @@ channel, on which the jobs' ids are published. Both kinds may be lost, because w
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,6 +25,7 @@ from redis.retry import Retry
 
 from pipeline.ports import Cause
 from storage.queue.ringing import Ring
+from storage.redis.answers import AnswerTo, answer_message, read_answer
 from storage.redis.errors import AWAY, redis_errors
 from storage.redis.messages import Message, message_of, read_message
 from storage.redis.silent import remember_silence
@@ -48,6 +51,8 @@ AGAIN_SECONDS = 1.0  #: the listener checks this often whether it is closed, and
 PROCESSES = "extract-image:counts"
 COUNTS_SECONDS = 2.0  #: timeout of Redis for writing or reading counts
 COUNTS_TTL = 300  #: seconds for which the last counts of an ended process can be read
+EARLY_ANSWER_SECONDS = 0.1  #: timeout of Redis for a message that is sent while a transaction is open
+LATE_SECONDS = 2.0  #: no such message is sent for so long after Redis was slow or away
 SENDING_SECONDS = 30.0  #: timeout of Redis for taking messages; without it, a Redis that hangs would block senders for ever
 KEEPALIVE = {"socket_keepalive": True, "socket_keepalive_options": tcp_options(), "health_check_interval": 30}
 
@@ -134,6 +139,9 @@ class Signals:
         # This client has a timeout, so that a Redis which hangs can't block a process's exit or a request for /metrics.
         self._counts = connect(redis_url, seconds=COUNTS_SECONDS)
         self._sending = connect(redis_url, seconds=SENDING_SECONDS)
+        self._early = connect(redis_url, seconds=EARLY_ANSWER_SECONDS)
+        self._late_until = 0.0  # by time.monotonic(); until then, no step is announced before its commit
+        self._answers = f"{CHANNEL}:{secrets.token_hex(8)}"  # only this process listens to this channel
         self._watches = Watches()
         self._closed = threading.Event()
         self._starting = threading.Lock()
@@ -144,12 +152,33 @@ class Signals:
         messages: dict[str, list[bytes]] = {}
         for ring in rings:
             queue = SLOW_QUEUE if ring.slow else WAITED_QUEUE if ring.waited else QUEUE
-            messages.setdefault(queue, []).append(message_of(Message(ring.step, ring.input, ring.traceparent), queue))
+            messages.setdefault(queue, []).append(message_of(self._message(ring), queue))
         try:
             for queue, those in messages.items():
                 self._sending.lpush(queue, *those)
         except AWAY as error:
             log.warning("not_rung", steps=sum(map(len, messages.values())), reason=repr(error))
+
+    def ring_early(self, ring: Ring) -> bool:
+        """Sends the message of a waited step that is about to be committed. Returns whether Redis has taken it, and did so in time.
+
+        A transaction is open meanwhile, so nothing is sent for a while after Redis was slow or away.
+        """
+        if time.monotonic() < self._late_until:
+            return False
+        message = replace(self._message(ring), early=True)
+        try:
+            self._early.lpush(WAITED_QUEUE, message_of(message, WAITED_QUEUE))
+        except AWAY as error:
+            self._late_until = time.monotonic() + LATE_SECONDS
+            log.warning("not_rung_early", step=ring.step, reason=repr(error))
+            return False
+        return True
+
+    def _message(self, ring: Ring) -> Message:
+        # Only the process that has accepted the request listens for its answer, and announces its step first.
+        answer_to = self._answers if ring.waited and self._listener is not None else None
+        return Message(ring.step, ring.input, ring.traceparent, answer_to=answer_to)
 
     def take(self, queue: str, *, seconds: float) -> Message | None:
         """Takes a message off the queue. Waits for one for `seconds` at most.
@@ -188,17 +217,21 @@ class Signals:
         """
         return not any(self.redis.llen(queue) for queue in ((SLOW_QUEUE,) if slow else (QUEUE, WAITED_QUEUE)))
 
-    def tell(self, job: str, *, ended: bool = True, answered: bool = False) -> None:
+    def tell(self, job: str, *, ended: bool = True, answered: bool = False, answer: AnswerTo | None = None) -> None:
         """Notifies the job's waiters that the job has changed. If Redis is unavailable, waiters find the change in SQL.
 
         `ended`: pass False only if the job certainly has not ended. Then waiters for the job's end are not woken. `answered`: the
-        model has answered a call of the job, so its trouble is over.
+        model has answered a call of the job, so its trouble is over. `answer`: what the process on its channel may answer with.
         """
         told = job if ended else job + GOING_ON
+        carried = answer_message(job, answer.view) if answer else None
         try:
-            if answered:
+            if answered or carried:
                 pipe = self.redis.pipeline(transaction=False)
-                pipe.delete(f"{TROUBLE}:{job}")
+                if answer and carried:
+                    pipe.publish(answer.channel, carried)
+                if answered:
+                    pipe.delete(f"{TROUBLE}:{job}")
                 pipe.publish(CHANNEL, told)
                 pipe.execute()
             else:
@@ -247,7 +280,7 @@ class Signals:
         while not self._closed.is_set():
             try:
                 with self.redis.pubsub() as subscription:  # type: ignore[no-untyped-call]
-                    subscription.subscribe(CHANNEL)
+                    subscription.subscribe(CHANNEL, self._answers)
                     while not self._closed.is_set():
                         self._hear(subscription.get_message(timeout=AGAIN_SECONDS))
             except AWAY as error:
@@ -259,10 +292,21 @@ class Signals:
         if message is None:
             return
         if message["type"] == "message":
+            if message["channel"].decode() == self._answers:
+                self._hear_answer(message["data"])
+                return
             told = message["data"].decode()
             self._watches.tell(told.removesuffix(GOING_ON), ended=not told.endswith(GOING_ON))
         else:  # the subscription has started, for the first time or again
             self._watches.tell_all()
+
+    def _hear_answer(self, text: bytes) -> None:
+        try:
+            job, view = read_answer(text)
+        except ValueError as error:
+            log.warning("answer_dropped", reason=str(error))
+            return
+        self._watches.answer(job, view)
 
     @redis_errors()
     def publish(self, process: str, text: str) -> None:
@@ -291,6 +335,7 @@ class Signals:
         self.redis.close()
         self._counts.close()
         self._sending.close()
+        self._early.close()
 
 
 def _counts(process: str) -> str:

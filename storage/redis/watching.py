@@ -9,12 +9,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline.job_object import AnswerView
+
 
 class Watch:
     """A waiter for any change of a job, or only for its end."""
 
     def __init__(self, *, end_only: bool) -> None:
         self.end_only = end_only
+        self.answer: AnswerView | None = None  #: of the ended job, if its worker has sent it
         self._told = threading.Event()
 
     def tell(self) -> None:
@@ -57,6 +60,13 @@ class Watches:
             for watch in self._of.get(job, ()):
                 if ended or not watch.end_only:
                     watch.tell()
+
+    def answer(self, job: str, view: AnswerView) -> None:
+        """Wakes the job's watches, because it has ended with this answer."""
+        with self._lock:
+            for watch in self._of.get(job, ()):
+                watch.answer = view
+                watch.tell()
 
     def tell_all(self) -> None:
         """Wakes every watch, because notifications may have been lost."""

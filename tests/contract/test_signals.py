@@ -7,15 +7,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
 from pipeline.errors import Transient
+from pipeline.job_object import AnswerView, ResultView
 from pipeline.ports import Cause
+from pipeline.types import Failure, ItemCode, JobStatus
 from storage.account.accounts import random_id
 from storage.queue.ringing import Ring
+from storage.redis.answers import MOST_CHARACTERS, AnswerTo, answer_message, read_answer
 from storage.redis.embedded import EmbeddedRedis
 from storage.redis.messages import TASK, Message, message_of
 from storage.redis.signals import (
@@ -362,3 +366,141 @@ def test_without_redis_full_storage_is_not_noted_and_nothing_is_raised(away):
 def test_without_redis_looking_at_the_queue_says_so(away):
     with pytest.raises(Transient):
         away.queue_is_empty()
+
+
+SUCCEEDED = AnswerView(
+    status=JobStatus.SUCCEEDED,
+    succeeded=2,
+    credits=12,
+    expired=False,
+    error_code=None,
+    error_message=None,
+    result=ResultView(prompt="p é \x00", result='[{"a": 1}, "ü"]', failures=(), custom_ids={}),
+)
+
+
+def channel_of(signals: Any) -> str:
+    """Where the process wants its answers, as the message of a step says it."""
+    if isinstance(signals, MemorySignals):
+        return ""
+    signals.ring([Ring(7, waited=True)])
+    message = signals.take(WAITED_QUEUE, seconds=10)
+    assert message
+    assert message.answer_to
+    return str(message.answer_to)
+
+
+def test_the_answer_of_a_job_is_told_to_the_process_that_waits_for_it(signals, job):
+    with signals.watch(job, end_only=True) as watch:
+        signals.tell(job, answer=AnswerTo(channel_of(signals), SUCCEEDED))
+        assert watch.wait(LONG)
+        assert watch.answer == SUCCEEDED
+
+
+def test_an_answer_is_for_the_waiters_of_its_job(signals, job):
+    with signals.watch(job) as watch, signals.watch(other := random_id("job_", 24)) as marker:
+        signals.tell(other, answer=AnswerTo(channel_of(signals), SUCCEEDED))
+        assert marker.wait(LONG)
+        assert not watch.wait(0)
+        assert watch.answer is None
+
+
+def test_another_process_s_waiters_hear_that_the_job_has_ended(redis_signals, redis_url, job):
+    other = Signals(redis_url)
+    try:
+        with redis_signals.watch(job) as watch, other.watch(job) as far:
+            eventually(lambda: redis_signals.redis.pubsub_numsub(CHANNEL)[0][1] == 2)
+            for each in (watch, far):
+                while each.wait(SHORT):
+                    pass
+            other.tell(job, answered=True, answer=AnswerTo(channel_of(redis_signals), SUCCEEDED))
+            assert watch.wait(LONG)
+            assert far.wait(LONG)
+            assert (watch.answer, far.answer) == (SUCCEEDED, None)
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        replace(SUCCEEDED, status=JobStatus.PARTIAL),
+        replace(SUCCEEDED, status=JobStatus.CANCELLED),
+        replace(SUCCEEDED, expired=True),
+        replace(SUCCEEDED, result=replace(SUCCEEDED.result, result="x" * MOST_CHARACTERS)),
+        replace(SUCCEEDED, result=replace(SUCCEEDED.result, prompt="x" * MOST_CHARACTERS)),
+        replace(SUCCEEDED, result=replace(SUCCEEDED.result, evidence=[])),
+        replace(SUCCEEDED, result=replace(SUCCEEDED.result, failures=[Failure(index=0, code=ItemCode.IMAGE_EMPTY, detail="")])),
+    ],
+)
+def test_what_a_message_does_not_carry_is_read_from_sql(view, job):
+    assert answer_message(job, view) is None
+
+
+def test_an_answer_is_read_as_it_was_sent(job):
+    sent = answer_message(job, SUCCEEDED)
+    assert sent is not None
+    assert read_answer(sent) == (job, SUCCEEDED)
+
+
+def test_what_is_no_answer_is_dropped_and_the_next_one_is_heard(redis_signals, job):
+    with redis_signals.watch(job) as watch:
+        subscribed(redis_signals)
+        while watch.wait(SHORT):
+            pass
+        channel = channel_of(redis_signals)
+        for text in (b"", b"hello", b"[]", b"{}", b"3", b'["job", "x", 1, "p", "r"]', b'["job", 1]', b"\xff"):
+            redis_signals.redis.publish(channel, text)
+        redis_signals.tell(job, answer=AnswerTo(channel, SUCCEEDED))
+        assert watch.wait(LONG)
+        assert watch.answer == SUCCEEDED
+
+
+def test_only_a_process_that_waits_wants_answers(redis_signals):
+    """Supervisors and workers announce steps too, and nobody waits there."""
+    redis_signals.ring([Ring(7, waited=True, input="job_1/in-c0")])
+    assert redis_signals.take(WAITED_QUEUE, seconds=10) == Message(7, input="job_1/in-c0")
+
+
+def test_a_step_is_announced_before_its_commit_with_all_that_its_worker_needs(redis_signals, job):
+    with redis_signals.watch(job):
+        assert redis_signals.ring_early(Ring(7, waited=True, input="job_1/in-c0", traceparent="00-1-2-01"))
+        message = redis_signals.take(WAITED_QUEUE, seconds=10)
+        assert message == Message(
+            7, input="job_1/in-c0", traceparent="00-1-2-01", early=True, answer_to=channel_of(redis_signals)
+        )
+
+
+@pytest.mark.parametrize("strange", [1, "true", None, [True]])
+def test_a_message_is_early_only_if_it_says_so(redis_signals, strange):
+    text = json.loads(message_of(Message(41), WAITED_QUEUE))
+    text["headers"]["early"] = strange
+    redis_signals.redis.lpush(WAITED_QUEUE, json.dumps(text))
+    assert redis_signals.take(WAITED_QUEUE, seconds=10) == Message(41)
+
+
+def test_a_slow_redis_is_not_waited_for_while_a_transaction_is_open():
+    """It is asked once. Then nothing is sent to it for a while."""
+    asked: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    asked.append(server.accept()[0])
+                except OSError:
+                    return
+
+        listening = threading.Thread(target=accept)
+        listening.start()
+        made = Signals(f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        assert not made.ring_early(Ring(7, waited=True, input="job_1/in-c0"))
+        before = len(asked)
+        assert before > 0
+        assert not made.ring_early(Ring(7, waited=True, input="job_1/in-c0"))
+        made.close()
+        server.shutdown(socket.SHUT_RDWR)
+        listening.join()
+        assert len(asked) == before
+        for each in asked:
+            each.close()

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 from pipeline.ports import Cause
 from storage.queue.ringing import Ring
+from storage.redis.answers import AnswerTo
 from storage.redis.signals import JobTrouble
 from storage.redis.watching import Watch, Watches
 
@@ -30,6 +31,10 @@ class MemorySignals:
             if not self.lose_rings:
                 self.rung.put(ring.step)
 
+    def ring_early(self, ring: Ring) -> bool:
+        """False, as when Redis is slow: the step is announced after its commit."""
+        return False
+
     def check(self) -> None:
         """Does nothing, because the fake is always available."""
 
@@ -42,9 +47,11 @@ class MemorySignals:
     def queue_is_empty(self, *, slow: bool = False) -> bool:
         return self.rung.empty()
 
-    def tell(self, job: str, *, ended: bool = True, answered: bool = False) -> None:
+    def tell(self, job: str, *, ended: bool = True, answered: bool = False, answer: AnswerTo | None = None) -> None:
         if answered:
             self._troubles.pop(job, None)
+        if answer:
+            self._watches.answer(job, answer.view)
         self._watches.tell(job, ended=ended)
 
     def note_trouble(self, job: str, cause: Cause, notice: str) -> None:

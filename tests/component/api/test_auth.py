@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import pytest
 from limits.errors import StorageError
@@ -205,3 +206,36 @@ def test_web_machines_whose_clocks_differ_agree_on_what_is_left(make_harness, re
         answer = app.test_client().get("/api/v1/jobs/none", headers={"Authorization": f"Bearer {harness.key}"})
         assert answer.status_code == status
     assert 5390 <= int(answer.headers["Retry-After"]) <= 5400
+
+
+class UnreadableStorage(MemoryStorage):
+    """A Redis that goes away after a request was counted."""
+
+    def get_sliding_window(self, *_: object, **__: object) -> tuple[int, float, int, float]:
+        raise RedisGone("gone")
+
+
+def test_if_redis_goes_away_after_a_request_was_counted_it_is_served_and_a_refusal_stays_one(make_harness):
+    harness = make_harness(RATE_LIMIT="1/hour")
+    app = create_app(dataclasses.replace(harness.web, limiter=SlidingWindowCounterRateLimiter(UnreadableStorage())))
+    served, refused = (
+        app.test_client().post(URL, json=BODY, headers={"Authorization": f"Bearer {harness.key}"}) for _ in range(2)
+    )
+    assert (served.status_code, served.headers["X-RateLimit-Remaining"]) == (200, "1")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "3600")
+
+
+def test_a_request_that_waits_reads_its_rate_while_it_waits(make_harness):
+    """The model's answer comes meanwhile, so this costs no time."""
+    read: list[int] = []
+
+    class Noting(SlidingWindowCounterRateLimiter):
+        def get_window_stats(self, *given: Any) -> Any:
+            read.append(harness.count_rows("jobs"))
+            return super().get_window_stats(*given)
+
+    harness = make_harness(RATE_LIMIT="5/hour")
+    app = create_app(dataclasses.replace(harness.web, limiter=Noting(MemoryStorage())))
+    answer = app.test_client().post(URL, json=BODY, headers={"Authorization": f"Bearer {harness.key}"})
+    assert (answer.status_code, answer.headers["X-RateLimit-Remaining"]) == (200, "4")
+    assert read == [1]
