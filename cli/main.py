@@ -15,6 +15,7 @@ import click
 from cli.check_command import check
 from cli.commands import Commands
 from cli.jobs_command import jobs, usage
+from cli.lean import import_lean
 from cli.lifeline import PARENT, end_with_parent
 from cli.mcp_command import mcp
 from cli.run_command import run
@@ -136,6 +137,7 @@ def serve(*, ready_key: bool) -> None:
 def web(fd: int | None, examples: str) -> None:
     """Run a web process, which serves the HTTP API on HOST and PORT."""
     _end_on_sigterm()
+    import_lean()
     from api.server import TooFewFiles, run_web
     from cli.starting import say_what_is_missing
 
@@ -159,6 +161,7 @@ def web(fd: int | None, examples: str) -> None:
 def worker(*, alone: bool) -> None:
     """Run a worker process, with WORKER_CONCURRENCY threads that run the steps of jobs."""
     _end_on_sigterm()
+    import_lean()
     from workers.app import run_alone, run_worker
 
     by_serve = PARENT in os.environ
@@ -172,6 +175,7 @@ def worker(*, alone: bool) -> None:
 def supervisor() -> None:
     """Run the supervisor, which announces due steps and reclaims lost ones. One is enough; running two is safe."""
     _end_on_sigterm()
+    import_lean()
     from pipeline.tracing import spans
     from pipeline.tracing.start import FLUSH_SECONDS, start
     from storage.database import open_database
