@@ -75,9 +75,13 @@ def accept(parts: WebParts, account: str, *, waited: bool, made: Callable[[str],
     `made`: called with the id of a new job before any worker is notified of it.
     """
     key = _idempotency_key()
-    announcement = Announcement(parts, made)
+    early = parts.early_accounts if parts.database.many_writers else None
     try:
-        with span("accept") as accepting_span, read_sent(parts, account, hashed=key is not None) as sent:
+        with (
+            Announcement(parts.signals, made, account=account, early=early) as announcement,
+            span("accept") as accepting_span,
+            read_sent(parts, account, hashed=key is not None) as sent,
+        ):
             idempotency = IdempotencyKey(key=key, body_hash=sent.body_hash) if key else None
             if idempotency:
                 # This check comes first, because a request that was accepted before needs no credits and no room now.
@@ -91,8 +95,8 @@ def accept(parts: WebParts, account: str, *, waited: bool, made: Callable[[str],
                 parts, account, wanted, sent.names, idempotency, waited=waited, warnings=warnings, announcement=announcement
             )
             accepting_span.set(job=job)
+            announcement.after_commit(job, rings)
         note_job(job)
-        announcement.after_commit(job, rings)
         return Accepted(job=job)
     except RequestFault as fault:
         raise ApiError(400, fault.code, fault.message) from None
@@ -406,13 +410,14 @@ def _write_stored(
 
     def stored_all(found: Sequence[ringing.Ring]) -> None:
         if putting:
+            announcement.when_put(new.id, found, putting)
             putting.ended_soon()
-        announcement.before_commit(new.id, found)
 
     try:
         _write(parts, new, rings, stored_all)
     except StillPutting:
         assert putting
+        announcement.forget()
         putting.end()
         _write(parts, new, rings, stored_all)
 

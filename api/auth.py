@@ -109,6 +109,7 @@ def _count(parts: WebParts, key: str) -> None:
         return
     g.counted = key
     if not allowed:
+        g.rate = replace(g.rate, remaining=0)
         # The first place comes free one share of the window after the time that the counts say.
         left = _read_rate(parts, more=parts.rate.get_expiry() / parts.rate.amount)
         text = f"This key may send {parts.rate}; try again in {left} s."

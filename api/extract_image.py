@@ -24,9 +24,10 @@ from pipeline.credits import BASE, PER_IMAGE
 from pipeline.decode.sniff import CONVERTED_FORMATS, NATIVE_FORMATS
 from pipeline.errors import PartError
 from pipeline.finalize import is_input_fault
-from pipeline.job_object import AnswerView, result_json
+from pipeline.job_object import AnswerView, ResultView, result_json
 from pipeline.types import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_OUTPUT_TOKENS, MAX_TOTAL_BYTES, JobStatus
 from storage.job.views import answer_view, is_waited
+from storage.redis.answers import Success
 from storage.redis.watching import Watch
 
 log = structlog.get_logger(__name__)
@@ -124,8 +125,17 @@ class _Found:
         self._account = account
         self.view: AnswerView | None = None  #: as it was last read; None: the job is gone
 
-    def take(self, view: AnswerView) -> None:
-        self.view = view
+    def take(self, success: Success) -> None:
+        """Takes what the worker has sent."""
+        self.view = AnswerView(
+            status=JobStatus.SUCCEEDED,
+            succeeded=success.images,
+            credits=success.credits,
+            expired=False,
+            error_code=None,
+            error_message=None,
+            result=ResultView(prompt=success.prompt, result=success.result, failures=(), custom_ids={}),
+        )
 
     def read(self, connection: Connection, job: str) -> JobStatus | None:
         """The status of the job. None if it is gone."""

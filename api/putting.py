@@ -31,6 +31,20 @@ class Putting:
         else:
             self._done.set_result(None)
 
+    def then(self, act: Callable[[], object]) -> None:
+        """Has `act` called once the put has succeeded, in the thread that puts, or in another one if that has ended."""
+        caller, context = threading.current_thread(), copy_context()
+
+        def call(done: Future[None]) -> None:
+            if done.exception():
+                return
+            if threading.current_thread() is caller:
+                threading.Thread(target=context.run, args=(act,), name="announcing", daemon=True).start()
+            else:
+                act()
+
+        self._done.add_done_callback(call)
+
     def ended_soon(self) -> None:
         """Waits for PUT_SECONDS at most. Raises StillPutting, or what the put has raised."""
         if not wait([self._done], PUT_SECONDS).done:

@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 from api.errors import ApiError
 from api.held import HeldJob
 from api.wiring import WebParts
-from pipeline.job_object import AnswerView
 from pipeline.metrics import WAIT_SECONDS, WAITING
 from pipeline.tracing import spans
 from pipeline.types import JobStatus
 from storage.job.views import status_of
+from storage.redis.answers import Success
 from storage.redis.watching import Watch
 
 LISTEN_SECONDS = 1.0  #: how often a waiting request checks whether the process is stopping
@@ -81,7 +81,7 @@ def wait_for_end(
     *,
     watched: Watch | None = None,
     read: Callable[[Connection, str], JobStatus | None] = status_of,
-    take: Callable[[AnswerView], object] | None = None,
+    take: Callable[[Success], object] | None = None,
 ) -> bool:
     """Whether the job ended within `seconds`. False too if the process stops, the job is deleted or the client disconnects.
 

@@ -9,6 +9,7 @@ from limits import RateLimitItem, parse
 from limits.storage import Storage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from api.announcing import EarlyAccounts
 from api.key_uses import KeyUses
 from api.places import Places
 from api.previews import PREVIEW_PLACES, Previews, decoded_previews
@@ -47,6 +48,7 @@ class WebParts:
     arriving: Places = field(default_factory=lambda: Places(ARRIVING))  #: for bodies while they arrive
     previews: Previews = field(default_factory=decoded_previews)
     key_uses: KeyUses = field(default_factory=KeyUses)
+    early_accounts: EarlyAccounts = field(default_factory=EarlyAccounts)
     notices: Callable[[], dict[str, str]] = field(default=dict)  #: model → what somebody must fix before it can be asked
     stops: Callable[[], list[Stop]] = field(default=list)  #: the models whose calls are stopped now
     #: For how long a model's server may be away before a job that somebody holds open ends; under 30 s with the time to notice it.

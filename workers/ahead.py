@@ -1,4 +1,4 @@
-"""Stages the images of a small request while its step is claimed, because a caller waits for it.
+"""Stages the images of a small request before its step is claimed or meanwhile, because a caller waits for it.
 
 The message of such a step names the scratch object that its images came in. Fetching and decoding them changes nothing that another
 process could see, so it needs no lease. If the step is not claimed here, the result is thrown away.

@@ -11,7 +11,6 @@ from sqlalchemy import Connection
 from pipeline.asking.ask import ChunkOutcome
 from pipeline.credits import charge
 from pipeline.finalize import JobOutcome, Verdict, conclude
-from pipeline.job_object import AnswerView, ResultView
 from pipeline.packed import PackReader
 from pipeline.stage import StagedChunk, staged_in
 from pipeline.types import MAX_TOTAL_BYTES, MB, JobStatus
@@ -20,6 +19,7 @@ from storage.job import chunks
 from storage.job.chunks import ChunkWork
 from storage.job.whole import record_whole
 from storage.queue.steps import Lease
+from storage.redis.answers import Success
 from workers.extract import keys_of, outcomes, records
 from workers.wiring import WorkerParts
 
@@ -95,19 +95,16 @@ def verdict_of(work: ChunkWork, chunk: StagedChunk, outcome: ChunkOutcome) -> Ve
     )
 
 
-def answer_of(work: ChunkWork, call: FirstCall, verdict: Verdict) -> AnswerView | None:
+def answer_of(work: ChunkWork, call: FirstCall, verdict: Verdict) -> Success | None:
     """What the request that waits for the job answers with. None if not all images have succeeded: the request then reads SQL."""
     if verdict.status is not JobStatus.SUCCEEDED:
         return None
     processed = sum(len(reply.indexes) for reply in call.outcome.replies)
-    return AnswerView(
-        status=verdict.status,
-        succeeded=processed,
+    return Success(
+        images=processed,
         credits=charge(verdict.status, processed, fail_on_error=work.fail_on_error),
-        expired=False,
-        error_code=None,
-        error_message=None,
-        result=ResultView(prompt=work.question.prompt, result=verdict.result or "", failures=(), custom_ids={}),
+        prompt=work.question.prompt,
+        result=verdict.result or "",
     )
 
 

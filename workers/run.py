@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import structlog
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from pipeline.errors import PartError, Permanent, StorageFull, Transient
 from pipeline.finalize import Verdict
@@ -25,7 +26,6 @@ from pipeline.tracing import spans
 from pipeline.turns import working_for
 from pipeline.types import ItemCode, JobStatus, StepKind
 from storage.job import chunks, closing, evidence, lost
-from storage.job.chunks import ChunkWork
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
 from storage.redis.answers import AnswerTo
@@ -75,7 +75,7 @@ class ClaimedStep:
     lease: Lease
     in_hand: StagedObject | None = None  #: the object that the thread staged in its step before this one
     ahead: Ahead | None = None  #: what is staged for the step since its message came
-    work: ChunkWork | None = None  #: the step's work, if it was read with the claim
+    found: Row[Any] | None = None  #: what was read of the step's work with the claim
     answer_to: str | None = None  #: the channel on which the job's answer is sent, if the job ends with this step
 
 
@@ -122,11 +122,11 @@ def _run_announced(parts: WorkerParts, message: Message, ahead: Ahead | None) ->
 
 
 def _claim_announced(parts: WorkerParts, connection: Connection, message: Message, ahead: Ahead | None) -> list[ClaimedStep]:
-    """The step, if it is due. With `ahead` its work is read too, because then it is certain to be the work of a chunk."""
+    """The step, if it is due. With `ahead` it is a small request's, and its work is read too."""
     if ahead is None:
         return [ClaimedStep(lease=lease, answer_to=message.answer_to) for lease in _claim(parts, connection, [message.step])]
     claimed = chunks.claim_chunk(connection, message.step, owner=parts.owner, lease_ms=int(parts.settings.lease_seconds * 1000))
-    return [ClaimedStep(lease=claimed[0], ahead=ahead, work=claimed[1], answer_to=message.answer_to)] if claimed else []
+    return [ClaimedStep(lease=claimed[0], ahead=ahead, found=claimed[1], answer_to=message.answer_to)] if claimed else []
 
 
 def run_lease(parts: WorkerParts, lease: Lease) -> list[ClaimedStep]:
@@ -172,7 +172,7 @@ def work_on(parts: WorkerParts, step: ClaimedStep) -> WorkDone:
     """Does the step's work. The caller closes the object that it may have staged."""
     lease = step.lease
     if lease.kind is StepKind.STAGE:
-        return stage(parts, lease, step.ahead, step.work)
+        return stage(parts, lease, step.ahead, step.found)
     if lease.kind is StepKind.EXTRACT:
         return WorkDone(commit=extract(parts, lease, step.in_hand))
     return WorkDone(commit=OTHER_WORK[lease.kind](parts, lease))

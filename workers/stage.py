@@ -8,7 +8,9 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import monotonic, time_ns
-from typing import IO
+from typing import IO, Any
+
+from sqlalchemy import Row
 
 from pipeline.errors import os_errors
 from pipeline.packed import PackReader
@@ -44,10 +46,10 @@ NO_URL = "This is an empty string: send the image's http or https URL."
 
 
 @os_errors()  # from the temporary file behind `out`
-def stage(parts: WorkerParts, lease: Lease, ahead: Ahead | None = None, work: ChunkWork | None = None) -> WorkDone:
+def stage(parts: WorkerParts, lease: Lease, ahead: Ahead | None = None, found: Row[Any] | None = None) -> WorkDone:
     """Fetches or decodes the images, converts them, and puts the object. The returned commit records the outcome of each image.
 
-    `ahead`, `work`: what was staged and read before. A small object is returned with the commit, so that the extract step need not fetch
+    `ahead`, `found`: what was staged and read before. A small object is returned with the commit, so that the extract step need not fetch
     it back.
 
     A small job that somebody waits for is carried to its end here. Its object is put only if that takes more than one model call.
@@ -55,6 +57,7 @@ def stage(parts: WorkerParts, lease: Lease, ahead: Ahead | None = None, work: Ch
     in_hand: StagedObject | None = None
     call: FirstCall | None = None
     began = monotonic()
+    work = chunks.work_found(lease, found) if found else None
     if work is None:
         with parts.database.read() as connection:
             work = chunks.work_of(connection, lease)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from pipeline.job_object import AnswerView
 from storage.queue.steps import Lease
+from storage.redis.answers import Success
 from workers.staged_object import StagedObject
 
 #: Writes what a step has done. Returns the next steps: their ids, or the leases of those that are claimed already.
@@ -21,4 +21,4 @@ class WorkDone:
 
     commit: Commit
     in_hand: StagedObject | None = None  #: a staged object for the next step; the caller closes it
-    answer: AnswerView | None = None  #: of the job, which ends with this step; None: who waits for it reads SQL
+    answer: Success | None = None  #: of the job, which ends with this step; None: who waits for it reads SQL

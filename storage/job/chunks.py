@@ -90,13 +90,14 @@ def work_of(connection: Connection, lease: Lease) -> ChunkWork:
     row = connection.execute(_chunk(), {"job": lease.job, "no": lease.part}).one_or_none()
     if row is None:
         raise JobGone(f"there is no job {lease.job}")
-    return _work_of(connection, lease, row)
+    return _work_of(lease, row, _pending_of(connection, lease.job, row))
 
 
-def claim_chunk(connection: Connection, step: int, *, owner: str, lease_ms: int) -> tuple[Lease, ChunkWork | None] | None:
-    """As `steps.claim`, with the work of the step's chunk, if the step is claimed for the first time.
+def claim_chunk(connection: Connection, step: int, *, owner: str, lease_ms: int) -> tuple[Lease, Row[Any] | None] | None:
+    """As `steps.claim`, with what `work_found` needs, if a stage step is claimed for the first time.
 
-    Postgres does it in one statement. Elsewhere the work is not read: None.
+    Postgres does it in one statement. Elsewhere the work is not read: None. Nothing else is done here, because whatever fails after the
+    claim is to be handled as a failure of the step.
     """
     if connection.dialect.name != "postgresql":
         lease = steps.claim(connection, step, owner=owner, lease_ms=lease_ms)
@@ -106,11 +107,15 @@ def claim_chunk(connection: Connection, step: int, *, owner: str, lease_ms: int)
         return None
     lease = steps.lease_of(step, row)
     # The statement may have waited for another one that claimed the step, and then sees the chunk as it was before.
-    first = lease.epoch == 1 and row.no is not None
-    return lease, _work_of(connection, lease, row) if first else None
+    return lease, row if lease.epoch == 1 and lease.kind is StepKind.STAGE else None
 
 
-def _work_of(connection: Connection, lease: Lease, row: Row[Any]) -> ChunkWork:
+def work_found(lease: Lease, row: Row[Any]) -> ChunkWork | None:
+    """The work, from a row of `claim_chunk`. None if the row has not all of it: the job has several images."""
+    return _work_of(lease, row, _pending_alone(row)) if row.total == 1 else None
+
+
+def _work_of(lease: Lease, row: Row[Any], pending: dict[int, str | None]) -> ChunkWork:
     return ChunkWork(
         job=lease.job,
         account=lease.account,
@@ -127,15 +132,19 @@ def _work_of(connection: Connection, lease: Lease, row: Row[Any]) -> ChunkWork:
         tier=Tier(row.tier),
         evidence=row.evidence is not None,
         fail_on_error=row.fail_on_error,
-        pending=_pending_of(connection, lease.job, row),
+        pending=pending,
     )
 
 
 def _pending_of(connection: Connection, job: str, row: Row[Any]) -> dict[int, str | None]:
     if row.total == 1:  # a trip less for the jobs that somebody waits for
-        return {row.first: row.first_source} if row.first_state in OPEN_IMAGES else {}
+        return _pending_alone(row)
     between = {"least": row.first, "most": row.first + row.size - 1}
     return {image.at: image.source for image in connection.execute(_pending(), {"job": job, **between})}
+
+
+def _pending_alone(row: Row[Any]) -> dict[int, str | None]:
+    return {row.first: row.first_source} if row.first_state in OPEN_IMAGES else {}
 
 
 # Each statement is built once and cached, because building it takes longer than running it.
@@ -168,7 +177,6 @@ def _of_chunk() -> tuple[ColumnElement[Any], ...]:
     return (
         *(jobs_table.c[name] for name in names),
         (jobs_table.c.deadline_at - now_ms()).label("left"),
-        chunks_table.c.no,
         chunks_table.c.first,
         chunks_table.c.count.label("size"),
         chunks_table.c.input,

@@ -1,4 +1,4 @@
-"""The answer of an ended job, as a worker sends it to the process in which a request waits for it.
+"""The answer of a job whose images have all succeeded, as a worker sends it to the process in which a request waits for it.
 
 It saves that process a read. SQL has the truth: the worker sends the answer after its commit, and a process that does not get it reads SQL.
 """
@@ -6,12 +6,19 @@ It saves that process a read. SQL has the truth: the worker sends the answer aft
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-
-from pipeline.job_object import AnswerView, ResultView
-from pipeline.types import JobStatus
+from dataclasses import asdict, dataclass
 
 MOST_CHARACTERS = 1 << 16  #: of the prompt and the result together; a longer answer is read from SQL
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Success:
+    """What a job is answered with that has succeeded with all of its images."""
+
+    images: int
+    credits: int
+    prompt: str
+    result: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,30 +26,21 @@ class AnswerTo:
     """An answer, and the channel of the process that waits for it."""
 
     channel: str
-    view: AnswerView
+    success: Success
 
 
-def answer_message(job: str, view: AnswerView) -> bytes | None:
-    """The answer as text. None if it is not sent: it is too long, or says more than that all images have succeeded."""
-    result = view.result
-    plain = view.status is JobStatus.SUCCEEDED and not view.expired and not result.failures and result.evidence is None
-    if not plain or len(result.prompt) + len(result.result) > MOST_CHARACTERS:
+def answer_message(job: str, success: Success) -> bytes | None:
+    """The answer as text. None if it is too long to be sent."""
+    if len(success.prompt) + len(success.result) > MOST_CHARACTERS:
         return None
-    return json.dumps([job, view.succeeded, view.credits, result.prompt, result.result]).encode()
+    return json.dumps({"job": job, **asdict(success)}).encode()
 
 
-def read_answer(text: bytes) -> tuple[str, AnswerView]:
+def read_answer(text: bytes) -> tuple[str, Success]:
     """The job and its answer. Raises ValueError."""
     try:
-        job, succeeded, charged, prompt, result = json.loads(text)
-        return str(job), AnswerView(
-            status=JobStatus.SUCCEEDED,
-            succeeded=int(succeeded),
-            credits=int(charged),
-            expired=False,
-            error_code=None,
-            error_message=None,
-            result=ResultView(prompt=str(prompt), result=str(result), failures=(), custom_ids={}),
-        )
-    except (TypeError, ValueError) as error:
+        said = json.loads(text)
+        success = Success(images=int(said["images"]), credits=int(said["credits"]), prompt=said["prompt"], result=said["result"])
+        return said["job"], success
+    except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"this is no answer: {error!r}") from error

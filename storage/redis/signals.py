@@ -1,7 +1,8 @@
 """Notifications through Redis. They are hints, and the service does not rely on them.
 
-Workers are notified of steps by Celery messages, which contain only a step's id. Waiters are notified of changed jobs by one
-channel, on which the jobs' ids are published. Both kinds may be lost, because workers and waiters read the state from SQL.
+Workers are notified of steps by Celery messages (storage/redis/messages.py). Waiters are notified of changed jobs by one channel, on which
+the jobs' ids are published. A process in which requests wait has a channel of its own, on which the answers of small jobs come. Each of
+them may be lost, because workers and waiters read the state from SQL.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import secrets
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import redis
 import structlog
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from pipeline.ports import Cause
@@ -51,8 +52,6 @@ AGAIN_SECONDS = 1.0  #: the listener checks this often whether it is closed, and
 PROCESSES = "extract-image:counts"
 COUNTS_SECONDS = 2.0  #: timeout of Redis for writing or reading counts
 COUNTS_TTL = 300  #: seconds for which the last counts of an ended process can be read
-EARLY_ANSWER_SECONDS = 0.1  #: timeout of Redis for a message that is sent while a transaction is open
-LATE_SECONDS = 2.0  #: no such message is sent for so long after Redis was slow or away
 SENDING_SECONDS = 30.0  #: timeout of Redis for taking messages; without it, a Redis that hangs would block senders for ever
 KEEPALIVE = {"socket_keepalive": True, "socket_keepalive_options": tcp_options(), "health_check_interval": 30}
 
@@ -139,8 +138,7 @@ class Signals:
         # This client has a timeout, so that a Redis which hangs can't block a process's exit or a request for /metrics.
         self._counts = connect(redis_url, seconds=COUNTS_SECONDS)
         self._sending = connect(redis_url, seconds=SENDING_SECONDS)
-        self._early = connect(redis_url, seconds=EARLY_ANSWER_SECONDS)
-        self._late_until = 0.0  # by time.monotonic(); until then, no step is announced before its commit
+        self._takes_answers = True
         self._answers = f"{CHANNEL}:{secrets.token_hex(8)}"  # only this process listens to this channel
         self._watches = Watches()
         self._closed = threading.Event()
@@ -160,24 +158,19 @@ class Signals:
             log.warning("not_rung", steps=sum(map(len, messages.values())), reason=repr(error))
 
     def ring_early(self, ring: Ring) -> bool:
-        """Sends the message of a waited step that is about to be committed. Returns whether Redis has taken it, and did so in time.
-
-        A transaction is open meanwhile, so nothing is sent for a while after Redis was slow or away.
-        """
-        if time.monotonic() < self._late_until:
-            return False
+        """Sends the message of a waited step that is about to be committed. Returns whether Redis has taken it."""
         message = replace(self._message(ring), early=True)
         try:
-            self._early.lpush(WAITED_QUEUE, message_of(message, WAITED_QUEUE))
+            self._sending.lpush(WAITED_QUEUE, message_of(message, WAITED_QUEUE))
         except AWAY as error:
-            self._late_until = time.monotonic() + LATE_SECONDS
             log.warning("not_rung_early", step=ring.step, reason=repr(error))
             return False
         return True
 
     def _message(self, ring: Ring) -> Message:
-        # Only the process that has accepted the request listens for its answer, and announces its step first.
-        answer_to = self._answers if ring.waited and self._listener is not None else None
+        # A process in which nobody waits does not listen: a worker or a supervisor.
+        listens = self._listener is not None and self._takes_answers
+        answer_to = self._answers if ring.waited and listens else None
         return Message(ring.step, ring.input, ring.traceparent, answer_to=answer_to)
 
     def take(self, queue: str, *, seconds: float) -> Message | None:
@@ -224,7 +217,7 @@ class Signals:
         model has answered a call of the job, so its trouble is over. `answer`: what the process on its channel may answer with.
         """
         told = job if ended else job + GOING_ON
-        carried = answer_message(job, answer.view) if answer else None
+        carried = answer_message(job, answer.success) if answer else None
         try:
             if answered or carried:
                 pipe = self.redis.pipeline(transaction=False)
@@ -280,9 +273,15 @@ class Signals:
         while not self._closed.is_set():
             try:
                 with self.redis.pubsub() as subscription:  # type: ignore[no-untyped-call]
-                    subscription.subscribe(CHANNEL, self._answers)
+                    subscription.subscribe(CHANNEL, *([self._answers] if self._takes_answers else []))
                     while not self._closed.is_set():
                         self._hear(subscription.get_message(timeout=AGAIN_SECONDS))
+            except NoPermissionError as error:
+                log.warning("not_heard", reason=repr(error))
+                self._watches.tell_all()
+                if not self._takes_answers:
+                    self._closed.wait(AGAIN_SECONDS)
+                self._takes_answers = False  # this Redis user may have the one channel and not the other
             except AWAY as error:
                 log.warning("not_heard", reason=repr(error))
                 self._watches.tell_all()
@@ -302,11 +301,11 @@ class Signals:
 
     def _hear_answer(self, text: bytes) -> None:
         try:
-            job, view = read_answer(text)
+            job, success = read_answer(text)
         except ValueError as error:
             log.warning("answer_dropped", reason=str(error))
             return
-        self._watches.answer(job, view)
+        self._watches.answer(job, success)
 
     @redis_errors()
     def publish(self, process: str, text: str) -> None:
@@ -335,7 +334,6 @@ class Signals:
         self.redis.close()
         self._counts.close()
         self._sending.close()
-        self._early.close()
 
 
 def _counts(process: str) -> str:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.job_object import AnswerView
+from storage.redis.answers import Success
 
 
 class Watch:
@@ -17,7 +17,7 @@ class Watch:
 
     def __init__(self, *, end_only: bool) -> None:
         self.end_only = end_only
-        self.answer: AnswerView | None = None  #: of the ended job, if its worker has sent it
+        self.answer: Success | None = None  #: of the ended job, if its worker has sent it
         self._told = threading.Event()
 
     def tell(self) -> None:
@@ -61,11 +61,11 @@ class Watches:
                 if ended or not watch.end_only:
                     watch.tell()
 
-    def answer(self, job: str, view: AnswerView) -> None:
+    def answer(self, job: str, success: Success) -> None:
         """Wakes the job's watches, because it has ended with this answer."""
         with self._lock:
             for watch in self._of.get(job, ()):
-                watch.answer = view
+                watch.answer = success
                 watch.tell()
 
     def tell_all(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from pipeline.ports import Cause
 from storage.queue.ringing import Ring
-from storage.redis.answers import AnswerTo
+from storage.redis.answers import AnswerTo, answer_message, read_answer
 from storage.redis.signals import JobTrouble
 from storage.redis.watching import Watch, Watches
 
@@ -50,8 +50,8 @@ class MemorySignals:
     def tell(self, job: str, *, ended: bool = True, answered: bool = False, answer: AnswerTo | None = None) -> None:
         if answered:
             self._troubles.pop(job, None)
-        if answer:
-            self._watches.answer(job, answer.view)
+        if answer and (sent := answer_message(job, answer.success)):
+            self._watches.answer(*read_answer(sent))
         self._watches.tell(job, ended=ended)
 
     def note_trouble(self, job: str, cause: Cause, notice: str) -> None:

@@ -15,11 +15,11 @@ from sqlalchemy import Connection, select
 
 from api.app import create_app
 from api.waiting import wait_for_end, waiting_place
-from pipeline.job_object import AnswerView, ResultView, links_json
+from pipeline.job_object import links_json
 from pipeline.types import JobStatus
 from storage.job.views import status_of
 from storage.queue.ringing import Ring
-from storage.redis.answers import AnswerTo
+from storage.redis.answers import AnswerTo, Success
 from storage.redis.watching import Watch
 from storage.schema import jobs_table
 from tests.fakes.signals import MemorySignals
@@ -274,19 +274,11 @@ def test_a_watch_that_began_before_the_job_was_announced_misses_no_end_and_the_j
 
 def test_the_answer_that_a_worker_sends_is_the_answer_and_sql_is_not_read(make_harness):
     house = make_harness(workers_count=0)
-    view = AnswerView(
-        status=JobStatus.SUCCEEDED,
-        succeeded=2,
-        credits=12,
-        expired=False,
-        error_code=None,
-        error_message=None,
-        result=ResultView(prompt="p", result="told", failures=(), custom_ids={}),
-    )
+    told = Success(images=2, credits=12, prompt="p", result="told")
     with ThreadPoolExecutor(1) as clients:
         asked = clients.submit(house.post, BODY)
         wait_until(lambda: not house.signals.rung.empty())
-        house.signals.tell(the_job(house), answer=AnswerTo("", view))
+        house.signals.tell(the_job(house), answer=AnswerTo("", told))
         answer = asked.result(20)
     assert (answer.status_code, answer.json) == (200, {"results": "told", "prompt": "p", "imageCount": 2, "creditUsage": 12})
     house.drain()

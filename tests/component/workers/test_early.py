@@ -13,19 +13,17 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from api.announcing import Announcement
 from pipeline.errors import Transient
-from pipeline.job_object import AnswerView
 from storage import schema
-from storage.job import chunks, closing
+from storage.job import accepting, chunks, closing
 from storage.job.views import answer_view
 from storage.queue.ringing import Ring
-from storage.redis.answers import AnswerTo
+from storage.redis.answers import AnswerTo, Success
 from storage.redis.messages import EARLY_SECONDS, Message
 from testbed import PostgresServer
 from tests.fakes.signals import MemorySignals
 from tests.harness import Harness, b64, running
-from tests.rows import job_row, step_ids, step_row
+from tests.rows import eventually, job_row, step_ids, step_row
 from workers import run
 from workers.run import run_message, run_step
 
@@ -63,14 +61,21 @@ def house(tmp_path, postgres_server) -> Iterator[Harness]:
         yield made
 
 
+@pytest.fixture
+def whole(tmp_path, postgres_server) -> Iterator[Harness]:
+    """A service whose workers also take the steps that are announced after their commit."""
+    with early_house(tmp_path, postgres_server, workers_count=2) as made:
+        yield made
+
+
 @contextmanager
-def early_house(folder: Path, server: PostgresServer, **settings: str) -> Iterator[Harness]:
+def early_house(folder: Path, server: PostgresServer, *, workers_count: int = 0, **settings: str) -> Iterator[Harness]:
     """A service with Postgres, and a worker that stages ahead."""
     signals = EarlySignals()
     with (
         server.database() as url,
         ThreadPoolExecutor(4) as ahead,
-        running(folder, workers_count=0, signals=signals, DATABASE_URL=url, **settings) as made,
+        running(folder, workers_count=workers_count, signals=signals, DATABASE_URL=url, **settings) as made,
     ):
         made.work = replace(made.work, ahead=ahead)
         signals.house = made
@@ -106,15 +111,12 @@ def later(house: Harness, step: int, looks: int) -> list[int]:
 
 
 @pytest.mark.parametrize("body", [{}, RECORDS, {"customIds": ["a"]}, {"images": [b64(b"img0"), b64(b"img1")]}])
-def test_a_request_is_answered_and_its_step_is_announced_once(house, body):
-    answer = house.post({**BODY, **body})
-    assert answer.status_code == 200
-    [early] = house.signals.early
+def test_a_request_is_answered_and_charged_once(whole, body):
+    assert whole.post({**BODY, **body}).status_code == 200
+    [early] = whole.signals.early
     early.result(20)
-    assert house.signals.rung.empty()
-    house.drain()
-    job = house.get("/api/v1/jobs").json["jobs"][0]["id"]
-    assert [kind for kind, _ in house.ledger(job)] == ["reserve", "charge", "release"]
+    job = whole.get("/api/v1/jobs").json["jobs"][0]["id"]
+    assert [kind for kind, _ in whole.ledger(job)] == ["reserve", "charge", "release"]
 
 
 @pytest.mark.parametrize("looks", [1, len(run.EARLY_NAPS)])
@@ -214,17 +216,20 @@ def test_a_request_that_is_refused_after_its_message_was_sent_leaves_nothing(tmp
         assert house.get(f"/api/v1/jobs/{first}").json["status"] == "succeeded"
 
 
-def test_the_work_is_read_with_the_first_claim_and_only_with_it(house):
+@pytest.mark.parametrize("images", [1, 2])
+def test_the_work_is_read_with_the_first_claim_and_only_with_it(house, images):
     """A later claim may see the chunk as it was before an earlier one was ended."""
-    job, step = accepted(house, images=[b64(b"img0"), b64(b"img1")], **RECORDS)
+    job, step = accepted(house, images=[b64(b"img0")] * images, **RECORDS)
     for epoch in (1, 2):
         with house.database.statements() as connection:
-            lease, work = chunks.claim_chunk(connection, step, owner="test", lease_ms=60_000)
+            lease, row = chunks.claim_chunk(connection, step, owner="test", lease_ms=60_000)
         assert lease.epoch == epoch
-        assert (work is not None) == (epoch == 1)
+        assert (row is not None) == (epoch == 1)
         with house.database.write() as connection:
-            if work:
-                assert replace(work, left=0) == replace(chunks.work_of(connection, lease), left=0)
+            read = chunks.work_of(connection, lease)
+            found = chunks.work_found(lease, row) if row else None
+            assert (found is not None) == (epoch == 1 and images == 1)
+            assert found is None or replace(found, left=0) == replace(read, left=0)
             run.steps.hand_back(connection, lease, delay_ms=0, counts=False)
     house.drain()
     assert job_row(house.database, job).status == "succeeded"
@@ -235,14 +240,29 @@ def test_a_step_of_another_kind_is_claimed_without_work(house):
     run_step(house.work, step)
     [cleanup] = step_ids(house.database, job, "cleanup")
     with house.database.write() as connection:
-        connection.execute(
-            update(schema.steps_table).where(schema.steps_table.c.id == cleanup).values(state="ready", epoch=0, part=77)
-        )
+        connection.execute(update(schema.steps_table).where(schema.steps_table.c.id == cleanup).values(state="ready", epoch=0))
     with house.database.statements() as connection:
-        lease, work = chunks.claim_chunk(connection, cleanup, owner="test", lease_ms=60_000)
-    assert (lease.kind.value, work) == ("cleanup", None)
+        lease, row = chunks.claim_chunk(connection, cleanup, owner="test", lease_ms=60_000)
+    assert (lease.kind.value, row) == ("cleanup", None)
     with house.database.write() as connection:
         run.steps.hand_back(connection, lease, delay_ms=0, counts=False)
+    house.drain()
+
+
+def test_work_that_can_t_be_read_is_a_failure_of_its_step(house, monkeypatch):
+    """Whatever fails after the claim is handled while the lease is held, so nobody waits until it expires."""
+    job, step = accepted(house)
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("the options of another version")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "question_of", broken)
+        run_message(house.work, Message(step, input=f"{job}/in-c0"))
+    row = step_row(house.database, step)
+    assert (row.state, row.tries) == ("ready", 1)
+    with house.database.write() as connection:
+        closing.cancel(connection, job)
     house.drain()
 
 
@@ -256,13 +276,13 @@ def test_the_answer_that_is_sent_is_the_one_in_sql(house, body):
     [sent] = house.signals.answers
     assert sent.channel == "there"
     with house.database.read() as connection:
-        assert plain(sent.view) == plain(answer_view(connection, job, house.account))
-    house.drain()
-
-
-def plain(view: AnswerView | None) -> Any:
+        view = answer_view(connection, job, house.account)
     assert view is not None
-    return replace(view, result=replace(view.result, failures=tuple(view.result.failures)))
+    assert sent.success == Success(
+        images=view.succeeded, credits=view.credits, prompt=view.result.prompt, result=view.result.result
+    )
+    assert (view.status, view.expired, list(view.result.failures), view.result.evidence) == ("succeeded", False, [], None)
+    house.drain()
 
 
 @pytest.mark.parametrize(
@@ -289,91 +309,50 @@ def test_a_worker_that_lost_its_lease_sends_no_answer(house):
     house.drain()
 
 
-class Doorbell(MemorySignals):
-    """Notes what is announced, in order."""
-
-    def __init__(self, *, takes: bool) -> None:
-        super().__init__()
-        self.takes = takes
-        self.heard: list[str] = []
-
-    def ring_early(self, ring: Ring) -> bool:
-        self.heard.append(f"early {ring.step}")
-        return self.takes
-
-    def ring(self, rings: Any) -> None:
-        self.heard += [f"{ring.step}" for ring in rings]
-
-
-IMAGES = Ring(7, waited=True, input="job_1/in-c0")
-
-
-@pytest.mark.parametrize(
-    ("rings", "takes", "seconds", "heard"),
-    [
-        ([IMAGES], True, EARLY_SECONDS / 2, ["made", "early 7"]),
-        ([IMAGES], True, EARLY_SECONDS, ["made", "early 7", "7"]),
-        ([IMAGES], True, 100.0, ["made", "early 7", "7"]),
-        ([IMAGES], False, 0.0, ["made", "early 7", "7"]),
-        ([Ring(7, waited=True)], True, 0.0, ["made", "7"]),
-        ([], True, 0.0, ["made"]),
-    ],
-)
-def test_a_step_is_announced_after_the_commit_unless_a_worker_is_sure_to_find_it(house, rings, takes, seconds, heard):
-    bell = Doorbell(takes=takes)
-    now = [1000.0]
-    announcement = Announcement(replace(house.web, signals=bell), lambda _job: bell.heard.append("made"), clock=lambda: now[0])
-    announcement.before_commit("job_1", rings)
-    now[0] += seconds
-    announcement.after_commit("job_1", rings)
-    assert bell.heard == heard
-
-
 def test_with_sqlite_nothing_is_announced_before_its_commit(tmp_path):
-    with running(tmp_path, workers_count=0) as house:
-        bell = Doorbell(takes=True)
-        announcement = Announcement(replace(house.web, signals=bell), lambda _job: None)
-        announcement.before_commit("job_1", [IMAGES])
-        announcement.after_commit("job_1", [IMAGES])
-        assert bell.heard == ["7"]
+    with running(tmp_path, workers_count=2) as house:
+        house.signals.ring_early = None
+        assert house.post(BODY).status_code == 200
 
 
-def test_the_job_is_not_there_when_its_step_is_announced_early_and_its_waiter_is(house):
+def test_a_request_that_can_be_sent_again_is_announced_after_its_commit(whole):
+    """The transaction of a request with an Idempotency-Key has its account locked from its beginning."""
+    assert whole.post(BODY, headers={"Idempotency-Key": "k"}).status_code == 200
+    assert whole.signals.early == []
+
+
+def test_the_job_is_not_there_when_its_step_is_announced_early_and_its_waiter_is(whole, monkeypatch):
     """Whoever takes the message at once must find who waits, and must not find the step."""
     seen: list[tuple[int, int]] = []
-    ring_early = house.signals.ring_early
+    announced = threading.Event()
+    ring_early, reserve = whole.signals.ring_early, accepting.ledger.reserve
 
     def looked(ring: Ring) -> bool:
-        seen.append((house.count_rows("jobs"), len(house.signals._watches._of)))
+        seen.append((whole.count_rows("jobs"), len(whole.signals._watches._of)))
+        announced.set()
         return bool(ring_early(ring))
 
-    house.signals.ring_early = looked
-    assert house.post(BODY).status_code == 200
+    def late(*given: Any, **more: Any) -> Any:
+        announced.wait(20)
+        return reserve(*given, **more)
+
+    whole.signals.ring_early = looked
+    monkeypatch.setattr(accepting.ledger, "reserve", late)
+    assert whole.post(BODY).status_code == 200
     assert seen == [(0, 1)]
-    house.drain()
 
 
-def test_a_worker_that_takes_the_message_while_the_commit_waits_finds_the_step_after_it(house):
-    """The account's row is locked by another transaction for longer than a worker looks."""
-    locked, free = threading.Event(), threading.Event()
+def test_a_worker_that_looks_in_vain_while_the_commit_waits_is_not_the_last_one(whole, monkeypatch):
+    asked: list[int] = []
+    reserve = accepting.ledger.reserve
 
-    def hold() -> None:
-        with house.database.write() as connection:
-            connection.execute(update(schema.accounts_table).values(name="held"))
-            locked.set()
-            free.wait(20)
+    def held(*given: Any, **more: Any) -> Any:
+        eventually(lambda: whole.signals.early)
+        whole.signals.early[0].result(20)  # it has looked, and found nothing
+        asked.append(len(whole.engine.calls))
+        return reserve(*given, **more)
 
-    with ThreadPoolExecutor(2) as others:
-        holding = others.submit(hold)
-        assert locked.wait(20)
-        posted = others.submit(house.post, BODY)
-        while not house.signals.early:
-            free.wait(0.01)
-        house.signals.early[0].result(20)  # the worker has looked, and found nothing
-        assert not posted.done()
-        free.set()
-        holding.result(20)
-        step = house.signals.rung.get(timeout=20)  # announced again
-        run_step(house.work, step)
-        assert posted.result(20).status_code == 200
-    house.drain()
+    monkeypatch.setattr(accepting.ledger, "reserve", held)
+    assert whole.post(BODY).status_code == 200
+    assert asked == [0]
+    assert len(whole.engine.calls) == 1
