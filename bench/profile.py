@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from bench.counted import Trip
 
@@ -40,17 +41,12 @@ def profile(trips: Sequence[Trip], times: Times) -> Profile:
     worker = [trip for trip in mine if trip.role == "worker"]
     accepted = _commit_after(web, "INSERT jobs")
     begun = next(trip.at for trip in worker if trip.at > times.sent and trip.kind != "redis")
-    claimed = _commit_after(worker, "UPDATE steps")
+    claimed = _commit_after(worker, "WITH jobs", "UPDATE steps")  # Postgres claims in one statement
     closed = _commit_after(worker, "INSERT ledger")
-    ends = {
-        "door": accepted,
-        "wake": begun,
-        "claim": claimed,
-        "stage": times.asked,
-        "ask": times.replied,
-        "close": closed,
-        "answer": times.answered,
-    }
+    # A worker may begin before the job is committed. What two stages do at the same time counts for the first of them.
+    order = ("door", "wake", "claim", "stage", "ask", "close", "answer")
+    when = (accepted, begun, claimed, times.asked, times.replied, closed, times.answered)
+    ends = dict(zip(order, accumulate(when, max), strict=True))
     starts = dict(zip(ends, (times.sent, *ends.values()), strict=False))
     ms = {stage: (ends[stage] - starts[stage]) * 1000 for stage in ends}
     last = max((trip.at for trip in worker), default=closed)
@@ -85,9 +81,9 @@ def _counted(trip: Trip) -> Iterable[str]:
     return ("SQL trips",) if trip.kind == "ping" else ()
 
 
-def _commit_after(trips: Sequence[Trip], name: str) -> float:
-    """When the transaction with this statement was committed."""
-    at = next(trip.at for trip in trips if trip.name == name)
+def _commit_after(trips: Sequence[Trip], *names: str) -> float:
+    """When the transaction with the first of these statements was committed."""
+    at = next(trip.at for trip in trips if trip.name in names)
     return next(trip.at for trip in trips if trip.kind == "commit" and trip.at > at)
 
 
