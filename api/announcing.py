@@ -93,6 +93,7 @@ class Announcement:
     def after_commit(self, job: str, rings: Sequence[Ring]) -> None:
         """Announces the steps, unless a worker is sure to find them."""
         self._tell(job)
+        self._ring = None  # a message that was not sent by now would be the second one
         sent = self._sent
         if sent is None or [ring.step for ring in rings] != [sent[0]]:
             self._signals.ring(rings)

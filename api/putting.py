@@ -16,7 +16,7 @@ class StillPutting(Exception):
 
 
 class Putting:
-    """A put that is under way. Its thread ends with it."""
+    """A put that is under way, in a thread of its own."""
 
     def __init__(self, put: Callable[[], object]) -> None:
         self._done: Future[None] = Future()

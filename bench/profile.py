@@ -41,7 +41,7 @@ def profile(trips: Sequence[Trip], times: Times) -> Profile:
     worker = [trip for trip in mine if trip.role == "worker"]
     accepted = _commit_after(web, "INSERT jobs")
     begun = next(trip.at for trip in worker if trip.at > times.sent and trip.kind != "redis")
-    claimed = _commit_after(worker, "WITH jobs", "UPDATE steps")  # Postgres claims in one statement
+    claimed = _claimed(worker, asked=times.asked)
     closed = _commit_after(worker, "INSERT ledger")
     # A worker may begin before the job is committed. What two stages do at the same time counts for the first of them.
     order = ("door", "wake", "claim", "stage", "ask", "close", "answer")
@@ -81,9 +81,19 @@ def _counted(trip: Trip) -> Iterable[str]:
     return ("SQL trips",) if trip.kind == "ping" else ()
 
 
-def _commit_after(trips: Sequence[Trip], *names: str) -> float:
-    """When the transaction with the first of these statements was committed."""
-    at = next(trip.at for trip in trips if trip.name in names)
+def _claimed(trips: Sequence[Trip], *, asked: float) -> float:
+    """When the step was claimed. With Postgres that is one statement, and the worker may have looked in vain before."""
+    looks = [trip for trip in trips if trip.name == "WITH jobs" and trip.at < asked]
+    return (
+        _commit_after([trip for trip in trips if trip.at >= looks[-1].at], "WITH jobs")
+        if looks
+        else _commit_after(trips, "UPDATE steps")
+    )
+
+
+def _commit_after(trips: Sequence[Trip], name: str) -> float:
+    """When the transaction with this statement was committed."""
+    at = next(trip.at for trip in trips if trip.name == name)
     return next(trip.at for trip in trips if trip.kind == "commit" and trip.at > at)
 
 

@@ -226,7 +226,10 @@ class Signals:
                 if answered:
                     pipe.delete(f"{TROUBLE}:{job}")
                 pipe.publish(CHANNEL, told)
-                pipe.execute()
+                # This Redis user may have the one channel and not the other. Then whoever waits reads SQL.
+                found = pipe.execute(raise_on_error=False)
+                if isinstance(found[-1], Exception):
+                    raise found[-1]
             else:
                 self.redis.publish(CHANNEL, told)
         except AWAY as error:

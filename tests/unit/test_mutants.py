@@ -58,3 +58,4 @@ def test_a_run_of_single_changes_replaces_their_rows_only_and_the_page_counts_ag
     assert "| `two` in `f.py` | `test_it[::1]` | 2 s |" in after
     assert [line for line in after.splitlines() if "`one`" in line] == [line for line in before.splitlines() if "`one`" in line]
     assert page([again], after) == after
+    assert page([again], after, gone=[first.name]) == page([again])

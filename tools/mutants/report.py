@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tools.mutants.table import ROOT, Mutant
+from tools.mutants.table import ROOT, Mutant, mutants
 
 PAGE = ROOT / "docs" / "reference" / "mutants.md"
 #: The name of the change in a row of the page, and the outcome of one that was not noticed.
@@ -49,11 +49,11 @@ def _name(test: str) -> str:
     return place.rpartition("::")[2] + bracket + parameters
 
 
-def page(results: Sequence[Result], before: str = "") -> str:
-    """The page's text. `before`: an earlier page, which gives the rows of changes that have no result."""
+def page(results: Sequence[Result], before: str = "", gone: Collection[str] = ()) -> str:
+    """The page's text. `before`: an earlier page, which gives the rows of changes that have no result, except for those that are `gone`."""
     rows = {result.mutant.name: _row(result) for result in results}
     of_before = {found[1]: line for line in before.splitlines() if (found := _NAME.match(line))}
-    names = dict.fromkeys((*of_before, *rows))
+    names = dict.fromkeys(name for name in (*of_before, *rows) if name not in gone)
     lines = [rows.get(name) or of_before[name] for name in names]
     counts = Counter(found[1] if (found := _OUTCOME.search(line)) else Outcome.NOTICED for line in lines)
     total = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
@@ -78,4 +78,6 @@ def page(results: Sequence[Result], before: str = "") -> str:
 def write(results: Sequence[Result], path: Path = PAGE, *, whole: bool) -> None:
     """Writes the page. `whole`: the results are of all changes; else they replace only their own rows."""
     before = "" if whole or not path.exists() else path.read_text(encoding="utf-8")
-    path.write_text(page(results, before), encoding="utf-8")
+    named = {found[1] for line in before.splitlines() if (found := _NAME.match(line))}
+    gone = named - {mutant.name for mutant in mutants()}
+    path.write_text(page(results, before, gone), encoding="utf-8")

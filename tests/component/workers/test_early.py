@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from api import putting
 from pipeline.errors import Transient
 from storage import schema
 from storage.job import accepting, chunks, closing
@@ -23,7 +24,7 @@ from storage.redis.messages import EARLY_SECONDS, Message
 from testbed import PostgresServer
 from tests.fakes.signals import MemorySignals
 from tests.harness import Harness, b64, running
-from tests.rows import eventually, job_row, step_ids, step_row
+from tests.rows import job_row, step_ids, step_row
 from workers import run
 from workers.run import run_message, run_step
 
@@ -38,12 +39,14 @@ class EarlySignals(MemorySignals):
         super().__init__()
         self.house: Any = None
         self.early: list[Future[None]] = []
+        self.announced = threading.Event()
         self.answers: list[AnswerTo] = []
         self._pool = ThreadPoolExecutor(8)
 
     def ring_early(self, ring: Ring) -> bool:
         message = Message(ring.step, input=ring.input, early=True, answer_to="here")
         self.early.append(self._pool.submit(run_message, self.house.work, message))
+        self.announced.set()
         return True
 
     def tell(self, job: str, *, ended: bool = True, answered: bool = False, answer: AnswerTo | None = None) -> None:
@@ -73,13 +76,29 @@ def early_house(folder: Path, server: PostgresServer, *, workers_count: int = 0,
     """A service with Postgres, and a worker that stages ahead."""
     signals = EarlySignals()
     with (
+        pytest.MonkeyPatch.context() as patch,
         server.database() as url,
         ThreadPoolExecutor(4) as ahead,
         running(folder, workers_count=workers_count, signals=signals, DATABASE_URL=url, **settings) as made,
     ):
+        patch.setattr(putting, "PUT_SECONDS", 20.0)  # on a busy machine the put may take long, and the job would be written anew
         made.work = replace(made.work, ahead=ahead)
         signals.house = made
         yield made
+
+
+@contextmanager
+def announced_first(house: Harness) -> Iterator[None]:
+    """The commits of this block wait for the early message, however late its thread is."""
+    reserve = accepting.ledger.reserve
+
+    def late(*given: Any, **more: Any) -> Any:
+        assert house.signals.announced.wait(20)
+        return reserve(*given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accepting.ledger, "reserve", late)
+        yield
 
 
 def accepted(house: Harness, **body: Any) -> tuple[str, int]:
@@ -112,7 +131,8 @@ def later(house: Harness, step: int, looks: int) -> list[int]:
 
 @pytest.mark.parametrize("body", [{}, RECORDS, {"customIds": ["a"]}, {"images": [b64(b"img0"), b64(b"img1")]}])
 def test_a_request_is_answered_and_charged_once(whole, body):
-    assert whole.post({**BODY, **body}).status_code == 200
+    with announced_first(whole):
+        assert whole.post({**BODY, **body}).status_code == 200
     [early] = whole.signals.early
     early.result(20)
     job = whole.get("/api/v1/jobs").json["jobs"][0]["id"]
@@ -207,8 +227,8 @@ def test_a_database_that_fails_is_not_asked_again_and_again(house):
 def test_a_request_that_is_refused_after_its_message_was_sent_leaves_nothing(tmp_path, postgres_server):
     with early_house(tmp_path, postgres_server, MAX_OPEN_JOBS="1") as house:
         first = house.post(BODY, headers={"Prefer": "respond-async"}).json["id"]
-        refused = house.post(BODY)
-        assert refused.status_code == 429
+        with announced_first(house):
+            assert house.post(BODY).status_code == 429
         [early] = house.signals.early
         early.result(20)
         assert house.engine.calls == []
@@ -310,9 +330,11 @@ def test_a_worker_that_lost_its_lease_sends_no_answer(house):
 
 
 def test_with_sqlite_nothing_is_announced_before_its_commit(tmp_path):
+    early: list[Ring] = []
     with running(tmp_path, workers_count=2) as house:
-        house.signals.ring_early = None
+        house.signals.ring_early = early.append
         assert house.post(BODY).status_code == 200
+    assert early == []
 
 
 def test_a_request_that_can_be_sent_again_is_announced_after_its_commit(whole):
@@ -321,24 +343,18 @@ def test_a_request_that_can_be_sent_again_is_announced_after_its_commit(whole):
     assert whole.signals.early == []
 
 
-def test_the_job_is_not_there_when_its_step_is_announced_early_and_its_waiter_is(whole, monkeypatch):
+def test_the_job_is_not_there_when_its_step_is_announced_early_and_its_waiter_is(whole):
     """Whoever takes the message at once must find who waits, and must not find the step."""
     seen: list[tuple[int, int]] = []
-    announced = threading.Event()
-    ring_early, reserve = whole.signals.ring_early, accepting.ledger.reserve
+    ring_early = whole.signals.ring_early
 
     def looked(ring: Ring) -> bool:
         seen.append((whole.count_rows("jobs"), len(whole.signals._watches._of)))
-        announced.set()
         return bool(ring_early(ring))
 
-    def late(*given: Any, **more: Any) -> Any:
-        announced.wait(20)
-        return reserve(*given, **more)
-
     whole.signals.ring_early = looked
-    monkeypatch.setattr(accepting.ledger, "reserve", late)
-    assert whole.post(BODY).status_code == 200
+    with announced_first(whole):
+        assert whole.post(BODY).status_code == 200
     assert seen == [(0, 1)]
 
 
@@ -347,7 +363,7 @@ def test_a_worker_that_looks_in_vain_while_the_commit_waits_is_not_the_last_one(
     reserve = accepting.ledger.reserve
 
     def held(*given: Any, **more: Any) -> Any:
-        eventually(lambda: whole.signals.early)
+        assert whole.signals.announced.wait(20)
         whole.signals.early[0].result(20)  # it has looked, and found nothing
         asked.append(len(whole.engine.calls))
         return reserve(*given, **more)

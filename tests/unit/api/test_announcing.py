@@ -76,11 +76,12 @@ def test_a_step_is_announced_after_the_commit_unless_a_worker_is_sure_to_find_it
 
 
 def ended(putting: Putting) -> None:
-    """Waits until the put has ended, and all that follows it."""
-    putting.end()
+    """Waits until the put has ended, and all that follows it. Raises what the put has raised."""
+    putting.settle()
     for thread in threading.enumerate():
         if thread.name in {"putting", "announcing"}:
             thread.join(20)
+    putting.end()
 
 
 def test_nothing_is_announced_before_the_images_are_there():
@@ -100,7 +101,6 @@ def test_images_that_could_not_be_put_are_not_announced():
         go_on.set()
         with pytest.raises(Transient):
             ended(putting)
-        putting.settle()
     assert bell.heard == ["made"]
 
 
@@ -136,6 +136,27 @@ def test_a_step_that_is_not_committed_after_all_is_not_taken_for_the_one_that_is
         announcement.when_put("job_1", [replace(IMAGES, step=8)], putting)
         announcement.after_commit("job_1", [replace(IMAGES, step=8)])
     assert bell.heard == ["made", "early 7", "8 images"]
+
+
+def test_a_message_that_is_late_is_not_sent_after_the_other_one():
+    """The commit was quicker than the thread that was to announce the step."""
+    bell, (putting, go_on) = Doorbell(), put()
+    with announcement_of(bell, early=EarlyAccounts()) as announcement:
+        announcement.when_put("job_1", [IMAGES], putting)
+        announcement.after_commit("job_1", [IMAGES])
+        go_on.set()
+        ended(putting)
+    assert bell.heard == ["made", "7 images"]
+
+
+def test_with_a_database_of_one_writer_nothing_is_announced_early():
+    bell, (putting, go_on) = Doorbell(), put()
+    with announcement_of(bell, early=None) as announcement:
+        announcement.when_put("job_1", [IMAGES], putting)
+        go_on.set()
+        ended(putting)
+        announcement.after_commit("job_1", [IMAGES])
+    assert bell.heard == ["made", "7 images"]
 
 
 def test_a_step_that_is_forgotten_is_not_announced():
