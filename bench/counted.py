@@ -98,6 +98,8 @@ def _count_sql(book: _Book) -> None:
 def _count_s3(book: _Book) -> None:
     from botocore.httpsession import URLLib3Session
 
+    from storage.scratch.s3_quick import QuickRequests
+
     real = URLLib3Session.send
 
     def send(self: Any, request: Any) -> Any:
@@ -105,6 +107,13 @@ def _count_s3(book: _Book) -> None:
         return real(self, request)
 
     URLLib3Session.send = send
+    failure = QuickRequests._failure
+
+    def quick(self: Any, operation: str, request: Any) -> Any:
+        book.note("s3", operation.removesuffix("Object").upper())
+        return failure(self, operation, request)
+
+    QuickRequests._failure = quick  # type: ignore[method-assign]
 
 
 def _count_redis(book: _Book) -> None:

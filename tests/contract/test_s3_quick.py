@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
+from itertools import count
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
+from botocore.credentials import ReadOnlyCredentials
 from structlog.testing import capture_logs
 
 from config.settings import load_settings
 from pipeline.errors import Transient
 from storage.account.accounts import random_id
+from storage.scratch import s3_quick
 from storage.scratch.open import open_scratch
 from storage.scratch.s3 import AT_ONCE, S3Scratch, s3_client
-from storage.scratch.s3_quick import MOST_MISSES, PAUSE_SECONDS, QuickRequests, quick_requests
+from storage.scratch.s3_quick import KEY_SECONDS, MOST_MISSES, PAUSE_SECONDS, quick_requests
 from tests.fakes.odd_s3 import Answer, Asked, fault, odd_s3
+
+WAITED = Event()  # is never set
+LARGE = Answer(body=bytes(range(256)) * 10_000)
 
 
 def stored(asked: Asked) -> Answer:
@@ -50,6 +59,40 @@ def test_both_ways_ask_for_the_same_url_and_sign_what_they_send(path):
             asked[own_endpoint] = [(one.method, one.path, one.headers["x-amz-content-sha256"], one.body) for one in server.asked]
             assert all("/s3/aws4_request" in one.headers["authorization"] for one in server.asked)
     assert asked[True] == asked[False]
+
+
+def test_variables_that_only_obstore_knows_change_nothing(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    monkeypatch.setenv("AWS_UNSIGNED_PAYLOAD", "true")
+    monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
+    with odd_s3(stored) as server:
+        open_scratch(server.settings()).put("job_1/a", io.BytesIO(b"x"))
+        [asked] = server.asked
+    assert asked.path == "/bucket/prefix/job_1/a"
+    assert "key-of-a-test" in asked.headers["authorization"]
+    assert asked.headers["x-amz-content-sha256"] == sha256(b"x").hexdigest()
+
+
+@pytest.mark.parametrize(("seconds", "keys"), [(0.0, ["key-1", "key-2"]), (KEY_SECONDS, ["key-1", "key-1"])])
+def test_a_key_that_boto3_gets_anew_is_asked_for_again_after_a_while(seconds, keys, monkeypatch):
+    monkeypatch.setattr(s3_quick, "KEY_SECONDS", seconds)
+    numbers = count(1)
+    with odd_s3(stored) as server:
+        client = s3_client(server.settings())
+        client._request_signer._credentials.get_frozen_credentials = lambda: ReadOnlyCredentials(f"key-{next(numbers)}", "s", "t")
+        quick = quick_requests(client, bucket="bucket")
+        for _ in keys:
+            assert quick.put("job_1/a", b"x")
+            assert WAITED.wait(0.2) is False  # obstore asks for a key ten times a second at most
+    assert [re.search(r"Credential=([^/]+)/", one.headers["authorization"])[1] for one in server.asked] == keys
+
+
+def test_an_s3_that_breaks_off_is_asked_again_from_the_start():
+    answers = iter([replace(LARGE, cut=1), LARGE])
+    with odd_s3(lambda _: next(answers)) as server, open_scratch(server.settings()).open("job_1/a") as file:
+        assert file.read() == LARGE.body
 
 
 def test_the_endpoint_of_amazon_is_left_to_boto3():
@@ -118,7 +161,7 @@ def test_a_server_with_ways_of_its_own_is_left_to_boto3_for_a_while():
     with odd_s3(stored) as server:
         now = [0.0]
         client = s3_client(server.settings())
-        quick = QuickRequests(client, bucket="bucket", clock=lambda: now[0])
+        quick = quick_requests(client, bucket="bucket", clock=lambda: now[0])
         for _ in range(MOST_MISSES - 1):
             quick.missed()
         assert quick.put("job_1/a", b"x")
