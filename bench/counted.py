@@ -107,13 +107,13 @@ def _count_s3(book: _Book) -> None:
         return real(self, request)
 
     URLLib3Session.send = send
-    failure = QuickRequests._failure
+    quick = QuickRequests._send
 
-    def quick(self: Any, operation: str, request: Any) -> Any:
-        book.note("s3", operation.removesuffix("Object").upper())
-        return failure(self, operation, request)
+    def send_quickly(self: Any, method: str, *values: Any) -> Any:
+        book.note("s3", method)
+        return quick(self, method, *values)
 
-    QuickRequests._failure = quick  # type: ignore[method-assign]
+    QuickRequests._send = send_quickly  # type: ignore[method-assign]
 
 
 def _count_redis(book: _Book) -> None:

@@ -139,7 +139,7 @@ class S3Scratch:
                 if not (quick and quick.put(place["Key"], data)):
                     client.put_object(**place, ContentType=CONTENT_TYPE, Body=data)
                     if quick:
-                        quick.missed()
+                        quick.put_missed()
             elif size <= IN_PARTS:
                 client.put_object(**place, ContentType=CONTENT_TYPE, Body=body)
             else:
@@ -160,7 +160,7 @@ class S3Scratch:
                     with closing(answer["Body"]) as body:
                         shutil.copyfileobj(body, file, PIECE)
                     if quick:
-                        quick.missed()
+                        quick.get_missed()
             file.seek(0)
         except BaseException:
             file.close()

@@ -22,12 +22,18 @@ _MOST_CORRECTIONS = 2  #: of one request; S3's own machines may disagree, but no
 
 
 def correct_clock(client: Any) -> None:
-    """Makes the boto3 client sign by the clock of its server."""
+    """Makes the boto3 client sign by the clock of its server. `now_of` tells the time of that clock."""
     AUTH_TYPE_MAPS[_NAME] = _CorrectedAuth
     clock, events = _Clock(), client.meta.events
     events.register("choose-signer.s3", _chosen)
     events.register("before-sign.s3", clock.mark)
     events.register_first("needs-retry.s3", clock.learn_and_repeat)
+    client.meta.server_clock = clock
+
+
+def now_of(client: Any) -> datetime:
+    """The time by the clock of the client's server, as far as the client has learnt it."""
+    return client.meta.server_clock.now()  # type: ignore[no-any-return]
 
 
 class _CorrectedAuth(S3SigV4Auth):  # type: ignore[misc]  # botocore has no types

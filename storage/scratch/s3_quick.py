@@ -1,26 +1,32 @@
-"""Puts and gets of whole objects with obstore, which takes a third of boto3's CPU time and works while other threads run Python.
+"""Puts and gets of whole objects with libcurl, which takes a fifth of boto3's CPU time and works while other threads run Python.
 
 For each request boto3 checks parameters, resolves the endpoint by rules, calls its hooks, signs in Python, and parses the answer by its model of
-S3. obstore does it in Rust. Only success and a missing object are handled here. After every other answer, the caller asks again with boto3.
-boto3 repeats requests and knows all errors, the other clocks of servers, and certificates that only it was told of.
+S3. Here an object's URL is put together from the endpoint, which only a server with its own S3_ENDPOINT_URL allows. libcurl signs and sends,
+with the keys, clock and certificates of the boto3 client.
+
+Only success and a missing object are handled here. After every other answer, the caller asks again with boto3. boto3 repeats requests and
+knows all errors.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+import pycurl
 import structlog
 
 from pipeline.types import MB
+from storage.scratch.s3_clock import now_of
 
 log = structlog.get_logger(__name__)
 
@@ -28,141 +34,196 @@ USER_AGENT = "extract-image"
 PIECE = 1 * MB  #: bytes read at a time
 #: SeaweedFS tries whether an object of an unknown type gets smaller when it is compressed, which takes time and is in vain for images.
 CONTENT_TYPE = "image/x-pack"
-MOST_MISSES = 3  #: after so many requests in a row that only boto3 could make, a pause follows
+MOST_MISSES = 3  #: after so many puts or gets in a row that only boto3 could make, a pause follows
 PAUSE_SECONDS = 600.0
-KEY_SECONDS = 60.0  #: how long a key is used before boto3 is asked for it again; boto3 renews keys that end 10 minutes before
-_ENDS_EARLY = 300.0  #: seconds before its end in which obstore does not use a key any more
+CONNECT_SECONDS, SILENT_SECONDS = 5, 60  #: boto3's, see storage/scratch/s3.py
+_IDLE = 64  #: handles that are kept, each with its connection and about 100 KB
+_BUFFER = 128_000  #: bytes that libcurl hands over at once
+_SMALL = 64_000  #: bytes; an error's text is looked at up to this size
 _NO_REGION = "us-east-1"  #: what boto3 signs with if no region is set
-_PLAIN_PATH = re.compile(r"(/+[A-Za-z0-9_-][A-Za-z0-9._~-]*)*/*")
-
-
-def quick_requests(client: Any, *, bucket: str, clock: Callable[[], float] = time.monotonic) -> QuickRequests | None:
-    """Quick requests to the endpoint of a boto3 client, with its keys. `clock`: seconds that never go back.
-
-    None if the endpoint has rules of its own, or the client no keys or other parts.
-    """
-    endpoint = urlsplit(client.meta.endpoint_url)
-    amazon = (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    if amazon or endpoint.query or not _PLAIN_PATH.fullmatch(endpoint.path):
-        return None
-    try:
-        keys = client._request_signer._credentials  # noqa: SLF001 - tests notice if a new botocore has it elsewhere
-    except AttributeError:
-        log.warning("no_quick_requests", of="S3", exc_info=True)
-        return None
-    return QuickRequests(partial(_store, client, keys, bucket), client.meta.events, clock) if keys else None
-
-
-class QuickRequests:
-    """Thread-safe. `put` and `get` return False if boto3 is to be asked; `missed` tells that boto3 then succeeded.
-
-    obstore has threads of its own, which a forked process lacks. So a process that forks must not have used it before.
-    """
-
-    def __init__(self, connect: Callable[[], Any], events: Any, clock: Callable[[], float]) -> None:
-        """`connect`: makes obstore's store of the bucket, which takes 10 MB. `events`: of the boto3 client."""
-        self._connect = connect
-        self._events = events
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._misses = 0
-        self._pause_until = float("-inf")
-
-    @cached_property
-    def _store(self) -> Any:
-        return self._connect()
-
-    def put(self, name: str, data: bytes) -> bool:
-        """Stores the object. Returns whether S3 has said that it did. obstore asks for an ETag, which the page of a web server lacks."""
-        sent = {"attributes": {"Content-Type": CONTENT_TYPE}, "use_multipart": False}
-        return self._failure("PutObject", lambda: self._store.put(name, data, **sent)) is None
-
-    def get(self, name: str, into: IO[bytes]) -> bool:
-        """Writes the object to `into`, which is empty. Returns whether it did; if not, nothing was written.
-
-        Raises FileNotFoundError if there is no such object.
-        """
-
-        def get() -> None:
-            answer = self._store.get(name)
-            if answer.meta["e_tag"] is None:
-                raise ValueError("no S3 has sent this")
-            for piece in answer.stream(min_chunk_size=PIECE):
-                into.write(piece)
-
-        failure = self._failure("GetObject", get)
-        if failure:
-            into.seek(0)
-            into.truncate()
-        if isinstance(failure, FileNotFoundError) and "<Code>NoSuchKey</Code>" in str(failure):
-            # No other 404 says so: a proxy may send one while the server is down.
-            raise FileNotFoundError(name)
-        return failure is None
-
-    def missed(self) -> None:
-        """boto3 has succeeded in what could not be done here. A server at which this happens again and again has ways of its own."""
-        with self._lock:
-            now = self._clock()
-            self._misses += now >= self._pause_until  # in a pause nothing is tried
-            if self._misses < MOST_MISSES:
-                return
-            self._misses = 0
-            self._pause_until = now + PAUSE_SECONDS
-        log.info("quick_requests_paused", of="S3", seconds=PAUSE_SECONDS)
-
-    def _failure(self, operation: str, request: Callable[[], object]) -> Exception | None:
-        """Makes the request, except in a pause. Returns what went wrong."""
-        from obstore.exceptions import BaseError
-
-        if self._clock() < self._pause_until:
-            return BaseError("nothing is tried now")
-        try:
-            request()
-        except (BaseError, FileNotFoundError, ValueError) as error:  # ValueError: also a name that obstore can't ask for
-            return error
-        if self._misses:
-            with self._lock:
-                self._misses = 0
-        with suppress(Exception):  # of a listener that wants to know more, as Amazon's own monitoring does
-            # Each success gives boto3's client some of its retries back. Without, they would be used up one day.
-            self._events.emit(f"after-call.s3.{operation}", http_response=_SUCCESS, parsed={}, model=None, context={})
-        return None
-
-
+_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._~-]*)*/*")
 _SUCCESS = SimpleNamespace(status_code=200)
 
 
-def _store(client: Any, keys: Any, bucket: str) -> Any:
-    """The bucket, with the endpoint and region of the boto3 client and with its keys.
+def quick_requests(client: Any, *, bucket: str, clock: Callable[[], float] = time.monotonic) -> QuickRequests | None:
+    """Quick requests to the endpoint of a boto3 client. `clock`: seconds that never go back.
 
-    obstore also reads AWS_ variables that are not ours. What is given here goes before them.
+    None if the endpoint has rules of its own, if a proxy is in between, or if the client has no keys or other parts.
     """
-    from obstore.store import S3Store
+    from botocore.httpsession import get_cert_path
+    from botocore.utils import get_environ_proxies
 
-    endpoint, region = client.meta.endpoint_url, client.meta.region_name
-    return S3Store(
-        bucket,
-        endpoint=endpoint,
-        aws_endpoint_url_s3=endpoint,
-        region=_NO_REGION if region in {None, "aws-global"} else region,
-        credential_provider=partial(_current, keys),
-        virtual_hosted_style_request=False,
-        skip_signature=False,
-        unsigned_payload=False,
-        request_payer=False,
-        client_options={
-            "allow_http": True,
-            "connect_timeout": timedelta(seconds=5),
-            "read_timeout": timedelta(seconds=60),
-            "timeout": timedelta(hours=1),  # of a whole object; a server that is silent meets the one before
-            "user_agent": USER_AGENT,
-        },
-        retry_config={"max_retries": 0},
+    url = client.meta.endpoint_url
+    endpoint = urlsplit(url)
+    amazon = (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    if amazon or endpoint.query or endpoint.fragment or endpoint.username or not _PLAIN_PATH.fullmatch(endpoint.path):
+        return None
+    if endpoint.scheme in get_environ_proxies(url):
+        return None
+    try:
+        keys = client._request_signer._credentials  # noqa: SLF001 - tests notice if a new botocore has it elsewhere
+        certificates = get_cert_path(client._endpoint.http_session._verify)  # noqa: SLF001
+    except AttributeError:
+        log.warning("no_quick_requests", of="S3", exc_info=True)
+        return None
+    if not (keys and certificates):
+        return None
+    region = client.meta.region_name
+    return QuickRequests(
+        objects=f"{url.rstrip('/')}/{quote(bucket)}/",
+        signature=f"aws:amz:{_NO_REGION if region in {None, 'aws-global'} else region}:s3",
+        keys=keys.get_frozen_credentials,
+        date=lambda: f"{now_of(client):%Y%m%dT%H%M%SZ}",
+        certificates=str(certificates),
+        events=client.meta.events,
+        clock=clock,
     )
 
 
-def _current(keys: Any) -> Any:
-    """What the client signs with now. obstore asks again after KEY_SECONDS."""
-    now = keys.get_frozen_credentials()
-    expires = datetime.now(UTC) + timedelta(seconds=KEY_SECONDS + _ENDS_EARLY)
-    return {"access_key_id": now.access_key, "secret_access_key": now.secret_key, "token": now.token, "expires_at": expires}
+@dataclass(kw_only=True)
+class QuickRequests:
+    """Thread-safe. `put` and `get` return False if boto3 is to be asked; `put_missed` and `get_missed` tell that boto3 then succeeded."""
+
+    objects: str  #: the URL of the bucket, with a slash at its end
+    signature: str  #: libcurl's name of the signature, with the region
+    keys: Callable[[], Any]  #: gives botocore's frozen credentials
+    date: Callable[[], str]  #: the time of a request, as S3 writes it
+    certificates: str  #: path of the file with the certificates that are trusted
+    events: Any  #: of the boto3 client
+    clock: Callable[[], float]
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _idle: list[pycurl.Curl] = field(default_factory=list)
+    _misses: Counter[str] = field(default_factory=Counter)
+    _pause_until: float = float("-inf")
+    _reason: str = ""
+
+    def put(self, name: str, data: bytes) -> bool:
+        """Stores the object. Returns whether S3 has said that it did."""
+        answer = _Body(None)
+        if self._send("PUT", name, answer, data) != 200 or answer.size:  # a web server sends a page
+            return False
+        self._succeeded("PUT", "PutObject")
+        return True
+
+    def get(self, name: str, into: IO[bytes]) -> bool:
+        """Writes the object to `into`, which is empty. Returns whether it did; if not, `into` is empty again.
+
+        Raises FileNotFoundError if there is no such object, and the error of `into` if it can't be written.
+        """
+        answer = _Body(into)
+        status = self._send("GET", name, answer)
+        if status == 200:
+            self._succeeded("GET", "GetObject")
+            return True
+        into.seek(0)
+        text = into.read(_SMALL)
+        into.seek(0)
+        into.truncate()
+        if answer.error:
+            raise answer.error
+        if status == 404 and b"<Code>NoSuchKey</Code>" in text:  # no other 404: a proxy may send 404 while the server is down
+            self._succeeded("GET", "GetObject")
+            raise FileNotFoundError(name)
+        return False
+
+    def put_missed(self) -> None:
+        """boto3 has put what could not be put here. A server at which this happens again and again has ways of its own."""
+        self._missed("PUT")
+
+    def get_missed(self) -> None:
+        """As `put_missed`, for a get."""
+        self._missed("GET")
+
+    def _missed(self, method: str) -> None:
+        with self._lock:
+            now = self.clock()
+            self._misses[method] += now >= self._pause_until  # in a pause nothing is tried
+            if self._misses[method] < MOST_MISSES:
+                return
+            self._misses.clear()
+            self._pause_until = now + PAUSE_SECONDS
+        log.info("quick_requests_paused", of="S3", seconds=PAUSE_SECONDS, reason=self._reason)
+
+    def _send(self, method: str, name: str, answer: _Body, data: bytes | None = None) -> int:
+        """The status of S3's answer, 0 if there is none."""
+        if self.clock() < self._pause_until or not {".", ".."}.isdisjoint(name.split("/")):  # libcurl would follow the dots
+            return 0
+        keys = self.keys()
+        headers = [
+            f"X-Amz-Date: {self.date()}",
+            f"x-amz-content-sha256: {hashlib.sha256(data or b'').hexdigest()}",
+            *([f"x-amz-security-token: {keys.token}"] if keys.token else ()),
+            *((f"Content-Type: {CONTENT_TYPE}", "Expect:") if data is not None else ()),
+        ]
+        with self._handle() as curl:
+            try:
+                curl.setopt(pycurl.URL, self.objects + quote(name, safe="/~"))
+                curl.setopt(pycurl.CUSTOMREQUEST, method)
+                curl.setopt(pycurl.AWS_SIGV4, self.signature)
+                curl.setopt(pycurl.USERNAME, keys.access_key)
+                curl.setopt(pycurl.PASSWORD, keys.secret_key)
+                curl.setopt(pycurl.HTTPHEADER, headers)
+                curl.setopt(pycurl.WRITEFUNCTION, answer.write)
+                if data is not None:
+                    curl.setopt(pycurl.POSTFIELDS, data)
+                curl.perform()
+            except pycurl.error as error:
+                self._reason = f"libcurl {error.args[0]}"
+                return 0
+            status = int(curl.getinfo(pycurl.RESPONSE_CODE))
+        if status != 200:
+            self._reason = f"status {status}"
+        return status
+
+    @contextmanager
+    def _handle(self) -> Iterator[pycurl.Curl]:
+        """A handle that no other thread uses. It keeps its connection for the next request."""
+        with self._lock:
+            curl = self._idle.pop() if self._idle else pycurl.Curl()
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.PROXY, "")  # None would make libcurl read the proxy from the environment
+        curl.setopt(pycurl.NOPROXY, "*")
+        curl.setopt(pycurl.CAINFO, self.certificates)
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.TCP_KEEPALIVE, 1)
+        curl.setopt(pycurl.CONNECTTIMEOUT, CONNECT_SECONDS)
+        curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)
+        curl.setopt(pycurl.LOW_SPEED_TIME, SILENT_SECONDS)
+        curl.setopt(pycurl.BUFFERSIZE, _BUFFER)
+        curl.setopt(pycurl.USERAGENT, USER_AGENT)
+        try:
+            yield curl
+        finally:
+            curl.reset()  # it must not hold the body and the keys
+            with self._lock:
+                if len(self._idle) < _IDLE:
+                    self._idle.append(curl)
+
+    def _succeeded(self, method: str, operation: str) -> None:
+        """Tells boto3, because each success gives its client some of its retries back. Without, they would be used up one day."""
+        if self._misses[method]:
+            with self._lock:
+                self._misses[method] = 0
+        with suppress(Exception):  # of a listener that wants to know more, as Amazon's own monitoring does
+            self.events.emit(f"after-call.s3.{operation}", http_response=_SUCCESS, parsed={}, model=None, context={})
+
+
+class _Body:
+    """Takes the body of an answer, and counts its bytes. Without `into` the body is not kept."""
+
+    def __init__(self, into: IO[bytes] | None) -> None:
+        self._into = into
+        self.size = 0
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int | None:
+        """None: libcurl goes on. It would print the traceback of an error."""
+        self.size += len(data)
+        if self._into:
+            try:
+                self._into.write(data)
+            except OSError as error:
+                self.error = error
+                return 0
+        return None

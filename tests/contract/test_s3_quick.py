@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from errno import ENOSPC
 from functools import partial
-from hashlib import sha256
 from itertools import count
-from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -18,13 +17,11 @@ from structlog.testing import capture_logs
 from config.settings import load_settings
 from pipeline.errors import Transient
 from storage.account.accounts import random_id
-from storage.scratch import s3_quick
 from storage.scratch.open import open_scratch
 from storage.scratch.s3 import AT_ONCE, S3Scratch, s3_client
-from storage.scratch.s3_quick import KEY_SECONDS, MOST_MISSES, PAUSE_SECONDS, quick_requests
+from storage.scratch.s3_quick import MOST_MISSES, PAUSE_SECONDS, quick_requests
 from tests.fakes.odd_s3 import Answer, Asked, fault, odd_s3
 
-WAITED = Event()  # is never set
 LARGE = Answer(body=bytes(range(256)) * 10_000)
 
 
@@ -46,6 +43,20 @@ def test_an_object_of_usual_size_is_put_and_read_without_boto3_s_own_calls(s3):
     assert called == ["PutObject"]
 
 
+@pytest.mark.parametrize("prefix", ["ä b/c~d", "a//b", "a%41b", "a+b&c=d;e,f", "a'(b)*!"])
+def test_all_prefixes_name_the_same_objects_for_libcurl_and_boto3(s3, prefix):
+    scratch = S3Scratch(partial(s3_client, s3.settings()), bucket=s3.bucket, prefix=prefix, own_endpoint=True)
+    scratch.put("job_1/a", io.BytesIO(b"x"))
+    with scratch.open("job_1/a") as file:
+        assert file.read() == b"x"
+    by_boto3 = S3Scratch(partial(s3_client, s3.settings()), bucket=s3.bucket, prefix=prefix)
+    with by_boto3.open("job_1/a") as file:
+        assert file.read() == b"x"
+    scratch.delete(["job_1/a"])
+    with pytest.raises(FileNotFoundError):
+        scratch.open("job_1/a")
+
+
 @pytest.mark.parametrize("path", ["", "/", "/behind/a/path", "/behind/a/path/"])
 def test_both_ways_ask_for_the_same_url_and_sign_what_they_send(path):
     asked = {}
@@ -61,32 +72,66 @@ def test_both_ways_ask_for_the_same_url_and_sign_what_they_send(path):
     assert asked[True] == asked[False]
 
 
-def test_variables_that_only_obstore_knows_change_nothing(monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-    monkeypatch.setenv("AWS_UNSIGNED_PAYLOAD", "true")
-    monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
+@pytest.mark.parametrize("prefix", [".", "..", "a/../b"])
+def test_a_name_with_dots_for_a_folder_is_left_to_boto3(prefix):
     with odd_s3(stored) as server:
-        open_scratch(server.settings()).put("job_1/a", io.BytesIO(b"x"))
+        connect = partial(s3_client, server.settings())
+        S3Scratch(connect, bucket="bucket", prefix=prefix, own_endpoint=True).put("job_1/a", io.BytesIO(b"x"))
         [asked] = server.asked
-    assert asked.path == "/bucket/prefix/job_1/a"
-    assert "key-of-a-test" in asked.headers["authorization"]
-    assert asked.headers["x-amz-content-sha256"] == sha256(b"x").hexdigest()
+    assert asked.path == f"/bucket/{prefix}/job_1/a"
 
 
-@pytest.mark.parametrize(("seconds", "keys"), [(0.0, ["key-1", "key-2"]), (KEY_SECONDS, ["key-1", "key-1"])])
-def test_a_key_that_boto3_gets_anew_is_asked_for_again_after_a_while(seconds, keys, monkeypatch):
-    monkeypatch.setattr(s3_quick, "KEY_SECONDS", seconds)
+def test_a_key_that_boto3_gets_anew_signs_the_next_request():
     numbers = count(1)
     with odd_s3(stored) as server:
         client = s3_client(server.settings())
         client._request_signer._credentials.get_frozen_credentials = lambda: ReadOnlyCredentials(f"key-{next(numbers)}", "s", "t")
         quick = quick_requests(client, bucket="bucket")
-        for _ in keys:
-            assert quick.put("job_1/a", b"x")
-            assert WAITED.wait(0.2) is False  # obstore asks for a key ten times a second at most
-    assert [re.search(r"Credential=([^/]+)/", one.headers["authorization"])[1] for one in server.asked] == keys
+        assert quick.put("job_1/a", b"x")
+        assert quick.get("job_1/a", io.BytesIO())
+    assert [re.search(r"Credential=([^/]+)/", one.headers["authorization"])[1] for one in server.asked] == ["key-1", "key-2"]
+    assert all("x-amz-security-token" in one.headers["authorization"] for one in server.asked)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(status):
+    with odd_s3(lambda _: Answer(body=b"<p>Sign in", kind="text/html")) as elsewhere:
+        away = {"Location": f"http://127.0.0.1:{elsewhere.port}/sign-in"}
+        with odd_s3(lambda _: Answer(status=status, headers=away)) as server:
+            quick = quick_requests(s3_client(server.settings()), bucket="bucket")
+            into = io.BytesIO()
+            assert not quick.put("job_1/a", b"x")
+            assert not quick.get("job_1/a", into)
+        assert (elsewhere.asked, into.getvalue()) == ([], b"")
+
+
+@pytest.mark.parametrize(
+    ("variables", "quick"),
+    [
+        ({"HTTP_PROXY": "http://proxy.example:3128"}, False),
+        ({"HTTP_PROXY": "http://proxy.example:3128", "NO_PROXY": "127.0.0.1"}, True),
+        ({"HTTPS_PROXY": "http://proxy.example:3128"}, True),
+        ({"ALL_PROXY": "http://proxy.example:3128"}, True),  # boto3 does not know it
+    ],
+)
+def test_what_goes_through_a_proxy_is_left_to_boto3(variables, quick, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with odd_s3(stored) as server:
+        requests = quick_requests(s3_client(server.settings()), bucket="bucket")
+        assert bool(requests) is quick
+        if requests:
+            assert requests.put("job_1/a", b"x")
+            assert len(server.asked) == 1
+
+
+def test_a_file_that_can_t_be_written_is_that_file_s_error():
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(ENOSPC, "No space left on device")
+
+    with odd_s3(stored) as server, pytest.raises(OSError, match="No space"):
+        quick_requests(s3_client(server.settings()), bucket="bucket").get("job_1/a", Full())
 
 
 def test_an_s3_that_breaks_off_is_asked_again_from_the_start():
@@ -163,13 +208,15 @@ def test_a_server_with_ways_of_its_own_is_left_to_boto3_for_a_while():
         client = s3_client(server.settings())
         quick = quick_requests(client, bucket="bucket", clock=lambda: now[0])
         for _ in range(MOST_MISSES - 1):
-            quick.missed()
+            quick.put_missed()
         assert quick.put("job_1/a", b"x")
         for _ in range(MOST_MISSES):
-            quick.missed()
+            assert quick.get("job_1/a", io.BytesIO())  # puts and gets are counted apart
+            quick.put_missed()
         assert not quick.put("job_1/a", b"x")
+        assert not quick.get("job_1/a", io.BytesIO())
         for _ in range(MOST_MISSES):
-            quick.missed()  # boto3 was asked because of the pause, which says nothing new
+            quick.put_missed()  # boto3 was asked because of the pause, which says nothing new
         now[0] = PAUSE_SECONDS
         assert quick.put("job_1/a", b"x")
 

@@ -6,12 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from config.settings import Settings, load_settings
-
-OF_S3 = "application/xml"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,14 +23,11 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """An answer. `cut`: the number of bytes at the end of the body that are not sent. `headers`: more headers.
-
-    A success in S3's format has the ETag and the time of an object too.
-    """
+    """An answer. `cut`: the number of bytes at the end of the body that are not sent. `headers`: more headers."""
 
     status: int = 200
     body: bytes = b""
-    kind: str = OF_S3
+    kind: str = "application/xml"
     cut: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -76,16 +70,13 @@ def odd_s3(answer: Callable[[Asked], Answer]) -> Iterator[OddS3]:
             super().setup()
 
         def handle_any(self) -> None:
-            sent = {name.lower(): value for name, value in self.headers.items()}
-            body = self.rfile.read(int(sent.get("content-length", 0)))
-            asked = Asked(method=self.command, path=self.path, headers=sent, body=body)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            asked = Asked(method=self.command, path=self.path, headers=headers, body=body)
             odd.asked.append(asked)
             given = odd.answer(asked)
             self.send_response_only(given.status)
-            headers = {"Date": self.date_time_string()}
-            if given.status == HTTPStatus.OK and given.kind == OF_S3:
-                headers |= {"ETag": '"1b2cf535f27731c974343645a3985328"', "Last-Modified": self.date_time_string()}
-            for name, value in (headers | given.headers).items():
+            for name, value in ({"Date": self.date_time_string()} | given.headers).items():
                 self.send_header(name, value)
             self.send_header("Content-Type", given.kind)
             self.send_header("Content-Length", str(len(given.body)))
