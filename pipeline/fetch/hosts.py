@@ -2,8 +2,9 @@
 connections fail.
 
 The listen queue of a small server holds a handful of connections. The server's system drops further ones silently, and ours sends
-them again only after 1 s, 3 s and 7 s. The limit of a server therefore grows and shrinks as TCP's congestion window does. It
-doubles with each round of answers, until a connection fails or the growth delays the answers. It is cut when a connection fails.
+them again only after 1 s, 3 s and 7 s. The limit of a server therefore grows and shrinks as TCP's congestion window does. It doubles with each round of answers, until a
+connection fails or the growth delays the answers. If the server keeps its connections, as large ones do, the limit triples, because most
+requests then need no new connection. It is cut when a connection fails.
 After that it grows by one a round, but only while the growth does not delay the answers (as in TCP Vegas), because a busy server
 should get no more requests. All batches share the limit.
 """
@@ -41,7 +42,7 @@ class _Learned:
 
     limit: float  #: fetches at once
     used: float  #: when a slot was last taken
-    doubles: bool = True  #: true: the limit grows by one with each answer; false: by one with each round of answers
+    doubles: bool = True  #: true: the limit grows with each answer; false: by one with each round of answers
     taken: int = 0  #: fetches that are running
     full: bool = False  #: whether the last fetch that wanted a slot got none
     cut: float = -math.inf  #: when the limit was last lowered
@@ -85,8 +86,8 @@ class HostSlots:
         """How many answers the server has given so far. Compare it with an earlier number to see whether the server answers."""
         return self._of(server).answers
 
-    def answered(self, server: Server, seconds: float) -> None:
-        """Records an answer of any kind. `seconds`: the time from the start of its request."""
+    def answered(self, server: Server, seconds: float, *, keeps: bool = False) -> None:
+        """Records an answer of any kind. `seconds`: the time from the start of its request. `keeps`: the connection can be used again."""
         learned = self._of(server)
         learned.quickest = min(seconds, learned.quickest * _DRIFT)
         learned.usual = 0.8 * learned.usual + 0.2 * seconds if learned.answers > 1 else seconds
@@ -100,7 +101,7 @@ class HostSlots:
         if learned.full:  # otherwise the limit held nothing back, so the answer does not show that more would work
             # The quickest answer of a round tells of waiting: waiting delays every answer, and heavy work delays only some.
             if learned.doubles and not _is_busy(learned, learned.last_quickest):
-                learned.limit = min(self._most, learned.limit + 1.0)
+                learned.limit = min(self._most, learned.limit + (2.0 if keeps else 1.0))
             elif learned.doubles or not _is_busy(learned, learned.usual):
                 learned.limit = min(self._most, learned.limit + 1.0 / learned.limit)
 

@@ -34,7 +34,7 @@ _WASTE = 64 * 1024  # the most bytes of an error page that are read and dropped,
 # The most calls of the body callback for one image. A 20 MB image in packets of 1.4 KB takes 15,000 calls. In chunks of one byte
 # it would take 20 million calls. No honest server does that, and it would burn this machine's CPU.
 _MOST_PIECES = 65_536
-_STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
+_STATUS = re.compile(rb"HTTP/([0-9.]+) ([0-9]{3})")
 # The first letters of the headers that are read. Most of a server's dozen other headers are skipped by their first letter.
 _FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L"))
 
@@ -72,6 +72,7 @@ class Transfer:
         self._clear()
 
     def _clear(self) -> None:
+        self.keeps = False  #: whether the server will take more requests on the connection of its answer
         self._pieces: list[bytes] = []  # the pieces of the image's body
         self._size = 0  # the bytes of these pieces
         self._wasted = 0  # the bytes of an error page
@@ -158,7 +159,7 @@ class Transfer:
         if self._head_ended:
             return None  # the line is a trailer, which follows the body
         if (status := _STATUS.match(line)) is not None:
-            self._status = int(status[1])
+            self.keeps, self._status = status[1] != b"1.0", int(status[2])
             self._length, self._location, self._encoding = -1, b"", b""
         elif line in (b"\r\n", b"\n"):
             self._head_ended = self._status >= 200  # after a 1xx status, the headers of the final answer follow
@@ -171,6 +172,8 @@ class Transfer:
             match name.lower().strip():
                 case b"content-length" if value.isdigit():
                     self._length = int(value[:18])  # 18 digits are enough, because such a length is far over the limit
+                case b"connection":
+                    self.keeps = self.keeps and b"close" not in value.lower()
                 case b"location":
                     self._location = value
                 case b"content-encoding":

@@ -59,6 +59,31 @@ def test_a_connection_that_breaks_is_tried_8_times_where_the_server_answers_othe
     assert server.asked("/broken") == 8
 
 
+@pytest.mark.parametrize(("head", "second"), [([], 24), (["Connection: close"], 16), (["Connection: keep-alive, Close"], 16)])
+def test_a_server_that_keeps_its_connections_gets_three_times_as_many_in_the_second_round(serve, make_fetcher, head, second):
+    first_8, rest = threading.Event(), threading.Event()
+    numbers = iter(range(1000))
+
+    def answer_in_rounds(connection):
+        (first_8 if next(numbers) < 8 else rest).wait(20)
+        connection.sendall(answer(BODY, "200 OK", *head))
+
+    server = serve({"*": answer_in_rounds, "/other": answer()})
+    fetcher = make_fetcher()
+    results = fetcher([(n, f"http://a.test:{server.port}/{n}") for n in range(100)], total=8 * MB, timeout=30.0)
+    thread = threading.Thread(target=list, args=(results,))
+    thread.start()
+    while len(server.requests) < 8:
+        time.sleep(0.001)
+    first_8.set()
+    while len(server.requests) < 8 + second:
+        time.sleep(0.001)
+    one(make_fetcher(), f"http://b.test:{server.port}/other")  # time enough to ask for more
+    assert len(server.requests) == 8 + second + 1
+    rest.set()
+    thread.join()
+
+
 def test_the_first_round_is_8_requests_and_the_next_one_twice_as_many(serve, make_fetcher):
     go = threading.Event()
     server = serve({"*": lambda connection: go.wait(20) and connection.sendall(answer()), "/other": answer()})

@@ -35,10 +35,10 @@ def fill(slots, server=SERVER):
     return count
 
 
-def one_round(slots, count):
+def one_round(slots, count, *, keeps=False):
     """So many requests are answered, and give their slots back."""
     for _ in range(count):
-        slots.answered(SERVER, 0.05)
+        slots.answered(SERVER, 0.05, keeps=keeps)
     give_back(slots, count)
 
 
@@ -51,12 +51,13 @@ def test_a_server_that_nothing_is_known_of_gets_8_and_each_server_its_own(slots)
     assert fill(slots) == fill(slots, OTHER) == fill(slots, ("a.test", 443)) == 8
 
 
-def test_the_limit_doubles_with_each_round_of_answers_up_to_the_most(slots):
+@pytest.mark.parametrize(("keeps", "limits"), [(False, [8, 16, 32, 64, 128, 256]), (True, [8, 24, 72, 216, 256])])
+def test_the_limit_grows_with_each_round_of_answers_up_to_the_most(slots, keeps, limits):
     rounds = []
     while not rounds or rounds[-1] < 256:
         rounds.append(fill(slots))
-        one_round(slots, rounds[-1])
-    assert rounds == [8, 16, 32, 64, 128, 256]
+        one_round(slots, rounds[-1], keeps=keeps)
+    assert rounds == limits
     assert fill(slots) == 256
 
 
