@@ -20,7 +20,7 @@ from pipeline.stage import StagedChunk
 from pipeline.types import Reply, Usage
 from storage import gauges, schema
 from storage.database import Database, migrate
-from storage.job import accepting, chunks, closing, listing, upkeep, views
+from storage.job import accepting, chunk_work, chunks, closing, listing, upkeep, views
 from storage.job.outcome import job_outcome
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease
@@ -67,7 +67,7 @@ class Side:
     def _end(self, lease: Lease, commit: Callable[..., list[int]]) -> Lease:
         """Commits the end of a step and claims the next step, as workers/run.py does."""
         with self.database.read() as connection:
-            chunks.work_of(connection, lease)
+            chunk_work.work_of(connection, lease)
         with self.database.write() as connection:
             (step,) = commit(connection, lease)
             follows = steps.claim(connection, step, owner="bench", lease_ms=60_000, after=lease)

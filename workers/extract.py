@@ -19,8 +19,8 @@ from pipeline.records.validate import compile_schema
 from pipeline.stage import staged_in
 from pipeline.types import Form, Reply, Staged, Tier, Usage
 from storage.account import answers
-from storage.job import chunks
-from storage.job.chunks import ChunkWork
+from storage.job import chunk_work, chunks
+from storage.job.chunk_work import ChunkWork
 from storage.queue.steps import Lease
 from workers.budgeted_engine import engine_of
 from workers.economy import EconomyEngine, look_before_reading, on_disk, pace_of_chunks
@@ -35,7 +35,7 @@ def extract(parts: WorkerParts, lease: Lease, in_hand: StagedObject | None = Non
     `in_hand` is the object that this thread staged just before. If it is the chunk's object, scratch is not read.
     """
     with parts.database.read() as connection:
-        work = chunks.work_of(connection, lease)
+        work = chunk_work.work_of(connection, lease)
     if work.object is None:
         raise RuntimeError(f"chunk {lease.part} of job {lease.job} has no staged object")
     slice_ends = monotonic() + slice_seconds(parts.settings)

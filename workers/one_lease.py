@@ -16,7 +16,7 @@ from pipeline.stage import StagedChunk, staged_in
 from pipeline.types import MAX_TOTAL_BYTES, MB, JobStatus
 from storage.account import answers
 from storage.job import chunks
-from storage.job.chunks import ChunkWork
+from storage.job.chunk_work import ChunkWork
 from storage.job.whole import record_whole
 from storage.queue.steps import Lease
 from storage.redis.answers import Success

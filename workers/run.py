@@ -25,7 +25,7 @@ from pipeline.ports import Cause, ModelUnavailable
 from pipeline.tracing import spans
 from pipeline.turns import working_for
 from pipeline.types import ItemCode, JobStatus, StepKind
-from storage.job import chunks, closing, evidence, lost
+from storage.job import chunk_work, chunks, closing, evidence, lost
 from storage.queue import ringing, steps
 from storage.queue.steps import Lease, LostLease
 from storage.redis.answers import AnswerTo
@@ -125,7 +125,9 @@ def _claim_announced(parts: WorkerParts, connection: Connection, message: Messag
     """The step, if it is due. With `ahead` it is a small request's, and its work is read too."""
     if ahead is None:
         return [ClaimedStep(lease=lease, answer_to=message.answer_to) for lease in _claim(parts, connection, [message.step])]
-    claimed = chunks.claim_chunk(connection, message.step, owner=parts.owner, lease_ms=int(parts.settings.lease_seconds * 1000))
+    claimed = chunk_work.claim_chunk(
+        connection, message.step, owner=parts.owner, lease_ms=int(parts.settings.lease_seconds * 1000)
+    )
     return [ClaimedStep(lease=claimed[0], ahead=ahead, found=claimed[1], answer_to=message.answer_to)] if claimed else []
 
 

@@ -21,8 +21,8 @@ from pipeline.stage import StagedChunk
 from pipeline.tracing import spans
 from pipeline.tracing.spans import span
 from pipeline.types import MAX_IMAGE_BYTES, MAX_TOTAL_BYTES, MB, Failure, Fetched, ItemCode
-from storage.job import chunks
-from storage.job.chunks import ChunkWork
+from storage.job import chunk_work, chunks
+from storage.job.chunk_work import ChunkWork
 from storage.queue.steps import Lease
 from workers.ahead import IN_MEMORY, Ahead, stage_images
 from workers.one_lease import (
@@ -57,10 +57,10 @@ def stage(parts: WorkerParts, lease: Lease, ahead: Ahead | None = None, found: R
     in_hand: StagedObject | None = None
     call: FirstCall | None = None
     began = monotonic()
-    work = chunks.work_found(lease, found) if found else None
+    work = chunk_work.work_found(lease, found) if found else None
     if work is None:
         with parts.database.read() as connection:
-            work = chunks.work_of(connection, lease)
+            work = chunk_work.work_of(connection, lease)
     with ExitStack() as stack:
         early = ahead.of(work.input, work.pending) if ahead and lease.epoch == 1 and work.input else None
         if early:
@@ -154,4 +154,4 @@ def _received(parts: WorkerParts, lease: Lease, work: ChunkWork, on_wait: Callab
 
 def _repeated(parts: WorkerParts, work: ChunkWork) -> frozenset[str]:
     with parts.database.read() as connection:
-        return chunks.repeated_urls(connection, work.job)
+        return chunk_work.repeated_urls(connection, work.job)

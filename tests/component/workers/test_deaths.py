@@ -14,7 +14,7 @@ from pipeline.scratch_key import ScratchKey
 from pipeline.stage import StagedChunk
 from pipeline.types import Failure, ItemCode, Question, Reply, Usage
 from storage import schema
-from storage.job import accepting, chunks, closing
+from storage.job import accepting, chunk_work, chunks, closing
 from storage.job.outcome import job_outcome
 from storage.job.views import job_view
 from storage.queue import steps
@@ -63,7 +63,7 @@ def suspected(database, job, kind, part=0):
 def staged(database, lease):
     """Stages what is pending of the lease's chunk; the id of its extract step."""
     with database.write() as connection:
-        work = chunks.work_of(connection, lease)
+        work = chunk_work.work_of(connection, lease)
         images = [image for image in staged_images(work.first, work.count) if image.index in work.pending]
         key = str(ScratchKey.of_staged(lease.job, round_=lease.round, chunk=lease.part, epoch=lease.epoch))
         (step,) = chunks.record_staged(connection, lease, key=key, chunk=StagedChunk(staged=images))
@@ -89,7 +89,7 @@ def settle(database, lease, *, replies=(), failures=(), last=False, merged=False
 
 def pending(database, lease):
     with database.read() as connection:
-        return list(chunks.work_of(connection, lease).pending)
+        return list(chunk_work.work_of(connection, lease).pending)
 
 
 def chunk_rows(database, job):
@@ -171,7 +171,7 @@ def test_each_half_goes_on_from_how_far_the_chunk_had_come(database):
     halves = [claimed(database, step) for step in died(database, lease)]
     assert [chunk.progress for chunk in chunk_rows(database, job)[1:]] == [{**progress, "wrong": {}}] * 2
     with database.read() as connection:
-        works = [chunks.work_of(connection, half) for half in halves]
+        works = [chunk_work.work_of(connection, half) for half in halves]
     left = [Progress.of(work.progress, open_=work.pending) for work in works]
     assert [[call.images for call in begun.planned] for begun in left] == [[(0, 1)], [(2, 3, 4)]]
 

@@ -16,7 +16,7 @@ from sqlalchemy import update
 from api import putting
 from pipeline.errors import Transient
 from storage import schema
-from storage.job import accepting, chunks, closing
+from storage.job import accepting, chunk_work, closing
 from storage.job.views import answer_view
 from storage.queue.ringing import Ring
 from storage.redis.answers import AnswerTo, Success
@@ -242,12 +242,12 @@ def test_the_work_is_read_with_the_first_claim_and_only_with_it(house, images):
     job, step = accepted(house, images=[b64(b"img0")] * images, **RECORDS)
     for epoch in (1, 2):
         with house.database.statements() as connection:
-            lease, row = chunks.claim_chunk(connection, step, owner="test", lease_ms=60_000)
+            lease, row = chunk_work.claim_chunk(connection, step, owner="test", lease_ms=60_000)
         assert lease.epoch == epoch
         assert (row is not None) == (epoch == 1)
         with house.database.write() as connection:
-            read = chunks.work_of(connection, lease)
-            found = chunks.work_found(lease, row) if row else None
+            read = chunk_work.work_of(connection, lease)
+            found = chunk_work.work_found(lease, row) if row else None
             assert (found is not None) == (epoch == 1 and images == 1)
             assert found is None or replace(found, left=0) == replace(read, left=0)
             run.steps.hand_back(connection, lease, delay_ms=0, counts=False)
@@ -262,7 +262,7 @@ def test_a_step_of_another_kind_is_claimed_without_work(house):
     with house.database.write() as connection:
         connection.execute(update(schema.steps_table).where(schema.steps_table.c.id == cleanup).values(state="ready", epoch=0))
     with house.database.statements() as connection:
-        lease, row = chunks.claim_chunk(connection, cleanup, owner="test", lease_ms=60_000)
+        lease, row = chunk_work.claim_chunk(connection, cleanup, owner="test", lease_ms=60_000)
     assert (lease.kind.value, row) == ("cleanup", None)
     with house.database.write() as connection:
         run.steps.hand_back(connection, lease, delay_ms=0, counts=False)
@@ -277,7 +277,7 @@ def test_work_that_can_t_be_read_is_a_failure_of_its_step(house, monkeypatch):
         raise ValueError("the options of another version")
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "question_of", broken)
+        patch.setattr(chunk_work, "question_of", broken)
         run_message(house.work, Message(step, input=f"{job}/in-c0"))
     row = step_row(house.database, step)
     assert (row.state, row.tries) == ("ready", 1)
