@@ -107,13 +107,13 @@ def _count_s3(book: _Book) -> None:
         return real(self, request)
 
     URLLib3Session.send = send
-    quick = QuickRequests._send
+    quick = QuickRequests._ask
 
     def send_quickly(self: Any, method: str, *values: Any) -> Any:
         book.note("s3", method)
         return quick(self, method, *values)
 
-    QuickRequests._send = send_quickly  # type: ignore[method-assign]
+    QuickRequests._ask = send_quickly  # type: ignore[method-assign]
 
 
 def _count_redis(book: _Book) -> None:

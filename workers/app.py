@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from celery import Celery
@@ -33,6 +35,7 @@ from workers.priority_pool import PriorityPool
 from workers.run import run_lease, run_message, run_step
 from workers.wiring import WorkerParts, build_parts, threads_of
 
+OTHER_FILES = 1024  #: files that a worker has open besides its threads' own: fetches, the database, Redis, decoders
 SPARES = 4  #: spare threads for each thread of WORKER_CONCURRENCY; they start when places are lent: see workers/lending.py
 
 Build = Callable[[Settings], tuple[WorkerParts, Celery, Callable[[], None]]]
@@ -56,6 +59,15 @@ def collect_less() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+def open_more_files(threads: int) -> None:
+    """Raises the limit of open files as far as needed and allowed. With libcurl, each request to S3 has three, and images are fetched too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 3 * threads + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
 def run_worker(settings: Settings, build: Build = build_parts) -> None:
     """Works until SIGTERM or SIGINT, then finishes its steps or hands them back: see workers/drain.py."""
     # Celery warns against running as root, because a pickled message can run code. Our messages are JSON and hold a number.
@@ -75,6 +87,7 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     publisher = Publisher(parts.signals, "worker")
     threading.Thread(target=watch_engine, args=(parts,), name="engine-watch", daemon=True).start()
     every, waited = threads_of(settings.worker_concurrency)
+    open_more_files(every + waited + settings.economy_concurrency + SPARES * settings.worker_concurrency)
     reserved = PriorityPool(parts.signals, partial(run_message, parts), threads=waited, stopping=parts.stopping)
     slow = PriorityPool(
         parts.signals,

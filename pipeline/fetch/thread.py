@@ -233,7 +233,7 @@ class FetchThread:
         task.transfer = None
         if self._connecting.pop(transfer, None) is not None and transfer.reached():
             self._connected(task, transfer)
-        keeps, outcome = transfer.keeps, transfer.result(code)
+        keeps, outcome = transfer.keeps(code), transfer.result(code)
         if not isinstance(outcome, Fault) or not (outcome.unconnected or outcome.broken):
             self._slots.answered(server_of(task.target), time.monotonic() - task.begun, keeps=keeps)
         self._loop.give_back(transfer)

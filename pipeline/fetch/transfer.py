@@ -36,7 +36,7 @@ _WASTE = 64 * 1024  # the most bytes of an error page that are read and dropped,
 _MOST_PIECES = 65_536
 _STATUS = re.compile(rb"HTTP/([0-9.]+) ([0-9]{3})")
 # The first letters of the headers that are read. Most of a server's dozen other headers are skipped by their first letter.
-_FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L"))
+_FIRST_LETTERS = frozenset((b"c", b"C", b"l", b"L", b"t", b"T"))
 
 
 class Budget:
@@ -72,11 +72,11 @@ class Transfer:
         self._clear()
 
     def _clear(self) -> None:
-        self.keeps = False  #: whether the server will take more requests on the connection of its answer
         self._pieces: list[bytes] = []  # the pieces of the image's body
         self._size = 0  # the bytes of these pieces
         self._wasted = 0  # the bytes of an error page
         self._status = 0
+        self._keeps = self._chunked = False
         self._head_ended = False
         self._length = -1
         self._location = b""
@@ -94,6 +94,10 @@ class Transfer:
     def reached(self) -> bool:
         """Whether a connection to an allowed address was made for the present request."""
         return self._guard.connected()
+
+    def keeps(self, code: int) -> bool:
+        """Whether the answer's connection can take the next request: the server keeps it, and the end of the answer was read."""
+        return code == pycurl.E_OK and self._keeps and (self._length >= 0 or self._chunked)
 
     def connect_seconds(self) -> float | None:
         """How many seconds the request's connection took to make. None: the request used a connection that was already open."""
@@ -159,8 +163,8 @@ class Transfer:
         if self._head_ended:
             return None  # the line is a trailer, which follows the body
         if (status := _STATUS.match(line)) is not None:
-            self.keeps, self._status = status[1] != b"1.0", int(status[2])
-            self._length, self._location, self._encoding = -1, b"", b""
+            self._keeps, self._status = status[1] != b"1.0", int(status[2])
+            self._length, self._chunked, self._location, self._encoding = -1, False, b"", b""
         elif line in (b"\r\n", b"\n"):
             self._head_ended = self._status >= 200  # after a 1xx status, the headers of the final answer follow
             if self._head_ended and self._is_success():
@@ -168,17 +172,21 @@ class Transfer:
                 return 0 if self._fault is not None else None
         elif line[:1] in _FIRST_LETTERS:
             name, _, value = line.partition(b":")
-            value = value.strip()
-            match name.lower().strip():
-                case b"content-length" if value.isdigit():
-                    self._length = int(value[:18])  # 18 digits are enough, because such a length is far over the limit
-                case b"connection":
-                    self.keeps = self.keeps and b"close" not in value.lower()
-                case b"location":
-                    self._location = value
-                case b"content-encoding":
-                    self._encoding += b"," + value.lower().replace(b"identity", b"")
+            self._take_field(name.lower().strip(), value.strip())
         return None
+
+    def _take_field(self, name: bytes, value: bytes) -> None:
+        match name:
+            case b"content-length" if value.isdigit():
+                self._length = int(value[:18])  # 18 digits are enough, because such a length is far over the limit
+            case b"connection":
+                self._keeps = self._keeps and b"close" not in value.lower()
+            case b"transfer-encoding":
+                self._chunked = b"chunked" in value.lower()
+            case b"location":
+                self._location = value
+            case b"content-encoding":
+                self._encoding += b"," + value.lower().replace(b"identity", b"")
 
     def _judge_head(self) -> Fault | None:
         if self._encoding.strip(b", "):

@@ -136,9 +136,10 @@ class S3Scratch:
             if size <= WHOLE:
                 data = body.read()
                 quick = self._quick if size <= AT_ONCE else None
-                if not (quick and quick.put(place["Key"], data)):
+                done = quick.put(place["Key"], data) if quick else None
+                if not done:
                     client.put_object(**place, ContentType=CONTENT_TYPE, Body=data)
-                    if quick:
+                    if quick and done is False:
                         quick.put_missed()
             elif size <= IN_PARTS:
                 client.put_object(**place, ContentType=CONTENT_TYPE, Body=body)
@@ -155,11 +156,12 @@ class S3Scratch:
         try:
             with self._told("open", key):
                 client, quick = self._client, self._quick
-                if not (quick and quick.get(name, file)):
+                done = quick.get(name, file) if quick else None
+                if not done:
                     answer = client.get_object(Bucket=self._bucket, Key=name)
                     with closing(answer["Body"]) as body:
                         shutil.copyfileobj(body, file, PIECE)
-                    if quick:
+                    if quick and done is False:
                         quick.get_missed()
             file.seek(0)
         except BaseException:

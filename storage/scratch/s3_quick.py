@@ -37,11 +37,17 @@ CONTENT_TYPE = "image/x-pack"
 MOST_MISSES = 3  #: after so many puts or gets in a row that only boto3 could make, a pause follows
 PAUSE_SECONDS = 600.0
 CONNECT_SECONDS, SILENT_SECONDS = 5, 60  #: boto3's, see storage/scratch/s3.py
-_IDLE = 64  #: handles that are kept, each with its connection and about 100 KB
+_IDLE, _IDLE_TLS = (
+    64,
+    16,
+)  #: handles that are kept, each with its connection; one with TLS has read all certificates, which takes 0.6 MB
 _BUFFER = 128_000  #: bytes that libcurl hands over at once
-_SMALL = 64_000  #: bytes; an error's text is looked at up to this size
+_SMALL = 64_000  #: bytes; an error's body is read up to this size, so that its connection can be kept
 _NO_REGION = "us-east-1"  #: what boto3 signs with if no region is set
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._~-]*)*/*")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9._~-]+")  # libcurl writes other characters in percent form, which boto3 does not
+_PLAIN_TOKEN = re.compile(r"[!-~]*")
+_STATUS = re.compile(rb"HTTP/[0-9.]+ ([0-9]{3})")
 _SUCCESS = SimpleNamespace(status_code=200)
 
 
@@ -56,7 +62,7 @@ def quick_requests(client: Any, *, bucket: str, clock: Callable[[], float] = tim
     url = client.meta.endpoint_url
     endpoint = urlsplit(url)
     amazon = (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    if amazon or endpoint.query or endpoint.fragment or endpoint.username or not _PLAIN_PATH.fullmatch(endpoint.path):
+    if amazon or endpoint.query or endpoint.fragment or "@" in endpoint.netloc or not _PLAIN_PATH.fullmatch(endpoint.path):
         return None
     if endpoint.scheme in get_environ_proxies(url):
         return None
@@ -82,7 +88,7 @@ def quick_requests(client: Any, *, bucket: str, clock: Callable[[], float] = tim
 
 @dataclass(kw_only=True)
 class QuickRequests:
-    """Thread-safe. `put` and `get` return False if boto3 is to be asked; `put_missed` and `get_missed` tell that boto3 then succeeded."""
+    """Thread-safe. Unless `put` and `get` return True, boto3 is to be asked. `put_missed` and `get_missed` tell that it then succeeded."""
 
     objects: str  #: the URL of the bucket, with a slash at its end
     signature: str  #: libcurl's name of the signature, with the region
@@ -97,33 +103,38 @@ class QuickRequests:
     _pause_until: float = float("-inf")
     _reason: str = ""
 
-    def put(self, name: str, data: bytes) -> bool:
-        """Stores the object. Returns whether S3 has said that it did."""
-        answer = _Body(None)
-        if self._send("PUT", name, answer, data) != 200 or answer.size:  # a web server sends a page
+    def put(self, name: str, data: bytes) -> bool | None:
+        """Stores the object. Returns whether S3 has said that it did, and None if nothing was tried."""
+        answer = _Answer()
+        if not self._ask("PUT", name, answer, data):
+            return None
+        if answer.status != 200 or answer.text:  # a web server sends a page
+            self._reason = answer.failure or f"status {answer.status}"
             return False
         self._succeeded("PUT", "PutObject")
         return True
 
-    def get(self, name: str, into: IO[bytes]) -> bool:
-        """Writes the object to `into`, which is empty. Returns whether it did; if not, `into` is empty again.
+    def get(self, name: str, into: IO[bytes]) -> bool | None:
+        """Writes the object to `into`, which is empty. Returns whether it did, and None if nothing was tried.
 
-        Raises FileNotFoundError if there is no such object, and the error of `into` if it can't be written.
+        If not, `into` is empty again. Raises FileNotFoundError if there is no such object, and the error of `into` if it can't be written.
         """
-        answer = _Body(into)
-        status = self._send("GET", name, answer)
-        if status == 200:
+        answer = _Answer(into)
+        if not self._ask("GET", name, answer):
+            return None
+        if answer.status == 200:
             self._succeeded("GET", "GetObject")
             return True
-        into.seek(0)
-        text = into.read(_SMALL)
         into.seek(0)
         into.truncate()
         if answer.error:
             raise answer.error
-        if status == 404 and b"<Code>NoSuchKey</Code>" in text:  # no other 404: a proxy may send 404 while the server is down
+        if (
+            answer.status == 404 and b"<Code>NoSuchKey</Code>" in answer.text
+        ):  # no other 404: a proxy may send it while the server is down
             self._succeeded("GET", "GetObject")
             raise FileNotFoundError(name)
+        self._reason = answer.failure or f"status {answer.status}"
         return False
 
     def put_missed(self) -> None:
@@ -136,19 +147,20 @@ class QuickRequests:
 
     def _missed(self, method: str) -> None:
         with self._lock:
-            now = self.clock()
-            self._misses[method] += now >= self._pause_until  # in a pause nothing is tried
+            self._misses[method] += 1
             if self._misses[method] < MOST_MISSES:
                 return
             self._misses.clear()
-            self._pause_until = now + PAUSE_SECONDS
+            self._pause_until = self.clock() + PAUSE_SECONDS
         log.info("quick_requests_paused", of="S3", seconds=PAUSE_SECONDS, reason=self._reason)
 
-    def _send(self, method: str, name: str, answer: _Body, data: bytes | None = None) -> int:
-        """The status of S3's answer, 0 if there is none."""
+    def _ask(self, method: str, name: str, answer: _Answer, data: bytes | None = None) -> bool:
+        """Makes the request, and returns whether it was made. Without a whole answer, the answer's status is 0."""
         if self.clock() < self._pause_until or not {".", ".."}.isdisjoint(name.split("/")):  # libcurl would follow the dots
-            return 0
+            return False
         keys = self.keys()
+        if not (_PLAIN_KEY.fullmatch(keys.access_key) and _PLAIN_TOKEN.fullmatch(keys.token or "")):
+            return False
         headers = [
             f"X-Amz-Date: {self.date()}",
             f"x-amz-content-sha256: {hashlib.sha256(data or b'').hexdigest()}",
@@ -157,34 +169,33 @@ class QuickRequests:
         ]
         with self._handle() as curl:
             try:
+                self._set_up(curl)
                 curl.setopt(pycurl.URL, self.objects + quote(name, safe="/~"))
                 curl.setopt(pycurl.CUSTOMREQUEST, method)
                 curl.setopt(pycurl.AWS_SIGV4, self.signature)
                 curl.setopt(pycurl.USERNAME, keys.access_key)
-                curl.setopt(pycurl.PASSWORD, keys.secret_key)
+                curl.setopt(pycurl.PASSWORD, keys.secret_key.encode())
                 curl.setopt(pycurl.HTTPHEADER, headers)
-                curl.setopt(pycurl.WRITEFUNCTION, answer.write)
+                curl.setopt(pycurl.HEADERFUNCTION, answer.take_header)
+                curl.setopt(pycurl.WRITEFUNCTION, answer.take_body)
                 if data is not None:
                     curl.setopt(pycurl.POSTFIELDS, data)
                 curl.perform()
+                answer.failure = "" if answer.has_head else "half a head"  # libcurl takes it for a whole answer
             except pycurl.error as error:
-                self._reason = f"libcurl {error.args[0]}"
-                return 0
-            status = int(curl.getinfo(pycurl.RESPONSE_CODE))
-        if status != 200:
-            self._reason = f"status {status}"
-        return status
+                answer.failure = f"libcurl {error.args[0]}"
+            except (TypeError, ValueError) as error:  # of a zero byte in a secret, for example; boto3 will say so
+                answer.failure = type(error).__name__
+        if answer.failure and not answer.cut:
+            answer.status = 0
+        return True
 
-    @contextmanager
-    def _handle(self) -> Iterator[pycurl.Curl]:
-        """A handle that no other thread uses. It keeps its connection for the next request."""
-        with self._lock:
-            curl = self._idle.pop() if self._idle else pycurl.Curl()
+    def _set_up(self, curl: pycurl.Curl) -> None:
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.PROXY, "")  # None would make libcurl read the proxy from the environment
         curl.setopt(pycurl.NOPROXY, "*")
-        curl.setopt(pycurl.CAINFO, self.certificates)
+        curl.setopt(pycurl.CAINFO, self.certificates.encode())
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.TCP_KEEPALIVE, 1)
         curl.setopt(pycurl.CONNECTTIMEOUT, CONNECT_SECONDS)
@@ -192,12 +203,18 @@ class QuickRequests:
         curl.setopt(pycurl.LOW_SPEED_TIME, SILENT_SECONDS)
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER)
         curl.setopt(pycurl.USERAGENT, USER_AGENT)
+
+    @contextmanager
+    def _handle(self) -> Iterator[pycurl.Curl]:
+        """A handle that no other thread uses. It keeps its connection for the next request."""
+        with self._lock:
+            curl = self._idle.pop() if self._idle else pycurl.Curl()
         try:
             yield curl
         finally:
             curl.reset()  # it must not hold the body and the keys
             with self._lock:
-                if len(self._idle) < _IDLE:
+                if len(self._idle) < (_IDLE_TLS if self.objects.startswith("https") else _IDLE):
                     self._idle.append(curl)
 
     def _succeeded(self, method: str, operation: str) -> None:
@@ -209,21 +226,33 @@ class QuickRequests:
             self.events.emit(f"after-call.s3.{operation}", http_response=_SUCCESS, parsed={}, model=None, context={})
 
 
-class _Body:
-    """Takes the body of an answer, and counts its bytes. Without `into` the body is not kept."""
+class _Answer:
+    """Takes an answer. The body of a success goes to `into`, if there is one, and the beginning of every other body to `text`."""
 
-    def __init__(self, into: IO[bytes] | None) -> None:
+    def __init__(self, into: IO[bytes] | None = None) -> None:
+        self.status = 0
+        self.has_head = False
+        self.text = b""
+        self.cut = False  #: the rest of an error's body was not read
+        self.error: OSError | None = None  #: of `into`
+        self.failure = ""  #: why there is no whole answer
         self._into = into
-        self.size = 0
-        self.error: OSError | None = None
 
-    def write(self, data: bytes) -> int | None:
+    def take_header(self, line: bytes) -> None:
+        if (status := _STATUS.match(line)) is not None:
+            self.status, self.has_head = int(status[1]), False
+        elif line in (b"\r\n", b"\n"):
+            self.has_head = True
+
+    def take_body(self, data: bytes) -> int | None:
         """None: libcurl goes on. It would print the traceback of an error."""
-        self.size += len(data)
-        if self._into:
-            try:
-                self._into.write(data)
-            except OSError as error:
-                self.error = error
-                return 0
+        if self._into is None or self.status != 200:
+            self.text += data
+            self.cut = len(self.text) > _SMALL
+            return 0 if self.cut else None
+        try:
+            self._into.write(data)
+        except OSError as error:
+            self.error = error
+            return 0
         return None

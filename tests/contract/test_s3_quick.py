@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import socket
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from errno import ENOSPC
 from functools import partial
@@ -21,6 +24,37 @@ from storage.scratch.open import open_scratch
 from storage.scratch.s3 import AT_ONCE, S3Scratch, s3_client
 from storage.scratch.s3_quick import MOST_MISSES, PAUSE_SECONDS, quick_requests
 from tests.fakes.odd_s3 import Answer, Asked, fault, odd_s3
+
+
+class Written(io.BytesIO):
+    most = 0
+
+    def write(self, data):
+        self.most += len(data)
+        return super().write(data)
+
+
+@contextmanager
+def half_a_head(sent):
+    """A server that sends this after each request, and ends the connection."""
+
+    def serve(listener):
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(sent)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
 
 LARGE = Answer(body=bytes(range(256)) * 10_000)
 
@@ -134,6 +168,39 @@ def test_a_file_that_can_t_be_written_is_that_file_s_error():
         quick_requests(s3_client(server.settings()), bucket="bucket").get("job_1/a", Full())
 
 
+@pytest.mark.parametrize("key", ["key:1", "a/key", "schlüssel"])
+def test_a_key_that_libcurl_would_write_in_another_way_is_left_to_boto3(key):
+    with odd_s3(stored) as server:
+        client = s3_client(server.settings())
+        client._request_signer._credentials.get_frozen_credentials = lambda: ReadOnlyCredentials(key, "s", None)
+        assert quick_requests(client, bucket="bucket").put("job_1/a", b"x") is None
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(("secret", "token"), [("a\0b", None), ("s", "a\r\nX-Evil: 1")])
+def test_a_secret_or_token_that_no_header_can_have_is_boto3_s_to_refuse(secret, token):
+    with odd_s3(stored) as server:
+        client = s3_client(server.settings())
+        client._request_signer._credentials.get_frozen_credentials = lambda: ReadOnlyCredentials("key", secret, token)
+        assert not quick_requests(client, bucket="bucket").put("job_1/a", b"x")
+    assert server.asked == []
+
+
+def test_half_a_head_is_no_answer():
+    with half_a_head(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n") as endpoint:
+        client = s3_client(load_settings({"S3_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}))
+        quick = quick_requests(client, bucket="bucket")
+        assert quick.put("job_1/a", b"x") is False
+        assert quick.get("job_1/a", io.BytesIO()) is False
+
+
+def test_a_long_error_is_not_read_to_its_end_and_never_reaches_the_file():
+    with odd_s3(lambda _: Answer(status=500, body=b"x" * 3_000_000, kind="text/html")) as server:
+        into = Written()
+        assert quick_requests(s3_client(server.settings()), bucket="bucket").get("job_1/a", into) is False
+    assert into.most == 0
+
+
 def test_an_s3_that_breaks_off_is_asked_again_from_the_start():
     answers = iter([replace(LARGE, cut=1), LARGE])
     with odd_s3(lambda _: next(answers)) as server, open_scratch(server.settings()).open("job_1/a") as file:
@@ -215,8 +282,7 @@ def test_a_server_with_ways_of_its_own_is_left_to_boto3_for_a_while():
             quick.put_missed()
         assert not quick.put("job_1/a", b"x")
         assert not quick.get("job_1/a", io.BytesIO())
-        for _ in range(MOST_MISSES):
-            quick.put_missed()  # boto3 was asked because of the pause, which says nothing new
+        assert quick.put("job_1/a", b"x") is None  # nothing was tried, so there is nothing to count
         now[0] = PAUSE_SECONDS
         assert quick.put("job_1/a", b"x")
 
