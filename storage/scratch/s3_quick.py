@@ -37,11 +37,9 @@ CONTENT_TYPE = "image/x-pack"
 MOST_MISSES = 3  #: after so many puts or gets in a row that only boto3 could make, a pause follows
 PAUSE_SECONDS = 600.0
 CONNECT_SECONDS, SILENT_SECONDS = 5, 60  #: boto3's, see storage/scratch/s3.py
-_IDLE, _IDLE_TLS = (
-    64,
-    16,
-)  #: handles that are kept, each with its connection; one with TLS has read all certificates, which takes 0.6 MB
-_BUFFER = 128_000  #: bytes that libcurl hands over at once
+_IDLE = 64  #: handles that are kept, each with its connection
+_IDLE_TLS = 16  #: the same with TLS: each of these has read all certificates, which takes 0.6 MB
+_BUFFER = 128_000  #: bytes of one read
 _SMALL = 64_000  #: bytes; an error's body is read up to this size, so that its connection can be kept
 _NO_REGION = "us-east-1"  #: what boto3 signs with if no region is set
 _PLAIN_PATH = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._~-]*)*/*")
