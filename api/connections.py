@@ -26,6 +26,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from api.patience import IDLE_SECONDS, LEAST_RATE, PatientSocket, body_left
 from api.unreadable import INTERNAL, answer, refusal_of
+from config.open_files import raise_open_files
 from storage.account.accounts import random_id
 
 log = structlog.get_logger(__name__)
@@ -56,12 +57,7 @@ def most_connections(threads: int) -> int:
     There should be more connections than threads, because else held requests keep others out. But if the limit is very low, half of
     it is left for other files, because else the process can't open its database.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_CONNECTIONS + OWN_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    soft = raise_open_files(MOST_CONNECTIONS + OWN_FILES)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
     return max(min(MOST_CONNECTIONS, soft - OWN_FILES), min(threads + 100, max(soft - LEAST_OWN_FILES, soft // 2)))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import sys
 import threading
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from celery import Celery
@@ -17,6 +15,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 from celery.worker import state
 
+from config.open_files import raise_open_files
 from config.roles import ALONE_CONNECTIONS
 from config.settings import Settings
 from pipeline.tracing import spans
@@ -61,11 +60,7 @@ def collect_less() -> None:
 
 def open_more_files(threads: int) -> None:
     """Raises the limit of open files as far as needed and allowed. With libcurl, each request to S3 has three, and images are fetched too."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 3 * threads + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    raise_open_files(3 * threads + OTHER_FILES)
 
 
 def run_worker(settings: Settings, build: Build = build_parts) -> None:

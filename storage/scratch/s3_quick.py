@@ -1,4 +1,4 @@
-"""Puts and gets of whole objects with libcurl, which takes a fifth of boto3's CPU time and works while other threads run Python.
+"""Puts and gets of whole objects with libcurl, which takes a third of boto3's CPU time and works while other threads run Python.
 
 For each request boto3 checks parameters, resolves the endpoint by rules, calls its hooks, signs in Python, and parses the answer by its model of
 S3. Here an object's URL is put together from the endpoint, which only a server with its own S3_ENDPOINT_URL allows. libcurl signs and sends,
