@@ -141,6 +141,7 @@ def test_no_log_line_holds_a_key_a_prompt_or_an_image(service, fake):
     image = picture(9)
     service.extract({"inputMethod": "base64", "images": [image], "prompt": "a-very-secret-prompt"})
     service.extract({"inputMethod": "url", "images": ["http://127.0.0.1:1/a?signature=a-very-secret-signature"], "prompt": "p"})
+    service.wait_for(lambda: "step_done" in service.log())  # the answers do not wait for this line
     log = service.log()
     for secret in (service.key, fake.key, "a-very-secret-prompt", image[:60], "a-very-secret-signature"):
         assert secret not in log
