@@ -139,7 +139,7 @@ def test_all_who_wait_for_a_job_are_woken_by_its_end(make_harness):
     harness = make_harness(workers_count=0)
     with ThreadPoolExecutor(3) as pool:
         posted = pool.submit(harness.post, BODY)
-        wait_until(lambda: harness.count_rows("jobs") == 1)
+        wait_until(lambda: not harness.signals.rung.empty())
         following = [pool.submit(harness.get, f"/api/v1/jobs/{the_job(harness)}?wait=200") for _ in range(2)]
         harness.drain()
         assert posted.result().json["results"] == "1=img one\n2=img two"
