@@ -4,8 +4,8 @@ Each time SQLAlchemy runs a statement, it looks its compiled form up by the stat
 and makes an object for the run and one for its result. That takes as long as the database needs for a small statement. Most statements
 here are built once and kept (`@cache`). From its second run on, such a statement is compiled already: its values go straight to the driver.
 
-SQLAlchemy runs all others: those that are built for each use, those whose text depends on their values, and those with several rows of
-values. It also translates every error.
+SQLAlchemy runs all others: those that are built for each use, those whose text depends on their values, and those that return something
+for each of several rows of values. It also translates every error.
 
 A result has its rows and their number. It finds a column by its name or its place, not by the table's column, and knows no primary key
 of what was inserted.
@@ -32,9 +32,10 @@ _OWN_WAYS = frozenset(
 
 Process = Callable[[Any], Any]
 Values = dict[str, Any] | list[Any]  #: as the driver takes them: by name, or in order
+Given = dict[str, Any] | list[dict[str, Any]]  #: one row of values by name, or several
 
-#: By statement: what it is for a dialect and names of parameters. None: SQLAlchemy runs it.
-_KNOWN: WeakKeyDictionary[Executable, dict[tuple[str, tuple[str, ...]], Prepared | None]] = WeakKeyDictionary()
+#: By statement: what it is for a dialect, names of parameters, and whether there are several rows of them. None: SQLAlchemy runs it.
+_KNOWN: WeakKeyDictionary[Executable, dict[tuple[str, tuple[str, ...], bool], Prepared | None]] = WeakKeyDictionary()
 
 
 class Rows(IteratorResult[Any]):
@@ -100,9 +101,11 @@ class QuickConnection(Connection):
         given = parameters or {}
         if type(given) is list and len(given) == 1:
             given = given[0]
-        if execution_options is None and type(given) is dict and isinstance(statement, _KINDS) and self._is_plain():
-            prepared = _prepared(statement, tuple(given), self.dialect)
-            if prepared is not None:
+        many = type(given) is list
+        row = given[0] if many else given
+        if execution_options is None and type(row) is dict and isinstance(statement, _KINDS) and self._is_plain():
+            prepared = _prepared(statement, tuple(row), self.dialect, many=many)
+            if prepared is not None and (not many or all(other.keys() == row.keys() for other in given)):
                 return self._run(prepared, given)
         return super().execute(statement, parameters, execution_options=execution_options)
 
@@ -121,16 +124,17 @@ class QuickConnection(Connection):
         heard = self.dispatch
         return not (heard.before_execute or heard.before_cursor_execute or heard.after_cursor_execute or heard.after_execute)
 
-    def _run(self, prepared: Prepared, given: Mapping[str, Any]) -> Rows:
+    def _run(self, prepared: Prepared, given: Given) -> Rows:
         """Raises what SQLAlchemy raises."""
         cursor: Any = None
+        many = isinstance(given, list)
         try:
-            values = prepared.values(given)
+            values = [prepared.values(row) for row in given] if isinstance(given, list) else prepared.values(given)
         except Exception as error:  # noqa: BLE001 - it is raised as SQLAlchemy's
             self._handle_dbapi_exception(error, prepared.text, None, None, None)
         try:
             cursor = self.connection.cursor()
-            cursor.execute(prepared.text, values)
+            (cursor.executemany if many else cursor.execute)(prepared.text, values)
             rows = prepared.rows(cursor)
             cursor.close()
         except BaseException as error:  # noqa: BLE001 - a broken connection leaves the pool
@@ -140,24 +144,26 @@ class QuickConnection(Connection):
         return rows
 
 
-def _prepared(statement: Executable, keys: tuple[str, ...], dialect: Dialect) -> Prepared | None:
+def _prepared(statement: Executable, keys: tuple[str, ...], dialect: Dialect, *, many: bool) -> Prepared | None:
     known = _KNOWN.get(statement)
     if known is None:
         _KNOWN[statement] = {}  # most statements that run once never run again
         return None
-    key = dialect.name, keys
+    key = dialect.name, keys, many
     if key not in known:
-        known[key] = _prepare(statement, keys, dialect)
+        known[key] = _prepare(statement, keys, dialect, many=many)
     return known[key]
 
 
-def _prepare(statement: Any, keys: tuple[str, ...], dialect: Dialect) -> Prepared | None:
+def _prepare(statement: Any, keys: tuple[str, ...], dialect: Dialect, *, many: bool = False) -> Prepared | None:
     """None if the statement's text depends on its values, or SQLAlchemy does something of its own with it."""
     if statement._execution_options:  # noqa: SLF001
         return None
-    compiled = statement.compile(dialect=dialect, column_keys=sorted(keys))
+    compiled = statement.compile(dialect=dialect, column_keys=sorted(keys), for_executemany=many)
     if not isinstance(compiled, SQLCompiler) or compiled.update_prefetch:
         return None
+    if many and compiled._result_columns:  # noqa: SLF001
+        return None  # SQLAlchemy puts several rows into one statement, so that it gets something for each
     if compiled.literal_execute_params or compiled.post_compile_params or compiled.escaped_bind_names:
         return None
     names = [column.keyname for column in compiled._result_columns]  # noqa: SLF001

@@ -32,6 +32,7 @@ from workers.lending import LentPlaces, look_always
 from workers.listening import Listening, while_listening
 from workers.priority_pool import PriorityPool
 from workers.run import run_lease, run_message, run_step
+from workers.threads import StartedTaskPool
 from workers.wiring import WorkerParts, build_parts, threads_of
 
 OTHER_FILES = 1024  #: files that a worker has open besides its threads' own: fetches, the database, Redis, decoders
@@ -99,10 +100,11 @@ def run_worker(settings: Settings, build: Build = build_parts) -> None:
     )
     parts.lending.lend_to(lent, places=most)
     threading.Thread(target=look_always, args=(parts.lending, parts.stopping), name="lending", daemon=True).start()
+    app.backend  # noqa: B018 - loads it here, where no step waits for it
     collect_less()
     try:
         app.Worker(
-            pool="threads",
+            pool=StartedTaskPool,
             concurrency=every,
             queues=[QUEUE],
             loglevel="WARNING",

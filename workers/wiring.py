@@ -40,6 +40,7 @@ from workers.memory import give_back
 from workers.metered_engine import MeteredEngine
 from workers.ocr_places import OcrPlaces
 from workers.staging_turns import AT_ONCE, StagingTurns
+from workers.threads import started_pool
 from workers.webhook_places import WebhookPlaces
 
 CALL_BYTES = 64 * MB  #: of pictures in concurrent model calls; the calls need 4 to 5 times as much memory
@@ -153,7 +154,7 @@ def build_parts(settings: Settings, *, alone_command: Sequence[str] = COMMAND) -
     app = celery_app(settings.redis_url)
     database = open_database(settings, "worker")
     decode = DecoderPool(children=cores)
-    decoding = ThreadPoolExecutor(2 * cores, thread_name_prefix="decoding")
+    decoding = started_pool(2 * cores, "decoding")
     every, waited = threads_of(settings.worker_concurrency)
     # With SQLite a claim takes no time, so there is nothing to gain beside it.
     ahead = ThreadPoolExecutor(waited, thread_name_prefix="ahead") if database.many_writers else None

@@ -32,7 +32,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from pipeline.errors import Transient
 from storage import prepared
@@ -104,6 +104,54 @@ def test_what_is_written_and_read_is_the_same(base, rows):
                     connection.execute(add, {**row, **more})
             found.append([[tuple(row) for row in connection.execute(read)] for _ in range(2)])
     assert found[0][0] == found[0][1] == found[1][0] == found[1][1]
+
+
+@given(rows=st.lists(ROWS, min_size=2, max_size=6))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_so_is_what_is_written_in_several_rows_at_once(base, rows):
+    """The rows have the same columns. Those that a row has not drawn are those of the first one that has."""
+    columns = {name: value for row in reversed(rows) for name, value in row.items()}
+    rows = [
+        {**columns, **row, "name": None if row.get("name") is None else f"{row['name']} {number}"}
+        for number, row in enumerate(rows)
+    ]
+    add, change, read = insert(things), update(things).where(things.c.id == bindparam("of")), select(things).order_by(things.c.id)
+    found = []
+    for kind in (QuickConnection, Connection):
+        with kind(base.engine) as connection, connection.begin():
+            for _ in range(3):
+                connection.execute(delete(things))
+                connection.execute(add, [{**row, "id": number} for number, row in enumerate(rows)])
+                counted = connection.execute(change, [{"of": number, "size": number} for number in range(1, 9)]).rowcount
+                found.append(([tuple(row) for row in connection.execute(read)], counted))
+    assert all(each == found[-1] for each in found)
+
+
+def many_take_fewer_steps(statement: Executable, keys: tuple[str, ...], connection: Connection) -> bool:
+    return prepared._prepare(statement, keys, connection.dialect, many=True) is not None
+
+
+def test_several_rows_take_few_steps_unless_each_returns_something(base):
+    keys = ("id", "name")
+    with base.write() as connection:
+        assert many_take_fewer_steps(insert(things), keys, connection)
+        assert many_take_fewer_steps(update(things).where(things.c.id == bindparam("of")), ("of", "size"), connection)
+        returning = insert(things).returning(things.c.name)
+        assert not many_take_fewer_steps(returning, keys, connection)
+        for turn in range(3):
+            rows = [{"id": 2 * turn + number, "name": f"{turn} {number}"} for number in range(2)]
+            assert sorted(connection.execute(returning, rows).scalars()) == [row["name"] for row in rows]
+
+
+def test_a_row_without_a_value_is_the_same_error_each_time(base):
+    statement, errors = insert(things), set()
+    for _ in range(4):
+        with pytest.raises(SQLAlchemyError) as found, base.write() as connection:
+            connection.execute(statement, [{"name": "a", "size": 1}, {"name": "b"}])
+        errors.add((type(found.value), str(found.value).partition("\n")[0]))
+    [(kind, said)] = errors
+    assert kind is StatementError
+    assert "size" in said
 
 
 def add_three(connection: Connection) -> None:
@@ -352,15 +400,18 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(
+    "before", [[], [{"id": 0, "value": 1, "size": 1, "name": "before"}]], ids=["one row", "the second of two rows"]
+)
 @pytest.mark.parametrize("name", BAD)
-def test_a_value_that_the_database_does_not_take_is_the_same_error_each_time(base, name):
+def test_a_value_that_the_database_does_not_take_is_the_same_error_each_time(base, name, before):
     statement = insert(things)
     errors = []
     for _ in range(4):
         try:
             with base.write() as connection:
                 connection.execute(delete(things))
-                connection.execute(statement, {"value": 1, "size": 1, "name": None, **BAD[name]})
+                connection.execute(statement, [*before, {"id": 1, "value": 1, "size": 1, "name": None, **BAD[name]}])
         except Exception as error:
             errors.append((type(error), type(error.__cause__), str(error).partition("\n")[0]))
         else:
