@@ -89,7 +89,10 @@ def to_ring(
     due = sorted(due, key=lambda ring: (not ring.waited, ring.slow, ring.step))[:limit]
     if not due:
         return []
-    rung: set[int] = set(connection.scalars(_ring_statement(), {"ids": [ring.step for ring in due]}))
+    if len(due) == 1:  # as after most steps
+        rung = set(connection.scalars(_ring_one_statement(), {"one": due[0].step}))
+    else:
+        rung = set(connection.scalars(_ring_statement(), {"ids": [ring.step for ring in due]}))
     return [ring for ring in due if ring.step in rung]
 
 
@@ -268,7 +271,16 @@ def _once_now() -> ScalarSelect[int]:
 
 @cache
 def _ring_statement() -> ReturningUpdate[int]:
-    still_due = free(steps_table.c.id.in_(bindparam("ids", expanding=True)), _due())
+    return _ringing(steps_table.c.id.in_(bindparam("ids", expanding=True)))
+
+
+@cache
+def _ring_one_statement() -> ReturningUpdate[int]:
+    return _ringing(steps_table.c.id == bindparam("one"))
+
+
+def _ringing(those: ColumnElement[bool]) -> ReturningUpdate[int]:
+    still_due = free(those, _due())
     return (
         update(steps_table).where(still_due).values(rung_at=now_ms(), rings=steps_table.c.rings + 1).returning(steps_table.c.id)
     )
