@@ -4,8 +4,8 @@ Each time SQLAlchemy runs a statement, it looks its compiled form up by the stat
 and makes an object for the run and one for its result. That takes as long as the database needs for a small statement. Most statements
 here are built once and kept (`@cache`). From its second run on, such a statement is compiled already: its values go straight to the driver.
 
-SQLAlchemy runs all others: those that are built for each use, those whose text depends on their values, and those that return something
-for each of several rows of values. It also translates every error.
+SQLAlchemy runs all others: those that are built for each use, those whose text depends on their values, those that return something
+for each of several rows of values, and those whose rows have different columns. It also translates every error.
 
 A result has its rows and their number. It finds a column by its name or its place, not by the table's column, and knows no primary key
 of what was inserted.
@@ -105,7 +105,7 @@ class QuickConnection(Connection):
         row = given[0] if many else given
         if execution_options is None and type(row) is dict and isinstance(statement, _KINDS) and self._is_plain():
             prepared = _prepared(statement, tuple(row), self.dialect, many=many)
-            if prepared is not None and (not many or all(other.keys() == row.keys() for other in given)):
+            if prepared is not None and (not many or all(type(other) is dict and other.keys() == row.keys() for other in given)):
                 return self._run(prepared, given)
         return super().execute(statement, parameters, execution_options=execution_options)
 

@@ -73,7 +73,10 @@ class PriorityPool:
             return False
         if message is None:
             return False
-        self._pool.submit(self._work, message)
+        try:
+            self._pool.submit(self._work, message)
+        except RuntimeError as error:  # the system allows no other thread now; the pool keeps the message for one that comes free
+            log.warning("few_threads", queue=self._queue, reason=str(error))
         return True
 
     def _work(self, message: Message) -> None:

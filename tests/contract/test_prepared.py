@@ -143,15 +143,14 @@ def test_several_rows_take_few_steps_unless_each_returns_something(base):
             assert sorted(connection.execute(returning, rows).scalars()) == [row["name"] for row in rows]
 
 
-def test_a_row_without_a_value_is_the_same_error_each_time(base):
+@pytest.mark.parametrize("second", [{"name": "b"}, ("b",), None])
+def test_a_row_without_a_value_is_the_same_error_each_time(base, second):
     statement, errors = insert(things), set()
     for _ in range(4):
         with pytest.raises(SQLAlchemyError) as found, base.write() as connection:
-            connection.execute(statement, [{"name": "a", "size": 1}, {"name": "b"}])
+            connection.execute(statement, [{"name": "a", "size": 1}, second])
         errors.add((type(found.value), str(found.value).partition("\n")[0]))
-    [(kind, said)] = errors
-    assert kind is StatementError
-    assert "size" in said
+    assert [kind for kind, _ in errors] == [StatementError]
 
 
 def add_three(connection: Connection) -> None:

@@ -40,3 +40,32 @@ def test_after_an_error_the_next_step_is_run(error, monkeypatch):
     finally:
         stopping.set()
         pool.close()
+
+
+def test_a_message_for_which_no_thread_may_start_is_run_when_one_may(monkeypatch):
+    monkeypatch.setattr(priority_pool, "LOOK_SECONDS", 0.01)
+    start, refused = threading.Thread.start, threading.Event()
+
+    def start_later(thread: threading.Thread) -> None:
+        if thread.name.startswith("tight_") and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_later)
+    ran, both, stopping = [], threading.Event(), threading.Event()
+
+    def run(message: Message) -> None:
+        ran.append(message.step)
+        if len(ran) == 2:
+            both.set()
+
+    signals: Any = Queue(RedisAway("away"))
+    signals.left = [41, 42]
+    pool = PriorityPool(signals, run, threads=2, stopping=stopping, queue="tight")
+    try:
+        assert both.wait(20)
+        assert ran == [41, 42]
+    finally:
+        stopping.set()
+        pool.close()
