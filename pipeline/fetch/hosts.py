@@ -3,10 +3,10 @@ connections fail.
 
 The listen queue of a small server holds a handful of connections. The server's system drops further ones silently, and ours sends
 them again only after 1 s, 3 s and 7 s. The limit of a server therefore grows and shrinks as TCP's congestion window does. It
-doubles with each round of answers, until a connection fails or the growth delays the answers. If the server keeps its connections, the limit triples: each answer is then followed by
-two new connections, as it is at a server that closes its own. The limit is cut when a connection fails.
-After that it grows by one a round, but only while the growth does not delay the answers (as in TCP Vegas), because a busy server
-should get no more requests. All batches share the limit.
+doubles with each round of answers, until a connection fails or the growth delays the answers. If the server keeps its connections,
+the limit triples: each answer is then followed by two new connections, as it is at a server that closes its own. The limit is cut
+when a connection fails. After that it grows by one a round, but only while the growth does not delay the answers (as in TCP Vegas),
+because a busy server should get no more requests. All batches share the limit.
 """
 
 from __future__ import annotations

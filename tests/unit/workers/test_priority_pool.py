@@ -14,10 +14,10 @@ from workers.priority_pool import PriorityPool
 
 
 class Queue:
-    """Raises the error first, and then gives one step."""
+    """Gives these steps one after the other. An error among them is raised in its turn."""
 
-    def __init__(self, error: Exception) -> None:
-        self.left: list[Any] = [error, 41]
+    def __init__(self, *left: int | Exception) -> None:
+        self.left = list(left)
 
     def take(self, _queue: str, *, seconds: float) -> Message | None:
         if not self.left:
@@ -26,14 +26,14 @@ class Queue:
         found = self.left.pop(0)
         if isinstance(found, Exception):
             raise found
-        return Message(int(found))
+        return Message(found)
 
 
 @pytest.mark.parametrize("error", [RedisAway("away"), RuntimeError("a bug")])
 def test_after_an_error_the_next_step_is_run(error, monkeypatch):
     monkeypatch.setattr(priority_pool, "LOOK_SECONDS", 0.01)
     ran, stopping = threading.Event(), threading.Event()
-    signals: Any = Queue(error)
+    signals: Any = Queue(error, 41)
     pool = PriorityPool(signals, lambda message: ran.set() if message.step == 41 else None, threads=1, stopping=stopping)
     try:
         assert ran.wait(20)
@@ -60,8 +60,7 @@ def test_a_message_for_which_no_thread_may_start_is_run_when_one_may(monkeypatch
         if len(ran) == 2:
             both.set()
 
-    signals: Any = Queue(RedisAway("away"))
-    signals.left = [41, 42]
+    signals: Any = Queue(41, 42)
     pool = PriorityPool(signals, run, threads=2, stopping=stopping, queue="tight")
     try:
         assert both.wait(20)
